@@ -1,0 +1,1 @@
+"""Runtimes that run the model: one file, one runtime."""

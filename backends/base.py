@@ -1,0 +1,143 @@
+"""What a backend is: the runtime that runs the model, behind one small interface.
+
+A backend is loaded once per device (session, compiled model, engine). A *runner* is made from it once per lane
+(request, execution context, buffers), so that N lanes are not N models. The backend lends *slots*, input buffers for
+n rows, which somebody else fills; ``infer(slot)`` reads them. Backends speak arrays and know nothing of LoadGen.
+
+Errors: raise ``ValueError`` for an input or model that does not fit, ``ModuleNotFoundError`` for a runtime that is not
+installed, ``DeviceNotFound`` for a device that is not there. Anything else is a failure of the run.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, ClassVar, Self
+
+
+class DeviceNotFound(Exception):
+    """The device asked for is not on this machine, or the runtime cannot use it."""
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """One input or output of a model.
+
+    ``shape`` has ``None`` where an axis is dynamic; axis 0 is the batch. ``dtype`` is a NumPy name (``float32``).
+    ``layout`` is ``NCHW`` or ``NHWC`` for pictures, ``NC`` for scores, ``N`` for labels, empty where unknown.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int | None, ...]
+    layout: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFile:
+    """The file a backend loads, and the precision it must execute (``fp32``, ``fp16``, ``bf16``, ``int8``)."""
+
+    path: Path
+    precision: str = "fp32"
+
+
+@dataclass(frozen=True, slots=True)
+class Attestation:
+    """What really executes, as the runtime itself reports it after loading (never what was asked for)."""
+
+    device: str
+    device_name: str
+    provider: str
+    precision: str
+    details: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Slot:
+    """Input buffers for ``n`` rows, by tensor name, with their place (``host``, ``pinned``, ``cuda:0``) and stream."""
+
+    n: int
+    buffers: Mapping[str, Any]
+    place: str = "host"
+    stream: int | None = None
+
+
+class Runner(ABC):
+    """One lane's share of a backend. Used by one thread at a time."""
+
+    @abstractmethod
+    def slot(self, n: int) -> Slot:
+        """Lend buffers for ``n`` rows (a batch size that the backend takes). Valid until the next call."""
+
+    @abstractmethod
+    def infer(self, slot: Slot) -> Mapping[str, Any]:
+        """Run the model on the slot; outputs by name, ``slot.n`` rows each, valid until the next call."""
+
+    def submit(self, slot: Slot) -> Future[Mapping[str, Any]]:
+        """Start the model on the slot without waiting. Only for backends whose ``max_inflight`` is over one."""
+        raise NotImplementedError(f"{type(self).__name__} runs one batch at a time")
+
+    def close(self) -> None:
+        """Give back what the lane holds. Called once."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class Backend(ABC):
+    """A model loaded on one device. Subclasses set ``inputs`` and ``outputs`` before ``load`` returns."""
+
+    name: ClassVar[str]
+    needs_model: ClassVar[bool] = True
+    """False for a backend that answers without a model file."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    places: tuple[str, ...] = ("host",)
+    """Where its slots may live, best first."""
+    batch_sizes: tuple[int, ...] | None = None
+    """The batch sizes it takes, ascending; None for any. The caller pads up to the next one."""
+    max_inflight: int = 1
+
+    @classmethod
+    @abstractmethod
+    def load(cls, model: ModelFile, device: str, lanes: int, threads: int) -> Self:
+        """Load the model on ``device`` for ``lanes`` concurrent runners with ``threads`` runtime threads each."""
+
+    @classmethod
+    def devices(cls) -> list[str]:
+        """Names of the devices this backend can use here, as ``--device`` takes them."""
+        return ["cpu"]
+
+    @classmethod
+    @abstractmethod
+    def version(cls) -> str:
+        """Version of the runtime."""
+
+    @abstractmethod
+    def runner(self) -> Runner:
+        """A new runner; at most ``lanes`` of them."""
+
+    @abstractmethod
+    def attest(self) -> Attestation:
+        """Device, provider and precision as really executed."""
+
+    def close(self) -> None:
+        """Unload. Called once, after all runners were closed."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

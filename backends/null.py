@@ -1,0 +1,59 @@
+"""Answers at once: batching, lane, ledger and LoadGen with no model behind them, which is the harness's ceiling.
+
+It reads no input, so the library holds no tensors for it, and its answer is always class 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Self
+
+import numpy as np
+
+from backends.base import Attestation, Backend, DeviceNotFound, ModelFile, Runner, Slot, TensorSpec
+
+
+class Null(Backend):
+    """Takes any number of rows of nothing, and answers class 0 for each."""
+
+    name = "null"
+    needs_model = False
+    inputs = ()
+    outputs = (TensorSpec("label", "int64", (None,), "N"),)
+
+    @classmethod
+    def load(cls, model: ModelFile, device: str, lanes: int, threads: int) -> Self:
+        """Load nothing; only ``cpu`` is a device."""
+        if device != "cpu":
+            raise DeviceNotFound(f"the null backend runs on cpu only, got device '{device}'")
+        return cls()
+
+    @classmethod
+    def version(cls) -> str:
+        """There is no runtime to have a version."""
+        return "none"
+
+    def runner(self) -> NullRunner:
+        """A new runner."""
+        return NullRunner()
+
+    def attest(self) -> Attestation:
+        """Nothing is executed."""
+        return Attestation(device="cpu", device_name="none", provider="none", precision="none")
+
+
+class NullRunner(Runner):
+    """Answers with a view of zeros."""
+
+    def __init__(self) -> None:
+        self._labels = np.zeros(1, np.int64)
+
+    def slot(self, n: int) -> Slot:
+        """A slot without buffers."""
+        if n > len(self._labels):
+            self._labels = np.zeros(n, np.int64)
+        return Slot(n, {})
+
+    def infer(self, slot: Slot) -> Mapping[str, Any]:
+        """Class 0 for each row."""
+        return {"label": self._labels[: slot.n]}

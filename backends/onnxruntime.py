@@ -1,0 +1,140 @@
+"""ONNX Runtime on the CPU: one session for all lanes, a set of input buffers per lane."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Self
+
+import numpy as np
+
+from backends.base import Attestation, Backend, DeviceNotFound, ModelFile, Runner, Slot, TensorSpec
+
+_DTYPES = {
+    "tensor(float)": "float32",
+    "tensor(float16)": "float16",
+    "tensor(double)": "float64",
+    "tensor(uint8)": "uint8",
+    "tensor(int8)": "int8",
+    "tensor(int32)": "int32",
+    "tensor(int64)": "int64",
+    "tensor(bool)": "bool",
+}
+_PROVIDERS = {"cpu": "CPUExecutionProvider"}
+
+
+class OnnxRuntime(Backend):
+    """A model in one ``InferenceSession``, which any number of lanes may run at once."""
+
+    name = "onnxruntime"
+
+    def __init__(self, session: Any, precision: str) -> None:
+        self._session = session
+        self._precision = precision
+        self.inputs = tuple(_spec(each) for each in session.get_inputs())
+        self.outputs = tuple(_spec(each) for each in session.get_outputs())
+        batches = {spec.shape[0] for spec in self.inputs if spec.shape}
+        fixed = [size for size in batches if size is not None]
+        if fixed:
+            self.batch_sizes = (fixed[0],)
+
+    @classmethod
+    def load(cls, model: ModelFile, device: str, lanes: int, threads: int) -> Self:
+        """Open the session on ``device`` with ``threads`` intra-op threads; lanes share its thread pool."""
+        ort = _import()
+        if device not in _PROVIDERS:
+            raise DeviceNotFound(
+                f"onnxruntime {ort.__version__} has no device '{device}' here; it has {', '.join(cls.devices())} "
+                f"(providers: {', '.join(ort.get_available_providers())})"
+            )
+        provider = _PROVIDERS[device]
+        options = ort.SessionOptions()
+        # The session's pool serves all lanes. Each lane's own thread works too, and the pool counts one of them as its
+        # own, so this keeps lanes x threads threads busy when all lanes run.
+        options.intra_op_num_threads = lanes * (threads - 1) + 1
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        try:
+            session = ort.InferenceSession(str(model.path), sess_options=options, providers=[provider])
+        except Exception as error:
+            # The runtime has a class of its own per failure; all of them mean that this file cannot be run.
+            raise ValueError(f"{model.path}: onnxruntime cannot load it: {' '.join(str(error).split())}") from error
+        if session.get_providers()[0] != provider:
+            raise DeviceNotFound(f"asked onnxruntime for {provider}, got {', '.join(session.get_providers())}")
+        return cls(session, model.precision)
+
+    @classmethod
+    def version(cls) -> str:
+        """Version of the installed ONNX Runtime."""
+        return str(_import().__version__)
+
+    def runner(self) -> OnnxRuntimeRunner:
+        """A new runner."""
+        return OnnxRuntimeRunner(self._session, self.inputs, tuple(spec.name for spec in self.outputs))
+
+    def attest(self) -> Attestation:
+        """Provider as the session reports it. ORT's CPU provider executes a graph in the precision it is written in."""
+        providers = self._session.get_providers()
+        options = self._session.get_session_options()
+        return Attestation(
+            device="cpu",
+            device_name="",
+            provider=providers[0],
+            precision=self._precision,
+            details={
+                "providers": ",".join(providers),
+                "intra_op_num_threads": str(options.intra_op_num_threads),
+                "graph_optimization": str(options.graph_optimization_level).rpartition(".")[2],
+            },
+        )
+
+    def close(self) -> None:
+        """Drop the session."""
+        self._session = None
+
+
+class OnnxRuntimeRunner(Runner):
+    """Input buffers grown to the largest batch seen; a smaller batch is a view of their first rows."""
+
+    def __init__(self, session: Any, inputs: tuple[TensorSpec, ...], outputs: tuple[str, ...]) -> None:
+        self._session = session
+        self._inputs = inputs
+        self._outputs = list(outputs)
+        self._buffers: dict[str, Any] = {}
+        self._rows = 0
+
+    def slot(self, n: int) -> Slot:
+        """Rows are contiguous, so ONNX Runtime reads them where they are."""
+        if n > self._rows:
+            self._rows = n
+            self._buffers = {spec.name: np.zeros((n, *_sample_shape(spec)), spec.dtype) for spec in self._inputs}
+        return Slot(n, {name: buffer[:n] for name, buffer in self._buffers.items()})
+
+    def infer(self, slot: Slot) -> Mapping[str, Any]:
+        """Run the session; the outputs are new arrays."""
+        return dict(zip(self._outputs, self._session.run(self._outputs, slot.buffers), strict=True))
+
+
+def _sample_shape(spec: TensorSpec) -> tuple[int, ...]:
+    if any(axis is None for axis in spec.shape[1:]):
+        raise ValueError(f"input '{spec.name}' has shape {spec.shape}: only the batch axis may be dynamic")
+    return tuple(axis for axis in spec.shape[1:] if axis is not None)
+
+
+def _spec(node: Any) -> TensorSpec:
+    shape = tuple(axis if isinstance(axis, int) and axis > 0 else None for axis in node.shape)
+    layout = ""
+    if len(shape) == 4:
+        layout = "NCHW" if shape[1] == 3 else "NHWC" if shape[3] == 3 else ""
+    elif len(shape) in (1, 2):
+        layout = "NC"[: len(shape)]
+    return TensorSpec(node.name, _DTYPES.get(node.type, node.type), shape, layout)
+
+
+def _import() -> Any:
+    try:
+        import onnxruntime
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "the backend onnxruntime needs ONNX Runtime: pip install onnxruntime", name=error.name
+        ) from error
+    return onnxruntime

@@ -1,0 +1,120 @@
+"""What a preprocessor is: one way from a picture's bytes to the model's input tensor.
+
+A *recipe* says what must come out; a preprocessor is one way to compute it. All of them answer to the scalar oracle of
+the same recipe (``preprocess/oracle.py``), which is itself checked against OpenCV.
+
+Errors: raise ``ValueError`` for a picture or recipe that does not fit, ``ModuleNotFoundError`` for a library that is
+not installed. Preprocessors speak arrays and know nothing of backends or LoadGen.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, ClassVar, Literal, Protocol, Self
+
+Mark = Callable[[str], None]
+"""Called when a stage has ended, once per batch: ``mark("decode")``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """What preprocessing must produce. Frozen: it can be a key, and it is written into every result.
+
+    ``fit`` is the order of the two geometric steps:
+
+    - ``resize-crop``: the short side becomes ``int(100 * size / crop_percent)`` keeping the aspect ratio (the other
+      side truncated to int), then the centre ``size`` is cut out at integer offsets (MLPerf's ResNet-50 and MobileNet);
+    - ``crop-resize``: a centre square of ``max(1, int(size / (size + crop_padding) * short side))`` is cut out at
+      ``(side - c + 1) // 2`` and resized to ``size`` (EfficientNet-Lite).
+
+    Then, per channel in ``colour_order``: ``(value - mean) / std`` in float32, laid out as ``layout`` and cast to
+    ``dtype``; ``uint8`` means the pixels themselves, so it goes with mean 0 and std 1 only.
+    """
+
+    name: str
+    size: int
+    """Height and width of the model's input in pixels."""
+    fit: Literal["resize-crop", "crop-resize"]
+    interpolation: Literal["area", "linear", "cubic"]
+    crop_percent: float = 87.5
+    crop_padding: int = 32
+    colour_order: Literal["RGB", "BGR"] = "RGB"
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    layout: Literal["NCHW", "NHWC"] = "NCHW"
+    dtype: Literal["float32", "float16", "uint8"] = "float32"
+
+    @property
+    def sample_shape(self) -> tuple[int, int, int]:
+        """Shape of one sample without the batch axis, in ``layout``."""
+        return (3, self.size, self.size) if self.layout == "NCHW" else (self.size, self.size, 3)
+
+
+@dataclass(frozen=True, slots=True)
+class Geometry:
+    """What preprocessing did to one picture, so that boxes can be mapped back: x_in = x_out / scale_x + left.
+
+    ``left`` and ``top`` are the crop's offset in pixels of the original picture (negative where it was padded).
+    """
+
+    width: int
+    height: int
+    scale_x: float
+    scale_y: float
+    left: float
+    top: float
+
+
+class Target(Protocol):
+    """Where a preprocessor writes: a backend's slot, or anything of its shape.
+
+    ``buffers`` has one array per input tensor with at least as many rows as pictures; read-only attributes otherwise.
+    """
+
+    @property
+    def n(self) -> int: ...
+    @property
+    def buffers(self) -> Mapping[str, Any]: ...
+    @property
+    def place(self) -> str: ...
+    @property
+    def stream(self) -> int | None: ...
+
+
+class Preprocessor(ABC):
+    """One lane's preprocessor for one recipe. Used by one thread at a time."""
+
+    name: ClassVar[str]
+    places: ClassVar[tuple[str, ...]] = ("host",)
+    """Where it can write, best first."""
+    stages: ClassVar[tuple[str, ...]] = ("preprocess",)
+    """The stages it marks, in order. One that cannot be split has the one stage ``preprocess``."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+
+    @classmethod
+    @abstractmethod
+    def version(cls) -> str:
+        """Version of the library behind it."""
+
+    @abstractmethod
+    def run(self, encoded: Sequence[bytes], target: Target, mark: Mark) -> list[Geometry]:
+        """Turn ``encoded`` (whole files) into the first ``len(encoded)`` rows of the target's only buffer.
+
+        Raises ``ValueError`` for a picture that cannot be decoded; its text does not know the file's name.
+        """
+
+    def close(self) -> None:
+        """Give back what it holds. Called once."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

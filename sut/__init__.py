@@ -1,0 +1,27 @@
+"""A LoadGen system under test for vision models.
+
+``SUT`` and ``RunConfig`` are what a script of one's own needs; everything else is behind ``python -m sut``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sut.config import RunConfig
+    from sut.system import SUT
+
+__all__ = ["SUT", "RunConfig"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import ``SUT`` and ``RunConfig`` when they are asked for: the command line starts without them."""
+    if name == "SUT":
+        from sut.system import SUT
+
+        return SUT
+    if name == "RunConfig":
+        from sut.config import RunConfig
+
+        return RunConfig
+    raise AttributeError(f"module 'sut' has no attribute '{name}'")

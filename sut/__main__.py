@@ -1,0 +1,5 @@
+"""``python -m sut``."""
+
+from sut.cli import main
+
+main()

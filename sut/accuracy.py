@@ -1,0 +1,67 @@
+"""LoadGen's accuracy log: reading it, and the line that MLPerf's script prints about it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from sut.tasks.base import Score
+
+
+def read_accuracy_log(path: Path) -> dict[int, bytes]:
+    """Answers by sample index from an ``mlperf_log_accuracy.json``, in the order of the log.
+
+    MultiStream pads its last query with samples it has asked for before, so that a sample may stand there twice: with
+    the same answer it counts once. Raises ``ValueError`` for a file that is not such a log, or one that ends early,
+    and for a sample with two different answers.
+    """
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"cannot read the accuracy log {path}: {error.strerror}") from error
+    if not raw.strip():
+        raise ValueError(f"the accuracy log {path} is empty; expected that of a finished run in accuracy mode")
+    try:
+        entries = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"the accuracy log {path} is cut off or not JSON: {error}") from None
+    if not isinstance(entries, list):
+        raise ValueError(f"the accuracy log {path} holds a JSON {type(entries).__name__}; expected a list of answers")
+    if not entries:
+        raise ValueError(f"the accuracy log {path} holds no answers; expected that of a run in accuracy mode")
+    answers: dict[int, bytes] = {}
+    for position, entry in enumerate(entries):
+        try:
+            index, data = _answer(entry)
+        except ValueError as error:
+            raise ValueError(f"the accuracy log {path}, entry {position}: {error}") from None
+        if answers.setdefault(index, data) != data:
+            raise ValueError(
+                f"the accuracy log {path} has two different answers for sample {index}: {answers[index].hex()} and "
+                f"{data.hex()}; the same picture must get the same answer"
+            )
+    return answers
+
+
+def accuracy_txt(score: Score) -> str:
+    """The line of ``accuracy.txt``, as MLPerf's script writes it: accuracy in percent.
+
+    >>> accuracy_txt(Score("top1", 0.76456, 38228, 50000))
+    'accuracy=76.456%, good=38228, total=50000'
+    """
+    return f"accuracy={100.0 * score.good / score.count:.3f}%, good={score.good}, total={score.count}"
+
+
+def _answer(entry: Any) -> tuple[int, bytes]:
+    if not isinstance(entry, dict) or "qsl_idx" not in entry or "data" not in entry:
+        raise ValueError(f"got {str(entry)[:80]!r}; expected an object with qsl_idx and data")
+    index, data = entry["qsl_idx"], entry["data"]
+    if type(index) is not int or index < 0:
+        raise ValueError(f"qsl_idx is {index!r}; expected an integer of 0 or more")
+    if not isinstance(data, str):
+        raise ValueError(f"data is {data!r}; expected hexadecimal text")
+    try:
+        return index, bytes.fromhex(data)
+    except ValueError:
+        raise ValueError(f"data is {data[:80]!r}; expected hexadecimal text") from None

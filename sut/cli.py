@@ -1,0 +1,261 @@
+"""The commands: parse, call, print. Only ``main`` exits."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from typer.exceptions import TyperException
+
+from sut.errors import ExitCode, InputError, SutError, one_line
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="A LoadGen system under test for vision models: run scenarios, see what is installed.",
+)
+
+MODEL = "Model and data"
+RUN = "Run"
+SERVING = "Serving"
+FILES = "Files"
+
+RUN_HELP = """Run LoadGen scenarios.
+
+Example: sut run --backend onnxruntime --model resnet50 --weights random --scenario SingleStream,Offline --time 10
+
+Without --time MLPerf's own durations apply (600 s a scenario). Option names may be written with - or _.
+Exit code: 0 done and VALID; 1 wrong usage or input; 2 something is not installed; 3 a run failed; 4 INVALID or
+accuracy target missed; 130 interrupted.
+"""
+
+
+@app.callback()
+def _commands() -> None:
+    """Keep ``sut run`` a command of its own even while it is nearly the only one."""
+
+
+@app.command(help=RUN_HELP)
+def run(
+    demo: Annotated[
+        bool,
+        typer.Option("--demo", help="The embedded demo: all four scenarios for a few seconds each, then accuracy."),
+    ] = False,
+    backend: Annotated[str | None, typer.Option(help="onnxruntime, null, or a plug-in's name.")] = None,
+    model: Annotated[str | None, typer.Option(help="A known model's name, or an .onnx file.")] = None,
+    model_name: Annotated[str | None, typer.Option(help="Which known model a file is.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, gpu (= cuda), cuda:1, or a name the backend lists.")] = None,
+    scenario: Annotated[
+        str | None, typer.Option(help="SingleStream, MultiStream, Server, Offline; a list; all.")
+    ] = None,
+    accuracy: Annotated[bool, typer.Option("--accuracy", help="Accuracy mode instead of performance mode.")] = False,
+    find_peak_performance: Annotated[
+        bool, typer.Option("--find-peak-performance", help="LoadGen's own search for Server's highest rate.")
+    ] = False,
+    preprocess: Annotated[str | None, typer.Option(help="opencv, or a plug-in's name.")] = None,
+    boundary: Annotated[str | None, typer.Option(help="Where the clock starts: tensor.")] = None,
+    precision: Annotated[str | None, typer.Option(help="fp32.")] = None,
+    weights: Annotated[str | None, typer.Option(help="trained, or random for speed work without the file.")] = None,
+    profile: Annotated[
+        str | None, typer.Option(help="A preset of the reference harness: resnet50-onnxruntime.")
+    ] = None,
+    dataset: Annotated[str | None, typer.Option(help="demo, or imagenet.")] = None,
+    dataset_path: Annotated[Path | None, typer.Option(help="Folder of the pictures; default $DATA_DIR.")] = None,
+    dataset_list: Annotated[Path | None, typer.Option(help="List file; default val_map.txt in that folder.")] = None,
+    data_format: Annotated[str | None, typer.Option(help="NCHW or NHWC; only checked against the recipe.")] = None,
+    inputs: Annotated[str | None, typer.Option(help="Input names the model must have, comma list.")] = None,
+    outputs: Annotated[str | None, typer.Option(help="Output names the model must have, comma list.")] = None,
+    count: Annotated[int | None, typer.Option(help="Use the first COUNT pictures of the data set.")] = None,
+    time: Annotated[float | None, typer.Option(help="min_duration in seconds.")] = None,
+    qps: Annotated[float | None, typer.Option(help="Server's rate, or what Offline expects.")] = None,
+    max_latency: Annotated[float | None, typer.Option(help="Server's latency bound in seconds.")] = None,
+    max_batchsize: Annotated[int | None, typer.Option(help="Samples in a batch at most; default 8.")] = None,
+    max_wait: Annotated[
+        float | None, typer.Option(help="How long Server waits to fill a batch, in ms; default 0.")
+    ] = None,
+    lanes: Annotated[int | None, typer.Option(help="Copies of the pipeline that work at once; default 1.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Runtime threads a lane; default: share the cores.")] = None,
+    samples_per_query: Annotated[int | None, typer.Option(help="MultiStream's samples in a query.")] = None,
+    performance_sample_count: Annotated[int | None, typer.Option(help="Samples that are loaded at a time.")] = None,
+    user_conf: Annotated[Path | None, typer.Option(help="LoadGen settings; default user.conf of the checkout.")] = None,
+    mlperf_conf: Annotated[Path | None, typer.Option(help="Rules on top of LoadGen's embedded ones.")] = None,
+    audit_conf: Annotated[Path | None, typer.Option(help="An audit.config to obey.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Where results go; default $OUTPUT_DIR, else ./output.")] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Remove an earlier result instead of renaming it.")
+    ] = False,
+    watchdog: Annotated[float | None, typer.Option(help="Stop a run after so many seconds without progress.")] = None,
+    config: Annotated[Path | None, typer.Option(help="Settings from a YAML file; flags win.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE: any setting of a YAML file.")] = None,
+    debug: Annotated[bool, typer.Option("--debug", help="Tracebacks, and keep LoadGen's trace.")] = False,
+) -> None:
+    """Collect the settings and run; see RUN_HELP."""
+    from sut.config import PROFILES, make_config, parse_assignment, parse_scenarios, read_config_file
+    from sut.errors import suggest
+
+    settings: dict[str, Any] = {}
+    if demo:
+        settings |= {"time_s": 3.0, "relax_server": True, "dataset": "demo"}
+    if config is not None:
+        settings |= read_config_file(config)
+    for text in set_ or []:
+        key, value = parse_assignment(text)
+        settings[key] = value
+    if profile is not None:
+        if profile not in PROFILES:
+            raise InputError(f"unknown profile '{profile}'; {suggest(profile, PROFILES)}")
+        settings |= PROFILES[profile]
+    flags: dict[str, Any] = {
+        "backend": backend,
+        "model": model,
+        "model_name": model_name,
+        "device": device,
+        "preprocess": preprocess,
+        "boundary": boundary,
+        "precision": precision,
+        "weights": weights,
+        "dataset": dataset,
+        "dataset_path": dataset_path,
+        "dataset_list": dataset_list,
+        "data_format": data_format,
+        "inputs": inputs.split(",") if inputs else None,
+        "outputs": outputs.split(",") if outputs else None,
+        "count": count,
+        "time_s": time,
+        "qps": qps,
+        "max_latency_s": max_latency,
+        "max_batchsize": max_batchsize,
+        "max_wait_ms": max_wait,
+        "lanes": lanes,
+        "threads": threads,
+        "samples_per_query": samples_per_query,
+        "performance_sample_count": performance_sample_count,
+        "user_conf": user_conf,
+        "mlperf_conf": mlperf_conf,
+        "audit_conf": audit_conf,
+        "output": output,
+        "watchdog_s": watchdog,
+        "overwrite": overwrite or None,
+        "debug": debug or None,
+    }
+    settings |= {key: value for key, value in flags.items() if value is not None}
+    _environment(settings, demo)
+    if accuracy and find_peak_performance:
+        raise InputError("--accuracy and --find-peak-performance are two modes; give one of them")
+    mode = "accuracy" if accuracy else "find_peak" if find_peak_performance else settings.get("mode", "performance")
+    default = "all" if demo else {"accuracy": "Offline", "find_peak": "Server"}.get(mode, "SingleStream")
+    scenarios = parse_scenarios(scenario or settings.get("scenario") or default)
+    if mode == "find_peak" and scenarios != ("Server",):
+        raise InputError("--find-peak-performance works in Server only; add --scenario Server")
+    base = make_config({**settings, "scenario": scenarios[0], "mode": mode})
+    configs = [base.model_copy(update={"scenario": name}) for name in scenarios]
+    if demo and mode == "performance":
+        configs.append(base.model_copy(update={"scenario": "Offline", "mode": "accuracy", "time_s": None}))
+    raise typer.Exit(_run(configs))
+
+
+def _run(configs: list[Any]) -> int:
+    from sut.console import Console
+    from sut.runner import run_all
+
+    return run_all(configs, Console(), shlex.join(sys.argv))
+
+
+def _environment(settings: dict[str, Any], demo: bool) -> None:
+    """Defaults from the environment, as the reference harness has them, and the checkout's own user.conf."""
+    if not demo and settings.get("dataset") != "demo" and (data := os.environ.get("DATA_DIR")):
+        settings.setdefault("dataset_path", Path(data))
+    if out := os.environ.get("OUTPUT_DIR"):
+        settings.setdefault("output", Path(out))
+    shipped = Path(__file__).parent.parent / "user.conf"
+    if shipped.exists():
+        settings.setdefault("user_conf", shipped)
+
+
+@app.command()
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")] = False,
+) -> None:
+    """What is installed, which devices and providers really work, what is missing and how to get it.
+
+    Example: sut doctor --json
+    """
+    from sut.doctor import command
+
+    raise typer.Exit(command(as_json))
+
+
+def _normalise(arguments: list[str]) -> list[str]:
+    """Write option names with ``-``: the reference harness has some with ``_``."""
+    found: list[str] = []
+    for position, word in enumerate(arguments):
+        if word == "--":
+            return found + arguments[position:]
+        if word.startswith("--"):
+            name, equals, value = word.partition("=")
+            word = name.replace("_", "-") + equals + value
+        found.append(word)
+    return found
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM: ends a run as Ctrl-C does."""
+
+
+def _terminate(number: int, frame: Any) -> NoReturn:
+    raise _Terminated
+
+
+def main() -> None:
+    """The console script: run a command, turn every error into one line and an exit code."""
+    sys.exit(_main(_normalise(sys.argv[1:])))
+
+
+def _main(arguments: list[str]) -> int:
+    signal.signal(signal.SIGTERM, _terminate)
+    debug = "--debug" in arguments
+    try:
+        code = app(arguments, standalone_mode=False)
+        return int(code or 0)
+    except typer.Abort:
+        return _interrupted()
+    except KeyboardInterrupt:
+        return _interrupted()
+    except TyperException as error:
+        _fail(error.format_message())
+        return ExitCode.USAGE
+    except SutError as error:
+        if debug:
+            raise
+        _fail(one_line(error))
+        return error.exit_code
+    except ModuleNotFoundError as error:
+        if debug:
+            raise
+        _fail(f"{one_line(error)}; ./run_local.sh sets up what is needed")
+        return ExitCode.SETUP
+    except BrokenPipeError:
+        # Whoever read our output has gone; Python would complain once more while it shuts down.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ExitCode.OK
+    except Exception as error:
+        if debug:
+            raise
+        _fail(f"{type(error).__name__}: {one_line(error)}; --debug shows where")
+        return ExitCode.FAILED
+
+
+def _interrupted() -> int:
+    _fail("interrupted")
+    return ExitCode.INTERRUPTED
+
+
+def _fail(text: str) -> None:
+    print(f"error: {text}", file=sys.stderr, flush=True)

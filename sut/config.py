@@ -1,0 +1,179 @@
+"""One validated description of one run, from a YAML file, ``--set`` and flags."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from sut.errors import InputError, suggest
+from sut.userconf import SCENARIOS
+
+Mode = Literal["performance", "accuracy", "find_peak"]
+
+PROFILES: dict[str, dict[str, str]] = {
+    "resnet50-onnxruntime": {"model": "resnet50", "backend": "onnxruntime"},
+}
+"""The reference harness's presets that work here."""
+
+# What does not change what is measured stays out of the directory's name, so that a run finds its earlier self.
+_NOT_HASHED = {"scenario", "mode", "output", "overwrite", "debug", "watchdog_s"}
+
+
+def usable_cores() -> int:
+    """Cores this process may run on."""
+    return len(os.sched_getaffinity(0))
+
+
+class RunConfig(BaseModel):
+    """Everything that decides one run. Fields carry their unit; None means "measure it" or "as MLPerf's rules say"."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    backend: str = "onnxruntime"
+    model: str = "efficientnet-lite0"
+    """A known model's name, or an .onnx file."""
+    model_name: str | None = None
+    """Which known model a file is."""
+    device: str = "cpu"
+    preprocess: str = "opencv"
+    boundary: Literal["tensor"] = "tensor"
+    precision: Literal["fp32"] = "fp32"
+    weights: Literal["trained", "random"] = "trained"
+    scenario: Literal["SingleStream", "MultiStream", "Server", "Offline"] = "SingleStream"
+    mode: Mode = "performance"
+
+    dataset: str | None = None
+    dataset_path: Path | None = None
+    dataset_list: Path | None = None
+    data_format: Literal["NCHW", "NHWC"] | None = None
+    inputs: tuple[str, ...] | None = None
+    outputs: tuple[str, ...] | None = None
+
+    time_s: float | None = Field(None, gt=0)
+    """min_duration; None leaves MLPerf's 600 s and its query counts."""
+    count: int | None = Field(None, ge=1)
+    """Use the first ``count`` samples of the data set."""
+    qps: float | None = Field(None, gt=0)
+    max_latency_s: float | None = Field(None, gt=0)
+    max_batchsize: int = Field(8, ge=1)
+    threads: int | None = Field(None, ge=1)
+    """Runtime threads per lane; None shares the cores among the lanes."""
+    lanes: int = Field(1, ge=1)
+    max_wait_ms: float = Field(0.0, ge=0)
+    samples_per_query: int | None = Field(None, ge=1)
+    performance_sample_count: int | None = Field(None, ge=1)
+    relax_server: bool = False
+    """Let Server's latency bound follow the calibrated latency (ten times it, never below the official bound)."""
+
+    output: Path = Path("output")
+    overwrite: bool = False
+    user_conf: Path | None = None
+    mlperf_conf: Path | None = None
+    audit_conf: Path | None = None
+    watchdog_s: float | None = Field(None, gt=0)
+    debug: bool = False
+
+    @field_validator("device")
+    @classmethod
+    def _device(cls, value: str) -> str:
+        return "cuda" if value == "gpu" else value
+
+    @field_validator("model_name", "backend", "preprocess")
+    @classmethod
+    def _word(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"[A-Za-z0-9][\w.+-]*", value):
+            raise ValueError(f"got '{value}', expected a name")
+        return value
+
+    @property
+    def threads_per_lane(self) -> int:
+        """Runtime threads of each lane: as asked, else the usable cores shared among the lanes."""
+        return self.threads or max(1, usable_cores() // self.lanes)
+
+    @property
+    def is_file(self) -> bool:
+        """Whether ``model`` names a file rather than a known model."""
+        return self.model.endswith(".onnx") or "/" in self.model
+
+    def digest(self) -> str:
+        """Eight hex digits that tell this configuration from others, whatever the scenario."""
+        words = self.model_dump(mode="json", exclude=_NOT_HASHED)
+        return hashlib.sha256(json.dumps(words, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def make_config(settings: Mapping[str, Any]) -> RunConfig:
+    """A validated config. Raises ``InputError`` in one line per the first bad value."""
+    if unknown := sorted(set(settings) - set(RunConfig.model_fields)):
+        raise InputError(f"unknown setting '{unknown[0]}'; {suggest(unknown[0], RunConfig.model_fields)}")
+    try:
+        return RunConfig(**settings)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        text = first["msg"].removeprefix("Value error, ")
+        raise InputError(f"{name}: {text}, got '{first['input']}'") from None
+
+
+def read_config_file(path: Path) -> dict[str, Any]:
+    """The settings of one YAML file. Raises ``InputError`` naming it."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; --config takes one of configs/*.yaml or your own") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"{path}: not a readable YAML file ({' '.join(str(error).split())})") from None
+    if content is None:
+        return {}
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+        raise InputError(f"{path}: got {type(content).__name__}, expected 'setting: value' lines")
+    return content
+
+
+def parse_assignment(text: str) -> tuple[str, Any]:
+    """``KEY=VALUE`` of ``--set``, its value read as YAML.
+
+    >>> parse_assignment("max_batchsize=16")
+    ('max_batchsize', 16)
+    """
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise InputError(f"--set takes KEY=VALUE, got '{text}'")
+    try:
+        return key.replace("-", "_"), yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise InputError(f"--set {key}: '{value}' is no YAML value") from None
+
+
+def parse_scenarios(text: str) -> tuple[str, ...]:
+    """A comma list of scenarios, or ``all``. Spelling aside, in the order given, each once.
+
+    >>> parse_scenarios("offline,Server")
+    ('Offline', 'Server')
+    """
+    if text.strip().lower() == "all":
+        return SCENARIOS
+    by_word = {name.lower(): name for name in SCENARIOS}
+    found: list[str] = []
+    for word in (part.strip() for part in text.split(",")):
+        name = by_word.get(word.lower().replace("-", "").replace("_", ""))
+        if name is None:
+            raise InputError(f"unknown scenario '{word}'; {_suggest_scenario(word)}")
+        if name not in found:
+            found.append(name)
+    return tuple(found)
+
+
+def _suggest_scenario(word: str) -> str:
+    by_word = {name.lower(): name for name in SCENARIOS}
+    hint = suggest(word, by_word)
+    for lower, name in by_word.items():
+        hint = hint.replace(lower, name)
+    return hint + ", all"

@@ -1,0 +1,196 @@
+"""What the user sees: a header, a line or a bar per run, a table. The table goes to stdout, all else to stderr."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console as RichConsole
+from rich.progress import BarColumn, TaskID, TextColumn
+from rich.progress import Progress as RichProgress
+from rich.table import Table
+from rich.text import Text
+
+from sut.assembly import Assembly
+from sut.config import RunConfig
+from sut.errors import ExitCode
+from sut.results import FILE, Result
+from sut.supervisor import Progress
+
+_PLAIN_EVERY_S = 5.0
+_PHASES = {
+    "import": "starting",
+    "load": "loading the model",
+    "samples": "preprocessing the samples",
+    "calibrate": "warming up and calibrating",
+    "run": "running",
+    "finish": "writing LoadGen's logs",
+}
+
+
+class Console:
+    """Where runs are shown. ``quiet`` shows nothing but errors (for ``--json``)."""
+
+    def __init__(self) -> None:
+        self.out = RichConsole(highlight=False, soft_wrap=False)
+        self.err = RichConsole(stderr=True, highlight=False)
+
+    def note(self, text: str) -> None:
+        """One line about something the user should know."""
+        self._line(text)
+
+    def error(self, text: str) -> None:
+        """One line about what went wrong, never wrapped: scripts read it."""
+        print(f"error: {text}", file=sys.stderr, flush=True)
+
+    def _line(self, text: str, style: str = "") -> None:
+        self.err.print(Text(text, style=style), soft_wrap=True)
+
+    def header(self, parts: Assembly, home: Path) -> None:
+        """What is about to run."""
+        config = parts.config
+        weights = ", random weights" if config.weights == "random" else ""
+        self._line(
+            f"{parts.spec.name}{weights} on {config.backend} {config.device}, {config.precision}, preprocess "
+            f"{config.preprocess}, boundary {config.boundary}; data set {parts.dataset.name}, "
+            f"{parts.dataset.count} pictures",
+            "bold",
+        )
+
+    @contextmanager
+    def watching(self, config: RunConfig) -> Iterator[Watcher]:
+        """Show one run while it goes."""
+        watcher = Watcher(config, self)
+        try:
+            yield watcher
+        finally:
+            watcher.close()
+
+    def result(self, result: Result, directory: Path, code: ExitCode, trace: str | None) -> None:
+        """What came out of one run, and why it does not count where it does not."""
+        name = f"{result.scenario} {result.mode}"
+        if trace:
+            print(trace, file=sys.stderr)
+        if code in (ExitCode.USAGE, ExitCode.SETUP, ExitCode.FAILED):
+            self.error(f"{name}: {result.first_error or '; '.join(result.invalid_reasons)}")
+            if result.failed_samples:
+                self._line(f"  {result.failed_samples} samples failed; details in {directory / FILE}")
+            return
+        for reason in result.invalid_reasons:
+            self._line(f"{name}: {'' if code == ExitCode.INTERRUPTED else 'INVALID: '}{reason}", "red")
+
+    def summary(self, results: Sequence[Result], home: Path) -> None:
+        """One table of all runs, what keeps them from being official, and where the files are."""
+        table = Table(box=None, pad_edge=False)
+        for heading in ("scenario", "result"):
+            table.add_column(heading, no_wrap=True)
+        for heading in ("figure", "p50 ms", "p90 ms", "p99 ms", "samples"):
+            table.add_column(heading, justify="right", no_wrap=True)
+        for result in results:
+            table.add_row(*_row(result))
+        self.out.print(table)
+        if broken := _union(results):
+            self.out.print(Text("not official: " + "; ".join(broken)))
+        self.out.print(Text(f"files: {home}"), soft_wrap=True)
+
+
+class Watcher:
+    """One run on the screen: a bar on a terminal, a plain line every few seconds elsewhere."""
+
+    def __init__(self, config: RunConfig, console: Console) -> None:
+        self._name = f"{config.scenario} {config.mode}"
+        self._console = console
+        self._bar: RichProgress | None = None
+        self._task: TaskID | None = None
+        self._last_line = time.monotonic()
+        if console.err.is_terminal:
+            self._bar = RichProgress(
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=None),
+                TextColumn("{task.fields[now]}"),
+                console=console.err,
+                transient=True,
+            )
+            self._bar.start()
+            self._task = self._bar.add_task(self._name, total=None, now="")
+
+    def phase(self, name: str) -> None:
+        """The run has come to another phase."""
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, now=_PHASES.get(name, name))
+
+    def plan(self, plan: Mapping[str, Any]) -> None:
+        """The plan, before the run starts."""
+        details = plan["plan"]
+        self._console.note(f"{self._name}: plan: {plan['line']}")
+        for note in details["notes"]:
+            self._console.note(f"  {note}")
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, total=details["samples"])
+
+    def progress(self, now: Progress) -> None:
+        """Where the run is."""
+        p99 = "" if now.p99_ns is None else f" p99 {now.p99_ns / 1e6:.3g} ms"
+        failed = f" {now.failed} FAILED" if now.failed else ""
+        text = f"{now.rate:,.4g}/s{p99} {now.left_s:.0f} s left{failed}"
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, completed=now.done, total=max(now.planned, now.done), now=text)
+        elif time.monotonic() - self._last_line >= _PLAIN_EVERY_S:
+            self._last_line = time.monotonic()
+            self._console.note(f"{self._name}: {now.done:,} of about {now.planned:,}, {text}")
+
+    def failure(self, message: str) -> None:
+        """The first sample has failed; the run goes on, but cannot count any more."""
+        self._console.note(f"{self._name}: a sample failed: {message}")
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.stop()
+
+
+_NAMES = {"accuracy": "accuracy", "find_peak": "peak search"}
+
+
+def _row(result: Result) -> list[str]:
+    if result.mode == "accuracy":
+        verdict = "done" if result.valid is None else "FAILED" if result.failed else "no result"
+    else:
+        verdict = "VALID" if result.valid else "FAILED" if result.failed else "INVALID"
+    latency = [_ms(result.latency_ns.get(name)) for name in ("p50", "p90", "p99")]
+    return [_NAMES.get(result.mode, result.scenario), verdict, _figure(result), *latency, f"{result.samples:,}"]
+
+
+def _figure(result: Result) -> str:
+    if result.accuracy is not None:
+        score = result.accuracy
+        return f"{round(score.value * score.count)} of {score.count} {score.name}"
+    if result.metric is None or result.metric.value is None:
+        return "-"
+    if result.metric.name.endswith("_ns"):
+        percentile = result.metric.name.split("_")[2]
+        return f"{result.metric.value / 1e6:.4g} ms {percentile}"
+    return f"{_short(result.metric.value)} samples/s"
+
+
+def _ms(value: int | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value / 1e6:.0f}" if value >= 1e9 else f"{value / 1e6:.3g}"
+
+
+def _union(results: Sequence[Result]) -> list[str]:
+    return list(dict.fromkeys(rule for result in results for rule in result.rules_broken))
+
+
+def _short(value: float) -> str:
+    """Four digits, without an exponent.
+
+    >>> _short(12345.6), _short(38.214)
+    ('12,346', '38.21')
+    """
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"

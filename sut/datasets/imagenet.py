@@ -1,0 +1,156 @@
+"""The ImageNet layout: a folder of pictures and a list, ``val_map.txt``, with a name and a label in each line."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from sut.datasets.base import DataSet
+from sut.errors import InputError, one_line
+
+LIST_NAME = "val_map.txt"
+CLASSES = 1000
+
+_SHOWN = 3
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    line: int
+    name: str
+    label: int
+
+
+def open_imagenet(root: Path, list_file: Path | None, count: int | None, classes: int = CLASSES) -> DataSet:
+    """Open a folder in the ImageNet layout.
+
+    ``list_file`` (``root/val_map.txt`` if None) has one ``name label`` per line: the label is the last column, an
+    integer from 0 to ``classes - 1``; the name may contain blanks and subfolders and is relative to ``root``. The
+    list's order is kept: sample i is line i. ``count`` keeps the first entries only; the whole list must be right all
+    the same, but only the files that are used are looked for.
+
+    Raises ``InputError`` for a folder, list, count or file that does not fit; nothing is left to be found later but
+    what is inside the pictures.
+    """
+    _check_root(root)
+    path = list_file if list_file is not None else root / LIST_NAME
+    entries = _parse(_read_text(path), path, classes)
+    entries = entries[: entries_to_use(count, len(entries), str(path))]
+    _check_files(root, entries, path)
+    labels = np.array([entry.label for entry in entries], dtype=np.int32)
+    return DataSet(name="imagenet", root=root, files=tuple(entry.name for entry in entries), labels=labels)
+
+
+def entries_to_use(count: int | None, listed: int, where: str) -> int:
+    """How many of the ``listed`` entries of ``where`` a run with ``count`` uses (None: all).
+
+    Raises ``InputError`` for a count below one or beyond the list.
+    """
+    if count is None:
+        return listed
+    if count < 1:
+        raise InputError(f"count is {count}; expected 1 or more (the first so many entries of {where} are used)")
+    if count > listed:
+        raise InputError(f"count is {count}, but {where} has {listed} entries; use --count {listed} or less")
+    return count
+
+
+def _check_root(root: Path) -> None:
+    expected = f"expected the folder that holds the pictures and {LIST_NAME}"
+    try:
+        status = root.stat()
+    except (OSError, ValueError) as error:
+        reason = "does not exist" if isinstance(error, FileNotFoundError) else f"cannot be opened ({one_line(error)})"
+        raise InputError(f"data set path {root} {reason}; {expected}") from None
+    if not stat.S_ISDIR(status.st_mode):
+        raise InputError(f"data set path {root} is not a folder; {expected}")
+
+
+def _read_text(path: Path) -> str:
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError:
+        raise InputError(
+            f"there is no list {path}; expected one 'name label' per line, or name another list with --dataset-list"
+        ) from None
+    except OSError as error:
+        raise InputError(f"cannot read the list {path}: {error.strerror}; expected a text file") from error
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise InputError(f"{path} line {line} is not UTF-8; save the list as UTF-8 text") from None
+
+
+def _parse(text: str, path: Path, classes: int) -> list[_Entry]:
+    lines = [line.removesuffix("\r") for line in text.split("\n")]
+    while lines and not lines[-1].strip():
+        lines.pop()
+    if not lines:
+        raise InputError(f"{path} is empty; expected one 'name label' per line")
+    entries = []
+    seen: dict[str, int] = {}
+    for number, line in enumerate(lines, start=1):
+        entry = _parse_line(line, number, path, classes)
+        first = seen.setdefault(entry.name, number)
+        if first != number:
+            raise InputError(f"{path} lines {first} and {number} both name {_quoted(entry.name)}; keep one of them")
+        entries.append(entry)
+    return entries
+
+
+def _parse_line(line: str, number: int, path: Path, classes: int) -> _Entry:
+    where = f"{path} line {number}"
+    if not line.strip():
+        raise InputError(f"{where} is blank, which would shift the labels after it; remove the line")
+    # Only blank and tab separate: other characters that Unicode calls white space may be part of a name.
+    line = line.strip(" \t")
+    cut = max(line.rfind(" "), line.rfind("\t"))
+    if cut < 0:
+        raise InputError(f"{where} has one column, {_quoted(line)}; expected 'name label'")
+    listed, label = line[:cut].rstrip(" \t"), line[cut + 1 :]
+    if not (label.isascii() and label.isdigit() and len(label) < 10 and int(label) < classes):
+        raise InputError(f"{where} has label {_quoted(label)}; expected an integer from 0 to {classes - 1}")
+    name = posixpath.normpath(listed)
+    if name.startswith(("/", "../")) or name in ("..", ".") or "\0" in name:
+        raise InputError(f"{where}: {_quoted(listed)} is no file below the data set's folder; use relative names")
+    return _Entry(number, name, int(label))
+
+
+def _check_files(root: Path, entries: list[_Entry], path: Path) -> None:
+    bad = []
+    for entry in entries:
+        trouble = _trouble(f"{root}/{entry.name}")
+        if trouble:
+            bad.append(f"{_quoted(entry.name)} (line {entry.line}: {trouble})")
+    if bad:
+        more = f" and {len(bad) - _SHOWN} more" if len(bad) > _SHOWN else ""
+        raise InputError(
+            f"{len(bad)} of {len(entries)} files of {path} cannot be used: {', '.join(bad[:_SHOWN])}{more}; "
+            f"looked in {root}"
+        )
+
+
+def _trouble(file: str) -> str:
+    """What is wrong with one file, or nothing. Plain strings: 50,000 pathlib objects cost more than the checks."""
+    try:
+        status = os.stat(file)  # noqa: PTH116
+    except (FileNotFoundError, NotADirectoryError):
+        return "missing"
+    except OSError as error:
+        return (error.strerror or "unreadable").lower()
+    if not stat.S_ISREG(status.st_mode):
+        return "not a file"
+    if status.st_size == 0:
+        return "empty"
+    return "" if os.access(file, os.R_OK) else "unreadable"
+
+
+def _quoted(text: str) -> str:
+    """``repr`` keeps a message one line, whatever is in the name."""
+    return repr(text if len(text) <= 80 else text[:77] + "...")

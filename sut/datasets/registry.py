@@ -1,0 +1,62 @@
+"""Data sets by the names users know them by."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+
+from sut.datasets.base import DataSet
+from sut.datasets.demo import open_demo
+from sut.datasets.imagenet import entries_to_use, open_imagenet
+from sut.errors import InputError, SetupError, one_line, suggest
+
+GROUP = "sut.datasets"
+"""Entry points of other packages: ``opener(path, list_file, count) -> DataSet``, each argument None if not given."""
+
+IMAGENET_NAMES = ("imagenet", "imagenet_mobilenet", "imagenet_pytorch")
+"""MLPerf's reference harness has a name per preprocessing; the files are the same, and here the model knows it."""
+
+
+def open_dataset(name: str | None, path: Path | None, list_file: Path | None, count: int | None) -> DataSet:
+    """Open a data set.
+
+    Without a name, a path means the ImageNet layout and no path the demo photos. ``list_file`` replaces
+    ``val_map.txt``; ``count`` keeps the first entries. The demo photos take neither path nor list.
+
+    Raises ``InputError`` for a name, path, list or count that does not fit, ``SetupError`` for an entry point that
+    cannot be loaded.
+    """
+    if name is None:
+        name = "demo" if path is None and list_file is None else "imagenet"
+    if name == "demo":
+        return _open_demo(path, list_file, count)
+    if name in IMAGENET_NAMES:
+        if path is None:
+            raise InputError(f"data set {name} has no path; give --dataset-path DIR or set DATA_DIR")
+        return open_imagenet(path, list_file, count)
+    others = {point.name: point for point in entry_points(group=GROUP)}
+    if name not in others:
+        raise InputError(f"unknown data set {name!r}; {suggest(name, ('demo', *IMAGENET_NAMES, *others))}")
+    return _open_other(others[name], path, list_file, count)
+
+
+def _open_demo(path: Path | None, list_file: Path | None, count: int | None) -> DataSet:
+    if path is not None or list_file is not None:
+        raise InputError(
+            f"data set demo comes with the project, got {path or list_file}; use --dataset imagenet for it"
+        )
+    demo = open_demo()
+    used = entries_to_use(count, demo.count, "the demo data set")
+    return replace(demo, files=demo.files[:used], labels=None if demo.labels is None else demo.labels[:used])
+
+
+def _open_other(point: EntryPoint, path: Path | None, list_file: Path | None, count: int | None) -> DataSet:
+    try:
+        opener = point.load()
+    except Exception as error:
+        raise SetupError(f"data set {point.name} ({point.value}) cannot be loaded: {one_line(error)}") from error
+    dataset = opener(path, list_file, count)
+    if not isinstance(dataset, DataSet):
+        raise SetupError(f"data set {point.name} ({point.value}) gave a {type(dataset).__name__}, expected a DataSet")
+    return dataset

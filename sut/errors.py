@@ -1,0 +1,73 @@
+"""Errors by phase, and the exit codes they become. Only the command line exits."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """What the commands return; of several runs the worst, in the order 3, 2, 1, 4, 0."""
+
+    OK = 0
+    USAGE = 1
+    """Wrong usage, config or input: nothing was run."""
+    SETUP = 2
+    """Something is not installed, or the device is not there."""
+    FAILED = 3
+    """A run failed."""
+    INVALID = 4
+    """It ran and is INVALID, or a set accuracy target was missed."""
+    INTERRUPTED = 130
+
+
+class SutError(Exception):
+    """Base of what the user is told in one line: what was got, what was expected, what to do."""
+
+    exit_code = ExitCode.FAILED
+
+
+class InputError(SutError):
+    """Wrong usage, config, model or data. Nothing was run."""
+
+    exit_code = ExitCode.USAGE
+
+
+class SetupError(SutError):
+    """Something is not installed, or a device is not there."""
+
+    exit_code = ExitCode.SETUP
+
+
+class RunError(SutError):
+    """A run failed."""
+
+    exit_code = ExitCode.FAILED
+
+
+def one_line(error: BaseException) -> str:
+    """An exception as one line: its text without line breaks, or its type where it has no text."""
+    text = " ".join(str(error).split())
+    return text or type(error).__name__
+
+
+def suggest(got: str, choices: Iterable[str]) -> str:
+    """The end of a message about an unknown word: the nearest right one, then all of them.
+
+    >>> suggest("onnxruntme", ["null", "onnxruntime"])
+    'did you mean onnxruntime? known: null, onnxruntime'
+    """
+    known = sorted(choices)
+    near = difflib.get_close_matches(got.lower(), known, n=1, cutoff=0.5)
+    return (f"did you mean {near[0]}? " if near else "") + "known: " + ", ".join(known)
+
+
+def worst(codes: Iterable[int]) -> ExitCode:
+    """The exit code of several runs.
+
+    >>> worst([0, 4, 2])
+    <ExitCode.SETUP: 2>
+    """
+    order = [ExitCode.INTERRUPTED, ExitCode.FAILED, ExitCode.SETUP, ExitCode.USAGE, ExitCode.INVALID, ExitCode.OK]
+    return min((ExitCode(code) for code in codes), key=order.index, default=ExitCode.OK)

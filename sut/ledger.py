@@ -1,0 +1,222 @@
+"""The stage ledger: when each batch went through each stage, in arrays that exist before the run.
+
+The arrays lie in one block of memory that the supervising process maps too. So progress costs the run nothing, and what
+was recorded survives whatever happens to the process that wrote it.
+
+A sample's stages, in the order in which it meets them from its *scheduled* time: ``issue_delay`` (LoadGen's own, from
+its trace), ``queue`` (from LoadGen's call to the batch being taken up), then the pipeline's stages, each with its own
+begin and end. What lies between them is in none of them: it is the ``residual``, which LoadGen's latency minus all
+stages leaves over.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+Int64Array = NDArray[np.int64]
+Int32Array = NDArray[np.int32]
+
+PIPELINE_STAGES = ("preprocess", "infer", "postprocess", "complete")
+"""Stages of the fused pipeline. A stage named ``outer/inner`` is a detail inside ``outer``."""
+
+MAX_RECORDED_SAMPLES = 8_000_000
+"""Beyond this many samples (or batches) the ledger stops recording; the result says how many it has."""
+
+
+class Counter(IntEnum):
+    """Slots of the counter block, all int64; written by the run, read by its supervisor."""
+
+    PLANNED = 0
+    ISSUED = 1
+    DONE = 2
+    FAILED = 3
+    BATCHES = 4
+    PADDED = 5
+    HEARTBEAT = 6
+    RUN_START_NS = 7
+    LOADED = 8
+
+
+_HEADER = 16  # int64 words in front of the arrays
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerShape:
+    """How large a ledger is. ``stages`` are the pipeline's stage names in order."""
+
+    samples: int
+    batches: int
+    stages: tuple[str, ...] = PIPELINE_STAGES
+
+    @property
+    def columns(self) -> int:
+        """int64 words of one batch row: sample count, rows padded, then begin and end of each stage."""
+        return 2 + 2 * len(self.stages)
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the whole block in bytes."""
+        return 8 * (_HEADER + self.samples + self.batches * self.columns) + 4 * 2 * self.samples
+
+    @classmethod
+    def of(cls, samples: int, batches: int | None = None, stages: tuple[str, ...] = PIPELINE_STAGES) -> LedgerShape:
+        """A shape for that many samples, cut at ``MAX_RECORDED_SAMPLES``."""
+        kept = min(max(samples, 1), MAX_RECORDED_SAMPLES)
+        return cls(kept, min(batches or kept, kept), stages)
+
+
+class Ledger:
+    """One run's record. All times are ns of the system clock (``time.time_ns``), which is LoadGen's clock too.
+
+    ``counters`` int64 (16,); ``issued_ns`` int64 (samples,): when LoadGen called; ``batch_of`` int32 (samples,): one
+    more than the number of the batch that answered it, 0 while unanswered; ``index_of`` int32 (samples,): the data
+    set's index; ``rows`` int64 (batches, 2 + 2 x stages). Samples are numbered in the order of issue.
+    """
+
+    def __init__(self, shape: LedgerShape, buffer: mmap.mmap | bytearray | None = None) -> None:
+        self.shape = shape
+        self._buffer = bytearray(shape.nbytes) if buffer is None else buffer
+        view = memoryview(self._buffer)
+        words = 8 * _HEADER
+        rows_end = words + 8 * shape.batches * shape.columns
+        issued_end = rows_end + 8 * shape.samples
+        batch_end = issued_end + 4 * shape.samples
+        self.counters: Int64Array = np.frombuffer(view[:words], np.int64)
+        self.words = view[:words].cast("q")
+        """The counters as a memoryview: one store costs a third of NumPy's."""
+        self.rows: Int64Array = np.frombuffer(view[words:rows_end], np.int64).reshape(shape.batches, shape.columns)
+        self.row_words = view[words:rows_end].cast("q")
+        self.issued_ns: Int64Array = np.frombuffer(view[rows_end:issued_end], np.int64)
+        self.batch_of: Int32Array = np.frombuffer(view[issued_end:batch_end], np.int32)
+        self.index_of: Int32Array = np.frombuffer(view[batch_end : batch_end + 4 * shape.samples], np.int32)
+
+    def clear(self) -> None:
+        """Forget everything; for a run that starts after calibration. The number planned is kept."""
+        planned = int(self.counters[Counter.PLANNED])
+        recorded = min(int(self.counters[Counter.ISSUED]), self.shape.samples)
+        self.counters[:] = 0
+        self.counters[Counter.PLANNED] = planned
+        self.issued_ns[:recorded] = 0
+        self.batch_of[:recorded] = 0
+        self.index_of[:recorded] = 0
+
+    def issue(self, start: int, indices: Sequence[int], now_ns: int) -> None:
+        """Record that the samples numbered from ``start`` were issued. O(1) Python work for any number."""
+        end = min(start + len(indices), self.shape.samples)
+        if start >= end:
+            return
+        if end - start == 1:
+            self.issued_ns[start] = now_ns
+            self.index_of[start] = indices[0]
+        else:
+            self.issued_ns[start:end] = now_ns
+            self.index_of[start:end] = indices[: end - start]
+
+    def batch(self, number: int, starts: Sequence[tuple[int, int]], padded: int, stamps: Sequence[int]) -> None:
+        """Record batch ``number``: its runs of samples as (first, count), and begin and end of each stage in order."""
+        if number >= self.shape.batches:
+            return
+        # The row first: whoever reads along must not find a sample that points to an empty row.
+        self.rows[number] = (sum(count for _, count in starts), padded, *stamps)
+        for start, count in starts:
+            if count == 1 and start < self.shape.samples:
+                self.batch_of[start] = number + 1
+            else:
+                self.batch_of[start : start + count] = number + 1
+
+
+@dataclass(frozen=True, slots=True)
+class Stages:
+    """A ledger read back: per-sample arrays in ns, samples in the order of issue.
+
+    ``per_sample`` maps each stage to int64 (n,); stages without ``/`` plus ``residual`` add up to ``latency_ns``.
+    ``cost_ns`` is the mean busy time per sample (batch time divided by its size).
+    """
+
+    latency_ns: Int64Array
+    per_sample: dict[str, Int64Array]
+    cost_ns: dict[str, float]
+    batch_sizes: dict[int, int]
+
+
+class LedgerError(ValueError):
+    """The ledger and LoadGen's trace do not tell the same story."""
+
+
+def answered(ledger: Ledger) -> Int64Array:
+    """Numbers of the recorded samples that were answered, ascending."""
+    recorded = min(int(ledger.counters[Counter.ISSUED]), ledger.shape.samples)
+    return np.flatnonzero(ledger.batch_of[:recorded])
+
+
+def batch_sizes(ledger: Ledger) -> dict[int, int]:
+    """How many batches had how many samples, as recorded."""
+    batches = min(int(ledger.counters[Counter.BATCHES]), ledger.shape.batches)
+    sizes, counts = np.unique(ledger.rows[:batches, 0], return_counts=True)
+    return {int(size): int(count) for size, count in zip(sizes, counts, strict=True) if size > 0}
+
+
+def own_latency_ns(ledger: Ledger, last: int | None = None) -> Int64Array:
+    """Latency as this side saw it (LoadGen's call to the end of ``complete``), ns, of the ``last`` answered samples."""
+    who = answered(ledger)[-last:] if last else answered(ledger)
+    ends = ledger.rows[ledger.batch_of[who] - 1, -1]
+    latency: Int64Array = ends - ledger.issued_ns[who]
+    return latency
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """LoadGen's own record per sample in order of issue: data set index, issue delay and latency in ns."""
+
+    index: Int64Array
+    issue_delay_ns: Int64Array
+    latency_ns: Int64Array
+
+
+def join(ledger: Ledger, trace: Trace | None) -> Stages:
+    """Join the ledger with LoadGen's trace by the order of issue.
+
+    Without a trace (an interrupted run, or one too long to trace) the latency is this side's own, from LoadGen's call,
+    and there is neither ``issue_delay`` nor ``residual``. Raises ``LedgerError`` if the two do not fit together.
+    """
+    who = answered(ledger)
+    rows = ledger.rows[ledger.batch_of[who] - 1]
+    issued = ledger.issued_ns[who]
+    stages: dict[str, Int64Array] = {}
+    if trace is not None:
+        if len(trace.index) < len(who) or not np.array_equal(trace.index[who], ledger.index_of[who]):
+            raise LedgerError(
+                f"LoadGen's trace ({len(trace.index)} samples) does not name the samples that the ledger "
+                f"({len(who)} answered) recorded in the same order"
+            )
+        stages["issue_delay"] = trace.issue_delay_ns[who]
+    names = ledger.shape.stages
+    begins = {name: rows[:, 2 + 2 * i] for i, name in enumerate(names)}
+    ends = {name: rows[:, 3 + 2 * i] for i, name in enumerate(names)}
+    stages["queue"] = begins[names[0]] - issued
+    for name in names:
+        stages[name] = ends[name] - begins[name]
+    if trace is None:
+        latency: Int64Array = ends[names[-1]] - issued
+    else:
+        latency = trace.latency_ns[who]
+        explained = sum((values for name, values in stages.items() if "/" not in name), np.zeros(len(who), np.int64))
+        stages["residual"] = latency - explained
+    cost = _cost(ledger, names)
+    return Stages(latency, stages, cost, batch_sizes(ledger))
+
+
+def _cost(ledger: Ledger, names: Sequence[str]) -> dict[str, float]:
+    batches = min(int(ledger.counters[Counter.BATCHES]), ledger.shape.batches)
+    rows = ledger.rows[:batches]
+    rows = rows[rows[:, 0] > 0]
+    samples = int(rows[:, 0].sum())
+    if samples == 0:
+        return {}
+    return {name: float((rows[:, 3 + 2 * i] - rows[:, 2 + 2 * i]).sum()) / samples for i, name in enumerate(names)}

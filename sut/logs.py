@@ -1,0 +1,109 @@
+"""Reads what LoadGen wrote: the detail log, the per-sample trace."""
+
+from __future__ import annotations
+
+import json
+import mmap
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sut.ledger import Int64Array, Trace
+
+DETAIL = "mlperf_log_detail.txt"
+SUMMARY = "mlperf_log_summary.txt"
+ACCURACY = "mlperf_log_accuracy.json"
+TRACE = "mlperf_log_trace.json"
+
+OFFICIAL_SEEDS = {
+    "qsl_rng_seed": 2085463073848966840,
+    "sample_index_rng_seed": 2747215439041700203,
+    "schedule_rng_seed": 16159082839903944936,
+}
+"""Round v6.1's seeds, as LoadGen 6.0 embeds them."""
+
+_PREFIX = ":::MLLOG "
+_SAMPLE = re.compile(
+    rb'"sample_seq":(\d+),"query_seq":(\d+),"sample_idx":(\d+),"issue_start_ns":(-?\d+),"complete_ns":(-?\d+)'
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Detail:
+    """The detail log: last value per key, and every entry that is marked as an error."""
+
+    values: dict[str, Any]
+    errors: tuple[str, ...]
+
+    def number(self, key: str) -> float | None:
+        """A value as a number, None where it is absent."""
+        value = self.values.get(key)
+        return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+
+    @property
+    def complete(self) -> bool:
+        """Whether LoadGen came to the end of its run and wrote it all down."""
+        if "num_errors" in self.values:
+            return True
+        return self.values.get("effective_test_mode") == "AccuracyOnly" and "power_end" in self.values
+
+    @property
+    def valid(self) -> bool:
+        """LoadGen's own verdict on a performance run."""
+        return self.values.get("result_validity") == "VALID"
+
+
+def read_detail(directory: Path) -> Detail:
+    """Parse ``mlperf_log_detail.txt``. Raises ``ValueError`` if there is none; a cut one gives what it has."""
+    path = directory / DETAIL
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise ValueError(f"{path}: {error.strerror or error}") from error
+    values: dict[str, Any] = {}
+    errors: list[str] = []
+    for line in text.splitlines():
+        if not line.startswith(_PREFIX):
+            continue
+        try:
+            entry = json.loads(line[len(_PREFIX) :])
+        except json.JSONDecodeError:
+            continue
+        values[entry["key"]] = entry["value"]
+        if entry.get("metadata", {}).get("is_error"):
+            errors.append(f"{entry['key']}: {entry['value']}")
+    return Detail(values, tuple(errors))
+
+
+def read_trace(directory: Path) -> tuple[Trace, Int64Array]:
+    """Per-sample times from ``mlperf_log_trace.json``, in order of issue, and the query each sample belongs to.
+
+    The file is not valid JSON, so it is read entry by entry. Raises ``ValueError`` where there is none or samples are
+    missing from the sequence.
+    """
+    path = directory / TRACE
+    try:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            flat = [int(group) for match in _SAMPLE.finditer(content) for group in match.groups()]
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path}: {error}") from error
+    table = np.array(flat, np.int64).reshape(-1, 5)
+    table = table[np.argsort(table[:, 0], kind="stable")]
+    if not np.array_equal(table[:, 0], np.arange(len(table))):
+        raise ValueError(f"{path}: its {len(table)} samples are not numbered 0 to {len(table) - 1}")
+    return Trace(table[:, 2].copy(), table[:, 3].copy(), table[:, 4].copy()), table[:, 1].copy()
+
+
+def check_log(detail: Detail) -> list[str]:
+    """What is wrong with a run's log, whoever made it: errors, foreign seeds, an early end. Empty if nothing."""
+    found = [f"LoadGen logged an error: {error}" for error in detail.errors]
+    if not detail.complete:
+        found.append("LoadGen's log has no end: the run was cut short or the disk is full")
+    for name, seed in OFFICIAL_SEEDS.items():
+        got = detail.values.get(f"effective_{name}")
+        if got is not None and got != seed:
+            found.append(f"{name} is {got}, the official one is {seed}")
+    return found

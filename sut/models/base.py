@@ -1,0 +1,36 @@
+"""What the system knows of a model: its recipe, its classes, MLPerf's rules for it, and where its file comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from preprocess.base import Recipe
+
+Weights = Literal["trained", "random"]
+Say = Callable[[str], None]
+"""Tells the user what is being done, in one line."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSpec:
+    """One known model.
+
+    ``build(weights, say)`` returns the path of its ONNX file, made and cached on first use, or raises ``InputError``
+    (the file must be brought by the user) or ``SetupError`` (a package is missing).
+    """
+
+    name: str
+    recipe: Recipe
+    build: Callable[[Weights, Say], Path]
+    task: str = "classification"
+    classes: int = 1000
+    """Width of the model's score output."""
+    label_offset: int = 0
+    """What to add to the index of the best score to get an ImageNet label (-1 where class 0 is "background")."""
+    loadgen_model: str = "resnet50"
+    """The name whose rules in mlperf.conf apply."""
+    accuracy_target: float | None = None
+    """Top-1 to be met on the whole ImageNet validation set, as a fraction."""

@@ -1,0 +1,293 @@
+"""Model files: where made ones are kept, what is inside a given one, and how one is written."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backends.base import TensorSpec
+from sut.errors import InputError, SetupError, one_line
+from sut.models.base import Say
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from onnx import AttributeProto, GraphProto, ModelProto, TensorProto, ValueInfoProto
+
+OPSET = 17
+"""ONNX operator set of the graphs made here: old enough for every supported runtime, new enough for their exporters."""
+IR_VERSION = 8
+"""ONNX file format version that belongs to ``OPSET`` 17 (ONNX 1.12)."""
+
+_LEFTOVER_AGE_S = 3600.0
+_BLOCK_BYTES = 1 << 20
+_HIGHEST_IR_VERSION = 127  # the largest that is one byte; ONNX 1.23 is at 14
+_FOREIGN = (
+    (b"version https://git-lfs", "a Git LFS pointer, not the file it stands for"),
+    (b"<", "an HTML or XML page"),
+    (b"PK\x03\x04", "a zip archive"),
+    (b"\x80", "a Python pickle"),
+    (b"\x89HDF", "an HDF5 file"),
+    (b"\x89PNG", "a PNG picture"),
+    (b"\xff\xd8\xff", "a JPEG picture"),
+    (b"\x1f\x8b", "a gzip archive"),
+)
+
+
+def cache_dir() -> Path:
+    """The folder for made files: $SUT_CACHE_DIR, else loadgen-sut in $XDG_CACHE_HOME, else in ~/.cache.
+
+    As the XDG base directory specification says, a relative $XDG_CACHE_HOME does not count. The folder need not exist.
+    Raises ``InputError`` where the home folder is needed and not known.
+    """
+    try:
+        if chosen := os.environ.get("SUT_CACHE_DIR"):
+            return Path(chosen).expanduser().absolute()
+        shared = Path(os.environ.get("XDG_CACHE_HOME", ""))
+        return (shared if shared.is_absolute() else Path.home() / ".cache") / "loadgen-sut"
+    except RuntimeError as error:
+        raise InputError(f"no cache folder: {one_line(error)}; set SUT_CACHE_DIR to a folder") from error
+
+
+def cached(name: str, key: str, make: Callable[[Path], None], say: Say) -> Path:
+    """The cached file for ``name`` and ``key``; where it is not there yet, ``make(path)`` writes it and ``say`` tells.
+
+    ``key`` names everything the content depends on (the hash of the weights, the builder's version): another key is
+    another file. ``make`` writes to a temporary name that is then renamed, so a file that is there is whole, whoever
+    was killed; of two processes at once both make it and the later rename wins, with the same content.
+
+    Raises ``InputError`` where the cache folder cannot be written or the disk is full, and what ``make`` raises.
+    """
+    folder = cache_dir()
+    digest = hashlib.sha256(key.encode()).hexdigest()[:16]
+    path = folder / f"{Path(name).stem}-{digest}{Path(name).suffix}"
+    part = folder / f".{path.name}.{secrets.token_hex(8)}.part"
+    try:
+        if path.is_file():
+            return path
+        folder.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(folder, path.name)
+        say(f"making {name} once, as {path}")
+        try:
+            make(part)
+            with part.open("rb+") as written:
+                os.fsync(written.fileno())
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+    except OSError as error:
+        reason = error.strerror or one_line(error)
+        raise InputError(
+            f"cannot keep {name} in the cache folder {folder}: {reason}; make room or set SUT_CACHE_DIR to another"
+        ) from error
+    return path
+
+
+def _remove_leftovers(folder: Path, name: str) -> None:
+    """Delete what killed processes left; younger files may still be written by a living one."""
+    for part in folder.glob(f".{name}.*.part"):
+        with suppress(FileNotFoundError):
+            if time.time() - part.stat().st_mtime > _LEFTOVER_AGE_S:
+                part.unlink()
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file as lower-case hex, read in blocks."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class OnnxInfo:
+    """What an ONNX file says of itself.
+
+    A shape of ``()`` also stands for one that the file does not tell. ``layout`` is not known from a file.
+    """
+
+    path: Path
+    inputs: tuple[TensorSpec, ...]
+    """Without initializers, which old files list among the inputs."""
+    outputs: tuple[TensorSpec, ...]
+    opset: int
+    """Version of the default operator set."""
+
+
+def check_onnx(path: Path) -> OnnxInfo:
+    """Read the inputs and outputs of any .onnx file; weights kept in other files are looked for but not read.
+
+    Raises ``InputError`` for what is missing, a folder, empty, cut off, not ONNX, or lacks a data file, and
+    ``SetupError`` where the ``onnx`` package is not installed.
+    """
+    model = _parse(path, _read(path))
+    _check_external_data(path, model.graph)
+    graph = model.graph
+    weights = {tensor.name for tensor in graph.initializer}
+    return OnnxInfo(
+        path=path,
+        inputs=tuple(_spec(path, value) for value in graph.input if value.name not in weights),
+        outputs=tuple(_spec(path, value) for value in graph.output),
+        opset=max((item.version for item in model.opset_import if item.domain in ("", "ai.onnx")), default=0),
+    )
+
+
+def _read(path: Path) -> bytes:
+    try:
+        if path.is_dir():
+            raise InputError(f"model {path} is a folder, expected an .onnx file")
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise InputError(f"model {path} does not exist, expected an .onnx file") from None
+    except OSError as error:
+        raise InputError(f"model {path} cannot be read: {error.strerror or one_line(error)}") from error
+    if not data:
+        raise InputError(f"model {path} is empty (0 bytes), expected an ONNX model; copy or download it again")
+    return data
+
+
+def _parse(path: Path, data: bytes) -> ModelProto:
+    model: ModelProto = _import_onnx().ModelProto()
+    from google.protobuf.message import DecodeError  # what onnx itself is made of
+
+    with suppress(DecodeError):
+        model.ParseFromString(data)
+        if model.graph.node and model.graph.output and model.opset_import:
+            return model
+    # Writers put ir_version first: tag 8, then a small number.
+    if data[0] == 8 and (len(data) == 1 or 1 <= data[1] <= _HIGHEST_IR_VERSION):
+        raise InputError(
+            f"model {path} is cut off or damaged ({len(data)} bytes), expected a whole ONNX model;"
+            " copy or download it again"
+        )
+    got = next((what for start, what in _FOREIGN if data.startswith(start)), f"{len(data)} bytes of something else")
+    raise InputError(f"model {path} is {got}, expected an ONNX model")
+
+
+def _spec(path: Path, value: ValueInfoProto) -> TensorSpec:
+    onnx = _import_onnx()
+    if not value.type.HasField("tensor_type"):
+        raise InputError(f"model {path} has {value.name}, which is not a tensor; expected tensors in and out")
+    tensor = value.type.tensor_type
+    try:
+        dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)).name
+    except KeyError:
+        raise InputError(f"model {path} has {value.name}, which has no known type; export the model again") from None
+    shape = tuple(axis.dim_value if axis.HasField("dim_value") else None for axis in tensor.shape.dim)
+    return TensorSpec(value.name, dtype, shape)
+
+
+def _check_external_data(path: Path, graph: GraphProto) -> None:
+    for tensor in _tensors(graph):
+        if not tensor.external_data:
+            continue
+        facts = {entry.key: entry.value for entry in tensor.external_data}
+        file = path.parent / facts.get("location", "")
+        if not file.is_file():
+            raise InputError(f"model {path} keeps its weights in {file}, which does not exist; put it beside the model")
+        needed = int(facts.get("offset", 0)) + int(facts.get("length", 0))
+        if file.stat().st_size < needed:
+            raise InputError(
+                f"model {path} keeps its weights in {file}, which is cut off: {file.stat().st_size} bytes,"
+                f" expected at least {needed}; copy or download it again"
+            )
+
+
+def _tensors(graph: GraphProto) -> Iterator[TensorProto]:
+    """Every tensor of a graph and of the graphs within its nodes."""
+    yield from graph.initializer
+    attributes: Iterator[AttributeProto] = (attribute for node in graph.node for attribute in node.attribute)
+    for attribute in attributes:
+        yield from (attribute.t, *attribute.tensors)
+        for inner in (attribute.g, *attribute.graphs):
+            yield from _tensors(inner)
+
+
+def _import_onnx() -> ModuleType:
+    try:
+        import onnx
+    except ModuleNotFoundError as error:
+        raise SetupError(f"model files need the package onnx ({one_line(error)}); run: pip install onnx") from error
+    return onnx
+
+
+class OnnxGraph:
+    """An ONNX graph in the making. Every node has one output, which has the node's name."""
+
+    def __init__(self, name: str) -> None:
+        """Raises ``SetupError`` where the ``onnx`` package is not installed."""
+        self._onnx = _import_onnx()
+        self._name = name
+        self._nodes: list[Any] = []
+        self._weights: list[TensorProto] = []
+
+    def weight(self, name: str, values: NDArray[Any]) -> str:
+        """Add a constant of the array's shape and dtype; returns ``name``."""
+        self._weights.append(self._onnx.numpy_helper.from_array(np.ascontiguousarray(values), name))
+        return name
+
+    def node(self, operator: str, inputs: Sequence[str], name: str, **attributes: object) -> str:
+        """Add a node; returns ``name``."""
+        self._nodes.append(self._onnx.helper.make_node(operator, inputs, [name], name=name, **attributes))
+        return name
+
+    def conv(
+        self,
+        name: str,
+        source: str,
+        weight: NDArray[np.float32],
+        bias: NDArray[np.float32],
+        *,
+        stride: int = 1,
+        pads: tuple[int, int] = (0, 0),
+        groups: int = 1,
+    ) -> str:
+        """Add a square convolution: weight float32 [out, in / groups, k, k], bias float32 [out]; returns ``name``.
+
+        ``pads`` are the zeros before and after, in pixels, the same for both axes.
+        """
+        inputs = [source, self.weight(f"{name}.weight", weight), self.weight(f"{name}.bias", bias)]
+        kernel = [weight.shape[2], weight.shape[3]]
+        before, after = pads
+        return self.node(
+            "Conv",
+            inputs,
+            name,
+            kernel_shape=kernel,
+            strides=[stride, stride],
+            pads=[before, before, after, after],
+            group=groups,
+        )
+
+    def save(self, path: Path, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> None:
+        """Write the file; an axis of size None becomes the dynamic axis ``batch``. The same graph gives the same bytes.
+
+        Raises ``OSError`` where ``path`` cannot be written.
+        """
+        helper = self._onnx.helper
+        values = [
+            [
+                helper.make_tensor_value_info(
+                    spec.name,
+                    helper.np_dtype_to_tensor_dtype(np.dtype(spec.dtype)),
+                    ["batch" if size is None else size for size in spec.shape],
+                )
+                for spec in specs
+            ]
+            for specs in (inputs, outputs)
+        ]
+        graph = helper.make_graph(self._nodes, self._name, *values, initializer=self._weights)
+        opsets = [helper.make_opsetid("", OPSET)]
+        model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="loadgen-sut")
+        path.write_bytes(model.SerializeToString(deterministic=True))

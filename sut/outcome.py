@@ -1,0 +1,241 @@
+"""From what happened in a run to its result: join the ledger, check the log, score, judge."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from sut.accuracy import accuracy_txt, read_accuracy_log
+from sut.assembly import Assembly
+from sut.config import RunConfig, usable_cores
+from sut.errors import one_line
+from sut.ledger import Counter, Int64Array, LedgerError, Stages, join, own_latency_ns
+from sut.logs import ACCURACY, Detail, check_log, read_detail, read_trace
+from sut.results import METRICS, Accuracy, Energy, Metric, Result, per_query, percentile_stats, stage_stats
+from sut.rules import OFFICIAL_PICTURES, broken_rules, explain_invalid
+from sut.supervisor import Outcome
+from sut.tasks.base import Score
+from sut.tasks.registry import find_task
+
+_PACKAGES = ("mlcommons-loadgen", "numpy", "onnxruntime", "onnx", "opencv-python-headless", "simplejpeg", "pydantic")
+
+
+@dataclass(slots=True)
+class _Findings:
+    """What is put together step by step, each step able to fail the run."""
+
+    detail: Detail
+    stages: Stages | None
+    latency: Int64Array | None
+    problems: list[str]
+    notes: list[str]
+
+
+def make_result(
+    config: RunConfig, parts: Assembly, model_sha256: str | None, outcome: Outcome, directory: Path
+) -> Result:
+    """The result of a run, however it ended. Reads the logs in ``directory``; writes ``accuracy.txt`` there."""
+    found = _read(config, outcome, directory)
+    failed_samples = outcome.counter(Counter.FAILED)
+    first_error = outcome.event("finished").get("first_error") or outcome.event("failure").get("message")
+    if outcome.error is not None:
+        first_error = first_error or outcome.error
+    score = None
+    if config.mode == "accuracy" and not (failed_samples or outcome.error or outcome.interrupted or found.problems):
+        try:
+            score = score_log(parts, directory)
+        except ValueError as error:
+            found.problems.append(one_line(error))
+            first_error = first_error or one_line(error)
+    reasons = _reasons(config, outcome, found, failed_samples)
+    valid = None if config.mode == "accuracy" and not reasons else not reasons
+    samples = outcome.counter(Counter.DONE)
+    broken = broken_rules(config, parts.spec, parts.dataset, found.detail)
+    attested = outcome.event("attested")
+    finished = outcome.event("finished")
+    duration_s = _duration_s(found, outcome)
+    plan = outcome.event("plan")
+    cpu_s = finished.get("cpu_s")
+    return Result(
+        schema=1,
+        model=parts.spec.name,
+        model_sha256=model_sha256,
+        weights=config.weights,
+        backend=config.backend,
+        backend_version=attested.get("backend_version"),
+        device=config.device,
+        device_name=attested.get("attested", {}).get("device_name") or None,
+        attested=attested.get("attested", {}),
+        preprocess=config.preprocess,
+        precision=config.precision,
+        boundary=config.boundary,
+        scenario=config.scenario,
+        mode=config.mode,
+        valid=valid,
+        invalid_reasons=reasons,
+        failed_samples=failed_samples,
+        first_error=first_error,
+        metric=_metric(config, found.detail),
+        queries_per_second=_rate(found.detail.number("result_query_count"), duration_s),
+        samples_per_second=_rate(samples, duration_s),
+        samples=samples,
+        queries=_count(found.detail.number("result_query_count")),
+        duration_s=duration_s,
+        latency_ns=percentile_stats(found.latency) if found.latency is not None else {},
+        accuracy=_accuracy(config, parts, score),
+        stages_ns=stage_stats(found.stages) if found.stages else {},
+        cost_ns={name: round(cost) for name, cost in found.stages.cost_ns.items()} if found.stages else {},
+        batch_sizes={str(size): count for size, count in found.stages.batch_sizes.items()} if found.stages else {},
+        padded_samples=outcome.counter(Counter.PADDED),
+        recorded_samples=len(found.stages.latency_ns) if found.stages else 0,
+        cold_start_s=plan.get("cold_start_s", {}),
+        memory_bytes={"host_peak": finished.get("host_peak_bytes"), "gpu_peak": None},
+        energy={"cpu": Energy(), "gpu": Energy()},
+        cpu_seconds_per_sample=cpu_s / samples if cpu_s is not None and samples else None,
+        rules_compliant=not broken,
+        rules_broken=broken,
+        notes=[*plan.get("plan", {}).get("notes", []), *found.notes],
+        plan=plan.get("plan"),
+        calibration=plan.get("calibration"),
+        config=config.model_dump(mode="json"),
+        system=system_facts(),
+        versions=versions(),
+        started=datetime.fromtimestamp(outcome.started, UTC).isoformat(timespec="seconds"),
+    )
+
+
+def _read(config: RunConfig, outcome: Outcome, directory: Path) -> _Findings:
+    """The logs and the ledger, as far as they go."""
+    problems: list[str] = []
+    notes: list[str] = []
+    try:
+        detail = read_detail(directory)
+    except ValueError as error:
+        detail = Detail({}, ())
+        if outcome.error is None and not outcome.interrupted:
+            problems.append(one_line(error))
+    if outcome.ledger is None:
+        return _Findings(detail, None, None, problems, notes)
+    ended = outcome.error is None and not outcome.interrupted
+    traced = ended and bool(outcome.event("plan")["plan"]["trace"])
+    if not traced:
+        return _Findings(detail, join(outcome.ledger, None), own_latency_ns(outcome.ledger), problems, notes)
+    try:
+        trace, query = read_trace(directory)
+        stages = join(outcome.ledger, trace)
+    except LedgerError as error:
+        problems.append(one_line(error))
+        return _Findings(detail, None, None, problems, notes)
+    except ValueError as error:
+        notes.append(f"no stages: {one_line(error)}")
+        return _Findings(detail, join(outcome.ledger, None), own_latency_ns(outcome.ledger), problems, notes)
+    latency = per_query(trace.latency_ns, query) if config.scenario == "MultiStream" else trace.latency_ns
+    return _Findings(detail, stages, latency, problems, notes)
+
+
+def _reasons(config: RunConfig, outcome: Outcome, found: _Findings, failed_samples: int) -> list[str]:
+    """Why the run does not count, in plain words; empty for a VALID performance run and a sound accuracy run."""
+    if outcome.interrupted:
+        if outcome.phase == "run" and outcome.run_s is not None:
+            return [f"interrupted after {outcome.run_s:.1f} s, {outcome.counter(Counter.DONE)} samples"]
+        return [f"interrupted in the phase '{outcome.phase}'"]
+    reasons = [outcome.error] if outcome.error else []
+    if failed_samples:
+        verdict = found.detail.values.get("result_validity")
+        said = f" (LoadGen, which cannot know, says {verdict})" if verdict else ""
+        reasons.append(f"{failed_samples} samples failed and were answered with nothing{said}")
+    if outcome.error:
+        return reasons
+    reasons += found.problems
+    reasons += check_log(found.detail)
+    if config.mode == "performance":
+        measured = outcome.event("plan").get("calibration", {})
+        reasons += explain_invalid(config.scenario, found.detail, measured.get("idle_query_ns"))
+    done, issued = outcome.counter(Counter.DONE), outcome.counter(Counter.ISSUED)
+    if done != issued:
+        reasons.append(f"{issued - done} of {issued} samples were never answered")
+    return reasons
+
+
+def score_log(parts: Assembly, directory: Path) -> Score:
+    """Score the accuracy log in ``directory`` and write ``accuracy.txt`` beside it."""
+    labels = parts.dataset.labels
+    if labels is None:
+        raise ValueError(f"data set {parts.dataset.name} has no labels")
+    score = find_task(parts.spec.task).score(read_accuracy_log(directory / ACCURACY), labels)
+    (directory / "accuracy.txt").write_text(accuracy_txt(score) + "\n", encoding="utf-8")
+    return score
+
+
+def _accuracy(config: RunConfig, parts: Assembly, score: Score | None) -> Accuracy | None:
+    if score is None:
+        return None
+    # A target stands for MLPerf's whole data set and trained weights; nothing else can miss or meet it.
+    applies = config.weights == "trained" and parts.dataset.count == OFFICIAL_PICTURES and config.backend != "null"
+    target = parts.spec.accuracy_target if applies else None
+    met = None if target is None else score.value >= target
+    return Accuracy(name=score.name, value=score.value, count=score.count, target=target, met=met)
+
+
+def _metric(config: RunConfig, detail: Detail) -> Metric | None:
+    if config.mode == "accuracy":
+        return None
+    name, key, higher = METRICS[config.scenario]
+    value = detail.number(key)
+    return Metric(name=name, value=value if value else None, higher_is_better=higher)
+
+
+def _duration_s(found: _Findings, outcome: Outcome) -> float | None:
+    """From the first scheduled query to the last answer."""
+    if outcome.ledger is None or found.stages is None or len(found.stages.latency_ns) == 0:
+        return outcome.run_s
+    ledger = outcome.ledger
+    batches = min(outcome.counter(Counter.BATCHES), ledger.shape.batches)
+    return float(ledger.rows[:batches, -1].max() - ledger.issued_ns[0]) / 1e9
+
+
+def _rate(number: float | None, seconds: float | None) -> float | None:
+    return number / seconds if number and seconds else None
+
+
+def _count(number: float | None) -> int | None:
+    return None if number is None else int(number)
+
+
+def versions() -> dict[str, str | None]:
+    """Python and the packages that take part; None for one that is not installed."""
+    found: dict[str, str | None] = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = None
+    return found
+
+
+def system_facts() -> dict[str, Any]:
+    """The machine, as far as it matters to a reader of the figures."""
+    facts: dict[str, Any] = {"platform": platform.platform(), "machine": platform.machine(), "cores": usable_cores()}
+    facts.update(_proc("/proc/cpuinfo", {"model name": "cpu"}))
+    facts.update(_proc("/proc/meminfo", {"MemTotal": "memory"}))
+    facts["utc"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    return facts
+
+
+def _proc(path: str, wanted: Mapping[str, str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    try:
+        text = Path(path).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return found
+    for line in text.splitlines():
+        key, _, value = line.partition(":")
+        if (name := wanted.get(key.strip())) and name not in found:
+            found[name] = value.strip()
+    return found

@@ -1,0 +1,190 @@
+"""result.json: one file per scenario and mode, versioned, units in the names. What was not measured is null."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from sut.ledger import Int64Array, Stages
+
+FILE = "result.json"
+REFERENCE_FILE = "results.json"
+
+METRICS = {
+    "SingleStream": ("early_stopping_p90_latency_ns", "early_stopping_latency_ss", False),
+    "MultiStream": ("early_stopping_p99_query_latency_ns", "early_stopping_latency_ms", False),
+    "Server": ("completed_samples_per_second", "result_completed_samples_per_sec", True),
+    "Offline": ("samples_per_second", "result_samples_per_second", True),
+}
+"""Per scenario: the metric's name, LoadGen's key for it in the detail log, and whether higher is better."""
+
+PERCENTILES = {"p50": 0.5, "p80": 0.8, "p90": 0.9, "p95": 0.95, "p97": 0.97, "p99": 0.99, "p99_9": 0.999}
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Metric(_Part):
+    """The figure MLPerf compares by. ``value`` is None where LoadGen gave none."""
+
+    name: str
+    value: float | None
+    higher_is_better: bool
+
+
+class Accuracy(_Part):
+    """Top-1 as a fraction; ``target`` and ``met`` where one is set for this model and data set."""
+
+    name: str
+    value: float
+    count: int
+    target: float | None = None
+    met: bool | None = None
+
+
+class Energy(_Part):
+    """Joules per sample; ``source`` is ``none`` where nothing measures it."""
+
+    source: str = "none"
+    gross_joules_per_sample: float | None = None
+    net_joules_per_sample: float | None = None
+
+
+class Result(_Part):
+    """One run. Field names are the contract; a later schema only adds."""
+
+    schema_: Literal[1] = Field(1, alias="schema")
+    model: str
+    model_sha256: str | None
+    weights: str
+    backend: str
+    backend_version: str | None
+    device: str
+    device_name: str | None
+    attested: Mapping[str, Any]
+    preprocess: str
+    precision: str
+    boundary: str
+    scenario: str
+    mode: str
+    valid: bool | None
+    invalid_reasons: list[str]
+    failed_samples: int
+    first_error: str | None
+    metric: Metric | None
+    queries_per_second: float | None
+    samples_per_second: float | None
+    samples: int
+    queries: int | None
+    duration_s: float | None
+    latency_ns: Mapping[str, int | None]
+    accuracy: Accuracy | None
+    parity: None = None
+    stages_ns: Mapping[str, Mapping[str, int]]
+    cost_ns: Mapping[str, int]
+    batch_sizes: Mapping[str, int]
+    padded_samples: int
+    recorded_samples: int
+    cold_start_s: Mapping[str, float]
+    memory_bytes: Mapping[str, int | None]
+    energy: Mapping[str, Energy]
+    cpu_seconds_per_sample: float | None
+    rules_compliant: bool
+    rules_broken: list[str]
+    notes: list[str]
+    plan: Mapping[str, Any] | None
+    calibration: Mapping[str, Any] | None
+    config: Mapping[str, Any]
+    system: Mapping[str, Any]
+    versions: Mapping[str, str | None]
+    started: str
+
+    @property
+    def failed(self) -> bool:
+        """Whether the run failed, as opposed to ending INVALID."""
+        return self.failed_samples > 0 or self.first_error is not None
+
+    def to_json(self) -> str:
+        """The file's text."""
+        return self.model_dump_json(by_alias=True, indent=1) + "\n"
+
+
+def percentile_stats(values: Int64Array) -> dict[str, int | None]:
+    """``latency_ns`` of result.json. Percentile p is the value at rank n x p, as LoadGen counts."""
+    if len(values) == 0:
+        return dict.fromkeys(("mean", "min", *PERCENTILES, "max"))
+    ordered = np.sort(values)
+    found: dict[str, int | None] = {"mean": int(ordered.mean()), "min": int(ordered[0])}
+    for name, share in PERCENTILES.items():
+        found[name] = int(ordered[min(int(len(ordered) * share), len(ordered) - 1)])
+    found["max"] = int(ordered[-1])
+    return found
+
+
+def stage_stats(stages: Stages) -> dict[str, dict[str, int]]:
+    """``stages_ns`` of result.json, in the order in which a sample meets them."""
+    found: dict[str, dict[str, int]] = {}
+    for name, values in stages.per_sample.items():
+        if len(values):
+            p50, p99 = np.percentile(values, (50, 99))
+            found[name] = {"mean": round(float(values.mean())), "p50": int(p50), "p99": int(p99)}
+    return found
+
+
+def per_query(latency_ns: Int64Array, query: Int64Array) -> Int64Array:
+    """Latency of each query: that of its slowest sample. ``query`` is each sample's query number, ascending."""
+    if len(query) == 0:
+        return latency_ns
+    starts = np.flatnonzero(np.diff(query, prepend=query[0] - 1))
+    slowest: Int64Array = np.maximum.reduceat(latency_ns, starts)
+    return slowest
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file so that it is there whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+def reference_results(result: Result, command: str, took_s: float) -> dict[str, Any]:
+    """The keys of the reference harness's results.json; latencies in seconds."""
+    latency = result.latency_ns
+    percentiles = {"50.0": "p50", "80.0": "p80", "90.0": "p90", "95.0": "p95", "99.0": "p99", "99.9": "p99_9"}
+
+    def seconds(name: str) -> float | None:
+        value = latency.get(name)
+        return None if value is None else value / 1e9
+
+    good = round(result.accuracy.value * result.accuracy.count) if result.accuracy else 0
+    entry: dict[str, Any] = {
+        "took": took_s,
+        "mean": seconds("mean"),
+        "percentiles": {name: seconds(ours) for name, ours in percentiles.items()},
+        "qps": result.samples / took_s if took_s else None,
+        "count": result.samples,
+        "good_items": good,
+        "total_items": result.accuracy.count if result.accuracy else 0,
+    }
+    if result.accuracy:
+        entry["accuracy"] = 100 * result.accuracy.value
+    return {
+        "runtime": result.backend,
+        "version": result.backend_version,
+        "time": int(took_s),
+        "args": result.config,
+        "cmdline": command,
+        f"TestScenario.{result.scenario}": entry,
+    }
+
+
+def dump_json(value: Mapping[str, Any]) -> str:
+    """JSON text with a newline at its end."""
+    return json.dumps(value, indent=1) + "\n"

@@ -1,0 +1,132 @@
+"""MLPerf's rules against what a run really did, and LoadGen's verdict in plain words."""
+
+from __future__ import annotations
+
+from sut.config import RunConfig
+from sut.datasets.base import DataSet
+from sut.logs import Detail
+from sut.models.base import ModelSpec
+
+OFFICIAL_MIN_DURATION_S = 600
+OFFICIAL_SERVER_BOUND_MS = 15
+OFFICIAL_PERFORMANCE_SAMPLES = 1024
+OFFICIAL_PICTURES = 50_000
+OFFICIAL_MODEL = "resnet50"
+OFFICIAL_QUERIES = {"SingleStream": 64, "MultiStream": 662, "Server": 459}
+OFFICIAL_OFFLINE_SAMPLES = 24576
+OFFICIAL_PERCENTILES = {"SingleStream": 0.9, "MultiStream": 0.99, "Server": 0.99}
+
+
+def broken_rules(config: RunConfig, spec: ModelSpec, dataset: DataSet, detail: Detail) -> list[str]:
+    """What keeps a run from being one by the rules of round v6.1, each with the figure found and the one required."""
+    found: list[str] = []
+    if spec.name != OFFICIAL_MODEL:
+        found.append(f"model {spec.name} is not MLPerf's {OFFICIAL_MODEL}")
+    if config.weights == "random":
+        found.append("random weights")
+    if config.backend == "null":
+        found.append("the null backend runs no model")
+    if config.mode == "find_peak":
+        found.append("FindPeakPerformance is a search, not a result")
+    if config.mode == "accuracy":
+        if dataset.count != OFFICIAL_PICTURES:
+            found.append(f"data set {dataset.name} has {dataset.count} pictures, not ImageNet's {OFFICIAL_PICTURES}")
+        return found
+    found += _performance(config, dataset, detail)
+    return found
+
+
+def _performance(config: RunConfig, dataset: DataSet, detail: Detail) -> list[str]:
+    found: list[str] = []
+    scenario = config.scenario
+    duration_ms = detail.number("effective_min_duration_ms") or 0
+    if duration_ms < OFFICIAL_MIN_DURATION_S * 1000:
+        found.append(f"min_duration {duration_ms / 1000:g} s < {OFFICIAL_MIN_DURATION_S} s")
+    samples = min(int(detail.number("effective_performance_sample_count") or 0), dataset.count)
+    if samples < OFFICIAL_PERFORMANCE_SAMPLES:
+        found.append(f"performance_sample_count {samples} < {OFFICIAL_PERFORMANCE_SAMPLES}")
+    queries = detail.number("effective_min_query_count") or 0
+    if scenario == "Offline":
+        samples = int(detail.number("effective_samples_per_query") or 0)
+        if samples < OFFICIAL_OFFLINE_SAMPLES:
+            found.append(f"{samples} samples < {OFFICIAL_OFFLINE_SAMPLES}")
+        return found
+    if queries < OFFICIAL_QUERIES[scenario]:
+        found.append(f"min_query_count {queries:g} < {OFFICIAL_QUERIES[scenario]}")
+    percentile = detail.number("effective_target_latency_percentile")
+    if percentile is not None and abs(percentile - OFFICIAL_PERCENTILES[scenario]) > 1e-9:
+        found.append(f"target_latency_percentile {100 * percentile:g} is not {100 * OFFICIAL_PERCENTILES[scenario]:g}")
+    if scenario == "Server":
+        bound_ms = (detail.number("effective_target_latency_ns") or 0) / 1e6
+        if bound_ms > OFFICIAL_SERVER_BOUND_MS:
+            found.append(f"Server latency bound {bound_ms:.4g} ms > {OFFICIAL_SERVER_BOUND_MS} ms")
+        if config.relax_server and config.qps is None:
+            rate = detail.number("effective_target_qps") or 0
+            found.append(f"Server rate {rate:.4g} queries/s is a quarter of the calibrated one, not the highest")
+    per_query = detail.number("effective_samples_per_query")
+    if scenario == "MultiStream" and per_query != 8:
+        found.append(f"samples_per_query {per_query:g} is not 8")
+    return found
+
+
+def explain_invalid(scenario: str, detail: Detail, single_ns: int | None) -> list[str]:
+    """Why LoadGen judged a performance run INVALID, and what to change. Empty if it is VALID.
+
+    ``single_ns`` is the calibrated latency of one sample, for saying when no rate at all could meet the bound.
+    """
+    if detail.valid:
+        return []
+    values = detail.values
+    found: list[str] = []
+    if values.get("result_perf_constraints_met") is False or (
+        scenario == "Server" and values.get("early_stopping_met") is False
+    ):
+        found.append(_server_reason(detail, single_ns))
+    if values.get("result_min_duration_met") is False:
+        found.append(_duration_reason(scenario, detail))
+    if values.get("result_min_queries_met") is False:
+        found.append("too few queries were issued for min_query_count")
+    if scenario in ("SingleStream", "MultiStream") and values.get("early_stopping_met") is False:
+        issued = detail.number("result_query_count") or 0
+        needed = OFFICIAL_QUERIES[scenario]
+        found.append(f"{issued:g} queries are too few for early stopping, which needs {needed}: raise --time")
+    return found or [f"LoadGen's verdict is {values.get('result_validity', 'missing')}"]
+
+
+def _server_reason(detail: Detail, single_ns: int | None) -> str:
+    bound_ns = detail.number("effective_target_latency_ns") or 0
+    p99_ns = detail.number("result_99.00_percentile_latency_ns") or 0
+    late = detail.number("result_overlatency_query_count") or 0
+    issued = detail.number("result_query_count") or 0
+    if single_ns is not None and single_ns > bound_ns:
+        return (
+            f"one picture alone takes {single_ns / 1e6:.4g} ms, longer than Server's latency bound of "
+            f"{bound_ns / 1e6:.4g} ms: no rate is valid on this system; --max-latency relaxes the bound"
+        )
+    rate = detail.number("effective_target_qps") or 0
+    if p99_ns > bound_ns:
+        return (
+            f"p99 latency {p99_ns / 1e6:.4g} ms is over the bound of {bound_ns / 1e6:.4g} ms at {rate:.4g} queries/s: "
+            "lower --qps, or relax the bound with --max-latency"
+        )
+    return (
+        f"{late:g} of {issued:g} queries were over the bound of {bound_ns / 1e6:.4g} ms, too many for early stopping: "
+        "lower --qps or raise --time"
+    )
+
+
+def _duration_reason(scenario: str, detail: Detail) -> str:
+    wanted_s = (detail.number("effective_min_duration_ms") or 0) / 1000
+    if scenario == "Offline":
+        told = detail.number("effective_target_qps") or 0
+        rate = detail.number("result_samples_per_second") or 0
+        return (
+            f"the samples were done before {wanted_s:g} s were over: LoadGen was told {told:.4g} samples/s, the true "
+            f"rate is {rate:.4g}; raise --qps"
+        )
+    if scenario == "Server":
+        return f"the last query was scheduled before {wanted_s:g} s were over; raise --qps or --time"
+    return (
+        f"LoadGen ran out of queries before {wanted_s:g} s were over, because answers came more than twice as fast as "
+        "target_latency says; lower it in user.conf, or leave it out to have it measured"
+    )

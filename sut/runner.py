@@ -1,0 +1,155 @@
+"""Runs scenarios one after another: prepare, supervise, write the result, go on."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from sut.assembly import Assembly, assemble
+from sut.config import RunConfig
+from sut.console import Console
+from sut.errors import ExitCode, InputError, RunError, one_line, worst
+from sut.logs import TRACE
+from sut.models.files import check_onnx, sha256_of
+from sut.models.registry import check_fit
+from sut.outcome import make_result
+from sut.results import FILE, REFERENCE_FILE, Result, dump_json, reference_results, write_text
+from sut.supervisor import WORKER_LOG, Outcome, supervise, undisturbed
+from sut.userconf import read_conf
+
+_NEEDED_BYTES = 64 * 2**20
+"""Free disk without which no run is started: logs that end early would be found out only after the run."""
+
+
+def run_all(configs: Sequence[RunConfig], console: Console, command: str) -> ExitCode:
+    """Run each config (they differ in scenario and mode only) and show what came out. Returns the worst exit code.
+
+    Raises ``InputError`` or ``SetupError`` before anything was run; ``KeyboardInterrupt`` when interrupted, after
+    that run's result was written.
+    """
+    first = configs[0]
+    for conf, seeds in ((first.user_conf, False), (first.mlperf_conf, True)):
+        if conf is not None:
+            read_conf(conf, allow_seeds=seeds)
+    if first.audit_conf is not None and not first.audit_conf.is_file():
+        raise InputError(f"{first.audit_conf}: no such file; --audit_conf takes an audit.config")
+    if first.audit_conf is None and Path("audit.config").exists():
+        console.note("audit.config in the current directory is not obeyed; --audit_conf names one that shall be")
+    parts = assemble(first, console.note)
+    sha256 = None
+    if parts.model is not None:
+        check_fit(parts.spec, check_onnx(parts.model.path))
+        sha256 = sha256_of(parts.model.path)
+    home = result_home(first, parts)
+    results: list[Result] = []
+    codes: list[ExitCode] = []
+    with _locked(home):
+        console.header(parts, home)
+        for config in configs:
+            directory = _fresh(home / config.scenario / config.mode, overwrite=first.overwrite)
+            result, code = _run_one(config, parts, sha256, directory, console, command)
+            results.append(result)
+            codes.append(code)
+            if code == ExitCode.INTERRUPTED:
+                break
+    console.summary(results, home)
+    return worst(codes)
+
+
+def result_home(config: RunConfig, parts: Assembly) -> Path:
+    """The directory of all scenarios of one configuration."""
+    device = config.device.replace(",cuda:", "+").replace("cuda:", "cuda")
+    words = [config.backend, device, config.preprocess, config.precision, config.boundary, config.digest()]
+    return config.output / parts.spec.name / "-".join(words)
+
+
+def _run_one(
+    config: RunConfig, parts: Assembly, sha256: str | None, directory: Path, console: Console, command: str
+) -> tuple[Result, ExitCode]:
+    begin = time.monotonic()
+    with console.watching(config) as observer:
+        outcome = supervise(config, directory, observer)
+    try:
+        result = make_result(config, parts, sha256, outcome, directory)
+    except KeyboardInterrupt:
+        outcome.interrupted = True
+        outcome.phase = "scoring"
+        result = make_result(config, parts, sha256, outcome, directory)
+    took = time.monotonic() - begin
+    with undisturbed():
+        try:
+            write_text(directory / FILE, result.to_json())
+            write_text(directory / REFERENCE_FILE, dump_json(reference_results(result, command, took)))
+        except OSError as error:
+            raise RunError(f"{directory}: the result cannot be written: {one_line(error)}") from error
+        _tidy(directory, config)
+    code = _code(result, outcome)
+    console.result(result, directory, code, outcome.traceback if config.debug else None)
+    return result, code
+
+
+def _code(result: Result, outcome: Outcome) -> ExitCode:
+    if outcome.interrupted:
+        return ExitCode.INTERRUPTED
+    if outcome.code != ExitCode.OK:
+        return outcome.code
+    if result.failed:
+        return ExitCode.FAILED
+    missed = result.accuracy is not None and result.accuracy.met is False
+    return ExitCode.INVALID if result.invalid_reasons or missed else ExitCode.OK
+
+
+def _tidy(directory: Path, config: RunConfig) -> None:
+    """The trace is for the ledger, and large: it is kept only for debugging. An empty worker log says nothing."""
+    if not config.debug:
+        (directory / TRACE).unlink(missing_ok=True)
+    log = directory / WORKER_LOG
+    if log.exists() and log.stat().st_size == 0:
+        log.unlink()
+
+
+@contextmanager
+def _locked(home: Path) -> Iterator[None]:
+    """Hold ``home`` for ourselves. Raises ``InputError`` if it cannot be written, or another run writes there."""
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        probe = home / f".probe.{os.getpid()}"
+        probe.write_bytes(b"x" * 4096)
+        probe.unlink()
+        free = shutil.disk_usage(home).free
+        descriptor = os.open(home, os.O_RDONLY)
+    except OSError as error:
+        raise InputError(f"{home}: cannot be written ({error.strerror or error}); choose another --output") from error
+    try:
+        if free < _NEEDED_BYTES:
+            raise InputError(f"{home}: {free / 2**20:.0f} MiB free, {_NEEDED_BYTES // 2**20} MiB needed for the logs")
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise InputError(f"{home}: another run is writing there; wait for it, or choose another --output") from None
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _fresh(directory: Path, overwrite: bool) -> Path:
+    """An empty directory; one that is there is removed (``overwrite``) or renamed to ``<name>.<started>``."""
+    if directory.exists():
+        if overwrite:
+            shutil.rmtree(directory)
+        else:
+            started = datetime.fromtimestamp(directory.stat().st_mtime, UTC).strftime("%Y%m%dT%H%M%S")
+            aside = directory.with_name(f"{directory.name}.{started}")
+            number = 1
+            while aside.exists():
+                number += 1
+                aside = directory.with_name(f"{directory.name}.{started}-{number}")
+            directory.rename(aside)
+    directory.mkdir(parents=True)
+    return directory

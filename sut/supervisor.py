@@ -1,0 +1,261 @@
+"""Runs one scenario in a child process, watches it, and knows what happened to it whatever that was.
+
+Every wait has a bound: a child that makes no progress for the watchdog's time is killed, an interrupted one at once.
+What the ledger recorded until then survives, because its memory is ours too.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+import sut
+from sut.config import RunConfig
+from sut.errors import ExitCode
+from sut.ledger import Counter, Ledger, LedgerShape, own_latency_ns
+from sut.worker import Orders
+
+WORKER_LOG = "worker.log"
+_POLL_S = 0.2
+_WATCHDOG_S = 30.0
+_SETUP_WATCHDOG_S = 300.0
+_GOODBYE_S = 15.0
+_P99_WINDOW = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where a run is: samples done of planned, seconds, samples per second, p99 so far in ns, samples failed."""
+
+    done: int
+    planned: int
+    elapsed_s: float
+    left_s: float
+    rate: float
+    p99_ns: int | None
+    failed: int
+
+
+class Observer(Protocol):
+    """Who is told how a run goes: the console."""
+
+    def phase(self, name: str) -> None: ...
+    def plan(self, plan: Mapping[str, Any]) -> None: ...
+    def progress(self, now: Progress) -> None: ...
+    def failure(self, message: str) -> None: ...
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What is known of a run after its process has ended. ``error`` is set if it did not come to its end."""
+
+    started: float
+    events: dict[str, dict[str, Any]] = field(default_factory=dict)
+    phase: str = "import"
+    ledger: Ledger | None = None
+    error: str | None = None
+    code: ExitCode = ExitCode.OK
+    traceback: str | None = None
+    interrupted: bool = False
+    run_s: float | None = None
+
+    def event(self, name: str) -> dict[str, Any]:
+        """The last event of that name, empty if there was none."""
+        return self.events.get(name, {})
+
+    def counter(self, which: Counter) -> int:
+        """A counter of the run, 0 if it never started."""
+        return int(self.ledger.counters[which]) if self.ledger is not None else 0
+
+
+def supervise(config: RunConfig, directory: Path, observer: Observer) -> Outcome:
+    """Run one scenario to its end, however it ends. Never raises for what the child does; Ctrl-C is an outcome."""
+    outcome = Outcome(time.time())
+    child = _Child(config, directory, outcome, observer)
+    try:
+        child.watch()
+    except KeyboardInterrupt:
+        outcome.interrupted = True
+        outcome.code = ExitCode.INTERRUPTED
+    finally:
+        child.end()
+    return outcome
+
+
+class _Child:
+    """The child process and the three ways to it: orders in, events out, memory shared."""
+
+    def __init__(self, config: RunConfig, directory: Path, outcome: Outcome, observer: Observer) -> None:
+        self._config = config
+        self._outcome = outcome
+        self._observer = observer
+        self._rest = b""
+        self._moved = time.monotonic()
+        self._seen = (-1, -1, -1)
+        self._memory = os.memfd_create("ledger")
+        self._events, theirs = os.pipe()
+        self._log = (directory / WORKER_LOG).open("wb")
+        checkout = str(Path(sut.__file__).parent.parent)
+        paths = [checkout, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "sut.worker"],
+            stdin=subprocess.PIPE,
+            stdout=self._log,
+            stderr=self._log,
+            pass_fds=(self._memory, theirs),
+            start_new_session=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths))},
+        )
+        os.close(theirs)
+        orders = Orders(
+            config=config.model_dump(mode="json", exclude_unset=True),
+            directory=str(directory),
+            events_fd=theirs,
+            memory_fd=self._memory,
+            started=outcome.started,
+        )
+        self._send(orders)
+
+    def _send(self, orders: Orders) -> None:
+        assert self._process.stdin is not None
+        with suppress(BrokenPipeError):  # it died at once; watch() sees that
+            self._process.stdin.write(json.dumps(asdict(orders)).encode() + b"\n")
+            self._process.stdin.flush()
+
+    def watch(self) -> None:
+        """Follow the child until it has closed its end of the pipe or the watchdog bites."""
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._events, selectors.EVENT_READ)
+            while True:
+                if selector.select(_POLL_S):
+                    chunk = os.read(self._events, 65536)
+                    if not chunk:
+                        break
+                    for event in self._lines(chunk):
+                        self._take(event)
+                self._show()
+                if self._stalled():
+                    return
+        self._say_goodbye()
+
+    def _lines(self, chunk: bytes) -> Iterator[dict[str, Any]]:
+        *lines, self._rest = (self._rest + chunk).split(b"\n")
+        for line in lines:
+            yield json.loads(line)
+
+    def _take(self, event: dict[str, Any]) -> None:
+        self._moved = time.monotonic()
+        outcome = self._outcome
+        name = event.pop("event")
+        outcome.events[name] = event
+        if name == "phase":
+            outcome.phase = event["phase"]
+            self._observer.phase(outcome.phase)
+        elif name == "plan":
+            stages = tuple(event["shape"].pop("stages"))
+            shape = LedgerShape(**event["shape"], stages=stages)
+            outcome.ledger = Ledger(shape, mmap.mmap(self._memory, shape.nbytes))
+            self._observer.plan(event)
+        elif name == "failure":
+            self._observer.failure(event["message"])
+        elif name == "error":
+            outcome.error = event["message"]
+            outcome.code = ExitCode(event["code"])
+            outcome.traceback = event["traceback"]
+
+    def _show(self) -> None:
+        outcome = self._outcome
+        if outcome.phase != "run" or outcome.ledger is None:
+            return
+        done, planned = outcome.counter(Counter.DONE), outcome.counter(Counter.PLANNED)
+        seen = (done, outcome.counter(Counter.ISSUED), outcome.counter(Counter.HEARTBEAT))
+        if seen != self._seen:
+            self._seen, self._moved = seen, time.monotonic()
+        elapsed = max(1e-3, time.time() - outcome.counter(Counter.RUN_START_NS) / 1e9)
+        outcome.run_s = elapsed
+        plan_s = float(outcome.event("plan")["plan"]["seconds"])
+        share = min(1.0, done / planned) if planned else 0.0
+        left = elapsed * (1 - share) / share if share > 0.05 else max(0.0, plan_s - elapsed)
+        latency = own_latency_ns(outcome.ledger, last=_P99_WINDOW)
+        p99 = int(np.percentile(latency, 99)) if len(latency) else None
+        failed = outcome.counter(Counter.FAILED)
+        self._observer.progress(Progress(done, planned, elapsed, left, done / elapsed, p99, failed))
+
+    def _limit_s(self) -> float:
+        if self._config.watchdog_s is not None:
+            return float(self._config.watchdog_s)
+        plan = self._outcome.event("plan")
+        if self._outcome.phase not in ("run", "finish") or not plan:
+            return _SETUP_WATCHDOG_S
+        batch_s = float(plan["calibration"]["slowest_batch_ns"]) / 1e9
+        # LoadGen itself may pause between two queries of a slow Server schedule.
+        gap_s = 1 / float(plan["server_target_qps"]) if self._config.scenario == "Server" else 0.0
+        return max(_WATCHDOG_S, 20 * batch_s, 20 * gap_s)
+
+    def _stalled(self) -> bool:
+        limit = self._limit_s()
+        if time.monotonic() - self._moved <= limit:
+            return False
+        outcome = self._outcome
+        waiting = outcome.counter(Counter.ISSUED) - outcome.counter(Counter.DONE)
+        where = f"with {waiting} samples outstanding" if outcome.phase == "run" else f"in the phase '{outcome.phase}'"
+        outcome.error = f"no progress for {limit:.0f} s {where}: the run was stopped (--watchdog sets the time)"
+        outcome.code = ExitCode.FAILED
+        return True
+
+    def _say_goodbye(self) -> None:
+        """The pipe is closed: the process is ending, in its own way or in another."""
+        try:
+            code = self._process.wait(_GOODBYE_S)
+        except subprocess.TimeoutExpired:
+            code = None
+        outcome = self._outcome
+        if outcome.error is not None or (code == 0 and "finished" in outcome.events):
+            return
+        outcome.code = ExitCode.FAILED
+        if code is None:
+            outcome.error = "the run's process closed its pipe but did not end; it was stopped"
+        elif code < 0:
+            name = signal.Signals(-code).name
+            hint = " (out of memory?)" if name == "SIGKILL" else ""
+            outcome.error = f"the run's process was killed by {name}{hint} in the phase '{outcome.phase}'"
+        else:
+            outcome.error = f"the run's process ended by itself with exit code {code} in the phase '{outcome.phase}'"
+
+    def end(self) -> None:
+        """Make sure that the process and everything it started are gone, and close what led to them."""
+        with undisturbed():
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            with suppress(subprocess.TimeoutExpired):  # stuck in the kernel: not ours to wait for
+                self._process.wait(5)
+            if self._process.stdin is not None:
+                with suppress(OSError):
+                    self._process.stdin.close()
+            os.close(self._events)
+            os.close(self._memory)
+            self._log.close()
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Put Ctrl-C off while cleaning up: the waits in there are short."""
+    before = {which: signal.signal(which, signal.SIG_IGN) for which in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for which, handler in before.items():
+            signal.signal(which, handler)

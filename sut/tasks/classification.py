@@ -1,0 +1,123 @@
+"""Classification: one label per picture, answered as MLPerf does, in one float32."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backends.base import TensorSpec
+from preprocess.base import Geometry
+from sut.tasks.base import Score, Task
+
+ANSWER = np.dtype("<f4")
+_FLOATS = ("float16", "bfloat16", "float32", "float64")
+_INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
+_SHOWN = 3
+
+
+class Classification(Task):
+    """Top-1 classification from the model's scores, or from its labels where it computes them itself.
+
+    Answers are float32, little endian: the index of the best score plus ``label_offset``.
+    """
+
+    name = "classification"
+
+    def __init__(self, output: TensorSpec, classes: int, label_offset: int) -> None:
+        """Answer from ``output``; its scores are ``classes`` wide, its labels below ``classes``."""
+        self.output = output
+        self.classes = classes
+        self.label_offset = label_offset
+        self._indices = self._best if output.dtype in _FLOATS else self._labels
+
+    @classmethod
+    def for_outputs(cls, outputs: Sequence[TensorSpec], classes: int, label_offset: int) -> Self:
+        """The task for a model with these outputs.
+
+        Takes the first float output of shape (n, ``classes``), then one of shape (n, dynamic), then an integer output
+        of shape (n,) or (n, 1). Raises ``ValueError`` if there is none.
+        """
+        floats = [spec for spec in outputs if spec.dtype in _FLOATS and len(spec.shape) == 2]
+        integers = [spec for spec in outputs if spec.dtype in _INTEGERS]
+        fitting = [
+            *(spec for spec in floats if spec.shape[1] == classes),
+            *(spec for spec in floats if spec.shape[1] is None),
+            *(spec for spec in integers if len(spec.shape) == 1 or (len(spec.shape) == 2 and spec.shape[1] == 1)),
+        ]
+        if not fitting:
+            got = ", ".join(f"{spec.name} {spec.dtype}{list(spec.shape)}" for spec in outputs) or "none"
+            raise ValueError(
+                f"no output fits classification: got {got}; expected float scores [n, {classes}] or integer labels [n]"
+            )
+        return cls(fitting[0], classes, label_offset)
+
+    def decode(self, outputs: Mapping[str, Any], n: int, geometries: Sequence[Geometry]) -> NDArray[np.float32]:
+        """Labels of the first ``n`` rows: a freshly made array, float32 of shape (n,).
+
+        Raises ``ValueError`` for a missing output, fewer than ``n`` rows, another width than the classes, a score that
+        is not finite, and a label outside the classes. Rows after ``n`` (padding) are not looked at.
+        """
+        name = self.output.name
+        if name not in outputs:
+            raise ValueError(f"the model returned no output {name!r}; got {', '.join(outputs) or 'none'}")
+        values = np.asarray(outputs[name])
+        rows = values.shape[0] if values.ndim else 0
+        if rows < n:
+            raise ValueError(f"output {name!r} returned {rows} rows for {n} samples")
+        labels = self._indices(values, n).astype(ANSWER)
+        if self.label_offset:
+            labels += self.label_offset
+        return labels
+
+    @classmethod
+    def score(cls, answers: Mapping[int, bytes], labels: NDArray[np.int32]) -> Score:
+        """Top-1: the part of the samples whose answer is their label.
+
+        Each answer is one float32, little endian. Raises ``ValueError`` for an answer of another length, an index
+        outside the data set, and samples without an answer.
+        """
+        count = len(labels)
+        if not count:
+            raise ValueError("the data set has no labels to score against")
+        for index, answer in answers.items():
+            if len(answer) != ANSWER.itemsize:
+                raise ValueError(f"the answer of sample {index} has {len(answer)} bytes; expected {ANSWER.itemsize}")
+            if not 0 <= index < count:
+                raise ValueError(f"an answer for sample {index}; the data set has 0 to {count - 1}")
+        if len(answers) < count:
+            missing = [index for index in range(count) if index not in answers]
+            more = ", ..." if len(missing) > _SHOWN else ""
+            raise ValueError(
+                f"{len(missing)} of {count} samples have no answer: {', '.join(map(str, missing[:_SHOWN]))}{more}"
+            )
+        indices = np.fromiter(answers.keys(), dtype=np.intp, count=count)
+        got = np.frombuffer(b"".join(answers.values()), dtype=ANSWER)
+        good = int(np.count_nonzero(got == labels[indices]))
+        return Score(name="top1", value=good / count, good=good, count=count)
+
+    def _best(self, values: NDArray[Any], n: int) -> NDArray[np.intp]:
+        if values.ndim != 2 or values.shape[1] != self.classes:
+            raise ValueError(f"output {self.output.name!r} has shape {values.shape}; expected (n, {self.classes})")
+        scores = values[:n]
+        finite = np.isfinite(scores)
+        if not finite.all():
+            row = int(np.argmin(finite.all(axis=1)))
+            raise ValueError(f"output {self.output.name!r} has scores that are not finite (NaN or inf) in row {row}")
+        best: NDArray[np.intp] = scores.argmax(axis=1)
+        return best
+
+    def _labels(self, values: NDArray[Any], n: int) -> NDArray[np.integer[Any]]:
+        if values.dtype.kind not in "iu" or values.size != values.shape[0]:
+            raise ValueError(
+                f"output {self.output.name!r} has shape {values.shape} and dtype {values.dtype}; expected integers (n,)"
+            )
+        labels: NDArray[np.integer[Any]] = values.reshape(-1)[:n]
+        if n and not (labels.min() >= 0 and labels.max() < self.classes):
+            row = int(np.argmax((labels < 0) | (labels >= self.classes)))
+            raise ValueError(
+                f"output {self.output.name!r} has label {labels[row]} in row {row}; expected 0 to {self.classes - 1}"
+            )
+        return labels

@@ -1,0 +1,136 @@
+"""Reads LoadGen configuration files (``user.conf``, ``mlperf.conf``) with LoadGen's own precedence, but strictly.
+
+LoadGen's parser ignores what it does not understand: ``key=value`` without blanks, unknown keys, ``1e3`` for an integer
+(read as 1). A setting that was typed and did nothing makes a wrong benchmark, so all of these are refused here.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from sut.errors import InputError, suggest
+
+SCENARIOS = ("SingleStream", "MultiStream", "Server", "Offline")
+
+INTEGER_KEYS = frozenset(
+    {
+        "min_duration",
+        "max_duration",
+        "min_query_count",
+        "max_query_count",
+        "target_latency",
+        "target_duration",
+        "samples_per_query",
+        "max_async_queries",
+        "coalesce_queries",
+        "performance_sample_count_override",
+        "accuracy_sample_count_override",
+        "sample_concatenate_permutation",
+        "performance_issue_unique",
+        "performance_issue_same",
+        "performance_issue_same_index",
+        "accuracy_log_sampling_target",
+        "print_timestamps",
+    }
+)
+FLOAT_KEYS = frozenset({"target_qps", "target_latency_percentile", "accuracy_log_probability"})
+SEED_KEYS = frozenset(
+    {
+        "qsl_rng_seed",
+        "sample_index_rng_seed",
+        "schedule_rng_seed",
+        "accuracy_log_rng_seed",
+        "test05_qsl_rng_seed",
+        "test05_sample_index_rng_seed",
+        "test05_schedule_rng_seed",
+    }
+)
+REFUSED = {
+    "mode": "the mode is chosen by --accuracy and --find-peak-performance",
+    "num_issue_query_threads": "LoadGen hangs with it when driven from Python",
+    "server_num_issue_query_threads": "LoadGen hangs with it when driven from Python",
+}
+
+_LINE = re.compile(r"^(?P<key>\S+)\s+=\s+(?P<value>\S+)$")
+_INTEGER = re.compile(r"^[0-9]+$")
+_FLOAT = re.compile(r"^[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]+)?$|^\.[0-9]+$")
+
+
+@dataclass(frozen=True, slots=True)
+class Conf:
+    """The settings of one file. ``values`` maps ``model.scenario.key`` to its text."""
+
+    path: Path
+    values: dict[str, str]
+
+    def lookup(self, model: str, scenario: str, key: str) -> str | None:
+        """The text LoadGen would use: model.scenario, then *.scenario, then model.*, then *.*; None where not set."""
+        for prefix in (f"{model}.{scenario}", f"*.{scenario}", f"{model}.*", "*.*"):
+            if (found := self.values.get(f"{prefix}.{key}")) is not None:
+                return found
+        return None
+
+    def sets(self, model: str, scenario: str, key: str) -> bool:
+        """Whether the file says anything about ``key`` for this model and scenario."""
+        return self.lookup(model, scenario, key) is not None
+
+
+def read_conf(path: Path, *, allow_seeds: bool = False) -> Conf:
+    """Read a user.conf (or, with ``allow_seeds``, a copy of mlperf.conf).
+
+    Raises ``InputError`` naming file and line for everything LoadGen would silently ignore or misread.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; give an existing one with --user_conf") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read as text ({error})") from None
+    values: dict[str, str] = {}
+    for number, raw in enumerate(text.splitlines(), start=1):
+        line = raw.strip()
+        if not line or line.startswith("#"):
+            continue
+        name, value = _split(line, f"{path}:{number}")
+        _check(name, value, f"{path}:{number}", allow_seeds)
+        values[name] = value
+    return Conf(path, values)
+
+
+def _split(line: str, where: str) -> tuple[str, str]:
+    if match := _LINE.match(line):
+        return match["key"], match["value"]
+    if "#" in line:
+        raise InputError(
+            f"{where}: a comment behind a value makes LoadGen refuse the whole file; put it on its own line"
+        )
+    if "=" in line:
+        raise InputError(f"{where}: got '{line}', expected 'key = value' with a blank on both sides of '='")
+    raise InputError(f"{where}: got '{line}', expected 'model.scenario.key = value'")
+
+
+def _check(name: str, value: str, where: str, allow_seeds: bool) -> None:
+    parts = name.rsplit(".", 2)
+    if len(parts) != 3 or not all(parts):
+        raise InputError(f"{where}: got the key '{name}', expected 'model.scenario.key', e.g. '*.Server.target_qps'")
+    _, scenario, key = parts
+    if scenario != "*" and scenario not in SCENARIOS:
+        raise InputError(f"{where}: unknown scenario '{scenario}'; {suggest(scenario, (*SCENARIOS, '*'))}")
+    if key in REFUSED:
+        raise InputError(f"{where}: '{key}' is refused: {REFUSED[key]}")
+    if key in SEED_KEYS:
+        if allow_seeds and _INTEGER.match(value):
+            return
+        raise InputError(f"{where}: '{key}' is refused: the seeds are LoadGen's official ones")
+    if key in INTEGER_KEYS:
+        if not _INTEGER.match(value):
+            raise InputError(
+                f"{where}: '{key}' takes a whole number, got '{value}' (LoadGen would read its first digits)"
+            )
+    elif key in FLOAT_KEYS:
+        if not _FLOAT.match(value):
+            raise InputError(f"{where}: '{key}' takes a number, got '{value}'")
+    else:
+        raise InputError(f"{where}: unknown key '{key}'; {suggest(key, INTEGER_KEYS | FLOAT_KEYS)}")
