@@ -58,7 +58,7 @@ class OpenCV(Preprocessor):
 
         Raises ``ValueError`` for a picture that cannot be decoded and for a buffer that does not fit the recipe.
         """
-        rows = self._rows(target, len(encoded))
+        buffer = self._buffer(target, len(encoded))
         pictures = [decode(data) for data in encoded]
         mark("decode")
         if len(self._squares) < len(pictures):
@@ -67,14 +67,15 @@ class OpenCV(Preprocessor):
         for picture, where, square in zip(pictures, fits, self._squares, strict=False):
             self._resize(picture, where, square)
         mark("resize")
-        for square, row in zip(self._squares, rows, strict=False):
+        for square, row in zip(self._squares[: len(pictures)], buffer, strict=False):
             self._normalize(square, row)
         mark("normalize")
         return [where.geometry for where in fits]
 
-    def _rows(self, target: Target, n: int) -> NDArray[Any]:
-        """The target's first ``n`` rows, once they are known to fit: OpenCV writes elsewhere if they do not."""
+    def _buffer(self, target: Target, n: int) -> NDArray[Any]:
+        """The target's only buffer, once it is known to fit ``n`` pictures: OpenCV writes elsewhere if it does not."""
         recipe = self.recipe
+        buffer: NDArray[Any]
         name, buffer = next(iter(target.buffers.items()))
         if buffer.dtype != recipe.dtype or buffer.shape[1:] != recipe.sample_shape or len(buffer) < n:
             raise ValueError(
@@ -83,8 +84,7 @@ class OpenCV(Preprocessor):
             )
         if not buffer.flags.c_contiguous:
             raise ValueError(f"input {name} is strided, expected a C-contiguous buffer")
-        rows: NDArray[Any] = buffer[:n]
-        return rows
+        return buffer
 
     def _resize(self, picture: NDArray[np.uint8], where: Fit, square: NDArray[np.uint8]) -> None:
         """The recipe's geometric part of one picture, into ``square``: uint8 (size, size, 3), BGR.

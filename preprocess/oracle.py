@@ -179,7 +179,7 @@ def resize(
 def _scale(source: int, target: int) -> float:
     """Source pixels per target pixel, with the rounding of OpenCV's two divisions.
 
-    They matter: 1 / (1 / 49) is not 49, so OpenCV does not take that ratio for an integer one.
+    They decide the path: 1 / (1 / 49) is not 49, so OpenCV does not take that ratio for an integer one.
     """
     return 1.0 / (target / source)
 

@@ -111,7 +111,7 @@ class _Child:
         checkout = str(Path(sut.__file__).parent.parent)
         paths = [checkout, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "sut.worker"],
+            [sys.executable, "-P", "-m", "sut.worker"],
             stdin=subprocess.PIPE,
             stdout=self._log,
             stderr=self._log,

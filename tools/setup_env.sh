@@ -109,11 +109,11 @@ reason() {
     local line last='' error=''
     while IFS= read -r line; do
         [[ -z ${line//[[:space:]]/} ]] || last=$line
-        [[ $line != ERROR:* ]] || error=$line
+        [[ ! $line =~ ^[[:space:]]*(ERROR:.*) ]] || error=${BASH_REMATCH[1]}
     done <"$VENV/setup.log"
     last=${error:-$last}
     printf '%s' "${last:-nothing was logged, is the disk full?}"
-    if grep -qE 'NewConnectionError|NameResolutionError|ConnectTimeout|ReadTimeout|ProxyError|Network is unreachable' "$VENV/setup.log"; then
+    if grep -qE 'NewConnectionError|NameResolutionError|ConnectTimeout|ReadTimeout|ProxyError|Network is unreachable|No matching distribution' "$VENV/setup.log"; then
         printf ' (packages could not be fetched: is there a network?)'
     fi
     printf ' (log: %s)' "$VENV/setup.log"

@@ -196,7 +196,10 @@ def _check_external_data(path: Path, graph: GraphProto) -> None:
         file = path.parent / facts.get("location", "")
         if not file.is_file():
             raise InputError(f"model {path} keeps its weights in {file}, which does not exist; put it beside the model")
-        needed = int(facts.get("offset", 0)) + int(facts.get("length", 0))
+        try:
+            needed = int(facts.get("offset", 0)) + int(facts.get("length", 0))
+        except ValueError:
+            raise InputError(f"model {path} is damaged: its weight {tensor.name} has no place in {file}") from None
         if file.stat().st_size < needed:
             raise InputError(
                 f"model {path} keeps its weights in {file}, which is cut off: {file.stat().st_size} bytes,"

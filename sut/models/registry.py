@@ -122,12 +122,12 @@ def _check_input(recipe: Recipe, info: OnnxInfo) -> None:
         if got.shape[other] == 3 and got.shape[channels] != 3:
             wrong.append("layout")
         elif got.shape[channels] not in (None, 3):
-            wrong.append("channels")
+            wrong.append("number of channels")
         else:
             wrong.append("size")
     if wrong:
         raise InputError(
-            f"model {info.path} has another {' and '.join(wrong)} of its input: got {_all(info.inputs)},"
+            f"model {info.path} has an input of another {' and '.join(wrong)}: got {_all(info.inputs)},"
             f" expected {expected}; is it another model (--model-name)?"
         )
 

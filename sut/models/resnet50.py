@@ -56,7 +56,7 @@ def build(weights: Weights, say: Say) -> Path:
     [batch], and ``softmax_tensor:0``, float32 [batch, 1001].
 
     ``trained`` is ``resnet50_v1.onnx`` in $MODEL_DIR and raises ``InputError`` where it is not there. ``random`` is
-    made once and cached, the same bytes on every machine.
+    made once and cached, the same weights on every machine.
     """
     if weights == "trained":
         return _trained_file()
