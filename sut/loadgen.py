@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import mlperf_loadgen as lg
 import numpy as np
+from numpy.typing import NDArray
 
 from sut.errors import InputError
 from sut.tasks.base import Payloads
@@ -54,26 +56,36 @@ def complete(ids: Sequence[int], payloads: Payloads | None) -> int:
     """Give LoadGen the answers of some samples, None for samples that failed. Returns when it was called, in ns.
 
     LoadGen copies the data while it is called, but wakes the issuer first: the memory the answers lie in must be theirs
-    alone until it has returned, which holding ``payloads`` here sees to.
+    alone until it has returned, which ``held`` sees to.
     """
+    held = _Joined(payloads) if isinstance(payloads, list) else payloads
+    built = responses(ids, held)
+    now = time.time_ns()
+    lg.QuerySamplesComplete(built)
+    return now
+
+
+class _Joined:
+    """Answers of different lengths in one piece of memory, for as long as this object lives."""
+
+    def __init__(self, payloads: list[bytes]) -> None:
+        self.sizes = [len(payload) for payload in payloads]
+        self.memory = np.frombuffer(b"".join(payloads) or b"\0", np.uint8)
+
+
+def responses(ids: Sequence[int], payloads: NDArray[Any] | _Joined | None) -> list[Any]:
+    """LoadGen's response objects; they point into ``payloads``, which must outlive them."""
     response = lg.QuerySampleResponse
     if payloads is None:
-        responses = [response(each, 0, 0) for each in ids]
-    elif isinstance(payloads, np.ndarray):
-        size = payloads.strides[0]
-        first = payloads.ctypes.data
-        places = range(first, first + size * len(ids), size)
-        responses = [response(each, at, size) for each, at in zip(ids, places, strict=True)]
-    else:
-        joined = np.frombuffer(b"".join(payloads) or b"\0", np.uint8)
-        responses = []
-        at = joined.ctypes.data
-        for each, payload in zip(ids, payloads, strict=True):
-            responses.append(response(each, at, len(payload)))
-            at += len(payload)
-    now = time.time_ns()
-    lg.QuerySamplesComplete(responses)
-    return now
+        return [response(each, 0, 0) for each in ids]
+    if isinstance(payloads, _Joined):
+        sizes = payloads.sizes
+        places: Iterable[int] = accumulate(sizes[:-1], initial=payloads.memory.ctypes.data)
+        return [response(each, at, size) for each, at, size in zip(ids, places, sizes, strict=True)]
+    size = payloads.strides[0]
+    first = payloads.ctypes.data
+    places = range(first, first + size * len(ids), size)
+    return [response(each, at, size) for each, at in zip(ids, places, strict=True)]
 
 
 @dataclass(frozen=True, slots=True)

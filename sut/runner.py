@@ -56,9 +56,10 @@ def run_all(configs: Sequence[RunConfig], console: Console, command: str) -> Exi
             result, code = _run_one(config, parts, sha256, directory, console, command)
             results.append(result)
             codes.append(code)
-            if code == ExitCode.INTERRUPTED:
-                break
-    console.summary(results, home)
+            if code in (ExitCode.INTERRUPTED, ExitCode.USAGE, ExitCode.SETUP):
+                break  # the user has had enough, or the other scenarios would end the same way
+    if not {ExitCode.USAGE, ExitCode.SETUP} & set(codes):
+        console.summary(results, home)
     return worst(codes)
 
 
