@@ -35,7 +35,7 @@ def usable_cores() -> int:
 class RunConfig(BaseModel):
     """Everything that decides one run. Fields carry their unit; None means "measure it" or "as MLPerf's rules say"."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     backend: str = "onnxruntime"
     model: str = "efficientnet-lite0"

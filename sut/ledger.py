@@ -152,7 +152,8 @@ class LedgerError(ValueError):
 def answered(ledger: Ledger) -> Int64Array:
     """Numbers of the recorded samples that were answered, ascending."""
     recorded = min(int(ledger.counters[Counter.ISSUED]), ledger.shape.samples)
-    return np.flatnonzero(ledger.batch_of[:recorded])
+    # A copy, because the run may be writing: counting and collecting must see the same array.
+    return np.flatnonzero(ledger.batch_of[:recorded].copy())
 
 
 def batch_sizes(ledger: Ledger) -> dict[int, int]:
@@ -190,10 +191,11 @@ def join(ledger: Ledger, trace: Trace | None) -> Stages:
     issued = ledger.issued_ns[who]
     stages: dict[str, Int64Array] = {}
     if trace is not None:
-        if len(trace.index) < len(who) or not np.array_equal(trace.index[who], ledger.index_of[who]):
+        asked = int(ledger.counters[Counter.ISSUED])
+        if len(trace.index) != asked or not np.array_equal(trace.index[who], ledger.index_of[who]):
             raise LedgerError(
                 f"LoadGen's trace ({len(trace.index)} samples) does not name the samples that the ledger "
-                f"({len(who)} answered) recorded in the same order"
+                f"({asked} issued) recorded in the same order"
             )
         stages["issue_delay"] = trace.issue_delay_ns[who]
     names = ledger.shape.stages

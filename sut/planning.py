@@ -18,6 +18,8 @@ EARLY_STOPPING_QUERIES = {"SingleStream": 64, "MultiStream": 662, "Server": 690,
 """The fewest queries with which LoadGen's early stopping can be satisfied; ``--time`` lets the count fall to them."""
 
 MAX_TRACED_SAMPLES = 4_000_000
+MAX_TRACED_RATE = 20_000.0
+"""Samples per second beyond which LoadGen's trace (up to 6 us of CPU a sample) would slow down what it observes."""
 TRACE_BYTES_PER_SAMPLE = 800
 """What LoadGen's trace takes on disk per sample, at most (270 to 780 bytes were seen)."""
 
@@ -179,10 +181,23 @@ def make_plan(
         _note_memory(generated, notes)
     if mode == "find_peak":
         most *= 20
-    traced = mode != "find_peak" and samples <= MAX_TRACED_SAMPLES and samples * TRACE_BYTES_PER_SAMPLE < free_bytes / 2
-    if not traced and mode != "find_peak":
-        notes.append(f"{samples:,} samples are too many to trace: stages come without issue_delay and residual")
-    return Plan(scenario, mode, queries, samples, took, most, traced, tuple(notes))
+    untraced = _why_untraced(mode, samples, took, free_bytes)
+    if untraced:
+        notes.append(f"{untraced}: stages come without issue_delay and residual")
+    return Plan(scenario, mode, queries, samples, took, most, not untraced, tuple(notes))
+
+
+def _why_untraced(mode: str, samples: int, seconds: float, free_bytes: int) -> str:
+    """Why LoadGen's per-sample trace stays off; empty where it is on."""
+    if mode == "find_peak":
+        return "a search of many runs is not traced"
+    if samples > MAX_TRACED_SAMPLES:
+        return f"{samples:,} samples are too many to trace"
+    if samples > MAX_TRACED_RATE * max(seconds, 1e-3):
+        return f"{samples / seconds:,.0f} samples/s are too fast to trace"
+    if samples * TRACE_BYTES_PER_SAMPLE > free_bytes / 2:
+        return f"the disk has no room for a trace of {samples:,} samples"
+    return ""
 
 
 def _note_memory(generated: int, notes: list[str]) -> None:

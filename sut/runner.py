@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import shutil
 import time
@@ -14,9 +15,9 @@ from pathlib import Path
 from sut.assembly import Assembly, assemble
 from sut.config import RunConfig
 from sut.console import Console
-from sut.errors import ExitCode, InputError, RunError, one_line, worst
+from sut.errors import ExitCode, InputError, RunError, one_line, suggest, worst
 from sut.logs import TRACE
-from sut.models.files import check_onnx, sha256_of
+from sut.models.files import OnnxInfo, check_onnx, sha256_of
 from sut.models.registry import check_fit
 from sut.outcome import make_result
 from sut.results import FILE, REFERENCE_FILE, Result, dump_json, reference_results, write_text
@@ -44,7 +45,9 @@ def run_all(configs: Sequence[RunConfig], console: Console, command: str) -> Exi
     parts = assemble(first, console.note)
     sha256 = None
     if parts.model is not None:
-        check_fit(parts.spec, check_onnx(parts.model.path))
+        info = check_onnx(parts.model.path)
+        check_fit(parts.spec, info)
+        _check_names(first, info)
         sha256 = sha256_of(parts.model.path)
     home = result_home(first, parts)
     results: list[Result] = []
@@ -145,7 +148,7 @@ def _fresh(directory: Path, overwrite: bool) -> Path:
         if overwrite:
             shutil.rmtree(directory)
         else:
-            started = datetime.fromtimestamp(directory.stat().st_mtime, UTC).strftime("%Y%m%dT%H%M%S")
+            started = _started(directory)
             aside = directory.with_name(f"{directory.name}.{started}")
             number = 1
             while aside.exists():
@@ -154,3 +157,21 @@ def _fresh(directory: Path, overwrite: bool) -> Path:
             directory.rename(aside)
     directory.mkdir(parents=True)
     return directory
+
+
+def _started(directory: Path) -> str:
+    """When the run in ``directory`` was started, as its result says; without one, when the directory was made."""
+    try:
+        started = datetime.fromisoformat(json.loads((directory / FILE).read_text(encoding="utf-8"))["started"])
+    except (OSError, ValueError, KeyError, TypeError):
+        started = datetime.fromtimestamp(directory.stat().st_mtime, UTC)
+    return started.strftime("%Y%m%dT%H%M%S")
+
+
+def _check_names(config: RunConfig, info: OnnxInfo) -> None:
+    """``--inputs`` and ``--outputs`` name tensors that the model must have, as in the reference harness."""
+    for flag, wanted, specs in (("inputs", config.inputs, info.inputs), ("outputs", config.outputs, info.outputs)):
+        known = [spec.name for spec in specs]
+        for name in wanted or ():
+            if name not in known:
+                raise InputError(f"--{flag}: the model has no '{name}'; {suggest(name, known)}")

@@ -35,7 +35,17 @@ INTEGER_KEYS = frozenset(
         "print_timestamps",
     }
 )
-FLOAT_KEYS = frozenset({"target_qps", "target_latency_percentile", "accuracy_log_probability"})
+FLOAT_KEYS = frozenset({"target_qps", "target_latency_percentile"})
+RULES_KEYS = frozenset(
+    {
+        "use_token_latencies",
+        "infer_token_latencies",
+        "token_latency_scaling_factor",
+        "ttft_latency",
+        "tpot_latency",
+    }
+)
+"""Whole numbers for language models: they stand in MLPerf's own file, and do nothing for a vision model."""
 SEED_KEYS = frozenset(
     {
         "qsl_rng_seed",
@@ -53,8 +63,12 @@ REFUSED = {
     "server_num_issue_query_threads": "LoadGen hangs with it when driven from Python",
 }
 
-_LINE = re.compile(r"^(?P<key>\S+)\s+=\s+(?P<value>\S+)$")
-_INTEGER = re.compile(r"^[0-9]+$")
+# ASCII, as LoadGen splits: a no-break space, copied from a web page, is no blank to it.
+_BLANKS = " \t\r\v\f"
+_LINE = re.compile(r"^(?P<key>\S+)\s+=\s+(?P<value>\S+)$", re.ASCII)
+_FRACTIONS = ("SingleStream", "MultiStream")  # LoadGen cuts Server's target_latency to whole milliseconds
+# Without a leading zero: LoadGen would read it as octal.
+_INTEGER = re.compile(r"^(0|[1-9][0-9]*)$")
 _FLOAT = re.compile(r"^[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]+)?$|^\.[0-9]+$")
 
 
@@ -88,15 +102,30 @@ def read_conf(path: Path, *, allow_seeds: bool = False) -> Conf:
         raise InputError(f"{path}: no such file; give an existing one with --user_conf") from None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read as text ({error})") from None
+    if text.startswith("\ufeff"):
+        raise InputError(f"{path}:1: a byte order mark, which LoadGen takes for a part of the first word; save without")
     values: dict[str, str] = {}
-    for number, raw in enumerate(text.splitlines(), start=1):
-        line = raw.strip()
-        if not line or line.startswith("#"):
+    for number, raw in enumerate(text.split("\n"), start=1):
+        line = raw.strip(_BLANKS)
+        if not line:
             continue
-        name, value = _split(line, f"{path}:{number}")
-        _check(name, value, f"{path}:{number}", allow_seeds)
+        where = f"{path}:{number}"
+        if line.startswith("#"):
+            _check_comment(line, where)
+            continue
+        name, value = _split(line, where)
+        _check(name, value, where, allow_seeds)
         values[name] = value
     return Conf(path, values)
+
+
+def _check_comment(line: str, where: str) -> None:
+    """LoadGen knows a comment by the word ``#``; ``#word`` is a setting to it, of a key that does not exist."""
+    if line[:2].strip(_BLANKS) == "#" or len(line.split()) == 1:
+        return
+    if (match := _LINE.match(line)) and _FLOAT.match(match["value"]):
+        return
+    raise InputError(f"{where}: got '{line}': without a blank behind '#' LoadGen refuses the whole file; put one there")
 
 
 def _split(line: str, where: str) -> tuple[str, str]:
@@ -124,10 +153,13 @@ def _check(name: str, value: str, where: str, allow_seeds: bool) -> None:
         if allow_seeds and _INTEGER.match(value):
             return
         raise InputError(f"{where}: '{key}' is refused: the seeds are LoadGen's official ones")
-    if key in INTEGER_KEYS:
+    if key == "target_latency" and scenario in _FRACTIONS:
+        if not _FLOAT.match(value):
+            raise InputError(f"{where}: '{key}' takes milliseconds, got '{value}'")
+    elif key in INTEGER_KEYS or (allow_seeds and key in RULES_KEYS):
         if not _INTEGER.match(value):
             raise InputError(
-                f"{where}: '{key}' takes a whole number, got '{value}' (LoadGen would read its first digits)"
+                f"{where}: '{key}' takes a whole number, got '{value}' (LoadGen would read something else)"
             )
     elif key in FLOAT_KEYS:
         if not _FLOAT.match(value):
