@@ -134,9 +134,9 @@ class Watcher:
 
     def progress(self, now: Progress) -> None:
         """Where the run is."""
-        p99 = "" if now.p99_ns is None else f" p99 {now.p99_ns / 1e6:.3g} ms"
-        failed = f" {now.failed} FAILED" if now.failed else ""
-        text = f"{now.rate:,.4g}/s{p99} {now.left_s:.0f} s left{failed}"
+        p99 = "" if now.p99_ns is None else f"p99 {_ms(now.p99_ns)} ms, "
+        failed = f", {now.failed} FAILED" if now.failed else ""
+        text = f"{_short(now.rate)}/s, {p99}{now.left_s:.0f} s left{failed}"
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=now.done, total=max(now.planned, now.done), now=text)
         elif time.monotonic() - self._last_line >= _PLAIN_EVERY_S:

@@ -199,8 +199,8 @@ def _work(orders: Orders, events: Events) -> None:
         load=_never_raising(sut.library.load, events),
         unload=_never_raising(sut.library.unload, events),
     )
-    events.send("phase", phase="run")
     ledger.words[Counter.RUN_START_NS] = time.time_ns()
+    events.send("phase", phase="run")
     cpu = time.process_time()
     loadgen.run(
         callbacks,
