@@ -8,12 +8,12 @@ from pathlib import Path
 
 import backends.registry
 import preprocess.registry
-from backends.base import Backend, ModelFile
+from backends.base import Attestation, Backend, ModelFile
 from preprocess.base import Preprocessor
 from sut.config import RunConfig, usable_cores
 from sut.datasets.base import DataSet
 from sut.datasets.registry import open_dataset
-from sut.errors import InputError, one_line, suggest
+from sut.errors import InputError, SetupError, one_line, suggest
 from sut.library import Library
 from sut.models.base import ModelSpec, Say
 from sut.models.registry import MODELS, find, for_file
@@ -40,6 +40,17 @@ class Assembly:
         config = self.config
         model = self.model or ModelFile(Path("/nonexistent"))
         return self.backend.load(model, config.device, config.lanes, config.threads_per_lane)
+
+    def check_attested(self, found: Attestation) -> None:
+        """Raise ``SetupError`` where a backend executes on another device, or in another precision, than asked for."""
+        config = self.config
+        same = {config.device, "cuda:0"} if config.device == "cuda" else {config.device}
+        if found.device not in same:
+            raise SetupError(
+                f"asked {config.backend} for the device {config.device}, but it executes on {found.device}"
+            )
+        if found.precision not in (config.precision, "none"):  # "none": there is no model to execute
+            raise SetupError(f"asked {config.backend} for {config.precision}, but it executes in {found.precision}")
 
     def task_for(self, backend: Backend) -> Task:
         """The task that reads this backend's outputs."""

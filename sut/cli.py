@@ -6,6 +6,7 @@ import os
 import shlex
 import signal
 import sys
+import traceback
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -16,16 +17,10 @@ from sut.errors import ExitCode, InputError, SutError, one_line
 
 app = typer.Typer(
     add_completion=False,
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    help="A LoadGen system under test for vision models: run scenarios, see what is installed.",
+    help="A LoadGen system under test for vision models. Example: sut run --scenario Offline --time 5",
 )
-
-MODEL = "Model and data"
-RUN = "Run"
-SERVING = "Serving"
-FILES = "Files"
 
 RUN_HELP = """Run LoadGen scenarios.
 
@@ -95,6 +90,7 @@ def run(
     config: Annotated[Path | None, typer.Option(help="Settings from a YAML file; flags win.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE: any setting of a YAML file.")] = None,
     debug: Annotated[bool, typer.Option("--debug", help="Tracebacks, and keep LoadGen's trace.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")] = False,
 ) -> None:
     """Collect the settings and run; see RUN_HELP."""
     from sut.config import PROFILES, make_config, parse_assignment, parse_scenarios, read_config_file
@@ -158,14 +154,10 @@ def run(
     configs = [base.model_copy(update={"scenario": name}) for name in scenarios]
     if demo and mode == "performance":
         configs.append(base.model_copy(update={"scenario": "Offline", "mode": "accuracy", "time_s": None}))
-    raise typer.Exit(_run(configs))
-
-
-def _run(configs: list[Any]) -> int:
     from sut.console import Console
     from sut.runner import run_all
 
-    return run_all(configs, Console(), shlex.join(sys.argv))
+    raise typer.Exit(run_all(configs, Console(as_json), shlex.join(sys.argv)))
 
 
 def _environment(settings: dict[str, Any], demo: bool) -> None:
@@ -232,24 +224,23 @@ def _main(arguments: list[str]) -> int:
         _fail(error.format_message())
         return ExitCode.USAGE
     except SutError as error:
-        if debug:
-            raise
-        _fail(one_line(error))
-        return error.exit_code
+        return _explain(error, one_line(error), error.exit_code, debug)
     except ModuleNotFoundError as error:
-        if debug:
-            raise
-        _fail(f"{one_line(error)}; ./run_local.sh sets up what is needed")
-        return ExitCode.SETUP
+        return _explain(error, f"{one_line(error)}; ./run_local.sh sets up what is needed", ExitCode.SETUP, debug)
     except BrokenPipeError:
         # Whoever read our output has gone; Python would complain once more while it shuts down.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ExitCode.OK
     except Exception as error:
-        if debug:
-            raise
-        _fail(f"{type(error).__name__}: {one_line(error)}; --debug shows where")
-        return ExitCode.FAILED
+        text = f"{type(error).__name__}: {one_line(error)}; --debug shows where"
+        return _explain(error, text, ExitCode.FAILED, debug)
+
+
+def _explain(error: Exception, text: str, code: ExitCode, debug: bool) -> ExitCode:
+    if debug:
+        traceback.print_exception(error)
+    _fail(text)
+    return code
 
 
 def _interrupted() -> int:

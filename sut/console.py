@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -33,9 +34,10 @@ _PHASES = {
 
 
 class Console:
-    """Where runs are shown. ``quiet`` shows nothing but errors (for ``--json``)."""
+    """Where runs are shown. ``as_json`` prints one JSON object in the place of the table."""
 
-    def __init__(self) -> None:
+    def __init__(self, as_json: bool = False) -> None:
+        self._as_json = as_json
         self.out = RichConsole(highlight=False, soft_wrap=False)
         self.err = RichConsole(stderr=True, highlight=False)
 
@@ -80,11 +82,18 @@ class Console:
             if result.failed_samples:
                 self._line(f"  {result.failed_samples} samples failed; details in {directory / FILE}")
             return
+        if code == ExitCode.INTERRUPTED:
+            self.error(f"{name}: {'; '.join(result.invalid_reasons)}")
+            return
         for reason in result.invalid_reasons:
-            self._line(f"{name}: {'' if code == ExitCode.INTERRUPTED else 'INVALID: '}{reason}", "red")
+            self._line(f"{name}: INVALID: {reason}", "red")
 
     def summary(self, results: Sequence[Result], home: Path) -> None:
         """One table of all runs, what keeps them from being official, and where the files are."""
+        if self._as_json:
+            rows = [result.model_dump(mode="json", by_alias=True) for result in results]
+            print(json.dumps({"schema": 1, "command": "run", "rows": rows}))
+            return
         table = Table(box=None, pad_edge=False)
         for heading in ("scenario", "result"):
             table.add_column(heading, no_wrap=True)

@@ -55,7 +55,7 @@ class Library:
         self._workers = workers
         self._loaded = loaded
         self._row_of = np.full(dataset.count, -1, np.int64)
-        self._geometry: dict[int, Geometry] = {}
+        self._geometry = np.empty(dataset.count, object)
         self._free: list[int] = list(range(capacity - 1, -1, -1))
         self._recipe = recipe
         self._storage: NDArray[Any] | None = None
@@ -117,7 +117,7 @@ class Library:
             if row >= 0:
                 self._row_of[index] = -1
                 self._free.append(row)
-                self._geometry.pop(index, None)
+                self._geometry[index] = None
 
     def fill(self, indices: Sequence[int], slot: Slot, mark: Callable[[str], None]) -> list[Geometry]:
         """Copy the samples' tensors into the slot's first rows.
@@ -135,7 +135,8 @@ class Library:
         else:
             # Any mode but "raise" lets take() write straight into `out`; the rows are known to be in range.
             np.take(self._storage, rows, axis=0, out=buffer[: len(rows)], mode="clip")
-        return [self._geometry[index] for index in indices]
+        geometries: list[Geometry] = self._geometry[indices].tolist()
+        return geometries
 
 
 def _unmarked(stage: str) -> None:

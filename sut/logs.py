@@ -25,6 +25,8 @@ OFFICIAL_SEEDS = {
 }
 """Round v6.1's seeds, as LoadGen 6.0 embeds them."""
 
+NO_END = "LoadGen's log has no end: the run was cut short or the disk is full"
+
 _PREFIX = ":::MLLOG "
 _SAMPLE = re.compile(
     rb'"sample_seq":(\d+),"query_seq":(\d+),"sample_idx":(\d+),"issue_start_ns":(-?\d+),"complete_ns":(-?\d+)'
@@ -101,7 +103,7 @@ def check_log(detail: Detail) -> list[str]:
     """What is wrong with a run's log, whoever made it: errors, foreign seeds, an early end. Empty if nothing."""
     found = [f"LoadGen logged an error: {error}" for error in detail.errors]
     if not detail.complete:
-        found.append("LoadGen's log has no end: the run was cut short or the disk is full")
+        found.append(NO_END)
     for name, seed in OFFICIAL_SEEDS.items():
         got = detail.values.get(f"effective_{name}")
         if got is not None and got != seed:

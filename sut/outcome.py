@@ -16,7 +16,7 @@ from sut.assembly import Assembly
 from sut.config import RunConfig, usable_cores
 from sut.errors import one_line
 from sut.ledger import Counter, Int64Array, LedgerError, Stages, join, own_latency_ns
-from sut.logs import ACCURACY, Detail, check_log, read_detail, read_trace
+from sut.logs import ACCURACY, NO_END, Detail, check_log, read_detail, read_trace
 from sut.results import METRICS, Accuracy, Energy, Metric, Result, per_query, percentile_stats, stage_stats
 from sut.rules import OFFICIAL_PICTURES, broken_rules, explain_invalid
 from sut.supervisor import Outcome
@@ -52,7 +52,8 @@ def make_result(
             score = score_log(parts, directory)
         except ValueError as error:
             found.problems.append(one_line(error))
-            first_error = first_error or one_line(error)
+    if first_error is None and not outcome.interrupted:
+        first_error = next(iter(found.problems), None if found.detail.complete else NO_END)
     reasons = _reasons(config, outcome, found, failed_samples)
     valid = None if config.mode == "accuracy" and not reasons else not reasons
     samples = outcome.counter(Counter.DONE)
@@ -154,7 +155,7 @@ def _reasons(config: RunConfig, outcome: Outcome, found: _Findings, failed_sampl
         return reasons
     reasons += found.problems
     reasons += check_log(found.detail)
-    if config.mode == "performance":
+    if config.mode == "performance" and found.detail.complete:
         measured = outcome.event("plan").get("calibration", {})
         reasons += explain_invalid(config.scenario, found.detail, measured.get("idle_query_ns"))
     done, issued = outcome.counter(Counter.DONE), outcome.counter(Counter.ISSUED)

@@ -32,14 +32,12 @@ def broken_rules(config: RunConfig, spec: ModelSpec, dataset: DataSet, detail: D
         if dataset.count != OFFICIAL_PICTURES:
             found.append(f"data set {dataset.name} has {dataset.count} pictures, not ImageNet's {OFFICIAL_PICTURES}")
         return found
-    if "effective_min_duration_ms" in detail.values:
-        found += _performance(config, dataset, detail)
-    return found
+    if "effective_min_duration_ms" not in detail.values:
+        return [*found, "LoadGen left no log to check"]
+    return found + _performance(config, dataset, detail)
 
 
 def _performance(config: RunConfig, dataset: DataSet, detail: Detail) -> list[str]:
-    if not detail.values:
-        return ["LoadGen left no log to check"]
     found: list[str] = []
     scenario = config.scenario
     duration_ms = detail.number("effective_min_duration_ms") or 0

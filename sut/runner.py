@@ -82,9 +82,11 @@ def _run_one(
     try:
         result = make_result(config, parts, sha256, outcome, directory)
     except KeyboardInterrupt:
-        outcome.interrupted = True
-        outcome.phase = "scoring"
-        result = make_result(config, parts, sha256, outcome, directory)
+        if not outcome.interrupted:
+            outcome.interrupted = True
+            outcome.phase = "scoring"
+        with undisturbed():  # an interrupted run is not scored, so this is short
+            result = make_result(config, parts, sha256, outcome, directory)
     took = time.monotonic() - begin
     with undisturbed():
         try:

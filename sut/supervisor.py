@@ -90,6 +90,8 @@ def supervise(config: RunConfig, directory: Path, observer: Observer) -> Outcome
     except KeyboardInterrupt:
         outcome.interrupted = True
         outcome.code = ExitCode.INTERRUPTED
+        if outcome.phase == "run":
+            outcome.run_s = child.elapsed_s()
     finally:
         child.end()
     return outcome
@@ -140,12 +142,16 @@ class _Child:
         with selectors.DefaultSelector() as selector:
             selector.register(self._events, selectors.EVENT_READ)
             while True:
-                if selector.select(_POLL_S):
+                # Asked first, so that nothing it wrote is missed. What it forked may hold the pipe open for ever.
+                ended = self._process.poll() is not None
+                if selector.select(0 if ended else _POLL_S):
                     chunk = os.read(self._events, 65536)
                     if not chunk:
                         break
                     for event in self._lines(chunk):
                         self._take(event)
+                elif ended:
+                    break
                 self._show()
                 if self._stalled():
                     return
@@ -184,8 +190,7 @@ class _Child:
         seen = (done, outcome.counter(Counter.ISSUED), outcome.counter(Counter.HEARTBEAT))
         if seen != self._seen:
             self._seen, self._moved = seen, time.monotonic()
-        elapsed = max(1e-3, time.time() - outcome.counter(Counter.RUN_START_NS) / 1e9)
-        outcome.run_s = elapsed
+        elapsed = outcome.run_s = self.elapsed_s()
         plan_s = float(outcome.event("plan")["plan"]["seconds"])
         share = min(1.0, done / planned) if planned else 0.0
         left = elapsed * (1 - share) / share if share > 0.05 else max(0.0, plan_s - elapsed)
@@ -193,6 +198,10 @@ class _Child:
         p99 = int(np.percentile(latency, 99)) if len(latency) else None
         failed = outcome.counter(Counter.FAILED)
         self._observer.progress(Progress(done, planned, elapsed, left, done / elapsed, p99, failed))
+
+    def elapsed_s(self) -> float:
+        """Seconds since the phase 'run' began."""
+        return max(1e-3, time.time() - self._outcome.counter(Counter.RUN_START_NS) / 1e9)
 
     def _limit_s(self) -> float:
         if self._config.watchdog_s is not None:

@@ -57,6 +57,7 @@ class SUT:
         self.failures = Failures(lambda index: dataset.files[index], tell)
         with ExitStack() as stack:
             self.backend: Backend = stack.enter_context(self.parts.load_backend())
+            self.parts.check_attested(self.backend.attest())
             self.task = self.parts.task_for(self.backend)
             self.library: Library = self.parts.library(self.backend, performance_samples, loaded)
             self.policy = BatchingPolicy.of(
