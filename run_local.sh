@@ -4,7 +4,7 @@ set -euo pipefail
 
 ROOT=$(readlink -f -- "${BASH_SOURCE[0]}")
 ROOT=${ROOT%/*}
-# shellcheck source=tools/setup_env.sh
+# shellcheck source-path=SCRIPTDIR source=tools/setup_env.sh
 source "$ROOT/tools/setup_env.sh"
 
 usage() {

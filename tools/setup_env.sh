@@ -169,7 +169,7 @@ setup_env() {
         fi
         extras=$(printf '%s\n' "$@" | sort -u | tr '\n' ' ')
         extras=${extras% }
-        say "installing ${extras// /, } (the first time up to 200 MB and some minutes; log: $VENV/setup.log)"
+        say "installing ${extras// /, } (the first time some 150 MB, a minute or more; log: $VENV/setup.log)"
         : >"$VENV/setup.busy"
         changing=1
         if ! step pip_install "${extras// /,}"; then
