@@ -215,6 +215,9 @@ def _main(arguments: list[str]) -> int:
     debug = "--debug" in arguments
     try:
         code = app(arguments, standalone_mode=False)
+        # Typer turns Ctrl-C into a plain 130 without a word; a run that was interrupted has said so itself.
+        if code == ExitCode.INTERRUPTED and not isinstance(code, ExitCode):
+            return _interrupted()
         return int(code or 0)
     except typer.Abort:
         return _interrupted()

@@ -91,20 +91,9 @@ class Ledger:
         self.words = view[:words].cast("q")
         """The counters as a memoryview: one store costs a third of NumPy's."""
         self.rows: Int64Array = np.frombuffer(view[words:rows_end], np.int64).reshape(shape.batches, shape.columns)
-        self.row_words = view[words:rows_end].cast("q")
         self.issued_ns: Int64Array = np.frombuffer(view[rows_end:issued_end], np.int64)
         self.batch_of: Int32Array = np.frombuffer(view[issued_end:batch_end], np.int32)
         self.index_of: Int32Array = np.frombuffer(view[batch_end : batch_end + 4 * shape.samples], np.int32)
-
-    def clear(self) -> None:
-        """Forget everything; for a run that starts after calibration. The number planned is kept."""
-        planned = int(self.counters[Counter.PLANNED])
-        recorded = min(int(self.counters[Counter.ISSUED]), self.shape.samples)
-        self.counters[:] = 0
-        self.counters[Counter.PLANNED] = planned
-        self.issued_ns[:recorded] = 0
-        self.batch_of[:recorded] = 0
-        self.index_of[:recorded] = 0
 
     def issue(self, start: int, indices: Sequence[int], now_ns: int) -> None:
         """Record that the samples numbered from ``start`` were issued. O(1) Python work for any number."""

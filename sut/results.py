@@ -150,8 +150,11 @@ def per_query(latency_ns: Int64Array, query: Int64Array) -> Int64Array:
 def write_text(path: Path, text: str) -> None:
     """Write a file so that it is there whole or not at all."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def reference_results(result: Result, command: str, took_s: float) -> dict[str, Any]:

@@ -111,6 +111,10 @@ def _server_reason(detail: Detail, single_ns: int | None) -> str:
             f"p99 latency {p99_ns / 1e6:.4g} ms is over the bound of {bound_ns / 1e6:.4g} ms at {rate:.4g} queries/s: "
             "lower --qps, or relax the bound with --max-latency"
         )
+    if issued < OFFICIAL_QUERIES["Server"]:
+        return (
+            f"{issued:g} queries are too few for early stopping, which needs {OFFICIAL_QUERIES['Server']}: raise --time"
+        )
     return (
         f"{late:g} of {issued:g} queries were over the bound of {bound_ns / 1e6:.4g} ms, too many for early stopping: "
         "lower --qps or raise --time"

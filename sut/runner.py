@@ -126,8 +126,10 @@ def _locked(home: Path) -> Iterator[None]:
     try:
         home.mkdir(parents=True, exist_ok=True)
         probe = home / f".probe.{os.getpid()}"
-        probe.write_bytes(b"x" * 4096)
-        probe.unlink()
+        try:
+            probe.write_bytes(b"x" * 4096)
+        finally:
+            probe.unlink(missing_ok=True)
         free = shutil.disk_usage(home).free
         descriptor = os.open(home, os.O_RDONLY)
     except OSError as error:
