@@ -14,7 +14,7 @@ setup(
     package_dir={"": "."},
     packages=find_packages(include=["sut*", "backends*", "preprocess*", "kernels*"]),
     package_data={"sut.datasets": ["demo_photos/*"]},
-    entry_points={"console_scripts": ["sut = sut.cli:main"]},
+    entry_points={"console_scripts": ["sut = sut.__main__:main"]},
     install_requires=[
         "mlcommons-loadgen==6.0.*",  # its rules (early stopping, seeds, log format) are written down here
         "numpy>=2.4,<3",

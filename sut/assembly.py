@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import backends.registry
 import preprocess.registry
@@ -19,6 +20,8 @@ from sut.models.base import ModelSpec, Say
 from sut.models.registry import MODELS, find, for_file
 from sut.tasks.base import Task
 from sut.tasks.registry import find_task
+
+T = TypeVar("T")
 
 PERFORMANCE_SAMPLES = 1024
 """Samples that the library holds at a time: performance_sample_count of resnet50 in mlperf.conf."""
@@ -77,11 +80,8 @@ def assemble(config: RunConfig, say: Say = lambda text: None) -> Assembly:
 
     Raises ``InputError`` or ``SetupError`` in one line; ``say`` is told what takes time.
     """
-    try:
-        backend = backends.registry.load(config.backend)
-        preprocessor = preprocess.registry.load(config.preprocess)
-    except ValueError as error:
-        raise InputError(one_line(error)) from error
+    backend = _loaded(backends.registry.load, "backend", config.backend)
+    preprocessor = _loaded(preprocess.registry.load, "preprocessor", config.preprocess)
     _check_device(config, backend)
     spec = _spec_of(config)
     model = None
@@ -93,6 +93,18 @@ def assemble(config: RunConfig, say: Say = lambda text: None) -> Assembly:
         )
     dataset = open_dataset(config.dataset, config.dataset_path, config.dataset_list, config.count)
     return Assembly(config, spec, model, dataset, backend, preprocessor)
+
+
+def _loaded(load: Callable[[str], type[T]], kind: str, name: str) -> type[T]:
+    """The class of a backend or preprocessor; whatever another package's module raises becomes one line."""
+    try:
+        return load(name)
+    except ValueError as error:
+        raise InputError(one_line(error)) from error
+    except ModuleNotFoundError:
+        raise
+    except Exception as error:
+        raise SetupError(f"{kind} {name} cannot be loaded: {type(error).__name__}: {one_line(error)}") from error
 
 
 def _spec_of(config: RunConfig) -> ModelSpec:

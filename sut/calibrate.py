@@ -39,7 +39,7 @@ class Calibration:
     batch_ns: dict[int, int] = field(default_factory=dict)
 
 
-def sizes_to_warm(scenario: str, policy: BatchingPolicy, samples_per_query: int, expected_tail: int = 0) -> list[int]:
+def sizes_to_warm(scenario: str, policy: BatchingPolicy, samples_per_query: int) -> list[int]:
     """Padded batch sizes that a run can meet, ascending.
 
     Server meets any size up to the largest; beyond 16 only every doubling is warmed.
@@ -53,7 +53,7 @@ def sizes_to_warm(scenario: str, policy: BatchingPolicy, samples_per_query: int,
     elif scenario == "MultiStream":
         sizes = {min(top, samples_per_query), samples_per_query % top or min(top, samples_per_query)}
     elif scenario == "Offline":
-        sizes = {top, expected_tail or top}
+        sizes = {top}
     elif top <= _WARM_ALL_UP_TO:
         sizes = set(range(1, top + 1))
     else:
@@ -95,6 +95,13 @@ def calibrate(
     pieces = [_some(indices, min(policy.max_batch, samples - at)) for at in range(0, samples, policy.max_batch)]
     query = _median(lambda: sum(_timed(lanes[0], piece) for piece in pieces), budget_s, beat)
     return Calibration(first, slowest, query_ns=query, batch_ns=batch_ns)
+
+
+def warm_tail(lanes: Sequence[Lane], policy: BatchingPolicy, indices: Sequence[int], samples: int) -> None:
+    """Run the size of the last batch of ``samples`` once in every lane, now that it is known how many they are."""
+    if tail := samples % policy.max_batch:
+        for lane in lanes:
+            lane.work(_some(indices, tail))
 
 
 def _some(indices: Sequence[int], n: int) -> list[int]:

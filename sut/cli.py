@@ -230,10 +230,6 @@ def _main(arguments: list[str]) -> int:
         return _explain(error, one_line(error), error.exit_code, debug)
     except ModuleNotFoundError as error:
         return _explain(error, f"{one_line(error)}; ./run_local.sh sets up what is needed", ExitCode.SETUP, debug)
-    except BrokenPipeError:
-        # Whoever read our output has gone; Python would complain once more while it shuts down.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return ExitCode.OK
     except Exception as error:
         text = f"{type(error).__name__}: {one_line(error)}; --debug shows where"
         return _explain(error, text, ExitCode.FAILED, debug)

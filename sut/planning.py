@@ -157,7 +157,7 @@ def make_plan(
         queries, samples, took, most = _accuracy(settings, config, measured, count)
     elif scenario == "Offline":
         rate = settings.offline_expected_qps
-        samples = max(settings.min_query_count, math.ceil(1.1 * rate * seconds))
+        samples = max(settings.min_query_count, int(1.1 * rate * seconds), 1)
         true_rate = measured.samples_per_second or rate
         queries, took, most = 1, samples / true_rate, samples
         _note_memory(samples, notes)

@@ -46,6 +46,9 @@ def _performance(config: RunConfig, dataset: DataSet, detail: Detail) -> list[st
     samples = min(int(detail.number("effective_performance_sample_count") or 0), dataset.count)
     if samples < OFFICIAL_PERFORMANCE_SAMPLES:
         found.append(f"performance_sample_count {samples} < {OFFICIAL_PERFORMANCE_SAMPLES}")
+    for name in ("performance_issue_same", "performance_issue_unique"):
+        if detail.values.get(f"effective_{name}"):
+            found.append(f"{name} is on: the samples are not drawn at random")
     if scenario == "Offline":
         samples = int(detail.number("effective_samples_per_query") or 0)
         if samples < OFFICIAL_OFFLINE_SAMPLES:

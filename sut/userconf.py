@@ -57,6 +57,16 @@ SEED_KEYS = frozenset(
         "test05_schedule_rng_seed",
     }
 )
+_NAMES = """
+    resnet50 ssd-mobilenet retinanet yolo 3d-unet bert dlrm dlrm-v2 dlrm-v3 rnnt gptj mixtral-8x7b llama2-70b
+    llama2-70b-interactive llama3_1-405b llama3_1-405b-interactive llama3_1-8b llama3_1-8b-edge llama3_1-8b-interactive
+    stable-diffusion-xl wan-2.2-t2v-a14b rgat pointpainting deepseek-r1 deepseek-r1-interactive whisper
+    qwen3-vl-235b-a22b gpt-oss-120b gpt-oss-120b-interactive
+"""
+RULES_MODELS = frozenset(_NAMES.split())
+"""The models that LoadGen 6.0's mlperf.conf names. A setting of any other is never looked up: every image classifier is
+judged as resnet50."""
+
 REFUSED = {
     "mode": "the mode is chosen by --accuracy and --find-peak-performance",
     "num_issue_query_threads": "LoadGen hangs with it when driven from Python",
@@ -144,7 +154,12 @@ def _check(name: str, value: str, where: str, allow_seeds: bool) -> None:
     parts = name.rsplit(".", 2)
     if len(parts) != 3 or not all(parts):
         raise InputError(f"{where}: got the key '{name}', expected 'model.scenario.key', e.g. '*.Server.target_qps'")
-    _, scenario, key = parts
+    model, scenario, key = parts
+    if model != "*" and model not in RULES_MODELS:
+        raise InputError(
+            f"{where}: LoadGen has no rules for a model '{model}', so this would be ignored; image classifiers of any "
+            f"name go by resnet50's ({suggest(model, {'*', 'resnet50', 'retinanet', 'yolo'})})"
+        )
     if scenario != "*" and scenario not in SCENARIOS:
         raise InputError(f"{where}: unknown scenario '{scenario}'; {suggest(scenario, (*SCENARIOS, '*'))}")
     if key in REFUSED:

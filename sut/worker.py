@@ -116,7 +116,7 @@ def _work(orders: Orders, events: Events) -> None:
     events.send("phase", phase="import")
     from sut import loadgen
     from sut.assembly import assemble
-    from sut.calibrate import calibrate
+    from sut.calibrate import calibrate, warm_tail
     from sut.config import RunConfig
     from sut.ledger import PIPELINE_STAGES, Counter, Ledger, LedgerShape
     from sut.planning import apply_calibration, apply_flags, make_plan
@@ -168,6 +168,8 @@ def _work(orders: Orders, events: Events) -> None:
     notes += apply_calibration(settings, config, conf, rules, measured)
     free = shutil.disk_usage(directory).free
     plan = make_plan(settings, config, measured, parts.dataset.count, free, notes)
+    if config.scenario == "Offline":
+        warm_tail(sut.lanes, sut.policy, ready, plan.samples)
     if config.mode == "accuracy":
         sut.library.unload(ready)
 

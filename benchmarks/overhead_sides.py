@@ -1,0 +1,192 @@
+"""Runs the two sides of a figure: the product as a command, the bare side as ``overhead_child.py``."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+CHILD = Path(__file__).with_name("overhead_child.py")
+LIMIT_S = 900
+"""Longest time one side of one measurement may take in seconds."""
+
+_PREFIX = ":::MLLOG "
+# Settings of LoadGen that must agree, or the two sides have not done the same.
+_SAME = re.compile(
+    r"effective_(scenario|test_mode|min_duration_ms|min_query_count|target_qps|samples_per_query|coalesce_queries"
+    r"|server_coalesce_queries|server_target_qps|offline_expected_qps|target_latency_ns|.*_seed)$"
+)
+# What a user's environment would change about a run.
+_FOREIGN = ("DATA_DIR", "MODEL_DIR", "OUTPUT_DIR", "EXTRA_OPS")
+
+
+class MeasurementError(Exception):
+    """One side could not be measured; the text says why in one line."""
+
+
+def environment(**changes: str) -> dict[str, str]:
+    """The environment of every process here: the checkout first on the path, no user settings."""
+    kept = {name: value for name, value in os.environ.items() if name not in _FOREIGN}
+    return {**kept, "PYTHONPATH": str(ROOT), **changes}
+
+
+def child(task: str, **arguments: Any) -> dict[str, Any]:
+    """What a task of ``overhead_child.py`` answers. Raises ``MeasurementError``."""
+    done = _run([sys.executable, "-P", str(CHILD), task, json.dumps(arguments)])
+    if done.returncode != 0:
+        raise MeasurementError(f"{task}: {_last_line(done.stderr) or f'exit code {done.returncode}'}")
+    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return answer
+
+
+@contextmanager
+def product(*options: str) -> Iterator[tuple[dict[str, Any], Path]]:
+    """``sut run`` with ``options``: its result.json as a dict, and the directory that has LoadGen's logs too.
+
+    An INVALID run is a result: at saturation every one is. Raises ``MeasurementError`` for a failed one.
+    """
+    with tempfile.TemporaryDirectory(prefix="overhead-") as output:
+        command = [sys.executable, "-P", "-m", "sut", "run", "--dataset", "demo", *options, "--output", output]
+        done = _run(command)
+        found = list(Path(output).glob("**/performance/result.json"))
+        result = json.loads(found[0].read_text(encoding="utf-8")) if found else None
+        if done.returncode not in (0, 4) or result is None or result["failed_samples"]:
+            reason = _last_line(done.stderr) or f"exit code {done.returncode}"
+            raise MeasurementError(f"sut run {' '.join(options)}: {reason}")
+        yield result, found[0].parent
+
+
+def log_values(directory: Path) -> dict[str, Any]:
+    """LoadGen's detail log: the last value of each key."""
+    values: dict[str, Any] = {}
+    for line in (directory / "mlperf_log_detail.txt").read_text(encoding="utf-8").splitlines():
+        if line.startswith(_PREFIX):
+            entry = json.loads(line.removeprefix(_PREFIX))
+            values[entry["key"]] = entry["value"]
+    return values
+
+
+def check_same_settings(ours: Mapping[str, Any], bare: Mapping[str, Any]) -> None:
+    """Raise ``MeasurementError`` unless two detail logs tell of the same LoadGen settings and as many samples."""
+    for key in sorted({*ours, *bare}):
+        if _SAME.match(key) and ours.get(key) != bare.get(key):
+            raise MeasurementError(f"the two sides differ in {key}: ours {ours.get(key)}, bare {bare.get(key)}")
+
+
+def first_result_s(checkout: Path, home: Path, pip_cache: Path) -> float:
+    """Seconds from the start of ``checkout/run_local.sh`` to its first result.json; then it is stopped.
+
+    ``home`` is an empty folder that stands for the user's; only pip finds its downloads in ``pip_cache``.
+    """
+    env = environment(
+        HOME=str(home),
+        XDG_CACHE_HOME=str(home / "cache"),
+        SUT_CACHE_DIR=str(home / "cache" / "sut"),
+        OUTPUT_DIR=str(home / "output"),
+        PIP_CACHE_DIR=str(pip_cache),
+        PYTHON=os.environ.get("PYTHON", os.path.realpath(sys.executable)),
+    )
+    del env["PYTHONPATH"]
+    log = home / "log.txt"
+    begin = time.monotonic()
+    with log.open("wb") as written:
+        process = subprocess.Popen(
+            [str(checkout / "run_local.sh")],
+            cwd=home,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=written,
+            stderr=written,
+            start_new_session=True,
+        )
+    try:
+        while not any((home / "output").glob("**/result.json")):
+            if process.poll() is not None:
+                raise MeasurementError(f"run_local.sh: {_last_line(log.read_text(encoding='utf-8', errors='replace'))}")
+            if time.monotonic() - begin > LIMIT_S:
+                raise MeasurementError(f"run_local.sh: no result within {LIMIT_S} s")
+            time.sleep(0.05)
+        return time.monotonic() - begin
+    finally:
+        _stop(process)
+
+
+def copy_checkout(target: Path) -> None:
+    """Copy what belongs to the checkout (as git sees it) to ``target``, without anything that was made in it.
+
+    Raises ``MeasurementError`` where the checkout is no git working tree.
+    """
+    listed = _run(["git", "-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"])
+    if listed.returncode != 0:
+        raise MeasurementError(f"the files of the checkout are not known: {_last_line(listed.stderr)}")
+    for name in filter(None, listed.stdout.split("\0")):
+        source, copy = ROOT / name, target / name
+        if source.is_file():  # git also lists files that were removed and not committed
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_bytes(source.read_bytes())
+            copy.chmod(source.stat().st_mode)
+
+
+def facts() -> dict[str, Any]:
+    """The machine and the versions, as far as they matter to a reader of the figures."""
+    from sut.outcome import system_facts, versions
+
+    machine = system_facts()
+    commit = _run(["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--exclude", "*"])
+    packages = ", ".join(f"{name} {version}" for name, version in versions().items() if version)
+    return {
+        "utc": machine["utc"],
+        "cpu": machine.get("cpu", "unknown"),
+        "cores": machine["cores"],
+        "memory": machine.get("memory", "unknown"),
+        "platform": machine["platform"],
+        "versions": packages,
+        "commit": commit.stdout.strip() if commit.returncode == 0 else "unknown",
+    }
+
+
+def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end in a session of its own, which is killed whole if the end does not come."""
+    process = subprocess.Popen(
+        command,
+        cwd=tempfile.gettempdir(),  # nothing that lies in the user's directory takes part
+        env=environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        out, err = process.communicate(timeout=LIMIT_S)
+    except subprocess.TimeoutExpired:
+        raise MeasurementError(f"{' '.join(command[:6])}: no end within {LIMIT_S} s") from None
+    finally:
+        _stop(process)
+    return subprocess.CompletedProcess(command, process.returncode, out, err)
+
+
+def _stop(process: subprocess.Popen[Any]) -> None:
+    """End a process, and what it started: SIGTERM, so that it can tidy up, then SIGKILL."""
+    for which, patience_s in ((signal.SIGTERM, 10), (signal.SIGKILL, 5)):
+        if process.poll() is not None:
+            return
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, which)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(patience_s)
+
+
+def _last_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else ""

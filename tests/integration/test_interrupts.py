@@ -1,0 +1,210 @@
+"""Ctrl-C, SIGTERM and worse at any time: the run ends soon, keeps what it had, and leaves no process behind."""
+
+from __future__ import annotations
+
+import re
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.integration.support import Running, Sut
+
+SOON_S = 15
+"""On an idle machine it takes a fraction of a second."""
+
+LONG = ("--time", "60")
+SIGNALS = pytest.mark.parametrize("which", [signal.SIGINT, signal.SIGTERM])
+
+
+@pytest.fixture
+def sut(tmp_path: Path) -> Sut:
+    return Sut(tmp_path)
+
+
+def logs(sut: Sut) -> set[str]:
+    return {path.name for path in sut.output.rglob("mlperf_log_*")}
+
+
+@SIGNALS
+def test_while_the_model_is_built(sut: Sut, which: signal.Signals) -> None:
+    with sut.started("--backend", "onnxruntime", "--model", "slow-to-build") as running:
+        running.wait_until_reached()
+        running.signal(which)
+        done = running.finish(SOON_S)
+
+    assert (done.code, done.error) == (130, "interrupted")
+    assert not sut.output.exists()
+
+
+@SIGNALS
+@pytest.mark.parametrize(("backend", "phase"), [("load-hangs", "load"), ("warm-up-hangs", "calibrate")])
+def test_in_set_up(sut: Sut, which: signal.Signals, backend: str, phase: str) -> None:
+    with sut.started("--backend", backend, "--dataset-path", sut.pictures(), *LONG) as running:
+        running.wait_until_reached()
+        running.signal(which)
+        done = running.finish(SOON_S)
+
+    assert done.code == 130
+    assert done.error == f"SingleStream performance: interrupted in the phase '{phase}'"
+    result = done.result
+    assert (result["valid"], result["samples"]) == (False, 0)
+    assert result["invalid_reasons"] == [f"interrupted in the phase '{phase}'"]
+
+
+@pytest.mark.parametrize(
+    ("which", "scenario", "options"),
+    [
+        (signal.SIGINT, "SingleStream", []),
+        (signal.SIGTERM, "SingleStream", []),
+        (signal.SIGINT, "MultiStream", []),
+        (signal.SIGTERM, "Server", ["--qps", "500"]),
+        (signal.SIGINT, "Offline", []),
+    ],
+)
+def test_in_the_run(sut: Sut, which: signal.Signals, scenario: str, options: list[str]) -> None:
+    arguments = ["--backend", "counts", "--dataset-path", sut.pictures(), "--scenario", scenario, *options, *LONG]
+    with sut.started(*arguments) as running:
+        running.wait_until_reached()
+        running.signal(which)
+        done = running.finish(SOON_S)
+
+    assert done.code == 130
+    result = done.result
+    [reason] = result["invalid_reasons"]
+    assert done.error == f"{scenario} performance: {reason}"
+    assert result["valid"] is False
+    samples = result["samples"]
+    assert re.fullmatch(rf"interrupted after \d+\.\d s, {samples} samples", reason)
+    assert samples >= 100
+    assert result["failed_samples"] == 0
+    assert result["latency_ns"]["p50"] >= 1_000_000
+    recorded = sum(int(size) * count for size, count in result["batch_sizes"].items())
+    assert 0 <= samples - recorded <= 8  # a batch that is counted may not have been written down yet
+    assert {"mlperf_log_detail.txt", "mlperf_log_summary.txt"} <= logs(sut)
+
+
+@pytest.mark.parametrize("backend", ["hangs", "hangs-with-the-gil"])
+def test_in_a_run_that_hangs(sut: Sut, backend: str) -> None:
+    with sut.started("--backend", backend, "--dataset-path", sut.pictures(), *LONG) as running:
+        running.wait_until_reached()
+        running.signal(signal.SIGINT)
+        done = running.finish(SOON_S)
+
+    assert done.code == 130
+    assert "interrupted after" in done.error
+    assert done.result["samples"] > 0
+
+
+@SIGNALS
+def test_in_scoring(sut: Sut, which: signal.Signals) -> None:
+    pictures = sut.pictures()
+    with sut.started(
+        "--backend", "plain", "--model", "slow-to-score", "--dataset-path", pictures, "--accuracy"
+    ) as running:
+        running.wait_until_reached()
+        running.signal(which)
+        done = running.finish(SOON_S)
+
+    assert done.code == 130
+    assert done.error == "Offline accuracy: interrupted in the phase 'scoring'"
+    result = done.result
+    assert (result["valid"], result["accuracy"], result["samples"]) == (False, None, 12)
+    assert "mlperf_log_accuracy.json" in logs(sut)
+
+
+def test_twice_in_a_row(sut: Sut) -> None:
+    with sut.started("--backend", "counts", "--dataset-path", sut.pictures(), *LONG) as running:
+        running.wait_until_reached()
+        running.signal(signal.SIGINT)
+        running.signal(signal.SIGTERM)
+        done = running.finish(SOON_S)
+
+    assert done.code == 130
+    assert "interrupted" in done.error
+
+
+def test_what_was_done_before_is_kept_and_what_comes_after_is_not_begun(sut: Sut) -> None:
+    (sut.cwd / "user.conf").write_text("*.SingleStream.target_latency = 1\n")
+    arguments = ["--backend", "gate-offline", "--dataset-path", sut.pictures(), "--user_conf", "user.conf"]
+    with sut.started(*arguments, "--scenario", "SingleStream,Offline,MultiStream", "--time", "0.3") as running:
+        running.wait_until_reached()
+        running.signal(signal.SIGINT)
+        done = running.finish(SOON_S)
+
+    assert done.code == 130
+    assert done.error.startswith("Offline performance: interrupted after ")
+    assert {place.parts[-3]: result["valid"] for place, result in done.results.items()} == {
+        "SingleStream": True,
+        "Offline": False,
+    }
+    assert "SingleStream  VALID" in done.stdout
+
+
+@pytest.mark.parametrize("which", [signal.SIGKILL, signal.SIGHUP])
+@pytest.mark.parametrize("backend", ["load-hangs", "counts", "hangs-with-the-gil"])
+def test_no_process_outlives_its_parent(sut: Sut, which: signal.Signals, backend: str) -> None:
+    with sut.started("--backend", backend, "--dataset-path", sut.pictures(), *LONG) as running:
+        running.wait_until_reached()
+        assert len(running.processes()) == 2
+        running.signal(which)
+        done = running.finish(SOON_S)
+
+    assert done.code == -which
+    assert done.left == []
+
+
+def test_a_run_after_one_that_was_killed(sut: Sut) -> None:
+    arguments = ["--backend", "gate", "--dataset-path", sut.pictures(), "--time", "0.3"]
+    with sut.started(*arguments) as running:
+        running.wait_until_reached()
+        running.signal(signal.SIGKILL)
+        running.finish(SOON_S)
+    (sut.folder / "go").touch()
+
+    done = sut.run(*arguments)
+
+    assert (done.code, done.errors, done.left) == (0, [], [])
+    assert done.result["valid"] is True
+    [aside] = sut.output.glob("*/*/SingleStream/performance.*")
+    assert (aside / "mlperf_log_detail.txt").exists()
+
+
+def test_two_runs_at_once_into_one_directory(sut: Sut) -> None:
+    arguments = ["--backend", "gate", "--dataset-path", sut.pictures(), "--time", "0.3"]
+    with sut.started(*arguments) as first:
+        first.wait_until_reached()
+        before = files(sut)
+
+        second = sut.run(*arguments, "--overwrite")
+
+        assert second.code == 1
+        assert "another run is writing there; wait for it, or choose another --output" in second.error
+        assert files(sut) == before
+        assert still_runs(first)
+        (sut.folder / "go").touch()
+        done = first.finish()
+
+    assert (done.code, done.errors, done.left) == (0, [], [])
+    assert done.result["valid"] is True
+
+
+def test_two_runs_at_once_into_two_directories(sut: Sut) -> None:
+    arguments = ["--backend", "gate", "--dataset-path", sut.pictures(), "--time", "0.3"]
+    with sut.started(*arguments) as first:
+        first.wait_until_reached()
+        (sut.folder / "go").touch()
+        second = sut.run(*arguments, "--lanes", "2")
+        done = first.finish()
+
+    assert (second.code, second.errors) == (0, [])
+    assert (done.code, done.errors, done.left) == (0, [], [])
+    assert len(done.results) == 2
+
+
+def files(sut: Sut) -> set[Path]:
+    return {path for path in sut.output.rglob("*") if path.is_file()}
+
+
+def still_runs(running: Running) -> bool:
+    return running.process.poll() is None and len(running.processes()) == 2

@@ -1,0 +1,206 @@
+"""The rules against what a run did, and LoadGen's verdict in words that help."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sut.config import RunConfig
+from sut.datasets.base import DataSet
+from sut.logs import Detail
+from sut.models.base import ModelSpec
+from sut.models.registry import find
+from sut.rules import broken_rules, explain_invalid
+
+IMAGENET = DataSet("imagenet", Path(), ("picture",) * 50_000, np.zeros(50_000, np.int32))
+FEW = DataSet("demo", Path(), ("picture",) * 11, np.zeros(11, np.int32))
+
+OFFICIAL: dict[str, dict[str, Any]] = {
+    "SingleStream": {"result_query_count": 60_000, "effective_target_latency_percentile": 0.9},
+    "MultiStream": {
+        "result_query_count": 9_000,
+        "effective_samples_per_query": 8,
+        "effective_target_latency_percentile": 0.99,
+    },
+    "Server": {
+        "result_query_count": 30_000,
+        "effective_min_query_count": 100,
+        "effective_target_latency_ns": 15_000_000,
+        "effective_target_latency_percentile": 0.99,
+    },
+    "Offline": {"result_query_count": 1, "effective_samples_per_query": 660_000},
+}
+"""What the log of a run by the rules says, by scenario."""
+
+
+def log_of(scenario: str, **changes: Any) -> Detail:
+    common = {
+        "effective_min_duration_ms": 600_000,
+        "effective_performance_sample_count": 1024,
+        "effective_target_qps": 50.0,
+        "result_validity": "VALID",
+    }
+    values = common | OFFICIAL[scenario] | changes
+    return Detail({key: value for key, value in values.items() if value is not None}, ())
+
+
+def broken(scenario: str, *, model: str = "resnet50", data: DataSet = IMAGENET, **changes: Any) -> list[str]:
+    settings = {key: changes.pop(key) for key in list(changes) if key in RunConfig.model_fields}
+    config = RunConfig(scenario=scenario, model=model, **settings)
+    spec: ModelSpec = find(model)
+    return broken_rules(config, spec, data, log_of(scenario, **changes))
+
+
+@pytest.mark.parametrize("scenario", OFFICIAL)
+def test_a_run_by_the_rules_breaks_none(scenario: str) -> None:
+    assert broken(scenario) == []
+
+
+@pytest.mark.parametrize(
+    ("scenario", "changes", "text"),
+    [
+        ("Offline", {"effective_min_duration_ms": 5000}, "min_duration 5 s < 600 s"),
+        ("Server", {"effective_min_duration_ms": 599_999}, "min_duration 599.999 s < 600 s"),
+        ("Server", {"effective_performance_sample_count": 1023}, "performance_sample_count 1023 < 1024"),
+        ("Server", {"effective_performance_issue_same": True}, "performance_issue_same is on"),
+        ("Offline", {"effective_performance_issue_unique": True}, "performance_issue_unique is on"),
+        ("Server", {"data": FEW}, "performance_sample_count 11 < 1024"),
+        ("SingleStream", {"result_query_count": 63}, "63 queries < 64"),
+        ("MultiStream", {"result_query_count": 661}, "661 queries < 662"),
+        ("Server", {"result_query_count": 458}, "458 queries < 459"),
+        ("Offline", {"effective_samples_per_query": 24_575}, "24575 samples < 24576"),
+        ("MultiStream", {"effective_samples_per_query": 4}, "samples_per_query 4 is not 8"),
+        ("SingleStream", {"effective_target_latency_percentile": 0.5}, "target_latency_percentile 50 is not 90"),
+        ("Server", {"effective_target_latency_percentile": 0.97}, "target_latency_percentile 97 is not 99"),
+        ("Server", {"effective_target_latency_ns": 15_000_001}, "Server latency bound 15 ms > 15 ms"),
+        ("Server", {"effective_target_latency_ns": 100_000_000}, "Server latency bound 100 ms > 15 ms"),
+        ("Server", {"relax_server": True}, "Server rate 50 queries/s is a quarter of the calibrated one"),
+        ("Offline", {"weights": "random"}, "random weights"),
+        ("Offline", {"backend": "null"}, "the null backend runs no model"),
+        ("Offline", {"model": "efficientnet-lite0"}, "model efficientnet-lite0 is not MLPerf's resnet50"),
+        ("Server", {"mode": "find_peak"}, "FindPeakPerformance is a search, not a result"),
+    ],
+)
+def test_a_broken_rule_is_named_alone_with_both_figures(scenario: str, changes: dict[str, Any], text: str) -> None:
+    found = broken(scenario, **changes)
+
+    assert len(found) == 1
+    assert found[0].startswith(text)
+
+
+@pytest.mark.parametrize(
+    ("scenario", "changes"),
+    [
+        ("SingleStream", {"result_query_count": 64}),
+        ("MultiStream", {"result_query_count": 662}),
+        ("Server", {"result_query_count": 459}),
+        ("Offline", {"effective_samples_per_query": 24_576}),
+        ("Server", {"effective_target_latency_ns": 10_000_000}),
+        ("Offline", {"effective_performance_sample_count": 2048}),
+    ],
+)
+def test_just_enough_is_enough(scenario: str, changes: dict[str, Any]) -> None:
+    assert broken(scenario, **changes) == []
+
+
+def test_a_rate_of_ones_own_is_no_quarter_of_the_calibrated_one() -> None:
+    assert broken("Server", relax_server=True, qps=50.0) == []
+
+
+@pytest.mark.parametrize("scenario", OFFICIAL)
+def test_a_run_that_left_no_log_is_not_judged_by_what_it_does_not_say(scenario: str) -> None:
+    config = RunConfig(scenario=scenario, model="resnet50")
+
+    assert broken_rules(config, find("resnet50"), IMAGENET, Detail({}, ())) == ["LoadGen left no log to check"]
+
+
+@pytest.mark.parametrize("scenario", OFFICIAL)
+def test_a_log_of_settings_only_is_judged(scenario: str) -> None:
+    config = RunConfig(scenario=scenario, model="resnet50")
+    detail = Detail({"effective_min_duration_ms": 600_000, "effective_performance_sample_count": 1024}, ())
+
+    assert len(broken_rules(config, find("resnet50"), IMAGENET, detail)) == 1
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [(IMAGENET, []), (FEW, ["data set demo has 11 pictures, not ImageNet's 50000"])],
+)
+def test_accuracy_asks_for_the_whole_data_set_and_for_no_duration(data: DataSet, expected: list[str]) -> None:
+    assert broken("Offline", mode="accuracy", data=data, effective_min_duration_ms=10) == expected
+
+
+@pytest.mark.parametrize("scenario", OFFICIAL)
+def test_a_valid_run_needs_no_explanation(scenario: str) -> None:
+    assert explain_invalid(scenario, log_of(scenario), 5_000_000) == []
+
+
+@pytest.mark.parametrize(
+    ("scenario", "changes", "fragments"),
+    [
+        (
+            "Server",
+            {"result_perf_constraints_met": False, "result_99.00_percentile_latency_ns": 31_000_000},
+            ["p99 latency 31 ms", "bound of 15 ms", "at 50 queries/s", "--qps", "--max-latency"],
+        ),
+        (
+            "Server",
+            {
+                "early_stopping_met": False,
+                "result_99.00_percentile_latency_ns": 14_000_000,
+                "result_overlatency_query_count": 5,
+                "result_query_count": 690,
+            },
+            ["5 of 690 queries", "early stopping", "raise --time"],
+        ),
+        (
+            "Server",
+            {
+                "early_stopping_met": False,
+                "result_99.00_percentile_latency_ns": 14_000_000,
+                "result_overlatency_query_count": 0,
+                "result_query_count": 60,
+            },
+            ["60 queries are too few", "459", "raise --time"],
+        ),
+        (
+            "Offline",
+            {"result_min_duration_met": False, "effective_target_qps": 880.0, "result_samples_per_second": 970.0},
+            ["before 600 s", "told 880", "rate is 970", "raise --qps"],
+        ),
+        ("Server", {"result_min_duration_met": False}, ["last query was scheduled before 600 s"]),
+        ("SingleStream", {"result_min_duration_met": False}, ["ran out of queries", "target_latency"]),
+        ("MultiStream", {"result_min_duration_met": False}, ["ran out of queries", "target_latency"]),
+        ("SingleStream", {"result_min_queries_met": False}, ["too few queries were issued for min_query_count"]),
+        ("MultiStream", {"early_stopping_met": False, "result_query_count": 100}, ["100 queries are too few", "662"]),
+        ("Offline", {}, ["LoadGen's verdict is INVALID"]),
+        ("Offline", {"result_validity": None}, ["LoadGen's verdict is missing"]),
+    ],
+)
+def test_an_invalid_run_says_why_and_what_to_change(
+    scenario: str, changes: dict[str, Any], fragments: list[str]
+) -> None:
+    [reason] = explain_invalid(scenario, log_of(scenario, **{"result_validity": "INVALID"} | changes), 5_000_000)
+
+    for fragment in fragments:
+        assert fragment in reason
+
+
+def test_a_system_too_slow_for_any_rate_is_told_so() -> None:
+    detail = log_of("Server", result_validity="INVALID", result_perf_constraints_met=False)
+
+    [reason] = explain_invalid("Server", detail, 16_000_000)
+
+    assert "one picture alone takes 16 ms" in reason
+    assert "no rate is valid" in reason
+
+
+def test_two_reasons_are_both_told() -> None:
+    detail = log_of(
+        "Server", result_validity="INVALID", result_perf_constraints_met=False, result_min_duration_met=False
+    )
+
+    assert len(explain_invalid("Server", detail, None)) == 2
