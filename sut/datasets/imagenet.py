@@ -26,22 +26,26 @@ class _Entry:
     label: int
 
 
-def open_imagenet(root: Path, list_file: Path | None, count: int | None, classes: int = CLASSES) -> DataSet:
+def open_imagenet(
+    root: Path, list_file: Path | None, count: int | None, classes: int = CLASSES, pictures: bool = True
+) -> DataSet:
     """Open a folder in the ImageNet layout.
 
     ``list_file`` (``root/val_map.txt`` if None) has one ``name label`` per line: the label is the last column, an
     integer from 0 to ``classes - 1``; the name may contain blanks and subfolders and is relative to ``root``. The
     list's order is kept: sample i is line i. ``count`` keeps the first entries only; the whole list must be right all
-    the same, but only the files that are used are looked for.
+    the same, but only the files that are used are looked for. Without ``pictures`` none is: something else stands in
+    for them, such as tensors that were preprocessed elsewhere.
 
     Raises ``InputError`` for a folder, list, count or file that does not fit; nothing is left to be found later but
     what is inside the pictures.
     """
-    _check_root(root)
+    check_root(root, f"expected the folder that holds the pictures and {LIST_NAME}")
     path = list_file if list_file is not None else root / LIST_NAME
     entries = _parse(_read_text(path), path, classes)
     entries = entries[: entries_to_use(count, len(entries), str(path))]
-    _check_files(root, entries, path)
+    if pictures:
+        _check_files(root, entries, path)
     labels = np.array([entry.label for entry in entries], dtype=np.int32)
     return DataSet(name="imagenet", root=root, files=tuple(entry.name for entry in entries), labels=labels)
 
@@ -60,8 +64,8 @@ def entries_to_use(count: int | None, listed: int, where: str) -> int:
     return count
 
 
-def _check_root(root: Path) -> None:
-    expected = f"expected the folder that holds the pictures and {LIST_NAME}"
+def check_root(root: Path, expected: str) -> None:
+    """Raise ``InputError``, which says what was ``expected``, unless ``root`` is a folder."""
     try:
         status = root.stat()
     except (OSError, ValueError) as error:

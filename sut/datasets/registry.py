@@ -8,7 +8,8 @@ from pathlib import Path
 
 from sut.datasets.base import DataSet
 from sut.datasets.demo import open_demo
-from sut.datasets.imagenet import entries_to_use, open_imagenet
+from sut.datasets.folder import open_folder
+from sut.datasets.imagenet import LIST_NAME, entries_to_use, open_imagenet
 from sut.errors import InputError, SetupError, one_line, suggest
 
 GROUP = "sut.datasets"
@@ -18,26 +19,38 @@ IMAGENET_NAMES = ("imagenet", "imagenet_mobilenet", "imagenet_pytorch")
 """MLPerf's reference harness has a name per preprocessing; the files are the same, and here the model knows it."""
 
 
-def open_dataset(name: str | None, path: Path | None, list_file: Path | None, count: int | None) -> DataSet:
+def open_dataset(
+    name: str | None, path: Path | None, list_file: Path | None, count: int | None, pictures: bool = True
+) -> DataSet:
     """Open a data set.
 
     Without a name, a path means the ImageNet layout and no path the demo photos. ``list_file`` replaces
-    ``val_map.txt``; ``count`` keeps the first entries. The demo photos take neither path nor list.
+    ``val_map.txt``; ``count`` keeps the first entries. The demo photos take neither path nor list, a plain folder
+    takes no list. Without ``pictures`` the ImageNet layout needs its list only: something else stands in for the files.
 
     Raises ``InputError`` for a name, path, list or count that does not fit, ``SetupError`` for an entry point that
     cannot be loaded.
     """
     if name is None:
         name = "demo" if path is None and list_file is None else "imagenet"
+        if path is not None and list_file is None and path.is_dir() and not (path / LIST_NAME).exists():
+            raise InputError(
+                f"there is no list {path / LIST_NAME}; for pictures without labels add --dataset folder, for "
+                f"ImageNet's validation pictures write the list with: sut dataset imagenet {path}"
+            )
     if name == "demo":
         return _open_demo(path, list_file, count)
-    if name in IMAGENET_NAMES:
+    if name == "folder" or name in IMAGENET_NAMES:
         if path is None:
             raise InputError(f"data set {name} has no path; give --dataset-path DIR or set DATA_DIR")
-        return open_imagenet(path, list_file, count)
+        if name != "folder":
+            return open_imagenet(path, list_file, count, pictures=pictures)
+        if list_file is not None:
+            raise InputError(f"data set folder takes all pictures in {path}, got {list_file}; use --dataset imagenet")
+        return open_folder(path, count)
     others = {point.name: point for point in entry_points(group=GROUP)}
     if name not in others:
-        raise InputError(f"unknown data set {name!r}; {suggest(name, ('demo', *IMAGENET_NAMES, *others))}")
+        raise InputError(f"unknown data set {name!r}; {suggest(name, ('demo', 'folder', *IMAGENET_NAMES, *others))}")
     return _open_other(others[name], path, list_file, count)
 
 

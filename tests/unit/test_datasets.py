@@ -259,7 +259,7 @@ def test_a_path_is_the_imagenet_layout(tmp_path: Path, name: str | None) -> None
         ("imagenet", None, None, ["imagenet has no path", "--dataset-path", "DATA_DIR"]),
         (None, None, Path("list.txt"), ["no path", "--dataset-path"]),
         ("imagnet", None, None, ["unknown data set 'imagnet'", "did you mean imagenet?", "demo"]),
-        ("coco", Path("/"), None, ["unknown data set 'coco'", "known: demo, imagenet"]),
+        ("coco", Path("/"), None, ["unknown data set 'coco'", "known: demo, folder, imagenet"]),
         ("demo", Path("/pictures"), None, ["demo comes with the project", "/pictures"]),
         ("demo", None, Path("list.txt"), ["demo comes with the project", "list.txt"]),
         (None, Path("/nowhere"), None, ["/nowhere does not exist"]),

@@ -1,0 +1,1 @@
+"""The commands besides ``sut run``: one file each, with a ``register(app)``."""

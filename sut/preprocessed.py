@@ -1,0 +1,161 @@
+"""Folders of preprocessed pictures as the reference harness makes them: one ``.npy`` file per picture.
+
+``DIR/<picture's name in the list>.npy`` holds one sample without a batch axis. The harness itself writes such files to
+``CACHE_DIR/preprocessed/<data set>/<layout>/``; given CACHE_DIR, that place is looked into as well.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from preprocess.base import Geometry, Preprocessor, Recipe
+from sut.datasets.base import DataSet
+from sut.errors import InputError, one_line
+from sut.results import write_text
+from sut.tensor_store import TensorStore
+
+RECIPE_FILE = "recipe.json"
+"""Says of a folder that was filled here which recipe and preprocessor made its tensors."""
+
+_SHOWN = 3
+_REFERENCE = "preprocessed"
+
+
+class PreprocessedDir(TensorStore):
+    """A folder of ``.npy`` files: used as it is (``ready``), or filled with what is missing, as the harness does."""
+
+    def __init__(
+        self, folder: Path, dataset: DataSet, recipe: Recipe, preprocessor: type[Preprocessor], *, ready: bool
+    ) -> None:
+        """Find the tensors.
+
+        ``ready``: every sample must be there; whoever made them answers for the recipe, but a folder that was filled
+        here for another one is refused. Otherwise the folder is made, and one with tensors that were not made here for
+        this recipe is refused.
+
+        Raises ``InputError`` for a folder that does not fit or cannot be written, naming what is missing.
+        """
+        self._dataset = dataset
+        self._recipe = recipe
+        self._ready = ready
+        try:
+            self._folder = _place(folder, dataset, recipe) if ready else folder
+            self.name = f"the preprocessed folder {self._folder}"
+            if ready:
+                self._check_recipe()
+                self._check_there()
+            else:
+                self._check_origin(preprocessor)
+        except OSError as error:
+            raise InputError(f"preprocessed folder {folder}: {error.strerror or one_line(error)}") from error
+
+    def take(self, index: int, row: NDArray[Any]) -> Geometry | None:
+        """See ``TensorStore``. A tensor older than its picture is made again where the folder may be filled."""
+        path = self._path(index)
+        try:
+            made = path.stat().st_mtime_ns
+        except FileNotFoundError:
+            if self._ready:
+                raise InputError(f"{path} (sample {index}) is not there any more") from None
+            return None
+        if not self._ready and made <= (self._dataset.root / self._dataset.files[index]).stat().st_mtime_ns:
+            return None
+        try:
+            tensor = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise InputError(f"{path} (sample {index}) is not a whole .npy file: {one_line(error)}") from error
+        if not isinstance(tensor, np.ndarray) or (tensor.shape, tensor.dtype) != (row.shape, row.dtype):
+            got = f"{tensor.dtype} {tensor.shape}" if isinstance(tensor, np.ndarray) else "several arrays"
+            raise InputError(
+                f"{path} (sample {index}) is {got}; the recipe {self._recipe.name} needs {row.dtype} {row.shape}"
+            )
+        row[...] = tensor
+        # The file does not say what was cut out of which picture; only boxes would need it.
+        return Geometry(self._recipe.size, self._recipe.size, 1.0, 1.0, 0.0, 0.0)
+
+    def keep(self, index: int, row: NDArray[Any], geometry: Geometry) -> None:
+        """See ``TensorStore``. The file is there whole or not at all."""
+        path = self._path(index)
+        part = path.with_name(f".{secrets.token_hex(8)}.part")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                with part.open("wb") as file:
+                    np.save(file, row)
+                part.replace(path)
+            finally:
+                part.unlink(missing_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"cannot keep {path}: {error.strerror or one_line(error)}; make room, or choose another "
+                "--preprocessed_dir"
+            ) from error
+
+    def _path(self, index: int) -> Path:
+        return self._folder / f"{self._dataset.files[index]}.npy"
+
+    def _check_recipe(self) -> None:
+        """Whoever made the tensors answers for them, but where it is written down for what, it must be this."""
+        try:
+            found = json.loads((self._folder / RECIPE_FILE).read_text(encoding="utf-8"))["recipe"]
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            return  # not from here
+        if found != json.loads(json.dumps(asdict(self._recipe))):
+            raise self._other(str(found.get("name") if isinstance(found, dict) else found))
+
+    def _check_origin(self, preprocessor: type[Preprocessor]) -> None:
+        """A folder to be filled is empty, or was filled by the same preprocessor for the same recipe."""
+        note = self._folder / RECIPE_FILE
+        made_by = [preprocessor.name, preprocessor.version()]
+        ours = json.dumps({"preprocessor": made_by, "recipe": asdict(self._recipe)}, indent=1) + "\n"
+        if note.exists():
+            if note.read_text(encoding="utf-8", errors="replace") != ours:
+                raise self._other(f"another recipe or version (see {note})")
+        elif any(self._path(index).exists() for index in range(self._dataset.count)):
+            raise InputError(
+                f"{self._folder} has tensors of unknown origin; add --use_preprocessed_dataset to use them as they "
+                "are, or choose an empty --preprocessed_dir"
+            )
+        else:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            write_text(note, ours)
+
+    def _other(self, found: str) -> InputError:
+        return InputError(
+            f"{self._folder} was filled for {found}, expected the recipe {self._recipe.name}; "
+            "choose another --preprocessed_dir"
+        )
+
+    def _check_there(self) -> None:
+        missing = [name for name in self._dataset.files if not os.path.exists(f"{self._folder}/{name}.npy")]  # noqa: PTH110
+        if missing:
+            raise InputError(
+                f"{len(missing)} of {self._dataset.count} tensors are missing in {self._folder}: {_named(missing)}; "
+                "expected one .npy per picture, named <picture>.npy"
+            )
+
+
+def _place(folder: Path, dataset: DataSet, recipe: Recipe) -> Path:
+    """``folder``, or the place below it where the reference harness keeps the tensors of this data set."""
+    if not folder.is_dir():
+        raise InputError(f"preprocessed folder {folder} does not exist; --preprocessed_dir takes one with .npy files")
+    first = f"{dataset.files[0]}.npy"
+    if not (folder / first).exists():
+        for place in sorted(folder.glob(f"{_REFERENCE}/{dataset.name}*/{recipe.layout}")):
+            if (place / first).exists():
+                return place
+    return folder
+
+
+def _named(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(f"{name}.npy" for name in names[:_SHOWN]) + more
