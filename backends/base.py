@@ -39,10 +39,14 @@ class TensorSpec:
 
 @dataclass(frozen=True, slots=True)
 class ModelFile:
-    """The file a backend loads, and the precision it must execute (``fp32``, ``fp16``, ``bf16``, ``int8``)."""
+    """The file a backend loads, and the precision it must execute (``fp32``, ``fp16``, ``bf16``, ``int8``).
+
+    ``sample_shape`` is that of one input sample, without the batch: it decides axes that the file leaves open.
+    """
 
     path: Path
     precision: str = "fp32"
+    sample_shape: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +111,8 @@ class Backend(ABC):
     batch_sizes: tuple[int, ...] | None = None
     """The batch sizes it takes, ascending; None for any. The caller pads up to the next one."""
     max_inflight: int = 1
+    reads_host_arrays: bool = False
+    """Whether a slot may be given to it that it did not lend, with any C-contiguous host array as its buffer."""
 
     @classmethod
     @abstractmethod
@@ -117,6 +123,13 @@ class Backend(ABC):
     def devices(cls) -> list[str]:
         """Names of the devices this backend can use here, as ``--device`` takes them."""
         return ["cpu"]
+
+    @classmethod
+    def check_device(cls, device: str) -> None:
+        """Raise ``DeviceNotFound``, with what to do, for a device that is known not to be here.
+
+        It is asked before the model is looked for; a backend that cannot tell so early does in ``load``.
+        """
 
     @classmethod
     @abstractmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Mapping
 from typing import Any, Self
 
@@ -26,11 +27,12 @@ class OnnxRuntime(Backend):
     """A model in one ``InferenceSession``, which any number of lanes may run at once."""
 
     name = "onnxruntime"
+    reads_host_arrays = True
 
-    def __init__(self, session: Any, precision: str) -> None:
+    def __init__(self, session: Any, model: ModelFile) -> None:
         self._session = session
-        self._precision = precision
-        self.inputs = tuple(_spec(each) for each in session.get_inputs())
+        self._precision = model.precision
+        self.inputs = tuple(_spec(each, model.sample_shape) for each in session.get_inputs())
         self.outputs = tuple(_spec(each) for each in session.get_outputs())
         batches = {spec.shape[0] for spec in self.inputs if spec.shape}
         fixed = [size for size in batches if size is not None]
@@ -38,14 +40,31 @@ class OnnxRuntime(Backend):
             self.batch_sizes = (fixed[0],)
 
     @classmethod
+    def check_device(cls, device: str) -> None:
+        """Only ``cpu`` is a device; for a GPU it says what is missing: the driver, or ONNX Runtime's GPU build."""
+        ort = _import()
+        if device in _PROVIDERS:
+            return
+        found = ort.get_available_providers()
+        missing = []
+        if device.startswith("cuda"):
+            if not _has_driver():
+                missing.append("there is no NVIDIA driver (libcuda.so.1): install it on a machine with a GPU")
+            if "CUDAExecutionProvider" not in found:
+                missing.append(
+                    f"onnxruntime {ort.__version__} is the CPU build: pip uninstall onnxruntime, then "
+                    "pip install 'onnxruntime-gpu[cuda,cudnn]'"
+                )
+        raise DeviceNotFound(
+            f"onnxruntime has no device '{device}' here; it has {', '.join(cls.devices())} "
+            f"(providers: {', '.join(found)}){''.join(f'; {each}' for each in missing)}"
+        )
+
+    @classmethod
     def load(cls, model: ModelFile, device: str, lanes: int, threads: int) -> Self:
         """Open the session on ``device`` with ``threads`` intra-op threads; lanes share its thread pool."""
+        cls.check_device(device)
         ort = _import()
-        if device not in _PROVIDERS:
-            raise DeviceNotFound(
-                f"onnxruntime {ort.__version__} has no device '{device}' here; it has {', '.join(cls.devices())} "
-                f"(providers: {', '.join(ort.get_available_providers())})"
-            )
         provider = _PROVIDERS[device]
         options = ort.SessionOptions()
         # The session's pool serves all lanes. Each lane's own thread works too, and the pool counts one of them as its
@@ -60,7 +79,7 @@ class OnnxRuntime(Backend):
             raise ValueError(f"{model.path}: onnxruntime cannot load it: {' '.join(str(error).split())}") from error
         if session.get_providers()[0] != provider:
             raise DeviceNotFound(f"asked onnxruntime for {provider}, got {', '.join(session.get_providers())}")
-        return cls(session, model.precision)
+        return cls(session, model)
 
     @classmethod
     def version(cls) -> str:
@@ -120,8 +139,20 @@ def _sample_shape(spec: TensorSpec) -> tuple[int, ...]:
     return tuple(axis for axis in spec.shape[1:] if axis is not None)
 
 
-def _spec(node: Any) -> TensorSpec:
+def _has_driver() -> bool:
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return False
+    return True
+
+
+def _spec(node: Any, sample_shape: tuple[int, ...] | None = None) -> TensorSpec:
+    """What a session says of a tensor; ``sample_shape`` decides the axes that are open in it."""
     shape = tuple(axis if isinstance(axis, int) and axis > 0 else None for axis in node.shape)
+    if sample_shape is not None and len(shape) == 1 + len(sample_shape):
+        told = zip(shape[1:], sample_shape, strict=True)
+        shape = (shape[0], *(size if axis is None else axis for axis, size in told))
     layout = ""
     if len(shape) == 4:
         layout = "NCHW" if shape[1] == 3 else "NHWC" if shape[3] == 3 else ""

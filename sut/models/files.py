@@ -93,6 +93,21 @@ def cached(name: str, key: str, make: Callable[[Path], None], say: Say) -> Path:
     return path
 
 
+def brought(model: str, file: str, instead: str = "") -> Path:
+    """``file`` in $MODEL_DIR: the weights of a ``model`` that only the user can bring.
+
+    Raises ``InputError`` where it is not there, with ``instead`` as another way out.
+    """
+    bring = f"give --model FILE ({file}), or set MODEL_DIR to its folder" + (f", {instead}" if instead else "")
+    folder = os.environ.get("MODEL_DIR")
+    if not folder:
+        raise InputError(f"{model} has no trained weights here: MODEL_DIR is not set; {bring}")
+    path = Path(folder).expanduser().absolute() / file
+    if not path.is_file():
+        raise InputError(f"{model} has no trained weights here: {path} does not exist; {bring}")
+    return path
+
+
 def _remove_leftovers(folder: Path, name: str) -> None:
     """Delete what killed processes left; younger files may still be written by a living one."""
     for part in folder.glob(f".{name}.*.part"):

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
 from dataclasses import replace
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
-from backends.base import TensorSpec
 from preprocess.base import Recipe
 from sut.errors import InputError, SetupError, one_line, suggest
-from sut.models import efficientnet_lite, resnet50
-from sut.models.base import ModelSpec
-from sut.models.files import OnnxInfo
+from sut.models import efficientnet_lite, mobilenet, resnet50
+from sut.models.base import ModelSpec, Say
+from sut.models.files import OnnxInfo, check_onnx
+from sut.models.own import describe, label_outputs, own_model, score_outputs, shown
+from sut.models.recipes import RECIPES, find_recipe
 
 GROUP = "sut.models"
 """Entry points of other packages: each is a ``ModelSpec``, under the model's name."""
@@ -20,30 +21,25 @@ GROUP = "sut.models"
 MODELS: dict[str, ModelSpec] = {
     spec.name: spec
     for spec in (
+        *(
+            ModelSpec(
+                name=variant.name,
+                recipe=RECIPES[variant.name],
+                build=efficientnet_lite.builder(variant),
+                classes=efficientnet_lite.CLASSES,
+            )
+            for variant in (efficientnet_lite.LITE0, efficientnet_lite.LITE1, efficientnet_lite.LITE2)
+        ),
         ModelSpec(
-            name=efficientnet_lite.LITE0.name,
-            recipe=Recipe(
-                name=efficientnet_lite.LITE0.name,
-                size=efficientnet_lite.LITE0.size,
-                fit="crop-resize",
-                interpolation="cubic",
-                crop_padding=32,
-                mean=(127.0, 127.0, 127.0),
-                std=(128.0, 128.0, 128.0),
-            ),
-            build=efficientnet_lite.builder(efficientnet_lite.LITE0),
-            classes=efficientnet_lite.CLASSES,
+            name="mobilenet",
+            recipe=RECIPES["mobilenet"],
+            build=mobilenet.build,
+            classes=mobilenet.CLASSES,
+            label_offset=-1,
         ),
         ModelSpec(
             name="resnet50",
-            recipe=Recipe(
-                name="resnet50",
-                size=resnet50.SIZE,
-                fit="resize-crop",
-                interpolation="area",
-                crop_percent=87.5,
-                mean=resnet50.MEAN,
-            ),
+            recipe=RECIPES["resnet50"],
             build=resnet50.build,
             classes=resnet50.CLASSES,
             label_offset=-1,
@@ -68,20 +64,50 @@ def find(name: str) -> ModelSpec:
     return _load(others[wanted])
 
 
-def for_file(path: Path, model_name: str | None) -> ModelSpec:
-    """The model that a user's file is: ``model_name``, or else the one known name within the file's.
+def for_file(path: Path, model_name: str | None, recipe: str | None = None, say: Say = lambda text: None) -> ModelSpec:
+    """The model that a user's file is.
 
-    ``build`` of the answer gives ``path``; the file itself is not looked at. Raises ``InputError`` where the name is
-    unknown or not told, and ``SetupError`` as ``find`` does.
+    With a ``recipe`` (a name or a YAML file) it is the user's own, called ``model_name`` or as the file is; ``say`` is
+    told what was worked out. Without, it is the known model ``model_name``, or else the one that the file's name has in
+    it as a word of its own, and the file itself is not looked at. ``build`` of the answer gives ``path``.
+
+    Raises ``InputError`` where the name is unknown or not told, and for a file and recipe that do not fit; and
+    ``SetupError`` as ``find`` does.
     """
+    if recipe is not None:
+        info = check_onnx(path)
+        spec = _not_mistaken(own_model(find_recipe(recipe), info, model_name))
+        say(describe(spec, info))
+        return spec
     if model_name is None:
         known = (*MODELS, *_others())
-        within = [name for name in known if name in _plain(path.stem)]
+        within = [name for name in known if _names(name, path)]
         if len(within) != 1:
             got = f"names {' and '.join(within)}" if within else "names no known model"
-            raise InputError(f"model file {path.name} {got}; say which it is with --model-name ({', '.join(known)})")
+            raise InputError(
+                f"model file {path.name} {got}; say which it is with --model-name ({', '.join(known)}), or how to "
+                f"preprocess for it with --recipe (a YAML file, {', '.join(RECIPES)})"
+            )
         model_name = within[0]
     return replace(find(model_name), build=lambda weights, say: path)
+
+
+def _names(name: str, path: Path) -> bool:
+    """Whether a file's name has a model's in it as a word of its own: MobileNetV2 is not MobileNet."""
+    return re.search(rf"(?<![a-z0-9]){re.escape(name)}(?![a-z0-9]|-?v(?!1(?!\d))\d)", _plain(path.stem)) is not None
+
+
+def _not_mistaken(spec: ModelSpec) -> ModelSpec:
+    """An own model under a known one's name is that one if it works alike, and else is called otherwise.
+
+    What a name promises, such as being MLPerf's model, holds for the known model only.
+    """
+    known = MODELS.get(_plain(spec.name))
+    if known is None:
+        return spec
+    if (known.recipe, known.classes, known.label_offset) == (spec.recipe, spec.classes, spec.label_offset):
+        return replace(known, build=spec.build)
+    return replace(spec, name=f"{spec.name}-{spec.recipe.name}")
 
 
 def check_fit(spec: ModelSpec, info: OnnxInfo) -> None:
@@ -91,15 +117,13 @@ def check_fit(spec: ModelSpec, info: OnnxInfo) -> None:
     Dynamic axes fit. Raises ``InputError`` with what was got and expected.
     """
     _check_input(spec.recipe, info)
-    floats = [output for output in info.outputs if output.dtype.startswith(("float", "bfloat"))]
-    scores = [output for output in floats if len(output.shape) == 2]
+    scores = score_outputs(info)
     if any(output.shape[1] in (None, spec.classes) for output in scores):
         return
-    labels = [out for out in info.outputs if out.dtype.startswith("int") and out.shape[1:] in ((), (1,)) and out.shape]
-    if scores or not labels:
+    if scores or not label_outputs(info):
         raise InputError(
-            f"model {info.path} has the outputs {_all(info.outputs)}, expected scores [batch, {spec.classes}] for"
-            f" {spec.name}; is it another model (--model-name)?"
+            f"model {info.path} has the outputs {shown(info.outputs)}, expected scores [batch, {spec.classes}] for"
+            f" {spec.name}; is it another model (--model-name), or one of your own (--recipe)?"
         )
 
 
@@ -108,7 +132,7 @@ def _check_input(recipe: Recipe, info: OnnxInfo) -> None:
     expected = f"{recipe.dtype} [{axes}] ({recipe.layout}) for the recipe {recipe.name}"
     if len(info.inputs) != 1:
         raise InputError(
-            f"model {info.path} has {len(info.inputs)} inputs ({_all(info.inputs)}), expected 1: {expected}"
+            f"model {info.path} has {len(info.inputs)} inputs ({shown(info.inputs)}), expected 1: {expected}"
         )
     got = info.inputs[0]
     wrong = []
@@ -127,21 +151,13 @@ def _check_input(recipe: Recipe, info: OnnxInfo) -> None:
             wrong.append("size")
     if wrong:
         raise InputError(
-            f"model {info.path} has an input of another {' and '.join(wrong)}: got {_all(info.inputs)},"
-            f" expected {expected}; is it another model (--model-name)?"
+            f"model {info.path} has an input of another {' and '.join(wrong)}: got {shown(info.inputs)},"
+            f" expected {expected}; is it another model (--model-name), or one of your own (--recipe)?"
         )
 
 
 def _fits(got: tuple[int | None, ...], expected: tuple[int, ...]) -> bool:
     return all(size in (None, wanted) for size, wanted in zip(got, expected, strict=True))
-
-
-def _all(tensors: Iterable[TensorSpec]) -> str:
-    texts = []
-    for tensor in tensors:
-        axes = ", ".join("?" if size is None else str(size) for size in tensor.shape)
-        texts.append(f"{tensor.name} {tensor.dtype} [{axes}]")
-    return ", ".join(texts) or "none"
 
 
 def _plain(name: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends.base import TensorSpec
-from sut.errors import InputError
 from sut.models.base import Say, Weights
-from sut.models.files import OnnxGraph, cached
+from sut.models.files import OnnxGraph, brought, cached
 
 BUILDER = 1
 """To be raised with every change of the file made here: it is part of the cache key."""
@@ -59,19 +57,8 @@ def build(weights: Weights, say: Say) -> Path:
     made once and cached, the same weights on every machine.
     """
     if weights == "trained":
-        return _trained_file()
+        return brought("resnet50", TRAINED_FILE, "or use --weights random")
     return cached("resnet50-random.onnx", f"seed {SEED} builder {BUILDER}", write_random, say)
-
-
-def _trained_file() -> Path:
-    bring = f"give --model FILE ({TRAINED_FILE}), or set MODEL_DIR to its folder, or use --weights random"
-    folder = os.environ.get("MODEL_DIR")
-    if not folder:
-        raise InputError(f"resnet50 has no trained weights here: MODEL_DIR is not set; {bring}")
-    path = Path(folder).expanduser().absolute() / TRAINED_FILE
-    if not path.is_file():
-        raise InputError(f"resnet50 has no trained weights here: {path} does not exist; {bring}")
-    return path
 
 
 def write_random(path: Path) -> None:

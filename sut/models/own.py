@@ -1,0 +1,159 @@
+"""A user's own classifier: what its file tells and its recipe says, put together as a model we can run.
+
+The rules, in order: what the recipe sets must agree with the file; what it leaves out is read from the file; what the
+file leaves open too is asked for by the name of the key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal, cast
+
+from backends.base import TensorSpec
+from preprocess.base import Recipe
+from sut.errors import InputError
+from sut.models.base import ModelSpec
+from sut.models.files import OnnxInfo
+from sut.models.recipes import MAX_SIZE, RecipeFile, as_name
+
+BACKGROUND_CLASSES = 1001
+"""So many classes are ImageNet's thousand after a class 0, "background": their labels are off by one."""
+
+_IMAGENET_CLASSES = (1000, BACKGROUND_CLASSES)
+_DTYPES = ("float32", "float16", "uint8")
+
+
+def own_model(told: RecipeFile, info: OnnxInfo, name: str | None) -> ModelSpec:
+    """The model in ``info``'s file under ``name`` (None: the file's), prepared for as ``told``.
+
+    Raises ``InputError`` for a model that is no classifier of pictures, a recipe that contradicts it, and what neither
+    of them tells.
+    """
+    return ModelSpec(
+        name=name or as_name(info.path.stem),
+        recipe=_recipe(told, info),
+        build=lambda weights, say: info.path,
+        classes=(classes := _classes(told, info)),
+        label_offset=_offset(told, classes),
+    )
+
+
+def describe(spec: ModelSpec, info: OnnxInfo) -> str:
+    """One line about what was worked out."""
+    recipe, image = spec.recipe, info.inputs[0]
+    return (
+        f"{info.path.name} as {spec.name}: input {image.name} {recipe.dtype} {recipe.layout}, {recipe.size} pixels; "
+        f"{spec.classes} classes, label_offset {spec.label_offset}; recipe {recipe.name}"
+    )
+
+
+def score_outputs(info: OnnxInfo) -> list[TensorSpec]:
+    """Outputs of class shape: floats [batch, classes], more than one class."""
+    floats = (output for output in info.outputs if output.dtype.startswith(("float", "bfloat")))
+    return [output for output in floats if len(output.shape) == 2 and output.shape[1] not in (0, 1)]
+
+
+def label_outputs(info: OnnxInfo) -> list[TensorSpec]:
+    """Outputs that are labels already: integers [batch] or [batch, 1]."""
+    integers = (output for output in info.outputs if output.dtype.startswith(("int", "uint")))
+    return [output for output in integers if output.shape and output.shape[1:] in ((), (1,))]
+
+
+def shown(tensors: Iterable[TensorSpec]) -> str:
+    """Tensors as a message has them: ``images float32 [?, 3, 224, 224]``."""
+    texts = []
+    for tensor in tensors:
+        axes = ", ".join("?" if size is None else str(size) for size in tensor.shape)
+        texts.append(f"{tensor.name} {tensor.dtype} [{axes}]")
+    return ", ".join(texts) or "none"
+
+
+def _recipe(told: RecipeFile, info: OnnxInfo) -> Recipe:
+    image = _image(info)
+    where = f"model {info.path} takes {shown(info.inputs)}"
+    if image.dtype not in _DTYPES:
+        raise InputError(f"{where}; expected float32, float16 or uint8 pictures")
+    _agree(told, "dtype", told.dtype, image.dtype, where)
+    if image.dtype == "uint8" and (any(told.mean) or told.std != (1.0, 1.0, 1.0)):
+        raise InputError(
+            f"{where}, the pixels themselves, and so normalises by itself; but the recipe {told.name} has mean "
+            f"{list(told.mean)} and std {list(told.std)}: leave mean and std out of the recipe file"
+        )
+    layout = _layout(told, image, where)
+    size = _size(told, image.shape[2:4] if layout == "NCHW" else image.shape[1:3], where)
+    return told.recipe(size, layout, cast(Literal["float32", "float16", "uint8"], image.dtype))
+
+
+def _image(info: OnnxInfo) -> TensorSpec:
+    if len(info.inputs) != 1 or len(info.inputs[0].shape) != 4:
+        raise InputError(
+            f"model {info.path} has {len(info.inputs)} inputs ({shown(info.inputs)}), "
+            "expected 1 with 4 axes: pictures [batch, 3, height, width] or [batch, height, width, 3]"
+        )
+    return info.inputs[0]
+
+
+def _layout(told: RecipeFile, image: TensorSpec, where: str) -> Literal["NCHW", "NHWC"]:
+    fitting = [layout for layout, axis in (("NCHW", 1), ("NHWC", 3)) if image.shape[axis] in (3, None)]
+    sure = [layout for layout, axis in (("NCHW", 1), ("NHWC", 3)) if image.shape[axis] == 3]
+    if not fitting:
+        raise InputError(f"{where}; expected 3 channels, on axis 1 (NCHW) or 3 (NHWC)")
+    found = sure if len(sure) == 1 else fitting
+    if told.layout in found:
+        return told.layout
+    if told.layout:
+        raise _contradiction(told, "layout", told.layout, found[0], where)
+    if len(found) > 1:
+        raise InputError(f"{where}, of which any axis may be the channels; set layout (NCHW or NHWC) in the recipe")
+    return cast(Literal["NCHW", "NHWC"], found[0])
+
+
+def _size(told: RecipeFile, axes: tuple[int | None, ...], where: str) -> int:
+    known = {axis for axis in axes if axis is not None}
+    if len(known) > 1:
+        raise InputError(f"{where}; expected as many pixels high as wide")
+    if not known:
+        if size := told.size or told.usual_size:
+            return size
+        raise InputError(f"{where}, of any height and width; set size (in pixels) in the recipe {told.name}")
+    [size] = known
+    if not 1 <= size <= MAX_SIZE:
+        raise InputError(f"{where}; expected a height and width of 1 to {MAX_SIZE} pixels")
+    _agree(told, "size", told.size, size, where)
+    return size
+
+
+def _classes(told: RecipeFile, info: OnnxInfo) -> int:
+    """The width of the scores; where the file does not tell it, what the recipe says."""
+    scores, where = score_outputs(info), f"model {info.path} has the outputs {shown(info.outputs)}"
+    if not scores and not label_outputs(info):
+        raise InputError(f"{where}, expected scores [batch, classes] or integer labels [batch]")
+    widths = {output.shape[1] for output in scores}
+    if told.classes:
+        if scores and not widths & {told.classes, None}:
+            raise InputError(
+                f"{where}, expected scores [batch, {told.classes}]: the recipe {told.name} has classes {told.classes}"
+            )
+        return told.classes
+    imagenet = widths.intersection(_IMAGENET_CLASSES)
+    likely = imagenet if len(widths) > 1 else widths  # beside the scores there may be features
+    if len(likely) == 1 and (classes := next(iter(likely))) is not None:
+        return classes
+    if widths <= {None} and told.usual_classes:
+        return told.usual_classes
+    raise InputError(f"{where}, which leave the number of classes open; set classes in the recipe {told.name}")
+
+
+def _offset(told: RecipeFile, classes: int) -> int:
+    if told.label_offset is not None:
+        return told.label_offset
+    return -1 if classes == BACKGROUND_CLASSES else 0
+
+
+def _agree(told: RecipeFile, key: str, wanted: object, found: object, where: str) -> None:
+    if wanted is not None and wanted != found:
+        raise _contradiction(told, key, wanted, found, where)
+
+
+def _contradiction(told: RecipeFile, key: str, wanted: object, found: object, where: str) -> InputError:
+    return InputError(f"{where}; the recipe {told.name} has {key} {wanted}, expected {found}, or leave {key} out")

@@ -1,0 +1,215 @@
+"""Recipes by name, and recipes from a file of the user's: how pictures are prepared for a model we do not know."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, StrictFloat, StrictInt, ValidationError
+
+from preprocess.base import Recipe
+from preprocess.oracle import check_recipe
+from sut.config import read_config_file
+from sut.errors import InputError, one_line, suggest
+from sut.models import resnet50
+from sut.models.efficientnet_lite import LITE0, LITE1, LITE2, Variant
+
+MAX_SIZE = 4096
+"""Largest input in pixels a side: one sample of float32 is 200 MB there."""
+MAX_RESIZED = 8192
+"""Longest short side in pixels that a picture may be resized to before the crop."""
+MAX_CLASSES = 2**24
+"""Answers are float32, which holds every whole number up to here."""
+
+_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$"
+_Three = tuple[StrictFloat, StrictFloat, StrictFloat]
+
+
+def _lite(variant: Variant) -> Recipe:
+    return Recipe(
+        name=variant.name,
+        size=variant.size,
+        fit="crop-resize",
+        interpolation="cubic",
+        crop_padding=32,
+        mean=(127.0, 127.0, 127.0),
+        std=(128.0, 128.0, 128.0),
+    )
+
+
+RECIPES: dict[str, Recipe] = {
+    recipe.name: recipe
+    for recipe in (
+        *map(_lite, (LITE0, LITE1, LITE2)),
+        Recipe(
+            name="resnet50",
+            size=resnet50.SIZE,
+            fit="resize-crop",
+            interpolation="area",
+            crop_percent=87.5,
+            mean=resnet50.MEAN,
+        ),
+        # The reference's (x / 255 - 0.5) * 2, in levels.
+        Recipe(
+            name="mobilenet",
+            size=224,
+            fit="resize-crop",
+            interpolation="linear",
+            mean=(127.5, 127.5, 127.5),
+            std=(127.5, 127.5, 127.5),
+        ),
+        # Short side 256, x / 255, then ImageNet's mean (0.485, 0.456, 0.406) and std (0.229, 0.224, 0.225), in levels.
+        Recipe(
+            name="pytorch",
+            size=224,
+            fit="resize-crop",
+            interpolation="linear",
+            mean=(123.675, 116.28, 103.53),
+            std=(58.395, 57.12, 57.375),
+        ),
+    )
+}
+"""The published recipes. For a file of the user's they keep all but size, layout and dtype, which the file decides."""
+
+_USUAL_CLASSES = {"resnet50": 1001, "mobilenet": 1001}
+_EXPECTED = {"fit": "resize-crop or crop-resize", "interpolation": "area, linear or cubic"}
+
+
+class RecipeFile(BaseModel):
+    """A recipe as far as it is told: the keys of ``preprocess.base.Recipe`` and what the labels need.
+
+    None is left to the model's file. ``usual_size`` and ``usual_classes`` count where that does not tell either; they
+    are no keys of a file.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    name: str = Field(pattern=_NAME)
+    fit: Literal["resize-crop", "crop-resize"]
+    interpolation: Literal["area", "linear", "cubic"]
+    size: StrictInt | None = Field(default=None, ge=1, le=MAX_SIZE)
+    """Height and width of the model's input in pixels."""
+    crop_percent: StrictFloat = Field(default=87.5, gt=0, le=100)
+    crop_padding: StrictInt = Field(default=32, ge=0, le=MAX_SIZE)
+    colour_order: Literal["RGB", "BGR"] = "RGB"
+    mean: _Three = (0.0, 0.0, 0.0)
+    std: _Three = (1.0, 1.0, 1.0)
+    layout: Literal["NCHW", "NHWC"] | None = None
+    dtype: Literal["float32", "float16", "uint8"] | None = None
+    label_offset: StrictInt | None = Field(default=None, ge=-MAX_CLASSES, le=MAX_CLASSES)
+    classes: StrictInt | None = Field(default=None, ge=2, le=MAX_CLASSES)
+    usual_size: int | None = None
+    usual_classes: int | None = None
+
+    def recipe(
+        self, size: int, layout: Literal["NCHW", "NHWC"], dtype: Literal["float32", "float16", "uint8"]
+    ) -> Recipe:
+        """The whole recipe. Raises ``InputError``, with the key, for one that contradicts itself or is impossible."""
+        recipe = Recipe(
+            name=self.name,
+            size=size,
+            fit=self.fit,
+            interpolation=self.interpolation,
+            crop_percent=self.crop_percent,
+            crop_padding=self.crop_padding,
+            colour_order=self.colour_order,
+            mean=self.mean,
+            std=self.std,
+            layout=layout,
+            dtype=dtype,
+        )
+        if self.fit == "resize-crop" and 100 * size / self.crop_percent >= MAX_RESIZED + 1:
+            raise InputError(
+                f"recipe {self.name}: crop_percent: {self.crop_percent:g} at size {size} resizes pictures to "
+                f"{100 * size / self.crop_percent:.3g} pixels, expected {MAX_RESIZED} at the most"
+            )
+        try:
+            check_recipe(recipe)
+        except ValueError as error:
+            raise InputError(one_line(error)) from error
+        with np.errstate(all="ignore"):
+            mean, std = np.array(self.mean, np.float32), np.array(self.std, np.float32)
+            ends = (np.array([[0], [255]], np.float32) - mean) / std
+            finite = np.isfinite(ends.astype(dtype)).all()
+        if not finite:
+            raise InputError(f"recipe {self.name}: mean and std: (value - mean) / std is beyond what {dtype} holds")
+        return recipe
+
+
+KEYS = tuple(key for key in RecipeFile.model_fields if not key.startswith("usual_"))
+"""What a recipe file may set."""
+
+
+def as_name(stem: str) -> str:
+    """A file's stem as a name, which is also a folder's.
+
+    >>> as_name("my model (2)"), as_name("...")
+    ('my-model-2', 'model')
+    """
+    return re.sub(r"[^A-Za-z0-9_.+-]+", "-", stem).strip("-.+_") or "model"
+
+
+def find_recipe(word: str) -> RecipeFile:
+    """The recipe that ``--recipe`` means: a file where the word has a ``/`` or ends in .yaml or .yml, else a name.
+
+    Raises ``InputError`` for an unknown name or a file that does not do.
+    """
+    if "/" in word or word.lower().endswith((".yaml", ".yml")):
+        return read_recipe(Path(word).expanduser())
+    name = word.lower().replace("_", "-")
+    if name not in RECIPES:
+        raise InputError(f"unknown recipe '{word}'; {suggest(name, RECIPES)}, or a YAML file")
+    recipe = RECIPES[name]
+    return RecipeFile(
+        name=name,
+        fit=recipe.fit,
+        interpolation=recipe.interpolation,
+        crop_percent=recipe.crop_percent,
+        crop_padding=recipe.crop_padding,
+        mean=recipe.mean,
+        std=recipe.std,
+        usual_size=recipe.size,
+        usual_classes=_USUAL_CLASSES.get(name, 1000),
+    )
+
+
+def read_recipe(path: Path) -> RecipeFile:
+    """A recipe from a YAML file with ``KEYS``; its name is the file's if it has none.
+
+    Raises ``InputError``, in one line with the file and the key, for what cannot be read, unknown keys, missing ones,
+    wrong types and impossible values.
+    """
+    hint = f"--recipe takes a YAML file or one of {', '.join(RECIPES)}"
+    content = {"name": as_name(path.stem)} | read_config_file(path, hint)
+    for key in content:
+        if key not in KEYS:
+            raise InputError(f"recipe {path}: unknown key '{key}'; {suggest(key, KEYS)}")
+    try:
+        told = RecipeFile(**content)
+    except ValidationError as error:
+        raise InputError(f"recipe {path}: {_first(error, content)}") from None
+    if all(0 < value < 1 for value in told.std):
+        levels = [f"[{', '.join(f'{255 * value:g}' for value in values)}]" for values in (told.mean, told.std)]
+        raise InputError(
+            f"recipe {path}: mean and std: got {list(told.mean)} and {list(told.std)}, parts of 1; expected levels "
+            f"of 255: mean: {levels[0]} and std: {levels[1]}"
+        )
+    try:
+        told.recipe(told.size or 1, told.layout or "NCHW", told.dtype or "float32")
+    except InputError as error:
+        raise InputError(f"{path}: {one_line(error)}") from None
+    return told
+
+
+def _first(error: ValidationError, content: Mapping[str, Any]) -> str:
+    """The first error: its key, what was expected and got."""
+    first = error.errors()[0]
+    key = str(first["loc"][0])
+    if key not in content:
+        return f"the key {key} is missing; expected {_EXPECTED[key]}"
+    if key in ("mean", "std"):
+        return f"{key}: got {content[key]}, expected three finite numbers, one per channel, as [0, 0, 0]"
+    return f"{key}: {first['msg']}, got {content[key]!r}"

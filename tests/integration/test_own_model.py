@@ -1,0 +1,247 @@
+"""Strangers' classifiers from end to end: Lite0's trained network in other clothes, which must get all photos right."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from sut.models.registry import find
+from tests.integration.children import CHECKOUT, Finished, results, run_sut
+
+SIZE = 224
+LITE = "fit: crop-resize\ninterpolation: cubic\n"
+NORMALISED = LITE + "mean: [127, 127, 127]\nstd: [128, 128, 128]\n"
+IMAGENET_RECIPE = CHECKOUT / "configs" / "recipes" / "imagenet-pytorch.yaml"
+TYPES = {"float32": TensorProto.FLOAT, "float16": TensorProto.FLOAT16, "uint8": TensorProto.UINT8}
+
+
+@pytest.fixture(scope="module")
+def lite0(tmp_path_factory: pytest.TempPathFactory) -> Iterator[onnx.ModelProto]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SUT_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+        yield onnx.load(find("efficientnet-lite0").build("trained", lambda line: None))
+
+
+class Clothes:
+    """Nodes around the network: in front of its float32 NCHW input ``images``, and behind its output ``logits``."""
+
+    def __init__(self, network: onnx.ModelProto) -> None:
+        self.model = onnx.ModelProto()
+        self.model.CopyFrom(network)
+        self._front: list[onnx.NodeProto] = []
+        self._at = "picture"
+
+    def then(self, operator: str, *constants: np.ndarray, **attributes: object) -> Clothes:
+        """One more node in front of the network."""
+        inputs = [self._at, *(self._constant(values) for values in constants)]
+        self._at = f"front{len(self._front)}"
+        self._front.append(helper.make_node(operator, inputs, [self._at], **attributes))
+        return self
+
+    def _constant(self, values: np.ndarray) -> str:
+        name = f"constant{len(self.model.graph.initializer)}"
+        self.model.graph.initializer.append(numpy_helper.from_array(values, name))
+        return name
+
+    def behind(self, operator: str, *constants: np.ndarray, first: bool = False, **attributes: object) -> Clothes:
+        """A node behind the network, whose output becomes the only one; ``first`` puts its constants before it."""
+        names = [self._constant(values) for values in constants]
+        inputs = [*names, "logits"] if first else ["logits", *names]
+        self.model.graph.node.append(helper.make_node(operator, inputs, ["answer"], **attributes))
+        return self
+
+    def save(self, path: Path, dtype: str, shape: list[int | str], output: tuple[int, list[int | str]] | None) -> None:
+        """Write the file; ``output`` is type and shape of what ``behind`` added."""
+        graph = self.model.graph
+        nodes = [*self._front, helper.make_node("Identity", [self._at], ["images"]), *graph.node]
+        del graph.node[:], graph.input[:]
+        graph.node.extend(nodes)
+        graph.input.append(helper.make_tensor_value_info("picture", TYPES[dtype], shape))
+        if output is not None:
+            del graph.output[:]
+            graph.output.append(helper.make_tensor_value_info("answer", *output))
+        elif isinstance(shape[0], int):
+            graph.output[0].type.tensor_type.shape.dim[0].dim_value = shape[0]
+        onnx.checker.check_model(self.model)
+        path.write_bytes(self.model.SerializeToString())
+
+
+def _uint8_nhwc(clothes: Clothes, path: Path, batch: int | str) -> None:
+    clothes.then("Cast", to=TensorProto.FLOAT).then("Sub", np.float32([127])).then("Div", np.float32([128]))
+    clothes.then("Transpose", perm=[0, 3, 1, 2]).save(path, "uint8", [batch, SIZE, SIZE, 3], None)
+
+
+def _float16_nchw(clothes: Clothes, path: Path) -> None:
+    clothes.then("Cast", to=TensorProto.FLOAT).save(path, "float16", [1, 3, SIZE, SIZE], None)
+
+
+def _softmax_nhwc(clothes: Clothes, path: Path) -> None:
+    clothes.then("Transpose", perm=[0, 3, 1, 2]).behind("Softmax", axis=1)
+    clothes.save(path, "float32", ["n", SIZE, SIZE, 3], (TensorProto.FLOAT, ["n", 1000]))
+
+
+def _with_background(clothes: Clothes, path: Path) -> None:
+    clothes.behind("Concat", np.full((1, 1), -1e9, np.float32), first=True, axis=1)
+    clothes.save(path, "float32", [1, 3, SIZE, SIZE], (TensorProto.FLOAT, [1, 1001]))
+
+
+def _labels_only(clothes: Clothes, path: Path) -> None:
+    clothes.behind("ArgMax", axis=1, keepdims=0)
+    clothes.save(path, "float32", ["n", 3, SIZE, SIZE], (TensorProto.INT64, ["n"]))
+
+
+def _bgr(clothes: Clothes, path: Path) -> None:
+    clothes.then("Gather", np.int64([2, 1, 0]), axis=1).save(path, "float32", ["n", 3, SIZE, SIZE], None)
+
+
+def _of_any_size(clothes: Clothes, path: Path) -> None:
+    clothes.save(path, "float32", ["n", 3, "height", "width"], None)
+
+
+STRANGERS: Mapping[str, tuple[Any, str, dict[str, Any]]] = {
+    "uint8 NHWC, batch 4": (lambda *told: _uint8_nhwc(*told, 4), LITE, {"batches": {"4"}, "padded": 1}),
+    "uint8 NHWC, any batch": (lambda *told: _uint8_nhwc(*told, "n"), LITE, {}),
+    "float16 NCHW, batch 1": (_float16_nchw, NORMALISED, {"batches": {"1"}, "padded": 0}),
+    "softmax, NHWC": (_softmax_nhwc, NORMALISED, {}),
+    "1001 classes": (_with_background, NORMALISED, {"batches": {"1"}, "padded": 0}),
+    "labels only": (_labels_only, NORMALISED + "classes: 1000\n", {}),
+    "BGR": (_bgr, NORMALISED + "colour_order: BGR\n", {}),
+    "any size": (_of_any_size, NORMALISED + "size: 224\n", {}),
+}
+
+
+def run_own(tmp_path: Path, recipe: str | Path, *more: str) -> Finished:
+    return run_sut("--model", "stranger.onnx", "--recipe", recipe, "--accuracy", *more, cwd=tmp_path)
+
+
+@pytest.mark.parametrize("who", STRANGERS)
+def test_a_strangers_model_gets_all_photos_right(tmp_path: Path, lite0: onnx.ModelProto, who: str) -> None:
+    dress, recipe, expected = STRANGERS[who]
+    dress(Clothes(lite0), tmp_path / "stranger.onnx")
+    (tmp_path / "recipe.yaml").write_text(recipe)
+
+    done = run_own(tmp_path, "recipe.yaml")
+
+    assert done.code == 0, done.err
+    result = results(tmp_path)["Offline", "accuracy"]
+    assert (result["accuracy"]["value"], result["accuracy"]["count"]) == (1.0, 11)
+    assert result["model"] == "stranger"
+    assert not any("near chance" in note for note in result["notes"])
+    if expected:
+        # The last of three batches of four has three pictures; a size of one needs no padding.
+        assert result["padded_samples"] == expected["padded"]
+        assert set(result["batch_sizes"]) <= {"3", *expected["batches"]}
+
+
+@pytest.mark.parametrize("scenario", ["SingleStream", "MultiStream", "Server"])
+def test_a_fixed_batch_is_padded_in_every_scenario(tmp_path: Path, lite0: onnx.ModelProto, scenario: str) -> None:
+    _uint8_nhwc(Clothes(lite0), tmp_path / "stranger.onnx", 4)
+    (tmp_path / "recipe.yaml").write_text(LITE)
+
+    done = run_own(tmp_path, "recipe.yaml", "--scenario", scenario)
+
+    assert done.code == 0, done.err
+    result = results(tmp_path)[scenario, "accuracy"]
+    assert result["accuracy"]["value"] == 1.0
+    if scenario == "SingleStream":
+        assert result["padded_samples"] == 3 * 11
+
+
+def test_a_model_with_imagenet_mean_and_std_runs_from_the_documented_recipe(
+    tmp_path: Path, lite0: onnx.ModelProto
+) -> None:
+    mean, std = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])
+    clothes = Clothes(lite0)
+    clothes.then("Mul", (255 * std).reshape(3, 1, 1)).then("Add", (255 * mean).reshape(3, 1, 1))
+    clothes.then("Sub", np.float32([127])).then("Div", np.float32([128]))
+    clothes.save(tmp_path / "stranger.onnx", "float32", ["n", 3, SIZE, SIZE], None)
+
+    done = run_own(tmp_path, IMAGENET_RECIPE, "--model-name", "MobileNetV2")
+
+    assert done.code == 0, done.err
+    assert "NCHW, 224 pixels; 1000 classes, label_offset 0; recipe imagenet-pytorch" in done.err
+    result = results(tmp_path)["Offline", "accuracy"]
+    assert result["model"] == "MobileNetV2"
+    # Lite0 was trained on cubic pictures, the recipe makes linear ones.
+    assert result["accuracy"]["value"] >= 9 / 11
+
+
+def test_the_documentation_shows_the_recipe_as_it_is() -> None:
+    page = (CHECKOUT / "docs" / "own_model.md").read_text()
+    recipe = IMAGENET_RECIPE.read_text()
+
+    assert recipe in page
+    assert len(recipe.splitlines()) <= 10
+
+
+@pytest.mark.parametrize("slip", ["label_offset: 1\n", "label_offset: -1\n"])
+def test_a_wrong_offset_is_suspected(tmp_path: Path, lite0: onnx.ModelProto, slip: str) -> None:
+    _of_any_size(Clothes(lite0), tmp_path / "stranger.onnx")
+    (tmp_path / "recipe.yaml").write_text(NORMALISED + "size: 224\n" + slip)
+
+    done = run_own(tmp_path, "recipe.yaml")
+
+    assert done.code == 0, done.err
+    result = results(tmp_path)["Offline", "accuracy"]
+    assert result["accuracy"]["value"] == 0.0
+    [note] = [note for note in result["notes"] if "near chance" in note]
+    assert all(word in note for word in ("label_offset", "colour_order", "recipe"))
+    assert f"Offline accuracy: {note}" in done.err
+
+
+def test_labels_beyond_the_models_classes_are_refused_in_accuracy_mode_only(tmp_path: Path) -> None:
+    weight = numpy_helper.from_array(np.ones((3, 5), np.float32), "weight")
+    nodes = [
+        helper.make_node("GlobalAveragePool", ["picture"], ["pooled"]),
+        helper.make_node("Flatten", ["pooled"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "weight"], ["scores"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "five",
+        [helper.make_tensor_value_info("picture", TensorProto.FLOAT, ["n", 3, 32, 32])],
+        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["n", 5])],
+        [weight],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    (tmp_path / "stranger.onnx").write_bytes(model.SerializeToString())
+
+    refused = run_own(tmp_path, "pytorch")
+    ran = run_sut("--model", "stranger.onnx", "--recipe", "pytorch", "--time", "0.3", cwd=tmp_path)
+
+    assert refused.code == 1
+    assert "but stranger answers 0 to 4 (5 classes, label_offset 0)" in refused.err
+    assert ran.code == 0, ran.err
+
+
+THESIS = (
+    *("--backend", "onnxruntime", "--model", "resnet50", "--device", "gpu", "--accuracy", "--time", "60"),
+    *("--scenario", "SingleStream", "--qps", "10000", "--max-latency", "0.2", "--max-batchsize", "32"),
+)
+
+
+@pytest.mark.skipif(Path("/proc/driver/nvidia/version").exists(), reason="there is a GPU here")
+@pytest.mark.parametrize("arguments", [THESIS, tuple(word for word in THESIS if word != "--accuracy")])
+def test_a_gpu_that_is_not_there_is_told_before_a_model_that_is_not(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    done = run_sut(*arguments, cwd=tmp_path)
+
+    assert done.code == 2
+    [line] = done.err.splitlines()
+    assert line.startswith("error: onnxruntime has no device 'cuda' here")
+    assert "no NVIDIA driver (libcuda.so.1)" in line
+    assert "onnxruntime-gpu" in line
+    assert "MODEL_DIR" not in line
+    assert not (tmp_path / "output").exists()
+
+
+def test_a_known_model_takes_no_recipe(tmp_path: Path) -> None:
+    done = run_sut("--model", "efficientnet-lite0", "--recipe", "pytorch", cwd=tmp_path)
+
+    assert done.code == 1
+    assert "--recipe pytorch is for a file (--model my.onnx); efficientnet-lite0 has its own" in done.err
