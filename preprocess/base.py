@@ -3,8 +3,9 @@
 A *recipe* says what must come out; a preprocessor is one way to compute it. All of them answer to the scalar oracle of
 the same recipe (``preprocess/oracle.py``), which is itself checked against OpenCV.
 
-Errors: raise ``ValueError`` for a picture or recipe that does not fit, ``ModuleNotFoundError`` for a library that is
-not installed. Preprocessors speak arrays and know nothing of backends or LoadGen.
+Errors: raise ``BadPicture`` for a picture that cannot be decoded, ``ValueError`` for a recipe or buffer that does not
+fit, ``ModuleNotFoundError`` for a library that is not installed. Preprocessors speak arrays and know nothing of
+backends or LoadGen.
 """
 
 from __future__ import annotations
@@ -14,6 +15,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, ClassVar, Literal, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
 
 Mark = Callable[[str], None]
 """Called when a stage has ended, once per batch: ``mark("decode")``."""
@@ -68,6 +72,15 @@ class Geometry:
     top: float
 
 
+class BadPicture(ValueError):
+    """A picture that cannot be decoded. Whoever knows the files can name the right one of the batch by ``position``."""
+
+    def __init__(self, position: int, reason: object) -> None:
+        """``position`` is that of the picture in its batch, from 0; ``reason`` says what was got and expected."""
+        super().__init__(str(reason))
+        self.position = position
+
+
 class Target(Protocol):
     """Where a preprocessor writes: a backend's slot, or anything of its shape.
 
@@ -105,8 +118,21 @@ class Preprocessor(ABC):
     def run(self, encoded: Sequence[bytes], target: Target, mark: Mark) -> list[Geometry]:
         """Turn ``encoded`` (whole files) into the first ``len(encoded)`` rows of the target's only buffer.
 
-        Raises ``ValueError`` for a picture that cannot be decoded; its text does not know the file's name.
+        Raises ``BadPicture`` for one that cannot be decoded; its text does not know the file's name.
         """
+
+    def run_pixels(self, pictures: Sequence[NDArray[np.uint8]], target: Target, mark: Mark) -> list[Geometry]:
+        """Do what ``run`` does behind decoding; marks ``pixel_stages``.
+
+        ``pictures`` are decoded as OpenCV does it: uint8 (height, width, 3), BGR, rotated as EXIF says. Raises
+        ``ValueError`` where a preprocessor cannot start from pixels.
+        """
+        raise ValueError(f"the preprocessor {self.name} decodes by itself: it cannot start from pixels")
+
+    @classmethod
+    def pixel_stages(cls) -> tuple[str, ...]:
+        """The stages of ``run_pixels``: all but ``decode``."""
+        return tuple(stage for stage in cls.stages if stage != "decode")
 
     def close(self) -> None:
         """Give back what it holds. Called once."""
@@ -118,3 +144,20 @@ class Preprocessor(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def only_buffer(recipe: Recipe, target: Target, n: int) -> NDArray[Any]:
+    """The target's only buffer, once it is known to take ``n`` pictures of ``recipe``.
+
+    Raises ``ValueError`` for another dtype, shape or number of rows, and for a buffer that is strided.
+    """
+    buffer: NDArray[Any]
+    name, buffer = next(iter(target.buffers.items()))
+    if buffer.dtype != recipe.dtype or buffer.shape[1:] != recipe.sample_shape or len(buffer) < n:
+        raise ValueError(
+            f"input {name} is {buffer.dtype} {tuple(buffer.shape)}, expected {recipe.dtype} with at least "
+            f"{n} rows of {recipe.sample_shape} (recipe {recipe.name})"
+        )
+    if not buffer.flags.c_contiguous:
+        raise ValueError(f"input {name} is strided, expected a C-contiguous buffer")
+    return buffer

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from preprocess.base import Geometry, Mark, Preprocessor, Recipe, Target
+from preprocess.base import BadPicture, Geometry, Mark, Preprocessor, Recipe, Target, only_buffer
 from preprocess.decode import decode
 from preprocess.oracle import Fit, check_recipe, fit, resize_fit
 
@@ -20,6 +20,14 @@ INTERPOLATIONS = {"area": cv2.INTER_AREA, "linear": cv2.INTER_LINEAR, "cubic": c
 
 MAX_ASPECT = 16
 """Above this ratio of the resized picture's sides only what the crop keeps is computed, in NumPy."""
+
+
+def decode_at(position: int, data: bytes) -> NDArray[np.uint8]:
+    """Decode the picture at ``position`` of a batch: uint8 (height, width, 3), BGR. Raises ``BadPicture``."""
+    try:
+        return decode(data)
+    except ValueError as error:
+        raise BadPicture(position, error) from error
 
 
 class OpenCV(Preprocessor):
@@ -56,11 +64,17 @@ class OpenCV(Preprocessor):
     def run(self, encoded: Sequence[bytes], target: Target, mark: Mark) -> list[Geometry]:
         """Turn ``encoded`` (whole files) into the first ``len(encoded)`` rows of the target's only buffer.
 
-        Raises ``ValueError`` for a picture that cannot be decoded and for a buffer that does not fit the recipe.
+        Raises ``BadPicture`` for one that cannot be decoded and ``ValueError`` for a buffer that does not fit.
         """
-        buffer = self._buffer(target, len(encoded))
-        pictures = [decode(data) for data in encoded]
+        # OpenCV writes elsewhere, without a word, if the buffer does not fit.
+        only_buffer(self.recipe, target, len(encoded))
+        pictures = [decode_at(position, data) for position, data in enumerate(encoded)]
         mark("decode")
+        return self.run_pixels(pictures, target, mark)
+
+    def run_pixels(self, pictures: Sequence[NDArray[np.uint8]], target: Target, mark: Mark) -> list[Geometry]:
+        """Resize, crop and normalise decoded pictures, uint8 (height, width, 3) in BGR."""
+        buffer = only_buffer(self.recipe, target, len(pictures))
         if len(self._squares) < len(pictures):
             self._squares = np.empty((len(pictures), *self._squares.shape[1:]), np.uint8)
         fits = [fit(self.recipe, picture.shape[1], picture.shape[0]) for picture in pictures]
@@ -71,20 +85,6 @@ class OpenCV(Preprocessor):
             self._normalize(square, row)
         mark("normalize")
         return [where.geometry for where in fits]
-
-    def _buffer(self, target: Target, n: int) -> NDArray[Any]:
-        """The target's only buffer, once it is known to fit ``n`` pictures: OpenCV writes elsewhere if it does not."""
-        recipe = self.recipe
-        buffer: NDArray[Any]
-        name, buffer = next(iter(target.buffers.items()))
-        if buffer.dtype != recipe.dtype or buffer.shape[1:] != recipe.sample_shape or len(buffer) < n:
-            raise ValueError(
-                f"input {name} is {buffer.dtype} {tuple(buffer.shape)}, expected {recipe.dtype} with at least "
-                f"{n} rows of {recipe.sample_shape} (recipe {recipe.name})"
-            )
-        if not buffer.flags.c_contiguous:
-            raise ValueError(f"input {name} is strided, expected a C-contiguous buffer")
-        return buffer
 
     def _resize(self, picture: NDArray[np.uint8], where: Fit, square: NDArray[np.uint8]) -> None:
         """The recipe's geometric part of one picture, into ``square``: uint8 (size, size, 3), BGR.

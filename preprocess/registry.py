@@ -12,11 +12,15 @@ ENTRY_POINTS = "sut.preprocessors"
 
 PREPROCESSORS = {
     "opencv": "preprocess.opencv:OpenCV",
+    "fused": "preprocess.fused:Fused",
+    "dali": "preprocess.dali:Dali",
+    "dali-resize": "preprocess.dali:DaliResize",
 }
 
 # Distribution that carries a module, where the two names differ.
 _DISTRIBUTIONS = {
     "cv2": "opencv-python-headless",
+    "nvidia": "nvidia-dali-cuda130",
 }
 
 
