@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,17 +10,21 @@ from typing import TypeVar
 
 import backends.registry
 import preprocess.registry
-from backends.base import Attestation, Backend, ModelFile
+from backends.base import Attestation, Backend, DeviceNotFound, ModelFile
 from preprocess.base import Preprocessor
 from sut.config import RunConfig, usable_cores
 from sut.datasets.base import DataSet
 from sut.datasets.registry import open_dataset
 from sut.errors import InputError, SetupError, one_line, suggest
-from sut.library import Library
+from sut.library import Library, NothingLibrary, PictureLibrary, TensorLibrary
 from sut.models.base import ModelSpec, Say
+from sut.models.files import cache_dir
 from sut.models.registry import MODELS, find, for_file
+from sut.preprocessed import PreprocessedDir
 from sut.tasks.base import Task
 from sut.tasks.registry import find_task
+from sut.tensor_cache import TensorCache, default_folder
+from sut.tensor_store import TensorStore
 
 T = TypeVar("T")
 
@@ -65,14 +70,38 @@ class Assembly:
 
     def library(self, backend: Backend, capacity: int | None, loaded: Callable[[int], None]) -> Library:
         """The sample library at the config's boundary, for ``capacity`` samples at a time (None: MLPerf's 1024)."""
-        return Library(
-            self.dataset,
-            self.spec.recipe if backend.inputs else None,
-            lambda: self.preprocessor(self.spec.recipe),
-            min(capacity or PERFORMANCE_SAMPLES, self.dataset.count),
-            usable_cores(),
-            loaded,
-        )
+        at_a_time = min(capacity or PERFORMANCE_SAMPLES, self.dataset.count)
+        common = (at_a_time, usable_cores(), loaded)
+        if not backend.inputs:
+            return NothingLibrary(self.dataset, *common)
+        recipe = self.spec.recipe
+
+        def make() -> Preprocessor:
+            return self.preprocessor(recipe)
+
+        if self.config.boundary == "tensor":
+            return TensorLibrary(self.dataset, recipe, make, *common, self.tensor_store())
+        return PictureLibrary(self.dataset, self.config.boundary, make, *common)
+
+    def tensor_store(self) -> TensorStore | None:
+        """Where the config wants ready tensors to come from and be kept; None away from boundary ``tensor``.
+
+        Raises ``InputError`` for a folder that is not there, does not fit or cannot be written.
+        """
+        config, spec = self.config, self.spec
+        if config.boundary != "tensor":
+            return None
+        if config.use_preprocessed_dataset and config.preprocessed_from is None:
+            raise InputError("--use_preprocessed_dataset needs a folder of .npy files; add --preprocessed_dir DIR")
+        parts = (self.dataset, spec.recipe, self.preprocessor)
+        if config.preprocessed_from is not None:
+            if spec.task != "classification":
+                raise InputError(
+                    f"--preprocessed_dir cannot be used with {spec.name}: .npy files do not say where boxes belong "
+                    "in the picture; --cache 1 keeps that"
+                )
+            return PreprocessedDir(config.preprocessed_from, *parts, ready=config.use_preprocessed_dataset)
+        return TensorCache(config.cache_dir or default_folder(), *parts) if config.cache else None
 
 
 def assemble(config: RunConfig, say: Say = lambda text: None) -> Assembly:
@@ -81,18 +110,36 @@ def assemble(config: RunConfig, say: Say = lambda text: None) -> Assembly:
     Raises ``InputError`` or ``SetupError`` in one line; ``say`` is told what takes time.
     """
     backend = _loaded(backends.registry.load, "backend", config.backend)
+    # Where a preprocessor that is compiled when it is loaded keeps the code; Numba reads it when it is imported.
+    os.environ.setdefault("NUMBA_CACHE_DIR", str(cache_dir() / "numba"))
     preprocessor = _loaded(preprocess.registry.load, "preprocessor", config.preprocess)
     _check_device(config, backend)
-    spec = _spec_of(config)
+    spec = _spec_of(config, say)
     model = None
     if backend.needs_model:
-        model = ModelFile(spec.build(config.weights, say), config.precision)
+        model = ModelFile(spec.build(config.weights, say), config.precision, spec.recipe.sample_shape)
     if config.data_format and config.data_format != spec.recipe.layout:
         raise InputError(
             f"--data-format {config.data_format}: the recipe of {spec.name} makes {spec.recipe.layout}; leave it out"
         )
-    dataset = open_dataset(config.dataset, config.dataset_path, config.dataset_list, config.count)
+    files = (config.dataset_path, config.dataset_list)
+    dataset = open_dataset(config.dataset, *files, config.count, config.reads_pictures)
+    if config.mode == "accuracy":
+        _check_labels(spec, dataset)
     return Assembly(config, spec, model, dataset, backend, preprocessor)
+
+
+def _check_labels(spec: ModelSpec, dataset: DataSet) -> None:
+    """Refuse labels that the model can never answer with."""
+    if dataset.labels is None or spec.task != "classification":
+        return
+    lowest, highest = spec.label_offset, spec.classes - 1 + spec.label_offset
+    for name, label in zip(dataset.files, dataset.labels.tolist(), strict=True):
+        if not lowest <= label <= highest:
+            raise InputError(
+                f"data set {dataset.name}: {name} has the label {label}, but {spec.name} answers {lowest} to {highest} "
+                f"({spec.classes} classes, label_offset {spec.label_offset}); is it another model's data set?"
+            )
 
 
 def _loaded(load: Callable[[str], type[T]], kind: str, name: str) -> type[T]:
@@ -107,18 +154,23 @@ def _loaded(load: Callable[[str], type[T]], kind: str, name: str) -> type[T]:
         raise SetupError(f"{kind} {name} cannot be loaded: {type(error).__name__}: {one_line(error)}") from error
 
 
-def _spec_of(config: RunConfig) -> ModelSpec:
+def _spec_of(config: RunConfig, say: Say) -> ModelSpec:
     if not config.is_file:
+        if config.recipe is not None:
+            raise InputError(f"--recipe {config.recipe} is for a file (--model my.onnx); {config.model} has its own")
         if config.model_name and config.model_name != config.model:
             raise InputError(f"--model-name {config.model_name} names a file's model, but --model is {config.model}")
         return find(config.model)
     if config.weights == "random":
         raise InputError(f"--weights random builds a model itself; with the file {config.model} leave it out")
-    return for_file(Path(config.model).expanduser(), config.model_name)
+    return for_file(Path(config.model).expanduser(), config.model_name, config.recipe, say)
 
 
 def _check_device(config: RunConfig, backend: type[Backend]) -> None:
-    """Refuse words that are no device at all; a GPU that is not there is for the backend to say."""
+    """Refuse words that are no device at all, and devices that the backend knows not to be there.
+
+    Before the model is looked for: no model helps where the device is missing.
+    """
     known = {*backend.devices(), "cpu", "gpu", "cuda"}
     words = config.device.split(",")
     for word in words:
@@ -126,6 +178,10 @@ def _check_device(config: RunConfig, backend: type[Backend]) -> None:
         if word in known or (kind == "cuda" and number.isdigit()):
             continue
         raise InputError(f"unknown device '{word}'; {suggest(word, known)}, cuda:N")
+    try:
+        backend.check_device(config.device)
+    except DeviceNotFound as error:
+        raise SetupError(one_line(error)) from error
 
 
 def known_models() -> list[str]:

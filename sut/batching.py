@@ -7,7 +7,7 @@ import time
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 
 @dataclass(slots=True)
@@ -46,6 +46,10 @@ class BatchingPolicy:
             sizes=sizes,
         )
 
+    def of_one(self) -> BatchingPolicy:
+        """The same for single samples, on their way to the workers of a staged pipeline."""
+        return replace(self, inline=False, max_batch=1, max_wait_ns=0, sizes=None)
+
     def padded(self, n: int) -> int:
         """The batch size that ``n`` samples are run at: the next one the backend takes."""
         if self.sizes is None:
@@ -82,24 +86,26 @@ class Batcher:
     _queries: deque[_Waiting] = field(default_factory=deque)
     _ready: threading.Condition = field(default_factory=lambda: threading.Condition(threading.Lock()))
     _waiting: int = 0
+    _idle: int = 0
     _closed: bool = False
 
     def put(self, ids: Sequence[int], indices: Sequence[int], start: int) -> None:
-        """Hand over a query; its samples are numbered from ``start``."""
+        """Hand over a query; its samples are numbered from ``start``, which goes on where the last query ended."""
         query = _Waiting(ids, indices, start, time.monotonic_ns() if self.policy.max_wait_ns else 0)
         with self._ready:
             self._queries.append(query)
             self._waiting += len(ids)
-            if len(ids) > self.policy.max_batch:
-                self._ready.notify_all()
-            else:
-                self._ready.notify()
+            if self._idle:
+                if len(ids) > self.policy.max_batch:
+                    self._ready.notify_all()
+                else:
+                    self._ready.notify()
 
     def take(self, timeout_s: float) -> Batch | None:
         """The next batch, or None when nothing came within ``timeout_s`` or the batcher was closed."""
         with self._ready:
             if not self._queries and not self._closed:
-                self._ready.wait(timeout_s)
+                self._wait(timeout_s)
             if not self._queries:
                 return None
             if self.policy.max_wait_ns and self._waiting < self.policy.max_batch:
@@ -114,35 +120,42 @@ class Batcher:
             left_ns = deadline - time.monotonic_ns()
             if left_ns <= 0:
                 return
-            self._ready.wait(left_ns / 1e9)
+            self._wait(left_ns / 1e9)
+
+    def _wait(self, timeout_s: float) -> None:
+        self._idle += 1
+        self._ready.wait(timeout_s)
+        self._idle -= 1
 
     def _pop(self) -> Batch:
         room = self.policy.max_batch
         head = self._queries[0]
-        whole = head.at == 0 and len(head.ids) <= room
-        if whole and (len(self._queries) == 1 or len(head.ids) == room):
+        if head.at == 0 and len(head.ids) < room and len(self._queries) == 1:
             self._queries.popleft()
             self._waiting -= len(head.ids)
             return Batch(head.ids, head.indices, [(head.start, len(head.ids))])
-        ids: list[int] = []
-        indices: list[int] = []
-        starts: list[tuple[int, int]] = []
-        while room and self._queries:
-            head = self._queries[0]
-            count = min(room, len(head.ids) - head.at)
-            ids += head.ids[head.at : head.at + count]
-            indices += head.indices[head.at : head.at + count]
-            first = head.start + head.at
-            if starts and sum(starts[-1]) == first:
-                starts[-1] = (starts[-1][0], starts[-1][1] + count)
-            else:
-                starts.append((first, count))
-            head.at += count
-            room -= count
+        if len(head.ids) - head.at >= room:
+            taken = slice(head.at, head.at + room)
+            head.at += room
             if head.at == len(head.ids):
                 self._queries.popleft()
+            self._waiting -= room
+            return Batch(head.ids[taken], head.indices[taken], [(head.start + taken.start, room)])
+        # Queries come in the order of their samples' numbers: what is taken from several is one run all the same.
+        first = head.start + head.at
+        ids: list[int] = []
+        indices: list[int] = []
+        while room and self._queries:
+            head = self._queries[0]
+            upto = min(head.at + room, len(head.ids))
+            ids += head.ids[head.at : upto]
+            indices += head.indices[head.at : upto]
+            room -= upto - head.at
+            head.at = upto
+            if upto == len(head.ids):
+                self._queries.popleft()
         self._waiting -= len(ids)
-        return Batch(ids, indices, starts)
+        return Batch(ids, indices, [(first, len(ids))])
 
     def close(self) -> None:
         """Wake every lane; ``take`` goes on handing out what is left."""

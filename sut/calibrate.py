@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from sut.batching import BatchingPolicy
 from sut.loadgen import responses
@@ -20,6 +21,7 @@ Beat = Callable[[], None]
 """Tells the supervisor that something happened."""
 
 _WARM_ALL_UP_TO = 16
+_WINDOWS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,40 +63,45 @@ def sizes_to_warm(scenario: str, policy: BatchingPolicy, samples_per_query: int)
     return sorted({policy.padded(size) for size in sizes})
 
 
+class Asked(Protocol):
+    """The system to be measured: ``ask`` answers some samples as a run would, without LoadGen."""
+
+    @property
+    def lanes(self) -> Sequence[Lane]: ...
+    @property
+    def policy(self) -> BatchingPolicy: ...
+    @property
+    def staged(self) -> bool: ...
+    def ask(self, indices: Sequence[int]) -> None: ...
+
+
 def calibrate(
-    scenario: str,
-    lanes: Sequence[Lane],
-    policy: BatchingPolicy,
-    indices: Sequence[int],
-    samples_per_query: int,
-    budget_s: float,
-    beat: Beat,
+    scenario: str, system: Asked, indices: Sequence[int], samples_per_query: int, budget_s: float, beat: Beat
 ) -> Calibration:
     """Warm every lane, then measure for about ``budget_s`` seconds. ``indices`` are loaded samples to work on.
 
     Raises whatever the backend raises: a run that cannot do its work once is not started.
     """
-    begin = time.perf_counter_ns()
-    lanes[0].work(_some(indices, 1))
-    first = time.perf_counter_ns() - begin
+    lanes, policy = system.lanes, system.policy
+    first = _timed(lanes[0].work, _some(indices, 1))
     batch_ns: dict[int, int] = {}
     for size in sizes_to_warm(scenario, policy, samples_per_query):
+        some = _some(indices, size)
         for lane in lanes:
-            lane.work(_some(indices, size))
+            lane.work(some)
             beat()
-        batch_ns[size] = _timed(lanes[0], _some(indices, size))
+        batch_ns[size] = _timed(lanes[0].work, some)
         beat()
     slowest = max(batch_ns.values())
     if scenario == "Offline":
-        rate = _throughput(lanes, _some(indices, policy.max_batch), budget_s, beat)
+        rate = _throughput(system, indices, budget_s, beat)
         return Calibration(first, slowest, samples_per_second=rate, batch_ns=batch_ns)
     if scenario == "Server":
-        idle = _idle_latency(lanes[0], _some(indices, 1), budget_s, beat)
+        idle = _idle_latency(system.ask, _some(indices, 1), budget_s, beat)
         return Calibration(first, max(slowest, idle), idle_query_ns=idle, batch_ns=batch_ns)
-    samples = 1 if scenario == "SingleStream" else samples_per_query
-    pieces = [_some(indices, min(policy.max_batch, samples - at)) for at in range(0, samples, policy.max_batch)]
-    query = _median(lambda: sum(_timed(lanes[0], piece) for piece in pieces), budget_s, beat)
-    return Calibration(first, slowest, query_ns=query, batch_ns=batch_ns)
+    query = _some(indices, 1 if scenario == "SingleStream" else samples_per_query)
+    took = _median(lambda: _timed(system.ask, query), budget_s, beat)
+    return Calibration(first, slowest, query_ns=took, batch_ns=batch_ns)
 
 
 def warm_tail(lanes: Sequence[Lane], policy: BatchingPolicy, indices: Sequence[int], samples: int) -> None:
@@ -109,55 +116,65 @@ def _some(indices: Sequence[int], n: int) -> list[int]:
     return [indices[i % len(indices)] for i in range(n)]
 
 
-def _timed(lane: Lane, indices: Sequence[int]) -> int:
+def _timed(work: Callable[[Sequence[int]], object], indices: Sequence[int]) -> int:
     begin = time.perf_counter_ns()
-    lane.work(indices)
+    work(indices)
     return max(1, time.perf_counter_ns() - begin)
 
 
 def _median(measure: Callable[[], int], budget_s: float, beat: Beat, at_least: int = 3) -> int:
+    return int(statistics.median(_timed_until(measure, budget_s, beat, at_least)))
+
+
+def _idle_latency(ask: Callable[[Sequence[int]], None], indices: Sequence[int], budget_s: float, beat: Beat) -> int:
+    """Median latency of one sample after a pause: caches and cores have cooled down as they do between queries."""
+    pause_s = min(0.1, max(0.005, 2 * _timed(ask, indices) / 1e9))
+
+    def after_a_pause() -> int:
+        time.sleep(pause_s)
+        return _timed(ask, indices)
+
+    return _median(after_a_pause, budget_s, beat, at_least=5)
+
+
+def _throughput(system: Asked, indices: Sequence[int], budget_s: float, beat: Beat) -> float:
+    """Samples per second with all lanes busy, the best of five windows.
+
+    The best, because LoadGen calls an Offline run too short if the true rate turns out higher than it was told.
+    """
+    top = system.policy.max_batch
+    if system.staged:
+        many = _some(indices, 4 * top * len(system.lanes))
+        return 1e9 * len(many) / min(_timed_until(lambda: _timed(system.ask, many), budget_s, beat))
+    batch = _some(indices, top)
+    best = 0.0
+    with ThreadPoolExecutor(len(system.lanes), thread_name_prefix="calibrate") as pool:
+        for _ in range(_WINDOWS):
+            begin = time.perf_counter()
+            batches = sum(pool.map(lambda lane: _keep_busy(lane, batch, budget_s / _WINDOWS, beat), system.lanes))
+            best = max(best, batches * top / (time.perf_counter() - begin))
+    return best
+
+
+def _timed_until(measure: Callable[[], int], budget_s: float, beat: Beat, at_least: int = 1) -> list[int]:
     found: list[int] = []
     end = time.perf_counter() + budget_s
     while len(found) < at_least or (time.perf_counter() < end and len(found) < 1000):
         found.append(measure())
         beat()
-    return int(statistics.median(found))
+    return found
 
 
-def _idle_latency(lane: Lane, indices: Sequence[int], budget_s: float, beat: Beat) -> int:
-    """Median latency of one sample after a pause: caches and cores have cooled down as they do between queries."""
-    pause_s = min(0.1, max(0.005, 2 * _timed(lane, indices) / 1e9))
-
-    def after_a_pause() -> int:
-        time.sleep(pause_s)
-        return _timed(lane, indices)
-
-    return _median(after_a_pause, budget_s, beat, at_least=5)
-
-
-def _throughput(lanes: Sequence[Lane], indices: Sequence[int], budget_s: float, beat: Beat) -> float:
-    """Samples per second with all lanes busy, the best of five windows.
-
-    The best, because LoadGen calls an Offline run too short if the true rate turns out higher than it was told.
-    """
-
-    def window(lane: Lane) -> int:
-        end = time.perf_counter() + budget_s / 5
-        batches = 0
-        while batches == 0 or time.perf_counter() < end:
-            payloads, _ = lane.work(indices)
-            answers = None if isinstance(payloads, list) else payloads
-            # Twice: LoadGen's own part takes about as long as building the responses. It matters to fast backends only.
-            responses(indices, answers)
-            responses(indices, answers)
-            batches += 1
-            beat()
-        return batches
-
-    best = 0.0
-    with ThreadPoolExecutor(len(lanes), thread_name_prefix="calibrate") as pool:
-        for _ in range(5):
-            begin = time.perf_counter()
-            batches = sum(pool.map(window, lanes))
-            best = max(best, batches * len(indices) / (time.perf_counter() - begin))
-    return best
+def _keep_busy(lane: Lane, batch: Sequence[int], seconds: float, beat: Beat) -> int:
+    """Run batches for a while; how many."""
+    end = time.perf_counter() + seconds
+    batches = 0
+    while batches == 0 or time.perf_counter() < end:
+        payloads, _ = lane.work(batch)
+        answers = None if isinstance(payloads, list) else payloads
+        # Twice: LoadGen's own part takes about as long as building the responses. It matters to fast backends only.
+        responses(batch, answers)
+        responses(batch, answers)
+        batches += 1
+        beat()
+    return batches

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import shlex
 import signal
 import sys
 import traceback
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from typer.exceptions import TyperException
 
 from sut.errors import ExitCode, InputError, SutError, one_line
+
+if TYPE_CHECKING:
+    from sut.config import RunConfig
 
 app = typer.Typer(
     add_completion=False,
@@ -45,7 +50,12 @@ def run(
     ] = False,
     backend: Annotated[str | None, typer.Option(help="onnxruntime, null, or a plug-in's name.")] = None,
     model: Annotated[str | None, typer.Option(help="A known model's name, or an .onnx file.")] = None,
-    model_name: Annotated[str | None, typer.Option(help="Which known model a file is.")] = None,
+    model_name: Annotated[
+        str | None, typer.Option(help="Which known model a file is; with --recipe, its name in the results.")
+    ] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="How to preprocess for a file of any model: a YAML file, or a recipe's name.")
+    ] = None,
     device: Annotated[str | None, typer.Option(help="cpu, gpu (= cuda), cuda:1, or a name the backend lists.")] = None,
     scenario: Annotated[
         str | None, typer.Option(help="SingleStream, MultiStream, Server, Offline; a list; all.")
@@ -55,15 +65,25 @@ def run(
         bool, typer.Option("--find-peak-performance", help="LoadGen's own search for Server's highest rate.")
     ] = False,
     preprocess: Annotated[str | None, typer.Option(help="opencv, or a plug-in's name.")] = None,
-    boundary: Annotated[str | None, typer.Option(help="Where the clock starts: tensor.")] = None,
+    boundary: Annotated[str | None, typer.Option(help="Where the clock starts: tensor, pixels, jpeg.")] = None,
     precision: Annotated[str | None, typer.Option(help="fp32.")] = None,
     weights: Annotated[str | None, typer.Option(help="trained, or random for speed work without the file.")] = None,
     profile: Annotated[
-        str | None, typer.Option(help="A preset of the reference harness: resnet50-onnxruntime.")
+        str | None, typer.Option(help="A preset of the reference harness: resnet50-onnxruntime, mobilenet-onnxruntime.")
     ] = None,
-    dataset: Annotated[str | None, typer.Option(help="demo, or imagenet.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="demo, imagenet, or folder (no labels).")] = None,
     dataset_path: Annotated[Path | None, typer.Option(help="Folder of the pictures; default $DATA_DIR.")] = None,
     dataset_list: Annotated[Path | None, typer.Option(help="List file; default val_map.txt in that folder.")] = None,
+    cache: Annotated[
+        int | None, typer.Option(min=0, max=1, help="1: keep preprocessed tensors on disk for the next start.")
+    ] = None,
+    cache_dir: Annotated[Path | None, typer.Option(help="Where; default tensors in the cache folder.")] = None,
+    preprocessed_dir: Annotated[
+        Path | None, typer.Option(help="Folder of .npy tensors, one per picture; missing ones are made.")
+    ] = None,
+    use_preprocessed_dataset: Annotated[
+        bool, typer.Option("--use-preprocessed-dataset", help="Use those tensors as they are; no picture is read.")
+    ] = False,
     data_format: Annotated[str | None, typer.Option(help="NCHW or NHWC; only checked against the recipe.")] = None,
     inputs: Annotated[str | None, typer.Option(help="Input names the model must have, comma list.")] = None,
     outputs: Annotated[str | None, typer.Option(help="Output names the model must have, comma list.")] = None,
@@ -74,6 +94,9 @@ def run(
     max_batchsize: Annotated[int | None, typer.Option(help="Samples in a batch at most; default 8.")] = None,
     max_wait: Annotated[
         float | None, typer.Option(help="How long Server waits to fill a batch, in ms; default 0.")
+    ] = None,
+    preprocess_workers: Annotated[
+        int | None, typer.Option(help="Threads that only preprocess and feed the lanes; default 0.")
     ] = None,
     lanes: Annotated[int | None, typer.Option(help="Copies of the pipeline that work at once; default 1.")] = None,
     threads: Annotated[int | None, typer.Option(help="Runtime threads a lane; default: share the cores.")] = None,
@@ -93,71 +116,53 @@ def run(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")] = False,
 ) -> None:
     """Collect the settings and run; see RUN_HELP."""
-    from sut.config import PROFILES, make_config, parse_assignment, parse_scenarios, read_config_file
+    from sut.console import Console
+    from sut.runner import run_all
+
+    raise typer.Exit(run_all(configs_of(locals()), Console(as_json), shlex.join(sys.argv)))
+
+
+_RENAMED = {"time": "time_s", "max_latency": "max_latency_s", "max_wait": "max_wait_ms", "watchdog": "watchdog_s"}
+"""Options whose setting has a unit in its name."""
+_LISTS = ("inputs", "outputs")
+_NO_SETTINGS = ("demo", "scenario", "accuracy", "find_peak_performance", "profile", "config", "set_", "as_json")
+
+
+def configs_of(options: Mapping[str, Any]) -> list[RunConfig]:
+    """The runs that the options of ``sut run`` describe, which differ in scenario and mode only."""
+    from sut.config import PROFILES, RunConfig, make_config, parse_assignment, parse_scenarios, read_config_file
     from sut.errors import suggest
 
     settings: dict[str, Any] = {}
-    if demo:
+    if demo := options["demo"]:
         settings |= {"time_s": 3.0, "relax_server": True, "dataset": "demo"}
-    if config is not None:
-        settings |= read_config_file(config)
-    for text in set_ or []:
+    if options["config"] is not None:
+        settings |= read_config_file(options["config"])
+    for text in options["set_"] or []:
         key, value = parse_assignment(text)
         settings[key] = value
-    if profile is not None:
+    if (profile := options["profile"]) is not None:
         if profile not in PROFILES:
             raise InputError(f"unknown profile '{profile}'; {suggest(profile, PROFILES)}")
         settings |= PROFILES[profile]
-    flags: dict[str, Any] = {
-        "backend": backend,
-        "model": model,
-        "model_name": model_name,
-        "device": device,
-        "preprocess": preprocess,
-        "boundary": boundary,
-        "precision": precision,
-        "weights": weights,
-        "dataset": dataset,
-        "dataset_path": dataset_path,
-        "dataset_list": dataset_list,
-        "data_format": data_format,
-        "inputs": inputs.split(",") if inputs else None,
-        "outputs": outputs.split(",") if outputs else None,
-        "count": count,
-        "time_s": time,
-        "qps": qps,
-        "max_latency_s": max_latency,
-        "max_batchsize": max_batchsize,
-        "max_wait_ms": max_wait,
-        "lanes": lanes,
-        "threads": threads,
-        "samples_per_query": samples_per_query,
-        "performance_sample_count": performance_sample_count,
-        "user_conf": user_conf,
-        "mlperf_conf": mlperf_conf,
-        "audit_conf": audit_conf,
-        "output": output,
-        "watchdog_s": watchdog,
-        "overwrite": overwrite or None,
-        "debug": debug or None,
-    }
-    settings |= {key: value for key, value in flags.items() if value is not None}
+    for name, value in options.items():
+        key = _RENAMED.get(name, name)
+        if name not in _NO_SETTINGS and key in RunConfig.model_fields and value is not None and value is not False:
+            settings[key] = value.split(",") if name in _LISTS else value
     _environment(settings, demo)
-    if accuracy and find_peak_performance:
+    find_peak = options["find_peak_performance"]
+    if options["accuracy"] and find_peak:
         raise InputError("--accuracy and --find-peak-performance are two modes; give one of them")
-    mode = "accuracy" if accuracy else "find_peak" if find_peak_performance else settings.get("mode", "performance")
+    mode = "accuracy" if options["accuracy"] else "find_peak" if find_peak else settings.get("mode", "performance")
     default = "all" if demo else {"accuracy": "Offline", "find_peak": "Server"}.get(mode, "SingleStream")
-    scenarios = parse_scenarios(scenario or settings.get("scenario") or default)
+    scenarios = parse_scenarios(options["scenario"] or settings.get("scenario") or default)
     if mode == "find_peak" and scenarios != ("Server",):
         raise InputError("--find-peak-performance works in Server only; add --scenario Server")
     base = make_config({**settings, "scenario": scenarios[0], "mode": mode})
     configs = [base.model_copy(update={"scenario": name}) for name in scenarios]
     if demo and mode == "performance":
         configs.append(base.model_copy(update={"scenario": "Offline", "mode": "accuracy", "time_s": None}))
-    from sut.console import Console
-    from sut.runner import run_all
-
-    raise typer.Exit(run_all(configs, Console(as_json), shlex.join(sys.argv)))
+    return configs
 
 
 def _environment(settings: dict[str, Any], demo: bool) -> None:
@@ -169,6 +174,17 @@ def _environment(settings: dict[str, Any], demo: bool) -> None:
     shipped = Path(__file__).parent.parent / "user.conf"
     if shipped.exists():
         settings.setdefault("user_conf", shipped)
+
+
+def like_run(to: typer.Typer, name: str, help_text: str, handler: Callable[[list[RunConfig], bool], ExitCode]) -> None:
+    """Add a command that takes the options of ``sut run`` and gives ``handler`` the runs they describe."""
+
+    def command(**options: Any) -> None:
+        raise typer.Exit(handler(configs_of(options), options["as_json"]))
+
+    # Typer reads a command's options from its signature.
+    command.__signature__ = inspect.signature(run, eval_str=True)  # type: ignore[attr-defined]
+    to.command(name, help=help_text)(command)
 
 
 @app.command()
@@ -197,6 +213,15 @@ def _normalise(arguments: list[str]) -> list[str]:
     return found
 
 
+def _register() -> None:
+    """Add the commands that have a file of their own."""
+    from sut.commands import boundary, dataset, parity
+
+    boundary.register(app, like_run)
+    dataset.register(app)
+    parity.register(app)
+
+
 class _Terminated(KeyboardInterrupt):
     """SIGTERM: ends a run as Ctrl-C does."""
 
@@ -212,6 +237,7 @@ def main() -> None:
 
 def _main(arguments: list[str]) -> int:
     signal.signal(signal.SIGTERM, _terminate)
+    _register()
     debug = "--debug" in arguments
     try:
         code = app(arguments, standalone_mode=False)

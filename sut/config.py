@@ -20,11 +20,12 @@ Mode = Literal["performance", "accuracy", "find_peak"]
 
 PROFILES: dict[str, dict[str, str]] = {
     "resnet50-onnxruntime": {"model": "resnet50", "backend": "onnxruntime"},
+    "mobilenet-onnxruntime": {"model": "mobilenet", "backend": "onnxruntime"},
 }
 """The reference harness's presets that work here."""
 
 # What does not change what is measured stays out of the directory's name, so that a run finds its earlier self.
-_NOT_HASHED = {"scenario", "mode", "output", "overwrite", "debug", "watchdog_s"}
+_NOT_HASHED = {"scenario", "mode", "output", "overwrite", "debug", "watchdog_s", "cache", "cache_dir"}
 
 
 def usable_cores() -> int:
@@ -41,10 +42,12 @@ class RunConfig(BaseModel):
     model: str = "efficientnet-lite0"
     """A known model's name, or an .onnx file."""
     model_name: str | None = None
-    """Which known model a file is."""
+    """Which known model a file is; with ``recipe``, what the model is called."""
+    recipe: str | None = None
+    """How pictures are prepared for a file: a recipe's name, or a YAML file."""
     device: str = "cpu"
     preprocess: str = "opencv"
-    boundary: Literal["tensor"] = "tensor"
+    boundary: Literal["tensor", "pixels", "jpeg"] = "tensor"
     precision: Literal["fp32"] = "fp32"
     weights: Literal["trained", "random"] = "trained"
     scenario: Literal["SingleStream", "MultiStream", "Server", "Offline"] = "SingleStream"
@@ -53,6 +56,13 @@ class RunConfig(BaseModel):
     dataset: str | None = None
     dataset_path: Path | None = None
     dataset_list: Path | None = None
+    cache: bool = False
+    """Keep preprocessed tensors on disk, and use those that are there."""
+    cache_dir: Path | None = None
+    preprocessed_dir: Path | None = None
+    """A folder of .npy files, one per picture: filled with what is missing, unless ``use_preprocessed_dataset``."""
+    use_preprocessed_dataset: bool = False
+    """Take all tensors from ``preprocessed_dir`` as they are, whoever made them; no picture is read."""
     data_format: Literal["NCHW", "NHWC"] | None = None
     inputs: tuple[str, ...] | None = None
     outputs: tuple[str, ...] | None = None
@@ -67,6 +77,8 @@ class RunConfig(BaseModel):
     threads: int | None = Field(None, ge=1)
     """Runtime threads per lane; None shares the cores among the lanes."""
     lanes: int = Field(1, ge=1)
+    preprocess_workers: int = Field(0, ge=0)
+    """Threads that only preprocess and feed the lanes; 0: each lane preprocesses for itself."""
     max_wait_ms: float = Field(0.0, ge=0)
     samples_per_query: int | None = Field(None, ge=1)
     performance_sample_count: int | None = Field(None, ge=1)
@@ -99,13 +111,23 @@ class RunConfig(BaseModel):
         return self.threads or max(1, usable_cores() // self.lanes)
 
     @property
+    def preprocessed_from(self) -> Path | None:
+        """Folder of the .npy files, if any; the reference harness looks for a ready one in its cache, too."""
+        return self.preprocessed_dir or (self.cache_dir if self.use_preprocessed_dataset else None)
+
+    @property
+    def reads_pictures(self) -> bool:
+        """Whether the data set's files are needed, as opposed to its list."""
+        return self.boundary != "tensor" or not self.use_preprocessed_dataset
+
+    @property
     def is_file(self) -> bool:
         """Whether ``model`` names a file rather than a known model."""
         return self.model.endswith(".onnx") or "/" in self.model
 
-    def digest(self) -> str:
-        """Eight hex digits that tell this configuration from others, whatever the scenario."""
-        words = self.model_dump(mode="json", exclude=_NOT_HASHED)
+    def digest(self, recipe: str = "") -> str:
+        """Eight hex digits that tell this configuration, and what its ``recipe`` says, from others in any scenario."""
+        words = self.model_dump(mode="json", exclude=_NOT_HASHED) | {"recipe": recipe or self.recipe}
         return hashlib.sha256(json.dumps(words, sort_keys=True).encode()).hexdigest()[:8]
 
 
@@ -122,12 +144,12 @@ def make_config(settings: Mapping[str, Any]) -> RunConfig:
         raise InputError(f"{name}: {text}, got '{first['input']}'") from None
 
 
-def read_config_file(path: Path) -> dict[str, Any]:
-    """The settings of one YAML file. Raises ``InputError`` naming it."""
+def read_config_file(path: Path, hint: str = "--config takes one of configs/*.yaml or your own") -> dict[str, Any]:
+    """The settings of one YAML file. Raises ``InputError`` naming it, with ``hint`` where it does not exist."""
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise InputError(f"{path}: no such file; --config takes one of configs/*.yaml or your own") from None
+        raise InputError(f"{path}: no such file; {hint}") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise InputError(f"{path}: not a readable YAML file ({' '.join(str(error).split())})") from None
     if content is None:

@@ -88,6 +88,10 @@ class Console:
             return
         for reason in result.invalid_reasons:
             self._line(f"{name}: INVALID: {reason}", "red")
+        planned = (result.plan or {}).get("notes", ())  # shown before the run
+        for note in result.notes:
+            if note not in planned:
+                self.note(f"{name}: {note}")
 
     def summary(self, results: Sequence[Result], home: Path) -> None:
         """One table of all runs, what keeps them from being official, and where the files are."""
@@ -111,6 +115,8 @@ class Console:
         for result in results:
             table.add_row(*_row(result))
         self.out.print(table)
+        for line in parity_lines(results):
+            self.out.print(Text(line), soft_wrap=True)
         if broken := _union(results):
             self.out.print(Text("not official: " + "; ".join(broken)))
         self.out.print(Text(f"files: {home}"), soft_wrap=True)
@@ -141,6 +147,15 @@ class Watcher:
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, now=_PHASES.get(name, name))
 
+    def loading(self, done: int, samples: int) -> None:
+        """How many of the samples are loaded, before the run."""
+        text = f"{_PHASES['samples']} {done:,} of {samples:,}"
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, completed=done, total=samples, now=text)
+        elif time.monotonic() - self._last_line >= _PLAIN_EVERY_S:
+            self._last_line = time.monotonic()
+            self._console.note(f"{self._name}: {text}")
+
     def plan(self, plan: Mapping[str, Any]) -> None:
         """The plan, before the run starts."""
         details = plan["plan"]
@@ -148,7 +163,7 @@ class Watcher:
         for note in details["notes"]:
             self._console.note(f"  {note}")
         if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, total=details["samples"])
+            self._bar.update(self._task, completed=0, total=details["samples"])
 
     def progress(self, now: Progress) -> None:
         """Where the run is."""
@@ -199,6 +214,12 @@ def _ms(value: int | None) -> str:
     if value is None:
         return "-"
     return f"{value / 1e6:.0f}" if value >= 1e9 else f"{value / 1e6:.3g}"
+
+
+def parity_lines(results: Sequence[Result]) -> list[str]:
+    """What a preprocessor's speed is not shown without. At the boundary ``tensor`` its speed is not in the figures."""
+    timed = [result for result in results if result.boundary != "tensor"]
+    return list(dict.fromkeys(f"parity of {each.preprocess}: {each.parity.line()}" for each in timed if each.parity))
 
 
 def _union(results: Sequence[Result]) -> list[str]:

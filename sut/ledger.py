@@ -15,6 +15,7 @@ import mmap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from struct import Struct
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +24,7 @@ Int64Array = NDArray[np.int64]
 Int32Array = NDArray[np.int32]
 
 PIPELINE_STAGES = ("preprocess", "infer", "postprocess", "complete")
-"""Stages of the fused pipeline. A stage named ``outer/inner`` is a detail inside ``outer``."""
+"""Stages of the fused pipeline at the boundary ``tensor``; ``outer/inner`` would be a detail inside ``outer``."""
 
 MAX_RECORDED_SAMPLES = 8_000_000
 """Beyond this many samples (or batches) the ledger stops recording; the result says how many it has."""
@@ -48,11 +49,16 @@ _HEADER = 16  # int64 words in front of the arrays
 
 @dataclass(frozen=True, slots=True)
 class LedgerShape:
-    """How large a ledger is. ``stages`` are the pipeline's stage names in order."""
+    """How large a ledger is. ``stages`` are those that a batch goes through together, in order; ``before`` those that
+    each sample of a staged pipeline has behind it by then.
+    """
 
     samples: int
     batches: int
     stages: tuple[str, ...] = PIPELINE_STAGES
+    before: tuple[str, ...] = ()
+    indexed: bool = True
+    """Whether each sample's data set index is recorded: for the join with LoadGen's trace, where there will be one."""
 
     @property
     def columns(self) -> int:
@@ -60,15 +66,28 @@ class LedgerShape:
         return 2 + 2 * len(self.stages)
 
     @property
+    def before_columns(self) -> int:
+        """int64 words per sample: the begin of its first stage, then the end of each."""
+        return len(self.before) + 1 if self.before else 0
+
+    @property
     def nbytes(self) -> int:
         """Size of the whole block in bytes."""
-        return 8 * (_HEADER + self.samples + self.batches * self.columns) + 4 * 2 * self.samples
+        words = _HEADER + self.samples + self.batches * self.columns + self.samples * self.before_columns
+        return 8 * words + 4 * 2 * self.samples
 
     @classmethod
-    def of(cls, samples: int, batches: int | None = None, stages: tuple[str, ...] = PIPELINE_STAGES) -> LedgerShape:
+    def of(
+        cls,
+        samples: int,
+        batches: int | None = None,
+        stages: tuple[str, ...] = PIPELINE_STAGES,
+        before: tuple[str, ...] = (),
+        indexed: bool = True,
+    ) -> LedgerShape:
         """A shape for that many samples, cut at ``MAX_RECORDED_SAMPLES``."""
         kept = min(max(samples, 1), MAX_RECORDED_SAMPLES)
-        return cls(kept, min(batches or kept, kept), stages)
+        return cls(kept, min(batches or kept, kept), stages, before, indexed)
 
 
 class Ledger:
@@ -85,13 +104,18 @@ class Ledger:
         view = memoryview(self._buffer)
         words = 8 * _HEADER
         rows_end = words + 8 * shape.batches * shape.columns
-        issued_end = rows_end + 8 * shape.samples
+        before_end = rows_end + 8 * shape.samples * shape.before_columns
+        issued_end = before_end + 8 * shape.samples
         batch_end = issued_end + 4 * shape.samples
         self.counters: Int64Array = np.frombuffer(view[:words], np.int64)
         self.words = view[:words].cast("q")
         """The counters as a memoryview: one store costs a third of NumPy's."""
         self.rows: Int64Array = np.frombuffer(view[words:rows_end], np.int64).reshape(shape.batches, shape.columns)
-        self.issued_ns: Int64Array = np.frombuffer(view[rows_end:issued_end], np.int64)
+        self._pack_row = Struct(f"{shape.columns}q").pack_into
+        self._rows_at = view[words:rows_end]
+        self.issued_ns: Int64Array = np.frombuffer(view[before_end:issued_end], np.int64)
+        prepared = np.frombuffer(view[rows_end:before_end], np.int64)
+        self.before: Int64Array = prepared.reshape(shape.samples, shape.before_columns)
         self.batch_of: Int32Array = np.frombuffer(view[issued_end:batch_end], np.int32)
         self.index_of: Int32Array = np.frombuffer(view[batch_end : batch_end + 4 * shape.samples], np.int32)
 
@@ -103,16 +127,23 @@ class Ledger:
         if end - start == 1:
             self.issued_ns[start] = now_ns
             self.index_of[start] = indices[0]
-        else:
-            self.issued_ns[start:end] = now_ns
+            return
+        self.issued_ns[start:end] = now_ns
+        if self.shape.indexed:
             self.index_of[start:end] = indices[: end - start]
+
+    def prepared(self, number: int, stamps: Sequence[int]) -> None:
+        """Record a sample's stages before its batch: the begin of the first, then the end of each, ns."""
+        if number < self.shape.samples:
+            self.before[number] = stamps
 
     def batch(self, number: int, starts: Sequence[tuple[int, int]], padded: int, stamps: Sequence[int]) -> None:
         """Record batch ``number``: its runs of samples as (first, count), and begin and end of each stage in order."""
         if number >= self.shape.batches:
             return
         # The row first: whoever reads along must not find a sample that points to an empty row.
-        self.rows[number] = (sum(count for _, count in starts), padded, *stamps)
+        total = starts[0][1] if len(starts) == 1 else sum(count for _, count in starts)
+        self._pack_row(self._rows_at, 8 * self.shape.columns * number, total, padded, *stamps)
         for start, count in starts:
             if count == 1 and start < self.shape.samples:
                 self.batch_of[start] = number + 1
@@ -153,8 +184,16 @@ def batch_sizes(ledger: Ledger) -> dict[int, int]:
 
 
 def own_latency_ns(ledger: Ledger, last: int | None = None) -> Int64Array:
-    """Latency as this side saw it (LoadGen's call to the end of ``complete``), ns, of the ``last`` answered samples."""
-    who = answered(ledger)[-last:] if last else answered(ledger)
+    """Latency as this side saw it (LoadGen's call to the end of ``complete``), ns, of the answered samples.
+
+    With ``last`` only of those among the last so many that were taken up: cheap enough to look at while a run goes on.
+    """
+    if last is None:
+        who = answered(ledger)
+    else:
+        done = min(int(ledger.counters[Counter.DONE]), ledger.shape.samples)
+        first = max(0, done - last)
+        who = first + np.flatnonzero(ledger.batch_of[first:done].copy())
     ends = ledger.rows[ledger.batch_of[who] - 1, -1]
     latency: Int64Array = ends - ledger.issued_ns[who]
     return latency
@@ -190,7 +229,14 @@ def join(ledger: Ledger, trace: Trace | None) -> Stages:
     names = ledger.shape.stages
     begins = {name: rows[:, 2 + 2 * i] for i, name in enumerate(names)}
     ends = {name: rows[:, 3 + 2 * i] for i, name in enumerate(names)}
-    stages["queue"] = begins[names[0]] - issued
+    if ledger.shape.before:
+        before = ledger.before[who]
+        stages["queue"] = before[:, 0] - issued
+        for column, name in enumerate(ledger.shape.before, start=1):
+            stages[name] = before[:, column] - before[:, column - 1]
+        stages["channel"] = begins[names[0]] - before[:, -1]
+    else:
+        stages["queue"] = begins[names[0]] - issued
     for name in names:
         stages[name] = ends[name] - begins[name]
     if trace is None:
@@ -199,7 +245,7 @@ def join(ledger: Ledger, trace: Trace | None) -> Stages:
         latency = trace.latency_ns[who]
         explained = sum((values for name, values in stages.items() if "/" not in name), np.zeros(len(who), np.int64))
         stages["residual"] = latency - explained
-    cost = _cost(ledger, names)
+    cost = {name: float(stages[name].mean()) for name in ledger.shape.before if len(who)} | _cost(ledger, names)
     return Stages(latency, stages, cost, batch_sizes(ledger))
 
 

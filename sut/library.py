@@ -1,142 +1,346 @@
 """The query sample library: holds samples at the timing boundary, and fills slots with them.
 
-At the boundary ``tensor`` (MLPerf's rule) a sample is preprocessed when it is loaded, before the clock starts; what is
-left inside the clock is one gather of ready tensors into the slot.
+The boundary is where the clock starts. What lies before it is done when a sample is loaded; what lies behind it is done
+by a *source*, of which each lane has one of its own:
+
+- ``tensor`` (MLPerf's rule): preprocessed before the clock; inside it is one gather of ready tensors into the slot;
+- ``pixels``: decoded before the clock; resizing and normalising are timed;
+- ``jpeg``: the file's bytes are held; decoding too is timed.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from backends.base import Slot
-from preprocess.base import Geometry, Preprocessor, Recipe
-from preprocess.decode import check
+from preprocess.base import Geometry, Mark, Preprocessor, Recipe, Target
+from preprocess.decode import check, decode
 from sut.datasets.base import DataSet
 from sut.errors import InputError, one_line
+from sut.tensor_store import TensorStore
+
+Boundary = Literal["tensor", "pixels", "jpeg"]
+MakePreprocessor = Callable[[], Preprocessor]
 
 _CHUNK = 8
+_NOWHERE, _MADE, _STORED = range(3)
 
 
 @dataclass(frozen=True, slots=True)
-class _Rows:
-    """Some rows of the storage, in the shape a preprocessor writes into."""
+class Rows:
+    """Some rows of an array, in the shape a preprocessor writes into."""
 
     n: int
     buffers: dict[str, Any]
     place: str = "host"
     stream: int | None = None
 
+    @classmethod
+    def of(cls, array: NDArray[Any]) -> Rows:
+        """All rows of ``array``."""
+        return cls(len(array), {"rows": array})
 
-class Library:
-    """Samples of a data set, preprocessed by ``make_preprocessor`` on ``workers`` threads into one contiguous array.
 
-    ``capacity`` is how many samples LoadGen loads at a time. Without a recipe (a backend that takes no input) nothing
-    is held. ``loaded`` is called with the number of samples after each piece of work.
+class Source(ABC):
+    """What one lane, or one preprocessing worker, fills slots with."""
+
+    stages: tuple[str, ...] = ("preprocess",)
+    """What ``fill`` marks, in order."""
+
+    @abstractmethod
+    def fill(self, indices: Sequence[int], target: Target, mark: Mark) -> list[Geometry]:
+        """Write the samples into the target's first rows.
+
+        Raises ``ValueError`` for a sample that is not loaded: stale rows must never be inferred in its place.
+        """
+
+    def view(self, index: int) -> tuple[NDArray[Any], list[Geometry]] | None:
+        """One ready sample where it lies, shape (1, ...), instead of a copy; None where there is none to be had.
+
+        Raises ``ValueError`` for a sample that is not loaded. Stands for ``fill``, so it must not be preprocessing.
+        """
+        return None
+
+    def close(self) -> None:
+        """Give back what it holds."""
+
+
+class Library(ABC):
+    """Samples of a data set, loaded by ``workers`` threads, at most ``capacity`` at a time.
+
+    ``loaded`` is called with the number of samples after each piece of work.
     """
 
     def __init__(
-        self,
-        dataset: DataSet,
-        recipe: Recipe | None,
-        make_preprocessor: Callable[[], Preprocessor],
-        capacity: int,
-        workers: int,
-        loaded: Callable[[int], None] = lambda count: None,
+        self, dataset: DataSet, capacity: int, workers: int, loaded: Callable[[int], None] = lambda count: None
     ) -> None:
         self.dataset = dataset
         self.performance_count = capacity
-        self._make_preprocessor = make_preprocessor
         self._workers = workers
         self._loaded = loaded
-        self._row_of = np.full(dataset.count, -1, np.int64)
-        self._geometry = np.empty(dataset.count, object)
-        self._free: list[int] = list(range(capacity - 1, -1, -1))
-        self._recipe = recipe
-        self._storage: NDArray[Any] | None = None
-        if recipe is not None:
-            self._storage = np.empty((capacity, *recipe.sample_shape), recipe.dtype)
+        self.is_loaded = np.zeros(dataset.count, bool)
 
     @property
     def count(self) -> int:
         """Samples in the data set."""
         return self.dataset.count
 
+    stages: tuple[str, ...] = ("preprocess",)
+    """The stages that its sources mark."""
+
+    def notes(self) -> list[str]:
+        """What a reader of the result must know of the samples, as far as they were loaded."""
+        return []
+
+    @abstractmethod
+    def source(self) -> Source:
+        """A new source, for one thread at a time."""
+
+    @abstractmethod
+    def _load_chunk(self, chunk: Sequence[int]) -> None:
+        """Load a few samples; ``_read`` them. Called by several threads at once."""
+
+    def _reserve(self, indices: Sequence[int]) -> None:
+        """Make room for samples that are about to be loaded."""
+
+    @abstractmethod
+    def _drop(self, index: int) -> None:
+        """Forget one loaded sample."""
+
     def load(self, indices: Iterable[int]) -> None:
         """Load samples that are not loaded yet. Duplicates, which LoadGen sends in MultiStream, are loaded once.
 
         Raises ``InputError`` naming the file for a picture that is missing, damaged or cannot be decoded.
         """
-        if self._storage is None:
-            return
-        wanted = [index for index in dict.fromkeys(indices) if self._row_of[index] < 0]
-        if len(wanted) > len(self._free):
-            self._grow(len(wanted) - len(self._free))
-        rows = {index: self._free.pop() for index in wanted}
+        wanted = [index for index in dict.fromkeys(indices) if not self.is_loaded[index]]
+        self._reserve(wanted)
         chunks = [wanted[at : at + _CHUNK] for at in range(0, len(wanted), _CHUNK)]
-        try:
-            with ThreadPoolExecutor(self._workers, thread_name_prefix="load") as pool:
-                for _ in pool.map(lambda chunk: self._load_chunk(chunk, rows), chunks):
-                    pass
-        except BaseException:
-            self._free += [row for index, row in rows.items() if self._row_of[index] < 0]
-            raise
+        with ThreadPoolExecutor(self._workers, thread_name_prefix="load") as pool:
+            for chunk in pool.map(self._load_and_mark, chunks):
+                self._loaded(len(chunk))
 
-    def _grow(self, more: int) -> None:
-        assert self._storage is not None
-        old = len(self._storage)
-        grown = np.empty((old + more, *self._storage.shape[1:]), self._storage.dtype)
-        grown[:old] = self._storage
-        self._storage = grown
-        self._free += range(old, old + more)
-
-    def _load_chunk(self, chunk: Sequence[int], rows: dict[int, int]) -> None:
-        assert self._storage is not None
-        with self._make_preprocessor() as preprocessor:
-            for index in chunk:
-                try:
-                    data = self.dataset.read(index)
-                    check(data)
-                    target = _Rows(1, {"storage": self._storage[rows[index]][np.newaxis]})
-                    [self._geometry[index]] = preprocessor.run([data], target, _unmarked)
-                except (OSError, ValueError) as error:
-                    name = self.dataset.root / self.dataset.files[index]
-                    raise InputError(f"{name} (sample {index}): {one_line(error)}") from error
-                self._row_of[index] = rows[index]
-        self._loaded(len(chunk))
+    def _load_and_mark(self, chunk: Sequence[int]) -> Sequence[int]:
+        self._load_chunk(chunk)
+        self.is_loaded[chunk] = True
+        return chunk
 
     def unload(self, indices: Iterable[int]) -> None:
         """Forget samples. Duplicates and samples that are not loaded are no error."""
         for index in indices:
-            row = int(self._row_of[index])
-            if row >= 0:
-                self._row_of[index] = -1
-                self._free.append(row)
-                self._geometry[index] = None
+            if self.is_loaded[index]:
+                self.is_loaded[index] = False
+                self._drop(index)
 
-    def fill(self, indices: Sequence[int], slot: Slot, mark: Callable[[str], None]) -> list[Geometry]:
-        """Copy the samples' tensors into the slot's first rows.
+    def _read(self, index: int) -> bytes:
+        """One file's bytes, known to be a whole picture."""
+        data = self.dataset.read(index)
+        check(data)
+        return data
 
-        Raises ``ValueError`` for a sample that is not loaded: stale rows must never be inferred in its place.
-        """
-        if self._storage is None:
+    def _blame(self, index: int, error: Exception) -> InputError:
+        name = self.dataset.root / self.dataset.files[index]
+        return InputError(f"{name} (sample {index}): {one_line(error)}")
+
+    def require(self, indices: Sequence[int]) -> None:
+        """Raise ``ValueError`` if one of the samples is not loaded."""
+        there = self.is_loaded[indices]
+        if not there.all():
+            raise ValueError(f"sample {indices[int(there.argmin())]} is not loaded")
+
+
+class NothingLibrary(Library):
+    """For a backend that takes no input: nothing is read, nothing is held."""
+
+    def source(self) -> Source:
+        """A source that fills nothing."""
+        return _Nothing()
+
+    def load(self, indices: Iterable[int]) -> None:
+        """There is nothing to load."""
+
+    def _load_chunk(self, chunk: Sequence[int]) -> None:
+        raise NotImplementedError
+
+    def _drop(self, index: int) -> None:
+        raise NotImplementedError
+
+
+class _Nothing(Source):
+    def fill(self, indices: Sequence[int], target: Target, mark: Mark) -> list[Geometry]:
+        mark("preprocess")
+        return []
+
+
+class TensorLibrary(Library):
+    """Preprocessed samples in one contiguous array of the model's own dtype and layout.
+
+    With a ``store`` they come from there, and what it has not is preprocessed and kept there. They are copied out of
+    it: memory of our own is not taken from us in the middle of a run, as pages of a mapped file can be.
+    """
+
+    def __init__(
+        self,
+        dataset: DataSet,
+        recipe: Recipe,
+        make_preprocessor: MakePreprocessor,
+        capacity: int,
+        workers: int,
+        loaded: Callable[[int], None] = lambda count: None,
+        store: TensorStore | None = None,
+    ) -> None:
+        super().__init__(dataset, capacity, workers, loaded)
+        self._make_preprocessor = make_preprocessor
+        self._store = store
+        self._origin = np.full(dataset.count, _NOWHERE, np.int8)
+        self.row_of = np.full(dataset.count, -1, np.int64)
+        self.geometry = np.empty(dataset.count, object)
+        self.storage: NDArray[Any] = np.empty((capacity, *recipe.sample_shape), recipe.dtype)
+        self._free = list(range(capacity - 1, -1, -1))
+
+    def source(self) -> Source:
+        """A source that gathers tensors."""
+        return _Gather(self)
+
+    def notes(self) -> list[str]:
+        """How many samples came from the store when they were loaded for the first time."""
+        if self._store is None:
             return []
-        [buffer] = slot.buffers.values()
-        rows = self._row_of[indices]
-        if rows.min() < 0:
-            raise ValueError(f"sample {indices[int(rows.argmin())]} is not loaded")
+        stored, known = (self._origin == _STORED).sum(), (self._origin != _NOWHERE).sum()
+        return [f"{stored:,} of {known:,} samples came preprocessed from {self._store.name}"]
+
+    def _reserve(self, indices: Sequence[int]) -> None:
+        if self._store is not None:
+            self._store.prepare(indices)
+        if (more := len(indices) - len(self._free)) > 0:
+            old = len(self.storage)
+            grown = np.empty((old + more, *self.storage.shape[1:]), self.storage.dtype)
+            grown[:old] = self.storage
+            self.storage = grown
+            self._free += range(old, old + more)
+        for index in indices:
+            if self.row_of[index] < 0:
+                self.row_of[index] = self._free.pop()
+
+    def _load_chunk(self, chunk: Sequence[int]) -> None:
+        missing = [index for index in chunk if not self._load_stored(index)]
+        if not missing:
+            return
+        with self._make_preprocessor() as preprocessor:
+            for index in missing:
+                row = self.storage[self.row_of[index]]
+                try:
+                    [geometry] = preprocessor.run([self._read(index)], Rows.of(row[np.newaxis]), _unmarked)
+                except (OSError, ValueError) as error:
+                    raise self._blame(index, error) from error
+                self._take_in(index, geometry, _MADE)
+                if self._store is not None:
+                    self._store.keep(index, row, geometry)
+
+    def _load_stored(self, index: int) -> bool:
+        if self._store is None:
+            return False
+        try:
+            geometry = self._store.take(index, self.storage[self.row_of[index]])
+        except OSError as error:
+            raise self._blame(index, error) from error
+        if geometry is not None:
+            self._take_in(index, geometry, _STORED)
+        return geometry is not None
+
+    def _take_in(self, index: int, geometry: Geometry, origin: int) -> None:
+        self.geometry[index] = geometry
+        if self._origin[index] == _NOWHERE:
+            self._origin[index] = origin
+
+    def _drop(self, index: int) -> None:
+        self._free.append(int(self.row_of[index]))
+        self.row_of[index] = -1
+        self.geometry[index] = None
+
+
+class _Gather(Source):
+    def __init__(self, library: TensorLibrary) -> None:
+        self._library = library
+
+    def view(self, index: int) -> tuple[NDArray[Any], list[Geometry]] | None:
+        library = self._library
+        if not library.is_loaded[index]:
+            raise ValueError(f"sample {index} is not loaded")
+        row = int(library.row_of[index])
+        return library.storage[row : row + 1], [library.geometry[index]]
+
+    def fill(self, indices: Sequence[int], target: Target, mark: Mark) -> list[Geometry]:
+        library = self._library
+        library.require(indices)
+        [buffer] = target.buffers.values()
+        rows = library.row_of[indices]
         if len(rows) == 1:
-            buffer[0] = self._storage[rows[0]]
+            buffer[0] = library.storage[rows[0]]
         else:
             # Any mode but "raise" lets take() write straight into `out`; the rows are known to be in range.
-            np.take(self._storage, rows, axis=0, out=buffer[: len(rows)], mode="clip")
-        geometries: list[Geometry] = self._geometry[indices].tolist()
+            np.take(library.storage, rows, axis=0, out=buffer[: len(rows)], mode="clip")
+        geometries: list[Geometry] = library.geometry[indices].tolist()
+        mark("preprocess")
         return geometries
+
+
+class PictureLibrary(Library):
+    """Pictures as they are before the clock: files' bytes (``jpeg``) or decoded pixels (``pixels``)."""
+
+    def __init__(
+        self,
+        dataset: DataSet,
+        boundary: Literal["pixels", "jpeg"],
+        make_preprocessor: MakePreprocessor,
+        capacity: int,
+        workers: int,
+        loaded: Callable[[int], None] = lambda count: None,
+    ) -> None:
+        super().__init__(dataset, capacity, workers, loaded)
+        self._make_preprocessor = make_preprocessor
+        self._decoded = boundary == "pixels"
+        self.held: dict[int, Any] = {}
+        with make_preprocessor() as one:
+            self.stages = one.pixel_stages() if self._decoded else one.stages
+
+    def source(self) -> Source:
+        """A source with a preprocessor of its own."""
+        return _Preprocess(self, self._make_preprocessor(), self._decoded)
+
+    def _load_chunk(self, chunk: Sequence[int]) -> None:
+        for index in chunk:
+            try:
+                data = self._read(index)
+                self.held[index] = decode(data) if self._decoded else data
+            except (OSError, ValueError) as error:
+                raise self._blame(index, error) from error
+
+    def _drop(self, index: int) -> None:
+        del self.held[index]
+
+
+class _Preprocess(Source):
+    def __init__(self, library: PictureLibrary, preprocessor: Preprocessor, decoded: bool) -> None:
+        self._library = library
+        self._preprocessor = preprocessor
+        self._decoded = decoded
+        self.stages = library.stages
+
+    def fill(self, indices: Sequence[int], target: Target, mark: Mark) -> list[Geometry]:
+        self._library.require(indices)
+        held = [self._library.held[index] for index in indices]
+        if self._decoded:
+            return self._preprocessor.run_pixels(held, target, mark)
+        return self._preprocessor.run(held, target, mark)
+
+    def close(self) -> None:
+        self._preprocessor.close()
 
 
 def _unmarked(stage: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any
 
 from sut.accuracy import accuracy_txt, read_accuracy_log
 from sut.assembly import Assembly
+from sut.chance import near_chance
 from sut.config import RunConfig, usable_cores
 from sut.errors import one_line
 from sut.ledger import Counter, Int64Array, LedgerError, Stages, join, own_latency_ns
@@ -23,7 +24,10 @@ from sut.supervisor import Outcome
 from sut.tasks.base import Score
 from sut.tasks.registry import find_task
 
-_PACKAGES = ("mlcommons-loadgen", "numpy", "onnxruntime", "onnx", "opencv-python-headless", "simplejpeg", "pydantic")
+_PACKAGES = (
+    *("mlcommons-loadgen", "numpy", "onnxruntime", "onnx", "pydantic"),
+    *("opencv-python-headless", "simplejpeg", "nvidia-dali-cuda130"),
+)
 
 
 @dataclass(slots=True)
@@ -50,6 +54,7 @@ def make_result(
     if config.mode == "accuracy" and not (failed_samples or outcome.error or outcome.interrupted or found.problems):
         try:
             score = score_log(parts, directory)
+            found.notes.extend(_doubts(config, parts, score))
         except ValueError as error:
             found.problems.append(one_line(error))
     if first_error is None and not outcome.interrupted:
@@ -74,6 +79,7 @@ def make_result(
         device_name=attested.get("attested", {}).get("device_name") or None,
         attested=attested.get("attested", {}),
         preprocess=config.preprocess,
+        recipe=asdict(parts.spec.recipe),
         precision=config.precision,
         boundary=config.boundary,
         scenario=config.scenario,
@@ -90,6 +96,7 @@ def make_result(
         duration_s=duration_s,
         latency_ns=percentile_stats(found.latency) if found.latency is not None else {},
         accuracy=_accuracy(config, parts, score),
+        parity=outcome.event("parity").get("parity"),
         stages_ns=stage_stats(found.stages) if found.stages else {},
         cost_ns={name: round(cost) for name, cost in found.stages.cost_ns.items()} if found.stages else {},
         batch_sizes={str(size): count for size, count in found.stages.batch_sizes.items()} if found.stages else {},
@@ -101,7 +108,7 @@ def make_result(
         cpu_seconds_per_sample=cpu_s / samples if cpu_s is not None and samples else None,
         rules_compliant=not broken,
         rules_broken=broken,
-        notes=[*plan.get("plan", {}).get("notes", []), *found.notes],
+        notes=[*plan.get("plan", {}).get("notes", []), *finished.get("notes", []), *found.notes],
         plan=plan.get("plan"),
         calibration=plan.get("calibration"),
         config=config.model_dump(mode="json"),
@@ -172,6 +179,20 @@ def score_log(parts: Assembly, directory: Path) -> Score:
     score = find_task(parts.spec.task).score(read_accuracy_log(directory / ACCURACY), labels)
     (directory / "accuracy.txt").write_text(accuracy_txt(score) + "\n", encoding="utf-8")
     return score
+
+
+def _doubts(config: RunConfig, parts: Assembly, score: Score) -> list[str]:
+    """What makes an accuracy hard to believe of a trained model."""
+    spec = parts.spec
+    if spec.task != "classification" or config.weights == "random" or config.backend == "null":
+        return []
+    if not near_chance(score, spec.classes):
+        return []
+    return [
+        f"top-1 of {score.good} in {score.count} is near chance for {spec.classes} classes: check label_offset "
+        f"({spec.label_offset}), colour_order ({spec.recipe.colour_order}) or recipe ({spec.recipe.name}), and the "
+        "data set's labels; see docs/own_model.md"
+    ]
 
 
 def _accuracy(config: RunConfig, parts: Assembly, score: Score | None) -> Accuracy | None:

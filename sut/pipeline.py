@@ -10,13 +10,13 @@ import threading
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from backends.base import Runner, Slot
-from preprocess.base import Geometry
+from preprocess.base import BadPicture, Geometry, Target
 from sut.batching import Batch, BatchingPolicy
 from sut.errors import one_line
 from sut.ledger import Counter, Ledger
+from sut.library import Source
 from sut.tasks.base import Payloads, Task
 
 Clock = Callable[[], int]
@@ -24,12 +24,6 @@ Clock = Callable[[], int]
 
 Complete = Callable[[Sequence[int], Payloads | None], int]
 """Hands the answers of some samples to who asked; None for samples that failed. Returns when it did so, in ns."""
-
-
-class Source(Protocol):
-    """What fills a slot with samples: the library at its boundary."""
-
-    def fill(self, indices: Sequence[int], slot: Slot, mark: Callable[[str], None]) -> list[Geometry]: ...
 
 
 @dataclass(slots=True)
@@ -44,90 +38,34 @@ class Failures:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def record(self, error: BaseException, indices: Sequence[int]) -> None:
-        """Count the samples of a batch as failed."""
+        """Count the samples of a batch as failed, and name the bad one's file where the error knows which it is."""
         with self._lock:
             self.samples += len(indices)
             if self.first_error is not None:
                 return
-            files = self.name_of(indices[0])
-            if len(indices) > 1:
-                files += f" (in a batch of {len(indices)})"
+            if isinstance(error, BadPicture):
+                files = self.name_of(indices[error.position])
+            else:
+                files = self.name_of(indices[0])
+                if len(indices) > 1:
+                    files += f" (in a batch of {len(indices)})"
             self.first_error = f"{files}: {type(error).__name__}: {one_line(error)}"
             self.first_traceback = "".join(traceback.format_exception(error))
         self.tell(self.first_error)
 
 
-def _no_mark(stage: str) -> None:
-    """The source's own stages are not told apart."""
+class Recorder:
+    """Counts what is done and writes it into the ledger; shared by all threads of a run."""
 
+    def __init__(self, ledger: Ledger) -> None:
+        self.ledger = ledger
+        self._lock = threading.Lock()
 
-class Lane:
-    """One copy of the fused pipeline. ``work`` is the timed work on one batch; ``process`` also completes it."""
-
-    def __init__(
-        self,
-        runner: Runner,
-        source: Source,
-        task: Task,
-        policy: BatchingPolicy,
-        ledger: Ledger,
-        failures: Failures,
-        complete: Complete,
-        clock: Clock,
-        record_lock: threading.Lock,
-    ) -> None:
-        self._runner = runner
-        self._source = source
-        self._task = task
-        self._policy = policy
-        self._ledger = ledger
-        self._failures = failures
-        self._complete = complete
-        self._clock = clock
-        self._record_lock = record_lock
-
-    def use(self, ledger: Ledger) -> None:
-        """Record into another ledger from now on."""
-        self._ledger = ledger
-
-    def work(self, indices: Sequence[int]) -> tuple[Payloads, list[int]]:
-        """Answer some samples, without completing them.
-
-        Returns the answers and the stamps: begin and end of ``preprocess``, ``infer`` and ``postprocess`` in ns.
-        """
-        clock = self._clock
-        n = len(indices)
-        begin_fill = clock()
-        slot = self._runner.slot(self._policy.padded(n))
-        geometries = self._source.fill(indices, slot, _no_mark)
-        end_fill = clock()
-        begin_infer = clock()
-        outputs = self._runner.infer(slot)
-        end_infer = clock()
-        begin_decode = clock()
-        payloads = self._task.decode(outputs, n, geometries)
-        if len(payloads) != n:
-            raise ValueError(f"{len(payloads)} answers for {n} samples")
-        return payloads, [begin_fill, end_fill, begin_infer, end_infer, begin_decode, clock()]
-
-    def process(self, batch: Batch) -> None:
-        """Answer and complete a batch. Never raises."""
-        payloads: Payloads | None
-        try:
-            payloads, stamps = self.work(batch.indices)
-        except BaseException as error:
-            self._failures.record(error, batch.indices)
-            now = self._clock()
-            payloads, stamps = None, [now] * 6
-        begin = self._clock()
-        handed = self._complete(batch.ids, payloads)
-        self._record(batch, payloads is None, (*stamps, begin, handed))
-
-    def _record(self, batch: Batch, failed: bool, stamps: Sequence[int]) -> None:
-        n = len(batch)
-        padded = self._policy.padded(n) - n
-        words = self._ledger.words
-        with self._record_lock:
+    def record(self, starts: Sequence[tuple[int, int]], padded: int, failed: bool, stamps: Sequence[int]) -> None:
+        """One batch was answered: its samples, the rows it was padded by, and begin and end of each stage in ns."""
+        n = sum(count for _, count in starts)
+        words = self.ledger.words
+        with self._lock:
             number = words[Counter.BATCHES]
             words[Counter.BATCHES] = number + 1
             words[Counter.DONE] += n
@@ -135,4 +73,106 @@ class Lane:
             words[Counter.HEARTBEAT] += 1
             if failed:
                 words[Counter.FAILED] += n
-        self._ledger.batch(number, batch.starts, padded, stamps)
+        self.ledger.batch(number, starts, padded, stamps)
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What the threads of one run share."""
+
+    task: Task
+    policy: BatchingPolicy
+    recorder: Recorder
+    failures: Failures
+    complete: Complete
+    clock: Clock
+
+
+class Lane:
+    """One copy of the fused pipeline. ``work`` is the timed work on one batch; ``process`` also completes it."""
+
+    def __init__(self, runner: Runner, source: Source, shared: Surroundings, lend_to: str | None = None) -> None:
+        """``lend_to``: the input that takes a single ready sample where it lies; None to copy each into a slot."""
+        self._input = lend_to
+        self._runner = runner
+        self._source = source
+        self._shared = shared
+
+    def work(self, indices: Sequence[int]) -> tuple[Payloads, list[int]]:
+        """Answer some samples, without completing them.
+
+        Returns the answers and the stamps in ns: begin and end of each of the source's stages, of ``infer`` and of
+        ``postprocess``.
+        """
+        clock = self._shared.clock
+        stamps = [clock()]
+        if self._input and len(indices) == 1 and (ready := self._source.view(indices[0])) is not None:
+            slot, geometries = Slot(1, {self._input: ready[0]}), ready[1]
+            stamps.append(clock())
+        else:
+            slot = self.slot(len(indices))
+            geometries = fill_stamped(self._source, indices, slot, stamps, clock)
+        return self.answer(slot, len(indices), geometries, stamps), stamps
+
+    def answer(self, slot: Slot, n: int, geometries: Sequence[Geometry], stamps: list[int]) -> Payloads:
+        """Infer and decode the first ``n`` rows of a filled slot; stamps begin and end of both stages."""
+        clock = self._shared.clock
+        stamps.append(clock())
+        outputs = self._runner.infer(slot)
+        stamps.append(clock())
+        stamps.append(clock())
+        payloads = self._shared.task.decode(outputs, n, geometries)
+        if len(payloads) != n:
+            raise ValueError(f"{len(payloads)} answers for {n} samples")
+        stamps.append(clock())
+        return payloads
+
+    def process(self, batch: Batch) -> None:
+        """Answer and complete a batch. Never raises."""
+        shared = self._shared
+        payloads: Payloads | None
+        try:
+            payloads, stamps = self.work(batch.indices)
+        except BaseException as error:
+            shared.failures.record(error, batch.indices)
+            payloads, stamps = None, [shared.clock()] * (2 * len(self._source.stages) + 4)
+        finish(shared, batch.ids, payloads, batch.starts, stamps)
+
+    def slot(self, n: int) -> Slot:
+        """The runner's slot for ``n`` samples, padded to a size that the backend takes."""
+        return self._runner.slot(self._shared.policy.padded(n))
+
+    def close(self) -> None:
+        """Give back what the lane's source holds."""
+        self._source.close()
+
+
+def fill_stamped(
+    source: Source, indices: Sequence[int], target: Target, stamps: list[int], clock: Clock
+) -> list[Geometry]:
+    """Fill the target. ``stamps`` has the begin; appended are the end of each stage and the begin of the next."""
+
+    def mark(stage: str) -> None:
+        now = clock()
+        stamps.append(now)
+        stamps.append(now)
+
+    geometries = source.fill(indices, target, mark)
+    if len(stamps) != 2 * len(source.stages) + 1:
+        raise RuntimeError(f"{len(stamps) // 2} stages were marked, expected {', '.join(source.stages)}")
+    stamps.pop()
+    return geometries
+
+
+def finish(
+    shared: Surroundings,
+    ids: Sequence[int],
+    payloads: Payloads | None,
+    starts: Sequence[tuple[int, int]],
+    stamps: list[int],
+) -> None:
+    """Complete some samples (``payloads`` None: they failed) and record their batch."""
+    stamps.append(shared.clock())
+    stamps.append(shared.complete(ids, payloads))
+    padded = shared.policy.padded(len(ids)) - len(ids)
+    shared.recorder.record(starts, padded, payloads is None, stamps)

@@ -81,6 +81,11 @@ def apply_flags(settings: Settings, config: RunConfig, conf: Conf | None, model:
             settings.multi_stream_samples_per_query = config.samples_per_query
         else:
             notes.append(f"--samples-per-query has no effect in {scenario}")
+    if config.preprocess_workers and config.boundary == "tensor":
+        notes.append(
+            "--preprocess-workers has no effect at the boundary tensor: preprocessing is done before the clock"
+        )
+    notes += _tensor_notes(config)
     given = config.model_fields_set
     if config.max_wait_ms and scenario != "Server":
         notes.append(f"--max-wait has no effect in {scenario}: only Server waits for a batch to fill")
@@ -91,6 +96,24 @@ def apply_flags(settings: Settings, config: RunConfig, conf: Conf | None, model:
     if config.mode == "accuracy" and config.time_s is not None:
         notes.append("--time has no effect in accuracy mode: the whole data set is asked once")
     return notes
+
+
+def _tensor_notes(config: RunConfig) -> list[str]:
+    """Flags about ready tensors that have no effect."""
+    ready = {
+        "--cache 1": config.cache,
+        "--cache_dir": config.cache_dir is not None,
+        "--preprocessed_dir": config.preprocessed_dir is not None,
+        "--use_preprocessed_dataset": config.use_preprocessed_dataset,
+    }
+    if config.boundary != "tensor":
+        why = f"at the boundary {config.boundary}: preprocessing is timed, so it is done"
+        return [f"{flag} has no effect {why}" for flag, given in ready.items() if given]
+    if config.preprocessed_from is not None:
+        return ["--cache 1 has no effect with preprocessed tensors"] if config.cache else []
+    if config.cache_dir is not None and not config.cache:
+        return ["--cache_dir has no effect without --cache 1"]
+    return []
 
 
 def apply_calibration(

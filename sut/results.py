@@ -49,6 +49,35 @@ class Accuracy(_Part):
     met: bool | None = None
 
 
+class Parity(_Part):
+    """How far a preprocessor is from the oracle, in levels of 255 before normalisation; see ``sut/parity.py``.
+
+    ``mean_levels`` is over all values, ``share_over_1`` the share of pixels with a channel off by more than 1 level,
+    ``psnr_db`` None where nothing differs.
+    """
+
+    max_levels: int
+    mean_levels: float
+    share_over_1: float
+    psnr_db: float | None
+    pictures: int
+
+    @property
+    def within_1_level(self) -> bool:
+        """Whether nothing differs by more than rounding can explain."""
+        return self.max_levels <= 1
+
+    def line(self) -> str:
+        """The figures in words, for below a table."""
+        if self.psnr_db is None:
+            return f"equal to the oracle in all pixels of {self.pictures} pictures"
+        levels = "level" if self.max_levels == 1 else "levels"
+        return (
+            f"max {self.max_levels} {levels}, mean {self.mean_levels:.2g}, "
+            f"{100 * self.share_over_1:.2g} % of pixels over 1, {self.psnr_db:.1f} dB"
+        )
+
+
 class Energy(_Part):
     """Joules per sample; ``source`` is ``none`` where nothing measures it."""
 
@@ -70,6 +99,7 @@ class Result(_Part):
     device_name: str | None
     attested: Mapping[str, Any]
     preprocess: str
+    recipe: Mapping[str, Any]
     precision: str
     boundary: str
     scenario: str
@@ -86,7 +116,7 @@ class Result(_Part):
     duration_s: float | None
     latency_ns: Mapping[str, int | None]
     accuracy: Accuracy | None
-    parity: None = None
+    parity: Parity | None = None
     stages_ns: Mapping[str, Mapping[str, int]]
     cost_ns: Mapping[str, int]
     batch_sizes: Mapping[str, int]

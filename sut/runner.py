@@ -9,6 +9,7 @@ import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -28,11 +29,53 @@ _NEEDED_BYTES = 64 * 2**20
 """Free disk without which no run is started: logs that end early would be found out only after the run."""
 
 
-def run_all(configs: Sequence[RunConfig], console: Console, command: str) -> ExitCode:
-    """Run each config (they differ in scenario and mode only) and show what came out. Returns the worst exit code.
+_NO_MORE = frozenset({ExitCode.INTERRUPTED, ExitCode.USAGE, ExitCode.SETUP})
+"""After one of these the rest is not run: the user has had enough, or it would end the same way."""
 
-    Raises ``InputError`` or ``SetupError`` before anything was run; ``KeyboardInterrupt`` when interrupted, after
-    that run's result was written.
+
+@dataclass(slots=True)
+class Ran:
+    """Results of some runs, in the order in which they ran, with what each means for the exit code."""
+
+    results: list[Result] = field(default_factory=list)
+    codes: list[ExitCode] = field(default_factory=list)
+    home: Path = Path()
+
+    @property
+    def code(self) -> ExitCode:
+        """The worst of the exit codes."""
+        return worst(self.codes)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a run ended in a way that makes the following ones pointless."""
+        return bool(_NO_MORE & set(self.codes))
+
+
+def run_all(configs: Sequence[RunConfig], console: Console, command: str) -> ExitCode:
+    """Run each config (they differ in scenario and mode only), show a table. Returns the worst exit code."""
+    ran = run_experiment(configs, console, command)
+    if not {ExitCode.USAGE, ExitCode.SETUP} & set(ran.codes):
+        console.summary(ran.results, ran.home)
+    return ran.code
+
+
+def run_each(configs: Sequence[RunConfig], console: Console, command: str) -> Ran:
+    """Run configs that differ in anything, each an experiment of its own."""
+    ran = Ran()
+    for config in configs:
+        one = run_experiment([config], console, command)
+        ran.results += one.results
+        ran.codes += one.codes
+        if one.stopped:
+            break
+    return ran
+
+
+def run_experiment(configs: Sequence[RunConfig], console: Console, command: str) -> Ran:
+    """Run each config; they differ in scenario and mode only, and share a directory.
+
+    Raises ``InputError`` or ``SetupError`` before anything was run.
     """
     first = configs[0]
     for conf, seeds in ((first.user_conf, False), (first.mlperf_conf, True)):
@@ -43,6 +86,13 @@ def run_all(configs: Sequence[RunConfig], console: Console, command: str) -> Exi
     if first.audit_conf is None and Path("audit.config").exists():
         console.note("audit.config in the current directory is not obeyed; --audit_conf names one that shall be")
     parts = assemble(first, console.note)
+    if parts.dataset.labels is None and any(config.mode == "accuracy" for config in configs):
+        raise InputError(
+            f"data set {parts.dataset.name} ({parts.dataset.root}) has no labels, so there is no accuracy; leave out "
+            "--accuracy or use a data set with a val_map.txt"
+        )
+    if (store := parts.tensor_store()) is not None:
+        store.close()  # it is there and can be used; the runs open it again
     sha256 = None
     if parts.model is not None:
         info = check_onnx(parts.model.path)
@@ -50,26 +100,24 @@ def run_all(configs: Sequence[RunConfig], console: Console, command: str) -> Exi
         _check_names(first, info)
         sha256 = sha256_of(parts.model.path)
     home = result_home(first, parts)
-    results: list[Result] = []
-    codes: list[ExitCode] = []
+    ran = Ran(home=home)
     with _locked(home):
         console.header(parts, home)
         for config in configs:
             directory = _fresh(home / config.scenario / config.mode, overwrite=first.overwrite)
             result, code = _run_one(config, parts, sha256, directory, console, command)
-            results.append(result)
-            codes.append(code)
-            if code in (ExitCode.INTERRUPTED, ExitCode.USAGE, ExitCode.SETUP):
-                break  # the user has had enough, or the other scenarios would end the same way
-    if not {ExitCode.USAGE, ExitCode.SETUP} & set(codes):
-        console.summary(results, home)
-    return worst(codes)
+            ran.results.append(result)
+            ran.codes.append(code)
+            if ran.stopped:
+                break
+    return ran
 
 
 def result_home(config: RunConfig, parts: Assembly) -> Path:
     """The directory of all scenarios of one configuration."""
     device = config.device.replace(",cuda:", "+").replace("cuda:", "cuda")
-    words = [config.backend, device, config.preprocess, config.precision, config.boundary, config.digest()]
+    digest = config.digest(repr(parts.spec.recipe))
+    words = [config.backend, device, config.preprocess, config.precision, config.boundary, digest]
     return config.output / parts.spec.name / "-".join(words)
 
 

@@ -33,7 +33,8 @@ _POLL_S = 0.2
 _WATCHDOG_S = 30.0
 _SETUP_WATCHDOG_S = 300.0
 _GOODBYE_S = 15.0
-_P99_WINDOW = 100_000
+_P99_WINDOW = 20_000
+"""Samples that the p99 on the screen looks back at: looking must cost the run nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,7 @@ class Observer(Protocol):
     """Who is told how a run goes: the console."""
 
     def phase(self, name: str) -> None: ...
+    def loading(self, done: int, samples: int) -> None: ...
     def plan(self, plan: Mapping[str, Any]) -> None: ...
     def progress(self, now: Progress) -> None: ...
     def failure(self, message: str) -> None: ...
@@ -170,9 +172,12 @@ class _Child:
         if name == "phase":
             outcome.phase = event["phase"]
             self._observer.phase(outcome.phase)
+        elif name == "beat":
+            if outcome.phase == "samples":
+                self._observer.loading(event["loaded"], outcome.event("phase")["samples"])
         elif name == "plan":
-            stages = tuple(event["shape"].pop("stages"))
-            shape = LedgerShape(**event["shape"], stages=stages)
+            words = event["shape"]
+            shape = LedgerShape(words["samples"], words["batches"], tuple(words["stages"]), tuple(words["before"]))
             outcome.ledger = Ledger(shape, mmap.mmap(self._memory, shape.nbytes))
             self._observer.plan(event)
         elif name == "failure":

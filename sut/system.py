@@ -19,7 +19,9 @@ from sut.config import RunConfig
 from sut.ledger import Counter, Ledger, LedgerShape
 from sut.library import Library
 from sut.loadgen import complete as complete_loadgen
-from sut.pipeline import Clock, Complete, Failures, Lane
+from sut.pipeline import Clock, Complete, Failures, Lane, Recorder, Surroundings
+from sut.staged import LANE_STAGES, Channel, Worker, serve_lane
+from sut.tasks.base import Payloads
 
 _POLL_S = 0.5
 
@@ -46,75 +48,143 @@ class SUT:
     ) -> None:
         self.config = config
         self.parts = assembly or assemble(config)
-        self._clock = clock
         self._issued = 0
-        self._stack = ExitStack()
         self._threads: list[threading.Thread] = []
-        self._record_lock = threading.Lock()
-        self._complete = complete
-        self.ledger = Ledger(LedgerShape.of(65536))
+        self._deliver = complete
         dataset = self.parts.dataset
         self.failures = Failures(lambda index: dataset.files[index], tell)
         with ExitStack() as stack:
             self.backend: Backend = stack.enter_context(self.parts.load_backend())
             self.parts.check_attested(self.backend.attest())
-            self.task = self.parts.task_for(self.backend)
             self.library: Library = self.parts.library(self.backend, performance_samples, loaded)
             self.policy = BatchingPolicy.of(
                 config.scenario, config.max_batchsize, int(config.max_wait_ms * 1e6), self.backend.batch_sizes
             )
-            runners = [stack.enter_context(self.backend.runner()) for _ in range(config.lanes)]
-            self._stack = stack.pop_all()
-        self.batcher = Batcher(self.policy)
-        self.lanes = [
-            Lane(
-                runner,
-                self.library,
-                self.task,
-                self.policy,
-                self.ledger,
-                self.failures,
-                complete,
-                clock,
-                self._record_lock,
+            self._shared = Surroundings(
+                task=self.parts.task_for(self.backend),
+                policy=self.policy,
+                recorder=Recorder(Ledger(LedgerShape.of(65536, stages=self._stages(), before=self._before()))),
+                failures=self.failures,
+                complete=self._complete,
+                clock=clock,
             )
-            for runner in runners
-        ]
+            one = self.backend.reads_host_arrays and len(self.backend.inputs) == 1 and self.policy.padded(1) == 1
+            lend_to = self.backend.inputs[0].name if one else None
+            self.lanes = []
+            for _ in range(config.lanes):
+                runner = stack.enter_context(self.backend.runner())
+                self.lanes.append(Lane(runner, self.library.source(), self._shared, lend_to))
+                stack.callback(self.lanes[-1].close)
+            self._stack = stack.pop_all()
+        self._inline = self.policy.inline and not self.staged
+        self.batcher = Batcher(self.policy.of_one() if self.staged else self.policy)
+        self._channel: Channel | None = None
+
+    @property
+    def staged(self) -> bool:
+        """Whether preprocessing has workers of its own."""
+        return self.config.preprocess_workers > 0 and self.config.boundary != "tensor" and bool(self.backend.inputs)
 
     @property
     def failed_samples(self) -> int:
         """Samples that were answered with nothing because something raised."""
         return self.failures.samples
 
+    @property
+    def ledger(self) -> Ledger:
+        """The record of the run that goes on."""
+        return self._shared.recorder.ledger
+
+    def ledger_shape(self, samples: int, traced: bool) -> LedgerShape:
+        """The shape of a ledger for so many samples of this system, and for joining it with a trace or not."""
+        return LedgerShape.of(samples, stages=self._stages(), before=self._before(), indexed=traced)
+
+    def _stages(self) -> tuple[str, ...]:
+        return LANE_STAGES if self.staged else (*self.library.stages, *LANE_STAGES[1:])
+
+    def _before(self) -> tuple[str, ...]:
+        return self.library.stages if self.staged else ()
+
     def start(self, ledger: Ledger | None = None) -> None:
-        """Begin a run: take a fresh ledger and start the lanes' threads. ``issue`` does it when nobody did."""
+        """Begin a run: take a fresh ledger and start the threads. ``issue`` does it when nobody did."""
         if ledger is not None:
-            self.ledger = ledger
-            for lane in self.lanes:
-                lane.use(ledger)
+            self._shared.recorder.ledger = ledger
         self._issued = 0
-        if not self.policy.inline and not self._threads:
+        if self._inline or self._threads:
+            return
+        if self.staged:
+            self._start_staged()
+        else:
             for number, lane in enumerate(self.lanes):
-                thread = threading.Thread(target=self._serve, args=(lane,), name=f"lane-{number}", daemon=True)
-                thread.start()
-                self._threads.append(thread)
+                self._thread(f"lane-{number}", self._serve, lane)
+
+    def _start_staged(self) -> None:
+        workers = self.config.preprocess_workers
+        fill_up = self.config.scenario != "Server"
+        recipe = self.parts.spec.recipe
+        self._channel = channel = Channel(recipe, self.policy.max_batch, workers, fill_up)
+        for number in range(workers):
+            source = self.library.source()
+            self._stack.callback(source.close)
+            worker = Worker(source, self.batcher, channel, self._shared)
+            self._thread(f"preprocess-{number}", worker.serve)
+        for number, lane in enumerate(self.lanes):
+            self._thread(f"lane-{number}", serve_lane, lane, channel, self._shared)
+
+    def _thread(self, name: str, target: Callable[..., None], *arguments: object) -> None:
+        thread = threading.Thread(target=target, args=arguments, name=name, daemon=True)
+        thread.start()
+        self._threads.append(thread)
 
     def issue(self, ids: Sequence[int], indices: Sequence[int]) -> None:
         """Take a query: response ids and data set indices, one each per sample. Never raises, waits only if inline."""
-        now = self._clock()
+        now = self._shared.clock()
         start = self._issued
         count = len(ids)
         self._issued = start + count
-        self.ledger.issue(start, indices, now)
-        self.ledger.words[Counter.ISSUED] = self._issued
-        if self.policy.inline:
+        ledger = self._shared.recorder.ledger
+        ledger.issue(start, indices, now)
+        ledger.words[Counter.ISSUED] = self._issued
+        if self._inline:
             lane = self.lanes[0]
             for batch in self.policy.cut(ids, indices, start):
                 lane.process(batch)
-        else:
-            if not self._threads:
-                self.start()
-            self.batcher.put(ids, indices, start)
+            return
+        if not self._threads:
+            self.start()
+        if self._channel is not None:
+            self._channel.announce(count)
+        self.batcher.put(ids, indices, start)
+
+    def ask(self, indices: Sequence[int]) -> None:
+        """Answer some samples without LoadGen, through all threads there are; for calibration.
+
+        Raises ``RuntimeError`` with the first failure, or when nothing is answered for a minute.
+        """
+        if not self.staged:
+            for at in range(0, len(indices), self.policy.max_batch):
+                self.lanes[0].work(indices[at : at + self.policy.max_batch])
+            return
+        answered = threading.Semaphore(0)
+
+        def count(ids: Sequence[int], payloads: Payloads | None) -> int:
+            now = time.time_ns()
+            answered.release(len(ids))
+            return now
+
+        before, self._deliver = self._deliver, count
+        try:
+            self.issue(range(len(indices)), list(indices))
+            for _ in indices:
+                if not answered.acquire(timeout=60):
+                    raise RuntimeError("no answer for 60 s")
+        finally:
+            self._deliver = before
+        if self.failures.first_error:
+            raise RuntimeError(self.failures.first_error)
+
+    def _complete(self, ids: Sequence[int], payloads: Payloads | None) -> int:
+        return self._deliver(ids, payloads)
 
     def flush(self) -> None:
         """LoadGen has issued the last query of a set. Nothing is held back here that a lane would not take."""
@@ -128,6 +198,8 @@ class SUT:
         """Answer what was issued, stop the lanes, unload the model."""
         self.batcher.close()
         for thread in self._threads:
+            if self._channel is not None and thread.name.startswith("lane"):
+                self._channel.close()  # the workers, which come first, have ended
             thread.join(timeout=30)
         self._threads.clear()
         self._stack.close()

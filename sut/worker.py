@@ -8,6 +8,7 @@ supervisor cannot, so everything that must survive happens there.
 from __future__ import annotations
 
 import ctypes
+import gc
 import json
 import mmap
 import os
@@ -51,6 +52,7 @@ class Events:
         self._pipe = os.fdopen(descriptor, "w", encoding="utf-8")
         self._lock = threading.Lock()
         self._last_beat = 0.0
+        self._loaded = 0
 
     def send(self, event: str, **fields: Any) -> None:
         """Tell the supervisor something. A supervisor that is gone is not told."""
@@ -63,7 +65,12 @@ class Events:
         now = time.monotonic()
         if now - self._last_beat > _BEAT_S:
             self._last_beat = now
-            self.send("beat")
+            self.send("beat", loaded=self._loaded)
+
+    def loaded(self, count: int) -> None:
+        """Tell that so many more samples are loaded."""
+        self._loaded += count
+        self.beat()
 
 
 def main() -> None:
@@ -118,7 +125,8 @@ def _work(orders: Orders, events: Events) -> None:
     from sut.assembly import assemble
     from sut.calibrate import calibrate, warm_tail
     from sut.config import RunConfig
-    from sut.ledger import PIPELINE_STAGES, Counter, Ledger, LedgerShape
+    from sut.ledger import Counter, Ledger
+    from sut.parity import measure_quickly
     from sut.planning import apply_calibration, apply_flags, make_plan
     from sut.system import SUT
     from sut.userconf import read_conf
@@ -137,7 +145,7 @@ def _work(orders: Orders, events: Events) -> None:
     events.send("phase", phase="load")
     sut = SUT(
         config,
-        loaded=events.beat,
+        loaded=events.loaded,
         tell=lambda message: events.send("failure", message=message),
         performance_samples=at_a_time,
         assembly=parts,
@@ -145,18 +153,23 @@ def _work(orders: Orders, events: Events) -> None:
     loaded = time.time()
     events.send("attested", attested=asdict(sut.backend.attest()), backend_version=type(sut.backend).version())
 
-    events.send("phase", phase="samples", samples=at_a_time)
+    if sut.backend.inputs and not config.use_preprocessed_dataset:
+        parity = measure_quickly(parts.preprocessor, parts.spec.recipe)
+        events.send("parity", parity=parity.model_dump())
+
     # In performance mode LoadGen loads these and no others; loading them here names a bad picture before the clock.
     ready = range(at_a_time if config.mode != "accuracy" else min(at_a_time, sut.policy.max_batch))
+    events.send("phase", phase="samples", samples=len(ready))
     sut.library.load(ready)
+    if config.mode != "accuracy":
+        notes += sut.library.notes()
 
     events.send("phase", phase="calibrate")
     budget_s = min(_CALIBRATION_MAX_S, _CALIBRATION_SHARE * settings.min_duration_ms / 1000)
     try:
         measured = calibrate(
             config.scenario,
-            sut.lanes,
-            sut.policy,
+            sut,
             ready,
             settings.multi_stream_samples_per_query,
             budget_s,
@@ -173,7 +186,7 @@ def _work(orders: Orders, events: Events) -> None:
     if config.mode == "accuracy":
         sut.library.unload(ready)
 
-    shape = LedgerShape.of(plan.most_samples, stages=PIPELINE_STAGES)
+    shape = sut.ledger_shape(plan.most_samples, plan.trace)
     os.ftruncate(orders.memory_fd, shape.nbytes)
     ledger = Ledger(shape, mmap.mmap(orders.memory_fd, shape.nbytes))
     ledger.words[Counter.PLANNED] = plan.samples
@@ -201,6 +214,9 @@ def _work(orders: Orders, events: Events) -> None:
         load=_never_raising(sut.library.load, events),
         unload=_never_raising(sut.library.unload, events),
     )
+    # What is alive now stays: the collector need not look through it again in the middle of a run.
+    gc.collect()
+    gc.freeze()
     ledger.words[Counter.RUN_START_NS] = time.time_ns()
     events.send("phase", phase="run")
     cpu = time.process_time()
@@ -223,6 +239,7 @@ def _work(orders: Orders, events: Events) -> None:
         failed_samples=sut.failures.samples,
         first_error=sut.failures.first_error,
         traceback=sut.failures.first_traceback,
+        notes=sut.library.notes() if config.mode == "accuracy" else [],
     )
 
 

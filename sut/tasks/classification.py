@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
@@ -102,12 +103,20 @@ class Classification(Task):
         if values.ndim != 2 or values.shape[1] != self.classes:
             raise ValueError(f"output {self.output.name!r} has shape {values.shape}; expected (n, {self.classes})")
         scores = values[:n]
-        finite = np.isfinite(scores)
-        if not finite.all():
-            row = int(np.argmin(finite.all(axis=1)))
-            raise ValueError(f"output {self.output.name!r} has scores that are not finite (NaN or inf) in row {row}")
+        if n == 1:
+            only = int(scores[0].argmax())
+            if not math.isfinite(scores[0, only]):
+                raise self._not_finite(0)
+            return np.array([only])
         best: NDArray[np.intp] = scores.argmax(axis=1)
+        # NaN and inf win every argmax, so looking at the winners finds them all; -inf is a score like any other.
+        finite = np.isfinite(scores[np.arange(n), best])
+        if not finite.all():
+            raise self._not_finite(int(finite.argmin()))
         return best
+
+    def _not_finite(self, row: int) -> ValueError:
+        return ValueError(f"output {self.output.name!r} has scores that are not finite (NaN or inf) in row {row}")
 
     def _labels(self, values: NDArray[Any], n: int) -> NDArray[np.integer[Any]]:
         if values.dtype.kind not in "iu" or values.size != values.shape[0]:

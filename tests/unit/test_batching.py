@@ -86,17 +86,6 @@ def test_the_runs_of_a_batch_are_joined_where_they_touch(sizes: list[int], max_b
         assert len(batch.starts) == 1
 
 
-def test_runs_that_do_not_touch_stay_apart() -> None:
-    batcher = server(4)
-    put(batcher, 1, 0)
-    put(batcher, 2, 100)
-
-    batch = batcher.take(0)
-
-    assert batch is not None
-    assert batch.starts == [(0, 1), (100, 2)]
-
-
 @pytest.mark.parametrize("max_wait_ns", [0, 2_000_000])
 @pytest.mark.parametrize("lanes", [1, 2, 5])
 def test_lanes_share_the_samples_each_once(lanes: int, max_wait_ns: int) -> None:

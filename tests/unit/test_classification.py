@@ -131,7 +131,9 @@ def with_row(value: float, row: int, column: int) -> NDArray[np.float32]:
         (LABELS, {"labels": np.array([0, -1, 0])}, 3, "label -1 in row 1"),
         (SCORES, {"scores": with_row(np.nan, 3, 0)}, 5, "(NaN or inf) in row 3"),
         (SCORES, {"scores": with_row(np.inf, 0, 4)}, 5, "(NaN or inf) in row 0"),
-        (SCORES, {"scores": with_row(-np.inf, 4, 0)}, 5, "(NaN or inf) in row 4"),
+        (SCORES, {"scores": np.full((2, 5), -np.inf, np.float32)}, 2, "(NaN or inf) in row 0"),
+        (SCORES, {"scores": np.full((1, 5), np.nan, np.float32)}, 1, "(NaN or inf) in row 0"),
+        (SCORES, {"scores": np.array([[0, 1, np.inf, 2, 3]], np.float32)}, 1, "(NaN or inf) in row 0"),
         (SCORES, {"scores": with_row(np.nan, 2, 2).astype(np.float16)}, 5, "(NaN or inf) in row 2"),
     ],
 )
@@ -196,3 +198,12 @@ def test_answers_that_are_refused(answers: dict[int, bytes], fragment: str) -> N
 def test_no_labels_no_score() -> None:
     with pytest.raises(ValueError, match="no labels"):
         task().score({}, np.zeros(0, np.int32))
+
+
+@pytest.mark.parametrize("rows", [1, 2])
+def test_a_class_that_is_ruled_out_is_no_failure(rows: int) -> None:
+    scores = np.tile(np.array([-np.inf, 0.5, 0.1, -np.inf, 0.4], np.float32), (rows, 1))
+
+    labels = Classification(SCORES, 5, 0).decode({"scores": scores}, rows, [])
+
+    assert labels.tolist() == [1.0] * rows

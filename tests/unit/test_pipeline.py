@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 
 from backends.base import Runner, Slot, TensorSpec
-from preprocess.base import Geometry
+from preprocess.base import Geometry, Target
 from sut.batching import Batch, BatchingPolicy
 from sut.ledger import Counter, Ledger, LedgerShape, answered
-from sut.pipeline import Failures, Lane
+from sut.library import Source
+from sut.pipeline import Failures, Lane, Recorder, Surroundings
 from sut.tasks.base import Payloads
 from sut.tasks.classification import Classification
 
@@ -40,13 +41,19 @@ class Doubler(Runner):
         return {"label": 2 * slot.buffers["input"][: slot.n - self.rows_missing]}
 
 
-class Numbers:
+class Numbers(Source):
     """A library whose sample i is the number i; sample 3 cannot be had."""
 
-    def fill(self, indices: Sequence[int], slot: Slot, mark: Callable[[str], None]) -> list[Geometry]:
+    def __init__(self, stages: tuple[str, ...] = ("preprocess",), marked: tuple[str, ...] | None = None) -> None:
+        self.stages = stages
+        self.marked = stages if marked is None else marked
+
+    def fill(self, indices: Sequence[int], target: Target, mark: Callable[[str], None]) -> list[Geometry]:
         if 3 in indices:
             raise ValueError("sample 3 is not loaded")
-        slot.buffers["input"][: len(indices)] = indices
+        target.buffers["input"][: len(indices)] = indices
+        for stage in self.marked:
+            mark(stage)
         return []
 
 
@@ -67,24 +74,24 @@ class Bench:
     runner: Doubler
     sizes: tuple[int, ...] | None = None
     task: type[Classification] = Classification
+    source: Numbers = field(default_factory=Numbers)
     told: list[str] = field(default_factory=list)
     completed: list[tuple[list[int], list[float] | None]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.clock = Ticks()
-        self.ledger = Ledger(LedgerShape.of(100))
+        self.ledger = Ledger(LedgerShape.of(100, stages=(*self.source.stages, "infer", "postprocess", "complete")))
         self.failures = Failures(lambda index: FILES[index], self.told.append)
-        self.lane = Lane(
-            self.runner,
-            Numbers(),
-            self.task.for_outputs([TensorSpec("label", "int64", (None,), "N")], 1000, 0),
-            BatchingPolicy(False, 8, sizes=self.sizes),
-            self.ledger,
-            self.failures,
-            self.complete,
-            self.clock,
-            threading.Lock(),
+        self.recorder = Recorder(self.ledger)
+        shared = Surroundings(
+            task=self.task.for_outputs([TensorSpec("label", "int64", (None,), "N")], 1000, 0),
+            policy=BatchingPolicy(False, 8, sizes=self.sizes),
+            recorder=self.recorder,
+            failures=self.failures,
+            complete=self.complete,
+            clock=self.clock,
         )
+        self.lane = Lane(self.runner, self.source, shared)
 
     def complete(self, ids: Sequence[int], payloads: Payloads | None) -> int:
         answers = None if payloads is None else np.asarray(payloads).tolist()
@@ -117,6 +124,25 @@ def test_stages_follow_each_other_without_a_reading_between_them() -> None:
     bench.process(2, 0, 1)
 
     assert bench.ledger.rows[0].tolist() == [3, 0, 1, 2, 3, 4, 5, 6, 7, 8]
+
+
+def test_each_stage_of_the_source_has_a_begin_and_an_end() -> None:
+    bench = Bench(Doubler(), source=Numbers(("decode", "resize")))
+
+    bench.process(2)
+
+    # The reading at the end of a stage is the begin of the next one of the same source; after the last it is dropped.
+    assert bench.ledger.rows[0].tolist() == [1, 0, 1, 2, 2, 3, 4, 5, 6, 7, 8, 9]
+
+
+@pytest.mark.parametrize("marked", [("decode",), ("decode", "resize", "resize")])
+def test_a_source_that_marks_other_stages_than_it_has_fails_the_sample(marked: tuple[str, ...]) -> None:
+    bench = Bench(Doubler(), source=Numbers(("decode", "resize"), marked))
+
+    bench.process(2)
+
+    assert bench.completed == [([100], None)]
+    assert "stages were marked, expected decode, resize" in (bench.failures.first_error or "")
 
 
 def test_padding_is_counted_and_not_answered() -> None:
@@ -224,7 +250,7 @@ def test_another_ledger_is_used_from_then_on() -> None:
     bench.process(0)
     other = Ledger(LedgerShape.of(10))
 
-    bench.lane.use(other)
+    bench.recorder.ledger = other
     bench.process(1)
 
     assert bench.counts()["DONE"] == 1

@@ -79,6 +79,7 @@ def a_result(**changes: Any) -> Result:
     fields: dict[str, Any] = {
         "schema": 1, "model": "resnet50", "model_sha256": None, "weights": "random", "backend": "null",
         "backend_version": "none", "device": "cpu", "device_name": None, "attested": {}, "preprocess": "opencv",
+        "recipe": {"name": "resnet50"},
         "precision": "fp32", "boundary": "tensor", "scenario": "Server", "mode": "performance", "valid": True,
         "invalid_reasons": [], "failed_samples": 0, "first_error": None,
         "metric": Metric(name="completed_samples_per_second", value=12.5, higher_is_better=True),
