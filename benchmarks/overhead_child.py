@@ -27,19 +27,16 @@ def inputs(directory: str) -> dict[str, Any]:
 
     from preprocess.opencv import OpenCV
     from sut.datasets.demo import open_demo
-    from sut.library import Library
+    from sut.library import Rows, TensorLibrary
     from sut.models.registry import find
 
     spec = find("resnet50")
     photos = open_demo()
-    library = Library(photos, spec.recipe, lambda: OpenCV(spec.recipe), photos.count, workers=2)
+    library = TensorLibrary(photos, spec.recipe, lambda: OpenCV(spec.recipe), photos.count, workers=2)
     library.load(range(photos.count))
     tensors = np.empty((photos.count, *spec.recipe.sample_shape), spec.recipe.dtype)
 
-    class Target:
-        buffers = {"tensors": tensors}  # noqa: RUF012
-
-    library.fill(range(photos.count), Target(), lambda stage: None)  # type: ignore[arg-type]
+    library.source().fill(range(photos.count), Rows.of(tensors), lambda stage: None)
     np.save(Path(directory) / "inputs.npy", tensors)
     return {"model": str(spec.build("random", lambda text: None))}
 
