@@ -3,8 +3,8 @@
     python benchmarks/end_to_end.py [--seconds 5] [--repeat 3] [--preprocess fused]
 
 P is preprocessing alone and I inference alone, each on all cores, in samples per second. One after the other on the
-same cores the whole can reach 1 / (1/P + 1/I); the figure is what an Offline run at boundary ``jpeg`` reaches of it. For
-SingleStream the difference of the mean latencies at ``jpeg`` and ``tensor`` is set beside the stages that make it.
+same cores the whole can reach 1 / (1/P + 1/I); the figure is what an Offline run at boundary ``jpeg`` reaches of it.
+For SingleStream the difference of the mean latencies at ``jpeg`` and ``tensor`` is set beside the stages that make it.
 Medians over the repeats, all sides in turn.
 """
 
