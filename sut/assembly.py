@@ -19,7 +19,7 @@ from sut.errors import InputError, SetupError, one_line, suggest
 from sut.library import Library, NothingLibrary, PictureLibrary, TensorLibrary
 from sut.models.base import ModelSpec, Say
 from sut.models.files import cache_dir
-from sut.models.registry import MODELS, find, for_file
+from sut.models.registry import find, for_file
 from sut.preprocessed import PreprocessedDir
 from sut.tasks.base import Task
 from sut.tasks.registry import find_task
@@ -182,8 +182,3 @@ def _check_device(config: RunConfig, backend: type[Backend]) -> None:
         backend.check_device(config.device)
     except DeviceNotFound as error:
         raise SetupError(one_line(error)) from error
-
-
-def known_models() -> list[str]:
-    """Names that ``--model`` takes."""
-    return sorted(MODELS)

@@ -60,7 +60,7 @@ class Console:
         self._line(
             f"{parts.spec.name}{weights} on {config.backend} {config.device}, {config.precision}, preprocess "
             f"{config.preprocess}, boundary {config.boundary}; data set {parts.dataset.name}, "
-            f"{parts.dataset.count} pictures",
+            f"{parts.dataset.count} picture{'s' if parts.dataset.count != 1 else ''}",
             "bold",
         )
 

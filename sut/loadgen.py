@@ -32,13 +32,6 @@ _EMBEDDED = 0
 _FILE_ONLY = 2
 
 
-def version() -> str:
-    """Version of the LoadGen wheel."""
-    from importlib.metadata import version as version_of
-
-    return version_of("mlcommons-loadgen")
-
-
 def settings_for(model: str, scenario: str, mode: str, confs: Sequence[Path]) -> Settings:
     """The embedded mlperf.conf's settings for a model and scenario, then each file of ``confs`` on top.
 

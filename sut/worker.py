@@ -27,7 +27,6 @@ from typing import Any, NoReturn
 from backends.base import DeviceNotFound
 from sut.errors import ExitCode, RunError, SutError, one_line
 
-PHASES = ("import", "load", "samples", "calibrate", "run", "finish")
 _BEAT_S = 0.5
 _CALIBRATION_SHARE = 0.2
 _CALIBRATION_MAX_S = 1.5
