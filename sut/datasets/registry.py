@@ -9,7 +9,7 @@ from pathlib import Path
 from sut.datasets.base import DataSet
 from sut.datasets.demo import open_demo
 from sut.datasets.folder import open_folder
-from sut.datasets.imagenet import LIST_NAME, entries_to_use, open_imagenet
+from sut.datasets.imagenet import CLASSES, LIST_NAME, entries_to_use, open_imagenet
 from sut.errors import InputError, SetupError, one_line, suggest
 
 GROUP = "sut.datasets"
@@ -20,13 +20,19 @@ IMAGENET_NAMES = ("imagenet", "imagenet_mobilenet", "imagenet_pytorch")
 
 
 def open_dataset(
-    name: str | None, path: Path | None, list_file: Path | None, count: int | None, pictures: bool = True
+    name: str | None,
+    path: Path | None,
+    list_file: Path | None,
+    count: int | None,
+    pictures: bool = True,
+    classes: int = CLASSES,
 ) -> DataSet:
     """Open a data set.
 
     Without a name, a path means the ImageNet layout and no path the demo photos. ``list_file`` replaces
     ``val_map.txt``; ``count`` keeps the first entries. The demo photos take neither path nor list, a plain folder
     takes no list. Without ``pictures`` the ImageNet layout needs its list only: something else stands in for the files.
+    Its labels are 0 to ``classes - 1``.
 
     Raises ``InputError`` for a name, path, list or count that does not fit, ``SetupError`` for an entry point that
     cannot be loaded.
@@ -44,7 +50,7 @@ def open_dataset(
         if path is None:
             raise InputError(f"data set {name} has no path; give --dataset-path DIR or set DATA_DIR")
         if name != "folder":
-            return open_imagenet(path, list_file, count, pictures=pictures)
+            return open_imagenet(path, list_file, count, classes, pictures)
         if list_file is not None:
             raise InputError(f"data set folder takes all pictures in {path}, got {list_file}; use --dataset imagenet")
         return open_folder(path, count)

@@ -48,9 +48,13 @@ def describe(spec: ModelSpec, info: OnnxInfo) -> str:
 
 
 def score_outputs(info: OnnxInfo) -> list[TensorSpec]:
-    """Outputs of class shape: floats [batch, classes], more than one class."""
+    """Outputs of class shape: floats [batch, classes], more than one class; axes of length 1 may follow."""
     floats = (output for output in info.outputs if output.dtype.startswith(("float", "bfloat")))
-    return [output for output in floats if len(output.shape) == 2 and output.shape[1] not in (0, 1)]
+    return [
+        output
+        for output in floats
+        if len(output.shape) >= 2 and output.shape[1] not in (0, 1) and set(output.shape[2:]) <= {1}
+    ]
 
 
 def label_outputs(info: OnnxInfo) -> list[TensorSpec]:

@@ -39,9 +39,12 @@ class Classification(Task):
         """The task for a model with these outputs.
 
         Takes the first float output of shape (n, ``classes``), then one of shape (n, dynamic), then an integer output
-        of shape (n,) or (n, 1). Raises ``ValueError`` if there is none.
+        of shape (n,) or (n, 1). Scores may have axes of length 1 behind the classes, as a pooling without a reshape
+        leaves them. Raises ``ValueError`` if there is none.
         """
-        floats = [spec for spec in outputs if spec.dtype in _FLOATS and len(spec.shape) == 2]
+        floats = [
+            spec for spec in outputs if spec.dtype in _FLOATS and len(spec.shape) >= 2 and set(spec.shape[2:]) <= {1}
+        ]
         integers = [spec for spec in outputs if spec.dtype in _INTEGERS]
         fitting = [
             *(spec for spec in floats if spec.shape[1] == classes),
@@ -100,9 +103,9 @@ class Classification(Task):
         return Score(name="top1", value=good / count, good=good, count=count)
 
     def _best(self, values: NDArray[Any], n: int) -> NDArray[np.intp]:
-        if values.ndim != 2 or values.shape[1] != self.classes:
+        if values.ndim < 2 or values.shape[1] != self.classes or values.size != values.shape[0] * self.classes:
             raise ValueError(f"output {self.output.name!r} has shape {values.shape}; expected (n, {self.classes})")
-        scores = values[:n]
+        scores = values[:n] if values.ndim == 2 else values[:n].reshape(n, self.classes)
         if n == 1:
             only = int(scores[0].argmax())
             if not math.isfinite(scores[0, only]):

@@ -45,8 +45,8 @@ def write_model(
 ) -> Path:
     """A classifier whose class is the channel with the largest mean.
 
-    ``outputs`` are any of logits, softmax, labels (int64 [n]), column (int64 [n, 1]), features (float [n, 7]) and map
-    (float [n, 3, 1, 1]).
+    ``outputs`` are any of logits, softmax, labels (int64 [n]), column (int64 [n, 1]), features (float [n, 7]), map
+    (float [n, 3, 1, 1]) and ordered (float [n, 3, 32, 32]).
     """
     weight = np.eye(3, classes if isinstance(classes, int) else 1000, dtype=np.float32)
     order = [0, 3, 1, 2] if axes[-1] == 3 and axes[1] != 3 else [0, 1, 2, 3]
@@ -69,6 +69,7 @@ def write_model(
         "column": (INT64, [batch, 1]),
         "features": (FLOAT, [batch, 7]),
         "map": (FLOAT, [batch, 3, 1, 1]),
+        "ordered": (FLOAT, [batch, 3, 32, 32]),
     }
     names = ["images", *(f"more{number}" for number in range(1, inputs))]
     graph = helper.make_graph(
@@ -134,6 +135,8 @@ def test_a_layout_that_is_open_can_be_set(tmp_path: Path, axes: Axes) -> None:
         ({"outputs": ["features", "logits"]}, {"classes": 7}, (7, 0)),
         ({"classes": "k"}, {"classes": 1000}, (1000, 0)),
         ({"classes": "k"}, {"usual_classes": 1000}, (1000, 0)),
+        ({"outputs": ["map"]}, {}, (3, 0)),
+        ({"outputs": ["map"]}, {"classes": 3}, (3, 0)),
     ],
 )
 def test_classes_and_offset(
@@ -162,8 +165,8 @@ def test_classes_and_offset(
         ({}, PLAIN.model_copy(update={"dtype": "float16"}), "has dtype float16, expected float32, or leave dtype out"),
         ({}, PLAIN.model_copy(update={"layout": "NHWC"}), "has layout NHWC, expected NCHW, or leave layout out"),
         ({}, PLAIN.model_copy(update={"classes": 10}), "the recipe plain has classes 10"),
-        ({"outputs": ["map"]}, PLAIN, "outputs map float32 [?, 3, 1, 1], expected scores [batch, classes] or integer"),
-        ({"outputs": ["map"]}, PLAIN.model_copy(update={"classes": 3}), "expected scores [batch, classes] or integer"),
+        ({"outputs": ["ordered"]}, PLAIN, "outputs ordered float32 [?, 3, 32, 32], expected scores [batch, classes]"),
+        ({"outputs": ["ordered"]}, PLAIN.model_copy(update={"classes": 3}), "expected scores [batch, classes] or int"),
         ({"classes": 1}, PLAIN, "expected scores [batch, classes]"),
         ({"outputs": ["labels"]}, PLAIN, "leave the number of classes open; set classes in the recipe plain"),
         ({"classes": "k"}, PLAIN, "set classes in the recipe plain"),

@@ -40,6 +40,7 @@ def answer(label: float) -> bytes:
         ([TensorSpec("any", "float32", (None, None)), SCORES], "scores"),
         ([TensorSpec("any", "float32", (None, None)), LABELS], "any"),
         ([TensorSpec("half", "float16", (8, 5))], "half"),
+        ([TensorSpec("pooled", "float32", (None, 5, 1, 1))], "pooled"),
         ([TensorSpec("features", "float32", (None, 5, 7, 7)), LABELS], "labels"),
         ([TensorSpec("embedding", "float32", (None, 64)), TensorSpec("column", "int32", (None, 1))], "column"),
         ([SCORES, TensorSpec("again", "float32", (None, 5))], "scores"),
@@ -49,12 +50,21 @@ def test_the_output_that_fits(outputs: list[TensorSpec], chosen: str) -> None:
     assert Classification.for_outputs(outputs, 5, 0).output.name == chosen
 
 
+@pytest.mark.parametrize("n", [1, 2])
+def test_scores_of_a_pooling_without_a_reshape_are_read(n: int) -> None:
+    scores = np.eye(5, dtype=np.float32)[[3, 1, 0]].reshape(3, 5, 1, 1)
+
+    labels = task(TensorSpec("scores", "float32", (None, 5, 1, 1))).decode({"scores": scores}, n, [])
+
+    assert labels.tolist() == [3.0, 1.0][:n]
+
+
 @pytest.mark.parametrize(
     "outputs",
     [
         [],
         [TensorSpec("wide", "float32", (None, 6))],
-        [TensorSpec("four", "float32", (None, 5, 1, 1))],
+        [TensorSpec("map", "float32", (None, 5, 1, 7))],
         [TensorSpec("boxes", "int64", (None, 4))],
         [TensorSpec("flags", "bool", (None,))],
     ],

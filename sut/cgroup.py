@@ -1,0 +1,51 @@
+"""Limits that a cgroup (version 1 or 2) sets on this process. ``root`` is where ``proc`` and ``sys`` are looked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+
+def cpu_quota(root: Path) -> float | None:
+    """Cores that the cgroup and those above it allow, or None without a quota (version 2: cpu.max; 1: cfs_quota_us)."""
+    quotas = []
+    for folder in _cgroups(root, "cpu"):
+        words = (read_text(folder / "cpu.max") or read_text(folder / "cpu.cfs_quota_us")).split()
+        words += read_text(folder / "cpu.cfs_period_us").split()
+        if len(words) == 2 and words[0].isdigit() and words[1].isdigit():
+            quotas.append(int(words[0]) / int(words[1]))
+    return min(quotas, default=None)
+
+
+def memory_limit(root: Path) -> int | None:
+    """Bytes that the cgroup and those above it allow, or None without a limit."""
+    limits = []
+    for folder in _cgroups(root, "memory"):
+        word = (read_text(folder / "memory.max") or read_text(folder / "memory.limit_in_bytes")).strip()
+        # Version 1 writes "no limit" as the largest number of whole pages.
+        if word.isdigit() and int(word) < 2**60:
+            limits.append(int(word))
+    return min(limits, default=None)
+
+
+def _cgroups(root: Path, controller: str) -> Iterator[Path]:
+    """This process's cgroup folders, from its own up to the root: a limit above holds below.
+
+    In a container the path in /proc/self/cgroup may be that of the host: then only the root is there, and it is ours.
+    """
+    for line in read_text(root / "proc/self/cgroup").splitlines():
+        controllers, path = line.split(":", 2)[1:]
+        if controllers and controller not in controllers.split(","):
+            continue
+        own = PurePosixPath(path.lstrip("/"))
+        mounts = {controller, controllers} if controllers else {"", "unified"}
+        for mount in sorted(mounts):
+            yield from (root / "sys/fs/cgroup" / mount / folder for folder in (own, *own.parents))
+
+
+def read_text(path: Path) -> str:
+    """A small system file, or nothing where it is not there."""
+    try:
+        return path.read_text(errors="replace")
+    except OSError:
+        return ""
