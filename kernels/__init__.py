@@ -1,0 +1,1 @@
+"""CUDA C sources, what compiles and loads them, and what runs them without a GPU."""

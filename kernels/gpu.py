@@ -1,0 +1,293 @@
+"""A GPU as a ``Device``: cubins from ``kernels/compile.py``, run through PyCUDA, or CuPy where PyCUDA is not installed.
+
+One thread per GPU, its *owner*, holds the primary context and makes and frees everything in it: memory, streams,
+events, modules. Launches, copies and waits, the calls of the hot path, are made in the caller's own thread with that
+context current for the call: a change of threads costs more than a launch, and a lane that waits for its stream inside
+the one owner would hold up all others. CUDA takes calls from any thread; that PyCUDA does too is said in
+``kernels/gpu_pycuda.py``.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from types import ModuleType
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kernels.compile import cubin
+from kernels.compilers import WHEELS, Compiler, architecture_for, find_compiler
+from kernels.device import Buffer, Device, DeviceError, DeviceNotFound, Dim3
+from kernels.gpu_driver import Driver, OwnerThread, installed_driver
+
+_T = TypeVar("_T")
+
+
+@dataclass
+class Gpu:
+    """What all ``GpuDevice`` of one GPU in this process share: the owner, the driver and the loaded kernels."""
+
+    owner: OwnerThread
+    driver: Driver
+    compiler: Compiler
+    target: str
+    """The architecture that its kernels are compiled for."""
+    details: str
+    functions: dict[tuple[str, str], Any] = field(default_factory=dict)
+    modules: dict[str, Any] = field(default_factory=dict)
+    users: int = 0
+
+
+_open: dict[int, Gpu] = {}
+_opening = threading.Lock()
+
+
+class GpuDevice(Device):
+    """One GPU. Threads may share it, each with a stream of its own; one that only waits holds up nobody.
+
+    Its streams are those of ``new_stream``; no other library's handle can be used, since PyCUDA has no way to take one.
+    """
+
+    def __init__(self, gpu: Gpu, index: int) -> None:
+        """Made by ``open_device``."""
+        self._gpu, self._index = gpu, index
+        self._owner, self._driver = gpu.owner, gpu.driver
+        self.name, self.architecture = gpu.driver.name, gpu.driver.architecture
+        self.details = gpu.details
+        """One line: GPU, library, driver's CUDA and compiler in use."""
+        self._addresses: set[int] = set()
+        self._streams: set[int] = set()
+        self._timing: tuple[int, Any, Any] | None = None
+        self._last = "nothing launched yet"
+        self._lost = self._closed = False
+
+    def allocate(self, nbytes: int) -> int:
+        try:
+            address = self._owner(lambda: self._driver.allocate(nbytes))
+        except self._driver.errors as error:
+            raise DeviceError(
+                f"{self.name} cannot give {nbytes} bytes ({self._free()}): {_one_line(error)};"
+                " use a smaller batch, or end what else uses the GPU"
+            ) from error
+        self._addresses.add(address)
+        return address
+
+    def release(self, address: int) -> None:
+        self._addresses.discard(address)
+        # Where the context is lost its memory is too, and a second error would hide the first.
+        with suppress(*self._driver.errors if self._lost else ()):
+            self._owner(lambda: self._driver.release(address))
+
+    def write(self, address: int, array: NDArray[Any], stream: int | None) -> None:
+        self._call("a copy to the GPU", stream, lambda: self._driver.write(address, array, stream))
+
+    def read(self, address: int, array: NDArray[Any], stream: int | None) -> None:
+        self._call("a copy from the GPU", stream, lambda: self._driver.read(address, array, stream))
+
+    def clear(self, address: int, nbytes: int, byte: int, stream: int | None) -> None:
+        self._call("a fill", stream, lambda: self._driver.clear(address, nbytes, byte, stream))
+
+    def copy(self, target: Buffer, source: Buffer, stream: int | None = None) -> None:
+        """Start copying all of ``source`` to the start of ``target``, both of this device."""
+        self._check(source, source.nbytes)
+        self._check(target, source.nbytes)
+        nbytes = source.nbytes
+        self._call("a copy", stream, lambda: self._driver.copy(target.address, source.address, nbytes, stream))
+
+    def start(
+        self, module: str, function: str, grid: Dim3, block: Dim3, args: Sequence[np.generic], stream: int | None
+    ) -> None:
+        kernel = self._gpu.functions.get((module, function))
+        if kernel is None:
+            types = "".join(arg.dtype.char for arg in args)
+            kernel = self._translated(
+                f"loading {function}", lambda: self._owner(partial(self._load, module, function, types))
+            )
+        self._call(f"the launch of {function}", stream, lambda: self._driver.start(kernel, grid, block, args, stream))
+        self._last = f"last launched was {function}"
+
+    def new_stream(self) -> int:
+        stream = self._translated("a new stream", lambda: self._owner(self._driver.new_stream))
+        self._streams.add(stream)
+        return stream
+
+    def synchronize(self, stream: int | None = None) -> None:
+        self._call("waiting", stream, lambda: self._driver.synchronize(stream))
+
+    def timed_ms(self, work: Callable[[int], None]) -> float:
+        if self._timing is None:
+            events = self._owner(lambda: (self._driver.event(), self._driver.event()))
+            self._timing = (self.new_stream(), *events)
+        stream, begin, end = self._timing
+        self._call("an event", stream, lambda: self._driver.record(begin, stream))
+        work(stream)
+        self._call("an event", stream, lambda: self._driver.record(end, stream))
+        return self._call("waiting", stream, lambda: self._driver.elapsed_ms(begin, end))
+
+    def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        with _opening:
+            self._owner(self._free_all)
+            self._gpu.users -= 1
+            if not self._gpu.users:
+                del _open[self._index]
+                self._owner(self._unload)
+                self._owner.close()
+
+    def _load(self, module: str, function: str, types: str) -> Any:
+        """In the owner's thread."""
+        if module not in self._gpu.modules:
+            code = cubin(module, self._gpu.target, self._gpu.compiler)
+            self._gpu.modules[module] = self._driver.load(code)
+        kernel = self._driver.function(self._gpu.modules[module], function, types)
+        self._gpu.functions[module, function] = kernel
+        return kernel
+
+    def _free_all(self) -> None:
+        """In the owner's thread: what this device holds; where the context is lost, as far as the driver lets it."""
+        self._timing = None
+        for address in self._addresses:
+            with suppress(*self._driver.errors):
+                self._driver.release(address)
+        for stream in self._streams:
+            with suppress(*self._driver.errors):
+                self._driver.drop_stream(stream)
+        self._addresses.clear()
+        self._streams.clear()
+
+    def _unload(self) -> None:
+        """In the owner's thread: what the last device of a GPU leaves."""
+        self._gpu.functions.clear()
+        self._gpu.modules.clear()
+        self._driver.close()
+
+    def _free(self) -> str:
+        try:
+            return f"{self._owner(self._driver.free_bytes)} are free"
+        except self._driver.errors:
+            return "how many are free cannot be told"
+
+    def _call(self, doing: str, stream: int | None, work: Callable[[], _T]) -> _T:
+        """Run ``work`` in this thread with the context current, on a stream that must be one of this device."""
+        if self._closed:
+            raise DeviceError(f"{self.name} has been closed")
+        if stream is not None and stream not in self._streams:
+            raise ValueError(f"stream {stream} is not one of {self.name}; make one with new_stream()")
+
+        def within() -> _T:
+            with self._driver.current():
+                return work()
+
+        return self._translated(doing, within)
+
+    def _translated(self, doing: str, work: Callable[[], _T]) -> _T:
+        """Run ``work``; what the driver says becomes a ``DeviceError`` in one line."""
+        try:
+            return work()
+        except self._driver.errors as error:
+            # Kernels fail after their launch: what the driver refuses now may be an earlier one's doing.
+            self._lost = True
+            # Without its traceback, whose frames hold PyCUDA's streams: those must not outlive this device.
+            told = error.with_traceback(None)
+            raise DeviceError(f"{self.name}, {doing}: {_one_line(error)} ({self._last})") from told
+
+
+def open_device(name: str) -> GpuDevice:
+    """Open a GPU by its name: ``cuda:0``, or ``cuda`` or ``gpu`` for the first. PyCUDA where installed, else CuPy.
+
+    ``details`` of what is returned says which. Opening a GPU again in the same process gives a device with memory and
+    streams of its own on the same context. Raises ``ValueError`` for another name, ``DeviceNotFound`` where there is no
+    driver, no such GPU or one that cannot be used, and ``ModuleNotFoundError`` where a package is missing.
+    """
+    match = re.fullmatch(r"(?:cuda|gpu)(?::(\d+))?", name)
+    if not match:
+        raise ValueError(f"unknown device '{name}', expected cuda, or cuda:N for another GPU than the first")
+    index = int(match[1] or 0)
+    with _opening:
+        gpu = _open.get(index) or _opened(index)
+        device = GpuDevice(gpu, index)
+        _open[index] = gpu
+        gpu.users += 1
+    return device
+
+
+def _opened(index: int) -> Gpu:
+    installed = installed_driver()
+    if index >= installed.gpus:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        hidden = f" (CUDA_VISIBLE_DEVICES is '{visible}')" if visible is not None else ""
+        have = ", ".join(f"cuda:{each}" for each in range(installed.gpus)) or "none"
+        raise DeviceNotFound(f"no GPU cuda:{index} here{hidden}; there is: {have}")
+    if installed.major < min(WHEELS):
+        raise DeviceNotFound(
+            f"the NVIDIA driver has CUDA {installed.major}.{installed.minor}, at least {min(WHEELS)} is needed:"
+            " update the driver"
+        )
+    make, label = _library(installed.major)
+    owner = OwnerThread(f"owner of cuda:{index}")
+    try:
+        driver = owner(lambda: make(index))
+    except Exception as error:
+        owner.close()
+        if isinstance(error, DeviceNotFound):
+            raise
+        raise DeviceNotFound(f"cuda:{index} cannot be opened through {label}: {_one_line(error)}") from error
+    try:
+        compiler = find_compiler(installed.major, driver.architecture)
+    except (DeviceNotFound, ModuleNotFoundError):
+        owner(driver.close)
+        owner.close()
+        raise
+    target = architecture_for(driver.architecture, compiler)
+    details = (
+        f"{driver.name} ({driver.architecture}) through {label}, driver with CUDA {installed.major}.{installed.minor},"
+        f" kernels for {target} by {compiler.label}"
+    )
+    return Gpu(owner, driver, compiler, target, details)
+
+
+def _library(cuda: int) -> tuple[Callable[[int], Driver], str]:
+    """What opens a GPU, and how it is called: PyCUDA where it can be imported, else CuPy."""
+    troubles = []
+    for name, load in (("pycuda", _pycuda), ("cupy", _cupy)):
+        try:
+            return load()
+        except ModuleNotFoundError as error:
+            if error.name and error.name.partition(".")[0] == name:
+                continue
+            troubles.append(f"{name} does not import: {_one_line(error)}")
+        except ImportError as error:
+            troubles.append(f"{name} does not import: {_one_line(error)}")
+    raise ModuleNotFoundError(
+        f"kernels run on a GPU through PyCUDA or CuPy ({'; '.join(troubles) or 'neither is installed'}):"
+        f" pip install cupy-cuda{cuda}x, or pycuda where a C++ compiler and the CUDA headers are"
+    )
+
+
+def _pycuda() -> tuple[Callable[[int], Driver], str]:
+    from kernels.gpu_pycuda import PyCudaDriver
+
+    cuda = importlib.import_module("pycuda.driver")
+    package: ModuleType = importlib.import_module("pycuda")
+    return (lambda index: PyCudaDriver(cuda, index)), f"PyCUDA {package.VERSION_TEXT}"
+
+
+def _cupy() -> tuple[Callable[[int], Driver], str]:
+    from kernels.gpu_cupy import CuPyDriver
+
+    cupy = importlib.import_module("cupy")
+    return (lambda index: CuPyDriver(cupy, index)), f"CuPy {cupy.__version__}"
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

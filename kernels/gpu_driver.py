@@ -1,0 +1,124 @@
+"""Below ``GpuDevice``: what a library has to bring, the thread that owns a GPU, and which driver there is."""
+
+from __future__ import annotations
+
+import ctypes
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kernels.device import DeviceNotFound, Dim3
+
+_T = TypeVar("_T")
+
+
+class Driver(Protocol):
+    """What PyCUDA and CuPy are used for, on one GPU. Streams are the driver's handles, None is the default stream.
+
+    The methods up to ``event`` are called in the thread that made it, the others in any thread, within ``current``.
+    """
+
+    name: str
+    architecture: str
+    errors: tuple[type[Exception], ...]
+    """What the library raises where the driver refuses."""
+
+    def close(self) -> None: ...
+    def free_bytes(self) -> int: ...
+    def allocate(self, nbytes: int) -> int: ...
+    def release(self, address: int) -> None: ...
+    def load(self, cubin: bytes) -> Any: ...
+    def function(self, module: Any, name: str, types: str) -> Any:
+        """A kernel, for arguments of these NumPy type characters."""
+
+    def new_stream(self) -> int: ...
+    def drop_stream(self, stream: int) -> None: ...
+    def event(self) -> Any: ...
+
+    def current(self) -> AbstractContextManager[None]:
+        """Make the primary context this thread's own, for as long as the ``with`` lasts."""
+
+    def write(self, address: int, array: NDArray[Any], stream: int | None) -> None:
+        """Start a copy to the GPU. The array may be used again when this returns, unless it is page-locked: CUDA stages
+        pageable memory before an asynchronous copy returns (CUDA Driver API, "API synchronization behavior")."""
+
+    def read(self, address: int, array: NDArray[Any], stream: int | None) -> None:
+        """Copy from the GPU and wait."""
+
+    def clear(self, address: int, nbytes: int, byte: int, stream: int | None) -> None: ...
+    def copy(self, target: int, source: int, nbytes: int, stream: int | None) -> None: ...
+    def start(self, function: Any, grid: Dim3, block: Dim3, args: Sequence[np.generic], stream: int | None) -> None: ...
+    def synchronize(self, stream: int | None) -> None: ...
+    def record(self, event: Any, stream: int) -> None: ...
+    def elapsed_ms(self, begin: Any, end: Any) -> float:
+        """Between two events; waits for the second."""
+
+
+@dataclass(frozen=True, slots=True)
+class Installed:
+    """The driver that is installed: its CUDA, and how many GPUs it shows."""
+
+    major: int
+    minor: int
+    gpus: int
+
+
+def installed_driver() -> Installed:
+    """Ask the driver itself, through ctypes: no package has to be there for a clear word about what is missing.
+
+    Raises ``DeviceNotFound`` where there is no driver, one that does not start, or no GPU.
+    """
+    try:
+        library = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        raise DeviceNotFound(
+            "no NVIDIA driver (libcuda.so.1 does not load): install one, or start the container with --gpus all"
+        ) from None
+    version, count = ctypes.c_int(), ctypes.c_int()
+    code = library.cuInit(0) or library.cuDriverGetVersion(ctypes.byref(version))
+    code = code or library.cuDeviceGetCount(ctypes.byref(count))
+    if code:
+        text = ctypes.c_char_p()
+        library.cuGetErrorString(code, ctypes.byref(text))
+        reason = (text.value or b"unknown error").decode()
+        raise DeviceNotFound(f"the NVIDIA driver does not start: {reason} (CUDA error {code}); nvidia-smi may say more")
+    return Installed(version.value // 1000, version.value % 1000 // 10, count.value)
+
+
+class OwnerThread:
+    """A thread that runs what it is given, in order. What it is asked for by itself it does at once."""
+
+    def __init__(self, name: str) -> None:
+        self._jobs: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = queue.SimpleQueue()
+        # A daemon: PyCUDA would end the process if this thread ended with its context still pushed.
+        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+        self._thread.start()
+
+    def __call__(self, work: Callable[[], _T]) -> _T:
+        """Run ``work`` in this thread; returns or raises what it does."""
+        if threading.current_thread() is self._thread:
+            return work()
+        future: Future[_T] = Future()
+        self._jobs.put((future, work))
+        return future.result()
+
+    def close(self) -> None:
+        """End the thread once it has done what it was given."""
+        self._jobs.put(None)
+        self._thread.join()
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            future, work = job
+            try:
+                future.set_result(work())
+            except BaseException as error:
+                future.set_exception(error)
+            del job, future, work  # nothing of the caller's lives on here, while this waits

@@ -1,0 +1,87 @@
+"""From decoded pictures to the model's input on one device: in one kernel, or step by step as libraries do it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from numpy.typing import NDArray
+
+from kernels.device import Buffer, Device
+from kernels.normalize import Normalize, Output, check_target
+from kernels.resize import Resize, check_pictures
+from kernels.transpose import transpose_images
+
+Variant = Literal["naive", "tiled", "fused"]
+VARIANTS: tuple[Variant, ...] = ("naive", "tiled", "fused")
+
+
+class HotPath:
+    """One lane's way from pictures to the model's input, used by one thread, one stream at a time.
+
+    ``fused`` is the resize kernel alone: it normalizes and lays out what it has at hand. ``naive`` and ``tiled`` are a
+    chain of launches, resize to uint8 NHWC, transpose, normalize, with the transpose of that name; where the output is
+    NHWC there is nothing to transpose and they are the same. All three give the same bytes.
+
+    Holds scratch memory for the largest batch so far, in a chain 3 or 6 bytes for each pixel of the output.
+    """
+
+    def __init__(self, device: Device, variant: Variant, output: Output) -> None:
+        """Raises ``ValueError`` for an unknown variant."""
+        if variant not in VARIANTS:
+            raise ValueError(f"kernels is '{variant}', expected one of {', '.join(VARIANTS)}")
+        self._device, self._variant, self._output = device, variant, output
+        self._scratch: list[Buffer] = []
+        if variant == "fused":
+            self._resize = Resize(device, output)
+            return
+        self._resize = Resize(device, Output(size=output.size, layout="NHWC", dtype="uint8", swap=output.swap))
+        self._normalize = Normalize(device, replace(output, swap=False), source_layout=output.layout)
+
+    def run(self, pictures: NDArray[Any], target: Buffer, stream: int | None = None) -> None:
+        """Write one sample for each of ``pictures`` (see ``kernels.resize.describe``) into ``target``, in order.
+
+        Raises ``ValueError`` before anything runs: no pictures, pictures that contradict themselves, or a target that
+        is too small or another device's.
+        """
+        if self._variant == "fused":
+            self._resize.run(pictures, target, stream)
+            return
+        output, n = self._output, len(pictures)
+        check_target(self._device, target, output, n)
+        check_pictures(pictures, output.size)
+        pixels = output.size * output.size
+        levels, last = self._scratch_for(3 * pixels * n, stream)
+        self._resize.run(pictures, levels, stream)
+        if output.layout == "NCHW":
+            transpose_images(self._device, levels, last, n, pixels, "uint8", "NCHW", self._variant, stream)
+        self._normalize.run(last, target, n, stream)
+
+    def close(self) -> None:
+        """Free what it holds on the device."""
+        self._resize.close()
+        if self._variant != "fused":
+            self._normalize.close()
+        for buffer in self._scratch:
+            buffer.free()
+        self._scratch = []
+
+    def _scratch_for(self, nbytes: int, stream: int | None) -> tuple[Buffer, Buffer]:
+        """For interleaved levels, and for levels in the output's layout: one buffer where that is the same."""
+        if not self._scratch or self._scratch[0].nbytes < nbytes:
+            self._device.synchronize(stream)  # what is under way may still read the smaller ones
+            for buffer in self._scratch:
+                buffer.free()
+            self._scratch = []
+            for _ in range(2 if self._output.layout == "NCHW" else 1):
+                self._scratch.append(self._device.alloc(nbytes))
+        return self._scratch[0], self._scratch[-1]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

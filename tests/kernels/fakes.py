@@ -1,0 +1,345 @@
+"""Stand-ins for a compiler, a driver, PyCUDA and CuPy that keep the rules of the real ones and remember what was asked.
+
+They stand for the libraries' side of the contract as their documentation tells it, nothing here says that a GPU works.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from kernels.compilers import Compiled, CompileError, Source
+
+MEMORY_BYTES = 1 << 16
+"""What a fake GPU has."""
+
+
+@dataclass
+class FakeCompiler:
+    """Its cubin is a sum of what it was given; it remembers what it compiled."""
+
+    label: str = "Fake 13.0"
+    identity: str = "Fake 13.0.1"
+    major: int = 13
+    architectures: tuple[str, ...] = ("sm_75", "sm_80", "sm_86", "sm_90")
+    compiled: list[str] = field(default_factory=list)
+    before: threading.Barrier | None = None
+
+    def compile(self, source: Source, architecture: str) -> Compiled:
+        self.compiled.append(f"{source.name} {architecture}")
+        if self.before is not None:
+            self.before.wait(30)
+        if "broken" in source.text:
+            raise CompileError("Fake 13.0 cannot compile it")
+        text = f"{self.identity} {architecture} {source}"
+        return Compiled(b"\x7fELF" + hashlib.sha512(text.encode()).digest() * 9, "")
+
+
+@dataclass
+class FakeLibcuda:
+    """libcuda.so.1 as ctypes shows it."""
+
+    version: int = 13000
+    gpus: int = 2
+    init: int = 0
+
+    def cuInit(self, flags: int) -> int:
+        return self.init
+
+    def cuDriverGetVersion(self, version: Any) -> int:
+        version._obj.value = self.version
+        return 0
+
+    def cuDeviceGetCount(self, count: Any) -> int:
+        count._obj.value = self.gpus
+        return 0
+
+    def cuGetErrorString(self, code: int, text: Any) -> int:
+        text._obj.value = {100: b"no CUDA-capable device is detected", 803: b"driver / library mismatch"}[code]
+        return 0
+
+
+@dataclass(frozen=True)
+class Launch:
+    function: str
+    grid: tuple[int, ...]
+    block: tuple[int, ...]
+    args: tuple[Any, ...]
+    stream: int | None
+    thread: str
+
+
+class FakeError(Exception):
+    """cuda.Error, and CuPy's."""
+
+
+class Gpu:
+    """One GPU's memory, streams and clock, and the context that a thread must have current."""
+
+    def __init__(self) -> None:
+        self.memory: dict[int, bytearray] = {}
+        self.launches: list[Launch] = []
+        self.calls: list[str] = []
+        self.loaded: list[bytes] = []
+        self.streams: set[int] = set()
+        self.next_address, self.next_stream, self.clock_ms = 0x7000, 0x10, 0.0
+        self.fail: dict[str, str] = {}
+        self.current: Callable[[], bool] = lambda: False
+
+    def call(self, name: str) -> None:
+        """Every call to the driver: recorded, refused without the context, or with what the test says."""
+        self.calls.append(f"{name} in {threading.current_thread().name}")
+        if not self.current():
+            raise FakeError(f"{name} failed: invalid device context")
+        if name in self.fail:
+            raise FakeError(f"{name} failed: {self.fail[name]}")
+
+    def allocate(self, nbytes: int) -> int:
+        if nbytes + sum(map(len, self.memory.values())) > MEMORY_BYTES:
+            raise FakeError("cuMemAlloc failed: out of memory")
+        address, self.next_address = self.next_address, self.next_address + nbytes + 256
+        self.memory[address] = bytearray(nbytes)
+        return address
+
+    def part(self, address: int, nbytes: int) -> memoryview:
+        """Memory from ``address`` on; asserts that it lies in one allocation."""
+        [(base, data)] = [each for each in self.memory.items() if each[0] <= address < each[0] + len(each[1])]
+        assert address + nbytes <= base + len(data)
+        return memoryview(data)[address - base :][:nbytes]
+
+
+class FakePyCuda:
+    """pycuda.driver. Contexts are on a stack per thread; using or freeing a thing without one on top is an error."""
+
+    def __init__(self, gpu: Gpu, built: int = 13, version: int = 13000) -> None:
+        self.gpu, self._built, self._version = gpu, built, version
+        self.Error = FakeError
+        self.stack = threading.local()
+        gpu.current = lambda: bool(getattr(self.stack, "pushed", 0))
+        self.retained = 0
+        cuda = self
+
+        class Device:
+            def __init__(self, index: int) -> None:
+                self.index = index
+
+            def name(self) -> str:
+                return "Fake H200"
+
+            def compute_capability(self) -> tuple[int, int]:
+                return (9, 0)
+
+            def retain_primary_context(self) -> Any:
+                cuda.retained += 1
+                return Context()
+
+        class Context:
+            def push(self) -> None:
+                cuda.stack.pushed = getattr(cuda.stack, "pushed", 0) + 1
+
+            @staticmethod
+            def pop() -> None:
+                assert cuda.stack.pushed > 0
+                cuda.stack.pushed -= 1
+
+            @staticmethod
+            def synchronize() -> None:
+                gpu.call("cuCtxSynchronize")
+
+        class Stream:
+            def __init__(self) -> None:
+                gpu.call("cuStreamCreate")
+                self.handle, gpu.next_stream = gpu.next_stream, gpu.next_stream + 8
+                gpu.streams.add(self.handle)
+                # No method: a traceback must not keep the stream alive, as it would not keep the real one.
+                self.synchronize = lambda: gpu.call("cuStreamSynchronize")
+
+            def __del__(self) -> None:
+                gpu.call("cuStreamDestroy")
+                gpu.streams.remove(self.handle)
+
+        class Event:
+            def __init__(self) -> None:
+                gpu.call("cuEventCreate")
+
+            def record(self, stream: Stream) -> Any:
+                gpu.call("cuEventRecord")
+                self.at, gpu.clock_ms = gpu.clock_ms, gpu.clock_ms + 0.5
+                return self
+
+            def synchronize(self) -> Any:
+                gpu.call("cuEventSynchronize")
+                return self
+
+            def time_till(self, other: Any) -> float:
+                return float(other.at - self.at)
+
+        class Function:
+            def __init__(self, name: str) -> None:
+                self.name = name
+
+            def prepare(self, types: str) -> Any:
+                self.types = types
+                return self
+
+            def prepared_async_call(self, grid: Any, block: Any, stream: Any, *args: Any) -> None:
+                gpu.call("cuLaunchKernel")
+                assert "".join(arg.dtype.char for arg in args) == self.types
+                handle = None if stream is None else stream.handle
+                gpu.launches.append(Launch(self.name, grid, block, args, handle, threading.current_thread().name))
+
+        class Module:
+            def get_function(self, name: str) -> Any:
+                gpu.call("cuModuleGetFunction")
+                return Function(name)
+
+        class Allocation:
+            def __init__(self, nbytes: int) -> None:
+                self.address = gpu.allocate(nbytes)
+
+            def __int__(self) -> int:
+                return self.address
+
+            def free(self) -> None:
+                gpu.call("cuMemFree")
+                del gpu.memory[self.address]
+
+        self.Device, self.Context, self.Stream, self.Event = Device, Context, Stream, Event
+        self._module, self._allocation = Module, Allocation
+
+    def init(self) -> None: ...
+
+    def get_version(self) -> tuple[int, int, int]:
+        return (self._built, 0, 0)
+
+    def get_driver_version(self) -> int:
+        return self._version
+
+    def mem_get_info(self) -> tuple[int, int]:
+        self.gpu.call("cuMemGetInfo")
+        return MEMORY_BYTES - sum(map(len, self.gpu.memory.values())), MEMORY_BYTES
+
+    def mem_alloc(self, nbytes: int) -> Any:
+        self.gpu.call("cuMemAlloc")
+        return self._allocation(nbytes)
+
+    def module_from_buffer(self, cubin: bytes) -> Any:
+        self.gpu.call("cuModuleLoadDataEx")
+        self.gpu.loaded.append(cubin)
+        return self._module()
+
+    def memcpy_htod_async(self, dest: int, src: Any, stream: Any = None) -> None:
+        self.gpu.call("cuMemcpyHtoDAsync")
+        self.gpu.part(dest, src.nbytes)[:] = src.tobytes()
+
+    def memcpy_dtoh_async(self, dest: Any, src: int, stream: Any = None) -> None:
+        self.gpu.call("cuMemcpyDtoHAsync")
+        dest.reshape(-1).view(np.uint8)[:] = np.frombuffer(self.gpu.part(src, dest.nbytes), np.uint8)
+
+    def memcpy_dtod_async(self, dest: int, src: int, size: int, stream: Any = None) -> None:
+        self.gpu.call("cuMemcpyDtoDAsync")
+        self.gpu.part(dest, size)[:] = bytes(self.gpu.part(src, size))
+
+    def memset_d8_async(self, dest: int, data: int, size: int, stream: Any = None) -> None:
+        self.gpu.call("cuMemsetD8Async")
+        self.gpu.part(dest, size)[:] = bytes([data]) * size
+
+
+def fake_cupy(gpu: Gpu, built: int = 13, version: int = 13000) -> ModuleType:
+    """The module cupy, of which cupy.cuda is all. A thread's device is 7 until it has named one."""
+    devices = threading.local()
+    gpu.current = lambda: getattr(devices, "index", 7) != 7
+
+    class Stream:
+        null = SimpleNamespace(ptr=0)
+
+        def __init__(self) -> None:
+            gpu.call("cudaStreamCreate")
+            self.ptr, gpu.next_stream = gpu.next_stream, gpu.next_stream + 8
+            gpu.streams.add(self.ptr)
+
+        def __del__(self) -> None:
+            gpu.streams.remove(self.ptr)
+
+    class Event:
+        def record(self, stream: Any) -> None:
+            gpu.call("cudaEventRecord")
+            self.at, gpu.clock_ms = gpu.clock_ms, gpu.clock_ms + 0.5
+
+        def synchronize(self) -> None:
+            gpu.call("cudaEventSynchronize")
+
+    class Function:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def __call__(self, grid: Any, block: Any, args: Any, shared_mem: int = 0, stream: Any = None) -> None:
+            gpu.call("cuLaunchKernel")
+            handle = stream.ptr or None
+            gpu.launches.append(Launch(self.name, grid, block, args, handle, threading.current_thread().name))
+
+    class Module:
+        def load(self, cubin: bytes) -> None:
+            gpu.call("cuModuleLoadData")
+            gpu.loaded.append(cubin)
+
+        def get_function(self, name: str) -> Any:
+            gpu.call("cuModuleGetFunction")
+            return Function(name)
+
+    def malloc(nbytes: int) -> int:
+        gpu.call("cudaMalloc")
+        return gpu.allocate(nbytes)
+
+    def free(address: int) -> None:
+        gpu.call("cudaFree")
+        del gpu.memory[address]
+
+    def memcpy(target: int, source: int, nbytes: int, kind: int, stream: int) -> None:
+        gpu.call("cudaMemcpyAsync")
+        data = ctypes.string_at(source, nbytes) if kind == 1 else bytes(gpu.part(source, nbytes))
+        if kind == 2:
+            ctypes.memmove(target, data, nbytes)
+        else:
+            gpu.part(target, nbytes)[:] = data
+
+    def memset(address: int, byte: int, nbytes: int, stream: int) -> None:
+        gpu.call("cudaMemsetAsync")
+        gpu.part(address, nbytes)[:] = bytes([byte]) * nbytes
+
+    runtime = SimpleNamespace(
+        CUDARuntimeError=FakeError,
+        memcpyHostToDevice=1,
+        memcpyDeviceToHost=2,
+        memcpyDeviceToDevice=3,
+        runtimeGetVersion=lambda: built * 1000,
+        driverGetVersion=lambda: version,
+        getDevice=lambda: getattr(devices, "index", 7),
+        setDevice=lambda index: setattr(devices, "index", index),
+        getDeviceProperties=lambda index: {"name": b"Fake H200", "major": 9, "minor": 0},
+        memGetInfo=lambda: (MEMORY_BYTES - sum(map(len, gpu.memory.values())), MEMORY_BYTES),
+        malloc=malloc,
+        free=free,
+        memcpyAsync=memcpy,
+        memsetAsync=memset,
+        deviceSynchronize=lambda: gpu.call("cudaDeviceSynchronize"),
+        streamSynchronize=lambda stream: gpu.call("cudaStreamSynchronize"),
+    )
+    cupy = ModuleType("cupy")
+    cupy.__version__ = "14.2.0"  # type: ignore[attr-defined]
+    cupy.cuda = SimpleNamespace(  # type: ignore[attr-defined]
+        runtime=runtime,
+        driver=SimpleNamespace(CUDADriverError=FakeError),
+        function=SimpleNamespace(Module=Module),
+        Stream=Stream,
+        Event=Event,
+        get_elapsed_time=lambda begin, end: end.at - begin.at,
+    )
+    return cupy

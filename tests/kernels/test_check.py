@@ -1,0 +1,83 @@
+"""The check of all kernels: passes on the kernels as they are, and notices what it is there to notice."""
+
+from dataclasses import astuple
+
+import numpy as np
+import pytest
+
+from kernels.check import STRIP_BYTES, Place, check, check_resize, write_guarded
+from kernels.device import Buffer
+from kernels.host import HostDevice
+from kernels.normalize import Output
+from preprocess.oracle import Fit, resize_fit
+
+
+def truth(pixels: np.ndarray, place: Place, interpolation: str) -> np.ndarray:
+    return resize_fit(pixels, Fit(*astuple(place)), interpolation)
+
+
+def test_all_kernels_are_equal_to_their_truth(host: HostDevice) -> None:
+    rows = list(check(host, truth))
+    assert [row for row in rows if not row.ok] == []
+    assert {row.largest_difference for row in rows} == {0.0}
+    kernels = {row.kernel for row in rows}
+    assert {
+        "matmul_tiled_f32",
+        "transpose_naive",
+        "nhwc_to_nchw_tiled",
+        "normalize_f32",
+        "resize fused",
+        "resize naive",
+    } <= kernels
+    assert {row.dtype for row in rows} == {"float32", "float16", "uint8", "int8"}
+    assert {row.layout for row in rows if row.kernel == "resize fused"} == {"NCHW", "NHWC"}
+
+
+def test_a_level_more_than_the_truth_is_noticed(host: HostDevice) -> None:
+    def wrong(pixels: np.ndarray, place: Place, interpolation: str) -> np.ndarray:
+        levels = truth(pixels, place, interpolation)
+        levels[3, 4, 1] ^= 1
+        return levels
+
+    rows = list(check_resize(host, wrong, np.random.default_rng(0)))
+    assert rows
+    assert not any(row.ok for row in rows)
+    assert min(row.largest_difference for row in rows) > 0
+
+
+OUTPUT = Output(size=2, dtype="uint8", stride_bytes=16)  # samples of 12 bytes, 4 between them
+
+
+def part(target: Buffer, begin: int, end: int) -> Buffer:
+    return Buffer(target.device, target.address + begin, end - begin)
+
+
+@pytest.mark.parametrize(
+    ("writes", "clean"),
+    [
+        (((0, 12), (16, 28)), True),
+        (((0, 11), (16, 28)), False),
+        (((0, 12), (17, 28)), False),
+        (((0, 13), (16, 28)), False),
+        (((0, 28),), False),
+        (((-1, 12), (16, 28)), False),
+        (((0, 12), (16, 29)), False),
+        (((0, 12), (16, 28), (-STRIP_BYTES, 1 - STRIP_BYTES)), False),
+    ],
+)
+def test_a_byte_too_few_or_too_many_is_noticed(host: HostDevice, writes: tuple, clean: bool) -> None:
+    def work(target: Buffer) -> None:
+        for begin, end in writes:
+            host.fill(part(target, begin, end), 9)
+
+    assert write_guarded(host, OUTPUT, 2, work).clean is clean
+
+
+def test_results_that_change_from_run_to_run_are_noticed(host: HostDevice) -> None:
+    random = np.random.default_rng(0)
+
+    def work(target: Buffer) -> None:
+        for begin in (0, 16):
+            host.upload(random.integers(0, 256, 12, np.uint8), part(target, begin, begin + 12))
+
+    assert not write_guarded(host, OUTPUT, 2, work).clean

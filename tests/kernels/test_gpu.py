@@ -1,0 +1,350 @@
+"""A GPU device over PyCUDA and over CuPy, on stand-ins that keep their rules; what a machine without a GPU says."""
+
+from __future__ import annotations
+
+import gc
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+from kernels import compilers, gpu_driver
+from kernels import gpu as gpu_module
+from kernels.device import DeviceError, DeviceNotFound
+from kernels.gpu import GpuDevice, open_device
+from kernels.gpu_driver import Installed, OwnerThread, installed_driver
+from tests.kernels.fakes import MEMORY_BYTES, FakeCompiler, FakeLibcuda, FakePyCuda, Gpu, fake_cupy
+
+pytestmark = pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
+OWNER = "owner of cuda:0"
+
+
+@dataclass
+class Machine:
+    """What a test may spoil before it opens a device."""
+
+    gpu: Gpu
+    libcuda: FakeLibcuda
+    compilers: list[FakeCompiler]
+    library: str
+
+
+@pytest.fixture(params=["PyCUDA", "CuPy"])
+def machine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Machine]:
+    made = Machine(Gpu(), FakeLibcuda(), [FakeCompiler()], request.param)
+    monkeypatch.setenv("SUT_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(gpu_driver.ctypes, "CDLL", lambda name: made.libcuda)
+    monkeypatch.setattr(compilers, "_installed", lambda: iter(made.compilers))
+    install(monkeypatch, made)
+    yield made
+    gc.collect()
+    assert gpu_module._open == {}, "a test left a device open"
+
+
+def install(monkeypatch: pytest.MonkeyPatch, machine: Machine, built: int = 13) -> None:
+    """Put the library of ``machine`` in place, the other one out of it."""
+    version = machine.libcuda.version
+    for name in ("pycuda", "pycuda.driver", "cupy"):
+        monkeypatch.setitem(sys.modules, name, None)
+    if machine.library == "PyCUDA":
+        package = ModuleType("pycuda")
+        package.VERSION_TEXT = "2025.1.2"  # type: ignore[attr-defined]
+        monkeypatch.setitem(sys.modules, "pycuda", package)
+        monkeypatch.setitem(sys.modules, "pycuda.driver", FakePyCuda(machine.gpu, built, version))
+    else:
+        monkeypatch.setitem(sys.modules, "cupy", fake_cupy(machine.gpu, built, version))
+
+
+@pytest.fixture
+def device(machine: Machine) -> Iterator[GpuDevice]:
+    with open_device("cuda:0") as opened:
+        yield opened
+
+
+def transpose(device: GpuDevice, stream: int | None = None) -> None:
+    """Start one small launch of a real kernel's name and arguments."""
+    with device.alloc(64) as source, device.alloc(64) as target:
+        args = (source, target, np.int32(4), np.int32(4))
+        device.launch("transpose", "transpose_naive_f32", (1, 1, 1), (16, 16, 1), args, stream)
+
+
+def test_it_says_what_is_in_use(machine: Machine, device: GpuDevice) -> None:
+    version = {"PyCUDA": "PyCUDA 2025.1.2", "CuPy": "CuPy 14.2.0"}[machine.library]
+    assert (device.name, device.architecture) == ("Fake H200", "sm_90")
+    assert device.details == (
+        f"Fake H200 (sm_90) through {version}, driver with CUDA 13.0, kernels for sm_90 by Fake 13.0"
+    )
+
+
+def test_pycuda_comes_before_cupy(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cupy", fake_cupy(Gpu()))
+    with open_device("gpu") as device:
+        assert f"through {machine.library} " in device.details
+
+
+def test_what_is_uploaded_comes_back(device: GpuDevice) -> None:
+    array = np.arange(60, dtype=np.float32).reshape(5, 12)[:, ::2]
+    with device.upload(array) as buffer:
+        np.testing.assert_array_equal(device.download(buffer, array.shape, array.dtype), array)
+        with device.alloc(buffer.nbytes) as other:
+            device.copy(other, buffer)
+            device.fill(buffer, 0xAB)
+            np.testing.assert_array_equal(device.download(other, array.shape, array.dtype), array)
+        assert (device.download(buffer, 120, np.uint8) == 0xAB).all()
+
+
+def test_a_launch_has_its_arguments_its_stream_and_the_cubin(machine: Machine, device: GpuDevice) -> None:
+    stream = device.new_stream()
+    with device.alloc(64) as source, device.alloc(64) as target:
+        args = (source, target, np.int32(3), np.int32(5))
+        device.launch("transpose", "transpose_naive_f32", (2, 1, 1), (16, 16, 1), args, stream)
+        device.launch("transpose", "transpose_naive_u8", (1, 1, 1), (16, 16, 1), args)
+        device.launch("transpose", "transpose_naive_f32", (1, 1, 1), (16, 16, 1), args)
+        first, second, third = machine.gpu.launches
+        assert first.args == (np.uint64(source.address), np.uint64(target.address), np.int32(3), np.int32(5))
+    assert [type(arg) for arg in first.args] == [np.uint64, np.uint64, np.int32, np.int32]
+    assert (first.function, first.grid, first.block) == ("transpose_naive_f32", (2, 1, 1), (16, 16, 1))
+    assert (first.stream, second.stream, third.stream) == (stream, None, None)
+    assert machine.compilers[0].compiled == ["transpose.cu sm_90"]
+    assert len(machine.gpu.loaded) == 1
+    assert machine.gpu.loaded[0].startswith(b"\x7fELF")
+
+
+def test_launches_are_made_where_they_are_asked_for_and_things_by_the_owner(
+    machine: Machine, device: GpuDevice
+) -> None:
+    lane = threading.Thread(target=lambda: transpose(device, device.new_stream()), name="lane")
+    lane.start()
+    lane.join()
+
+    assert [launch.thread for launch in machine.gpu.launches] == ["lane"]
+    made = ("Alloc", "Malloc", "Free", "StreamCreate", "ModuleLoad", "GetFunction", "EventCreate")
+    makers = {call.partition(" in ")[2] for call in machine.gpu.calls if any(part in call for part in made)}
+    assert makers == {OWNER}
+
+
+def test_a_lane_that_waits_holds_up_nobody(machine: Machine, device: GpuDevice) -> None:
+    waiting, released = threading.Event(), threading.Event()
+    stream = device.new_stream()
+    call = machine.gpu.call
+
+    def slow(name: str) -> None:
+        call(name)
+        if "StreamSynchronize" in name:
+            waiting.set()
+            assert released.wait(30)
+
+    machine.gpu.call = slow  # type: ignore[method-assign]
+    lane = threading.Thread(target=lambda: device.synchronize(stream))
+    lane.start()
+    assert waiting.wait(30)
+    transpose(device, device.new_stream())
+    assert len(machine.gpu.launches) == 1
+    released.set()
+    lane.join()
+
+
+def test_time_is_that_between_two_events_on_the_stream_of_the_work(machine: Machine, device: GpuDevice) -> None:
+    def work(stream: int) -> None:
+        transpose(device, stream)
+        machine.gpu.clock_ms += 2.0
+
+    assert device.timed_ms(work) == 2.5
+    assert device.timed_ms(work) == 2.5
+    assert machine.gpu.launches[0].stream in machine.gpu.streams
+    assert sum("EventCreate" in call for call in machine.gpu.calls) <= 2
+
+
+def test_closing_frees_what_is_left(machine: Machine) -> None:
+    device = open_device("cuda")
+    device.alloc(100)
+    freed = device.alloc(100)
+    freed.free()
+    device.new_stream()
+    device.timed_ms(lambda stream: None)
+    device.close()
+    gc.collect()
+
+    assert (machine.gpu.memory, machine.gpu.streams) == ({}, set())
+    device.close()
+    with pytest.raises(DeviceError, match="closed"):
+        device.synchronize()
+    assert not any(thread.name == OWNER for thread in threading.enumerate())
+
+
+def test_a_gpu_opened_twice_has_one_owner_and_one_set_of_kernels(machine: Machine) -> None:
+    with open_device("cuda:0") as first:
+        with open_device("gpu:0") as second:
+            transpose(first)
+            transpose(second)
+            kept = first.alloc(10)
+            with pytest.raises(ValueError, match="belongs to"):
+                second.fill(kept, 0)
+            assert sum(thread.name == OWNER for thread in threading.enumerate()) == 1
+        transpose(first)
+        assert len(machine.gpu.memory) == 1
+    assert len(machine.gpu.loaded) == 1
+    if machine.library == "PyCUDA":
+        assert sys.modules["pycuda.driver"].retained == 1  # type: ignore[attr-defined]
+
+
+def test_too_little_memory(machine: Machine, device: GpuDevice) -> None:
+    with pytest.raises(DeviceError) as caught:
+        device.alloc(MEMORY_BYTES + 1)
+    assert str(caught.value) == (
+        f"Fake H200 cannot give {MEMORY_BYTES + 1} bytes ({MEMORY_BYTES} are free): cuMemAlloc failed: out of memory;"
+        " use a smaller batch, or end what else uses the GPU"
+    )
+    device.alloc(MEMORY_BYTES).free()  # goes on working
+
+
+@pytest.mark.parametrize("call", ["StreamSynchronize", "LaunchKernel"])
+def test_what_the_driver_says_is_one_line_with_the_kernel(machine: Machine, device: GpuDevice, call: str) -> None:
+    transpose(device)
+    stream = device.new_stream()
+    for prefix in ("cu", "cuda"):
+        machine.gpu.fail[prefix + call] = "an illegal\nmemory access was encountered"
+
+    with pytest.raises(DeviceError) as caught:
+        transpose(device, stream)
+        device.synchronize(stream)
+
+    text = str(caught.value)
+    assert "failed: an illegal memory access was encountered" in text
+    assert "last launched was transpose_naive_f32" in text
+    assert "\n" not in text
+
+
+def test_an_error_at_freeing_does_not_hide_the_first(machine: Machine, device: GpuDevice) -> None:
+    for prefix in ("cu", "cuda"):
+        for call in ("LaunchKernel", "MemFree", "Free"):
+            machine.gpu.fail[prefix + call] = "an illegal memory access was encountered"
+    with pytest.raises(DeviceError, match="the launch of transpose_naive_f32"):
+        transpose(device)
+
+
+def test_a_stream_of_somebody_else_is_refused(machine: Machine, device: GpuDevice) -> None:
+    with pytest.raises(ValueError, match="stream 99 is not one of Fake H200"):
+        device.synchronize(99)
+    assert not any("Synchronize" in call for call in machine.gpu.calls)
+
+
+@pytest.mark.parametrize("name", ["cuda:x", "cpu", "cuda:", "cuda:-1", "", "cuda:0 "])
+def test_a_name_that_is_no_gpu(name: str) -> None:
+    with pytest.raises(ValueError, match="unknown device"):
+        open_device(name)
+
+
+def test_an_index_that_does_not_exist(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    with pytest.raises(DeviceNotFound) as caught:
+        open_device("cuda:2")
+    assert str(caught.value) == "no GPU cuda:2 here; there is: cuda:0, cuda:1"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    machine.libcuda.gpus = 0
+    with pytest.raises(DeviceNotFound, match=r"no GPU cuda:0 here \(CUDA_VISIBLE_DEVICES is ''\); there is: none"):
+        open_device("cuda")
+
+
+def test_a_driver_older_than_any_cuda_in_use(machine: Machine) -> None:
+    machine.libcuda.version = 11040
+    with pytest.raises(DeviceNotFound) as caught:
+        open_device("cuda")
+    assert str(caught.value) == "the NVIDIA driver has CUDA 11.4, at least 12 is needed: update the driver"
+
+
+def test_a_library_built_for_a_newer_cuda_than_the_driver(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine.libcuda.version = 12040
+    install(monkeypatch, machine, built=13)
+    with pytest.raises(DeviceNotFound) as caught:
+        open_device("cuda")
+    assert "CUDA 13, the driver has CUDA 12.4: update the driver, or " in str(caught.value)
+    assert {"CuPy": "pip install cupy-cuda12x", "PyCUDA": "CUDA 12 toolkit"}[machine.library] in str(caught.value)
+    assert not any(thread.name == OWNER for thread in threading.enumerate())
+
+
+def test_a_gpu_that_the_compiler_does_not_know(machine: Machine) -> None:
+    machine.compilers[0].architectures = ("sm_100",)
+    with pytest.raises(DeviceNotFound, match=r"Fake 13\.0 has no sm_90; it has sm_100: "):
+        open_device("cuda")
+    assert not any(thread.name == OWNER for thread in threading.enumerate())
+    if machine.library == "PyCUDA":  # a thread that ends with a context pushed would end the process
+        assert not machine.gpu.current()
+
+
+def test_the_compiler_is_one_that_knows_the_gpu_and_is_no_newer_than_the_driver(machine: Machine) -> None:
+    machine.compilers[:0] = [
+        FakeCompiler("Newer 14.0", major=14),
+        FakeCompiler("Other 13.1", architectures=("sm_100",)),
+    ]
+    with open_device("cuda") as device:
+        assert device.details.endswith("kernels for sm_90 by Fake 13.0")
+
+
+def test_no_compiler(machine: Machine) -> None:
+    machine.compilers.clear()
+    with pytest.raises(ModuleNotFoundError, match=r"neither is there: pip install nvidia-cuda-nvrtc$"):
+        open_device("cuda")
+    assert not any(thread.name == OWNER for thread in threading.enumerate())
+
+
+@pytest.mark.parametrize(
+    ("broken", "fragment"),
+    [
+        (None, "through PyCUDA or CuPy (neither is installed): pip install cupy-cuda13x, or pycuda "),
+        ("libcurand.so.10: cannot open", "(pycuda does not import: libcurand.so.10: cannot open): pip install"),
+    ],
+)
+def test_no_library(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, broken: str | None, fragment: str
+) -> None:
+    for name in ("pycuda", "pycuda.driver", "cupy"):
+        monkeypatch.setitem(sys.modules, name, None)
+    if broken:
+        for name in ("pycuda", "pycuda.driver"):
+            monkeypatch.delitem(sys.modules, name)
+        (tmp_path / "pycuda").mkdir()
+        (tmp_path / "pycuda/__init__.py").write_text("")
+        (tmp_path / "pycuda/driver.py").write_text(f"raise ImportError({broken!r})")
+        monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(ModuleNotFoundError) as caught:
+        open_device("cuda")
+    assert fragment in str(caught.value)
+
+
+def test_a_driver_that_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu_driver.ctypes, "CDLL", lambda name: FakeLibcuda(init=803))
+    with pytest.raises(DeviceNotFound) as caught:
+        installed_driver()
+    assert str(caught.value) == (
+        "the NVIDIA driver does not start: driver / library mismatch (CUDA error 803); nvidia-smi may say more"
+    )
+
+
+def test_no_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> None:
+        raise OSError(f"{name}: cannot open shared object file")
+
+    monkeypatch.setattr(gpu_driver.ctypes, "CDLL", missing)
+    with pytest.raises(DeviceNotFound, match=r"no NVIDIA driver \(libcuda\.so\.1 does not load\): install one, or"):
+        open_device("cuda")
+
+
+def test_a_driver_that_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu_driver.ctypes, "CDLL", lambda name: FakeLibcuda(version=12080, gpus=4))
+    assert installed_driver() == Installed(12, 8, 4)
+
+
+def test_the_owner_runs_in_order_raises_and_answers_itself() -> None:
+    owner = OwnerThread("owner")
+    seen = [owner(lambda: threading.current_thread().name)]
+    seen.append(owner(lambda: owner(lambda: threading.current_thread().name)))
+    with pytest.raises(KeyError):
+        owner(lambda: {}["nothing"])
+    owner.close()
+    assert seen == ["owner", "owner"]

@@ -1,0 +1,403 @@
+"""sut kernels as a user starts it here, without a GPU, and what it does with one, on stand-ins."""
+
+from __future__ import annotations
+
+import ast
+import doctest
+import importlib.util
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import typer
+
+from kernels import bench, check, gpu, gpu_driver, profiler
+from kernels.check import Row
+from kernels.device import DeviceError, DeviceNotFound
+from kernels.explain import CASES
+from kernels.host import HostDevice, build
+from kernels.profiler import CONFLICTS, REQUESTS, SECTORS, TIME, beside, count, find_profiler, read_ncu, read_nsys
+from sut import cli
+
+CHECKOUT = Path(__file__).parents[2]
+
+NCU = """\
+==PROF== Connected to process 77 (/usr/bin/python3)
+==PROF== Profiling "transpose_naive_f32" - 0: 0%....50%....100% - 3 passes
+==PROF== Disconnected from process 77
+"ID","Process ID","Process Name","Host Name","Kernel Name","Context","Stream","Block Size","Grid Size","Device","CC",\
+"Section Name","Metric Name","Metric Unit","Metric Value"
+"""
+ROW = '"0","77","python3","127.0.0.1","{}","1","7","(16, 16, 1)","(256, 1, 1)","0","9.0","C","{}","","{}"\n'
+NSYS = """\
+Processing [report.sqlite] with [cuda_gpu_kern_sum.py]...
+
+Time (%),Total Time (ns),Instances,Avg (ns),Med (ns),Min (ns),Max (ns),StdDev (ns),Name
+60.0,3000,1,3000.0,3000.0,3000,3000,0.0,"transpose_naive_f32(const unsigned int *, unsigned int *, int, int)"
+40.0,2000,1,2000.0,2000.0,2000,2000,0.0,transpose_tiled_f32
+"""
+
+
+@dataclass(frozen=True)
+class Done:
+    code: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Done]
+
+
+@pytest.fixture
+def sut(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """``sut kernels`` in this process, on a machine without a GPU, whatever this one has."""
+
+    def missing(name: str) -> None:
+        raise OSError(f"{name}: cannot open shared object file")
+
+    monkeypatch.setattr(gpu_driver.ctypes, "CDLL", missing)
+    monkeypatch.setattr(cli.signal, "signal", lambda *_: None)
+    monkeypatch.setenv("COLUMNS", "80")
+
+    def run(*arguments: str) -> Done:
+        monkeypatch.setattr(cli, "app", typer.Typer(rich_markup_mode=None))
+        code = cli._main(["kernels", *arguments])
+        said = capsys.readouterr()
+        return Done(code, said.out, said.err)
+
+    return run
+
+
+def one_line(done: Done) -> str:
+    assert done.err.count("\n") == 1, done.err
+    assert done.err.startswith("error: ")
+    return done.err
+
+
+@pytest.mark.slow
+def test_check_takes_the_host_form_where_there_is_no_gpu(sut: Run) -> None:
+    done = sut("check", "--json")
+
+    assert done.code == 0, done.err
+    assert (
+        done.err == "checking on the host form (no NVIDIA driver (libcuda.so.1 does not load): install one, or start "
+        "the container with --gpus all)\n"
+    )
+    printed = json.loads(done.out)
+    assert (printed["schema"], printed["command"]) == (1, "kernels check")
+    rows = printed["rows"]
+    assert all(row["ok"] and row["largest_difference"] == 0 for row in rows)
+    assert {row["device"] for row in rows} == {"host"}
+    assert {"transpose_tiled", "normalize_f16", "resize fused", "resize naive"} <= {row["kernel"] for row in rows}
+
+
+def test_a_wrong_kernel_is_named_and_ends_with_3(sut: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    cases = (("area", 0.0), ("cubic", 2.5))
+    rows = [Row("resize fused", "float32", "NCHW", case, off, not off) for case, off in cases]
+    monkeypatch.setattr(check, "check", lambda device, truth: iter(rows))
+
+    done = sut("check", "--device", "host")
+
+    assert done.code == 3
+    assert re.search(r"^resize fused +float32 +NCHW +2 +2\.5 +WRONG: cubic", done.out, re.MULTILINE)
+    assert "1 of 2 cases equal to the oracle on host" in done.out
+
+
+def test_explain_says_what_the_literature_says(sut: Run) -> None:
+    done = sut("explain", "--bandwidth", "1000", "--json")
+
+    assert (done.code, done.err) == (0, "")
+    rows = {row["kernel"]: row for row in json.loads(done.out)["rows"]}
+    naive = rows["transpose_naive_f32"]
+    assert (naive["read_sectors_per_request"], naive["write_sectors_per_request"]) == (4, 16)
+    ways = {name: rows[f"transpose_{name}_f32"]["max_conflict_ways"] for name in ("tile16x16", "tile16x17", "tiled")}
+    assert ways == {"tile16x16": 8, "tile16x17": 2, "tiled": 1}
+    assert naive["predicted_us"] == pytest.approx(naive["moved_bytes"] / 1e6)
+    assert set(rows) == {case.kernel for case in CASES}
+    assert rows["resize_f32"]["shape"].startswith("500 x 375 uint8, area, short side 256, crop 224")
+    assert all(rows[name]["predicted_us"] > 0 for name in ("resize_f32", "normalize_f32"))
+
+
+def test_explain_as_a_table_fits_80_columns(sut: Run) -> None:
+    done = sut("explain")
+
+    assert done.code == 0
+    assert max(map(len, done.out.splitlines())) <= 80
+    assert re.search(r"^transpose_naive_f32 +4 +16 +- ", done.out, re.MULTILINE)
+    assert " us" not in done.out.splitlines()[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "fragment"),
+    [
+        (["bench"], 2, "no NVIDIA driver (libcuda.so.1 does not load): install one, or start the container"),
+        (["check", "--device", "cuda"], 2, "no NVIDIA driver"),
+        (["check", "--device", "cuda:3"], 2, "no NVIDIA driver"),
+        (["profile"], 2, "no NVIDIA driver"),
+        (["check", "--device", "cpu"], 1, "unknown device 'cpu', expected cuda, cuda:N, or host"),
+        (["check", "--device", "gpus"], 1, "unknown device 'gpus', expected cuda"),
+        (["bench", "--device", "host"], 1, "unknown device 'host', expected cuda"),
+        (["explain", "--bandwidth", "0"], 1, "--bandwidth is 0, expected a number of GB/s over 0"),
+        (["explain", "--bandwidth", "nan"], 1, "--bandwidth is nan, expected a number of GB/s over 0"),
+        (["bench", "--repeat", "0"], 1, "repeat"),
+        (["chek"], 1, "chek"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line(sut: Run, arguments: list[str], code: int, fragment: str) -> None:
+    done = sut(*arguments)
+
+    assert done.code == code
+    assert fragment in one_line(done)
+
+
+@pytest.mark.parametrize("command", ["check", "explain"])
+def test_no_compiler_for_the_host_form(sut: Run, command: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("SUT_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(build, "which", lambda name: None)
+
+    done = sut(command)
+
+    assert done.code == 2
+    assert "error: the host form of the kernels needs g++ (Debian: apt-get install g++)" in done.err
+    assert "Traceback" not in done.err
+
+
+def test_profile_says_all_that_is_missing(sut: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(profiler.shutil, "which", lambda name: None)
+    monkeypatch.setattr(profiler.os, "access", lambda path, mode: False)
+
+    done = sut("profile")
+
+    assert done.code == 2
+    assert re.search("profiling needs ncu .* or nsys .*; and no NVIDIA driver", one_line(done))
+
+
+@pytest.mark.parametrize("command", ["", "check", "explain", "bench", "profile"])
+def test_help_has_an_example(sut: Run, command: str) -> None:
+    done = sut(*filter(None, [command]), "--help")
+
+    assert done.code == 0
+    assert "Example: sut kernels" in done.out
+
+
+def ncu_text() -> str:
+    values = {SECTORS: ("2,048", "8192"), REQUESTS: ("512", "512"), CONFLICTS: ("0", "16.0")}
+    named = {name.format(way): pair[way == "st"] for name, pair in values.items() for way in ("ld", "st")}
+    full = "transpose_naive_f32(const unsigned int *, unsigned int *, int, int)"
+    rows = [ROW.format(full, name, value) for name, value in {**named, TIME: "3,456", "x": "n/a"}.items()]
+    return NCU + "".join(rows) + ROW.format("void ns::other<float>(int)", TIME, "1")
+
+
+def test_what_ncu_prints_is_read() -> None:
+    found = read_ncu(ncu_text())
+
+    assert found["transpose_naive_f32"][SECTORS.format("ld")] == 2048
+    assert set(found) == {"transpose_naive_f32", "ns::other"}
+
+
+def test_counters_stand_beside_predictions(counting: object) -> None:
+    from kernels.explain import explain
+
+    cases = [case for case in CASES if case.kernel in ("transpose_naive_f32", "transpose_tile16x16_f32")]
+    naive, tile = beside(explain(counting, cases), read_ncu(ncu_text()))  # type: ignore[arg-type]
+
+    assert (naive.sectors_per_request("ld"), naive.sectors_per_request("st")) == (4, 16)
+    assert naive.predicted.sectors_per_request("write") == 16
+    assert (naive.conflicts, naive.predicted_conflicts, naive.time_us) == (16, 0, 3.456)
+    assert (tile.sectors_per_request("ld"), tile.conflicts, tile.time_us) == (None, None, None)
+    assert tile.predicted_conflicts == 7 * 256 * 256 // 32
+
+
+def test_what_nsys_prints_is_read() -> None:
+    assert read_nsys(NSYS) == {"transpose_naive_f32": {TIME: 3000.0}, "transpose_tiled_f32": {TIME: 2000.0}}
+
+
+@pytest.mark.parametrize("read", [read_ncu, read_nsys])
+def test_a_profiler_that_saw_nothing(read: object) -> None:
+    with pytest.raises(DeviceError, match="==ERROR== The application returned an error code"):
+        read("==PROF== hello\n==ERROR== The application returned an error code (1).\n==PROF== bye\n")  # type: ignore[operator]
+
+
+def program(folder: Path, name: str, script: str) -> Path:
+    path = folder / name
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    return path
+
+
+def test_ncu_is_started_with_the_cases_and_its_words_are_passed_on(tmp_path: Path) -> None:
+    (tmp_path / "said").write_text(ncu_text())
+    ncu = program(tmp_path, "ncu", f'echo "$@" > {tmp_path}/arguments; cat {tmp_path}/said')
+
+    assert count(ncu, "cuda:0")["transpose_naive_f32"][TIME] == 3456
+    arguments = (tmp_path / "arguments").read_text()
+    assert "--csv" in arguments
+    assert arguments.rstrip().endswith("-m kernels.profiler cuda:0")
+
+    program(tmp_path, "ncu", "echo '==ERROR== ERR_NVGPUCTRPERM - The user does not have permission'; exit 1")
+    with pytest.raises(DeviceError, match=r"may not read the GPU's counters \(ERR_NVGPUCTRPERM\): run as root"):
+        count(ncu, "cuda:0")
+    program(tmp_path, "ncu", "echo '==ERROR== no device' >&2; exit 9")
+    with pytest.raises(DeviceError, match="ncu ended with 9: ==ERROR== no device"):
+        count(ncu, "cuda:0")
+
+
+def test_nsys_gives_times(tmp_path: Path) -> None:
+    (tmp_path / "said").write_text(NSYS)
+    nsys = program(tmp_path, "nsys", f'[ "$1" = profile ] || cat {tmp_path}/said')
+    assert count(nsys, "cuda:0")["transpose_tiled_f32"] == {TIME: 2000.0}
+
+
+def test_ncu_comes_before_nsys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "bin").mkdir()
+    nsys = program(tmp_path / "bin", "nsys", "")
+    monkeypatch.setattr(profiler.shutil, "which", lambda name: str(nsys) if name == "nsys" else None)
+    monkeypatch.setenv("CUDA_HOME", str(tmp_path))
+    monkeypatch.setattr(profiler, "_TOOLKIT", tmp_path / "none")
+    monkeypatch.setattr(profiler, "_NSIGHT", tmp_path / "none")
+    assert find_profiler() == nsys
+    ncu = program(tmp_path / "bin", "ncu", "")
+    assert find_profiler() == ncu
+    for path in (ncu, nsys):
+        path.unlink()
+    monkeypatch.setattr(profiler.shutil, "which", lambda name: None)
+    with pytest.raises(ModuleNotFoundError, match="install nsight-compute"):
+        find_profiler()
+
+
+@pytest.fixture(scope="module")
+def listing() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("gpu_not_run", CHECKOUT / "tools/gpu_not_run.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_list_of_what_has_not_run_on_hardware_is_up_to_date(listing: ModuleType) -> None:
+    written = (CHECKOUT / "docs/gpu/README.md").read_text(encoding="utf-8")
+    assert written == listing.page(), "run tools/gpu_not_run.py"
+
+
+def test_functions_listed_by_name_exist(listing: ModuleType) -> None:
+    for file, names in listing.OTHERS.items():
+        tree = ast.parse((CHECKOUT / file).read_text(encoding="utf-8"))
+        there = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+        for node in tree.body:
+            if isinstance(node, ast.ClassDef):
+                there |= {f"{node.name}.{each.name}" for each in node.body if isinstance(each, ast.FunctionDef)}
+        assert names, file
+        assert set(names) <= there, file
+        assert len(set(names)) == len(names), file
+
+
+def test_a_report_of_preprocessing_shortens_it_too(listing: ModuleType, tmp_path: Path) -> None:
+    ran = {"functions": ["preprocess.cuda.OnDevice.run", "sut.device_library._DeviceGather.fill"]}
+    (tmp_path / "good").mkdir()
+    report = {"made": "now", "parts": {"preprocess_ran": {"ok": True, "found": ran}}}
+    (tmp_path / "good" / "report.json").write_text(json.dumps(report))
+    empty, page = listing.page(tmp_path / "none"), listing.page(tmp_path)
+
+    for name in ("OnDevice.run", "_DeviceGather.fill"):
+        assert f"- `{name}`" in empty and f"- `{name}`\n" not in page
+    assert "- `OnDevice.run_pixels`" in page and "`preprocess/cuda.py`, 8 of 9:" in page
+
+
+def test_a_report_shortens_that_list(listing: ModuleType, tmp_path: Path) -> None:
+    ran = {"device": "H200", "kernels": ["resize.resize_f32"], "functions": ["gpu.open_device"]}
+    for name, part in (("good", {"ok": True, "found": ran}), ("bad", {"ok": False, "why": "wrong"})):
+        (tmp_path / name).mkdir()
+        report = {"made": "now", "parts": {"kernels_ran": part}}
+        (tmp_path / name / "report.json").write_text(json.dumps(report))
+    empty, page = listing.page(tmp_path / "none"), listing.page(tmp_path)
+
+    assert "- `resize_f32`" in empty and "- `open_device`" in empty
+    assert "- `resize_f32`" not in page and "- `open_device`" not in page
+    assert "- `resize_f16`" in page and "`kernels/resize.cu`, 2 of 3:" in page
+    assert "- [good](good/report.md), made now: H200" in page
+    assert "- [bad](bad/report.md), made now: did not run the kernels" in page
+
+
+@pytest.fixture(scope="module")
+def report() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("gpu_report", CHECKOUT / "tools/gpu_report.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_report_names_what_was_launched_and_called(report: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the host form in the place of a GPU; the benchmark and the checks are cut short."""
+    with HostDevice() as host:
+        host.details = "a stand-in"  # type: ignore[attr-defined]
+        monkeypatch.setattr(gpu, "GpuDevice", HostDevice)
+        monkeypatch.setattr(gpu, "open_device", lambda name: host)
+        monkeypatch.setattr(bench, "run", lambda device, repeats, rotation: iter(()))
+        monkeypatch.setattr(profiler, "find_profiler", lambda: program_missing())
+        rows = [Row("a", "float32", "NCHW", "b", 0.0, True)]
+        monkeypatch.setattr(check, "check", lambda device, truth: iter(rows))
+        start = HostDevice.start
+
+        found = report.kernels_ran()
+
+        assert HostDevice.start is start
+    assert found["device"] == "a stand-in"
+    assert set(found["kernels"]) == {f"{case.module}.{case.kernel}" for case in CASES}
+    assert {"profiler.run_cases", "host_device.HostDevice.start"} <= set(found["functions"])
+
+    rows[0] = Row("a", "float32", "NCHW", "b", 1.0, False)
+    with HostDevice() as host, pytest.raises(RuntimeError, match="1 of 1 cases differ from the oracle"):
+        host.details = "a stand-in"  # type: ignore[attr-defined]
+        report.kernels_ran()
+
+
+def program_missing() -> Path:
+    raise ModuleNotFoundError("no profiler")
+
+
+def test_the_report_counts_equal_cases_and_prints_tables(report: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [{"kernel": "a", "dtype": "uint8", "layout": "NCHW", "case": str(n), "ok": n > 0} for n in range(3)]
+    monkeypatch.setattr(report, "_sut", lambda *arguments: (3, rows, "checking on a GPU\n"))
+    checked = report.kernels_check()
+    assert (checked["a uint8 NCHW"], checked["cases"], checked["wrong"]) == ("2 of 3 equal", 3, rows[:1])
+
+    timings = [{"device": "H200", "kernel": "tiled", "gpu_ms": 0.123456, "share_of_copy": None}]
+    monkeypatch.setattr(report, "_sut", lambda *arguments: (0, timings, ""))
+    parts = {"kernels_bench": {"ok": True, "found": report.kernels_bench()}}
+    page = report.markdown({"made": "now", "parts": parts})
+    assert "| kernel | gpu_ms | share_of_copy |\n| --- | --- | --- |\n| tiled | 0.1235 | - |" in page
+
+    profiled = [{"kernel": "a", "predicted": {"x": 4}, "counted": {"x": 4.0, "us": 1.5}, "metrics": {"m": 1.0}}]
+    monkeypatch.setattr(report, "_sut", lambda *arguments: (0, profiled, "ncu on a GPU\n"))
+    [row] = report.kernels_profile()["table"]
+    assert row == {"kernel": "a", "x, predicted": 4, "x, counted": 4.0, "us, predicted": None, "us, counted": 1.5}
+
+
+def test_the_kernels_parts_say_why_they_did_not_run(report: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(CHECKOUT))
+    if gpu_is_here():
+        pytest.skip("this machine has a GPU")
+    for part in ("kernels_check", "kernels_bench", "kernels_ran"):
+        done = report.run_part(part)
+        assert not done["ok"]
+        assert "no NVIDIA driver" in done["why"]
+
+
+def gpu_is_here() -> bool:
+    try:
+        return gpu_driver.installed_driver().gpus > 0
+    except DeviceNotFound:
+        return False
+
+
+def test_the_examples_of_the_table_tool_hold() -> None:
+    spec = importlib.util.spec_from_file_location("kernel_table", CHECKOUT / "tools/kernel_table.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert doctest.testmod(module) == (0, 1)
