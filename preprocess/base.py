@@ -105,9 +105,30 @@ class Preprocessor(ABC):
     """Where it can write, best first."""
     stages: ClassVar[tuple[str, ...]] = ("preprocess",)
     """The stages it marks, in order. One that cannot be split has the one stage ``preprocess``."""
+    computes_pixels: ClassVar[bool] = True
+    """False for one that only passes time: it is left out where all are compared with the oracle."""
+    options: ClassVar[Mapping[str, str]] = {}
+    """The keyword arguments of its constructor that a user may set, each with a line of help."""
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
+
+    @classmethod
+    def check_options(cls, options: Mapping[str, Any]) -> None:
+        """Raise ``ValueError``, naming the known ones, for an option that this preprocessor does not have.
+
+        Bad values are refused by the constructor.
+        """
+        for name in options:
+            if name not in cls.options:
+                known = ", ".join(f"{each} ({text})" for each, text in cls.options.items())
+                raise ValueError(
+                    f"{cls.name} has no option '{name}'; " + (f"known: {known}" if known else "it has none")
+                )
+
+    @classmethod
+    def check_machine(cls) -> None:
+        """Raise ``ModuleNotFoundError`` in one line, with what to do, for all that this machine is known to lack."""
 
     @classmethod
     @abstractmethod
@@ -134,6 +155,12 @@ class Preprocessor(ABC):
         """The stages of ``run_pixels``: all but ``decode``."""
         return tuple(stage for stage in cls.stages if stage != "decode")
 
+    def counts(self) -> Mapping[str, int]:
+        """How often something happened that a reader of the result must know: what, as the end of a sentence, and how
+        often so far. Those of several lanes add up; what is 0 need not be told.
+        """
+        return {}
+
     def close(self) -> None:
         """Give back what it holds. Called once."""
 
@@ -147,17 +174,22 @@ class Preprocessor(ABC):
 
 
 def only_buffer(recipe: Recipe, target: Target, n: int) -> NDArray[Any]:
-    """The target's only buffer, once it is known to take ``n`` pictures of ``recipe``.
+    """The target's only buffer, in host memory, once it is known to take ``n`` pictures of ``recipe``.
 
     Raises ``ValueError`` for another dtype, shape or number of rows, and for a buffer that is strided.
     """
     buffer: NDArray[Any]
     name, buffer = next(iter(target.buffers.items()))
-    if buffer.dtype != recipe.dtype or buffer.shape[1:] != recipe.sample_shape or len(buffer) < n:
-        raise ValueError(
-            f"input {name} is {buffer.dtype} {tuple(buffer.shape)}, expected {recipe.dtype} with at least "
-            f"{n} rows of {recipe.sample_shape} (recipe {recipe.name})"
-        )
+    check_buffer(recipe, name, buffer.dtype, buffer.shape, n)
     if not buffer.flags.c_contiguous:
         raise ValueError(f"input {name} is strided, expected a C-contiguous buffer")
     return buffer
+
+
+def check_buffer(recipe: Recipe, name: str, dtype: np.dtype[Any], shape: tuple[int, ...], n: int) -> None:
+    """Raise ``ValueError`` where a buffer of this dtype and shape does not take ``n`` pictures of ``recipe``."""
+    if dtype != recipe.dtype or shape[1:] != recipe.sample_shape or shape[0] < n:
+        raise ValueError(
+            f"input {name} is {dtype} {tuple(shape)}, expected {recipe.dtype} with at least "
+            f"{n} rows of {recipe.sample_shape} (recipe {recipe.name})"
+        )

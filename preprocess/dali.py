@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from nvidia.dali import fn, types
 
 from preprocess.base import Geometry, Mark, Preprocessor, Recipe, Target, only_buffer
+from preprocess.jpeg import read_frame
 from preprocess.opencv import OpenCV, decode_at
 from preprocess.oracle import Fit, check_recipe, fit
 
@@ -41,50 +42,50 @@ Mean and largest difference from the oracle in levels, on the demo photos: area 
 0.55 and 14 (DALI's kernel has the sharpness -0.5, OpenCV's -0.75). For area all other filters are farther on average;
 where a picture grows, OpenCV's blends only at the edges between pixels, and the Gaussian is half as far as linear.
 """
+_BY_OPENCV = "pictures were decoded by OpenCV, since DALI does not take them or not alike"
 _DTYPES = {"float32": types.FLOAT, "float16": types.FLOAT16, "uint8": types.UINT8}
 _IMAGE_TYPES = {"RGB": types.RGB, "BGR": types.BGR}
 
-_LOSSY_8_BIT_FRAMES = (0xC0, 0xC1, 0xC2)
-_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
-_ALONE = {0x01, *range(0xD0, 0xD9)}
 
-
-class _Pipeline:
-    """A DALI pipeline on the CPU for batches of any size; built when it is first needed, and anew for a larger batch.
+class Pipeline:
+    """A DALI pipeline for batches of any size; built when it is first needed, and anew for a larger batch.
 
     One thread: lanes and workers are the parallelism. DALI gives up a pipeline after any error, so that is dropped, and
     the next batch gets a new one (some milliseconds).
     """
 
-    def __init__(self, graph: Callable[[], Any]) -> None:
+    def __init__(self, graph: Callable[[], Any], gpu: int | None = None) -> None:
+        """``gpu`` is the index of the GPU that it may use; None for the CPU alone."""
         self._graph = graph
+        self._gpu = gpu
         self._pipeline: Any = None
         self._rows = 0
 
-    def run(self, inputs: Mapping[str, Sequence[NDArray[Any]]]) -> list[NDArray[Any]]:
-        """The pipeline's one output, an array per picture, each valid until the next call.
+    def run(self, inputs: Mapping[str, Sequence[Any]], stream: int | None = None) -> Any:
+        """The pipeline's one output, DALI's list of tensors.
 
-        Raises ``RuntimeError``, as DALI does.
+        On the CPU it is valid until the next call; on a GPU as long as something refers to it, from what has been
+        queued on ``stream`` so far. Raises ``RuntimeError``, as DALI does.
         """
         rows = len(next(iter(inputs.values())))
         if self._pipeline is None or rows > self._rows:
             self._build(max(rows, self._rows))
         try:
             for name, arrays in inputs.items():
-                self._pipeline.feed_input(name, list(arrays))
-            [output] = self._pipeline.run()
+                self._pipeline.feed_input(name, list(arrays), cuda_stream=stream)
+            [output] = self._pipeline.run(stream)
         except RuntimeError:
             self.close()
             raise
-        return [np.asarray(output.at(row)) for row in range(rows)]
+        return output
 
     def _build(self, rows: int) -> None:
         pipeline = nvidia.dali.Pipeline(
             batch_size=rows,
             num_threads=1,
-            device_id=None,
-            prefetch_queue_depth=1,  # this and the next are what feed_input() asks for
-            exec_dynamic=False,
+            device_id=self._gpu,
+            prefetch_queue_depth=1,  # this and the next are what feed_input() asks for on the CPU
+            exec_dynamic=self._gpu is not None,  # outputs that outlive the next batch, in the order of a stream
         )
         with pipeline:
             pipeline.set_outputs(self._graph())
@@ -95,12 +96,17 @@ class _Pipeline:
         self._pipeline = None
 
 
+def _arrays(output: Any, rows: int) -> list[NDArray[Any]]:
+    """The tensors of an output on the CPU, where they lie."""
+    return [np.asarray(output.at(row)) for row in range(rows)]
+
+
 class _Decoder:
     """Decodes batches of files with DALI, and with OpenCV what DALI does not decode as OpenCV does."""
 
     def __init__(self) -> None:
         self.by_opencv = 0
-        self._pipeline = _Pipeline(_decode_graph)
+        self._pipeline = Pipeline(decode_graph)
 
     def decode(self, encoded: Sequence[bytes]) -> list[Pixels]:
         """Pixels, uint8 (height, width, 3) in RGB, each valid until the next call.
@@ -120,7 +126,10 @@ class _Decoder:
         ]
 
     def _run(self, encoded: Sequence[bytes]) -> list[Pixels]:
-        return self._pipeline.run({"encoded": [np.frombuffer(data, np.uint8) for data in encoded]}) if encoded else []
+        if not encoded:
+            return []
+        arrays = [np.frombuffer(data, np.uint8) for data in encoded]
+        return _arrays(self._pipeline.run({"encoded": arrays}), len(encoded))
 
     def _decode_alone(self, position: int, data: bytes) -> Pixels:
         if _is_plain_jpeg(data):
@@ -163,6 +172,10 @@ class Dali(Preprocessor):
         """Pictures so far that DALI was not given, or refused."""
         return self._decoder.by_opencv
 
+    def counts(self) -> Mapping[str, int]:
+        """Pictures that DALI did not decode."""
+        return {_BY_OPENCV: self.decoded_by_opencv}
+
     def run(self, encoded: Sequence[bytes], target: Target, mark: Mark) -> list[Geometry]:
         """Turn ``encoded`` (whole files) into the first ``len(encoded)`` rows of the target's only buffer.
 
@@ -196,8 +209,8 @@ class DaliResize(Preprocessor):
         super().__init__(recipe)
         check_recipe(recipe)
         self._decoder = _Decoder()
-        self._from_bgr = _Pipeline(lambda: _resize_graph(recipe, "BGR"))
-        self._from_rgb = _Pipeline(lambda: _resize_graph(recipe, "RGB"))
+        self._from_bgr = Pipeline(lambda: resize_graph(recipe, "BGR"))
+        self._from_rgb = Pipeline(lambda: resize_graph(recipe, "RGB"))
 
     @classmethod
     def version(cls) -> str:
@@ -209,6 +222,10 @@ class DaliResize(Preprocessor):
         """Pictures so far that DALI was not given, or refused."""
         return self._decoder.by_opencv
 
+    def counts(self) -> Mapping[str, int]:
+        """Pictures that DALI did not decode."""
+        return {_BY_OPENCV: self.decoded_by_opencv}
+
     def run(self, encoded: Sequence[bytes], target: Target, mark: Mark) -> list[Geometry]:
         """As ``Dali.run``; raises ``RuntimeError`` where DALI cannot resize what was decoded."""
         pictures = self._decoder.decode(encoded)
@@ -219,15 +236,10 @@ class DaliResize(Preprocessor):
         """Resize, crop and normalise decoded pictures, uint8 (height, width, 3) in BGR."""
         return self._resize(self._from_bgr, pictures, target, mark)
 
-    def _resize(self, pipeline: _Pipeline, pictures: Sequence[Pixels], target: Target, mark: Mark) -> list[Geometry]:
+    def _resize(self, pipeline: Pipeline, pictures: Sequence[Pixels], target: Target, mark: Mark) -> list[Geometry]:
         buffer = only_buffer(self.recipe, target, len(pictures))
         fits = [fit(self.recipe, picture.shape[1], picture.shape[0]) for picture in pictures]
-        # A crop before the resize is cut out here: given as DALI's region it would blend in pixels from beyond.
-        boxes = [np.ascontiguousarray(where.cut(picture)) for where, picture in zip(fits, pictures, strict=True)]
-        kept = [_kept_region(where) for where in fits]
-        samples = pipeline.run(
-            {"pixels": boxes, "start": [start for start, _ in kept], "end": [end for _, end in kept]}
-        )
+        samples = _arrays(pipeline.run({"pixels": pictures, **regions(self.recipe, fits)}), len(pictures))
         for row, sample in zip(buffer, samples, strict=False):
             np.copyto(row, sample)
         mark("preprocess")
@@ -239,14 +251,24 @@ class DaliResize(Preprocessor):
             pipeline.close()
 
 
-def _decode_graph() -> Any:
-    encoded = fn.external_source(name="encoded", dtype=types.UINT8, ndim=1)
-    return fn.decoders.image(encoded, device="cpu", output_type=types.RGB)
+def decode_graph() -> Any:
+    """Files to pixels in RGB, on the CPU."""
+    return fn.decoders.image(encoded_input(), device="cpu", output_type=types.RGB)
 
 
-def _resize_graph(recipe: Recipe, given: ColourOrder) -> Any:
-    """Pixels in the order ``given``, and the region of them that is kept, to the model's input."""
-    pixels = fn.external_source(name="pixels", dtype=types.UINT8, ndim=3, layout="HWC")
+def encoded_input() -> Any:
+    """Whole files, as they are in host memory."""
+    return fn.external_source(name="encoded", dtype=types.UINT8, ndim=1, no_copy=True)
+
+
+def resize_graph(recipe: Recipe, given: ColourOrder, device: Literal["cpu", "gpu"] = "cpu") -> Any:
+    """Pixels in the order ``given``, and the region of them that is kept, to the model's input; see ``regions``."""
+    pixels = fn.external_source(name="pixels", device=device, dtype=types.UINT8, ndim=3, layout="HWC", no_copy=True)
+    if recipe.fit == "crop-resize":
+        # Given as the resize's region, this crop would blend in pixels from beyond.
+        anchor = fn.external_source(name="anchor", dtype=types.INT32, ndim=1)
+        shape = fn.external_source(name="shape", dtype=types.INT32, ndim=1)
+        pixels = fn.slice(pixels, anchor, shape, axes=[0, 1])
     shrink, grow, antialias = _FILTERS[recipe.interpolation]
     resized = fn.resize(
         pixels,
@@ -271,30 +293,23 @@ def _resize_graph(recipe: Recipe, given: ColourOrder) -> Any:
     )
 
 
-def _kept_region(where: Fit) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """The part of the box that the crop keeps: start and end as (y, x) in pixels of the box.
-
-    Resizing only that part to the crop's size is the resize and the crop in one.
+def regions(recipe: Recipe, fits: Sequence[Fit]) -> dict[str, list[NDArray[Any]]]:
+    """What ``resize_graph`` is told of each picture, in (y, x): the box that is cut out, where a recipe has one, and
+    the part of it that the crop keeps. Resizing only that part to the crop's size is the resize and the crop in one.
     """
-    per_output = np.array([where.box_height / where.resized_height, where.box_width / where.resized_width])
-    start = np.array([where.crop_top, where.crop_left]) * per_output
-    return start.astype(np.float32), (start + where.size * per_output).astype(np.float32)
+    found: dict[str, list[NDArray[Any]]] = {"start": [], "end": []}
+    if recipe.fit == "crop-resize":
+        found["anchor"] = [np.array([where.box_top, where.box_left], np.int32) for where in fits]
+        found["shape"] = [np.array([where.box_height, where.box_width], np.int32) for where in fits]
+    for where in fits:
+        per_output = np.array([where.box_height / where.resized_height, where.box_width / where.resized_width])
+        start = np.array([where.crop_top, where.crop_left]) * per_output
+        found["start"].append(start.astype(np.float32))
+        found["end"].append((start + where.size * per_output).astype(np.float32))
+    return found
 
 
 def _is_plain_jpeg(data: bytes) -> bool:
-    """Whether these are the bytes of a lossy JPEG of 8 bits with one or three components, as its frame header says.
-
-    Marker segments are walked as ITU T.81, annex B has them.
-    """
-    if not data.startswith(b"\xff\xd8"):
-        return False
-    at = 2
-    while at + 10 <= len(data) and data[at] == 0xFF:
-        marker = data[at + 1]
-        if marker == 0xFF:  # a fill byte
-            at += 1
-        elif marker in _FRAMES:
-            return marker in _LOSSY_8_BIT_FRAMES and data[at + 4] == 8 and data[at + 9] in (1, 3)
-        else:
-            at += 2 if marker in _ALONE else 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-    return False
+    """Whether these are the bytes of a lossy JPEG of 8 bits with one or three components, as its frame header says."""
+    frame = read_frame(data)
+    return frame is not None and frame.coding != "other" and frame.precision == 8 and frame.colours != "other"

@@ -6,6 +6,8 @@ import difflib
 import importlib
 from importlib.metadata import entry_points
 
+from kernels.device import DeviceNotFound
+from kernels.gpu_driver import installed_driver
 from preprocess.base import Preprocessor
 
 ENTRY_POINTS = "sut.preprocessors"
@@ -15,12 +17,10 @@ PREPROCESSORS = {
     "fused": "preprocess.fused:Fused",
     "dali": "preprocess.dali:Dali",
     "dali-resize": "preprocess.dali:DaliResize",
-}
-
-# Distribution that carries a module, where the two names differ.
-_DISTRIBUTIONS = {
-    "cv2": "opencv-python-headless",
-    "nvidia": "nvidia-dali-cuda130",
+    "cuda": "preprocess.cuda:Cuda",
+    "dali-gpu": "preprocess.dali_gpu:DaliGpu",
+    "dali-gpu-resize": "preprocess.dali_gpu:DaliGpuResize",
+    "simulated": "preprocess.simulated:Simulated",
 }
 
 
@@ -32,8 +32,8 @@ def names() -> list[str]:
 def load(name: str) -> type[Preprocessor]:
     """Import the preprocessor ``name`` and return its class.
 
-    Raises ``ValueError`` for an unknown name, with the nearest known one, and ``ModuleNotFoundError`` with the command
-    that installs what it needs.
+    Raises ``ValueError`` for an unknown name, with the nearest known one, and ``ModuleNotFoundError`` for what it needs
+    and this machine lacks, with the command that installs it.
     """
     if name in PREPROCESSORS:
         target = PREPROCESSORS[name]
@@ -47,13 +47,27 @@ def load(name: str) -> type[Preprocessor]:
         loaded = getattr(importlib.import_module(module), attribute)
     except ModuleNotFoundError as error:
         missing = (error.name or module).partition(".")[0]
-        distribution = _DISTRIBUTIONS.get(missing, missing)
+        distribution = _distribution(missing)
         raise ModuleNotFoundError(
             f"the preprocessor {name} needs {distribution}: pip install {distribution}", name=error.name
         ) from error
     if not (isinstance(loaded, type) and issubclass(loaded, Preprocessor)):
         raise ValueError(f"the preprocessor {name} is {target}, expected a subclass of preprocess.base.Preprocessor")
+    loaded.check_machine()
     return loaded
+
+
+def _distribution(module: str) -> str:
+    """What carries a module, where the two names differ. DALI's fits the CUDA of the driver, if there is one."""
+    if module == "cv2":
+        return "opencv-python-headless"
+    if module != "nvidia":
+        return module
+    try:
+        major = installed_driver().major
+    except DeviceNotFound:
+        major = None
+    return "nvidia-dali-cuda120" if major == 12 else "nvidia-dali-cuda130"
 
 
 def _unknown(name: str) -> str:

@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 import simplejpeg
 
+from kernels.device import DeviceNotFound
+from kernels.gpu_driver import Installed
 from preprocess import registry
 from preprocess.base import BadPicture, Preprocessor, Recipe
 from preprocess.dali import Dali, DaliResize
@@ -208,9 +210,21 @@ def test_a_buffer_that_does_not_fit_is_refused(kind: type[Preprocessor]) -> None
         working.run(FILES[:1], target, lambda stage: None)
 
 
-def test_dali_that_is_not_installed_is_told_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("driver", "distribution"),
+    [(None, "nvidia-dali-cuda130"), (12, "nvidia-dali-cuda120"), (13, "nvidia-dali-cuda130")],
+)
+def test_dali_that_is_not_installed_is_told_with_the_command(
+    monkeypatch: pytest.MonkeyPatch, driver: int | None, distribution: str
+) -> None:
+    def installed() -> Installed:
+        if driver is None:
+            raise DeviceNotFound("no NVIDIA driver")
+        return Installed(driver, 0, 1)
+
+    monkeypatch.setattr(registry, "installed_driver", installed)
     for name in [name for name in sys.modules if name.split(".")[0] == "nvidia" or name == "preprocess.dali"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "nvidia.dali", None)
-    with pytest.raises(ModuleNotFoundError, match=r"dali-resize needs .*: pip install nvidia-dali-cuda130$"):
+    with pytest.raises(ModuleNotFoundError, match=rf"dali-resize needs .*: pip install {distribution}$"):
         registry.load("dali-resize")

@@ -1,0 +1,156 @@
+"""NVIDIA DALI on a GPU: its mixed decoder, with the project's own kernels or with its own resize behind it.
+
+``mixed`` means that a file goes in from host memory and pixels come out in the GPU's, by the GPU's JPEG engine or by
+nvJPEG's kernels. They are handed on where they lie. ``dali-gpu`` lets the project's kernels do the rest, so that its
+parity is that of the decoder; ``dali-gpu-resize`` lets DALI resize and normalise too, with the filters of
+``dali-resize``, and copies what comes out into the slot, from the GPU's memory to the GPU's memory.
+
+DALI decodes by the CPU, without a word, what its mixed decoder cannot take. So it is given nothing but baseline JPEGs,
+and the others are decoded by OpenCV, and counted.
+
+None of this has run on a GPU yet. The graphs have, on the CPU.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import nvidia.dali
+from nvidia.dali import fn, types
+
+from kernels.device import Buffer
+from kernels.gpu import open_device
+from kernels.hot_path import Variant
+from preprocess.base import Recipe
+from preprocess.cuda import ColourOrder, OnDevice, check_gpu_options, check_parts
+from preprocess.dali import Pipeline, encoded_input, regions, resize_graph
+from preprocess.gpu_decode import DevicePixels, GpuDecoder
+from preprocess.oracle import Fit
+
+HW_SHARE = 0.65
+"""DALI's own default."""
+
+_GPU_OPTION = "index of the GPU, from 0 (default)"
+_HW_SHARE_OPTION = f"share of a batch that the GPU's JPEG engine decodes, 0 to 1 (default {HW_SHARE})"
+
+
+class DaliMixed(GpuDecoder):
+    """DALI's mixed decoder."""
+
+    def __init__(self, gpu: int | None, hw_share: float = HW_SHARE) -> None:
+        """``gpu`` is the GPU's index; None decodes on the CPU, by the same graph."""
+        self._pipeline = Pipeline(lambda: mixed_graph("cpu" if gpu is None else "mixed", hw_share), gpu)
+
+    @classmethod
+    def version(cls) -> str:
+        """DALI's version."""
+        return f"DALI {nvidia.dali.__version__}"
+
+    def decode(self, encoded: Sequence[bytes], stream: int | None) -> list[DevicePixels | None]:
+        """See ``GpuDecoder``."""
+        try:
+            return self._decoded(encoded, stream)
+        except RuntimeError:
+            # DALI does not reliably say which picture it was.
+            return [self._alone(data, stream) for data in encoded]
+
+    def _alone(self, data: bytes, stream: int | None) -> DevicePixels | None:
+        try:
+            return self._decoded([data], stream)[0]
+        except RuntimeError:
+            return None
+
+    def _decoded(self, encoded: Sequence[bytes], stream: int | None) -> list[DevicePixels | None]:
+        output = self._pipeline.run({"encoded": [np.frombuffer(data, np.uint8) for data in encoded]}, stream)
+        return [self._pixels(output[row], output) for row in range(len(encoded))]
+
+    def _pixels(self, tensor: Any, output: Any) -> DevicePixels:
+        return DevicePixels.of(tensor, owner=(tensor, output))
+
+    def close(self) -> None:
+        """Drop the pipeline."""
+        self._pipeline.close()
+
+
+class DaliGpu(OnDevice):
+    """DALI decodes on one NVIDIA GPU, the project's kernels do the rest there. Has not run on hardware yet."""
+
+    name = "dali-gpu"
+    options: ClassVar[Mapping[str, str]] = {
+        "kernels": "fused (default), tiled or naive: one kernel behind the decoder, or a chain of launches",
+        "gpu": _GPU_OPTION,
+        "hw_share": _HW_SHARE_OPTION,
+    }
+
+    def __init__(self, recipe: Recipe, *, kernels: Variant = "fused", gpu: int = 0, hw_share: float = HW_SHARE) -> None:
+        """Raises ``ValueError`` for bad options, ``DeviceNotFound`` and ``ModuleNotFoundError`` for what is missing."""
+        check_gpu_options(gpu, hw_share)
+        super().__init__(recipe, open_device(f"cuda:{gpu}"), DaliMixed(gpu, hw_share), f"cuda:{gpu}", kernels)
+
+    @classmethod
+    def version(cls) -> str:
+        """DALI's version; the kernels are this project's."""
+        return DaliMixed.version()
+
+    @classmethod
+    def check_machine(cls) -> None:
+        """Raise ``ModuleNotFoundError`` with all that is missing, in one line."""
+        check_parts(cls.name, {})
+
+
+class DaliGpuResize(DaliGpu):
+    """DALI decodes, resizes by the nearest filter it has, crops and normalises on one NVIDIA GPU.
+
+    Has not run on hardware yet.
+    """
+
+    name = "dali-gpu-resize"
+    options: ClassVar[Mapping[str, str]] = {"gpu": _GPU_OPTION, "hw_share": _HW_SHARE_OPTION}
+
+    def __init__(self, recipe: Recipe, *, gpu: int = 0, hw_share: float = HW_SHARE) -> None:
+        """As ``DaliGpu``."""
+        super().__init__(recipe, gpu=gpu, hw_share=hw_share)
+        orders: tuple[ColourOrder, ...] = ("RGB", "BGR")
+        self._resizes = {given: resize_pipeline(recipe, given, gpu) for given in orders}
+
+    def _compute(self, given: ColourOrder, pictures: Sequence[DevicePixels], fits: Sequence[Fit], rows: Buffer) -> None:
+        inputs: dict[str, list[Any]] = {"pixels": [_Shown(picture) for picture in pictures]}
+        inputs |= regions(self.recipe, fits)
+        output = self._resizes[given].run(inputs, self._stream)
+        stream = ctypes.c_void_p(self._stream)
+        output.copy_to_external(ctypes.c_void_p(rows.address), cuda_stream=stream, non_blocking=True)
+
+    def close(self) -> None:
+        """Drop the pipelines, then what ``OnDevice`` holds."""
+        for pipeline in self._resizes.values():
+            pipeline.close()
+        super().close()
+
+
+class _Shown:
+    """Pixels as DALI takes them: an array in the GPU's memory, without a copy."""
+
+    def __init__(self, pixels: DevicePixels) -> None:
+        self._owner = pixels.owner
+        self.__cuda_array_interface__ = {
+            "data": (pixels.address, False),
+            "shape": (pixels.height, pixels.width, 3),
+            "typestr": "|u1",
+            "strides": None if pixels.pitch == 3 * pixels.width else (pixels.pitch, 3, 1),
+            "version": 3,
+        }
+
+
+def mixed_graph(device: Literal["mixed", "cpu"], hw_share: float) -> Any:
+    """Files to pixels in RGB, in the GPU's memory (on the CPU for ``cpu``), chroma upsampled as libjpeg-turbo does."""
+    return fn.decoders.image(
+        encoded_input(), device=device, output_type=types.RGB, hw_decoder_load=hw_share, jpeg_fancy_upsampling=True
+    )
+
+
+def resize_pipeline(recipe: Recipe, given: ColourOrder, gpu: int | None) -> Pipeline:
+    """What resizes, crops and normalises on the GPU; on the CPU for None, by the same graph."""
+    return Pipeline(lambda: resize_graph(recipe, given, "cpu" if gpu is None else "gpu"), gpu)
