@@ -36,12 +36,31 @@ class TensorSpec:
     shape: tuple[int | None, ...]
     layout: str = ""
 
+    @property
+    def sample_shape(self) -> tuple[int, ...]:
+        """Shape of one row. Raises ``ValueError`` where more than the batch is dynamic: no buffer fits."""
+        if None in self.shape[1:]:
+            raise ValueError(f"input '{self.name}' has shape {self.shape}: only the batch axis may be dynamic")
+        return tuple(axis for axis in self.shape[1:] if axis is not None)
+
+
+def layout_of(shape: tuple[int | None, ...]) -> str:
+    """The layout that a shape speaks for, for runtimes that know shapes only; empty where it speaks for none.
+
+    >>> layout_of((None, 3, 224, 224)), layout_of((None, 1000)), layout_of((None, 100, 4))
+    ('NCHW', 'NC', '')
+    """
+    if len(shape) == 4:
+        return "NCHW" if shape[1] == 3 else "NHWC" if shape[3] == 3 else ""
+    return "NC"[: len(shape)] if len(shape) in (1, 2) else ""
+
 
 @dataclass(frozen=True, slots=True)
 class ModelFile:
     """The file a backend loads, and the precision it must execute (``fp32``, ``fp16``, ``bf16``, ``int8``).
 
-    ``sample_shape`` is that of one input sample, without the batch: it decides axes that the file leaves open.
+    The file is in the form that ``Backend.precisions`` names for the precision. ``sample_shape`` is that of one input
+    sample, without the batch: it decides axes that the file leaves open.
     """
 
     path: Path
@@ -103,6 +122,12 @@ class Backend(ABC):
     name: ClassVar[str]
     needs_model: ClassVar[bool] = True
     """False for a backend that answers without a model file."""
+    precisions: ClassVar[Mapping[str, str]] = {"fp32": "fp32"}
+    """The precisions that can be asked for, each with the form of the model file it needs: ``fp32`` (the ONNX file as
+    it is), ``fp16`` (ONNX cast to float16), ``int8`` (ONNX with Q/DQ, unsigned activations), ``int8-signed`` (ONNX with
+    Q/DQ, symmetric signed activations), ``int8-openvino`` (OpenVINO IR, quantised)."""
+    options: ClassVar[Mapping[str, str]] = {}
+    """The runtime's own options that a user may set, each with a line of help."""
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
@@ -116,8 +141,22 @@ class Backend(ABC):
 
     @classmethod
     @abstractmethod
-    def load(cls, model: ModelFile, device: str, lanes: int, threads: int) -> Self:
-        """Load the model on ``device`` for ``lanes`` concurrent runners with ``threads`` runtime threads each."""
+    def load(cls, model: ModelFile, device: str, lanes: int, threads: int, options: Mapping[str, Any] = {}) -> Self:
+        """Load the model on ``device`` for ``lanes`` concurrent runners with ``threads`` runtime threads each.
+
+        ``options`` are those that the user set; ``check_options`` refuses unknown ones, ``load`` bad values, both with
+        ``ValueError``.
+        """
+
+    @classmethod
+    def check_options(cls, options: Mapping[str, Any]) -> None:
+        """Raise ``ValueError``, naming the known ones, for an option that this backend does not have."""
+        for name in options:
+            if name not in cls.options:
+                known = ", ".join(f"{each} ({text})" for each, text in cls.options.items())
+                raise ValueError(
+                    f"{cls.name} has no option '{name}'; " + (f"known: {known}" if known else "it has none")
+                )
 
     @classmethod
     def devices(cls) -> list[str]:

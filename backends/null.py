@@ -22,8 +22,9 @@ class Null(Backend):
     outputs = (TensorSpec("label", "int64", (None,), "N"),)
 
     @classmethod
-    def load(cls, model: ModelFile, device: str, lanes: int, threads: int) -> Self:
+    def load(cls, model: ModelFile, device: str, lanes: int, threads: int, options: Mapping[str, Any] = {}) -> Self:
         """Load nothing; only ``cpu`` is a device."""
+        cls.check_options(options)
         if device != "cpu":
             raise DeviceNotFound(f"the null backend runs on cpu only, got device '{device}'")
         return cls()

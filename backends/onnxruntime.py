@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from backends.base import Attestation, Backend, DeviceNotFound, ModelFile, Runner, Slot, TensorSpec
+from backends.base import Attestation, Backend, DeviceNotFound, ModelFile, Runner, Slot, TensorSpec, layout_of
 
 _DTYPES = {
     "tensor(float)": "float32",
@@ -27,6 +27,7 @@ class OnnxRuntime(Backend):
     """A model in one ``InferenceSession``, which any number of lanes may run at once."""
 
     name = "onnxruntime"
+    precisions: ClassVar[Mapping[str, str]] = {"fp32": "fp32", "int8": "int8"}
     reads_host_arrays = True
 
     def __init__(self, session: Any, model: ModelFile) -> None:
@@ -61,19 +62,20 @@ class OnnxRuntime(Backend):
         )
 
     @classmethod
-    def load(cls, model: ModelFile, device: str, lanes: int, threads: int) -> Self:
+    def load(cls, model: ModelFile, device: str, lanes: int, threads: int, options: Mapping[str, Any] = {}) -> Self:
         """Open the session on ``device`` with ``threads`` intra-op threads; lanes share its thread pool."""
+        cls.check_options(options)
         cls.check_device(device)
         ort = _import()
         provider = _PROVIDERS[device]
-        options = ort.SessionOptions()
+        session_options = ort.SessionOptions()
         # The session's pool serves all lanes. Each lane's own thread works too, and the pool counts one of them as its
         # own, so this keeps lanes x threads threads busy when all lanes run.
-        options.intra_op_num_threads = lanes * (threads - 1) + 1
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
+        session_options.intra_op_num_threads = lanes * (threads - 1) + 1
+        session_options.inter_op_num_threads = 1
+        session_options.log_severity_level = 3
         try:
-            session = ort.InferenceSession(str(model.path), sess_options=options, providers=[provider])
+            session = ort.InferenceSession(str(model.path), sess_options=session_options, providers=[provider])
         except Exception as error:
             # The runtime has a class of its own per failure; all of them mean that this file cannot be run.
             raise ValueError(f"{model.path}: onnxruntime cannot load it: {' '.join(str(error).split())}") from error
@@ -125,18 +127,12 @@ class OnnxRuntimeRunner(Runner):
         """Rows are contiguous, so ONNX Runtime reads them where they are."""
         if n > self._rows:
             self._rows = n
-            self._buffers = {spec.name: np.zeros((n, *_sample_shape(spec)), spec.dtype) for spec in self._inputs}
+            self._buffers = {spec.name: np.zeros((n, *spec.sample_shape), spec.dtype) for spec in self._inputs}
         return Slot(n, {name: buffer[:n] for name, buffer in self._buffers.items()})
 
     def infer(self, slot: Slot) -> Mapping[str, Any]:
         """Run the session; the outputs are new arrays."""
         return dict(zip(self._outputs, self._session.run(self._outputs, slot.buffers), strict=True))
-
-
-def _sample_shape(spec: TensorSpec) -> tuple[int, ...]:
-    if any(axis is None for axis in spec.shape[1:]):
-        raise ValueError(f"input '{spec.name}' has shape {spec.shape}: only the batch axis may be dynamic")
-    return tuple(axis for axis in spec.shape[1:] if axis is not None)
 
 
 def _has_driver() -> bool:
@@ -153,12 +149,7 @@ def _spec(node: Any, sample_shape: tuple[int, ...] | None = None) -> TensorSpec:
     if sample_shape is not None and len(shape) == 1 + len(sample_shape):
         told = zip(shape[1:], sample_shape, strict=True)
         shape = (shape[0], *(size if axis is None else axis for axis, size in told))
-    layout = ""
-    if len(shape) == 4:
-        layout = "NCHW" if shape[1] == 3 else "NHWC" if shape[3] == 3 else ""
-    elif len(shape) in (1, 2):
-        layout = "NC"[: len(shape)]
-    return TensorSpec(node.name, _DTYPES.get(node.type, node.type), shape, layout)
+    return TensorSpec(node.name, _DTYPES.get(node.type, node.type), shape, layout_of(shape))
 
 
 def _import() -> Any:

@@ -12,7 +12,9 @@ GROUP = "sut.backends"
 
 BACKENDS = {
     "onnxruntime": "backends.onnxruntime:OnnxRuntime",
+    "openvino": "backends.openvino:OpenVino",
     "null": "backends.null:Null",
+    "simulated": "backends.simulated:Simulated",
 }
 
 

@@ -12,7 +12,7 @@ class OpenCVDnn(Backend):
     outputs = (TensorSpec("logits", "float32", (None, 1000), "NC"),)
 
     @classmethod
-    def load(cls, model, device, lanes, threads):
+    def load(cls, model, device, lanes, threads, options=None):
         if device != "cpu":
             raise DeviceNotFound(f"opencv-dnn runs on cpu, got '{device}'")
         backend = cls()

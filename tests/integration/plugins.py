@@ -59,7 +59,7 @@ class Plain(Backend):
     precision: ClassVar[str] = "fp32"
 
     @classmethod
-    def load(cls, model: ModelFile, device: str, lanes: int, threads: int) -> Self:
+    def load(cls, model: ModelFile, device: str, lanes: int, threads: int, options: Mapping[str, Any] = {}) -> Self:
         cls.while_loading()
         return cls()
 

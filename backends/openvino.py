@@ -1,0 +1,355 @@
+"""OpenVINO: one compiled model for all lanes, an infer request with its own input buffers per lane.
+
+It runs ONNX files and OpenVINO's own (IR: an ``.xml`` beside a ``.bin``). What precision executes is its own decision,
+made layer by layer after the CPU it finds; the hint it is given is a wish. So what executes is read from the graph that
+it made, after it could be executed once.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import suppress
+from math import prod
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backends.base import Attestation, Backend, DeviceNotFound, ModelFile, Runner, Slot, TensorSpec, layout_of
+
+_HINTS = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}
+"""Inference precision hints. Without one, OpenVINO executes an fp32 file in bf16 where the CPU has AMX."""
+_EXECUTED = {"f32": "fp32", "f16": "fp16", "bf16": "bf16", "u8": "int8", "i8": "int8"}
+_PRECISE = ("int8", "bf16", "fp16", "fp32")
+"""From the least to the most precise."""
+_COMPUTE = ("Convolution", "Deconvolution", "FullyConnected", "MatMul")
+"""Layers that multiply and accumulate, as the executed graph calls them."""
+_NATIVE_BF16 = {"avx512_bf16", "amx_bf16"}
+"""Either of these flags in /proc/cpuinfo means instructions that multiply bfloat16; OpenVINO does so on x86 only."""
+_NOISE = re.compile(r"(?:Exception from|Check '[^\n]*?' failed at) \S+?:\d+:\s*")
+"""Where in its sources OpenVINO gave up; the reason follows."""
+
+
+class OpenVino(Backend):
+    """A model compiled once, which as many requests as there are lanes run at once."""
+
+    name = "openvino"
+    # The runtime converts an fp32 file to fp16 and bf16 itself, and keeps inputs and outputs as they are in the file.
+    precisions: ClassVar[Mapping[str, str]] = {"fp32": "fp32", "bf16": "fp32", "fp16": "fp32", "int8": "int8-openvino"}
+    # Compiled for one batch size, Lite0 and ResNet-50 took 3 to 10 % less time at batch 1 and at 8, less than padding
+    # costs where batches are smaller, and nobody tells load the sizes: so any batch size is the default.
+    options: ClassVar[Mapping[str, str]] = {
+        "hint": "latency or throughput: what OpenVINO chooses the number of streams for",
+        "streams": "how many requests execute at once, sharing the threads: the lanes, or what hint chooses",
+        "shape": "dynamic (any batch size), or the one batch size to compile for: smaller batches are padded",
+    }
+    reads_host_arrays = True
+
+    def __init__(self, compiled: Any, device: str) -> None:
+        self._compiled = compiled
+        self.inputs = tuple(_spec(port, index, "input") for index, port in enumerate(compiled.inputs))
+        self.outputs = tuple(_spec(port, index, "output") for index, port in enumerate(compiled.outputs))
+        fixed = [spec.shape[0] for spec in self.inputs if spec.shape and spec.shape[0] is not None]
+        if fixed:
+            self.batch_sizes = (fixed[0],)
+        self._attested = _attest(compiled, device, self.inputs)
+
+    @classmethod
+    def devices(cls) -> list[str]:
+        """OpenVINO's names in small letters, a GPU always with its number: ``cpu``, ``gpu.0``, ``npu``."""
+        return list(_devices())
+
+    @classmethod
+    def check_device(cls, device: str) -> None:
+        """Raise ``DeviceNotFound`` for a device that OpenVINO does not list; ``CPU`` is ``cpu``."""
+        if device.lower() in (found := _devices()):
+            return
+        hint = ""
+        if device.lower().startswith(("gpu", "cuda")):
+            hint = (
+                "; it runs on Intel GPUs only, as gpu.0, where their compute driver is installed (on Debian: "
+                "apt install intel-opencl-icd)"
+            )
+        raise DeviceNotFound(f"openvino has no device '{device}' here; it has {', '.join(found)}{hint}")
+
+    @classmethod
+    def load(cls, model: ModelFile, device: str, lanes: int, threads: int, options: Mapping[str, Any] = {}) -> Self:
+        """Compile the model for lanes x threads threads in all, and run it once on zeros."""
+        cls.check_options(options)
+        config = _config(model.precision, lanes, threads, options, on_cpu=device.lower() == "cpu")
+        rows = _option(options, "shape", ("dynamic",), "dynamic")
+        cls.check_device(device)
+        core = _import().Core()
+        try:
+            return cls(core.compile_model(_read(core, model, rows), _devices()[device.lower()], config), device)
+        except RuntimeError as error:
+            # All its errors are RuntimeErrors; whichever step failed, it cannot run this file.
+            raise ValueError(f"{model.path}: openvino cannot run it: {_reason(error)}") from error
+
+    @classmethod
+    def version(cls) -> str:
+        """Version of the installed OpenVINO, without its build."""
+        return str(_import().get_version()).partition("-")[0]
+
+    def runner(self) -> OpenVinoRunner:
+        """A new request."""
+        streams = int(self._compiled.get_property("NUM_STREAMS"))
+        outputs = tuple(spec.name for spec in self.outputs)
+        return OpenVinoRunner(self._compiled.create_infer_request(), streams, self.inputs, outputs)
+
+    def attest(self) -> Attestation:
+        """What the graph says that executes; for its precision see ``executed_precision``."""
+        return self._attested
+
+    def close(self) -> None:
+        """Drop the compiled model."""
+        self._compiled = None
+
+
+class OpenVinoRunner(Runner):
+    """Input buffers grown to the largest batch seen, which the request reads where they are."""
+
+    def __init__(self, request: Any, streams: int, inputs: tuple[TensorSpec, ...], outputs: tuple[str, ...]) -> None:
+        self._request = request
+        self._streams = streams
+        self._tensor = _import().Tensor
+        self._inputs = inputs
+        self._outputs = outputs
+        self._rows = 0
+        self._buffers: dict[str, NDArray[Any]] = {}
+        self._slots: dict[int, Slot] = {}
+        self._bound: Slot | None = None
+        self._held: list[NDArray[Any]] = []
+
+    def slot(self, n: int) -> Slot:
+        """The same slot for the same ``n``, so that the request need not be told of it again."""
+        if n > self._rows:
+            self._rows = n
+            self._buffers = {spec.name: np.zeros((n, *spec.sample_shape), spec.dtype) for spec in self._inputs}
+            self._slots = {}
+        if (slot := self._slots.get(n)) is None:
+            slot = self._slots[n] = Slot(n, {name: buffer[:n] for name, buffer in self._buffers.items()})
+        return slot
+
+    def infer(self, slot: Slot) -> Mapping[str, Any]:
+        """Run the request; the outputs are views of its own memory."""
+        if slot is not self._bound:
+            self._bind(slot)
+        # infer() would save two thread switches (0.03 ms), but with one stream it loses what a layer raises: OpenVINO
+        # 2026.4 then returns as if all were well, and its next call runs the failed batch again. wait() raises.
+        self._request.start_async()
+        try:
+            self._request.wait()
+        except RuntimeError:
+            self._settle()
+            raise
+        return {name: self._request.get_output_tensor(index).data for index, name in enumerate(self._outputs)}
+
+    def _settle(self) -> None:
+        """After a layer refused a batch size: run one row, which went through when the model was loaded.
+
+        A graph keeps the shapes that it got to before it failed, and would fail at the size it last ran, too, until
+        another size went through. Idle streams take turns, so as many rows as there are streams reach them all.
+        """
+        with suppress(RuntimeError):
+            if any(spec.shape[0] is None for spec in self._inputs):
+                self._bind(self.slot(1))
+                for _ in range(self._streams):
+                    self._request.start_async()
+                    self._request.wait()
+
+    def _bind(self, slot: Slot) -> None:
+        """Let the request read the slot's buffers where they are. It does not keep them alive, so this does."""
+        self._bound = None
+        held = []
+        for position, spec in enumerate(self._inputs):
+            array = slot.buffers[spec.name]
+            # OpenVINO refuses memory that it may not write, though it only reads its inputs.
+            held.append(array if array.flags.writeable else array.copy())
+            self._request.set_input_tensor(position, self._tensor(held[-1], shared_memory=True))
+        self._held = held
+        if all(array is slot.buffers[spec.name] for array, spec in zip(held, self._inputs, strict=True)):
+            self._bound = slot
+
+    def close(self) -> None:
+        """Drop the request."""
+        self._request = None
+
+
+def executed_precision(work: Mapping[str, int]) -> str:
+    """One word for what executes, from the multiply-accumulates done in each precision.
+
+    It is the precision of more than half of them, if nothing at all executes in a lower one. Counting the arithmetic,
+    not the layers, keeps a quantised model from hiding one large layer left in fp32 behind ten small ones; and a model
+    in which one layer is rounded more coarsely than asked for is not what was asked for. Parts in a *higher* precision
+    are what every quantised model has. Anything else is called by all its parts.
+
+    >>> executed_precision({"int8": 98, "fp32": 2}), executed_precision({"fp32": 98, "bf16": 2})
+    ('int8', 'fp32+bf16')
+    """
+    if not work:
+        return "unknown"
+    ordered = sorted(work, key=lambda each: -work[each])
+    first = ordered[0]
+    known = all(each in _PRECISE for each in ordered)
+    if known and 2 * work[first] > sum(work.values()) and first == min(ordered, key=_PRECISE.index):
+        return first
+    return "+".join(ordered)
+
+
+def emulated(work: Mapping[str, int], cpu_flags: frozenset[str]) -> str:
+    """What executes without instructions of its own: OpenVINO does bf16 on any AVX-512, slower than fp32."""
+    if "bf16" in work and cpu_flags and not cpu_flags & _NATIVE_BF16:
+        return "bf16: this CPU has neither avx512_bf16 nor amx_bf16"
+    return ""
+
+
+def _attest(compiled: Any, device: str, inputs: tuple[TensorSpec, ...]) -> Attestation:
+    """Run the model once on zeros, so that what cannot execute is known now, and look at the graph that it became."""
+    zeros = [np.zeros((spec.shape[0] or 1, *spec.sample_shape), spec.dtype) for spec in inputs]
+    request = compiled.create_infer_request()
+    for position, array in enumerate(zeros):
+        request.set_input_tensor(position, _import().Tensor(array, shared_memory=True))
+    request.start_async()
+    request.wait()
+    layers: Counter[str] = Counter()
+    work: Counter[str] = Counter()
+    kernels: Counter[str] = Counter()
+    for node in compiled.get_runtime_model().get_ordered_ops():
+        info = node.get_rt_info()
+        kind, name, kernel = (info[key].astype(str) for key in ("layerType", "runtimePrecision", "primitiveType"))
+        if kind in _COMPUTE:
+            layers["u8/i8" if name in ("u8", "i8") else name] += 1
+            work[_EXECUTED.get(name, name)] += _multiply_accumulates(node, kind)
+            # There is a graph per stream, and the one shown may have no kernels yet for what waits for a batch size.
+            kernels[kernel] += not kernel.startswith("undef")
+    [on] = compiled.get_property("EXECUTION_DEVICES")
+    details = {
+        "layers": _listed(layers) or "none that multiplies and accumulates",
+        "multiply_accumulates": _listed({each: f"{100 * n / sum(work.values()):.1f} %" for each, n in work.items()}),
+        "kernels": _listed(+kernels),
+        "build": _import().get_version(),
+    }
+    if note := emulated(work, _cpu_flags()):
+        details["emulated"] = note
+    for key in ("NUM_STREAMS", "INFERENCE_NUM_THREADS", "PERFORMANCE_HINT"):
+        details[key.lower()] = str(compiled.get_property(key))
+    return Attestation(
+        device=device if _name(on) == device.lower() else _name(on),
+        device_name=_import().Core().get_property(on, "FULL_DEVICE_NAME"),
+        provider=f"OpenVINO {on}",
+        precision=executed_precision(work),
+        details=details,
+    )
+
+
+def _multiply_accumulates(node: Any, kind: str) -> int:
+    """Of one layer. Weights are (out, in, ...) or (groups, out, in, ...): one output takes those of its channel."""
+    data, weights, out = (
+        [axis.get_length() if axis.is_static else 1 for axis in port.get_partial_shape()]
+        for port in (node.input(0), node.input(1), node.output(0))
+    )
+    if kind == "Convolution":
+        return prod(out) * prod(weights) // out[1]
+    if kind == "Deconvolution":
+        return prod(data) * prod(weights) // data[1]
+    return prod(data) * out[-1]
+
+
+def _config(precision: str, lanes: int, threads: int, options: Mapping[str, Any], *, on_cpu: bool) -> dict[str, Any]:
+    """Properties to compile with. Raises ``ValueError`` for a bad option."""
+    config: dict[str, Any] = {}
+    if precision != "int8":
+        config["INFERENCE_PRECISION_HINT"] = _HINTS[precision]
+    elif on_cpu:
+        # What the file leaves unquantised, a third of Lite0's layers, makes all of it 8 % (batch 1) to 30 % (batch 8)
+        # faster in bf16; not where that would be emulated.
+        config["INFERENCE_PRECISION_HINT"] = "bf16" if _cpu_flags() & _NATIVE_BF16 else "f32"
+    hint = _option(options, "hint", ("latency", "throughput"), None, numbers=False)
+    streams = _option(options, "streams", (), lanes if hint is None else None)
+    if hint is not None:
+        config["PERFORMANCE_HINT"] = str(hint).upper()
+    if streams is not None:
+        config["NUM_STREAMS"] = streams
+    if on_cpu:
+        config["INFERENCE_NUM_THREADS"] = lanes * threads
+    return config
+
+
+def _option(
+    options: Mapping[str, Any], name: str, words: tuple[str, ...], default: str | int | None, *, numbers: bool = True
+) -> str | int | None:
+    """An option that is one of some words or, with ``numbers``, a number from 1 to 99999."""
+    if (value := options.get(name)) is None:
+        return default
+    text = str(value).lower()
+    if text in words:
+        return text
+    if numbers and re.fullmatch("[1-9][0-9]{0,4}", text):
+        return int(text)
+    expected = " or ".join([*words, *(["a number from 1 on, to 99999"] if numbers else [])])
+    raise ValueError(f"openvino option {name}: got '{value}', expected {expected}")
+
+
+def _read(core: Any, model: ModelFile, rows: str | int | None) -> Any:
+    """The file with the axes closed that it leaves open, and the batch if it is to be compiled for a number of rows."""
+    network = core.read_model(model.path)
+    shapes = {}
+    for port in network.inputs:
+        axes = [axis.get_length() if axis.is_static else -1 for axis in port.get_partial_shape()]
+        if model.sample_shape is not None and len(axes) == 1 + len(model.sample_shape):
+            told = zip(axes[1:], model.sample_shape, strict=True)
+            axes[1:] = [size if axis < 0 else axis for axis, size in told]
+        if axes and isinstance(rows, int):
+            axes[0] = rows
+        shapes[port] = axes
+    network.reshape(shapes)
+    return network
+
+
+def _devices() -> dict[str, str]:
+    """OpenVINO's devices by the name that ``--device`` takes."""
+    return {_name(device): device for device in _import().Core().available_devices}
+
+
+def _name(device: str) -> str:
+    """An OpenVINO device as ``--device`` has it; the only GPU of a machine is listed without a number."""
+    return "gpu.0" if device == "GPU" else device.lower()
+
+
+def _cpu_flags() -> frozenset[str]:
+    """Flags of the first CPU; empty where they are not told."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return frozenset()
+    found = re.search(r"^(?:flags|Features)\s*:(.*)$", text, re.MULTILINE)
+    return frozenset(found[1].split()) if found else frozenset()
+
+
+def _listed(numbers: Mapping[str, object]) -> str:
+    return ", ".join(f"{name}: {number}" for name, number in sorted(numbers.items()))
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(_NOISE.sub("", str(error)).split())
+
+
+def _spec(port: Any, index: int, kind: str) -> TensorSpec:
+    """What a compiled model says of a tensor; a tensor without a name is called after its place."""
+    shape = tuple(axis.get_length() if axis.is_static else None for axis in port.get_partial_shape())
+    name = port.get_any_name() if port.get_names() else f"{kind}{index}"
+    return TensorSpec(name, np.dtype(port.get_element_type().to_dtype()).name, shape, layout_of(shape))
+
+
+def _import() -> Any:
+    try:
+        import openvino
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "the backend openvino needs OpenVINO: pip install openvino", name=error.name
+        ) from error
+    return openvino

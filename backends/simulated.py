@@ -1,0 +1,206 @@
+"""Devices that only take time: a batch of n takes ``a_ms + n b_ms``, as planted, and no core while it lasts.
+
+For what the system around a model does, without a model: whether lanes scale over devices, whether a tuner finds the
+optimum that was planted, whether the ledger puts time where it was spent, on a machine that has neither the devices
+nor the cores. It reads pictures like any model, and its answers depend on them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backends.base import (
+    Attestation,
+    Backend,
+    DeviceNotFound,
+    ModelFile,
+    Runner,
+    Slot,
+    TensorSpec,
+    layout_of,
+)
+
+_MOST_DEVICES = 16
+_SAMPLE_SHAPE = (3, 224, 224)
+_CLASSES = 10
+_LOOKED_AT = 64
+_SPREAD = 1000
+_PR_SET_TIMERSLACK = 29
+_thread = threading.local()
+
+
+@dataclass(frozen=True, slots=True)
+class Planted:
+    """What was planted. ``jitter``: how much a batch's time varies (sigma of a lognormal factor whose mean is 1)."""
+
+    a_ms: float = 2.0
+    b_ms: float = 1.0
+    jitter: float = 0.0
+    seed: int = 0
+    devices: int = 1
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> Self:
+        """The options as the user set them. Raises ``ValueError`` for a value that is none."""
+        kinds: dict[str, tuple[Callable[[Any], bool], str]] = {
+            "a_ms": (_is_amount, "milliseconds"),
+            "b_ms": (_is_amount, "milliseconds"),
+            "jitter": (lambda value: _is_amount(value) and value <= 1, "a number from 0 to 1"),
+            "seed": (lambda value: _is_whole(value) and value >= 0, "a whole number"),
+            "devices": (
+                lambda value: _is_whole(value) and 1 <= value <= _MOST_DEVICES,
+                f"a whole number from 1 to {_MOST_DEVICES}",
+            ),
+        }
+        for name, value in options.items():
+            fits, expected = kinds[name]
+            if not fits(value):
+                raise ValueError(f"backend option {name}: got {value!r}, expected {expected}")
+        return cls(**options)
+
+
+def _is_amount(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < float("inf")
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+class Simulated(Backend):
+    """One or several devices, each of which serves one batch at a time; lanes are spread over them in turn.
+
+    Devices are the option ``devices`` of ``cpu``, or named one by one: ``sim:0,sim:1``. Input: float32 rows of the
+    model's sample shape (3, 224, 224 where none is told); output: a label from 0 to 9 that depends on the row.
+    """
+
+    name = "simulated"
+    needs_model = False
+    reads_host_arrays = True
+    options: ClassVar[Mapping[str, str]] = {
+        "a_ms": "ms that every batch takes",
+        "b_ms": "ms that each sample of a batch adds",
+        "jitter": "how much a batch's time varies: sigma of a factor around 1",
+        "seed": "seed of the jitter",
+        "devices": "devices behind the name cpu",
+    }
+    outputs = (TensorSpec("label", "int64", (None,), "N"),)
+
+    def __init__(self, planted: Planted, device: str, sample_shape: tuple[int, ...]) -> None:
+        self.planted = planted
+        shape = (None, *sample_shape)
+        self.inputs = (TensorSpec("images", "float32", shape, layout_of(shape)),)
+        self._device = device
+        self._busy = [threading.Lock() for _ in range(planted.devices)]
+        self._lanes = 0
+
+    @classmethod
+    def load(cls, model: ModelFile, device: str, lanes: int, threads: int, options: Mapping[str, Any] = {}) -> Self:
+        """Make the devices; only the model's sample shape is looked at. Raises ``ValueError`` for a bad option."""
+        cls.check_options(options)
+        cls.check_device(device)
+        named = 0 if device == "cpu" else len(device.split(","))
+        if named and "devices" in options:
+            raise ValueError(f"backend option devices goes with the device cpu, got device '{device}'")
+        planted = Planted.of({**options, "devices": named} if named else options)
+        return cls(planted, device, model.sample_shape or _SAMPLE_SHAPE)
+
+    @classmethod
+    def devices(cls) -> list[str]:
+        """``cpu``, and one name for each device there can be."""
+        return ["cpu", *(f"sim:{number}" for number in range(_MOST_DEVICES))]
+
+    @classmethod
+    def check_device(cls, device: str) -> None:
+        """``cpu`` alone, or devices by name, each once."""
+        words = device.split(",")
+        if device != "cpu" and (len({*words}) < len(words) or not {*words} <= {*cls.devices()} - {"cpu"}):
+            raise DeviceNotFound(
+                f"the simulated backend has cpu, or sim:0 to sim:{_MOST_DEVICES - 1} each once, got device '{device}'"
+            )
+
+    @classmethod
+    def version(cls) -> str:
+        """There is no runtime to have a version."""
+        return "none"
+
+    def runner(self) -> SimulatedRunner:
+        """A new runner on the next device in turn."""
+        lane = self._lanes
+        self._lanes += 1
+        noise = np.random.default_rng([self.planted.seed, lane])
+        return SimulatedRunner(self.planted, self._busy[lane % len(self._busy)], noise, self.inputs[0].sample_shape)
+
+    def attest(self) -> Attestation:
+        """Nothing is executed, on as many devices as were asked for."""
+        planted = self.planted
+        details = {
+            "devices": str(planted.devices),
+            "batch_ms": f"{planted.a_ms:g} + {planted.b_ms:g} n",
+            "jitter": f"{planted.jitter:g}",
+        }
+        return Attestation(self._device, "simulated", "none", "none", details)
+
+
+class SimulatedRunner(Runner):
+    """Holds its device for as long as was planted, then answers."""
+
+    def __init__(
+        self,
+        planted: Planted,
+        busy: threading.Lock,
+        noise: np.random.Generator,
+        sample_shape: tuple[int, ...],
+    ) -> None:
+        self._planted = planted
+        self._busy = busy
+        self._noise = noise
+        self._rows: NDArray[Any] = np.zeros((0, *sample_shape), np.float32)
+
+    def slot(self, n: int) -> Slot:
+        """Rows of a buffer that grows to the largest batch."""
+        if n > len(self._rows):
+            self._rows = np.zeros((n, *self._rows.shape[1:]), np.float32)
+        return Slot(n, {"images": self._rows[:n]})
+
+    def infer(self, slot: Slot) -> Mapping[str, Any]:
+        """Wait for the device and for the planted time; label: 1000 times the sum of a row's begin, modulo 10."""
+        planted = self._planted
+        took_ms = planted.a_ms + slot.n * planted.b_ms
+        if planted.jitter:
+            took_ms *= self._noise.lognormal(-(planted.jitter**2) / 2, planted.jitter)
+        with self._busy:
+            until_ns = time.monotonic_ns() + int(took_ms * 1e6)
+            [rows] = slot.buffers.values()
+            sums = np.abs(rows.reshape(len(rows), -1)[:, :_LOOKED_AT]).sum(axis=1, dtype=np.float64)
+            labels = np.rint(_SPREAD * sums).astype(np.int64) % _CLASSES
+            _sleep_until(until_ns)
+        return {"label": labels}
+
+
+def _sleep_until(until_ns: int) -> None:
+    """Sleep without the GIL. On a virtual machine with two cores it was 4 us late after 0.1 ms, 5 to 75 after 1 to 10.
+
+    Linux wakes a thread another 50 us late, to save power, unless the thread asks for better, once.
+    """
+    if not getattr(_thread, "exact", False):
+        _thread.exact = True
+        if (prctl := _prctl()) is not None:
+            prctl(_PR_SET_TIMERSLACK, 1, 0, 0, 0)
+    if (left_ns := until_ns - time.monotonic_ns()) > 0:
+        time.sleep(left_ns / 1e9)
+
+
+@cache
+def _prctl() -> Callable[..., int] | None:
+    return ctypes.CDLL(None).prctl if sys.platform == "linux" else None
