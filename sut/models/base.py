@@ -34,3 +34,8 @@ class ModelSpec:
     """The name whose rules in mlperf.conf apply."""
     accuracy_target: float | None = None
     """Top-1 to be met on the whole ImageNet validation set, as a fraction."""
+
+    @property
+    def labels_end(self) -> int:
+        """One more than the highest label that the model can answer with."""
+        return self.classes + self.label_offset

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+import kernels.cache
 from backends.base import TensorSpec
 from sut.errors import InputError, SetupError, one_line
 from sut.models.base import Say
@@ -45,18 +46,11 @@ _FOREIGN = (
 
 
 def cache_dir() -> Path:
-    """The folder for made files: $SUT_CACHE_DIR, else loadgen-sut in $XDG_CACHE_HOME, else in ~/.cache.
-
-    As the XDG base directory specification says, a relative $XDG_CACHE_HOME does not count. The folder need not exist.
-    Raises ``InputError`` where the home folder is needed and not known.
-    """
+    """The folder for made files, as ``kernels.cache`` has it. Raises ``InputError`` where no home folder is known."""
     try:
-        if chosen := os.environ.get("SUT_CACHE_DIR"):
-            return Path(chosen).expanduser().absolute()
-        shared = Path(os.environ.get("XDG_CACHE_HOME", ""))
-        return (shared if shared.is_absolute() else Path.home() / ".cache") / "loadgen-sut"
-    except RuntimeError as error:
-        raise InputError(f"no cache folder: {one_line(error)}; set SUT_CACHE_DIR to a folder") from error
+        return kernels.cache.cache_dir()
+    except ValueError as error:
+        raise InputError(one_line(error)) from error
 
 
 def cached(name: str, key: str, make: Callable[[Path], None], say: Say) -> Path:

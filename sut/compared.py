@@ -1,0 +1,157 @@
+"""What a run in a reduced precision is compared with: the same model, backend and device in FP32.
+
+The labels of both are counted in a process of its own (``python -m sut.compared``): two models are loaded for it, and
+neither belongs into the process that watches the runs, nor into the one that is measured. The answer is kept, so it is
+made once per model, precision, backend and data set.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from contextlib import ExitStack, suppress
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sut.assembly import Assembly, assemble
+from sut.child import die_with_parent, end_of, json_lines, spawn
+from sut.config import RunConfig, usable_cores
+from sut.errors import ExitCode, InputError, RunError, SetupError, one_line
+from sut.models.agreement import Agreement, Scores, Side, measure
+from sut.models.base import Say
+from sut.preparation import Prepared, Progress
+from sut.tasks.classification import Classification
+from sut.worker import code_of
+
+CROPS = 1000
+"""Crops to compare on: an interval of 1.4 percentage points around 95 %."""
+
+_SILENCE_S = 300.0
+_THEIR_FAULT = {ExitCode.USAGE: InputError, ExitCode.SETUP: SetupError}
+"""Exit codes that have nothing to do with comparing: the run itself would have ended with them."""
+
+
+class _NotKept(Exception):
+    """The answer is not kept yet: both models have to run."""
+
+
+def is_reduced(config: RunConfig) -> bool:
+    """Whether labels could differ from those of the plain FP32 model."""
+    return config.precision != "fp32" or config.fold
+
+
+def compared_with_fp32(parts: Assembly, say: Say, progress: Progress) -> Agreement | None:
+    """How many labels are those of the FP32 model.
+
+    None where the model is run as it is, has no FP32 form, or answers no classes. Raises ``InputError``, ``SetupError``
+    or ``RunError`` where that cannot be found out.
+    """
+    if not is_reduced(parts.config) or parts.model is None or parts.spec.task != "classification":
+        return None
+    if parts.model.quantised:
+        return None
+    sides = (_side(_reference_of(parts), _not_here), _side(parts, _not_here))
+    try:
+        return measure(*sides, parts.dataset, progress, crops=CROPS)
+    except _NotKept:
+        say(f"comparing {_name(parts.config)} with fp32 on {CROPS:,} crops, once")
+    _compare_in_child(parts, progress)
+    return measure(*sides, parts.dataset, progress, crops=CROPS)
+
+
+def _name(config: RunConfig) -> str:
+    return f"{config.precision}, folded," if config.fold else config.precision
+
+
+def _reference_of(parts: Assembly) -> Assembly:
+    config = parts.config.model_copy(update={"precision": "fp32", "fold": False, "backend_options": {}})
+    return assemble(config)
+
+
+def _side(parts: Assembly, scores: Scores) -> Side:
+    assert parts.model is not None
+    config, backend = parts.config, parts.backend
+    return Side(parts.model.file, parts.spec.recipe, backend.name, backend.version(), config.precision, scores)
+
+
+def _not_here(samples: NDArray[Any]) -> NDArray[Any]:
+    raise _NotKept
+
+
+def _compare_in_child(parts: Assembly, progress: Progress) -> None:
+    """Have both models run. Raises what the child raised, and ``RunError`` where it falls silent or dies."""
+    assert parts.model is not None
+    orders = {"config": parts.config.model_dump(mode="json", exclude_unset=True), "prepared": parts.model.dump()}
+    with tempfile.TemporaryFile() as log:
+        with spawn("sut.compared", [json.dumps(orders)], log) as (process, pipe):
+            failed: dict[str, Any] = {}
+            for event in json_lines(pipe, _SILENCE_S, "comparing labels"):
+                if "error" in event:
+                    failed = event
+                else:
+                    progress(event["done"], event["total"])
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(_SILENCE_S)
+            code = process.poll()
+        if code is None:
+            raise RunError("comparing labels did not end and was stopped")
+        if failed.get("code") in _THEIR_FAULT:
+            raise _THEIR_FAULT[failed["code"]](failed["error"])
+        if failed or code:
+            reason = failed.get("error") or end_of(code, log)
+            raise RunError(f"{_name(parts.config)} cannot be compared with fp32: {reason}")
+
+
+def main() -> None:
+    """Compare, as the orders on the command line say."""
+    die_with_parent()
+    orders, pipe = json.loads(sys.argv[1]), int(sys.argv[2])
+
+    def tell(**fields: object) -> None:
+        os.write(pipe, json.dumps(fields).encode() + b"\n")
+
+    try:
+        config = RunConfig(**orders["config"]).model_copy(update={"lanes": 1, "threads": usable_cores()})
+        parts = assemble(config, prepared=Prepared.load(orders["prepared"]))
+        with ExitStack() as stack:
+            reference, reduced = (_side(each, _scores(each, stack)) for each in (_reference_of(parts), parts))
+            measure(reference, reduced, parts.dataset, lambda done, total: tell(done=done, total=total), crops=CROPS)
+    except Exception as error:
+        tell(error=one_line(error), code=code_of(error))
+    # Not a normal exit: runtimes with threads of their own have been seen to crash in their destructors.
+    os._exit(0)
+
+
+def _scores(parts: Assembly, stack: ExitStack) -> Scores:
+    """Runs a loaded model on samples, in batches that its backend takes."""
+    backend = stack.enter_context(parts.load_backend())
+    parts.check_attested(backend.attest())
+    runner = stack.enter_context(backend.runner())
+    task = parts.task_for(backend)
+    assert isinstance(task, Classification)
+    name = task.output.name
+    largest = backend.batch_sizes[-1] if backend.batch_sizes else None
+
+    def scores(samples: NDArray[Any]) -> NDArray[Any]:
+        found = []
+        step = largest or len(samples)
+        for at in range(0, len(samples), step):
+            some = samples[at : at + step]
+            slot = runner.slot(step)
+            [buffer] = slot.buffers.values()
+            buffer[: len(some)] = some
+            answers = np.asarray(runner.infer(slot)[name])[: len(some)]
+            # A copy: a runner's outputs last until its next call.
+            found.append(np.array(answers.reshape(len(some), -1) if answers.ndim > 2 else answers))
+        return np.concatenate(found)
+
+    return scores
+
+
+if __name__ == "__main__":
+    main()

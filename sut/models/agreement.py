@@ -1,0 +1,219 @@
+"""Whether a model in lower precision still gives the labels of its FP32 form, where there are no labelled pictures.
+
+Both get the same crops of some pictures, each by its own recipe, and answer with a label per crop. How many agree is a
+share with an interval around it: nothing is called kept that a few hundred crops cannot tell from lost.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from preprocess.base import Recipe
+from sut.datasets.base import DataSet
+from sut.errors import InputError, RunError, one_line
+from sut.models.calibration import Picture, preprocessed, random_crops, read_picture
+from sut.models.content import content_digest
+from sut.models.files import cached
+
+COMPARISON = 1
+"""To be raised with every change of the crops or of how labels are compared: it is part of the cache key."""
+CROPS = 2000
+"""Enough for an interval of 2 percentage points around 95 %."""
+KEPT = 0.99
+"""The share of equal labels above which accuracy counts as kept: MLPerf's 99 % of the FP32 model's."""
+
+_SEED = 20_200_714
+_BATCH = 20
+_Z95 = 1.959964
+"""The 97.5 % point of the normal distribution: 95 % lie within as many standard deviations."""
+
+Scores = Callable[[NDArray[Any]], NDArray[Any]]
+"""Runs a model on samples (n, *recipe.sample_shape): float scores (n, classes), or integer labels (n,) or (n, 1)."""
+Progress = Callable[[int, int], None]
+"""Called with how many crops are compared, and how many will be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One of the two models: what runs, and how. ``scores`` is called only where the answer is not kept yet."""
+
+    model: Path
+    recipe: Recipe
+    backend: str
+    version: str
+    """Of the backend's runtime."""
+    precision: str
+    """As executed: ``fp32``, ``bf16``, ``int8``."""
+    scores: Scores
+
+    def facts(self) -> dict[str, Any]:
+        """What the labels depend on."""
+        return {
+            "model": content_digest(self.model),
+            "recipe": asdict(self.recipe),
+            "backend": [self.backend, self.version, self.precision],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """The share of samples with equal labels, 0 to 1, and its 95 % interval.
+
+    The interval takes the samples as independent. Crops of few pictures are less than that: it is then too narrow, and
+    says nothing of pictures of other kinds.
+    """
+
+    value: float
+    low: float
+    high: float
+    count: int
+    source: str
+    """What was compared on: ``2000 crops of 11 pictures``."""
+    ties: int = 0
+    """Samples for which the reduced model has several best scores; its label is the first of them, as in a run."""
+    not_finite: int = 0
+    """Samples for which the reduced model's best score is NaN or infinite: they count as different."""
+
+    @property
+    def kept(self) -> bool:
+        """Whether even the interval's lower end is above ``KEPT``."""
+        return self.low > KEPT
+
+    def line(self) -> str:
+        """The verdict in words."""
+        share = f"{_percent(self.value)} % same labels (95 % interval {_percent(self.low)} to {_percent(self.high)} %)"
+        more = [f"{self.not_finite} without a finite score"] * (self.not_finite > 0)
+        more += [f"{self.ties} with a tie"] * (self.ties > 0)
+        return f"{'accuracy kept: ' if self.kept else ''}{share} on {', '.join([self.source, *more])}"
+
+
+def wilson(good: int, count: int) -> tuple[float, float]:
+    """The 95 % interval of a share of which ``good`` of ``count`` were seen, within 0 to 1; ``count`` is at least 1.
+
+    With p = good / count, n = count and z = 1.96: ``(p + z^2/2n -+ z sqrt(p (1 - p) / n + z^2/4n^2)) / (1 + z^2/n)``
+    (Wilson 1927, Probable Inference, JASA 22, 209-212). Unlike p -+ z sqrt(p (1 - p) / n) it does not shrink to a point
+    at 0 and 1.
+
+    >>> [round(end, 4) for end in wilson(197, 200)]
+    [0.9568, 0.9949]
+    """
+    share, z2 = good / count, _Z95**2
+    centre = share + z2 / (2 * count)
+    half = _Z95 * math.sqrt(share * (1 - share) / count + z2 / (4 * count**2))
+    low, high = ((centre + sign * half) / (1 + z2 / count) for sign in (-1, 1))
+    return (0.0 if good == 0 else low), (1.0 if good == count else high)
+
+
+def compare(reference: NDArray[Any], reduced: NDArray[Any], source: str) -> Agreement:
+    """Two models' answers to the same n samples, n at least 1: float scores (n, classes) or integer labels.
+
+    A label is the first of the best scores, as a run answers it. Raises ``RunError`` for answers of other shapes, and
+    for a reference without a finite best score: there is nothing to agree with.
+    """
+    expected, _, lost = _labels(reference)
+    got, tied, bad = _labels(reduced)
+    if len(expected) != len(got) or not len(got):
+        raise RunError(
+            f"{len(got)} answers of the reduced model for {len(expected)} of the reference, expected as many"
+        )
+    if lost.any():
+        raise RunError(f"the FP32 model has no finite best score for {int(lost.sum())} of {len(expected)} samples")
+    good, count = int(((expected == got) & ~bad).sum()), len(got)
+    low, high = wilson(good, count)
+    return Agreement(good / count, low, high, count, source, ties=int((tied & ~bad).sum()), not_finite=int(bad.sum()))
+
+
+def measure(
+    reference: Side, reduced: Side, dataset: DataSet, progress: Progress, *, crops: int = CROPS, seed: int = _SEED
+) -> Agreement:
+    """Compare two models on crops of a data set's pictures, drawn at random from ``seed``: the same ones each time.
+
+    The answer is kept by the content of both files and of the pictures, how they were run, and the crops' number and
+    seed. Raises ``InputError`` for a picture that does not do, and as ``compare`` and ``cached`` do.
+    """
+    indices = range(dataset.count)
+    if not indices or crops < 1:
+        raise InputError(f"{crops} crops of {dataset.count} pictures to compare on, expected one or more of both")
+    if dataset.count > crops:
+        indices = range(0, dataset.count, -(-dataset.count // crops))
+    pictures = hashlib.sha256()
+    try:
+        for index in indices:
+            pictures.update(hashlib.sha256(dataset.read(index)).digest())
+    except OSError as error:
+        raise InputError(f"{error.filename}, which is to compare on: {error.strerror or one_line(error)}") from error
+    key = {
+        "comparison": COMPARISON,
+        "reference": reference.facts(),
+        "reduced": reduced.facts(),
+        "crops": [crops, seed, pictures.hexdigest()],
+    }
+
+    def make(path: Path) -> None:
+        decoded = (read_picture(dataset, index, "compare on") for index in indices)
+        source = f"{crops:,} crops of {len(indices):,} picture{'s' * (len(indices) > 1)}"
+        found = _run(reference, reduced, random_crops(decoded, len(indices), crops, seed), crops, progress, source)
+        path.write_text(json.dumps(asdict(found)) + "\n", encoding="utf-8")
+
+    name = f"{reduced.model.stem}-{reduced.backend}-{reduced.precision}-agreement.json"
+    text = json.dumps(key, sort_keys=True)
+    path = cached(name, text, make, _unsaid)
+    try:
+        return Agreement(**json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):  # somebody else's hand was in it
+        path.unlink(missing_ok=True)
+        return Agreement(**json.loads(cached(name, text, make, _unsaid).read_text(encoding="utf-8")))
+
+
+def _run(
+    reference: Side, reduced: Side, crops: Iterable[Picture], count: int, progress: Progress, source: str
+) -> Agreement:
+    answers: tuple[list[NDArray[Any]], list[NDArray[Any]]] = ([], [])
+    left = iter(crops)
+    done = 0
+    while batch := list(islice(left, _BATCH)):
+        same = reference.recipe == reduced.recipe
+        tensors = preprocessed(batch, len(batch), reference.recipe)
+        others = tensors if same else preprocessed(batch, len(batch), reduced.recipe)
+        for side, samples, kept in zip((reference, reduced), (tensors, others), answers, strict=True):
+            kept.append(np.array(side.scores(samples)))  # a copy: a runner's outputs last until its next call
+        done += len(batch)
+        progress(done, count)
+    return compare(np.concatenate(answers[0]), np.concatenate(answers[1]), source)
+
+
+def _labels(answers: NDArray[Any]) -> tuple[NDArray[np.intp], NDArray[np.bool_], NDArray[np.bool_]]:
+    """Label of each sample; whether others score as high; whether the best score is not finite."""
+    if answers.dtype.kind in "iu" and answers.size == len(answers):
+        nothing = np.zeros(len(answers), bool)
+        return answers.reshape(-1).astype(np.intp), nothing, nothing
+    if answers.dtype.kind != "f" or answers.ndim != 2 or not answers.shape[1]:
+        raise RunError(f"answers are {answers.dtype} {answers.shape}, expected scores (n, classes) or labels (n,)")
+    best = answers.argmax(axis=1)
+    # NaN and inf win every argmax, so looking at the winners finds them all.
+    highest = answers[np.arange(len(answers)), best]
+    return best, (answers == highest[:, None]).sum(axis=1) > 1, ~np.isfinite(highest)
+
+
+def _percent(share: float) -> str:
+    """Rounded to 0.1, but never up to what it is not, nor down: 99.96 % is not 100 %.
+
+    >>> _percent(0.9996), _percent(1.0), _percent(0.985)
+    ('99.9', '100.0', '98.5')
+    """
+    rounded = round(100 * share, 1)
+    return f"{min(rounded, 99.9) if share < 1 else rounded:.1f}"
+
+
+def _unsaid(line: str) -> None:
+    """That a small file is made is no news."""

@@ -1,0 +1,118 @@
+"""From a model's name to the file that a backend loads: built or brought, folded, converted.
+
+It takes from nothing to a minute, so the process that starts the runs does it once and tells its children the result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from backends.base import Backend, ModelFile
+from sut.config import RunConfig
+from sut.datasets.base import DataSet
+from sut.datasets.registry import open_dataset
+from sut.errors import InputError
+from sut.models.base import ModelSpec, Say
+from sut.models.fold import fold, folded
+
+Progress = Callable[[int, int], None]
+"""Called with how many steps are done, and how many there will be."""
+
+_QUANTISED_NOTES = ("the file is quantised already", "there is no FP32 form to compare with")
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A model's file in the form that a backend needs for a precision.
+
+    ``onnx`` is the ONNX file with the same inputs and outputs: the file itself, or what it was converted from.
+    ``source`` is the file that was brought or built, before it was folded or converted; ``quantised`` where that was
+    in 8 bits already, so that there is no FP32 form of it.
+    """
+
+    file: Path
+    onnx: Path
+    source: Path
+    form: str = "fp32"
+    notes: tuple[str, ...] = ()
+    quantised: bool = False
+
+    def dump(self) -> dict[str, Any]:
+        """As JSON has it."""
+        paths = {"file": str(self.file), "onnx": str(self.onnx), "source": str(self.source)}
+        return {**paths, "form": self.form, "notes": list(self.notes), "quantised": self.quantised}
+
+    @classmethod
+    def load(cls, dumped: Mapping[str, Any]) -> Prepared:
+        """The opposite of ``dump``."""
+        paths = {name: Path(dumped[name]) for name in ("file", "onnx", "source")}
+        return cls(**paths, form=dumped["form"], notes=tuple(dumped["notes"]), quantised=dumped["quantised"])
+
+    def model_file(self, precision: str, spec: ModelSpec) -> ModelFile:
+        """What the backend is given."""
+        return ModelFile(self.file, precision, spec.recipe.sample_shape)
+
+
+def form_for(backend: type[Backend], precision: str) -> str:
+    """The form of file that a backend needs to execute ``precision``. Raises ``InputError`` where it never can."""
+    if precision not in backend.precisions:
+        raise InputError(
+            f"backend {backend.name} cannot be asked for {precision}; it has {', '.join(backend.precisions)}"
+        )
+    return backend.precisions[precision]
+
+
+def spec_to_run(spec: ModelSpec, config: RunConfig) -> ModelSpec:
+    """The model as it is run: folding leaves less for the preprocessor to do."""
+    return replace(spec, recipe=folded(spec.recipe)) if config.fold else spec
+
+
+def prepare(
+    config: RunConfig, spec: ModelSpec, backend: type[Backend], dataset: DataSet, say: Say, progress: Progress
+) -> Prepared:
+    """Make the file, or find it made. ``spec`` is the model as it is known, before folding.
+
+    Raises ``InputError``, ``SetupError`` or ``RunError`` in one line; ``say`` is told what takes time.
+    """
+    from sut.models.precision import convert, quantising_node
+
+    form = form_for(backend, config.precision)
+    source = onnx = spec.build(config.weights, say)
+    operator = quantising_node(source)
+    if operator is not None:
+        _check_quantised(config, source, operator)
+    recipe = spec.recipe
+    if config.fold:
+        onnx, recipe = fold(source, recipe, say)
+    if operator is not None:
+        return Prepared(onnx, onnx, source, "int8", _QUANTISED_NOTES, quantised=True)
+    if form == "fp32":
+        return Prepared(onnx, onnx, source)
+    calibration = None
+    if form.startswith("int8"):
+        from sut.models.calibration import calibrate_on
+
+        files = (config.dataset, config.dataset_path, config.dataset_list)
+        whole = dataset if config.count is None else open_dataset(*files, None, classes=spec.labels_end)
+        closed = config.rules == "closed"
+        calibration = calibrate_on(dataset, whole, recipe, config.calibration_list, closed=closed)
+    file = convert(onnx, form, calibration, say, progress)
+    notes = (f"calibrated on {calibration.source}", *calibration.notes) if calibration else ()
+    return Prepared(file, file if file.suffix == ".onnx" else onnx, source, form, notes)
+
+
+def _check_quantised(config: RunConfig, source: Path, operator: str) -> None:
+    """Refuse to run a quantised file as anything else, or as if it were known what has calibrated it."""
+    what = f"model {source} is quantised already (it has a node {operator})"
+    if config.precision != "int8":
+        raise InputError(f"{what}: run it with --precision int8")
+    if config.calibration_list is not None:
+        raise InputError(f"{what}, so --calibration-list has no effect: leave it out, or bring the float32 model")
+    if config.rules == "closed":
+        raise InputError(
+            f"{what}, and --rules closed asks which pictures have calibrated it: bring the float32 model and "
+            "--calibration-list"
+        )

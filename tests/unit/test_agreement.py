@@ -1,0 +1,261 @@
+"""Agreement of labels: the interval, the words, what counts as equal, and what is kept."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from sut.datasets.base import DataSet
+from sut.errors import InputError, RunError
+from sut.models.agreement import Agreement, Side, compare, measure, wilson
+from tests.unit.small_models import RECIPE, pictures, scores, write_classifier
+
+
+def one_hot(labels: list[int]) -> np.ndarray:
+    return np.eye(5, dtype=np.float32)[labels]
+
+
+# The interval, against the ends that scipy.stats.binomtest(k, n).proportion_ci(method="wilson") gives.
+@pytest.mark.parametrize(
+    ("good", "count", "low", "high"),
+    [
+        (0, 10, 0.0, 0.27753),
+        (10, 10, 0.72247, 1.0),
+        (1, 1, 0.20655, 1.0),
+        (5, 10, 0.23659, 0.76341),
+        (985, 1000, 0.97540, 0.99089),
+        (1900, 2000, 0.93956, 0.95872),
+        (2000, 2000, 0.99808, 1.0),
+    ],
+)
+def test_wilson_interval(good: int, count: int, low: float, high: float) -> None:
+    assert wilson(good, count) == pytest.approx((low, high), abs=1e-5)
+
+
+def test_wilson_covers_the_share_that_was_drawn_from() -> None:
+    draw = np.random.default_rng(1)
+    share, count = 0.97, 400
+    ends = [wilson(int(good), count) for good in draw.binomial(count, share, 2000)]
+
+    covered = np.mean([low <= share <= high for low, high in ends])
+
+    assert 0.93 < covered < 0.97
+
+
+@pytest.mark.parametrize(
+    ("good", "count", "kept"),
+    [(300, 300, False), (400, 400, True), (1985, 2000, False), (1992, 2000, True), (0, 5, False)],
+)
+def test_accuracy_is_kept_only_where_the_lower_end_says_so(good: int, count: int, kept: bool) -> None:
+    agreement = Agreement(good / count, *wilson(good, count), count, "crops")
+
+    assert agreement.kept is kept is (agreement.low > 0.99)
+    assert agreement.line().startswith("accuracy kept: ") is kept
+
+
+def test_the_words() -> None:
+    assert Agreement(0.985, *wilson(591, 600), 600, "600 crops of 5 pictures").line() == (
+        "98.5 % same labels (95 % interval 97.2 to 99.2 %) on 600 crops of 5 pictures"
+    )
+    assert Agreement(1999 / 2000, *wilson(1999, 2000), 2000, "c", ties=3, not_finite=1).line() == (
+        "accuracy kept: 99.9 % same labels (95 % interval 99.7 to 99.9 %) on c, 1 without a finite score, 3 with a tie"
+    )
+
+
+def test_equal_labels_are_counted() -> None:
+    got = compare(one_hot([0, 1, 2, 3]), one_hot([0, 1, 2, 4]), "four")
+
+    assert (got.value, got.count, got.source, got.ties, got.not_finite) == (0.75, 4, "four", 0, 0)
+    assert got.low < 0.75 < got.high
+
+
+def test_a_tie_is_the_first_of_the_best_and_counted() -> None:
+    reduced = one_hot([0, 1, 2, 3])
+    reduced[0, 4] = 1  # still 0
+    reduced[1, 0] = 1  # now 0, not 1
+
+    got = compare(one_hot([0, 1, 2, 3]), reduced, "")
+
+    assert (got.value, got.ties) == (0.75, 2)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_no_finite_score_is_never_the_same(bad: float) -> None:
+    reduced = one_hot([0, 1, 2, 3])
+    reduced[0, 0] = bad
+
+    got = compare(one_hot([0, 1, 2, 3]), reduced, "")
+
+    assert (got.value, got.not_finite, got.ties) == (0.75, 1, 0)
+    with pytest.raises(RunError, match="the FP32 model has no finite best score for 1 of 4 samples"):
+        compare(reduced, one_hot([0, 1, 2, 3]), "")
+
+
+def test_a_class_ruled_out_is_no_failure() -> None:
+    reduced = one_hot([0, 1])
+    reduced[:, 4] = -np.inf
+
+    assert compare(one_hot([0, 1]), reduced, "").value == 1.0
+
+
+@pytest.mark.parametrize("labels", [np.array([0, 1, 4]), np.array([[0], [1], [4]], np.int32)])
+def test_a_model_may_answer_with_labels(labels: np.ndarray) -> None:
+    assert compare(one_hot([0, 1, 2]), labels, "").value == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize("answers", [one_hot([0]), np.zeros((2, 3, 4), np.float32), np.zeros((2, 0), np.float32)])
+def test_answers_that_do_not_fit_are_refused(answers: np.ndarray) -> None:
+    with pytest.raises(RunError, match="expected"):
+        compare(one_hot([0, 1]), answers, "")
+
+
+# Measuring
+
+
+@pytest.fixture
+def dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DataSet:
+    monkeypatch.setenv("SUT_CACHE_DIR", str(tmp_path / "cache"))
+    for number, picture in enumerate(pictures(4)):
+        (tmp_path / f"{number}.png").write_bytes(cv2.imencode(".png", picture)[1].tobytes())
+    return DataSet("folder", tmp_path, tuple(f"{number}.png" for number in range(4)), None)
+
+
+class Model:
+    """The small classifier; ``noise`` on its scores stands for lost precision. Remembers what it was given."""
+
+    def __init__(self, path: Path, noise: float = 0.0) -> None:
+        self.path = write_classifier(path)
+        self.given: list[np.ndarray] = []
+        self._noise = noise
+        self._draw = np.random.default_rng(5)
+
+    def __call__(self, samples: np.ndarray) -> np.ndarray:
+        self.given.append(samples.copy())
+        found = scores(self.path, samples)
+        return found + self._noise * self._draw.normal(size=found.shape).astype(np.float32)
+
+    def side(self, **changes: Any) -> Side:
+        return replace(Side(self.path, RECIPE, "some", "1.0", "fp32", self), **changes)
+
+
+def unheard(done: int, total: int) -> None:
+    pass
+
+
+def test_both_models_get_the_same_crops(dataset: DataSet, tmp_path: Path) -> None:
+    reference, reduced = Model(tmp_path / "a.onnx"), Model(tmp_path / "b.onnx")
+    told: list[tuple[int, int]] = []
+
+    got = measure(reference.side(), reduced.side(precision="int8"), dataset, lambda *now: told.append(now), crops=90)
+
+    assert (got.value, got.count, got.source) == (1.0, 90, "90 crops of 4 pictures")
+    given = np.concatenate(reference.given)
+    np.testing.assert_array_equal(given, np.concatenate(reduced.given))
+    assert given.shape == (90, *RECIPE.sample_shape)
+    assert len({sample.tobytes() for sample in given}) > 40
+    assert len(set(scores(reference.path, given).argmax(1).tolist())) > 3, "a model that tells pictures apart"
+    assert told[-1] == (90, 90) and [done for done, _ in told] == sorted(done for done, _ in told)
+
+
+def test_lost_precision_shows(dataset: DataSet, tmp_path: Path) -> None:
+    reference, reduced = Model(tmp_path / "a.onnx"), Model(tmp_path / "b.onnx", noise=100.0)
+
+    got = measure(reference.side(), reduced.side(precision="int8"), dataset, unheard, crops=200)
+
+    assert got.value < 0.5 and not got.kept
+
+
+def test_each_model_is_prepared_for_by_its_own_recipe(dataset: DataSet, tmp_path: Path) -> None:
+    plain = replace(RECIPE, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), layout="NHWC", dtype="uint8")
+    reference, reduced = Model(tmp_path / "a.onnx"), Model(tmp_path / "b.onnx")
+
+    def from_pixels(samples: np.ndarray) -> np.ndarray:
+        assert samples.dtype == np.uint8
+        values = (samples.astype(np.float32) - np.float32(RECIPE.mean)) / np.float32(RECIPE.std)
+        return reduced(np.ascontiguousarray(values.transpose(0, 3, 1, 2)))
+
+    got = measure(reference.side(), reduced.side(recipe=plain, scores=from_pixels), dataset, unheard, crops=40)
+
+    assert got.value == 1.0
+
+
+def test_the_answer_is_kept_for_what_it_depends_on(dataset: DataSet, tmp_path: Path) -> None:
+    reference, reduced = Model(tmp_path / "a.onnx"), Model(tmp_path / "b.onnx")
+
+    def runs(**changes: Any) -> int:
+        before = len(reduced.given)
+        side = reduced.side(**{name: changes[name] for name in changes if name not in ("crops", "seed")})
+        rest = {name: changes[name] for name in changes if name in ("crops", "seed")}
+        measure(reference.side(), side, dataset, unheard, **({"crops": 20} | rest))
+        return len(reduced.given) - before
+
+    assert runs() > 0
+    assert runs() == 0, "kept"
+    for change in ({"version": "1.1"}, {"backend": "other"}, {"precision": "bf16"}, {"crops": 40}, {"seed": 7}):
+        assert runs(**change) > 0, change
+    (tmp_path / "0.png").write_bytes((tmp_path / "1.png").read_bytes())
+    assert runs() > 0, "another picture"
+    write_classifier(reduced.path, weight_name="other")
+    assert runs() > 0, "another model"
+    assert runs() == 0
+
+
+def test_a_damaged_answer_is_measured_again(dataset: DataSet, tmp_path: Path) -> None:
+    reference, reduced = Model(tmp_path / "a.onnx"), Model(tmp_path / "b.onnx")
+    first = measure(reference.side(), reduced.side(), dataset, unheard, crops=20)
+    [kept] = (tmp_path / "cache").glob("*.json")
+    assert json.loads(kept.read_text())["count"] == 20
+
+    for text in ("{", '{"value": 1}', "[]"):
+        kept.write_text(text)
+        assert measure(reference.side(), reduced.side(), dataset, unheard, crops=20) == first
+
+
+def test_a_failing_model_leaves_no_answer(dataset: DataSet, tmp_path: Path) -> None:
+    reference, reduced = Model(tmp_path / "a.onnx"), Model(tmp_path / "b.onnx")
+
+    def fail(samples: np.ndarray) -> np.ndarray:
+        raise RuntimeError("no")
+
+    with pytest.raises(RuntimeError, match="no"):
+        measure(reference.side(), reduced.side(scores=fail), dataset, unheard, crops=20)
+
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_more_pictures_than_crops_are_spread_over(dataset: DataSet, tmp_path: Path) -> None:
+    model = Model(tmp_path / "a.onnx")
+
+    got = measure(model.side(), model.side(precision="int8"), dataset, unheard, crops=2)
+
+    assert (got.count, got.source) == (2, "2 crops of 2 pictures")
+
+
+@pytest.mark.parametrize(
+    ("file", "said"),
+    [
+        ("gone.png", r"gone\.png, which is to compare on: No such file"),
+        ("bad.png", r"bad\.png, which is to compare on: can"),
+    ],
+)
+def test_a_picture_that_does_not_do_is_named(dataset: DataSet, tmp_path: Path, file: str, said: str) -> None:
+    (tmp_path / "bad.png").write_bytes(b"no picture")
+    model = Model(tmp_path / "a.onnx")
+
+    with pytest.raises(InputError, match=said):
+        measure(model.side(), model.side(), replace(dataset, files=("0.png", file)), unheard, crops=20)
+
+
+def test_nothing_to_compare_on_is_told(dataset: DataSet, tmp_path: Path) -> None:
+    model = Model(tmp_path / "a.onnx")
+
+    with pytest.raises(InputError, match="0 crops of 4 pictures to compare on, expected one or more of both"):
+        measure(model.side(), model.side(), dataset, unheard, crops=0)
+    with pytest.raises(InputError, match="of 0 pictures"):
+        measure(model.side(), model.side(), replace(dataset, files=()), unheard)
