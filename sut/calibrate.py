@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -22,6 +22,8 @@ Beat = Callable[[], None]
 
 _WARM_ALL_UP_TO = 16
 _WINDOWS = 5
+_ROUNDS = 12
+"""How often each batch size is timed for Server, at the most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +32,7 @@ class Calibration:
 
     ``query_ns``: one query back to back (SingleStream, MultiStream); ``idle_query_ns``: one sample after a pause
     (Server); ``samples_per_second``: all lanes busy at the full batch (Offline); ``slowest_batch_ns``: the slowest of
-    all batch sizes; ``batch_ns``: one batch of each size.
+    all batch sizes; ``batch_ns``: one batch of each size, in Server while all lanes are busy.
     """
 
     first_ns: int
@@ -44,7 +46,8 @@ class Calibration:
 def sizes_to_warm(scenario: str, policy: BatchingPolicy, samples_per_query: int) -> list[int]:
     """Padded batch sizes that a run can meet, ascending.
 
-    Server meets any size up to the largest; beyond 16 only every doubling is warmed.
+    Server meets any size up to the largest; beyond 16 only every doubling is warmed. Offline's last batches come with
+    ``warm_tail``.
 
     >>> sizes_to_warm("Server", BatchingPolicy(False, 4), 1)
     [1, 2, 3, 4]
@@ -53,7 +56,7 @@ def sizes_to_warm(scenario: str, policy: BatchingPolicy, samples_per_query: int)
     if scenario == "SingleStream":
         sizes = {1}
     elif scenario == "MultiStream":
-        sizes = {min(top, samples_per_query), samples_per_query % top or min(top, samples_per_query)}
+        sizes = policy.query_sizes(samples_per_query)
     elif scenario == "Offline":
         sizes = {top}
     elif top <= _WARM_ALL_UP_TO:
@@ -83,14 +86,14 @@ def calibrate(
     Raises whatever the backend raises: a run that cannot do its work once is not started.
     """
     lanes, policy = system.lanes, system.policy
-    first = _timed(lanes[0].work, _some(indices, 1))
+    first = _timed(lanes[0].rehearse, _some(indices, 1))
     batch_ns: dict[int, int] = {}
     for size in sizes_to_warm(scenario, policy, samples_per_query):
         some = _some(indices, size)
         for lane in lanes:
-            lane.work(some)
+            lane.rehearse(some)
             beat()
-        batch_ns[size] = _timed(lanes[0].work, some)
+        batch_ns[size] = _timed(lanes[0].rehearse, some)
         beat()
     slowest = max(batch_ns.values())
     if scenario == "Offline":
@@ -98,17 +101,22 @@ def calibrate(
         return Calibration(first, slowest, samples_per_second=rate, batch_ns=batch_ns)
     if scenario == "Server":
         idle = _idle_latency(system.ask, _some(indices, 1), budget_s, beat)
-        return Calibration(first, max(slowest, idle), idle_query_ns=idle, batch_ns=batch_ns)
+        busy_ns = _service_times(lanes, batch_ns, indices, budget_s, beat)
+        return Calibration(first, max(slowest, idle, *busy_ns.values()), idle_query_ns=idle, batch_ns=busy_ns)
     query = _some(indices, 1 if scenario == "SingleStream" else samples_per_query)
     took = _median(lambda: _timed(system.ask, query), budget_s, beat)
     return Calibration(first, slowest, query_ns=took, batch_ns=batch_ns)
 
 
 def warm_tail(lanes: Sequence[Lane], policy: BatchingPolicy, indices: Sequence[int], samples: int) -> None:
-    """Run the size of the last batch of ``samples`` once in every lane, now that it is known how many they are."""
-    if tail := samples % policy.max_batch:
+    """Run every size of Offline's last batches once in every lane, now that it is known how many ``samples`` come.
+
+    LoadGen may come to one sample more or less than the plan: it rounds the same product in another order.
+    """
+    sizes = {size for near in (-1, 0, 1) if samples + near > 0 for size in policy.query_sizes(samples + near)}
+    for size in sorted({policy.padded(size) for size in sizes} - {policy.padded(policy.max_batch)}):
         for lane in lanes:
-            lane.work(_some(indices, tail))
+            lane.rehearse(_some(indices, size))
 
 
 def _some(indices: Sequence[int], n: int) -> list[int]:
@@ -135,6 +143,34 @@ def _idle_latency(ask: Callable[[Sequence[int]], None], indices: Sequence[int], 
         return _timed(ask, indices)
 
     return _median(after_a_pause, budget_s, beat, at_least=5)
+
+
+def _service_times(
+    lanes: Sequence[Lane], warm_ns: Mapping[int, int], indices: Sequence[int], budget_s: float, beat: Beat
+) -> dict[int, int]:
+    """What batches take while all lanes are busy, in ns, for each size of ``warm_ns``: three of four take longer.
+
+    Lanes share the machine: alone, a batch is faster than it will be. The lower quartile, because the batching by
+    deadline bears times that are too short better than ones that are too long. Where the budget allows no more, what a
+    size took when it was warmed stands.
+    """
+    found: dict[int, int] = {}
+    with ThreadPoolExecutor(len(lanes), thread_name_prefix="calibrate") as pool:
+        for size, once_ns in warm_ns.items():
+            batch = _some(indices, size)
+            rounds = min(_ROUNDS, int(1e9 * budget_s / len(warm_ns) / once_ns))
+            times = list(pool.map(lambda lane, batch=batch, n=rounds: _times(lane, batch, n, beat), lanes))
+            ordered = sorted(took for each in times for took in each)
+            found[size] = ordered[len(ordered) // 4] if ordered else once_ns
+    return found
+
+
+def _times(lane: Lane, batch: Sequence[int], rounds: int, beat: Beat) -> list[int]:
+    found = []
+    for _ in range(rounds):
+        found.append(_timed(lane.rehearse, batch))
+        beat()
+    return found
 
 
 def _throughput(system: Asked, indices: Sequence[int], budget_s: float, beat: Beat) -> float:
@@ -170,7 +206,7 @@ def _keep_busy(lane: Lane, batch: Sequence[int], seconds: float, beat: Beat) -> 
     end = time.perf_counter() + seconds
     batches = 0
     while batches == 0 or time.perf_counter() < end:
-        payloads, _ = lane.work(batch)
+        payloads = lane.rehearse(batch)
         answers = None if isinstance(payloads, list) else payloads
         # Twice: LoadGen's own part takes about as long as building the responses. It matters to fast backends only.
         responses(batch, answers)

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter as Counts
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Self
@@ -16,8 +17,9 @@ from backends.base import Backend
 from sut.assembly import Assembly, assemble
 from sut.batching import Batcher, BatchingPolicy
 from sut.config import RunConfig
+from sut.errors import RunError
 from sut.ledger import Counter, Ledger, LedgerShape
-from sut.library import Library
+from sut.library import Library, Source
 from sut.loadgen import complete as complete_loadgen
 from sut.pipeline import Clock, Complete, Failures, Lane, Recorder, Surroundings
 from sut.staged import LANE_STAGES, Channel, Worker, serve_lane
@@ -58,7 +60,12 @@ class SUT:
             self.parts.check_attested(self.backend.attest())
             self.library: Library = self.parts.library(self.backend, performance_samples, loaded)
             self.policy = BatchingPolicy.of(
-                config.scenario, config.max_batchsize, int(config.max_wait_ms * 1e6), self.backend.batch_sizes
+                config.scenario,
+                config.max_batchsize,
+                int(config.max_wait_ms * 1e6),
+                self.backend.batch_sizes,
+                config.lanes,
+                config.batching,
             )
             self._shared = Surroundings(
                 task=self.parts.task_for(self.backend),
@@ -71,10 +78,13 @@ class SUT:
             one = self.backend.reads_host_arrays and len(self.backend.inputs) == 1 and self.policy.padded(1) == 1
             lend_to = self.backend.inputs[0].name if one else None
             self.lanes = []
+            self._sources: list[Source] = []
             for _ in range(config.lanes):
                 runner = stack.enter_context(self.backend.runner())
-                self.lanes.append(Lane(runner, self.library.source(), self._shared, lend_to))
+                self._sources.append(self.library.source())
+                self.lanes.append(Lane(runner, self._sources[-1], self._shared, lend_to))
                 stack.callback(self.lanes[-1].close)
+            stack.callback(self.library.close)
             self._stack = stack.pop_all()
         self._inline = self.policy.inline and not self.staged
         self.batcher = Batcher(self.policy.of_one() if self.staged else self.policy)
@@ -83,7 +93,7 @@ class SUT:
     @property
     def staged(self) -> bool:
         """Whether preprocessing has workers of its own."""
-        return self.config.preprocess_workers > 0 and self.config.boundary != "tensor" and bool(self.backend.inputs)
+        return self.config.preprocess_workers > 0 and self.config.times_preprocessing and bool(self.backend.inputs)
 
     @property
     def failed_samples(self) -> int:
@@ -94,6 +104,13 @@ class SUT:
     def ledger(self) -> Ledger:
         """The record of the run that goes on."""
         return self._shared.recorder.ledger
+
+    def notes(self) -> list[str]:
+        """What a reader of the result must know of the preprocessing so far: what happened, and how often."""
+        found: Counts[str] = Counts()
+        for source in self._sources:
+            found.update(source.counts())
+        return [f"{count:,} {what}" for what, count in found.items() if count]
 
     def ledger_shape(self, samples: int, traced: bool) -> LedgerShape:
         """The shape of a ledger for so many samples of this system, and for joining it with a trace or not."""
@@ -125,6 +142,7 @@ class SUT:
         self._channel = channel = Channel(recipe, self.policy.max_batch, workers, fill_up)
         for number in range(workers):
             source = self.library.source()
+            self._sources.append(source)
             self._stack.callback(source.close)
             worker = Worker(source, self.batcher, channel, self._shared)
             self._thread(f"preprocess-{number}", worker.serve)
@@ -157,13 +175,13 @@ class SUT:
         self.batcher.put(ids, indices, start)
 
     def ask(self, indices: Sequence[int]) -> None:
-        """Answer some samples without LoadGen, through all threads there are; for calibration.
+        """Answer some samples without LoadGen, through all threads that a query goes through; for calibration.
 
-        Raises ``RuntimeError`` with the first failure, or when nothing is answered for a minute.
+        Raises ``RunError`` with the first failure, or when nothing is answered for a minute.
         """
-        if not self.staged:
+        if not self.staged and (self._inline or self.policy.shared_by == 1):
             for at in range(0, len(indices), self.policy.max_batch):
-                self.lanes[0].work(indices[at : at + self.policy.max_batch])
+                self.lanes[0].rehearse(indices[at : at + self.policy.max_batch])
             return
         answered = threading.Semaphore(0)
 
@@ -177,14 +195,22 @@ class SUT:
             self.issue(range(len(indices)), list(indices))
             for _ in indices:
                 if not answered.acquire(timeout=60):
-                    raise RuntimeError("no answer for 60 s")
+                    raise RunError("no answer for 60 s")
         finally:
             self._deliver = before
         if self.failures.first_error:
-            raise RuntimeError(self.failures.first_error)
+            raise RunError(self.failures.first_error)
 
     def _complete(self, ids: Sequence[int], payloads: Payloads | None) -> int:
         return self._deliver(ids, payloads)
+
+    def know_service_times(self, batch_ns: Mapping[int, int], latency_bound_ns: int) -> None:
+        """What batches take, in ns by size, and Server's latency bound: what its batching needs to answer in time.
+
+        A staged pipeline goes on first in, first out: what waits there has its preprocessing still before it.
+        """
+        if not self.staged:
+            self.batcher.know_service_times(batch_ns, latency_bound_ns)
 
     def flush(self) -> None:
         """LoadGen has issued the last query of a set. Nothing is held back here that a lane would not take."""
