@@ -1,0 +1,207 @@
+"""``sut tune``: search the settings, find Server's highest VALID rate, write them down."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import platform
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console as RichConsole
+from rich.text import Text
+
+from sut.config import RunConfig, usable_cores
+from sut.errors import ExitCode, InputError
+from sut.outcome import system_facts
+from sut.planning import EARLY_STOPPING_QUERIES
+from sut.results import write_text
+from sut.tuning import report
+from sut.tuning.bench import Bench
+from sut.tuning.estimate import estimate
+from sut.tuning.rate import TIMES
+from sut.tuning.search import round_seconds, round_sizes
+from sut.tuning.space import default_space, parse_space, points_of, with_settings
+from sut.tuning.state import State, held
+from sut.tuning.tuner import PAIRS, Outcome, Tuner
+
+HELP = """Find the settings that are best here, and Server's highest VALID rate.
+
+Example: sut tune onnxruntime efficientnet-lite0 cpu --scenario Offline --time 8
+
+Takes the options of sut run, in one scenario (default SingleStream), and up to three words: backend, model, device.
+Short runs over a grid of settings, the better half longer and so on; the best against the default in five interleaved
+pairs, where less than their spread is no gain. Server: brackets and bisects to the highest VALID rate, confirms it, and
+says why the next one fails. --time is the length of the longest runs (default 8). Interrupted, the same command goes on
+where it was; --overwrite starts anew. Writes tuned.yaml for --config, search.svg, and the state runs.jsonl.
+
+Exit code: that of sut run; 4 where no run was VALID.
+"""
+
+_TIME_S = 8.0
+_OVERHEAD_S = 4.0
+"""About what a run takes besides its duration: starting, loading, calibrating."""
+
+
+def _options(
+    words: Annotated[list[str] | None, typer.Argument(metavar="BACKEND MODEL DEVICE", show_default=False)] = None,
+    space: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="KEY=V1,V2: what to try (repeatable): lanes, threads, max_batchsize, max_wait_ms, batching, "
+            "precision, preprocess_workers, backend_options.NAME; default: what has an effect in the scenario, without "
+            "precision."
+        ),
+    ] = None,
+    budget: Annotated[
+        float | None, typer.Option(min=0.0, help="Minutes for the search; finding the rate and confirming come on top.")
+    ] = None,
+    rounds: Annotated[
+        int | None, typer.Option(min=1, help="Rounds of halving at most; default: until two are left.")
+    ] = None,
+) -> None:
+    """The options that ``sut tune`` has besides those of ``sut run``."""
+
+
+def register(app: typer.Typer, like_run: Callable[..., None]) -> None:
+    """Add the command to ``app``; ``like_run`` gives a handler the options of ``sut run`` and ours."""
+    like_run(app, "tune", HELP, _tune, tuple(inspect.signature(_options, eval_str=True).parameters.values()))
+
+
+def _tune(
+    configs: Sequence[RunConfig],
+    as_json: bool,
+    words: list[str] | None = None,
+    space: list[str] | None = None,
+    budget: float | None = None,
+    rounds: int | None = None,
+) -> ExitCode:
+    if len(configs) != 1 or configs[0].mode != "performance":
+        raise InputError("sut tune takes one scenario in performance mode; give one --scenario, without --accuracy")
+    if len(words or []) > 3:
+        raise InputError(f"sut tune takes BACKEND MODEL DEVICE at the most, got '{' '.join(words or [])}'")
+    given = dict(zip(("backend", "model", "device"), words or [], strict=False))
+    time_s = configs[0].time_s or _TIME_S
+    base = with_settings(configs[0], given | {"time_s": time_s})
+    tried = parse_space(space, base) if space else default_space(base, usable_cores())
+    points = points_of(tried, base)
+    if len(points) == 1 and base.scenario != "Server":
+        raise InputError(f"nothing to search: the grid ({_listed(tried)}) is the default alone; --space names more")
+    sizes = round_sizes(len(points), rounds)
+    directory = _directory(base, tried, rounds)
+    with held(directory):
+        state = State.open(directory, _header(), overwrite=base.overwrite)
+        there = len(state.rows)
+        grid = f"{len(points)} point{'s' if len(points) > 1 else ''} ({_listed(tried)})"
+        _say(f"tune: {grid}; {_forecast(base, sizes, time_s)}; files: {directory}")
+        if there:
+            _say(f"{_runs(there)} there already, it goes on behind them; --overwrite starts anew")
+        bench = Bench(base, directory / "runs", state, _say)
+        tuner = Tuner(
+            base,
+            points,
+            bench,
+            estimate,
+            rounds,
+            may_go_on=lambda: budget is None or bench.spent_s < 60 * budget,
+            pin=bench.pin,
+        )
+        try:
+            outcome = tuner.run()
+        except KeyboardInterrupt:
+            _say(f"{_runs(len(state.rows))} kept; the same command without --overwrite goes on behind them")
+            raise
+        config = _config(base, outcome)
+        _write(directory, config, outcome, bench)
+        _show(directory, config, outcome, bench, as_json)
+    return outcome.code
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _runs(count: int) -> str:
+    return f"{count} run is" if count == 1 else f"{count} runs are"
+
+
+def _listed(tried: dict[str, list[Any]]) -> str:
+    return " ".join(f"{key}={','.join(map(str, values))}" for key, values in tried.items())
+
+
+def _forecast(base: RunConfig, sizes: Sequence[int], time_s: float) -> str:
+    """What is about to run. Early stopping wants so many queries that a slow system takes longer than ``time_s``."""
+    seconds = round_seconds(len(sizes), time_s)
+    search_s = sum(size * (each + _OVERHEAD_S) for size, each in zip(sizes, seconds, strict=True))
+    parts = [f"rounds of {', '.join(map(str, sizes))} runs"] if sizes else []
+    rest = 2 * PAIRS if len(sizes) else 0
+    if base.scenario == "Server":
+        parts.append(f"about 6 rates, {TIMES} to confirm")
+        rest += 6 + TIMES
+    if sizes:
+        parts.append(f"{PAIRS} pairs")
+    minutes = (search_s + rest * (time_s + _OVERHEAD_S)) / 60
+    queries = EARLY_STOPPING_QUERIES[base.scenario]
+    longer = f", more where {queries} queries take longer than a run's time" if queries > 1 else ""
+    return f"{', '.join(parts)}; about {max(1, round(minutes))} min{longer}"
+
+
+def _directory(base: RunConfig, tried: dict[str, list[Any]], rounds: int | None) -> Path:
+    """Where a tune of this configuration over this space is kept: another one is another tune."""
+    words = json.dumps([base.digest(), base.scenario, tried, rounds], sort_keys=True)
+    digest = hashlib.sha256(words.encode()).hexdigest()[:8]
+    model = base.model_name or Path(base.model).name.removesuffix(".onnx")
+    return base.output / model / f"tune-{base.backend}-{base.scenario}-{digest}"
+
+
+def _header() -> dict[str, Any]:
+    facts = system_facts()
+    return {"machine": f"{facts.get('cpu', platform.machine())}, {facts['cores']} cores"}
+
+
+def _config(base: RunConfig, outcome: Outcome) -> RunConfig | None:
+    """The config to go on with; None where nothing was found."""
+    if outcome.chosen is None:
+        return None
+    more: dict[str, Any] = {}
+    if outcome.rate is not None:
+        bound_ns = outcome.confirmations[-1].bound_ns
+        more["qps"] = outcome.rate
+        if base.relax_server and base.max_latency_s is None and bound_ns:
+            more["max_latency_s"] = bound_ns / 1e9
+    return outcome.chosen.apply(base, **more)
+
+
+def _write(directory: Path, config: RunConfig | None, outcome: Outcome, bench: Bench) -> None:
+    try:
+        if config is not None:
+            write_text(directory / "tuned.yaml", report.yaml_text(config, outcome, bench.rows))
+        else:
+            (directory / "tuned.yaml").unlink(missing_ok=True)
+        write_text(directory / "search.svg", report.svg(outcome, "sut tune"))
+    except OSError as error:
+        raise InputError(f"{directory}: cannot be written ({error.strerror or error})") from error
+
+
+def _show(directory: Path, config: RunConfig | None, outcome: Outcome, bench: Bench, as_json: bool) -> None:
+    if as_json:
+        told = {
+            "schema": 1,
+            "command": "tune",
+            "rows": report.rows_of(bench.rows),
+            "outcome": report.outcome_of(outcome, config),
+        }
+        sys.stdout.write(json.dumps(told) + "\n")
+    else:
+        out = RichConsole(highlight=False)
+        out.print(report.picture(outcome))
+        for line in outcome.words if outcome.code == ExitCode.OK else ():
+            out.print(Text(line))
+        if config is not None:
+            out.print(Text(f"run it: sut run --config {directory / 'tuned.yaml'}"), soft_wrap=True)
+    if outcome.code != ExitCode.OK:
+        print(f"error: {outcome.words[-1]}", file=sys.stderr, flush=True)

@@ -1,0 +1,255 @@
+"""A tune from its first run to its verdict: search, for Server find and confirm the rate, best against default."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from sut.config import RunConfig
+from sut.errors import ExitCode
+from sut.planning import EARLY_STOPPING_QUERIES
+from sut.tuning.rate import RESOLUTION, confirm_rate, search_rate, too_slow_for_any_rate
+from sut.tuning.search import SHORTEST_S, Measure, Search, halve, round_seconds, round_sizes
+from sut.tuning.space import DEFAULT, Point, tidy
+from sut.tuning.state import Job, Measured
+from sut.tuning.words import why_it_fails, why_nothing
+
+PAIRS = 5
+_ENOUGH_PAIRS = 4
+_FIRST_SHARE = 0.8
+"""Of the estimated highest rate, at which Server's points are compared first: there p99 tells them apart."""
+
+Estimate = Callable[[RunConfig, Measured], float | None]
+"""The highest rate Server can be expected to hold, from the batch times that a run has measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gain:
+    """By how much the best is better than the default, in the median of some pairs: 0.1 is a tenth.
+
+    ``spread`` is how far the worst pair falls below the median, in the same unit.
+    """
+
+    gain: float
+    spread: float
+    pairs: int
+
+    @property
+    def is_one(self) -> bool:
+        """Whether it is more than chance explains."""
+        return self.gain > self.spread
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a tune came to. ``chosen`` are the settings to use; ``rate`` the confirmed one of Server.
+
+    ``pairs`` are (best, default). ``words`` say what happened, for the user.
+    """
+
+    search: Search = field(default_factory=lambda: Search((), DEFAULT))
+    probes: list[Measured] = field(default_factory=list)
+    confirmations: list[Measured] = field(default_factory=list)
+    pairs: list[tuple[Measured, Measured]] = field(default_factory=list)
+    gain: Gain | None = None
+    best: Point | None = None
+    chosen: Point | None = None
+    rate: float | None = None
+    words: list[str] = field(default_factory=list)
+    code: ExitCode = ExitCode.OK
+
+
+def gain_of(pairs: Sequence[tuple[Measured, Measured]]) -> Gain | None:
+    """The median of the pairs' ratios less one, and how far the smallest falls below it.
+
+    A pair is two runs one after the other, so that what slows the machine down for a while slows down both. The
+    smallest of five is where the bootstrap's 95 % interval of the median begins: 5.8 % of the resampled medians are it.
+    So a gain over the spread means that every pair agreed, which without any gain happens once in 32 times. The largest
+    ratio does not count, or one stall of the default's runs would hide a gain. None where fewer than four pairs have
+    figures on both sides.
+    """
+    ratios = [ratio for best, default in pairs if (ratio := best.better_than(default.figure or 0.0)) is not None]
+    if len(ratios) < _ENOUGH_PAIRS:
+        return None
+    median = statistics.median(ratios)
+    return Gain(median - 1, median - min(ratios), len(ratios))
+
+
+@dataclass(frozen=True, slots=True)
+class Tuner:
+    """Tunes ``base`` over ``points``, the first of which is the default; ``measure`` makes a run.
+
+    The longest runs are of ``base.time_s``, which must be set. ``may_go_on`` says before each run of the search whether
+    there is time left for it. ``pin`` fixes a setting for all further runs.
+    """
+
+    base: RunConfig
+    points: Sequence[Point]
+    measure: Measure
+    estimate: Estimate
+    rounds: int | None = None
+    may_go_on: Callable[[], bool] = lambda: True
+    pin: Callable[..., None] = lambda **settings: None
+
+    @property
+    def time_s(self) -> float:
+        """Seconds of the longest runs."""
+        assert self.base.time_s is not None
+        return self.base.time_s
+
+    def run(self) -> Outcome:
+        """The whole tune."""
+        return self._server() if self.base.scenario == "Server" else self._settings()
+
+    def _search(self, qps: float | None = None) -> Search:
+        sizes = round_sizes(len(self.points), self.rounds)
+        seconds = round_seconds(len(sizes), self.time_s)
+        return halve(self.points, sizes, seconds, self.measure, self.may_go_on, qps)
+
+    def _settings(self) -> Outcome:
+        search = self._search()
+        outcome = Outcome(search, best=search.best)
+        if search.best is None:
+            return _nothing(outcome, [row for rows in search.rounds for row in rows])
+        self._note_budget(outcome)
+        if search.best == DEFAULT:
+            outcome.chosen = DEFAULT
+            outcome.words.append(f"no gain: the default is the best of {len(self.points)} points")
+            return outcome
+        self._pairs(outcome, search.best, None)
+        _choose(outcome, search.best)
+        return outcome
+
+    def _server(self) -> Outcome:
+        # What it measures before it runs is what counts. Asked fast, a slow system is soonest done with its queries.
+        qps = EARLY_STOPPING_QUERIES["Server"] / SHORTEST_S
+        scout = self.measure(Job("scout", 1, 1, DEFAULT, min(SHORTEST_S, self.time_s), qps))
+        if self.base.relax_server and self.base.max_latency_s is None and scout.bound_ns:
+            self.pin(max_latency_s=scout.bound_ns / 1e9)  # else it would follow each run's own calibration
+        start = self.base.qps or self._expected(DEFAULT, scout)
+        outcome = Outcome(best=DEFAULT)
+        if start is None or (len(self.points) == 1 and too_slow_for_any_rate(scout)):
+            return _nothing(outcome, [scout])
+        if len(self.points) > 1:
+            outcome.search = search = self._search(tidy(_FIRST_SHARE * start))
+            tried = [row for rows in search.rounds for row in rows]
+            if search.best is None:
+                return _nothing(outcome, [scout, *tried])
+            self._note_budget(outcome)
+            outcome.best = search.best
+            mine = [row for row in tried if row.point == search.best]
+            start = self.base.qps or self._expected(search.best, mine[-1]) or start
+        else:
+            mine = [scout]
+        best = outcome.best or DEFAULT
+        known = max((row.qps for row in mine if row.valid and row.qps), default=None)
+
+        def ask(phase: str, of: int) -> Callable[[float, int], Measured]:
+            return lambda qps, number: self.measure(Job(phase, number, max(of, number), best, self.time_s, qps))
+
+        outcome.probes = search_rate(max(start, known or 0.0), ask("rate", 8), known)
+        highest = max((row.qps for row in outcome.probes if row.valid and row.qps), default=known)
+        if highest is None:
+            return _nothing(outcome, outcome.probes)
+        outcome.rate, outcome.confirmations = confirm_rate(highest, ask("confirm", 3))
+        if outcome.rate is None:
+            return _unconfirmed(outcome, highest)
+        _explain(outcome)
+        outcome.chosen = best
+        if best == DEFAULT:
+            if len(self.points) > 1:
+                outcome.words.append(
+                    f"no gain from other settings: the default is the best of {len(self.points)} points"
+                )
+            return outcome
+        self._pairs(outcome, best, outcome.rate)
+        _choose(outcome, best)
+        return outcome
+
+    def _expected(self, point: Point, row: Measured) -> float | None:
+        """The estimated highest rate; without an estimate half of what the system got done."""
+        config = point.apply(self.base)
+        if (estimated := self.estimate(config, row)) is not None:
+            return tidy(estimated)
+        return tidy(0.5 * row.samples_per_second) if row.samples_per_second else None
+
+    def _pairs(self, outcome: Outcome, best: Point, qps: float | None) -> None:
+        for pair in range(PAIRS):
+            found: dict[Point, Measured] = {}
+            for at, point in enumerate((best, DEFAULT) if pair % 2 == 0 else (DEFAULT, best)):
+                number = 2 * pair + at + 1
+                found[point] = self.measure(Job("pairs", number, 2 * PAIRS, point, self.time_s, qps))
+            outcome.pairs.append((found[best], found[DEFAULT]))
+        outcome.gain = gain_of(outcome.pairs)
+
+    def _note_budget(self, outcome: Outcome) -> None:
+        if outcome.search.rounds and not self.may_go_on():
+            outcome.words.append(
+                f"the budget ended the search in round {len(outcome.search.rounds)}; the best until then counts"
+            )
+
+
+def _nothing(outcome: Outcome, rows: Sequence[Measured]) -> Outcome:
+    outcome.best = outcome.chosen = None
+    outcome.code = ExitCode.FAILED if all(row.failed for row in rows) else ExitCode.INVALID
+    outcome.words.append(why_nothing(rows))
+    return outcome
+
+
+def _unconfirmed(outcome: Outcome, highest: float) -> Outcome:
+    lowest = min(row.qps for row in outcome.confirmations if row.qps)
+    outcome.code = ExitCode.INVALID
+    reasons = outcome.confirmations[-1].invalid_reasons
+    outcome.words.append(
+        f"{highest:g} queries/s was VALID once, but no rate down to {lowest:g} was three times in a row: the machine "
+        f"is too noisy for this bound. Relax it (--max-latency), or use a longer --time ({'; '.join(reasons)})"
+    )
+    return outcome
+
+
+def _explain(outcome: Outcome) -> None:
+    """Say why the next higher rate fails."""
+    rate = outcome.rate or 0.0
+    asked = [row for row in (*outcome.probes, *outcome.confirmations) if row.qps]
+    times = sum(row.valid for row in outcome.confirmations if row.qps == rate)
+    outcome.words.append(f"highest VALID rate: {rate:g} queries/s, VALID {times} times out of {times} when confirmed")
+    failing = [row for row in asked if not row.valid and (row.qps or 0) > rate]
+    if not failing:
+        tried = max(row.qps or 0 for row in asked)
+        outcome.words.append(f"no rate was INVALID up to {tried:g} queries/s; it may hold more: begin there with --qps")
+        return
+    lowest = min(failing, key=lambda row: (row.qps or 0, row.p99_ns or 0))
+    again = [row for row in asked if row.qps == lowest.qps]
+    tries = f" ({sum(row.valid for row in again)} of {len(again)} runs were VALID)" if len(again) > 1 else ""
+    outcome.words.append(f"why not more: {why_it_fails(lowest, outcome.confirmations[-1])}{tries}")
+    if (lowest.qps or 0) > rate * RESOLUTION * 1.01:
+        outcome.words.append(f"the search ended before it had looked between {rate:g} and {lowest.qps:g} queries/s")
+
+
+def _choose(outcome: Outcome, best: Point) -> None:
+    """Take the best or the default, by what the pairs showed."""
+    gain = outcome.gain
+    server = outcome.rate is not None
+    held = sum(default.valid for _, default in outcome.pairs)
+    if server:
+        own = sum(row.valid for row, _ in outcome.pairs)
+        outcome.words.append(
+            f"at {outcome.rate:g} queries/s the best is VALID {own} times out of {PAIRS}, the default {held}"
+        )
+    if gain is None:
+        outcome.chosen = best if server else DEFAULT
+        outcome.words.append(f"fewer than {_ENOUGH_PAIRS} pairs have figures on both sides: no gain can be shown")
+        return
+    what = "p99" if server else "the figure"
+    spread = f"{100 * gain.spread:.1f} % (median to worst of {gain.pairs} pairs)"
+    told = f"{what} is {100 * gain.gain:+.1f} % better, spread {spread}"
+    if gain.is_one:
+        outcome.chosen = best
+        outcome.words.append(f"gain: {told}")
+    elif server and held < PAIRS:
+        outcome.chosen = best
+        outcome.words.append(f"no gain: {told}; but the default does not hold this rate, so the best stays")
+    else:
+        outcome.chosen = DEFAULT
+        outcome.words.append(f"no gain: {told}; the default stays")

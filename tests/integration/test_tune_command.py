@@ -1,0 +1,150 @@
+"""``sut tune``: real runs on planted devices; killed and interrupted on the way; nothing VALID; the YAML it leaves."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.integration.children import CHECKOUT, Finished, run_python
+
+OFFLINE = ("null", "efficientnet-lite0", "cpu", "--scenario", "Offline", "--time", "0.2", "--max-batchsize", "1")
+
+
+def tune(*arguments: str, cwd: Path) -> Finished:
+    return run_python("-m", "sut", "tune", *arguments, "--output", "out", cwd=cwd, timeout_s=300)
+
+
+def device(a_ms: float, b_ms: float) -> list[str]:
+    return ["--set", f"backend_options.a_ms={a_ms}", "--set", f"backend_options.b_ms={b_ms}"]
+
+
+def left(cwd: Path, name: str) -> Path:
+    [path] = cwd.glob(f"out/*/tune-*/{name}")
+    return path
+
+
+def rows(cwd: Path) -> list[dict[str, Any]]:
+    _, *lines = left(cwd, "runs.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+@pytest.mark.slow
+def test_the_planted_batch_is_found_and_its_yaml_runs(tmp_path: Path) -> None:
+    arguments = ["--scenario", "Offline", "--time", "0.4", "--max-batchsize", "1", "--space", "max_batchsize=8"]
+
+    child = tune("simulated", *arguments, *device(5, 1), "--json", cwd=tmp_path)
+
+    assert child.code == 0, child.err
+    report = json.loads(child.out)
+    assert (report["schema"], report["command"]) == (1, "tune")
+    assert report["rows"] == rows(tmp_path)
+    assert [row["phase"] for row in report["rows"]] == ["round 1"] * 2 + ["pairs"] * 10
+    # 8 samples in 13 ms against 1 in 6 ms.
+    assert report["outcome"]["chosen"] == {"max_batchsize": 8}
+    assert report["outcome"]["is_gain"] is True and report["outcome"]["gain"]["gain"] > 1
+    assert left(tmp_path, "search.svg").read_text().startswith("<svg")
+
+    tuned = left(tmp_path, "tuned.yaml")
+    assert yaml.safe_load(tuned.read_text()) == {
+        "scenario": "Offline",
+        "backend": "simulated",
+        "backend_options": {"a_ms": 5, "b_ms": 1},
+    }  # a batch of 8 is what a run without settings has
+    again = run_python("-m", "sut", "run", "--config", tuned, "--time", "0.4", "--json", cwd=tmp_path)
+    assert again.code == 0, again.err
+    [result] = json.loads(again.out)["rows"]
+    assert (result["scenario"], result["config"]["max_batchsize"], result["valid"]) == ("Offline", 8, True)
+
+
+@pytest.mark.slow
+def test_server_confirms_a_rate_and_says_why_the_next_one_fails(tmp_path: Path) -> None:
+    arguments = ["--scenario", "Server", "--time", "0.5", "--max-latency", "0.3", "--space", "lanes=1"]
+
+    child = tune("simulated", *arguments, *device(4, 1), cwd=tmp_path)
+
+    assert child.code == 0, child.err
+    tuned = yaml.safe_load(left(tmp_path, "tuned.yaml").read_text())
+    rate = tuned["qps"]
+    confirmed = [row for row in rows(tmp_path) if row["phase"] == "confirm" and row["qps"] == rate]
+    assert [row["valid"] for row in confirmed[-3:]] == [True] * 3
+    assert f"highest VALID rate: {rate:g} queries/s, VALID 3 times out of 3" in child.out.replace("\n", " ")
+    assert "why not more: at " in child.out
+    assert max(map(len, child.out.splitlines()[:-1])) <= 80
+    assert tuned["max_latency_s"] == 0.3
+
+
+def test_without_a_valid_rate_the_bound_to_relax_is_named(tmp_path: Path) -> None:
+    arguments = ["--scenario", "Server", "--time", "0.5", "--space", "lanes=1"]
+
+    child = tune("simulated", *arguments, *device(30, 1), cwd=tmp_path)
+
+    assert child.code == 4, child.err
+    assert "error: no rate is VALID: one picture alone takes 3" in child.err
+    assert "longer than the latency bound of 15 ms. Relax the bound (--max-latency 0.06" in child.err
+    assert not list(tmp_path.rglob("tuned.yaml"))
+
+
+def test_what_cannot_be_run_at_all_is_told_once(tmp_path: Path) -> None:
+    child = tune("simulated", *OFFLINE[1:], "--set", "backend_options.a_ms=-1", "--space", "lanes=2", cwd=tmp_path)
+
+    assert child.code == 1
+    assert "backend option a_ms: got -1, expected milliseconds" in child.err
+    assert not list(tmp_path.rglob("runs.jsonl"))
+
+
+@pytest.mark.slow
+def test_killed_and_interrupted_it_goes_on_where_it_was(tmp_path: Path) -> None:
+    arguments = [*OFFLINE, "--space", "max_batchsize=64,1024", "--rounds", "1"]
+    counts = []
+    for which, until in ((signal.SIGKILL, 1), (signal.SIGINT, 3)):
+        code, err = _stopped(which, until, arguments, tmp_path)
+        assert code in (130, -signal.SIGKILL)
+        assert which == signal.SIGKILL or "runs are kept; the same command without --overwrite goes on" in err
+        counts.append(len(rows(tmp_path)))
+    before = rows(tmp_path)
+
+    child = tune(*arguments, cwd=tmp_path)
+
+    assert child.code == 0, child.err
+    assert f"{len(before)} runs are there already, it goes on behind them" in child.err
+    after = rows(tmp_path)
+    assert after[: len(before)] == before
+    assert counts[0] <= counts[1] < len(after)
+    assert len({row["key"] for row in after}) == len(after)
+
+    again = tune(*arguments, cwd=tmp_path)
+
+    assert (again.code, rows(tmp_path)) == (0, after)
+    assert again.out == child.out
+
+
+def _stopped(which: signal.Signals, until: int, arguments: list[str], cwd: Path) -> tuple[int, str]:
+    """Tune until so many runs are kept, then send a signal; the exit code, and what was said."""
+    child = subprocess.Popen(
+        [sys.executable, "-P", "-m", "sut", "tune", *arguments, "--output", "out"],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        deadline = time.monotonic() + 120
+        while not (list(cwd.rglob("runs.jsonl")) and len(rows(cwd)) >= until):
+            assert child.poll() is None and time.monotonic() < deadline
+            time.sleep(0.02)
+        child.send_signal(which)
+        _, err = child.communicate(timeout=60)
+    finally:
+        child.kill()
+    return child.returncode, err
