@@ -11,15 +11,17 @@ from typing import TypeVar
 import backends.registry
 import preprocess.registry
 from backends.base import Attestation, Backend, DeviceNotFound, ModelFile
-from preprocess.base import Preprocessor
+from preprocess.base import Preprocessor, Recipe
 from sut.config import RunConfig, usable_cores
 from sut.datasets.base import DataSet
 from sut.datasets.registry import open_dataset
+from sut.device_library import DeviceLibrary, device_place
 from sut.errors import InputError, SetupError, one_line, suggest
 from sut.library import Library, NothingLibrary, PictureLibrary, TensorLibrary
 from sut.models.base import ModelSpec, Say
 from sut.models.files import cache_dir
 from sut.models.registry import find, for_file
+from sut.preparation import Prepared, Progress, form_for, prepare, spec_to_run
 from sut.preprocessed import PreprocessedDir
 from sut.tasks.base import Task
 from sut.tasks.registry import find_task
@@ -34,11 +36,11 @@ PERFORMANCE_SAMPLES = 1024
 
 @dataclass(frozen=True, slots=True)
 class Assembly:
-    """The parts of one run. ``model`` has no file for a backend that needs none."""
+    """The parts of one run. A backend that needs no model has none. ``spec`` is as it is run: folded where asked."""
 
     config: RunConfig
     spec: ModelSpec
-    model: ModelFile | None
+    model: Prepared | None
     dataset: DataSet
     backend: type[Backend]
     preprocessor: type[Preprocessor]
@@ -46,8 +48,10 @@ class Assembly:
     def load_backend(self) -> Backend:
         """Load the model. Raises ``InputError`` where backend and recipe do not fit together."""
         config = self.config
-        model = self.model or ModelFile(Path("/nonexistent"))
-        return self.backend.load(model, config.device, config.lanes, config.threads_per_lane)
+        file = ModelFile(Path("/nonexistent"), config.precision, self.spec.recipe.sample_shape)
+        if self.model is not None:
+            file = self.model.model_file(config.precision, self.spec)
+        return self.backend.load(file, config.device, config.lanes, config.threads_per_lane, config.backend_options)
 
     def check_attested(self, found: Attestation) -> None:
         """Raise ``SetupError`` where a backend executes on another device, or in another precision, than asked for."""
@@ -77,11 +81,26 @@ class Assembly:
         recipe = self.spec.recipe
 
         def make() -> Preprocessor:
-            return self.preprocessor(recipe)
+            return self.preprocessor_for(recipe)
 
         if self.config.boundary == "tensor":
             return TensorLibrary(self.dataset, recipe, make, *common, self.tensor_store())
+        if self.config.boundary == "device":
+            from kernels.gpu import open_device
+
+            place = device_place(backend)
+            gpu = open_device(place)
+            return DeviceLibrary(self.dataset, recipe, make, *common, device=gpu, copy=gpu.copy, place=place)
         return PictureLibrary(self.dataset, self.config.boundary, make, *common)
+
+    def preprocessor_for(self, recipe: Recipe) -> Preprocessor:
+        """A new preprocessor with the options that were asked for; one on a GPU is on the backend's.
+
+        Raises ``ValueError`` for a bad value of an option, and whatever else its constructor raises.
+        """
+        kind, _, number = self.config.device.partition(",")[0].partition(":")
+        same_gpu = {"gpu": int(number)} if "gpu" in self.preprocessor.options and kind == "cuda" and number else {}
+        return self.preprocessor(recipe, **{**same_gpu, **self.config.preprocess_options})
 
     def tensor_store(self) -> TensorStore | None:
         """Where the config wants ready tensors to come from and be kept; None away from boundary ``tensor``.
@@ -104,36 +123,45 @@ class Assembly:
         return TensorCache(config.cache_dir or default_folder(), *parts) if config.cache else None
 
 
-def assemble(config: RunConfig, say: Say = lambda text: None) -> Assembly:
-    """Find all parts, build the model's file if it is not there yet, and check that names and files are right.
+def assemble(
+    config: RunConfig,
+    say: Say = lambda text: None,
+    progress: Progress = lambda done, total: None,
+    prepared: Prepared | None = None,
+) -> Assembly:
+    """Find all parts, make the model's file if it is not there yet, and check that names and files are right.
 
-    Raises ``InputError`` or ``SetupError`` in one line; ``say`` is told what takes time.
+    Raises ``InputError`` or ``SetupError`` in one line; ``say`` and ``progress`` are told what takes time. ``prepared``
+    is the model's file where somebody has made it for this very config.
     """
     backend = _loaded(backends.registry.load, "backend", config.backend)
     # Where a preprocessor that is compiled when it is loaded keeps the code; Numba reads it when it is imported.
     os.environ.setdefault("NUMBA_CACHE_DIR", str(cache_dir() / "numba"))
     preprocessor = _loaded(preprocess.registry.load, "preprocessor", config.preprocess)
     _check_device(config, backend)
+    _check_options(config, backend, preprocessor)
     spec = _spec_of(config, say)
-    model = None
-    if backend.needs_model:
-        model = ModelFile(spec.build(config.weights, say), config.precision, spec.recipe.sample_shape)
     if config.data_format and config.data_format != spec.recipe.layout:
         raise InputError(
             f"--data-format {config.data_format}: the recipe of {spec.name} makes {spec.recipe.layout}; leave it out"
         )
     files = (config.dataset_path, config.dataset_list)
-    dataset = open_dataset(config.dataset, *files, config.count, config.reads_pictures)
+    dataset = open_dataset(config.dataset, *files, config.count, config.reads_pictures, spec.labels_end)
     if config.mode == "accuracy":
         _check_labels(spec, dataset)
-    return Assembly(config, spec, model, dataset, backend, preprocessor)
+    model = None
+    if backend.needs_model:
+        model = prepared or prepare(config, spec, backend, dataset, say, progress)
+    elif config.fold:
+        raise InputError(f"--fold puts normalisation into the model, and backend {config.backend} has none")
+    return Assembly(config, spec_to_run(spec, config), model, dataset, backend, preprocessor)
 
 
 def _check_labels(spec: ModelSpec, dataset: DataSet) -> None:
     """Refuse labels that the model can never answer with."""
     if dataset.labels is None or spec.task != "classification":
         return
-    lowest, highest = spec.label_offset, spec.classes - 1 + spec.label_offset
+    lowest, highest = spec.label_offset, spec.labels_end - 1
     for name, label in zip(dataset.files, dataset.labels.tolist(), strict=True):
         if not lowest <= label <= highest:
             raise InputError(
@@ -164,6 +192,16 @@ def _spec_of(config: RunConfig, say: Say) -> ModelSpec:
     if config.weights == "random":
         raise InputError(f"--weights random builds a model itself; with the file {config.model} leave it out")
     return for_file(Path(config.model).expanduser(), config.model_name, config.recipe, say)
+
+
+def _check_options(config: RunConfig, backend: type[Backend], preprocessor: type[Preprocessor]) -> None:
+    """Refuse what the backend or the preprocessor does not know, before anything is made for it."""
+    form_for(backend, config.precision)
+    try:
+        backend.check_options(config.backend_options)
+        preprocessor.check_options(config.preprocess_options)
+    except ValueError as error:
+        raise InputError(one_line(error)) from error
 
 
 def _check_device(config: RunConfig, backend: type[Backend]) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import io
 import os
 import shlex
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -39,7 +40,7 @@ accuracy target missed; 130 interrupted.
 
 @app.callback()
 def _commands() -> None:
-    """Keep ``sut run`` a command of its own even while it is nearly the only one."""
+    """What all commands have in common: nothing."""
 
 
 @app.command(help=RUN_HELP)
@@ -48,7 +49,9 @@ def run(
         bool,
         typer.Option("--demo", help="The embedded demo: all four scenarios for a few seconds each, then accuracy."),
     ] = False,
-    backend: Annotated[str | None, typer.Option(help="onnxruntime, null, or a plug-in's name.")] = None,
+    backend: Annotated[
+        str | None, typer.Option(help="onnxruntime, openvino, null, simulated, or a plug-in's name.")
+    ] = None,
     model: Annotated[str | None, typer.Option(help="A known model's name, or an .onnx file.")] = None,
     model_name: Annotated[
         str | None, typer.Option(help="Which known model a file is; with --recipe, its name in the results.")
@@ -64,9 +67,23 @@ def run(
     find_peak_performance: Annotated[
         bool, typer.Option("--find-peak-performance", help="LoadGen's own search for Server's highest rate.")
     ] = False,
-    preprocess: Annotated[str | None, typer.Option(help="opencv, or a plug-in's name.")] = None,
-    boundary: Annotated[str | None, typer.Option(help="Where the clock starts: tensor, pixels, jpeg.")] = None,
-    precision: Annotated[str | None, typer.Option(help="fp32.")] = None,
+    preprocess: Annotated[
+        str | None, typer.Option(help="opencv, fused, dali, dali-resize, cuda, dali-gpu, or a plug-in's name.")
+    ] = None,
+    kernels: Annotated[
+        str | None, typer.Option(help="The preprocessor cuda's hot path: fused, tiled or naive.")
+    ] = None,
+    boundary: Annotated[str | None, typer.Option(help="Where the clock starts: device, tensor, pixels, jpeg.")] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="fp32, bf16, fp16 or int8: what the backend must execute.")
+    ] = None,
+    fold: Annotated[
+        bool, typer.Option("--fold", help="Put mean, std and layout into the graph: input uint8 NHWC.")
+    ] = False,
+    calibration_list: Annotated[
+        Path | None, typer.Option(help="Names of the pictures that calibrate int8; default: some that are not scored.")
+    ] = None,
+    rules: Annotated[str | None, typer.Option(help="closed: refuse what MLPerf's closed division forbids.")] = None,
     weights: Annotated[str | None, typer.Option(help="trained, or random for speed work without the file.")] = None,
     profile: Annotated[
         str | None, typer.Option(help="A preset of the reference harness: resnet50-onnxruntime, mobilenet-onnxruntime.")
@@ -130,7 +147,7 @@ _NO_SETTINGS = ("demo", "scenario", "accuracy", "find_peak_performance", "profil
 
 def configs_of(options: Mapping[str, Any]) -> list[RunConfig]:
     """The runs that the options of ``sut run`` describe, which differ in scenario and mode only."""
-    from sut.config import PROFILES, RunConfig, make_config, parse_assignment, parse_scenarios, read_config_file
+    from sut.config import PROFILES, RunConfig, assign, make_config, parse_assignment, parse_scenarios, read_config_file
     from sut.errors import suggest
 
     settings: dict[str, Any] = {}
@@ -140,7 +157,7 @@ def configs_of(options: Mapping[str, Any]) -> list[RunConfig]:
         settings |= read_config_file(options["config"])
     for text in options["set_"] or []:
         key, value = parse_assignment(text)
-        settings[key] = value
+        assign(settings, key, value)
     if (profile := options["profile"]) is not None:
         if profile not in PROFILES:
             raise InputError(f"unknown profile '{profile}'; {suggest(profile, PROFILES)}")
@@ -149,6 +166,8 @@ def configs_of(options: Mapping[str, Any]) -> list[RunConfig]:
         key = _RENAMED.get(name, name)
         if name not in _NO_SETTINGS and key in RunConfig.model_fields and value is not None and value is not False:
             settings[key] = value.split(",") if name in _LISTS else value
+    if options["kernels"] is not None:
+        assign(settings, "preprocess_options.kernels", options["kernels"])
     _environment(settings, demo)
     find_peak = options["find_peak_performance"]
     if options["accuracy"] and find_peak:
@@ -176,14 +195,22 @@ def _environment(settings: dict[str, Any], demo: bool) -> None:
         settings.setdefault("user_conf", shipped)
 
 
-def like_run(to: typer.Typer, name: str, help_text: str, handler: Callable[[list[RunConfig], bool], ExitCode]) -> None:
-    """Add a command that takes the options of ``sut run`` and gives ``handler`` the runs they describe."""
+def like_run(
+    to: typer.Typer, name: str, help_text: str, handler: Callable[..., ExitCode], more: Sequence[inspect.Parameter] = ()
+) -> None:
+    """Add a command that takes the options of ``sut run`` and gives ``handler`` the runs they describe.
+
+    ``more`` are options of its own, which ``handler`` gets by name.
+    """
 
     def command(**options: Any) -> None:
-        raise typer.Exit(handler(configs_of(options), options["as_json"]))
+        own = {parameter.name: options.pop(parameter.name) for parameter in more}
+        raise typer.Exit(handler(configs_of(options), options["as_json"], **own))
 
     # Typer reads a command's options from its signature.
-    command.__signature__ = inspect.signature(run, eval_str=True)  # type: ignore[attr-defined]
+    signature = inspect.signature(run, eval_str=True)
+    signature = signature.replace(parameters=[*more, *signature.parameters.values()])
+    command.__signature__ = signature  # type: ignore[attr-defined]
     to.command(name, help=help_text)(command)
 
 
@@ -215,11 +242,27 @@ def _normalise(arguments: list[str]) -> list[str]:
 
 def _register() -> None:
     """Add the commands that have a file of their own."""
-    from sut.commands import boundary, dataset, parity
+    from sut.commands import boundary, dataset, kernels, parity, tune
 
     boundary.register(app, like_run)
     dataset.register(app)
+    kernels.register(app)
     parity.register(app)
+    tune.register(app, like_run)
+
+
+class _Output(io.FileIO):
+    """Standard output whose reader may leave (``| head -1``): the work goes on, and its exit code is what counts."""
+
+    def write(self, data: Any, /) -> Any:
+        try:
+            return super().write(data)
+        except OSError as error:
+            # Python writes what is left once more while it shuts down, and would complain.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.fileno())
+            if isinstance(error, BrokenPipeError):
+                return len(data)
+            raise
 
 
 class _Terminated(KeyboardInterrupt):
@@ -232,7 +275,17 @@ def _terminate(number: int, frame: Any) -> NoReturn:
 
 def main() -> None:
     """The console script: run a command, turn every error into one line and an exit code."""
+    if sys.stdout is not None:
+        line = sys.stdout.isatty()
+        raw = _Output(sys.stdout.fileno(), "w", closefd=False)
+        sys.stdout = io.TextIOWrapper(
+            io.BufferedWriter(raw), sys.stdout.encoding, sys.stdout.errors, line_buffering=line
+        )
     sys.exit(_main(_normalise(sys.argv[1:])))
+
+
+_REMEDIES = ("install ", "update ")
+"""Words of a message that says by itself what to do about a missing module."""
 
 
 def _main(arguments: list[str]) -> int:
@@ -241,6 +294,8 @@ def _main(arguments: list[str]) -> int:
     debug = "--debug" in arguments
     try:
         code = app(arguments, standalone_mode=False)
+        if sys.stdout is not None:
+            sys.stdout.flush()
         # Typer turns Ctrl-C into a plain 130 without a word; a run that was interrupted has said so itself.
         if code == ExitCode.INTERRUPTED and not isinstance(code, ExitCode):
             return _interrupted()
@@ -250,12 +305,17 @@ def _main(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         return _interrupted()
     except TyperException as error:
-        _fail(error.format_message())
+        context = getattr(error, "ctx", None)
+        hint = f"; {context.command_path} --help shows what there is" if context else ""
+        _fail(error.format_message().rstrip(".") + hint)
         return ExitCode.USAGE
     except SutError as error:
         return _explain(error, one_line(error), error.exit_code, debug)
     except ModuleNotFoundError as error:
-        return _explain(error, f"{one_line(error)}; ./run_local.sh sets up what is needed", ExitCode.SETUP, debug)
+        text = one_line(error)
+        if not any(word in text for word in _REMEDIES):
+            text += "; ./run_local.sh sets up what is needed"
+        return _explain(error, text, ExitCode.SETUP, debug)
     except Exception as error:
         text = f"{type(error).__name__}: {one_line(error)}; --debug shows where"
         return _explain(error, text, ExitCode.FAILED, debug)

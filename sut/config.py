@@ -33,6 +33,11 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
+_MOST_THREADS = 1024
+_MOST_SECONDS = 1e7
+"""A third of a year. More than these, a machine is busy with making threads and LoadGen with its numbers."""
+
+
 class RunConfig(BaseModel):
     """Everything that decides one run. Fields carry their unit; None means "measure it" or "as MLPerf's rules say"."""
 
@@ -47,8 +52,19 @@ class RunConfig(BaseModel):
     """How pictures are prepared for a file: a recipe's name, or a YAML file."""
     device: str = "cpu"
     preprocess: str = "opencv"
-    boundary: Literal["tensor", "pixels", "jpeg"] = "tensor"
-    precision: Literal["fp32"] = "fp32"
+    boundary: Literal["device", "tensor", "pixels", "jpeg"] = "tensor"
+    precision: Literal["fp32", "fp16", "bf16", "int8"] = "fp32"
+    """What must be executed. The backend says which form of the model's file that takes; it is made from the ONNX."""
+    fold: bool = False
+    """Put mean, std and layout into the graph: its input is then the pixels themselves, uint8 NHWC."""
+    calibration_list: Path | None = None
+    """Names of the data set's pictures that calibrate ``int8``; None chooses some that are not scored."""
+    rules: Literal["closed"] | None = None
+    """A division whose rules are kept, where they forbid what would otherwise be done."""
+    backend_options: dict[str, bool | int | float | str] = {}
+    """The backend's own settings, as its ``options`` name them."""
+    preprocess_options: dict[str, bool | int | float | str] = {}
+    """The preprocessor's own settings, as its ``options`` name them."""
     weights: Literal["trained", "random"] = "trained"
     scenario: Literal["SingleStream", "MultiStream", "Server", "Offline"] = "SingleStream"
     mode: Mode = "performance"
@@ -67,21 +83,23 @@ class RunConfig(BaseModel):
     inputs: tuple[str, ...] | None = None
     outputs: tuple[str, ...] | None = None
 
-    time_s: float | None = Field(None, gt=0)
+    time_s: float | None = Field(None, gt=0, le=_MOST_SECONDS)
     """min_duration; None leaves MLPerf's 600 s and its query counts."""
     count: int | None = Field(None, ge=1)
     """Use the first ``count`` samples of the data set."""
-    qps: float | None = Field(None, gt=0)
-    max_latency_s: float | None = Field(None, gt=0)
-    max_batchsize: int = Field(8, ge=1)
-    threads: int | None = Field(None, ge=1)
+    qps: float | None = Field(None, gt=0, le=1e9)
+    max_latency_s: float | None = Field(None, gt=0, le=_MOST_SECONDS)
+    max_batchsize: int = Field(8, ge=1, le=65536)
+    threads: int | None = Field(None, ge=1, le=_MOST_THREADS)
     """Runtime threads per lane; None shares the cores among the lanes."""
-    lanes: int = Field(1, ge=1)
-    preprocess_workers: int = Field(0, ge=0)
+    lanes: int = Field(1, ge=1, le=_MOST_THREADS)
+    preprocess_workers: int = Field(0, ge=0, le=_MOST_THREADS)
     """Threads that only preprocess and feed the lanes; 0: each lane preprocesses for itself."""
     max_wait_ms: float = Field(0.0, ge=0)
-    samples_per_query: int | None = Field(None, ge=1)
-    performance_sample_count: int | None = Field(None, ge=1)
+    batching: Literal["deadline", "fifo"] = "deadline"
+    """How Server's batches are cut: with an eye on the latency bound, or first in, first out."""
+    samples_per_query: int | None = Field(None, ge=1, le=1_000_000)
+    performance_sample_count: int | None = Field(None, ge=1, le=1_000_000_000)
     relax_server: bool = False
     """Let Server's latency bound follow the calibrated latency (ten times it, never below the official bound)."""
 
@@ -96,6 +114,7 @@ class RunConfig(BaseModel):
     @field_validator("device")
     @classmethod
     def _device(cls, value: str) -> str:
+        value = value.lower()
         return "cuda" if value == "gpu" else value
 
     @field_validator("model_name", "backend", "preprocess")
@@ -121,6 +140,11 @@ class RunConfig(BaseModel):
         return self.boundary != "tensor" or not self.use_preprocessed_dataset
 
     @property
+    def times_preprocessing(self) -> bool:
+        """Whether any of it lies inside the clock."""
+        return self.boundary in ("pixels", "jpeg")
+
+    @property
     def is_file(self) -> bool:
         """Whether ``model`` names a file rather than a known model."""
         return self.model.endswith(".onnx") or "/" in self.model
@@ -139,8 +163,10 @@ def make_config(settings: Mapping[str, Any]) -> RunConfig:
         return RunConfig(**settings)
     except ValidationError as error:
         first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"])
+        name = ".".join(str(part) for part in first["loc"][:2])
         text = first["msg"].removeprefix("Value error, ")
+        if len(first["loc"]) > 2:  # one value of a mapping, which fits none of several types
+            text = "expected a number, a word, true or false"
         raise InputError(f"{name}: {text}, got '{first['input']}'") from None
 
 
@@ -172,6 +198,24 @@ def parse_assignment(text: str) -> tuple[str, Any]:
         return key.replace("-", "_"), yaml.safe_load(value)
     except yaml.YAMLError:
         raise InputError(f"--set {key}: '{value}' is no YAML value") from None
+
+
+def assign(settings: dict[str, Any], key: str, value: Any) -> None:
+    """Put a value of ``--set`` into ``settings``. A key with a dot names one entry of a mapping, and keeps the others.
+
+    >>> settings = {"backend_options": {"hint": "latency"}}
+    >>> assign(settings, "backend_options.streams", 2)
+    >>> settings
+    {'backend_options': {'hint': 'latency', 'streams': 2}}
+    """
+    outer, dot, inner = key.partition(".")
+    if not dot:
+        settings[key] = value
+        return
+    within = settings.get(outer, {})
+    if not isinstance(within, Mapping):
+        raise InputError(f"--set {key}: {outer} is {within!r}, expected a mapping to put {inner} into")
+    settings[outer] = {**within, inner: value}
 
 
 def parse_scenarios(text: str) -> tuple[str, ...]:

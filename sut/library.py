@@ -11,7 +11,7 @@ by a *source*, of which each lane has one of its own:
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -67,6 +67,10 @@ class Source(ABC):
         """
         return None
 
+    def counts(self) -> Mapping[str, int]:
+        """What a reader of the result must know of its work, as ``Preprocessor.counts``."""
+        return {}
+
     def close(self) -> None:
         """Give back what it holds."""
 
@@ -101,6 +105,9 @@ class Library(ABC):
     @abstractmethod
     def source(self) -> Source:
         """A new source, for one thread at a time."""
+
+    def close(self) -> None:
+        """Give back what it holds beside host memory. Called once, after all sources were closed."""
 
     @abstractmethod
     def _load_chunk(self, chunk: Sequence[int]) -> None:
@@ -338,6 +345,9 @@ class _Preprocess(Source):
         if self._decoded:
             return self._preprocessor.run_pixels(held, target, mark)
         return self._preprocessor.run(held, target, mark)
+
+    def counts(self) -> Mapping[str, int]:
+        return self._preprocessor.counts()
 
     def close(self) -> None:
         self._preprocessor.close()

@@ -18,7 +18,7 @@ from sut.config import RunConfig, usable_cores
 from sut.errors import one_line
 from sut.ledger import Counter, Int64Array, LedgerError, Stages, join, own_latency_ns
 from sut.logs import ACCURACY, NO_END, Detail, check_log, read_detail, read_trace
-from sut.results import METRICS, Accuracy, Energy, Metric, Result, per_query, percentile_stats, stage_stats
+from sut.results import METRICS, Accuracy, Agreement, Energy, Metric, Result, per_query, percentile_stats, stage_stats
 from sut.rules import OFFICIAL_PICTURES, broken_rules, explain_invalid
 from sut.supervisor import Outcome
 from sut.tasks.base import Score
@@ -42,7 +42,12 @@ class _Findings:
 
 
 def make_result(
-    config: RunConfig, parts: Assembly, model_sha256: str | None, outcome: Outcome, directory: Path
+    config: RunConfig,
+    parts: Assembly,
+    model_sha256: str | None,
+    agreement: Agreement | None,
+    outcome: Outcome,
+    directory: Path,
 ) -> Result:
     """The result of a run, however it ended. Reads the logs in ``directory``; writes ``accuracy.txt`` there."""
     found = _read(config, outcome, directory)
@@ -97,6 +102,7 @@ def make_result(
         latency_ns=percentile_stats(found.latency) if found.latency is not None else {},
         accuracy=_accuracy(config, parts, score),
         parity=outcome.event("parity").get("parity"),
+        agreement=agreement,
         stages_ns=stage_stats(found.stages) if found.stages else {},
         cost_ns={name: round(cost) for name, cost in found.stages.cost_ns.items()} if found.stages else {},
         batch_sizes={str(size): count for size, count in found.stages.batch_sizes.items()} if found.stages else {},
@@ -184,7 +190,7 @@ def score_log(parts: Assembly, directory: Path) -> Score:
 def _doubts(config: RunConfig, parts: Assembly, score: Score) -> list[str]:
     """What makes an accuracy hard to believe of a trained model."""
     spec = parts.spec
-    if spec.task != "classification" or config.weights == "random" or config.backend == "null":
+    if spec.task != "classification" or config.weights == "random" or parts.model is None:
         return []
     if not near_chance(score, spec.classes):
         return []
@@ -199,7 +205,8 @@ def _accuracy(config: RunConfig, parts: Assembly, score: Score | None) -> Accura
     if score is None:
         return None
     # A target stands for MLPerf's whole data set and trained weights; nothing else can miss or meet it.
-    applies = config.weights == "trained" and parts.dataset.count == OFFICIAL_PICTURES and config.backend != "null"
+    trained = config.weights == "trained" and parts.model is not None
+    applies = trained and parts.dataset.count == OFFICIAL_PICTURES
     target = parts.spec.accuracy_target if applies else None
     met = None if target is None else score.value >= target
     return Accuracy(name=score.name, value=score.value, count=score.count, target=target, met=met)

@@ -7,7 +7,7 @@ recipe's normalisation, ``round(output * std + mean)``, which is exact: it undoe
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import cv2
@@ -27,21 +27,24 @@ _SIDES = (8, 800)
 _QUALITY = 90
 _CROPS_PER_PHOTO = 9
 
+Make = Callable[[Recipe], Preprocessor]
+"""Makes the preprocessor for a recipe: its class, or what knows its options."""
+
 Levels = NDArray[np.int32]
 """Pixels before normalisation, (n, size, size, 3) in the recipe's colour order: 0 to 255, and beyond where one errs."""
 
 
-def measure(preprocessor: type[Preprocessor], recipe: Recipe, encoded: Sequence[bytes]) -> Parity:
+def measure(make: Make, recipe: Recipe, encoded: Sequence[bytes]) -> Parity:
     """The parity of a preprocessor with the oracle on some files.
 
     Raises ``ValueError`` for a recipe or a picture that it does not take, and for output that is not finite.
     """
-    return compare(preprocessed_levels(preprocessor, recipe, encoded), oracle_levels(recipe, encoded))
+    return compare(preprocessed_levels(make, recipe, encoded), oracle_levels(recipe, encoded))
 
 
-def measure_quickly(preprocessor: type[Preprocessor], recipe: Recipe) -> Parity:
+def measure_quickly(make: Make, recipe: Recipe) -> Parity:
     """``measure`` on a few files of each kind, within some tenths of a second: for the result of a run."""
-    return measure(preprocessor, recipe, [*photos()[:3], *noise(1), *sizes(4)])
+    return measure(make, recipe, [*photos()[:3], *noise(1), *sizes(4)])
 
 
 def compare(got: Levels, expected: Levels) -> Parity:
@@ -61,10 +64,10 @@ def compare(got: Levels, expected: Levels) -> Parity:
     )
 
 
-def preprocessed_levels(preprocessor: type[Preprocessor], recipe: Recipe, encoded: Sequence[bytes]) -> Levels:
+def preprocessed_levels(make: Make, recipe: Recipe, encoded: Sequence[bytes]) -> Levels:
     """What a preprocessor makes of files, in batches of 8. Errors as ``measure``."""
     samples = np.empty((len(encoded), *recipe.sample_shape), recipe.dtype)
-    with preprocessor(recipe) as working:
+    with make(recipe) as working:
         for at in range(0, len(encoded), _BATCH):
             batch = encoded[at : at + _BATCH]
             working.run(batch, Rows.of(samples[at : at + len(batch)]), _unmarked)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from backends.base import Runner, Slot
 from preprocess.base import BadPicture, Geometry, Target
 from sut.batching import Batch, BatchingPolicy
-from sut.errors import one_line
+from sut.errors import RunError, one_line
 from sut.ledger import Counter, Ledger
 from sut.library import Source
 from sut.tasks.base import Payloads, Task
@@ -43,15 +43,19 @@ class Failures:
             self.samples += len(indices)
             if self.first_error is not None:
                 return
-            if isinstance(error, BadPicture):
-                files = self.name_of(indices[error.position])
-            else:
-                files = self.name_of(indices[0])
-                if len(indices) > 1:
-                    files += f" (in a batch of {len(indices)})"
-            self.first_error = f"{files}: {type(error).__name__}: {one_line(error)}"
+            self.first_error = self.described(error, indices)
             self.first_traceback = "".join(traceback.format_exception(error))
         self.tell(self.first_error)
+
+    def described(self, error: BaseException, indices: Sequence[int]) -> str:
+        """An error in a batch of samples in one line, with the name of the bad one's file, or of the batch's first."""
+        if isinstance(error, BadPicture):
+            files = self.name_of(indices[error.position])
+        else:
+            files = self.name_of(indices[0])
+            if len(indices) > 1:
+                files += f" (in a batch of {len(indices)})"
+        return f"{files}: {type(error).__name__}: {one_line(error)}"
 
 
 class Recorder:
@@ -89,7 +93,10 @@ class Surroundings:
 
 
 class Lane:
-    """One copy of the fused pipeline. ``work`` is the timed work on one batch; ``process`` also completes it."""
+    """One copy of the fused pipeline.
+
+    ``work`` is the timed work on one batch, ``process`` also completes it, ``rehearse`` does it before the clock.
+    """
 
     def __init__(self, runner: Runner, source: Source, shared: Surroundings, lend_to: str | None = None) -> None:
         """``lend_to``: the input that takes a single ready sample where it lies; None to copy each into a slot."""
@@ -113,6 +120,13 @@ class Lane:
             slot = self.slot(len(indices))
             geometries = fill_stamped(self._source, indices, slot, stamps, clock)
         return self.answer(slot, len(indices), geometries, stamps), stamps
+
+    def rehearse(self, indices: Sequence[int]) -> Payloads:
+        """Do the work without being asked, as warm-up. Raises ``RunError`` with the name of the file to blame."""
+        try:
+            return self.work(indices)[0]
+        except Exception as error:
+            raise RunError(self._shared.failures.described(error, indices)) from error
 
     def answer(self, slot: Slot, n: int, geometries: Sequence[Geometry], stamps: list[int]) -> Payloads:
         """Infer and decode the first ``n`` rows of a filled slot; stamps begin and end of both stages."""

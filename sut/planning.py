@@ -81,9 +81,10 @@ def apply_flags(settings: Settings, config: RunConfig, conf: Conf | None, model:
             settings.multi_stream_samples_per_query = config.samples_per_query
         else:
             notes.append(f"--samples-per-query has no effect in {scenario}")
-    if config.preprocess_workers and config.boundary == "tensor":
+    if config.preprocess_workers and not config.times_preprocessing:
         notes.append(
-            "--preprocess-workers has no effect at the boundary tensor: preprocessing is done before the clock"
+            f"--preprocess-workers has no effect at the boundary {config.boundary}: "
+            "preprocessing is done before the clock"
         )
     notes += _tensor_notes(config)
     given = config.model_fields_set
@@ -91,8 +92,14 @@ def apply_flags(settings: Settings, config: RunConfig, conf: Conf | None, model:
         notes.append(f"--max-wait has no effect in {scenario}: only Server waits for a batch to fill")
     if "max_batchsize" in given and scenario == "SingleStream":
         notes.append("--max-batchsize has no effect in SingleStream: a query is one sample")
-    if config.lanes > 1 and scenario in ("SingleStream", "MultiStream"):
-        notes.append(f"--lanes has no effect in {scenario}: its queries come one at a time")
+    if config.lanes > 1 and scenario == "SingleStream":
+        notes.append("--lanes has no effect in SingleStream: a query is one sample, and they come one at a time")
+    if config.calibration_list is not None and config.precision != "int8":
+        notes.append(f"--calibration-list has no effect in {config.precision}: only int8 is calibrated on pictures")
+    if config.rules is not None and config.precision != "int8":
+        notes.append(f"--rules {config.rules} has no effect in {config.precision}: it is about what calibrates int8")
+    if "batching" in given and scenario != "Server":
+        notes.append(f"batching={config.batching} has no effect in {scenario}: only Server chooses its batches")
     if config.mode == "accuracy" and config.time_s is not None:
         notes.append("--time has no effect in accuracy mode: the whole data set is asked once")
     return notes
@@ -107,7 +114,8 @@ def _tensor_notes(config: RunConfig) -> list[str]:
         "--use_preprocessed_dataset": config.use_preprocessed_dataset,
     }
     if config.boundary != "tensor":
-        why = f"at the boundary {config.boundary}: preprocessing is timed, so it is done"
+        done = "is timed, so it is done" if config.times_preprocessing else "ends on the device"
+        why = f"at the boundary {config.boundary}: preprocessing {done}"
         return [f"{flag} has no effect {why}" for flag, given in ready.items() if given]
     if config.preprocessed_from is not None:
         return ["--cache 1 has no effect with preprocessed tensors"] if config.cache else []

@@ -74,8 +74,19 @@ class Parity(_Part):
         levels = "level" if self.max_levels == 1 else "levels"
         return (
             f"max {self.max_levels} {levels}, mean {self.mean_levels:.2g}, "
-            f"{100 * self.share_over_1:.2g} % of pixels over 1, {self.psnr_db:.1f} dB"
+            f"{100 * self.share_over_1:.3g} % of pixels over 1, {self.psnr_db:.1f} dB"
         )
+
+
+class Agreement(_Part):
+    """How many labels are those of the same model in FP32, and the 95 % interval; see ``sut/models/agreement.py``."""
+
+    value: float
+    low: float
+    high: float
+    count: int
+    source: str
+    words: str
 
 
 class Energy(_Part):
@@ -117,6 +128,8 @@ class Result(_Part):
     latency_ns: Mapping[str, int | None]
     accuracy: Accuracy | None
     parity: Parity | None = None
+    agreement: Agreement | None = None
+    """For a reduced precision or a folded model, which no result shows without it."""
     stages_ns: Mapping[str, Mapping[str, int]]
     cost_ns: Mapping[str, int]
     batch_sizes: Mapping[str, int]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from backends.registry import load as load_backend
 from sut.config import RunConfig
 from sut.datasets.base import DataSet
 from sut.logs import Detail
@@ -24,8 +25,10 @@ def broken_rules(config: RunConfig, spec: ModelSpec, dataset: DataSet, detail: D
         found.append(f"model {spec.name} is not MLPerf's {OFFICIAL_MODEL}")
     if config.weights == "random":
         found.append("random weights")
-    if config.backend == "null":
-        found.append("the null backend runs no model")
+    if not load_backend(config.backend).needs_model:
+        found.append(f"the {config.backend} backend runs no model")
+    if config.boundary == "device":
+        found.append("at the boundary device the input has already arrived where MLPerf's clock starts")
     if config.mode == "find_peak":
         found.append("FindPeakPerformance is a search, not a result")
     if config.mode == "accuracy":

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from sut.assembly import Assembly, assemble
+from sut.compared import compared_with_fp32, is_reduced
 from sut.config import RunConfig
 from sut.console import Console
 from sut.errors import ExitCode, InputError, RunError, one_line, suggest, worst
@@ -21,7 +22,7 @@ from sut.logs import TRACE
 from sut.models.files import OnnxInfo, check_onnx, sha256_of
 from sut.models.registry import check_fit
 from sut.outcome import make_result
-from sut.results import FILE, REFERENCE_FILE, Result, dump_json, reference_results, write_text
+from sut.results import FILE, REFERENCE_FILE, Agreement, Result, dump_json, reference_results, write_text
 from sut.supervisor import WORKER_LOG, Outcome, supervise, undisturbed
 from sut.userconf import read_conf
 
@@ -85,7 +86,8 @@ def run_experiment(configs: Sequence[RunConfig], console: Console, command: str)
         raise InputError(f"{first.audit_conf}: no such file; --audit_conf takes an audit.config")
     if first.audit_conf is None and Path("audit.config").exists():
         console.note("audit.config in the current directory is not obeyed; --audit_conf names one that shall be")
-    parts = assemble(first, console.note)
+    with console.working("preparing the model") as progress:
+        parts = assemble(first, console.note, progress)
     if parts.dataset.labels is None and any(config.mode == "accuracy" for config in configs):
         raise InputError(
             f"data set {parts.dataset.name} ({parts.dataset.root}) has no labels, so there is no accuracy; leave out "
@@ -95,22 +97,38 @@ def run_experiment(configs: Sequence[RunConfig], console: Console, command: str)
         store.close()  # it is there and can be used; the runs open it again
     sha256 = None
     if parts.model is not None:
-        info = check_onnx(parts.model.path)
+        info = check_onnx(parts.model.onnx)
         check_fit(parts.spec, info)
         _check_names(first, info)
-        sha256 = sha256_of(parts.model.path)
+        sha256 = sha256_of(parts.model.source)
+    agreement = _agreement(parts, console)
     home = result_home(first, parts)
     ran = Ran(home=home)
     with _locked(home):
         console.header(parts, home)
         for config in configs:
             directory = _fresh(home / config.scenario / config.mode, overwrite=first.overwrite)
-            result, code = _run_one(config, parts, sha256, directory, console, command)
+            result, code = _run_one(config, parts, sha256, agreement, directory, console, command)
             ran.results.append(result)
             ran.codes.append(code)
             if ran.stopped:
                 break
     return ran
+
+
+def _agreement(parts: Assembly, console: Console) -> Agreement | None:
+    if not is_reduced(parts.config):
+        return None
+    if not parts.config.reads_pictures:
+        console.note("the labels are not compared with fp32: there are no pictures to compare on, only tensors")
+        return None
+    with console.working("comparing labels") as progress:
+        found = compared_with_fp32(parts, console.note, progress)
+    if found is None:
+        return None
+    return Agreement(
+        value=found.value, low=found.low, high=found.high, count=found.count, source=found.source, words=found.line()
+    )
 
 
 def result_home(config: RunConfig, parts: Assembly) -> Path:
@@ -122,19 +140,25 @@ def result_home(config: RunConfig, parts: Assembly) -> Path:
 
 
 def _run_one(
-    config: RunConfig, parts: Assembly, sha256: str | None, directory: Path, console: Console, command: str
+    config: RunConfig,
+    parts: Assembly,
+    sha256: str | None,
+    agreement: Agreement | None,
+    directory: Path,
+    console: Console,
+    command: str,
 ) -> tuple[Result, ExitCode]:
     begin = time.monotonic()
     with console.watching(config) as observer:
-        outcome = supervise(config, directory, observer)
+        outcome = supervise(config, parts.model, directory, observer)
     try:
-        result = make_result(config, parts, sha256, outcome, directory)
+        result = make_result(config, parts, sha256, agreement, outcome, directory)
     except KeyboardInterrupt:
         if not outcome.interrupted:
             outcome.interrupted = True
             outcome.phase = "scoring"
         with undisturbed():  # an interrupted run is not scored, so this is short
-            result = make_result(config, parts, sha256, outcome, directory)
+            result = make_result(config, parts, sha256, agreement, outcome, directory)
     took = time.monotonic() - begin
     with undisturbed():
         try:
@@ -184,7 +208,10 @@ def _locked(home: Path) -> Iterator[None]:
         raise InputError(f"{home}: cannot be written ({error.strerror or error}); choose another --output") from error
     try:
         if free < _NEEDED_BYTES:
-            raise InputError(f"{home}: {free / 2**20:.0f} MiB free, {_NEEDED_BYTES // 2**20} MiB needed for the logs")
+            raise InputError(
+                f"{home}: {free / 2**20:.0f} MiB free, {_NEEDED_BYTES // 2**20} MiB needed for the logs; "
+                "make room or choose another --output"
+            )
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

@@ -22,10 +22,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
-import sut
+from sut.child import environment
 from sut.config import RunConfig
 from sut.errors import ExitCode
 from sut.ledger import Counter, Ledger, LedgerShape, own_latency_ns
+from sut.preparation import Prepared
 from sut.worker import Orders
 
 WORKER_LOG = "worker.log"
@@ -83,15 +84,16 @@ class Outcome:
         return int(self.ledger.counters[which]) if self.ledger is not None else 0
 
 
-def supervise(config: RunConfig, directory: Path, observer: Observer) -> Outcome:
+def supervise(config: RunConfig, prepared: Prepared | None, directory: Path, observer: Observer) -> Outcome:
     """Run one scenario to its end, however it ends. Never raises for what the child does; Ctrl-C is an outcome."""
     outcome = Outcome(time.time())
-    child = _Child(config, directory, outcome, observer)
+    child = _Child(config, prepared, directory, outcome, observer)
     try:
         child.watch()
     except KeyboardInterrupt:
         outcome.interrupted = True
         outcome.code = ExitCode.INTERRUPTED
+        child.catch_up()
         if outcome.phase == "run":
             outcome.run_s = child.elapsed_s()
     finally:
@@ -102,7 +104,9 @@ def supervise(config: RunConfig, directory: Path, observer: Observer) -> Outcome
 class _Child:
     """The child process and the three ways to it: orders in, events out, memory shared."""
 
-    def __init__(self, config: RunConfig, directory: Path, outcome: Outcome, observer: Observer) -> None:
+    def __init__(
+        self, config: RunConfig, prepared: Prepared | None, directory: Path, outcome: Outcome, observer: Observer
+    ) -> None:
         self._config = config
         self._outcome = outcome
         self._observer = observer
@@ -112,8 +116,6 @@ class _Child:
         self._memory = os.memfd_create("ledger")
         self._events, theirs = os.pipe()
         self._log = (directory / WORKER_LOG).open("wb")
-        checkout = str(Path(sut.__file__).parent.parent)
-        paths = [checkout, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "sut.worker"],
             stdin=subprocess.PIPE,
@@ -121,11 +123,12 @@ class _Child:
             stderr=self._log,
             pass_fds=(self._memory, theirs),
             start_new_session=True,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths))},
+            env=environment(),
         )
         os.close(theirs)
         orders = Orders(
             config=config.model_dump(mode="json", exclude_unset=True),
+            prepared=prepared.dump() if prepared else None,
             directory=str(directory),
             events_fd=theirs,
             memory_fd=self._memory,
@@ -158,6 +161,14 @@ class _Child:
                 if self._stalled():
                     return
         self._say_goodbye()
+
+    def catch_up(self) -> None:
+        """Take what the child has told so far, without waiting for more."""
+        with undisturbed(), selectors.DefaultSelector() as selector:
+            selector.register(self._events, selectors.EVENT_READ)
+            while selector.select(0) and (chunk := os.read(self._events, 65536)):
+                for event in self._lines(chunk):
+                    self._take(event)
 
     def _lines(self, chunk: bytes) -> Iterator[dict[str, Any]]:
         *lines, self._rest = (self._rest + chunk).split(b"\n")

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from backends.base import DeviceNotFound
+from kernels.device import DeviceNotFound as GpuNotFound
 from sut.errors import ExitCode, RunError, SutError, one_line
 
 _BEAT_S = 0.5
@@ -37,9 +38,13 @@ _PR_SET_PDEATHSIG = 1
 
 @dataclass(frozen=True, slots=True)
 class Orders:
-    """What the supervisor wants done. ``config`` is a dumped ``RunConfig``; the descriptors are inherited."""
+    """What the supervisor wants done. The descriptors are inherited.
+
+    ``config`` is a dumped ``RunConfig``, ``prepared`` the dumped ``Prepared`` model.
+    """
 
     config: dict[str, Any]
+    prepared: dict[str, Any] | None
     directory: str
     events_fd: int
     memory_fd: int
@@ -103,7 +108,7 @@ def _exit_when_left_alone() -> None:
 
 
 def _give_up(events: Events, error: BaseException) -> NoReturn:
-    code = _code_of(error)
+    code = code_of(error)
     text = one_line(error)
     if code == ExitCode.FAILED and not isinstance(error, SutError):
         text = f"{type(error).__name__}: {text}"
@@ -111,10 +116,11 @@ def _give_up(events: Events, error: BaseException) -> NoReturn:
     os._exit(code)
 
 
-def _code_of(error: BaseException) -> ExitCode:
+def code_of(error: BaseException) -> ExitCode:
+    """What an error of our own, of a backend or of a preprocessor means for the exit code."""
     if isinstance(error, SutError):
         return error.exit_code
-    if isinstance(error, (ModuleNotFoundError, DeviceNotFound)):
+    if isinstance(error, (ModuleNotFoundError, DeviceNotFound, GpuNotFound)):
         return ExitCode.SETUP
     return ExitCode.USAGE if isinstance(error, ValueError) else ExitCode.FAILED
 
@@ -129,17 +135,18 @@ def _work(orders: Orders, events: Events) -> None:
     from sut.ledger import Counter, Ledger
     from sut.parity import measure_quickly
     from sut.planning import apply_calibration, apply_flags, make_plan
+    from sut.preparation import Prepared
     from sut.system import SUT
     from sut.userconf import read_conf
 
     config = RunConfig(**orders.config)
     directory = Path(orders.directory)
-    parts = assemble(config)
+    parts = assemble(config, prepared=Prepared.load(orders.prepared) if orders.prepared else None)
     conf = read_conf(config.user_conf) if config.user_conf else None
     confs = [path for path in (config.mlperf_conf, config.user_conf) if path]
     rules = parts.spec.loadgen_model
     settings = loadgen.settings_for(rules, config.scenario, config.mode, confs)
-    notes = apply_flags(settings, config, conf, rules)
+    notes = [*apply_flags(settings, config, conf, rules), *(parts.model.notes if parts.model else ())]
     at_a_time = min(settings.performance_sample_count_override or parts.dataset.count, parts.dataset.count)
     imported = time.time()
 
@@ -155,7 +162,7 @@ def _work(orders: Orders, events: Events) -> None:
     events.send("attested", attested=asdict(sut.backend.attest()), backend_version=type(sut.backend).version())
 
     if sut.backend.inputs and not config.use_preprocessed_dataset:
-        parity = measure_quickly(parts.preprocessor, parts.spec.recipe)
+        parity = measure_quickly(parts.preprocessor_for, parts.spec.recipe)
         events.send("parity", parity=parity.model_dump())
 
     # In performance mode LoadGen loads these and no others; loading them here names a bad picture before the clock.
@@ -180,8 +187,10 @@ def _work(orders: Orders, events: Events) -> None:
         )
     except BaseException as error:
         # The parts fitted together when they were loaded: what fails now fails in the work itself.
-        raise RunError(f"failed before the run, in warm-up: {type(error).__name__}: {one_line(error)}") from error
+        what = one_line(error) if isinstance(error, RunError) else f"{type(error).__name__}: {one_line(error)}"
+        raise RunError(f"failed before the run, in warm-up: {what}") from error
     notes += apply_calibration(settings, config, conf, rules, measured)
+    sut.know_service_times(measured.batch_ns, int(settings.server_target_latency_ns))
     free = shutil.disk_usage(directory).free
     plan = make_plan(settings, config, measured, parts.dataset.count, free, notes)
     if config.scenario == "Offline":
@@ -242,7 +251,7 @@ def _work(orders: Orders, events: Events) -> None:
         failed_samples=sut.failures.samples,
         first_error=sut.failures.first_error,
         traceback=sut.failures.first_traceback,
-        notes=sut.library.notes() if config.mode == "accuracy" else [],
+        notes=[*sut.notes(), *(sut.library.notes() if config.mode == "accuracy" else [])],
     )
 
 

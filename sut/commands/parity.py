@@ -93,7 +93,9 @@ def _preprocessors(names: str | None) -> list[type[Preprocessor]]:
     found = []
     for name in names.split(",") if names is not None else registry.names():
         try:
-            found.append(registry.load(name.strip()))
+            loaded = registry.load(name.strip())
+            if loaded.computes_pixels or names is not None:
+                found.append(loaded)
         except ValueError as error:
             raise InputError(one_line(error)) from error
         except ModuleNotFoundError as error:
@@ -185,5 +187,5 @@ def _figures(row: Row) -> list[str]:
     parity = row.parity
     psnr = "equal" if parity.psnr_db is None else f"{parity.psnr_db:.1f}"
     same = "" if row.labels_same is None else f"{row.labels_same} of {parity.pictures}"
-    share = f"{100 * parity.share_over_1:.2g}"
+    share = f"{100 * parity.share_over_1:.3g}"
     return [str(parity.pictures), str(parity.max_levels), f"{parity.mean_levels:.2g}", share, psnr, same]

@@ -213,7 +213,7 @@ def test_a_backend_that_hangs_before_the_run_is_stopped_by_the_watchdog(sut: Sut
         ("load-misses-module", 2, "No module named 'no_such_runtime'"),
         ("load-misses-device", 2, "no such accelerator here; it has cpu"),
         ("load-exits", 3, "the run's process ended by itself with exit code 0 in the phase 'load'"),
-        ("warm-up-raises", 3, "failed before the run, in warm-up: RuntimeError: cold"),
+        ("warm-up-raises", 3, ".jpg: RuntimeError: cold"),
         ("other-outputs", 1, "got boxes float32[None, 100, 4]; expected float scores [n, 1000]"),
         ("other-device", 2, "asked other-device for the device cpu, but it executes on cuda:0"),
         ("other-precision", 2, "asked other-precision for fp32, but it executes in fp16"),

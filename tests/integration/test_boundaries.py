@@ -31,7 +31,7 @@ class Instant(Backend):
     outputs = (TensorSpec("label", "int64", (None,), "N"),)
 
     @classmethod
-    def load(cls, model, device, lanes, threads):
+    def load(cls, model, device, lanes, threads, options=None):
         return cls()
 
     @classmethod

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from sut.commands.boundary import Shares, shares
 from tests.integration.children import run_python
 
 
@@ -21,6 +20,9 @@ def test_each_boundary_is_run_and_priced(tmp_path: Path) -> None:
     assert [row["boundary"] for row in report["rows"]] == ["tensor", "pixels", "jpeg"]
     assert tensor["step_mean_ns"] is None
     assert jpeg["step_mean_ns"] == jpeg["latency_ns"]["mean"] - pixels["latency_ns"]["mean"]
+    assert (jpeg["step_ns"], jpeg["step_of"]) == (jpeg["step_mean_ns"], "mean_latency")
+    assert jpeg["gain_without_inference"] == pytest.approx(jpeg["inference_ns"] / jpeg["preprocessing_ns"])
+    assert "boundary device left out: onnxruntime takes its input from host memory" in child.err
     assert "decode" in jpeg["stages_ns"] and "decode" not in pixels["stages_ns"] and "resize" not in tensor["stages_ns"]
     assert jpeg["preprocessing_ns"] > pixels["preprocessing_ns"] > 0
 
@@ -33,28 +35,25 @@ def test_the_table_ends_with_the_amdahl_line(tmp_path: Path) -> None:
     assert "if inference were free, +" in child.out.replace("\n", " ")
 
 
+def test_workers_count_and_offline_prices_a_sample(tmp_path: Path) -> None:
+    command = ["boundary", "--scenario", "Offline", "--preprocess-workers", "2", "--time", "0.3", "--json"]
+    child = run_python("-m", "sut", *command, "--output", "out", cwd=tmp_path)
+
+    assert child.code == 0, child.err
+    tensor, pixels, jpeg = json.loads(child.out)["rows"]
+    assert [row["workers"] for row in (tensor, pixels, jpeg)] == [0, 2, 2]
+    assert jpeg["step_of"] == "time_per_sample"
+    assert jpeg["step_ns"] == pytest.approx(1e9 / jpeg["samples_per_second"] - 1e9 / pixels["samples_per_second"])
+    # One side of a staged pipeline always is the slower one: making the other side free gains nothing.
+    assert min(jpeg["gain_without_inference"], jpeg["gain_without_preprocessing"]) == 0
+
+
 @pytest.mark.parametrize(
-    "arguments", [["--scenario", "all"], ["--accuracy"], ["--scenario", "Server", "--find-peak-performance"]]
+    "arguments",
+    [["--scenario", "all"], ["--accuracy"], ["--scenario", "Server", "--find-peak-performance"], ["--demo"]],
 )
 def test_it_takes_one_scenario_in_performance_mode(tmp_path: Path, arguments: list[str]) -> None:
     child = run_python("-m", "sut", "boundary", *arguments, cwd=tmp_path)
 
     assert child.code == 1
     assert "sut boundary runs one scenario in performance mode" in child.err
-
-
-@pytest.mark.parametrize(
-    ("cost", "without_inference", "without_preprocessing"),
-    [
-        ({"decode": 3, "resize": 1, "infer": 2}, 0.5, 2.0),
-        ({"preprocess": 4, "infer": 2, "postprocess": 9}, 0.5, 2.0),
-        ({"infer": 2}, float("inf"), 0.0),
-        ({"decode": 2}, 0.0, float("inf")),
-    ],
-)
-def test_amdahl(cost: dict[str, int], without_inference: float, without_preprocessing: float) -> None:
-    split = shares(cost)
-
-    assert split.gain_without_inference == without_inference
-    assert split.gain_without_preprocessing == without_preprocessing
-    assert split == Shares(split.preprocessing_ns, split.inference_ns)

@@ -60,12 +60,12 @@ def right_labels() -> dict[int, float]:
 @pytest.mark.parametrize(
     ("max_batchsize", "lanes"),
     [
-        (1, 1),
+        pytest.param(1, 1, marks=pytest.mark.slow),
         pytest.param(1, 2, marks=pytest.mark.slow),
         pytest.param(3, 1, marks=pytest.mark.slow),
         (3, 2),
         (8, 1),
-        (8, 2),
+        pytest.param(8, 2, marks=pytest.mark.slow),
     ],
 )
 def test_labels_are_the_same_in_every_scenario_and_right(tmp_path: Path, max_batchsize: int, lanes: int) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +15,7 @@ from hypothesis import strategies as st
 
 from sut.config import (
     RunConfig,
+    assign,
     make_config,
     parse_assignment,
     parse_scenarios,
@@ -46,6 +49,18 @@ from sut.userconf import SCENARIOS
         ({"performance_sample_count": 0}, "performance_sample_count"),
         ({"scenario": "offline"}, "scenario"),
         ({"precision": "fp64"}, "precision"),
+        ({"fold": "perhaps"}, "fold: Input should be a valid boolean"),
+        ({"rules": "open"}, "rules: Input should be 'closed', got 'open'"),
+        ({"batching": "lifo"}, "batching: Input should be 'deadline' or 'fifo', got 'lifo'"),
+        ({"calibration_list": 3}, "calibration_list"),
+        ({"boundary": "gpu"}, "boundary: Input should be 'device', 'tensor', 'pixels' or 'jpeg'"),
+        ({"backend_options": 3}, "backend_options: Input should be a valid dictionary, got '3'"),
+        ({"preprocess_options": ["gpu"]}, "preprocess_options: Input should be a valid dictionary"),
+        (
+            {"backend_options": {"streams": [1]}},
+            "backend_options.streams: expected a number, a word, true or false, got '[1]'",
+        ),
+        ({"preprocess_options": {"gpu": None}}, "preprocess_options.gpu: expected a number, a word, true or false"),
         ({"weights": "heavy"}, "weights"),
         ({"mode": "quick"}, "mode"),
         ({"backend": "../null"}, "backend: got '../null', expected a name"),
@@ -98,7 +113,11 @@ def test_a_model_is_a_name_or_a_file(model: str, is_file: bool) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"max_batchsize": 4}, {"lanes": 2}, {"time_s": 9.0}, {"qps": 3.0}, {"weights": "random"}, {"count": 3}],
+    [
+        *({"max_batchsize": 4}, {"lanes": 2}, {"time_s": 9.0}, {"qps": 3.0}, {"weights": "random"}, {"count": 3}),
+        *({"precision": "int8"}, {"fold": True}, {"batching": "fifo"}, {"rules": "closed"}),
+        *({"backend_options": {"streams": 2}}, {"preprocess_options": {"gpu": 1}}, {"calibration_list": "some.txt"}),
+    ],
 )
 def test_what_changes_the_measurement_changes_the_digest(change: dict[str, Any]) -> None:
     assert make_config(change).digest() != make_config({}).digest()
@@ -177,6 +196,64 @@ def test_what_is_no_assignment_is_refused(text: str) -> None:
         parse_assignment(text)
 
 
+@pytest.mark.parametrize(
+    ("before", "key", "value", "after"),
+    [
+        ({}, "lanes", 2, {"lanes": 2}),
+        ({"lanes": 1}, "lanes", 2, {"lanes": 2}),
+        ({}, "backend_options.streams", 2, {"backend_options": {"streams": 2}}),
+        (
+            {"backend_options": {"hint": "latency", "streams": 1}, "lanes": 2},
+            "backend_options.streams",
+            4,
+            {"backend_options": {"hint": "latency", "streams": 4}, "lanes": 2},
+        ),
+        ({"backend_options": {"hint": "latency"}}, "backend_options", {}, {"backend_options": {}}),
+        ({}, "backend_options.a.b", 1, {"backend_options": {"a.b": 1}}),
+    ],
+)
+def test_a_dot_assigns_one_entry_and_keeps_the_others(
+    before: dict[str, Any], key: str, value: Any, after: dict[str, Any]
+) -> None:
+    assign(before, key, value)
+
+    assert before == after
+
+
+def test_assigning_an_entry_leaves_the_mapping_of_others_alone() -> None:
+    shared = {"hint": "latency"}
+    settings: dict[str, Any] = {"backend_options": shared}
+
+    assign(settings, "backend_options.streams", 2)
+
+    assert shared == {"hint": "latency"}
+
+
+@pytest.mark.parametrize("value", [3, None, "latency", ["hint"]])
+def test_an_entry_of_what_is_no_mapping_is_refused(value: Any) -> None:
+    with pytest.raises(InputError) as refused:
+        assign({"backend_options": value}, "backend_options.streams", 2)
+
+    assert str(refused.value) == (
+        f"--set backend_options.streams: backend_options is {value!r}, expected a mapping to put streams into"
+    )
+
+
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [
+        ("lanes.x", "lanes: Input should be a valid integer"),
+        ("backend_option.x", "unknown setting 'backend_option'; did you mean backend_options?"),
+    ],
+)
+def test_an_entry_of_another_setting_is_no_setting(key: str, said: str) -> None:
+    settings: dict[str, Any] = {}
+    assign(settings, key, 2)
+
+    with pytest.raises(InputError, match=re.escape(said)):
+        make_config(settings)
+
+
 def test_a_config_file_gives_its_settings(tmp_path: Path) -> None:
     path = tmp_path / "run.yaml"
     path.write_text("# a run\nbackend: null-ish\nlanes: 2\ntime_s: 1.5\n")
@@ -218,10 +295,20 @@ def test_a_missing_config_file_is_named(tmp_path: Path) -> None:
         read_config_file(tmp_path / "none.yaml")
 
 
-def test_what_is_dumped_for_the_child_is_the_same_config() -> None:
-    config = make_config({"lanes": 2, "output": "out", "inputs": ["a"], "max_batchsize": 8})
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"lanes": 2, "output": "out", "inputs": ["a"], "max_batchsize": 8},
+        {"precision": "int8", "fold": True, "calibration_list": "list.txt", "rules": "closed", "batching": "fifo"},
+        {"backend_options": {"a": True, "b": 1, "c": 1.0, "d": "1", "e": "true"}, "preprocess_options": {}},
+    ],
+)
+def test_what_is_dumped_for_the_child_is_the_same_config(settings: dict[str, Any]) -> None:
+    config = make_config(settings)
 
-    again = RunConfig(**config.model_dump(mode="json", exclude_unset=True))
+    again = RunConfig(**json.loads(json.dumps(config.model_dump(mode="json", exclude_unset=True))))
 
     assert again == config
     assert again.model_fields_set == config.model_fields_set
+    for name, value in config.backend_options.items():
+        assert type(again.backend_options[name]) is type(value) is type(settings["backend_options"][name])

@@ -15,22 +15,26 @@ import onnx
 import pytest
 from rich.console import Console
 
+from kernels.gpu_driver import Installed
 from sut import doctor
-from sut.doctor import Check, check_cpu, check_names, check_nvidia, check_providers, cpu_quota, memory_limit
+from sut import installed as inventory
+from sut.cgroup import cpu_quota, memory_limit
+from sut.doctor import check_cpu, check_names, check_nvidia, check_providers
 from sut.errors import ExitCode
+from sut.installed import Check, Status, check_cuda, check_gpu_packages, check_packages, check_tools
 
 
 @pytest.fixture
 def installed(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """The distributions the doctor sees, all of the required ones at first."""
-    versions = dict.fromkeys(doctor.PACKAGES, "1.2.3")
+    versions = dict.fromkeys(inventory.PACKAGES, "1.2.3")
 
     def version(name: str) -> str:
         if name not in versions:
             raise PackageNotFoundError(name)
         return versions[name]
 
-    monkeypatch.setattr(doctor, "version", version)
+    monkeypatch.setattr(inventory, "version", version)
     return versions
 
 
@@ -61,17 +65,26 @@ def test_supported_pythons(running: tuple[int, int], status: str) -> None:
 def test_every_package_by_its_version(installed: dict[str, str]) -> None:
     installed["numpy"] = "9.9"
 
-    checks = doctor.check_packages()
+    checks = check_packages()
 
-    assert [check.name for check in checks] == list(doctor.PACKAGES)
-    assert {check.status for check in checks} == {"ok"}
+    assert [check.name for check in checks] == [*inventory.PACKAGES, *inventory.OPTIONAL]
+    assert {check.status for check in checks[: len(inventory.PACKAGES)]} == {"ok"}
     assert by_name(checks)["numpy"].found == "9.9"
+
+
+def test_what_is_optional_says_what_it_is_for_and_is_no_fault(installed: dict[str, str]) -> None:
+    installed["nvidia-dali-cuda120"] = "2.4"
+
+    checks = by_name(check_packages())
+
+    assert checks["numba"] == Check("packages", "numba", "absent", "not installed; for: preprocessor fused")
+    assert checks["nvidia-dali"] == Check("packages", "nvidia-dali", "ok", "nvidia-dali-cuda120 2.4")
 
 
 def test_a_missing_package_comes_with_its_command(installed: dict[str, str]) -> None:
     del installed["simplejpeg"]
 
-    check = by_name(doctor.check_packages())["simplejpeg"]
+    check = by_name(check_packages())["simplejpeg"]
 
     assert check == Check("packages", "simplejpeg", "missing", "not installed", "pip install simplejpeg")
 
@@ -81,7 +94,7 @@ def test_another_distribution_of_the_same_module_will_do(installed: dict[str, st
         del installed[name]
         installed[other] = "4.5"
 
-    checks = by_name(doctor.check_packages())
+    checks = by_name(check_packages())
 
     assert checks["onnxruntime"] == Check("packages", "onnxruntime", "ok", "onnxruntime-gpu 4.5")
     assert checks["opencv-python-headless"].found == "opencv-python 4.5"
@@ -90,10 +103,98 @@ def test_another_distribution_of_the_same_module_will_do(installed: dict[str, st
 def test_two_onnx_runtimes_exclude_each_other(installed: dict[str, str]) -> None:
     installed["onnxruntime-gpu"] = "1.0"
 
-    check = doctor.check_packages()[-1]
+    check = check_packages()[-1]
 
     assert check.status == "warning"
     assert "pip uninstall -y onnxruntime onnxruntime-gpu" in check.hint
+
+
+# A GPU and what it is used through
+
+NO_DRIVER = "no NVIDIA driver (libcuda.so.1 does not load): install one, or start the container with --gpus all"
+
+
+@pytest.fixture
+def no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No CUDA toolkit beside the wheels."""
+    monkeypatch.setattr(inventory, "_has_compiler", lambda cuda: False)
+
+
+@pytest.mark.parametrize(
+    ("driver", "expected", "row"),
+    [
+        (NO_DRIVER, False, None),
+        (NO_DRIVER, True, ("warning", "cannot be used", NO_DRIVER)),
+        (Installed(11, 4, 1), True, ("warning", "11.4, at least 12 is needed", "update the driver")),
+        (Installed(13, 0, 0), False, ("absent", "13.0, but the driver shows no GPU", "")),
+        (Installed(12, 8, 1), True, ("ok", "12.8; its extra is cuda12", "")),
+        (Installed(13, 1, 2), True, ("ok", "13.1; its extra is cuda13", "")),
+        (Installed(14, 0, 1), True, ("ok", "14.0; its extra is cuda13", "")),
+    ],
+)
+def test_the_cuda_of_the_driver(driver: Installed | str, expected: bool, row: tuple[Status, str, str] | None) -> None:
+    assert check_cuda(driver, expected) == ([Check("nvidia", "CUDA", *row)] if row else [])
+
+
+@pytest.mark.parametrize("driver", [NO_DRIVER, Installed(13, 0, 0), Installed(11, 8, 1)])
+def test_without_a_gpu_that_can_be_used_nothing_is_missed(installed: dict[str, str], driver: Installed | str) -> None:
+    checks = check_gpu_packages(driver)
+
+    assert [check.name for check in checks] == ["cupy or pycuda", "nvidia-cuda-nvrtc", "nvimgcodec"]
+    assert {(check.status, check.hint) for check in checks} == {("absent", "")}
+    assert all(check.found.startswith("not installed; for: ") for check in checks)
+
+
+@pytest.mark.usefixtures("no_compiler")
+@pytest.mark.parametrize(("cuda", "extra"), [(12, "cuda12"), (13, "cuda13"), (14, "cuda13")])
+def test_with_a_gpu_the_extra_of_its_cuda_is_named(installed: dict[str, str], cuda: int, extra: str) -> None:
+    checks = check_gpu_packages(Installed(cuda, 0, 1))
+
+    assert {(check.status, check.hint) for check in checks} == {("warning", f"pip install -e '.[{extra}]'")}
+    assert f"  pip install -e '.[{extra}]'" in shown(checks)
+
+
+@pytest.mark.usefixtures("no_compiler")
+@pytest.mark.parametrize(
+    ("there", "cuda", "statuses"),
+    [
+        (("cupy-cuda13x", "nvidia-cuda-nvrtc", "nvidia-nvimgcodec-cu13"), 13, ["ok", "ok", "ok"]),
+        (("cupy-cuda12x", "nvidia-cuda-nvrtc-cu12", "nvidia-nvimgcodec-cu12"), 13, ["ok", "ok", "ok"]),
+        (("cupy-cuda13x", "nvidia-cuda-nvrtc", "nvidia-nvimgcodec-cu13"), 12, ["warning", "warning", "warning"]),
+        (("pycuda", "nvidia-cuda-nvrtc-cu12"), 12, ["ok", "ok", "warning"]),
+    ],
+)
+def test_packages_of_a_newer_cuda_than_the_drivers_do_not_do(
+    installed: dict[str, str], there: tuple[str, ...], cuda: int, statuses: list[str]
+) -> None:
+    installed.update(dict.fromkeys(there, "1.5"))
+
+    checks = check_gpu_packages(Installed(cuda, 0, 1))
+
+    assert [check.status for check in checks] == statuses
+    newer = "; the driver has CUDA 12" if "warning" in statuses[:1] else ""
+    assert checks[0].found == f"{there[0]} 1.5{newer}"
+
+
+@pytest.mark.parametrize(("compiler", "status"), [(True, "absent"), (False, "warning")])
+def test_a_toolkit_takes_the_place_of_nvrtc(
+    installed: dict[str, str], monkeypatch: pytest.MonkeyPatch, compiler: bool, status: str
+) -> None:
+    monkeypatch.setattr(inventory, "_has_compiler", lambda cuda: compiler)
+
+    assert by_name(check_gpu_packages(Installed(13, 0, 1)))["nvidia-cuda-nvrtc"].status == status
+
+
+def test_compilers_are_looked_for_on_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiler = tmp_path / "g++"
+    compiler.touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+    found = by_name(check_tools())
+
+    assert found["g++"] == Check("programs", "g++", "ok", str(compiler))
+    assert found["nvcc"].status == "absent"
+    assert found["nvcc"].found.startswith("not on PATH; for: ")
 
 
 V1 = "3:cpu,cpuacct:/job/a\n2:memory:/job/a\n"
@@ -415,7 +516,7 @@ def test_the_table_fits_80_columns_and_cuts_nothing() -> None:
     [(["ok", "absent", "warning"], ExitCode.OK), (["ok", "missing"], ExitCode.SETUP), ([], ExitCode.OK)],
 )
 def test_only_what_is_required_changes_the_exit_code(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], statuses: list[doctor.Status], code: ExitCode
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], statuses: list[Status], code: ExitCode
 ) -> None:
     monkeypatch.setattr(doctor, "examine", lambda: [Check("g", "n", status, "f", "h") for status in statuses])
 
@@ -433,8 +534,8 @@ def test_it_needs_no_package_but_rich() -> None:
     blocked = ["numpy", "cv2", "onnx", "onnxruntime", "pydantic", "yaml", "simplejpeg", "mlperf_loadgen", "typer"]
     script = (
         f"import sys; sys.modules.update(dict.fromkeys({blocked}))\n"
-        "import sut.doctor\n"
-        "sut.doctor.version = lambda name: (_ for _ in ()).throw(sut.doctor.PackageNotFoundError(name))\n"
+        "import sut.doctor, sut.installed\n"
+        "sut.installed.version = lambda name: (_ for _ in ()).throw(sut.installed.PackageNotFoundError(name))\n"
         "sys.exit(sut.doctor.command(json=False))"
     )
 
@@ -443,4 +544,4 @@ def test_it_needs_no_package_but_rich() -> None:
     )
 
     assert done.returncode == ExitCode.SETUP, done.stderr
-    assert f"pip install {' '.join(doctor.PACKAGES)}" in done.stdout
+    assert f"pip install {' '.join(inventory.PACKAGES)}" in done.stdout

@@ -20,6 +20,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+import kernels.cache
 from backends.base import TensorSpec
 from sut.errors import InputError, SetupError
 from sut.models import efficientnet_lite, files, registry, resnet50
@@ -234,6 +235,19 @@ def test_the_cache_folder_follows_the_environment(tmp_path: Path, monkeypatch: p
 
     monkeypatch.setenv("SUT_CACHE_DIR", "~/mine")
     assert cache_dir() == tmp_path / "home" / "mine"
+
+
+def test_without_a_home_folder_a_cache_folder_has_to_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", unknown)
+    monkeypatch.delenv("SUT_CACHE_DIR", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    with pytest.raises(InputError, match=r"no cache folder: Could not .* directory\.; set SUT_CACHE_DIR to a folder"):
+        cache_dir()
+    with pytest.raises(ValueError, match="set SUT_CACHE_DIR to a folder"):
+        kernels.cache.cache_dir()
 
 
 def test_a_cached_file_is_made_once_per_key(cache: Path) -> None:

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from backends.base import Runner, Slot, TensorSpec
-from preprocess.base import Geometry, Target
+from preprocess.base import BadPicture, Geometry, Target
 from sut.batching import Batch, BatchingPolicy
+from sut.errors import RunError
 from sut.ledger import Counter, Ledger, LedgerShape, answered
 from sut.library import Source
 from sut.pipeline import Failures, Lane, Recorder, Surroundings
@@ -42,15 +43,18 @@ class Doubler(Runner):
 
 
 class Numbers(Source):
-    """A library whose sample i is the number i; sample 3 cannot be had."""
+    """A library whose sample i is the number i; sample 3 cannot be had, ``bad`` is no picture."""
 
     def __init__(self, stages: tuple[str, ...] = ("preprocess",), marked: tuple[str, ...] | None = None) -> None:
         self.stages = stages
         self.marked = stages if marked is None else marked
+        self.bad: int | None = None
 
     def fill(self, indices: Sequence[int], target: Target, mark: Callable[[str], None]) -> list[Geometry]:
         if 3 in indices:
             raise ValueError("sample 3 is not loaded")
+        if self.bad in indices:
+            raise BadPicture(list(indices).index(self.bad), "no\npicture")
         target.buffers["input"][: len(indices)] = indices
         for stage in self.marked:
             mark(stage)
@@ -166,6 +170,58 @@ def test_work_alone_completes_and_records_nothing() -> None:
     assert stamps == [1, 2, 3, 4, 5, 6]
     assert bench.completed == []
     assert set(bench.counts().values()) == {0}
+
+
+def test_a_rehearsal_answers_and_leaves_no_trace() -> None:
+    bench = Bench(Doubler(), sizes=(4,))
+
+    payloads = bench.lane.rehearse([2, 1])
+
+    assert np.asarray(payloads).tolist() == [4.0, 2.0]
+    assert bench.runner.sizes == [4]
+    assert (bench.completed, bench.told, bench.failures.samples) == ([], [], 0)
+    assert set(bench.counts().values()) == {0}
+
+
+@pytest.mark.parametrize(
+    ("bad", "indices", "error"),
+    [
+        (1, (1,), "dog.jpg: BadPicture: no picture"),
+        (1, (0, 2, 1), "dog.jpg: BadPicture: no picture"),
+        (None, (0, 3), "cat.jpg (in a batch of 2): ValueError: sample 3 is not loaded"),
+        (None, (3,), "hen.jpg: ValueError: sample 3 is not loaded"),
+    ],
+)
+def test_a_rehearsal_that_fails_names_the_file_and_fails_no_sample(
+    bad: int | None, indices: tuple[int, ...], error: str
+) -> None:
+    bench = Bench(Doubler())
+    bench.source.bad = bad
+
+    with pytest.raises(RunError) as failed:
+        bench.lane.rehearse(indices)
+
+    assert str(failed.value) == error
+    assert isinstance(failed.value.__cause__, ValueError)
+    assert (bench.completed, bench.told, bench.failures.first_error) == ([], [], None)
+    assert set(bench.counts().values()) == {0}
+
+
+def test_what_stops_the_process_is_no_failure_of_a_rehearsal() -> None:
+    bench = Bench(Doubler(KeyboardInterrupt()))
+
+    with pytest.raises(KeyboardInterrupt):
+        bench.lane.rehearse([0])
+
+
+def test_a_bad_picture_in_a_batch_is_named_by_its_place() -> None:
+    bench = Bench(Doubler())
+    bench.source.bad = 2
+
+    bench.process(0, 1, 2)
+
+    assert bench.completed == [([100, 101, 102], None)]
+    assert bench.told == ["cow.jpg: BadPicture: no picture"]
 
 
 @pytest.mark.parametrize(

