@@ -40,13 +40,12 @@ def environment(**changes: str) -> dict[str, str]:
     return {**kept, "PYTHONPATH": str(ROOT), **changes}
 
 
-def child(task: str, **arguments: Any) -> dict[str, Any]:
-    """What a task of ``overhead_child.py`` answers. Raises ``MeasurementError``."""
-    done = _run([sys.executable, "-P", str(CHILD), task, json.dumps(arguments)])
+def child(task: str, script: Path = CHILD, **arguments: Any) -> Any:
+    """What a task of ``overhead_child.py``, or of another such script, answers. Raises ``MeasurementError``."""
+    done = run_command([sys.executable, "-P", str(script), task, json.dumps(arguments)])
     if done.returncode != 0:
-        raise MeasurementError(f"{task}: {_last_line(done.stderr) or f'exit code {done.returncode}'}")
-    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return answer
+        raise MeasurementError(f"{task}: {last_line(done.stderr) or f'exit code {done.returncode}'}")
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 @contextmanager
@@ -57,11 +56,11 @@ def product(*options: str) -> Iterator[tuple[dict[str, Any], Path]]:
     """
     with tempfile.TemporaryDirectory(prefix="overhead-") as output:
         command = [sys.executable, "-P", "-m", "sut", "run", "--dataset", "demo", *options, "--output", output]
-        done = _run(command)
+        done = run_command(command)
         found = list(Path(output).glob("**/performance/result.json"))
         result = json.loads(found[0].read_text(encoding="utf-8")) if found else None
         if done.returncode not in (0, 4) or result is None or result["failed_samples"]:
-            reason = _last_line(done.stderr) or f"exit code {done.returncode}"
+            reason = last_line(done.stderr) or f"exit code {done.returncode}"
             raise MeasurementError(f"sut run {' '.join(options)}: {reason}")
         yield result, found[0].parent
 
@@ -112,7 +111,7 @@ def first_result_s(checkout: Path, home: Path, pip_cache: Path) -> float:
     try:
         while not any((home / "output").glob("**/result.json")):
             if process.poll() is not None:
-                raise MeasurementError(f"run_local.sh: {_last_line(log.read_text(encoding='utf-8', errors='replace'))}")
+                raise MeasurementError(f"run_local.sh: {last_line(log.read_text(encoding='utf-8', errors='replace'))}")
             if time.monotonic() - begin > LIMIT_S:
                 raise MeasurementError(f"run_local.sh: no result within {LIMIT_S} s")
             time.sleep(0.05)
@@ -126,9 +125,9 @@ def copy_checkout(target: Path) -> None:
 
     Raises ``MeasurementError`` where the checkout is no git working tree.
     """
-    listed = _run(["git", "-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"])
+    listed = run_command(["git", "-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"])
     if listed.returncode != 0:
-        raise MeasurementError(f"the files of the checkout are not known: {_last_line(listed.stderr)}")
+        raise MeasurementError(f"the files of the checkout are not known: {last_line(listed.stderr)}")
     for name in filter(None, listed.stdout.split("\0")):
         source, copy = ROOT / name, target / name
         if source.is_file():  # git also lists files that were removed and not committed
@@ -142,7 +141,7 @@ def facts() -> dict[str, Any]:
     from sut.outcome import system_facts, versions
 
     machine = system_facts()
-    commit = _run(["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--exclude", "*"])
+    commit = run_command(["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--exclude", "*"])
     packages = ", ".join(f"{name} {version}" for name, version in versions().items() if version)
     return {
         "utc": machine["utc"],
@@ -155,7 +154,7 @@ def facts() -> dict[str, Any]:
     }
 
 
-def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
+def run_command(command: list[str]) -> subprocess.CompletedProcess[str]:
     """Run a command to its end in a session of its own, which is killed whole if the end does not come."""
     process = subprocess.Popen(
         command,
@@ -187,6 +186,7 @@ def _stop(process: subprocess.Popen[Any]) -> None:
             process.wait(patience_s)
 
 
-def _last_line(text: str) -> str:
+def last_line(text: str) -> str:
+    """The last line with anything in it: where a command says why it failed."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1] if lines else ""

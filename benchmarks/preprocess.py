@@ -4,7 +4,8 @@ python benchmarks/preprocess.py [--repeat 7] [--sides opencv,fused] [--output re
 
 The pictures are those of ``tools/make_pictures.py``. Each side gets the same files in memory and writes ResNet-50's
 input tensor; the reference is what MLPerf's reference harness does, in plain OpenCV calls. Sides take turns within one
-process. Exit code: 0 everything was measured, whatever came out; 1 wrong usage; 3 no second core for two workers.
+process. Where DALI is installed its preprocessors are set beside a bare DALI pipeline, in batches of eight. Exit code:
+0 everything was measured, whatever came out; 1 wrong usage; 3 no second core for two workers.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +32,8 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.overhead_report import INTRODUCTION, short, spread
+from benchmarks.document import write_section
+from benchmarks.overhead_report import short, spread
 from benchmarks.overhead_sides import ROOT, facts
 from preprocess.base import Recipe
 from preprocess.decode import decode
@@ -40,8 +43,6 @@ from sut.library import Rows
 from tools.make_pictures import pictures
 
 DOCUMENT = ROOT / "docs" / "performance.md"
-BEGIN = "<!-- preprocess:begin -->"
-END = "<!-- preprocess:end -->"
 
 MEAN = (123.68, 116.78, 103.94)
 RECIPE = Recipe(name="resnet50", size=224, fit="resize-crop", interpolation="area", mean=MEAN)
@@ -50,6 +51,10 @@ COUNTS = {"small": (11, 20), "medium": (12, 4), "large": (2, 1)}
 """Pictures of each size, and how often a measurement goes through them."""
 TARGETS = {"small": 1.5, "medium": 1.8, "large": 1.2}
 """How many times as fast as the reference ``fused`` must be."""
+BATCH = 8
+DALI_SIDES = ("dali", "dali-resize")
+DALI_TARGET = 0.95
+"""Speed of DALI through our pipeline over that of DALI by itself, at least."""
 WORKERS_TARGET = 1.9
 WORKERS_S = 1.0
 """Length of one measurement with workers in seconds."""
@@ -155,6 +160,53 @@ def throughput(name: str, files: Sequence[bytes], workers: int) -> float:
     return sum(done) / (time.perf_counter() - begin)
 
 
+@dataclass(slots=True)
+class DaliRow:
+    """A preprocessor on DALI beside DALI by itself, on one size: ms of processor time per picture in batches."""
+
+    size: str
+    side: str
+    ms: list[float] = field(default_factory=list)
+    bare_ms: list[float] = field(default_factory=list)
+
+    @property
+    def ratio(self) -> float:
+        """Speed over that of the bare pipeline, by the medians."""
+        return statistics.median(self.bare_ms) / statistics.median(self.ms)
+
+
+def measure_dali(repeat: int, cores: Sequence[int], say: Callable[[str], None]) -> list[DaliRow]:
+    """DALI's preprocessors and DALI by itself on every size, in turn on one core, the same files in batches."""
+    from benchmarks.bare_dali import bare_dali
+
+    os.sched_setaffinity(0, cores[:1])
+    out = np.empty((BATCH, *RECIPE.sample_shape), np.float32)
+    bare, preprocessors = bare_dali(RECIPE, BATCH), {name: load(name)(RECIPE) for name in DALI_SIDES}
+    found = []
+    for size, (count, loops) in COUNTS.items():
+        pool = [data for _, data, _ in pictures(size, count)]
+        files = [pool[i % count] for i in range(BATCH)]
+        rows = {name: DaliRow(size, name) for name in DALI_SIDES}
+
+        def timed(work: Callable[[], object], loops: int = loops) -> float:
+            work()
+            begin = time.process_time()
+            for _ in range(loops):
+                work()
+            return 1e3 * (time.process_time() - begin) / (loops * BATCH)
+
+        for _ in range(repeat):
+            alone = timed(lambda files=files: bare(files, out))
+            for name, one in preprocessors.items():
+                rows[name].bare_ms.append(alone)
+                rows[name].ms.append(
+                    timed(lambda one=one, files=files: one.run(files, Rows.of(out), lambda stage: None))
+                )
+        found += rows.values()
+        say(f"{size}: " + ", ".join(f"{row.side} {row.ratio:.2f} of bare DALI" for row in rows.values()))
+    return found
+
+
 def measure(sides: Sequence[str], repeat: int, cores: Sequence[int], say: Callable[[str], None]) -> list[Row]:
     """Every side on every size, on one core and, where there are two, with two workers."""
     found = []
@@ -190,7 +242,23 @@ def cells(rows: Sequence[Row]) -> list[tuple[str, ...]]:
     return lines
 
 
-def section(rows: Sequence[Row], machine: Mapping[str, Any], command: str) -> str:
+def dali_section(rows: Sequence[DaliRow]) -> list[str]:
+    """DALI's table in the document; nothing where it was not measured."""
+    if not rows:
+        return []
+    lines = ["", "| pictures | preprocessor | ms each | bare DALI ms each | of bare DALI | asked |", "|" + " --- |" * 6]
+    for row in rows:
+        cells = (row.size, row.side, spread(row.ms), spread(row.bare_ms), f"{row.ratio:.2f}", f"{DALI_TARGET}")
+        lines.append("| " + " | ".join(cells) + " |")
+    return [
+        *lines,
+        "",
+        f"DALI on one core in batches of {BATCH}. *Bare DALI* is one pipeline of its own: decode, its antialiased "
+        "linear resize, crop and normalise. `dali` resizes exactly instead, behind DALI's decoder.",
+    ]
+
+
+def section(rows: Sequence[Row], dali: Sequence[DaliRow], machine: Mapping[str, Any], command: str) -> str:
     """What stands between the markers of the document."""
     lines = [f"Measured {machine['utc']} with `{command}`, in one process.", ""]
     lines += [f"- {name}: {value}" for name, value in machine.items() if name != "utc"]
@@ -204,21 +272,9 @@ def section(rows: Sequence[Row], machine: Mapping[str, Any], command: str) -> st
         "picture at a time, median (smallest to largest); *x reference* is the ratio of the medians. *Two workers* is "
         "their pictures per second over those of one. *Largest* and *mean* are differences from the oracle in "
         "levels of 255.",
+        *dali_section(dali),
     ]
     return "\n".join(lines)
-
-
-def replace_section(text: str, body: str) -> str:
-    """``text`` with ``body`` between the markers, which are added at the end, under a heading, where there are none.
-
-    Raises ``ValueError`` for markers that are not there once and in order.
-    """
-    if BEGIN not in text and END not in text:
-        text = f"{text.rstrip()}\n\n## Preprocessing\n\n{BEGIN}\n{END}\n"
-    before, _, rest = text.partition(BEGIN)
-    if text.count(BEGIN) != 1 or text.count(END) != 1 or END not in rest:
-        raise ValueError(f"the document has '{BEGIN}' and '{END}' not once each and in this order; mend it by hand")
-    return f"{before}{BEGIN}\n\n{body.strip()}\n\n{END}{rest.partition(END)[2]}"
 
 
 def _arguments() -> argparse.Namespace:
@@ -249,6 +305,7 @@ def main() -> int:
     cores = sorted(os.sched_getaffinity(0))
     before = os.getloadavg()[0]
     rows = measure([REFERENCE, *arguments.sides.split(",")], arguments.repeat, cores, console.print)
+    dali = measure_dali(arguments.repeat, cores, console.print) if find_spec("nvidia.dali") else []
     machine["load average before and after"] = f"{before:.2f} and {os.getloadavg()[0]:.2f}"
     table = Table(*COLUMNS)
     for line in cells(rows):
@@ -257,10 +314,10 @@ def main() -> int:
     command = shlex.join(["python", "benchmarks/preprocess.py", *sys.argv[1:]])
     if arguments.output:
         kept = {"schema": 1, "command": command, "machine": machine, "rows": [asdict(row) for row in rows]}
+        kept["dali"] = [asdict(row) for row in dali]
         arguments.output.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
     if arguments.write_docs:
-        text = DOCUMENT.read_text(encoding="utf-8") if DOCUMENT.exists() else INTRODUCTION
-        DOCUMENT.write_text(replace_section(text, section(rows, machine, command)), encoding="utf-8")
+        write_section(DOCUMENT, "preprocess", "Preprocessing", section(rows, dali, machine, command))
     return 0 if len(cores) > 1 else 3
 
 
