@@ -28,7 +28,7 @@ done
 [[ ${#pytest_arguments[@]} -gt 0 ]] || pytest_arguments=(-n 2)
 [[ -n $all ]] || pytest_arguments=(-m "not slow" "${pytest_arguments[@]}")
 
-setup_env dali dev imagenet models more-models numba onnxruntime opencv
+setup_env charts cuda13 dali dev imagenet models more-models nncf numba onnxruntime opencv openvino
 use_checkout
 cd -- "$ROOT"
 

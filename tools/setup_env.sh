@@ -134,7 +134,7 @@ pip_install() {
 }
 
 setup_env() {
-    local lock error sums extras code=0 owned=
+    local lock error sums extras size code=0 owned=
     step_pid='' changing=''
     [[ -z ${PYTHON-} ]] || check_python_agrees
     ! is_complete "$@" || return 0
@@ -169,7 +169,9 @@ setup_env() {
         fi
         extras=$(printf '%s\n' "$@" | sort -u | tr '\n' ' ')
         extras=${extras% }
-        say "installing ${extras// /, } (the first time some 150 MB, a minute or more; log: $VENV/setup.log)"
+        size="some 150 MB, a minute or more"
+        case " $extras " in *" cuda"* | *" dali"* | *" nncf "*) size="several hundred MB, some minutes" ;; esac
+        say "installing ${extras// /, } (the first time $size; log: $VENV/setup.log)"
         : >"$VENV/setup.busy"
         changing=1
         if ! step pip_install "${extras// /,}"; then
