@@ -87,7 +87,7 @@ class RunConfig(BaseModel):
     """min_duration; None leaves MLPerf's 600 s and its query counts."""
     count: int | None = Field(None, ge=1)
     """Use the first ``count`` samples of the data set."""
-    qps: float | None = Field(None, gt=0, le=1e9)
+    qps: float | None = Field(None, ge=1e-3, le=1e9)
     max_latency_s: float | None = Field(None, gt=0, le=_MOST_SECONDS)
     max_batchsize: int = Field(8, ge=1, le=65536)
     threads: int | None = Field(None, ge=1, le=_MOST_THREADS)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -104,14 +103,6 @@ class Console:
 
     def summary(self, results: Sequence[Result], home: Path) -> None:
         """One table of all runs, what keeps them from being official, and where the files are."""
-        try:
-            self._summary(results, home)
-            self.out.file.flush()
-        except BrokenPipeError:
-            # Whoever read our output has gone; Python would complain once more while it shuts down.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-    def _summary(self, results: Sequence[Result], home: Path) -> None:
         if self._as_json:
             rows = [result.model_dump(mode="json", by_alias=True) for result in results]
             self.out.file.write(json.dumps({"schema": 1, "command": "run", "rows": rows}) + "\n")

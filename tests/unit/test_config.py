@@ -35,6 +35,7 @@ from sut.userconf import SCENARIOS
         ({"time_s": float("nan")}, "time_s"),
         ({"qps": float("inf")}, "qps"),
         ({"qps": 0}, "qps"),
+        ({"qps": 1e-9}, "qps"),
         ({"max_latency_s": 0}, "max_latency_s"),
         ({"max_latency_s": float("inf")}, "max_latency_s"),
         ({"max_wait_ms": -1}, "max_wait_ms"),
