@@ -1,7 +1,7 @@
 """How fast a CPU gets: this system on OpenVINO beside OpenVINO alone, per scenario and precision, and beside FP32.
 
-python benchmarks/cpu.py [--repeat 5] [--seconds 4] [--models resnet50,efficientnet-lite0] [--only PART,...]
-                         [--output results.json] [--from results.json] [--write-docs]
+python benchmarks/cpu.py [--repeat 5] [--seconds 4] [--models resnet50,efficientnet-lite0] [--precisions int8,bf16,fp32]
+                         [--only PART,...] [--output results.json] [--from results.json] [--write-docs]
 
 OpenVINO alone is given its best point of a grid of streams x batch (and its own throughput mode), found and printed in
 the same run. Both sides then take turns, each in a fresh process. ``--write-docs`` writes tables and charts into
@@ -20,6 +20,7 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -51,9 +52,10 @@ Say = Callable[[str], None]
 class Bench:
     """Everything that one call measures."""
 
-    def __init__(self, work: Path, seconds: float, repeat: int, say: Say) -> None:
+    def __init__(self, work: Path, seconds: float, repeat: int, precisions: Sequence[str], say: Say) -> None:
         self.seconds = seconds
         self.repeat = repeat
+        self.precisions = precisions
         self.work = work
         self.say = say
         self.threads = usable_cores()
@@ -77,7 +79,8 @@ class Bench:
         files = child("files", script=CHILD, model=name, weights=WEIGHTS[name], directory=str(self.work))
         if "onnxruntime" in parts:
             self._onnxruntime(name)
-        for precision, hint in HINTS.items():
+        for precision in self.precisions:
+            hint = HINTS[precision]
             file = files.get(precision, files["fp32"])
             common = {"model": file, "tensors": files["tensors"], "hint": hint, "threads": self.threads}
             if "offline" in parts:
@@ -154,12 +157,13 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--repeat", type=int, default=5, help="pairs of each figure (5)")
     parser.add_argument("--seconds", type=float, default=4, help="length of one measurement (4)")
     parser.add_argument("--models", default=",".join(WEIGHTS), metavar="NAME,...")
+    parser.add_argument("--precisions", default=",".join(HINTS), metavar="NAME,...", help="on OpenVINO")
     parser.add_argument("--only", default=",".join(PARTS), metavar="PART,...", help=f"of {', '.join(PARTS)}")
     parser.add_argument("--output", type=Path, metavar="FILE", help="keep every value as JSON")
     parser.add_argument("--from", dest="source", type=Path, metavar="FILE", help="measure nothing; take that JSON")
     parser.add_argument("--write-docs", action="store_true", help="write docs/performance.md and its charts")
     given = parser.parse_args()
-    for words, known in ((given.models, WEIGHTS), (given.only, PARTS)):
+    for words, known in ((given.models, WEIGHTS), (given.precisions, HINTS), (given.only, PARTS)):
         if unknown := [word for word in words.split(",") if word not in known]:
             parser.error(f"unknown: {', '.join(unknown)}; known: {', '.join(known)}")
     if given.repeat < 1 or given.seconds <= 0:
@@ -192,7 +196,9 @@ def main() -> int:
     else:
         before = os.getloadavg()[0]
         with tempfile.TemporaryDirectory() as work:
-            bench = Bench(Path(work), given.seconds, given.repeat, lambda text: console.print(text, soft_wrap=True))
+            precisions = given.precisions.split(",")
+            say = partial(console.print, soft_wrap=True)
+            bench = Bench(Path(work), given.seconds, given.repeat, precisions, say)
             try:
                 if "agreement" in given.only.split(","):
                     bench.agreement()
