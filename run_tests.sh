@@ -25,7 +25,7 @@ for argument; do
         *) pytest_arguments+=("$argument") ;;
     esac
 done
-[[ ${#pytest_arguments[@]} -gt 0 ]] || pytest_arguments=(-n 2)
+[[ ${#pytest_arguments[@]} -gt 0 ]] || pytest_arguments=(-n 2 --dist worksteal)
 [[ -n $all ]] || pytest_arguments=(-m "not slow" "${pytest_arguments[@]}")
 
 setup_env charts cuda13 dali dev imagenet models more-models nncf numba onnxruntime opencv openvino
