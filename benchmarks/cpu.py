@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shlex
 import signal
 import statistics
 import sys
@@ -30,7 +29,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.cpu_report import Measured, Point, charts, comparisons, section
-from benchmarks.document import write_section
+from benchmarks.document import command_line, write_section
 from benchmarks.overhead_report import COLUMNS
 from benchmarks.overhead_sides import ROOT, MeasurementError, child, facts, product
 from sut.config import usable_cores
@@ -211,7 +210,7 @@ def main() -> int:
                 return 3
         found = bench.found
         machine = facts() | {"load average before and after": f"{before:.2f} and {os.getloadavg()[0]:.2f}"}
-        command = shlex.join(["python", "benchmarks/cpu.py", *sys.argv[1:]])
+        command = command_line("cpu.py", sys.argv[1:])
         kept = {"schema": 1, "command": command, "machine": machine, "measured": [one.dump() for one in found]}
         if given.output:
             given.output.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.overhead_report import INTRODUCTION
@@ -25,3 +27,19 @@ def write_section(document: Path, name: str, heading: str, body: str) -> None:
     """Put ``body`` into the document, which is begun where it is not there."""
     text = document.read_text(encoding="utf-8") if document.exists() else INTRODUCTION
     document.write_text(replace_section(text, name, heading, body), encoding="utf-8")
+
+
+def command_line(script: str, arguments: Sequence[str]) -> str:
+    """How a benchmark was called, without ``--output`` and ``--from``: where one machine kept a file is its own matter.
+
+    >>> command_line("cpu.py", ["--repeat", "3", "--output", "here.json", "--write-docs"])
+    'python benchmarks/cpu.py --repeat 3 --write-docs'
+    """
+    kept: list[str] = []
+    words = iter(arguments)
+    for word in words:
+        if word in ("--output", "--from"):
+            next(words, None)
+        elif not word.startswith(("--output=", "--from=")):
+            kept.append(word)
+    return shlex.join(["python", f"benchmarks/{script}", *kept])

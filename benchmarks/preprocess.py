@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shlex
 import statistics
 import sys
 import threading
@@ -32,7 +31,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.document import write_section
+from benchmarks.document import command_line, write_section
 from benchmarks.overhead_report import short, spread
 from benchmarks.overhead_sides import ROOT, facts
 from preprocess.base import Recipe
@@ -311,7 +310,7 @@ def main() -> int:
     for line in cells(rows):
         table.add_row(*line)
     console.print(table)
-    command = shlex.join(["python", "benchmarks/preprocess.py", *sys.argv[1:]])
+    command = command_line("preprocess.py", sys.argv[1:])
     if arguments.output:
         kept = {"schema": 1, "command": command, "machine": machine, "rows": [asdict(row) for row in rows]}
         kept["dali"] = [asdict(row) for row in dali]

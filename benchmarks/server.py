@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shlex
 import statistics
 import sys
 import tempfile
@@ -29,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.document import write_section
+from benchmarks.document import command_line, write_section
 from benchmarks.overhead_report import COLUMNS, Figure, Target
 from benchmarks.overhead_sides import ROOT, MeasurementError, facts, last_line, product, run_command
 from sut.deadline import service_times
@@ -119,7 +118,7 @@ def theory(time_s: float) -> list[Figure]:
         for which, bound, limit in (("lower", "at least", 0.95), ("upper", "at most", 1.05)):
             title = f"mean wait over M/D/1 at load {load:g}, {which} end"
             target = Target("ratio", bound, limit)  # type: ignore[arg-type]
-            figures.append(Figure(title, title, "us", target, "", [waits.mean() / 1e3], [expected / 1e3]))
+            figures.append(Figure(title, title, "us", target, "", [float(waits.mean()) / 1e3], [expected / 1e3]))
     return figures
 
 
@@ -174,7 +173,7 @@ def main() -> int:
         if figure.how:
             console.print(f"{figure.title}: {figure.how}", soft_wrap=True)
     machine = facts() | {"load average before and after": f"{before:.2f} and {os.getloadavg()[0]:.2f}"}
-    command = shlex.join(["python", "benchmarks/server.py", *sys.argv[1:]])
+    command = command_line("server.py", sys.argv[1:])
     if given.output:
         kept = {"schema": 1, "command": command, "machine": machine, "figures": [each.as_json() for each in figures]}
         given.output.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.cpu_report import Measured, Point, charts, comparisons, section
-from benchmarks.document import replace_section
+from benchmarks.document import command_line, replace_section
 
 POINTS = [Point(1, 1, 8, 300.0), Point(0, 2, 4, 310.0)]
 FOUND = [
@@ -69,3 +69,10 @@ def test_a_section_is_added_then_replaced_and_the_rest_kept() -> None:
 def test_markers_out_of_order_are_refused() -> None:
     with pytest.raises(ValueError, match="not once each and in this order"):
         replace_section("<!-- cpu:end --><!-- cpu:begin -->", "cpu", "Fast", "new")
+
+
+@pytest.mark.parametrize("where", [["--output", "x.json"], ["--output=x.json"], ["--from", "x.json"], []])
+def test_where_a_file_was_kept_is_not_told(where: list[str]) -> None:
+    told = command_line("cpu.py", ["--repeat", "3", *where, "--write-docs"])
+
+    assert told == "python benchmarks/cpu.py --repeat 3 --write-docs"
