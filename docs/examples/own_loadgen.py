@@ -15,6 +15,7 @@ settings, logs = lg.TestSettings(), lg.LogSettings()
 settings.FromConfig("", "resnet50", "SingleStream", 0)  # the rules compiled into LoadGen, and its seeds
 settings.scenario, settings.mode = lg.TestScenario.SingleStream, lg.TestMode.PerformanceOnly
 settings.min_duration_ms, settings.min_query_count = 1000, 64
+settings.single_stream_expected_latency_ns = 1_000_000  # twice as many queries as this asks for are made, never more
 logs.log_output.outdir = str(output)
 
 with SUT(RunConfig(scenario="SingleStream", dataset="demo")) as sut:
