@@ -9,13 +9,17 @@ import selectors
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
 import sut
 from sut.errors import RunError
+
+SILENCE_S = 300.0
+"""How long a process may tell nothing, or take to end, in seconds."""
 
 _SHOWN_BYTES = 500
 _PR_SET_PDEATHSIG = 1
@@ -79,6 +83,37 @@ def json_lines(pipe: int, silence_s: float, doing: str) -> Iterator[dict[str, An
                 return
             *lines, rest = (rest + data).split(b"\n")
             yield from map(json.loads, lines)
+
+
+def follow(
+    module: str,
+    arguments: Sequence[str],
+    doing: str,
+    progress: Callable[[int, int], None],
+    fds: Sequence[int] = (),
+    variables: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """Run ``module`` to its end, and pass on the ``done`` and ``total`` that it tells.
+
+    Returns the event that tells of an ``error``; empty where all went well. Raises ``RunError`` in one line where the
+    process falls silent, does not end, or ends badly without a word; ``doing`` is what it was to do: ``comparing``.
+    """
+    failed: dict[str, Any] = {}
+    with tempfile.TemporaryFile() as log:
+        with spawn(module, arguments, log, fds, variables) as (process, pipe):
+            for event in json_lines(pipe, SILENCE_S, doing):
+                if "error" in event:
+                    failed = event
+                else:
+                    progress(event["done"], event["total"])
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(SILENCE_S)
+            code = process.poll()
+        if code is None:
+            raise RunError(f"{doing} did not end and was stopped")
+        if code and not failed:
+            raise RunError(f"{doing} failed: {end_of(code, log)}")
+    return failed
 
 
 def end_of(code: int, log: IO[bytes]) -> str:

@@ -9,17 +9,15 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
-import tempfile
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sut.assembly import Assembly, assemble
-from sut.child import die_with_parent, end_of, json_lines, spawn
+from sut.child import die_with_parent, follow
 from sut.config import RunConfig, usable_cores
 from sut.errors import ExitCode, InputError, RunError, SetupError, one_line
 from sut.models.agreement import Agreement, Scores, Side, measure
@@ -31,7 +29,6 @@ from sut.worker import code_of
 CROPS = 1000
 """Crops to compare on: an interval of 1.4 percentage points around 95 %."""
 
-_SILENCE_S = 300.0
 _THEIR_FAULT = {ExitCode.USAGE: InputError, ExitCode.SETUP: SetupError}
 """Exit codes that have nothing to do with comparing: the run itself would have ended with them."""
 
@@ -87,24 +84,12 @@ def _compare_in_child(parts: Assembly, progress: Progress) -> None:
     """Have both models run. Raises what the child raised, and ``RunError`` where it falls silent or dies."""
     assert parts.model is not None
     orders = {"config": parts.config.model_dump(mode="json", exclude_unset=True), "prepared": parts.model.dump()}
-    with tempfile.TemporaryFile() as log:
-        with spawn("sut.compared", [json.dumps(orders)], log) as (process, pipe):
-            failed: dict[str, Any] = {}
-            for event in json_lines(pipe, _SILENCE_S, "comparing labels"):
-                if "error" in event:
-                    failed = event
-                else:
-                    progress(event["done"], event["total"])
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(_SILENCE_S)
-            code = process.poll()
-        if code is None:
-            raise RunError("comparing labels did not end and was stopped")
-        if failed.get("code") in _THEIR_FAULT:
-            raise _THEIR_FAULT[failed["code"]](failed["error"])
-        if failed or code:
-            reason = failed.get("error") or end_of(code, log)
-            raise RunError(f"{_name(parts.config)} cannot be compared with fp32: {reason}")
+    doing = f"comparing {_name(parts.config)} with fp32"
+    failed = follow("sut.compared", [json.dumps(orders)], doing, progress)
+    if failed.get("code") in _THEIR_FAULT:
+        raise _THEIR_FAULT[failed["code"]](failed["error"])
+    if failed:
+        raise RunError(f"{doing} failed: {failed['error']}")
 
 
 def main() -> None:

@@ -13,7 +13,6 @@ import json
 import os
 import secrets
 import shutil
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable
@@ -21,12 +20,12 @@ from contextlib import suppress
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sut.child import end_of, json_lines, spawn
-from sut.errors import InputError, RunError, SetupError, one_line, suggest
+from sut.child import follow
+from sut.errors import InputError, SetupError, one_line, suggest
 from sut.models.base import Say
 from sut.models.calibration import Calibration
 from sut.models.content import content_digest, load_whole
@@ -53,7 +52,6 @@ activations, as TensorRT wants them."""
 Progress = Callable[[int, int], None]
 """Called with how many samples have calibrated, and how many will."""
 
-_SILENCE_S = 300.0
 _LEFTOVER_AGE_S = 3600.0
 _QUANTISING_NODES = ("QuantizeLinear", "DynamicQuantizeLinear", "FakeQuantize")
 _INTEGER_NODES = ("QLinear", "QGemm", "QAttention", "ConvInteger", "MatMulInteger")
@@ -169,7 +167,7 @@ def _check_samples(path: Path, info: OnnxInfo, calibration: Calibration) -> None
 
 def _convert(model: Path, form: str, to: Path, calibration: Calibration | None, progress: Progress) -> None:
     """Convert in a process of its own, which ends with this one, at an exception here, or when it falls silent."""
-    with tempfile.TemporaryFile() as samples, tempfile.TemporaryFile() as log:
+    with tempfile.TemporaryFile() as samples:
         # Files without a name: nothing of them is left, whoever is killed.
         if calibration is not None:
             np.save(samples, calibration.tensors)
@@ -178,24 +176,12 @@ def _convert(model: Path, form: str, to: Path, calibration: Calibration | None, 
         fds = (orders.samples,) if orders.samples is not None else ()
         # NNCF would send usage statistics; this variable of its own stops it.
         variables = {"NNCF_CI": "1"}
-        with spawn("sut.models.quantize", [json.dumps(asdict(orders))], log, fds, variables) as (process, pipe):
-            failed: dict[str, Any] = {}
-            for event in json_lines(pipe, _SILENCE_S, "converting a model"):
-                if "error" in event:
-                    failed = event
-                else:
-                    progress(event["done"], event["total"])
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(_SILENCE_S)
-            code = process.poll()
-        if code is None:
-            raise RunError(f"converting {model} to {form} did not end and was stopped")
+        doing = f"converting {model} to {form}"
+        failed = follow("sut.models.quantize", [json.dumps(asdict(orders))], doing, progress, fds, variables)
         if failed.get("errno"):
             raise OSError(failed["errno"], os.strerror(failed["errno"]))
         if failed:
             raise InputError(f"model {model} cannot be converted to {form}: {failed['error']}")
-        if code:
-            raise RunError(f"converting {model} to {form} failed: {end_of(code, log)}")
 
 
 def _cached_ir(name: str, key: str, make: Callable[[Path], None], say: Say) -> Path:

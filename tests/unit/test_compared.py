@@ -17,7 +17,7 @@ import pytest
 
 from backends.base import Attestation, Backend, Runner, Slot, TensorSpec
 from preprocess.opencv import OpenCV
-from sut import compared
+from sut import child, compared
 from sut.assembly import Assembly
 from sut.compared import compared_with_fp32, is_reduced
 from sut.config import RunConfig
@@ -163,17 +163,17 @@ def say(monkeypatch: pytest.MonkeyPatch, script: str) -> None:
         (
             """tell('{"error": "out of luck", "code": 3}')""",
             RunError,
-            "int8, folded, cannot be compared with fp32: out of luck",
+            "comparing int8, folded, with fp32 failed: out of luck",
         ),
         (
             "sys.stderr.write('much\\nbefore it'); sys.stderr.flush(); os.kill(os.getpid(), 9)",
             RunError,
-            "int8, folded, cannot be compared with fp32: its process was killed by SIGKILL; it said: much before it",
+            "comparing int8, folded, with fp32 failed: its process was killed by SIGKILL; it said: much before it",
         ),
         (
             "sys.exit(4)",
             RunError,
-            "int8, folded, cannot be compared with fp32: its process ended with exit code 4; it said: nothing",
+            "comparing int8, folded, with fp32 failed: its process ended with exit code 4; it said: nothing",
         ),
     ],
 )
@@ -198,10 +198,10 @@ def test_its_progress_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_one_that_falls_silent_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compared, "_SILENCE_S", 0.3)
+    monkeypatch.setattr(child, "SILENCE_S", 0.3)
     say(monkeypatch, "time.sleep(600)")
 
-    with pytest.raises(RunError, match="comparing labels made no progress for 0 s and was stopped"):
+    with pytest.raises(RunError, match="comparing int8 with fp32 made no progress for 0 s and was stopped"):
         compared._compare_in_child(parts_of(), unheard)
 
 
