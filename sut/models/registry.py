@@ -69,7 +69,7 @@ def for_file(path: Path, model_name: str | None, recipe: str | None = None, say:
 
     With a ``recipe`` (a name or a YAML file) it is the user's own, called ``model_name`` or as the file is; ``say`` is
     told what was worked out. Without, it is the known model ``model_name``, or else the one that the file's name has in
-    it as a word of its own, and the file itself is not looked at. ``build`` of the answer gives ``path``.
+    it as a word of its own, and the file itself is not read. ``build`` of the answer gives ``path``.
 
     Raises ``InputError`` where the name is unknown or not told, and for a file and recipe that do not fit; and
     ``SetupError`` as ``find`` does.
@@ -83,6 +83,8 @@ def for_file(path: Path, model_name: str | None, recipe: str | None = None, say:
         known = (*MODELS, *_others())
         within = [name for name in known if _names(name, path)]
         if len(within) != 1:
+            if not path.exists():
+                raise InputError(f"model {path} does not exist, expected an .onnx file")
             got = f"names {' and '.join(within)}" if within else "names no known model"
             raise InputError(
                 f"model file {path.name} {got}; say which it is with --model-name ({', '.join(known)}), or how to "

@@ -248,12 +248,14 @@ def test_a_known_models_file_with_its_own_recipe_is_that_model(tmp_path: Path) -
         ("seresnet50.onnx", None),
     ],
 )
-def test_a_files_name_says_which_known_model_it_is(file: str, name: str | None) -> None:
+def test_a_files_name_says_which_known_model_it_is(file: str, name: str | None, tmp_path: Path) -> None:
+    path = tmp_path / file
+    path.touch()
     if name is None:
         with pytest.raises(InputError, match=r"names no known model; .*--model-name .*--recipe \(a YAML file, effic"):
-            registry.for_file(Path(file), None)
+            registry.for_file(path, None)
     else:
-        assert registry.for_file(Path(file), None).name == name
+        assert registry.for_file(path, None).name == name
 
 
 def test_mobilenet_is_brought_by_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import errno
 import os
+import re
 import subprocess
 import sys
 import time
@@ -588,9 +589,14 @@ def test_for_file_takes_the_name_told_or_the_one_in_the_file_name(file: str, tol
         ("resnet50_to_efficientnet-lite0.onnx", "names efficientnet-lite0 and resnet50; say which it is"),
     ],
 )
-def test_for_file_asks_for_the_name(file: str, fragment: str) -> None:
+def test_for_file_asks_for_the_name(file: str, fragment: str, tmp_path: Path) -> None:
+    path = tmp_path / file
+    with pytest.raises(InputError, match=rf"{re.escape(str(path))} does not exist"):
+        registry.for_file(path, None)
+    path.touch()
+
     with pytest.raises(InputError) as caught:
-        registry.for_file(Path(file), None)
+        registry.for_file(path, None)
 
     assert fragment in str(caught.value)
 
