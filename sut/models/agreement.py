@@ -27,8 +27,6 @@ from sut.models.files import cached
 
 COMPARISON = 1
 """To be raised with every change of the crops or of how labels are compared: it is part of the cache key."""
-CROPS = 2000
-"""Enough for an interval of 2 percentage points around 95 %."""
 KEPT = 0.99
 """The share of equal labels above which accuracy counts as kept: MLPerf's 99 % of the FP32 model's."""
 
@@ -134,7 +132,7 @@ def compare(reference: NDArray[Any], reduced: NDArray[Any], source: str) -> Agre
 
 
 def measure(
-    reference: Side, reduced: Side, dataset: DataSet, progress: Progress, *, crops: int = CROPS, seed: int = _SEED
+    reference: Side, reduced: Side, dataset: DataSet, progress: Progress, *, crops: int, seed: int = _SEED
 ) -> Agreement:
     """Compare two models on crops of a data set's pictures, drawn at random from ``seed``: the same ones each time.
 
