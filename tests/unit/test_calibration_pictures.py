@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -194,6 +195,20 @@ def test_the_closed_rules_take_the_official_list_only(tmp_path: Path, monkeypatc
             calibrate_on(whole, whole, PLAIN, tmp_path / other, closed=True)
     with pytest.raises(InputError, match=r"give its list with --calibration-list FILE"):
         calibrate_on(first(whole, 100), whole, PLAIN, closed=True)
+
+
+@pytest.mark.parametrize("known", calibration.MLCOMMONS_LISTS)
+def test_the_official_lists_are_known_by_every_line_kept_of_them(known: Mapping[int, int]) -> None:
+    others = iter(sorted(set(range(1, 50_001)) - set(known.values())))
+    numbers = [known[line] if line in known else next(others) for line in range(1, calibration.MAX_LISTED + 1)]
+
+    def is_known(numbers: Sequence[int]) -> bool:
+        return calibration._is_mlcommons([f"ILSVRC2012_val_{number:08}.JPEG" for number in numbers])
+
+    assert is_known(numbers)
+    assert not is_known(numbers[:-1])
+    for line in known:
+        assert not is_known([*numbers[: line - 1], next(others), *numbers[line:]])
 
 
 def test_a_damaged_or_missing_picture_is_named(tmp_path: Path) -> None:

@@ -290,7 +290,6 @@ def test_headers_are_read_as_libjpeg_reads_them() -> None:
 
 @pytest.fixture
 def codec(device: WatchedDevice) -> Iterator[NvImageCodecOnHost]:
-    pytest.importorskip("nvidia.nvimgcodec")
     decoder = NvImageCodecOnHost(device)
     yield decoder
     decoder.close()

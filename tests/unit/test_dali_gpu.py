@@ -25,7 +25,6 @@ from preprocess.oracle import oracle
 from sut.library import Rows
 from tests.unit.device_form import PLACE, DeviceSlot, HostForm, WatchedDevice, put
 
-pytest.importorskip("nvidia.dali")
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="the host form of the kernels needs g++")
 
 from preprocess.dali import DaliResize  # noqa: E402

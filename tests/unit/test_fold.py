@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -196,7 +195,6 @@ def test_a_folded_model_is_not_folded_again(tmp_path: Path) -> None:
             fold(path, recipe, quiet)
 
 
-@pytest.mark.skipif(find_spec("openvino") is None, reason="OpenVINO is not installed")
 def test_openvino_runs_the_folded_model_to_within_rounding(tmp_path: Path) -> None:
     import openvino
 
