@@ -3,10 +3,11 @@
 python benchmarks/cpu.py [--repeat 5] [--seconds 4] [--models resnet50,efficientnet-lite0] [--precisions int8,bf16,fp32]
                          [--only PART,...] [--output results.json] [--from results.json] [--write-docs]
 
-OpenVINO alone is given its best point of a grid of streams x batch (and its own throughput mode), found and printed in
-the same run. Both sides then take turns, each in a fresh process. ``--write-docs`` writes tables and charts into
-docs/performance.md, from what was just measured or from the JSON of an earlier run (``--from``). Exit code: 0
-everything was measured, whatever came out; 1 wrong usage; 3 something could not be measured; 130 interrupted.
+OpenVINO alone is given its best point of a grid of inference precision x streams (or its latency and throughput modes)
+x batch, found and printed in the same run. Both sides then take turns, each in a fresh process. ``--write-docs`` writes
+tables and charts into docs/performance.md, from what was just measured or from the JSON of an earlier run (``--from``).
+Exit code: 0 everything was measured, whatever came out; 1 wrong usage; 3 something could not be measured; 130
+interrupted. What was measured until then is printed and kept.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -32,15 +34,17 @@ from benchmarks.cpu_report import Measured, Point, charts, comparisons, section
 from benchmarks.document import command_line, write_section
 from benchmarks.overhead_report import COLUMNS
 from benchmarks.overhead_sides import ROOT, MeasurementError, child, facts, product
+from benchmarks.server import server_rates
 from sut.config import usable_cores
 
 DOCUMENT = ROOT / "docs" / "performance.md"
 CHILD = Path(__file__).with_name("cpu_child.py")
-HINTS = {"int8": "f32", "bf16": "bf16", "fp32": "f32"}
+HINTS = {"int8": ("bf16", "f32"), "bf16": ("bf16",), "fp32": ("f32",)}
+"""Inference precisions that OpenVINO alone is tried with: what is not quantised in an INT8 file has a choice."""
 WEIGHTS = {"resnet50": "random", "efficientnet-lite0": "trained"}
 BATCHES = (1, 2, 4, 8, 16, 32)
 GRID_S = 0.8
-PARTS = ("agreement", "offline", "singlestream", "multistream", "onnxruntime")
+PARTS = ("agreement", "offline", "singlestream", "multistream", "onnxruntime", "server")
 CROPS = 2000
 FEW_QUERIES = 100
 """MultiStream's least count here: LoadGen's own (662) is for a verdict, the percentile settles before."""
@@ -79,15 +83,24 @@ class Bench:
         if "onnxruntime" in parts:
             self._onnxruntime(name)
         for precision in self.precisions:
-            hint = HINTS[precision]
             file = files.get(precision, files["fp32"])
-            common = {"model": file, "tensors": files["tensors"], "hint": hint, "threads": self.threads}
+            common = {"model": file, "tensors": files["tensors"], "threads": self.threads}
             if "offline" in parts:
                 self._offline(name, precision, common)
             if "singlestream" in parts:
-                self._latency(name, precision, common, "SingleStream", 1)
+                single = self._latency(name, precision, common, "SingleStream", 1)
+                if precision == "int8":
+                    self._session(single, files["fp32"], files["tensors"])
             if "multistream" in parts:
                 self._latency(name, precision, common, "MultiStream", 8)
+
+    def server(self) -> None:
+        """ResNet-50 in INT8: the rate against the simulation's, and by deadline against first in, first out."""
+        rates = server_rates(2 * self.seconds)
+        for other, bare in (("simulated", rates.simulated), ("first in first out", rates.fifo)):
+            one = Measured("resnet50", "int8", f"Server, {other}", "queries/s", where=rates.how)
+            one.ours, one.bare = rates.deadline, bare
+            self._keep(one)
 
     def _ours(self, model: str, backend: str, precision: str, scenario: str, *options: str) -> dict[str, Any]:
         words = f"--backend {backend} --model {model} --weights {WEIGHTS[model]} --precision {precision}".split()
@@ -105,50 +118,58 @@ class Bench:
 
     def _offline(self, model: str, precision: str, common: dict[str, Any]) -> None:
         streams = [count for count in range(1, self.threads + 1) if self.threads % count == 0]
-        points = [
-            Point(**point)
-            for point in child("grid", script=CHILD, **common, streams=streams, batches=BATCHES, seconds=GRID_S)
-        ]
+        tried = {"hints": HINTS[precision], "streams": streams, "batches": BATCHES, "seconds": GRID_S}
+        points = [Point(**point) for point in child("grid", script=CHILD, **common, **tried)]
         best = max(points, key=lambda point: point.samples_per_second)
         self.say(f"{model} {precision} alone: " + "; ".join(map(str, points)))
         one = Measured(model, precision, "Offline", "samples/s", grid=points, best=best)
         lanes = best.requests
         options = ["--lanes", str(lanes), "--threads", str(max(1, self.threads // lanes))]
         options += ["--max-batchsize", str(best.batch)]
-        if not best.streams:
-            options += ["--set", "backend_options.hint=throughput"]
+        if not best.mode.isdecimal():
+            options += ["--set", f"backend_options.hint={best.mode}"]
+        point = {"hint": best.hint, "mode": best.mode, "batch": best.batch, "seconds": self.seconds}
         for _ in range(self.repeat):
-            bare = child(
-                "offline", script=CHILD, **common, streams=best.streams, batch=best.batch, seconds=self.seconds
-            )
-            one.bare.append(bare["samples_per_second"])
+            one.bare.append(child("offline", script=CHILD, **common, **point)["samples_per_second"])
             one.ours.append(self._ours(model, "openvino", precision, "Offline", *options)["metric"]["value"])
         self._keep(one)
 
-    def _latency(self, model: str, precision: str, common: dict[str, Any], scenario: str, batch: int) -> None:
+    def _latency(self, model: str, precision: str, common: dict[str, Any], scenario: str, batch: int) -> Measured:
         """SingleStream compares medians, MultiStream the 99th percentile of a query of ``batch`` samples."""
         which = "p50" if scenario == "SingleStream" else "p99"
         splits = [1] if batch == 1 else [parts for parts in (1, 2, 4) if parts <= self.threads]
         tried = {
-            parts: child("latency", script=CHILD, **common, batch=batch, parts=parts, seconds=GRID_S)
+            (hint, parts): child("latency", script=CHILD, **common, hint=hint, batch=batch, parts=parts, seconds=GRID_S)
+            for hint in HINTS[precision]
             for parts in splits
         }
-        parts = min(tried, key=lambda each: tried[each]["p50_ms"])
+        hint, parts = min(tried, key=lambda each: tried[each]["p50_ms"])
         one = Measured(model, precision, scenario, "ms", parts=parts)
         options = ["--lanes", str(parts), "--threads", str(max(1, self.threads // parts))]
         if batch > 1:
             options += ["--max-batchsize", str(batch // parts)]
         for _ in range(self.repeat):
-            bare = child("latency", script=CHILD, **common, batch=batch, parts=parts, seconds=self.seconds)
+            point = {"hint": hint, "batch": batch, "parts": parts, "seconds": self.seconds}
+            bare = child("latency", script=CHILD, **common, **point)
             one.bare.append(bare[f"{which}_ms"])
             one.ours.append(self._ours(model, "openvino", precision, scenario, *options)["latency_ns"][which] / 1e6)
+        self._keep(one)
+        return one
+
+    def _session(self, single: Measured, model: str, tensors: str) -> None:
+        """Hold SingleStream against ONNX Runtime alone: the reference harness's work, less the harness."""
+        one = Measured(single.model, single.precision, "SingleStream, ONNX Runtime fp32 alone", "ms", ours=single.ours)
+        one.where = "*Bare* is an ONNX Runtime session in FP32 with its default options, in a loop."
+        for _ in range(self.repeat):
+            one.bare.append(
+                child("session", script=CHILD, model=model, tensors=tensors, seconds=self.seconds)["p50_ms"]
+            )
         self._keep(one)
 
     def _keep(self, one: Measured) -> None:
         self.found.append(one)
-        bare = f", alone {statistics.median(one.bare):.4g}" if one.bare else ""
-        what = f"{one.model} {one.backend} {one.precision} {one.scenario}"
-        self.say(f"{what}: {statistics.median(one.ours):.4g}{bare} {one.unit}")
+        ours, bare = (f"{statistics.median(side):.4g}" if side else "none" for side in (one.ours, one.bare))
+        self.say(f"{one.model} {one.backend} {one.precision} {one.scenario}: {ours}, bare {bare} {one.unit}")
 
 
 def _arguments() -> argparse.Namespace:
@@ -169,12 +190,33 @@ def _arguments() -> argparse.Namespace:
         parser.error("--repeat takes 1 or more, --seconds more than 0")
     if given.output and not os.access(given.output.resolve().parent, os.W_OK):
         parser.error(f"--output {given.output}: its folder is not there or cannot be written")
+    if given.write_docs and find_spec("matplotlib") is None:
+        parser.error("--write-docs draws charts, which needs matplotlib: pip install '.[charts]'")
     return given
 
 
 def _failed(text: str, code: int) -> int:
     print(f"error: {text}", file=sys.stderr)
     return code
+
+
+def _measure(given: argparse.Namespace, say: Say) -> tuple[list[Measured], tuple[str, int] | None]:
+    """What could be measured; and why no more could, with the exit code for it."""
+    parts = given.only.split(",")
+    with tempfile.TemporaryDirectory() as work:
+        bench = Bench(Path(work), given.seconds, given.repeat, given.precisions.split(","), say)
+        try:
+            if "agreement" in parts:
+                bench.agreement()
+            for model in given.models.split(","):
+                bench.model(model, parts)
+            if "server" in parts and "resnet50" in given.models.split(","):
+                bench.server()
+        except KeyboardInterrupt:
+            return bench.found, ("interrupted", 130)
+        except MeasurementError as error:
+            return bench.found, (f"not measured: {error}", 3)
+    return bench.found, None
 
 
 def main() -> int:
@@ -186,6 +228,7 @@ def main() -> int:
     # A plain SIGTERM would leave a child measuring on.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     console = Console(width=None if sys.stdout.isatty() else 160)
+    stopped: tuple[str, int] | None = None
     if given.source:
         try:
             kept = json.loads(given.source.read_text(encoding="utf-8"))
@@ -194,21 +237,7 @@ def main() -> int:
             return _failed(f"--from {given.source}: not the JSON that --output writes ({error})", 1)
     else:
         before = os.getloadavg()[0]
-        with tempfile.TemporaryDirectory() as work:
-            precisions = given.precisions.split(",")
-            say = partial(console.print, soft_wrap=True)
-            bench = Bench(Path(work), given.seconds, given.repeat, precisions, say)
-            try:
-                if "agreement" in given.only.split(","):
-                    bench.agreement()
-                for model in given.models.split(","):
-                    bench.model(model, given.only.split(","))
-            except KeyboardInterrupt:
-                return _failed("interrupted", 130)
-            except MeasurementError as error:
-                console.print(f"not measured: {error}")
-                return 3
-        found = bench.found
+        found, stopped = _measure(given, partial(console.print, soft_wrap=True))
         machine = facts() | {"load average before and after": f"{before:.2f} and {os.getloadavg()[0]:.2f}"}
         command = command_line("cpu.py", sys.argv[1:])
         kept = {"schema": 1, "command": command, "machine": machine, "measured": [one.dump() for one in found]}
@@ -219,6 +248,8 @@ def main() -> int:
     for one in compared:
         table.add_row(*one.row())
     console.print(table)
+    if stopped:
+        return _failed(*stopped)
     if given.write_docs:
         images = charts(found, DOCUMENT.parent / "images")
         body = section(found, compared, kept["machine"], kept["command"], [path.name for path in images])

@@ -1,10 +1,11 @@
 """The bare sides of ``cpu.py``, each in a process of its own: one JSON object as argument, one on standard output.
 
-``grid``, ``offline`` and ``latency`` import nothing of this project: they are what it is compared with.
+``grid``, ``offline``, ``latency`` and ``session`` import nothing of this project: they are what it is compared with.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import statistics
 import sys
@@ -14,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 WARM_S = 0.5
+MODES = ("latency", "throughput")
+"""OpenVINO's own modes; else a mode is a number of streams, as a word."""
 
 
 def files(model: str, weights: str, directory: str) -> dict[str, Any]:
@@ -45,30 +48,34 @@ def files(model: str, weights: str, directory: str) -> dict[str, Any]:
 
 
 def grid(
-    model: str, tensors: str, hint: str, threads: int, streams: Sequence[int], batches: Sequence[int], seconds: float
+    model: str,
+    tensors: str,
+    hints: Sequence[str],
+    threads: int,
+    streams: Sequence[int],
+    batches: Sequence[int],
+    seconds: float,
 ) -> list[dict[str, Any]]:
-    """Samples per second of OpenVINO alone at every point of streams x batch, and of its own throughput mode."""
-    points = [({"NUM_STREAMS": count}, count, batch) for count in streams for batch in batches]
-    points += [({"PERFORMANCE_HINT": "THROUGHPUT"}, 0, batch) for batch in batches]
+    """Samples per second of OpenVINO alone at every point of hint x (streams or a mode of its own) x batch.
+
+    ``hints`` are its inference precisions: what is not quantised in an INT8 file runs in the one or the other.
+    """
     found = []
-    compiled, configured = None, None
-    for config, count, batch in points:
-        if config != configured:
-            compiled, configured = _compile(model, tensors, hint, threads, config), config
-        requests = count or compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
-        rate = _throughput(compiled, tensors, batch, requests, seconds)
-        found.append({"streams": count, "requests": requests, "batch": batch, "samples_per_second": rate})
+    for hint in hints:
+        for mode in (*map(str, streams), *MODES):
+            compiled = _compile(model, tensors, hint, threads, mode)
+            requests = _requests(compiled, mode)
+            for batch in batches:
+                rate = _throughput(compiled, tensors, batch, requests, seconds)
+                found.append({"hint": hint, "mode": mode, "requests": requests, "batch": batch,
+                              "samples_per_second": rate})  # fmt: skip
     return found
 
 
-def offline(
-    model: str, tensors: str, hint: str, threads: int, streams: int, batch: int, seconds: float
-) -> dict[str, Any]:
-    """Samples per second of OpenVINO alone, all requests busy, at one point of the grid (streams 0: its own choice)."""
-    config = {"NUM_STREAMS": streams} if streams else {"PERFORMANCE_HINT": "THROUGHPUT"}
-    compiled = _compile(model, tensors, hint, threads, config)
-    requests = streams or compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
-    return {"samples_per_second": _throughput(compiled, tensors, batch, requests, seconds)}
+def offline(model: str, tensors: str, hint: str, threads: int, mode: str, batch: int, seconds: float) -> dict[str, Any]:
+    """Samples per second of OpenVINO alone, all requests busy, at one point of the grid."""
+    compiled = _compile(model, tensors, hint, threads, mode)
+    return {"samples_per_second": _throughput(compiled, tensors, batch, _requests(compiled, mode), seconds)}
 
 
 def latency(
@@ -78,7 +85,7 @@ def latency(
     import numpy as np
     import openvino
 
-    compiled = _compile(model, tensors, hint, threads, {"NUM_STREAMS": parts})
+    compiled = _compile(model, tensors, hint, threads, str(parts))
     samples = np.load(tensors)
     size = batch // parts
     requests = [compiled.create_infer_request() for _ in range(parts)]
@@ -102,15 +109,20 @@ def latency(
     return {"p50_ms": statistics.median(ordered) / 1e6, "p99_ms": p99 / 1e6, "count": len(ordered)}
 
 
-def _compile(model: str, tensors: str, hint: str, threads: int, config: dict[str, Any]) -> Any:
+def _compile(model: str, tensors: str, hint: str, threads: int, mode: str) -> Any:
     import numpy as np
     import openvino
 
     core = openvino.Core()
     network = core.read_model(model)
     network.reshape([-1, *np.load(tensors, mmap_mode="r").shape[1:]])
-    settings = {"INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": threads, **config}
+    own = {"PERFORMANCE_HINT": mode.upper()} if mode in MODES else {"NUM_STREAMS": int(mode)}
+    settings = {"INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": threads, **own}
     return core.compile_model(network, "CPU", settings)
+
+
+def _requests(compiled: Any, mode: str) -> int:
+    return int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS") if mode in MODES else mode)
 
 
 def _feeds(samples: Any, size: int) -> list[Any]:
@@ -139,6 +151,60 @@ def _throughput(compiled: Any, tensors: str, batch: int, requests: int, seconds:
 
     run(min(WARM_S, seconds))
     return run(seconds)
+
+
+def session(model: str, tensors: str, seconds: float) -> dict[str, Any]:
+    """Median of one sample in milliseconds through a plain ONNX Runtime session with its default options.
+
+    That is the work of MLPerf's reference harness without the harness.
+    """
+    import numpy as np
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    opened = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    [name] = [each.name for each in opened.get_inputs()]
+    feeds = _feeds(np.load(tensors), 1)
+    taken: list[int] = []
+    clock = time.perf_counter_ns
+    warm, end = clock() + int(WARM_S * 1e9), clock() + int((WARM_S + seconds) * 1e9)
+    for number in itertools.count():
+        if (begin := clock()) >= end and taken:
+            break
+        opened.run(None, {name: feeds[number % len(feeds)]})
+        if begin > warm:
+            taken.append(clock() - begin)
+    return {"p50_ms": statistics.median(taken) / 1e6}
+
+
+def gaps(model: str, precision: str, tensors: str, sizes: int, pause_s: float, rounds: int) -> dict[str, Any]:
+    """What the product's OpenVINO backend takes for batches of 1 to ``sizes`` after random pauses, in nanoseconds.
+
+    ``{"batch_ns": {size: [one per round]}}``. Between queries of a server caches and cores cool down, as they do here;
+    pauses are exponential with mean ``pause_s``, sizes come in random order.
+    """
+    import numpy as np
+
+    from backends.base import ModelFile
+    from backends.openvino import OpenVino
+    from sut.config import usable_cores
+
+    samples = np.load(tensors)
+    file = ModelFile(Path(model), precision, samples.shape[1:])
+    runner = OpenVino.load(file, "cpu", 1, usable_cores()).runner()
+    random = np.random.default_rng(0)
+    found: dict[int, list[int]] = {size: [] for size in range(1, sizes + 1)}
+    for number in range(-1, rounds):  # the first round warms
+        for size in map(int, random.permutation(list(found))):
+            slot = runner.slot(size)
+            next(iter(slot.buffers.values()))[...] = samples[np.arange(size) % len(samples)]
+            time.sleep(random.exponential(pause_s))
+            begin = time.perf_counter_ns()
+            runner.infer(slot)
+            if number >= 0:
+                found[size].append(time.perf_counter_ns() - begin)
+    return {"batch_ns": found}
 
 
 def agreement(crops: int) -> list[dict[str, Any]]:
@@ -194,7 +260,9 @@ def agreement(crops: int) -> list[dict[str, Any]]:
     return found
 
 
-TASKS: dict[str, Callable[..., Any]] = {task.__name__: task for task in (files, grid, offline, latency, agreement)}
+TASKS: dict[str, Callable[..., Any]] = {
+    task.__name__: task for task in (files, grid, offline, latency, session, gaps, agreement)
+}
 
 
 if __name__ == "__main__":
