@@ -48,14 +48,15 @@ class OpenVino(Backend):
     }
     reads_host_arrays = True
 
-    def __init__(self, compiled: Any, device: str) -> None:
+    def __init__(self, compiled: Any, device: str, network: Any) -> None:
+        """``compiled`` on OpenVINO's ``device`` from ``network``, the model as it was read."""
         self._compiled = compiled
         self.inputs = tuple(_spec(port, index, "input") for index, port in enumerate(compiled.inputs))
         self.outputs = tuple(_spec(port, index, "output") for index, port in enumerate(compiled.outputs))
         fixed = [spec.shape[0] for spec in self.inputs if spec.shape and spec.shape[0] is not None]
         if fixed:
             self.batch_sizes = (fixed[0],)
-        self._attested = _attest(compiled, device, self.inputs)
+        self._attested = _attest(compiled, device, self.inputs, _weights(network))
 
     @classmethod
     def devices(cls) -> list[str]:
@@ -84,7 +85,8 @@ class OpenVino(Backend):
         cls.check_device(device)
         core = _import().Core()
         try:
-            return cls(core.compile_model(_read(core, model, rows), _devices()[device.lower()], config), device)
+            network = _read(core, model, rows)
+            return cls(core.compile_model(network, _devices()[device.lower()], config), device, network)
         except RuntimeError as error:
             # All its errors are RuntimeErrors; whichever step failed, it cannot run this file.
             raise ValueError(f"{model.path}: openvino cannot run it: {_reason(error)}") from error
@@ -96,7 +98,7 @@ class OpenVino(Backend):
 
     def runner(self) -> OpenVinoRunner:
         """A new request."""
-        streams = int(self._compiled.get_property("NUM_STREAMS"))
+        streams = int(self._attested.details.get("num_streams", 1))
         outputs = tuple(spec.name for spec in self.outputs)
         return OpenVinoRunner(self._compiled.create_infer_request(), streams, self.inputs, outputs)
 
@@ -203,12 +205,17 @@ def executed_precision(work: Mapping[str, int]) -> str:
 def emulated(work: Mapping[str, int], cpu_flags: frozenset[str]) -> str:
     """What executes without instructions of its own: OpenVINO does bf16 on any AVX-512, slower than fp32."""
     if "bf16" in work and cpu_flags and not cpu_flags & _NATIVE_BF16:
-        return "bf16: this CPU has neither avx512_bf16 nor amx_bf16"
+        return "bf16, as this CPU has neither avx512_bf16 nor amx_bf16"
     return ""
 
 
-def _attest(compiled: Any, device: str, inputs: tuple[TensorSpec, ...]) -> Attestation:
-    """Run the model once on zeros, so that what cannot execute is known now, and look at the graph that it became."""
+def _attest(
+    compiled: Any, device: str, inputs: tuple[TensorSpec, ...], weights: Mapping[str, list[int]]
+) -> Attestation:
+    """Run the model once on zeros, so that what cannot execute is known now, and look at the graph that it became.
+
+    ``weights`` has the shape of every convolution's weights, by its name in the model.
+    """
     zeros = [np.zeros((spec.shape[0] or 1, *spec.sample_shape), spec.dtype) for spec in inputs]
     request = compiled.create_infer_request()
     for position, array in enumerate(zeros):
@@ -223,7 +230,7 @@ def _attest(compiled: Any, device: str, inputs: tuple[TensorSpec, ...]) -> Attes
         kind, name, kernel = (info[key].astype(str) for key in ("layerType", "runtimePrecision", "primitiveType"))
         if kind in _COMPUTE:
             layers["u8/i8" if name in ("u8", "i8") else name] += 1
-            work[_EXECUTED.get(name, name)] += _multiply_accumulates(node, kind)
+            work[_EXECUTED.get(name, name)] += _multiply_accumulates(node, kind, weights)
             # There is a graph per stream, and the one shown may have no kernels yet for what waits for a batch size.
             kernels[kernel] += not kernel.startswith("undef")
     [on] = compiled.get_property("EXECUTION_DEVICES")
@@ -233,10 +240,13 @@ def _attest(compiled: Any, device: str, inputs: tuple[TensorSpec, ...]) -> Attes
         "kernels": _listed(+kernels),
         "build": _import().get_version(),
     }
-    if note := emulated(work, _cpu_flags()):
+    if on == "CPU" and (note := emulated(work, _cpu_flags())):
         details["emulated"] = note
+    # A device raises for a property that is another's: an Intel GPU has no INFERENCE_NUM_THREADS.
+    known = compiled.get_property("SUPPORTED_PROPERTIES")
     for key in ("NUM_STREAMS", "INFERENCE_NUM_THREADS", "PERFORMANCE_HINT"):
-        details[key.lower()] = str(compiled.get_property(key))
+        if key in known:
+            details[key.lower()] = str(compiled.get_property(key))
     return Attestation(
         device=device if _name(on) == device.lower() else _name(on),
         device_name=_import().Core().get_property(on, "FULL_DEVICE_NAME"),
@@ -246,17 +256,27 @@ def _attest(compiled: Any, device: str, inputs: tuple[TensorSpec, ...]) -> Attes
     )
 
 
-def _multiply_accumulates(node: Any, kind: str) -> int:
+def _weights(network: Any) -> dict[str, list[int]]:
+    """Shapes of the weights of a model's convolutions, by their names."""
+    operations = (each for each in network.get_ordered_ops() if "Convolution" in each.get_type_name())
+    return {each.get_friendly_name(): _axes(each.input(1)) for each in operations}
+
+
+def _multiply_accumulates(node: Any, kind: str, weights: Mapping[str, list[int]]) -> int:
     """Of one layer. Weights are (out, in, ...) or (groups, out, in, ...): one output takes those of its channel."""
-    data, weights, out = (
-        [axis.get_length() if axis.is_static else 1 for axis in port.get_partial_shape()]
-        for port in (node.input(0), node.input(1), node.output(0))
-    )
-    if kind == "Convolution":
-        return prod(out) * prod(weights) // out[1]
-    if kind == "Deconvolution":
-        return prod(data) * prod(weights) // data[1]
-    return prod(data) * out[-1]
+    data, out = _axes(node.input(0)), _axes(node.output(0))
+    if kind not in ("Convolution", "Deconvolution"):
+        return prod(data) * out[-1]
+    # From the model, as the graph that a GPU executes is shown without constants.
+    names = node.get_rt_info()["originalLayersNames"].astype(str).split(",")
+    taken = next((weights[name] for name in names if name in weights), None) or _axes(node.input(1))
+    channels = out[1] if kind == "Convolution" else data[1]
+    return prod(out if kind == "Convolution" else data) * prod(taken) // channels
+
+
+def _axes(port: Any) -> list[int]:
+    """Shape of a tensor; 1 for an axis that is open."""
+    return [axis.get_length() if axis.is_static else 1 for axis in port.get_partial_shape()]
 
 
 def _config(precision: str, lanes: int, threads: int, options: Mapping[str, Any], *, on_cpu: bool) -> dict[str, Any]:

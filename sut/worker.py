@@ -159,7 +159,10 @@ def _work(orders: Orders, events: Events) -> None:
         assembly=parts,
     )
     loaded = time.time()
-    events.send("attested", attested=asdict(sut.backend.attest()), backend_version=type(sut.backend).version())
+    attested = sut.backend.attest()
+    events.send("attested", attested=asdict(attested), backend_version=type(sut.backend).version())
+    if emulated := attested.details.get("emulated"):
+        notes.append(f"emulated: {emulated}")
 
     if sut.backend.inputs and not config.use_preprocessed_dataset:
         parity = measure_quickly(parts.preprocessor_for, parts.spec.recipe)

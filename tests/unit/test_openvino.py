@@ -7,12 +7,15 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import openvino
 import pytest
 from numpy.typing import NDArray
 
+from backends import openvino as module
 from backends import registry
 from backends.base import DeviceNotFound, ModelFile, Runner, Slot, TensorSpec
 from backends.null import Null
@@ -177,6 +180,107 @@ def test_the_rule_of_precision(work: Mapping[str, int], word: str) -> None:
 )
 def test_bf16_without_instructions_is_called_emulated(work: dict[str, int], flags: set[str], is_emulated: bool) -> None:
     assert bool(emulated(work, frozenset(flags))) is is_emulated
+
+
+class OnGpu:
+    """A compiled model as the plug-in for Intel GPUs shows it: fewer properties, and no constants in the graph."""
+
+    def __init__(self, compiled: Any) -> None:
+        self._compiled = compiled
+        self.inputs, self.outputs = compiled.inputs, compiled.outputs
+        self.create_infer_request = compiled.create_infer_request
+
+    def get_property(self, name: str) -> Any:
+        known = {"SUPPORTED_PROPERTIES", "EXECUTION_DEVICES", "NUM_STREAMS", "PERFORMANCE_HINT"}
+        if name == "SUPPORTED_PROPERTIES":
+            return dict.fromkeys(known, "RO")
+        if name not in known:
+            raise RuntimeError(f"Unsupported property: {name}")
+        return ["GPU.0"] if name == "EXECUTION_DEVICES" else self._compiled.get_property(name)
+
+    def get_runtime_model(self) -> Any:
+        nodes = [NoConstants(node) for node in self._compiled.get_runtime_model().get_ordered_ops()]
+        return SimpleNamespace(get_ordered_ops=lambda: nodes)
+
+
+class NoConstants:
+    """A layer of which only the first input is in the graph."""
+
+    def __init__(self, node: Any) -> None:
+        self._node = node
+        self.get_rt_info, self.output = node.get_rt_info, node.output
+
+    def input(self, index: int) -> Any:
+        if index:
+            raise RuntimeError("node index is out of range")
+        return self._node.input(index)
+
+
+@pytest.fixture
+def on_gpu(files: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> Callable[[str], OpenVino]:
+    """Loads a model by name as if the CPU were ``gpu.0``."""
+    core = openvino.Core()
+
+    def load_on_gpu(name: str) -> OpenVino:
+        network = core.read_model(files[name])
+        compiled = core.compile_model(network, "CPU", {"INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": 1})
+        fake = SimpleNamespace(get_property=lambda device, name: f"{name} of {device}")
+        with monkeypatch.context() as patch:
+            patch.setattr(openvino, "Core", lambda: fake)
+            return OpenVino(OnGpu(compiled), "gpu.0", network)
+
+    return load_on_gpu
+
+
+@pytest.mark.parametrize("file", ["fp32", "int8", "int8 small"])
+def test_a_gpu_is_attested_without_what_only_a_cpu_has(
+    files: dict[str, Path], on_gpu: Callable[[str], OpenVino], file: str
+) -> None:
+    with load(files[file]) as on_cpu:
+        expected = on_cpu.attest()
+
+    backend = on_gpu(file)
+    found = backend.attest()
+
+    assert (found.device, found.device_name) == ("gpu.0", "FULL_DEVICE_NAME of GPU.0")
+    assert found.precision == expected.precision
+    assert dict(found.details) == {
+        name: value for name, value in expected.details.items() if name != "inference_num_threads"
+    }
+    with backend.runner() as lane:
+        assert run(lane, pictures(2)).shape == (2, 10)
+
+
+def test_the_cpu_tells_all_its_properties(files: dict[str, Path]) -> None:
+    with load(files["fp32"]) as backend:
+        details = backend.attest().details
+
+    assert (details["inference_num_threads"], details["num_streams"]) == ("1", "1")
+    assert details["performance_hint"]
+
+
+@pytest.mark.parametrize("file", ["fp32", "int8", "int8 large", "int8 small"])
+def test_arithmetic_is_counted_from_the_model_as_from_the_graph(files: dict[str, Path], file: str) -> None:
+    network = openvino.Core().read_model(files[file])
+    graph = openvino.Core().compile_model(network, "CPU").get_runtime_model().get_ordered_ops()
+    weights = module._weights(network)
+
+    convolutions = [node for node in graph if node.get_rt_info()["layerType"].astype(str) == "Convolution"]
+
+    assert len(convolutions) == len(weights) == 2
+    for node in convolutions:
+        told = module._multiply_accumulates(node, "Convolution", weights)
+        assert told == module._multiply_accumulates(node, "Convolution", {}) > 0
+
+
+def test_only_a_cpu_is_called_emulating(
+    files: dict[str, Path], on_gpu: Callable[[str], OpenVino], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "emulated", lambda work, cpu_flags: "all of it")
+
+    with load(files["fp32"]) as on_cpu:
+        assert on_cpu.attest().details["emulated"] == "all of it"
+    assert "emulated" not in on_gpu("fp32").attest().details
 
 
 @pytest.mark.parametrize("streams", [1, 2])
