@@ -27,6 +27,9 @@ def broken_rules(config: RunConfig, spec: ModelSpec, dataset: DataSet, detail: D
         found.append("random weights")
     if not load_backend(config.backend).needs_model:
         found.append(f"the {config.backend} backend runs no model")
+    # With it, every list but MLCommons' was refused, and every file that was quantised already.
+    if config.precision == "int8" and config.rules != "closed":
+        found.append("int8 is not known to be calibrated on MLCommons' list (--rules closed)")
     if config.boundary == "device":
         found.append("at the boundary device the input has already arrived where MLPerf's clock starts")
     if config.mode == "find_peak":

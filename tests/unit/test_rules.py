@@ -80,6 +80,13 @@ def test_a_run_by_the_rules_breaks_none(scenario: str) -> None:
         ("Server", {"relax_server": True}, "Server rate 50 queries/s is a quarter of the calibrated one"),
         ("Offline", {"weights": "random"}, "random weights"),
         ("Offline", {"backend": "null"}, "the null backend runs no model"),
+        ("Offline", {"precision": "int8"}, "int8 is not known to be calibrated on MLCommons' list (--rules closed)"),
+        (
+            "Server",
+            {"precision": "int8", "calibration_list": Path("cal_image_list_option_1.txt")},
+            "int8 is not known to be calibrated on MLCommons' list (--rules closed)",
+        ),
+        ("Offline", {"precision": "int8", "mode": "accuracy"}, "int8 is not known to be calibrated"),
         ("Offline", {"model": "efficientnet-lite0"}, "model efficientnet-lite0 is not MLPerf's resnet50"),
         ("Server", {"mode": "find_peak"}, "FindPeakPerformance is a search, not a result"),
     ],
@@ -104,6 +111,14 @@ def test_a_broken_rule_is_named_alone_with_both_figures(scenario: str, changes: 
 )
 def test_just_enough_is_enough(scenario: str, changes: dict[str, Any]) -> None:
     assert broken(scenario, **changes) == []
+
+
+@pytest.mark.parametrize("mode", ["performance", "accuracy"])
+@pytest.mark.parametrize(
+    "settings", [{"precision": "int8", "rules": "closed"}, {"precision": "bf16"}, {"precision": "fp32", "fold": True}]
+)
+def test_what_needs_no_calibration_or_has_the_right_one_breaks_no_rule(settings: dict[str, Any], mode: str) -> None:
+    assert broken("Offline", mode=mode, **settings) == []
 
 
 def test_a_rate_of_ones_own_is_no_quarter_of_the_calibrated_one() -> None:
