@@ -42,15 +42,27 @@ def is_reduced(config: RunConfig) -> bool:
     return config.precision != "fp32" or config.fold
 
 
+def why_not_compared(parts: Assembly) -> str | None:
+    """Why a model in a reduced precision, or folded, cannot be compared with FP32; None for any other.
+
+    None, too, for a file that was quantised already: the model's own notes say that.
+    """
+    if not is_reduced(parts.config) or parts.model is None or parts.model.quantised:
+        return None
+    if parts.spec.task != "classification":
+        return f"the labels are not compared with fp32: the task {parts.spec.task} has none"
+    if not parts.config.reads_pictures:
+        return "the labels are not compared with fp32: there are no pictures to compare on, only tensors"
+    return None
+
+
 def compared_with_fp32(parts: Assembly, say: Say, progress: Progress) -> Agreement | None:
     """How many labels are those of the FP32 model.
 
-    None where the model is run as it is, has no FP32 form, or answers no classes. Raises ``InputError``, ``SetupError``
-    or ``RunError`` where that cannot be found out.
+    None where the model is run as it is, has no FP32 form, or ``why_not_compared`` says why. Raises ``InputError``,
+    ``SetupError`` or ``RunError`` where that cannot be found out.
     """
-    if not is_reduced(parts.config) or parts.model is None or parts.spec.task != "classification":
-        return None
-    if parts.model.quantised:
+    if not is_reduced(parts.config) or parts.model is None or parts.model.quantised or why_not_compared(parts):
         return None
     sides = (_side(_reference_of(parts), _not_here), _side(parts, _not_here))
     try:

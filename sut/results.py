@@ -79,7 +79,11 @@ class Parity(_Part):
 
 
 class Agreement(_Part):
-    """How many labels are those of the same model in FP32, and the 95 % interval; see ``sut/models/agreement.py``."""
+    """How many labels are those of the same model in FP32, and the 95 % interval; see ``sut/models/agreement.py``.
+
+    ``score_difference`` is the largest absolute difference of a score, None where one of the two answers with labels;
+    ``scores`` tells what the scores are: ``logits`` or ``softmax``.
+    """
 
     value: float
     low: float
@@ -87,6 +91,8 @@ class Agreement(_Part):
     count: int
     source: str
     words: str
+    score_difference: float | None = None
+    scores: str | None = None
 
 
 class Energy(_Part):

@@ -9,12 +9,12 @@ import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from sut.assembly import Assembly, assemble
-from sut.compared import compared_with_fp32, is_reduced
+from sut.compared import compared_with_fp32, why_not_compared
 from sut.config import RunConfig
 from sut.console import Console
 from sut.errors import ExitCode, InputError, RunError, one_line, suggest, worst
@@ -102,6 +102,8 @@ def run_experiment(configs: Sequence[RunConfig], console: Console, command: str)
         _check_names(first, info)
         sha256 = sha256_of(parts.model.source)
     agreement = _agreement(parts, console)
+    if parts.model is not None and (why := why_not_compared(parts)):
+        parts = replace(parts, model=replace(parts.model, notes=(*parts.model.notes, why)))
     home = result_home(first, parts)
     ran = Ran(home=home)
     with _locked(home):
@@ -117,17 +119,19 @@ def run_experiment(configs: Sequence[RunConfig], console: Console, command: str)
 
 
 def _agreement(parts: Assembly, console: Console) -> Agreement | None:
-    if not is_reduced(parts.config):
-        return None
-    if not parts.config.reads_pictures:
-        console.note("the labels are not compared with fp32: there are no pictures to compare on, only tensors")
-        return None
     with console.working("comparing labels") as progress:
         found = compared_with_fp32(parts, console.note, progress)
     if found is None:
         return None
     return Agreement(
-        value=found.value, low=found.low, high=found.high, count=found.count, source=found.source, words=found.line()
+        value=found.value,
+        low=found.low,
+        high=found.high,
+        count=found.count,
+        source=found.source,
+        words=found.line(),
+        score_difference=found.score_difference,
+        scores=found.scores,
     )
 
 

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from backends.registry import load
 from sut.config import RunConfig
-from sut.console import Console, parity_lines
+from sut.console import Console, agreement_lines, parity_lines
 from sut.errors import ExitCode, InputError
 from sut.results import Result
 from sut.runner import Ran, run_each
@@ -197,6 +197,7 @@ def _rows(results: Sequence[Result]) -> list[dict[str, Any]]:
                 "cost_ns": result.cost_ns,
                 "longest_stage": limiting_stage(result.cost_ns, found),
                 "parity": result.parity.model_dump() if result.parity else None,
+                "agreement": result.agreement.model_dump() if result.agreement else None,
             }
         )
     return rows
@@ -226,7 +227,7 @@ def _show(rows: Sequence[Mapping[str, Any]], ran: Ran) -> None:
             f"{row['samples_per_second']:.1f}",
         )
     out.print(table)
-    for line in parity_lines(ran.results):
+    for line in (*parity_lines(ran.results), *agreement_lines(ran.results)):
         out.print(line, soft_wrap=True)
     if ran.results[0].scenario == "Server":
         out.print("in Server each boundary may have its own rate, and latency includes queueing: a step is no price")

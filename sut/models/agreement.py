@@ -1,7 +1,8 @@
 """Whether a model in lower precision still gives the labels of its FP32 form, where there are no labelled pictures.
 
 Both get the same crops of some pictures, each by its own recipe, and answer with a label per crop. How many agree is a
-share with an interval around it: nothing is called kept that a few hundred crops cannot tell from lost.
+share with an interval around it: nothing is called kept that a few hundred crops cannot tell from lost. Where both
+answer with scores, it is also told how far these are apart at the most.
 """
 
 from __future__ import annotations
@@ -25,13 +26,16 @@ from sut.models.calibration import Picture, preprocessed, random_crops, read_pic
 from sut.models.content import content_digest
 from sut.models.files import cached
 
-COMPARISON = 1
-"""To be raised with every change of the crops or of how labels are compared: it is part of the cache key."""
+COMPARISON = 2
+"""To be raised with every change of the crops, of how answers are compared or of what is kept: it is part of the cache
+key."""
 KEPT = 0.99
 """The share of equal labels above which accuracy counts as kept: MLPerf's 99 % of the FP32 model's."""
 
 _SEED = 20_200_714
 _BATCH = 20
+_SUM_TOLERANCE = 1e-3
+"""How far the sum of a softmax may be from 1: a thousand shares, each rounded, are not exact."""
 _Z95 = 1.959964
 """The 97.5 % point of the normal distribution: 95 % lie within as many standard deviations."""
 
@@ -81,6 +85,10 @@ class Agreement:
     """Samples for which the reduced model has several best scores; its label is the first of them, as in a run."""
     not_finite: int = 0
     """Samples for which the reduced model's best score is NaN or infinite: they count as different."""
+    score_difference: float | None = None
+    """The largest absolute difference of two scores that are finite; None unless both models answer with scores."""
+    scores: str | None = None
+    """What these scores are: ``softmax`` where the reference's add up to 1 for each sample, ``logits`` elsewhere."""
 
     @property
     def kept(self) -> bool:
@@ -92,7 +100,10 @@ class Agreement:
         share = f"{_percent(self.value)} % same labels (95 % interval {_percent(self.low)} to {_percent(self.high)} %)"
         more = [f"{self.not_finite} without a finite score"] * (self.not_finite > 0)
         more += [f"{self.ties} with a tie"] * (self.ties > 0)
-        return f"{'accuracy kept: ' if self.kept else ''}{share} on {', '.join([self.source, *more])}"
+        apart = ""
+        if self.score_difference is not None:
+            apart = f"; largest difference in {self.scores} {self.score_difference:.2g}"
+        return f"{'accuracy kept: ' if self.kept else ''}{share} on {', '.join([self.source, *more])}{apart}"
 
 
 def wilson(good: int, count: int) -> tuple[float, float]:
@@ -112,23 +123,63 @@ def wilson(good: int, count: int) -> tuple[float, float]:
     return (0.0 if good == 0 else low), (1.0 if good == count else high)
 
 
-def compare(reference: NDArray[Any], reduced: NDArray[Any], source: str) -> Agreement:
-    """Two models' answers to the same n samples, n at least 1: float scores (n, classes) or integer labels.
+@dataclass(slots=True)
+class Comparison:
+    """Two models' answers to the same samples, counted batch by batch: no scores are kept."""
 
-    A label is the first of the best scores, as a run answers it. Raises ``RunError`` for answers of other shapes, and
-    for a reference without a finite best score: there is nothing to agree with.
-    """
-    expected, _, lost = _labels(reference)
-    got, tied, bad = _labels(reduced)
-    if len(expected) != len(got) or not len(got):
-        raise RunError(
-            f"{len(got)} answers of the reduced model for {len(expected)} of the reference, expected as many"
+    _good: int = 0
+    _count: int = 0
+    _ties: int = 0
+    _not_finite: int = 0
+    _lost: int = 0
+    _difference: float | None = None
+    _softmax: bool = True
+
+    def add(self, reference: NDArray[Any], reduced: NDArray[Any]) -> None:
+        """Count answers to the same n samples, n at least 1: float scores (n, classes) or integer labels.
+
+        A label is the first of the best scores, as a run answers it. Raises ``RunError`` for answers of other shapes.
+        """
+        expected, _, lost = _labels(reference)
+        got, tied, bad = _labels(reduced)
+        if len(expected) != len(got) or not len(got):
+            raise RunError(
+                f"{len(got)} answers of the reduced model for {len(expected)} of the reference, expected as many"
+            )
+        self._good += int(((expected == got) & ~bad).sum())
+        self._count += len(got)
+        self._ties += int((tied & ~bad).sum())
+        self._not_finite += int(bad.sum())
+        self._lost += int(lost.sum())
+        if reference.dtype.kind == reduced.dtype.kind == "f" and reference.shape == reduced.shape:
+            self._add_scores(reference, reduced)
+
+    def agreement(self, source: str) -> Agreement:
+        """What was found on ``source``.
+
+        Raises ``RunError`` for a reference without a finite best score: there is nothing to agree with.
+        """
+        if self._lost:
+            raise RunError(f"the FP32 model has no finite best score for {self._lost} of {self._count} samples")
+        return Agreement(
+            self._good / self._count,
+            *wilson(self._good, self._count),
+            self._count,
+            source,
+            ties=self._ties,
+            not_finite=self._not_finite,
+            score_difference=self._difference,
+            scores=None if self._difference is None else "softmax" if self._softmax else "logits",
         )
-    if lost.any():
-        raise RunError(f"the FP32 model has no finite best score for {int(lost.sum())} of {len(expected)} samples")
-    good, count = int(((expected == got) & ~bad).sum()), len(got)
-    low, high = wilson(good, count)
-    return Agreement(good / count, low, high, count, source, ties=int((tied & ~bad).sum()), not_finite=int(bad.sum()))
+
+    def _add_scores(self, reference: NDArray[Any], reduced: NDArray[Any]) -> None:
+        finite = np.isfinite(reference) & np.isfinite(reduced)
+        if finite.any():
+            # As float64: float16 would round the difference of two of its numbers.
+            apart = np.abs(np.subtract(reference[finite], reduced[finite], dtype=np.float64))
+            self._difference = max(self._difference or 0.0, float(apart.max()))
+        sums = reference.sum(axis=1, dtype=np.float64)
+        self._softmax &= bool((reference >= 0).all() and (np.abs(sums - 1) < _SUM_TOLERANCE).all())
 
 
 def measure(
@@ -137,7 +188,7 @@ def measure(
     """Compare two models on crops of a data set's pictures, drawn at random from ``seed``: the same ones each time.
 
     The answer is kept by the content of both files and of the pictures, how they were run, and the crops' number and
-    seed. Raises ``InputError`` for a picture that does not do, and as ``compare`` and ``cached`` do.
+    seed. Raises ``InputError`` for a picture that does not do, and as ``Comparison`` and ``cached`` do.
     """
     indices = range(dataset.count)
     if not indices or crops < 1:
@@ -176,18 +227,18 @@ def measure(
 def _run(
     reference: Side, reduced: Side, crops: Iterable[Picture], count: int, progress: Progress, source: str
 ) -> Agreement:
-    answers: tuple[list[NDArray[Any]], list[NDArray[Any]]] = ([], [])
+    found = Comparison()
     left = iter(crops)
     done = 0
     while batch := list(islice(left, _BATCH)):
         same = reference.recipe == reduced.recipe
         tensors = preprocessed(batch, len(batch), reference.recipe)
         others = tensors if same else preprocessed(batch, len(batch), reduced.recipe)
-        for side, samples, kept in zip((reference, reduced), (tensors, others), answers, strict=True):
-            kept.append(np.array(side.scores(samples)))  # a copy: a runner's outputs last until its next call
+        # A copy: a runner's outputs last until its next call.
+        found.add(np.array(reference.scores(tensors)), np.asarray(reduced.scores(others)))
         done += len(batch)
         progress(done, count)
-    return compare(np.concatenate(answers[0]), np.concatenate(answers[1]), source)
+    return found.agreement(source)
 
 
 def _labels(answers: NDArray[Any]) -> tuple[NDArray[np.intp], NDArray[np.bool_], NDArray[np.bool_]]:

@@ -7,6 +7,7 @@ that is converted and compared from scratch.
 from __future__ import annotations
 
 import ctypes
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.integration.children import Finished, results, run_sut
+from tests.integration.children import Finished, plug_in, results, run_python, run_sut
 from tests.unit.openvino_models import write_model
 
 FLAGS = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
@@ -78,6 +79,8 @@ def check_agreement(child: Finished, result: dict[str, Any], name: str) -> None:
     assert found["low"] < found["high"]
     assert found["count"] == 1000
     assert found["source"].startswith("1,000 crops of ")
+    assert found["scores"] == "logits" and found["score_difference"] >= 0
+    assert found["words"].endswith(f"; largest difference in logits {found['score_difference']:.2g}")
     assert f"{name} against fp32: {found['words']}" in child.out.splitlines()
 
 
@@ -129,17 +132,71 @@ def test_int8_is_made_and_compared_once(small: Small, folder: Path, tmp_path: Pa
         assert result["failed_samples"] == 0
         assert result["attested"]["precision"] == result["precision"] == "int8"
         assert "calibrated on 300 crops of 8 pictures that are not scored" in result["notes"]
+        assert "int8 is not known to be calibrated on MLCommons' list (--rules closed)" in result["rules_broken"]
+        assert result["versions"]["openvino"] and result["versions"]["nncf"]
         check_agreement(child, result, "int8")
     assert len(list((folder / "cache").glob(f"*-{backend}-int8-agreement-*.json"))) == 1
 
 
-def test_folding_alone_changes_no_label(small: Small, tmp_path: Path) -> None:
-    child = small("--backend", "onnxruntime", "--fold")
+@pytest.mark.parametrize(("backend", "most"), [("onnxruntime", 0.0), ("openvino", 1e-4)])
+def test_folding_alone_changes_no_label(small: Small, tmp_path: Path, backend: str, most: float) -> None:
+    child = small("--backend", backend, "--fold")
 
     result = only(tmp_path, child)
     assert (result["precision"], result["recipe"]["dtype"], result["recipe"]["layout"]) == ("fp32", "uint8", "NHWC")
     assert result["agreement"]["value"] == 1.0
+    assert result["agreement"]["score_difference"] <= most
     check_agreement(child, result, "fp32, folded,")
+
+
+def test_boundaries_are_not_shown_without_the_agreement(small: Small, folder: Path, tmp_path: Path) -> None:
+    command = ("-m", "sut", "boundary", "--model", folder / "small.onnx", "--recipe", folder / "small.yaml", "--fold")
+    child = run_python(
+        *command, "--time", "0.3", "--json", "--output", "out", cwd=tmp_path, SUT_CACHE_DIR=str(folder / "cache")
+    )
+
+    assert child.code in (0, 4), child.err  # a run this short may be too short
+    rows = json.loads(child.out)["rows"]
+    assert len(rows) == 3
+    for row in rows:
+        assert row["agreement"]["value"] == 1.0
+        assert row["agreement"]["words"].endswith("; largest difference in logits 0")
+
+
+def test_ready_tensors_have_no_agreement_and_the_result_says_why(small: Small, tmp_path: Path) -> None:
+    ready = ("--backend", "onnxruntime", "--fold", "--preprocessed_dir", str(tmp_path / "npy"))
+    assert small(*ready, "--output", str(tmp_path / "first")).code == 0
+
+    child = small(*ready, "--use_preprocessed_dataset")
+
+    why = "the labels are not compared with fp32: there are no pictures to compare on, only tensors"
+    result = only(tmp_path, child)
+    assert result["agreement"] is None
+    assert result["notes"].count(why) == 1
+    assert child.err.count(why) == 1
+
+
+EMULATING = """
+from backends.base import Attestation
+from backends.null import Null
+
+
+class Emulating(Null):
+    name = "emulating"
+
+    def attest(self):
+        return Attestation("cpu", "", "none", "none", {"emulated": "bf16, as this is a test"})
+"""
+
+
+def test_what_is_emulated_is_said(tmp_path: Path) -> None:
+    plugins = plug_in(tmp_path / "plugins", "emulating", EMULATING, "Emulating")
+
+    child = run_sut("--backend", "emulating", "--time", "0.3", cwd=tmp_path, plugins=plugins)
+
+    result = only(tmp_path, child)
+    assert result["notes"].count("emulated: bf16, as this is a test") == 1
+    assert child.err.splitlines().count("  emulated: bf16, as this is a test") == 1
 
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])

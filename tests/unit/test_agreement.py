@@ -13,12 +13,19 @@ import pytest
 
 from sut.datasets.base import DataSet
 from sut.errors import InputError, RunError
-from sut.models.agreement import Agreement, Side, compare, measure, wilson
+from sut.models import agreement as module
+from sut.models.agreement import Agreement, Comparison, Side, measure, wilson
 from tests.unit.small_models import RECIPE, pictures, scores, write_classifier
 
 
 def one_hot(labels: list[int]) -> np.ndarray:
     return np.eye(5, dtype=np.float32)[labels]
+
+
+def compare(reference: np.ndarray, reduced: np.ndarray, source: str = "") -> Agreement:
+    comparison = Comparison()
+    comparison.add(reference, reduced)
+    return comparison.agreement(source)
 
 
 # The interval, against the ends that scipy.stats.binomtest(k, n).proportion_ci(method="wilson") gives.
@@ -115,6 +122,101 @@ def test_answers_that_do_not_fit_are_refused(answers: np.ndarray) -> None:
         compare(one_hot([0, 1]), answers, "")
 
 
+# Scores
+
+
+def test_the_largest_difference_of_any_score_is_told() -> None:
+    reference = np.array([[4.0, 1.0, -3.0], [0.0, 2.0, 1.0]], np.float32)
+    reduced = np.array([[4.5, 1.0, -3.0], [0.0, 2.0, -0.25]], np.float32)
+
+    got = compare(reference, reduced, "two")
+
+    assert (got.value, got.score_difference, got.scores) == (1.0, 1.25, "logits")
+    assert got.line().endswith(" on two; largest difference in logits 1.2")
+
+
+def test_equal_scores_differ_by_nothing() -> None:
+    got = compare(2 * one_hot([0, 1]), 2 * one_hot([0, 1]), "two")
+
+    assert (got.score_difference, got.scores) == (0.0, "logits")
+    assert got.line().endswith(" on two; largest difference in logits 0")
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    found: np.ndarray = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    return found
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_scores_that_add_up_to_one_are_a_softmax(dtype: type[np.floating[Any]]) -> None:
+    logits = np.random.default_rng(2).normal(size=(30, 1000))
+    reference = softmax(logits).astype(dtype)
+
+    got = compare(reference, softmax(logits + 0.1 * one_hot([0] * 30).repeat(200, axis=1)).astype(dtype), "some")
+
+    assert got.scores == "softmax" and got.score_difference is not None
+    assert 0 < got.score_difference < 0.01
+    assert f"; largest difference in softmax {got.score_difference:.2g}" in got.line()
+    assert compare(logits.astype(dtype), reference).scores == "logits"
+    negative = np.array([[1.5, -0.5]], dtype)
+    assert compare(negative, negative).scores == "logits", "they add up to one, but are no shares"
+
+
+def test_a_difference_is_not_rounded_as_the_scores_are() -> None:
+    reference, reduced = np.array([[2048.0, 0.0]], np.float16), np.array([[-1.0, 0.0]], np.float16)
+
+    assert compare(reference, reduced).score_difference == 2049.0
+
+
+@pytest.mark.parametrize("batches", [([0, 1], [2, 3]), ([2, 3], [0, 1])])
+def test_batches_are_counted_together(batches: tuple[list[int], ...]) -> None:
+    reference = 3 * one_hot([0, 1, 2, 3])
+    reduced = reference.copy()
+    reduced[0, 4] = 5  # another label, by 5
+    reduced[3, 0] = 3  # a tie, and another label
+    comparison = Comparison()
+
+    for rows in batches:
+        comparison.add(reference[rows], reduced[rows])
+
+    assert comparison.agreement("four") == compare(reference, reduced, "four")
+    assert comparison.agreement("four") == Agreement(
+        0.5, *wilson(2, 4), 4, "four", ties=1, score_difference=5.0, scores="logits"
+    )
+
+
+def test_a_softmax_is_one_in_every_batch() -> None:
+    comparison = Comparison()
+    for reference in (one_hot([0]), 2 * one_hot([0]), one_hot([0])):
+        comparison.add(reference, reference)
+
+    assert comparison.agreement("").scores == "logits"
+
+
+def test_only_finite_scores_have_a_difference() -> None:
+    reference, reduced = 2 * one_hot([0, 1]), 2 * one_hot([0, 1])
+    reference[:, 4] = reduced[:, 4] = -np.inf  # ruled out by both
+    reduced[0, 3] = np.nan
+    reduced[1, 2] = 0.5
+
+    got = compare(reference, reduced, "")
+
+    assert (got.score_difference, got.not_finite) == (0.5, 1)
+    assert json.loads(json.dumps(got.score_difference)) == 0.5
+
+
+@pytest.mark.parametrize(
+    "reduced",
+    [np.array([0, 1]), np.eye(6, dtype=np.float32)[[0, 1]], np.full((2, 5), np.nan, np.float32)],
+    ids=["labels", "other classes", "nothing finite"],
+)
+def test_where_there_are_no_two_scores_there_is_no_difference(reduced: np.ndarray) -> None:
+    got = compare(one_hot([0, 1]), reduced, "")
+
+    assert (got.score_difference, got.scores) == (None, None)
+    assert "difference" not in got.line()
+
+
 # Measuring
 
 
@@ -204,6 +306,26 @@ def test_the_answer_is_kept_for_what_it_depends_on(dataset: DataSet, tmp_path: P
     write_classifier(reduced.path, weight_name="other")
     assert runs() > 0, "another model"
     assert runs() == 0
+
+
+def test_an_answer_of_an_earlier_comparison_is_not_taken(
+    dataset: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reference, reduced = Model(tmp_path / "a.onnx"), Model(tmp_path / "b.onnx", noise=0.1)
+    sides = (reference.side(), reduced.side(precision="int8"))
+    with monkeypatch.context() as earlier:
+        earlier.setattr(module, "COMPARISON", 1)
+        measure(*sides, dataset, unheard, crops=20)
+    [kept] = (tmp_path / "cache").glob("*.json")
+    old = json.loads(kept.read_text())
+    kept.write_text(json.dumps({name: old[name] for name in old if name not in ("score_difference", "scores")}))
+
+    got = measure(*sides, dataset, unheard, crops=20)
+
+    assert got.score_difference is not None and 0.1 < got.score_difference < 1
+    assert got.scores == "logits"
+    assert got == measure(*sides, dataset, unheard, crops=20), "kept as it was found"
+    assert len(list((tmp_path / "cache").glob("*.json"))) == 2
 
 
 def test_a_damaged_answer_is_measured_again(dataset: DataSet, tmp_path: Path) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import cast
+import json
+from typing import Any, cast
 
 import pytest
 
@@ -10,7 +11,9 @@ from sut.commands import boundary
 from sut.commands.boundary import Pipeline, device_left_out, limiting_stage, pipeline, step_ns
 from sut.config import make_config
 from sut.console import Console
-from sut.results import Result
+from sut.errors import ExitCode
+from sut.results import Agreement, Result
+from sut.runner import Ran
 
 INF = float("inf")
 
@@ -135,3 +138,45 @@ def test_the_boundary_device_comes_first(monkeypatch: pytest.MonkeyPatch, capsys
 def test_a_backend_that_does_not_load_is_left_for_the_run_to_refuse(capsys: pytest.CaptureFixture[str]) -> None:
     assert boundary.boundaries_of(make_config({"backend": "nobody"}), Console()) == ("tensor", "pixels", "jpeg")
     assert capsys.readouterr().err == ""
+
+
+def test_a_reduced_precision_is_not_shown_without_its_agreement(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = "97.4 % same labels (95 % interval 96.2 to 98.2 %) on 1,000 crops of 11 pictures"
+    agreement = Agreement(value=0.974, low=0.962, high=0.982, count=1000, source="", words=words)
+    config = make_config({"precision": "int8"})
+
+    def run_each(configs: list[Any], console: Console, command: str) -> Ran:
+        return Ran([ran(each.boundary, agreement if each.precision == "int8" else None) for each in configs])
+
+    monkeypatch.setattr(boundary, "run_each", run_each)
+
+    assert boundary._boundary([config], as_json=False) == ExitCode.OK
+    assert capsys.readouterr().out.splitlines().count(f"int8 against fp32: {words}") == 1
+    assert boundary._boundary([config], as_json=True) == ExitCode.OK
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert [row["agreement"] for row in rows] == 3 * [agreement.model_dump()]
+    assert boundary._boundary([make_config({})], as_json=True) == ExitCode.OK
+    assert [row["agreement"] for row in json.loads(capsys.readouterr().out)["rows"]] == [None, None, None]
+
+
+def ran(where: str, agreement: Agreement | None) -> Result:
+    """A result of a run that went well, as far as it is shown."""
+    stages = {"decode": 5, "infer": 4} if where == "jpeg" else {"infer": 4}
+    return Result.model_construct(
+        boundary=where,
+        scenario="SingleStream",
+        valid=True,
+        failed_samples=0,
+        first_error=None,
+        metric=None,
+        samples_per_second=100.0,
+        latency_ns={"mean": 9_000_000, "p99": 9_500_000},
+        stages_ns={name: {"mean": 1_000_000 * ms} for name, ms in stages.items()},
+        cost_ns={name: 1_000_000 * ms for name, ms in stages.items()},
+        parity=None,
+        agreement=agreement,
+        precision="int8" if agreement else "fp32",
+        config={"lanes": 1, "preprocess_workers": 0, "fold": False},
+    )

@@ -19,7 +19,7 @@ from backends.base import Attestation, Backend, Runner, Slot, TensorSpec
 from preprocess.opencv import OpenCV
 from sut import child, compared
 from sut.assembly import Assembly
-from sut.compared import compared_with_fp32, is_reduced
+from sut.compared import compared_with_fp32, is_reduced, why_not_compared
 from sut.config import RunConfig
 from sut.datasets.demo import open_demo
 from sut.errors import InputError, RunError, SetupError
@@ -125,8 +125,9 @@ def quantised(parts: Assembly) -> Assembly:
         quantised(parts_of()),
         quantised(parts_of(fold=True)),
         replace(parts_of(), spec=replace(parts_of().spec, task="detection")),
+        parts_of(use_preprocessed_dataset=True),
     ],
-    ids=["not reduced", "no model", "quantised already", "and folded", "another task"],
+    ids=["not reduced", "no model", "quantised already", "and folded", "another task", "no pictures"],
 )
 def test_where_there_is_nothing_to_compare_with_nothing_is_run(
     parts: Assembly, monkeypatch: pytest.MonkeyPatch
@@ -138,6 +139,33 @@ def test_where_there_is_nothing_to_compare_with_nothing_is_run(
     monkeypatch.setattr(subprocess, "Popen", never)
 
     assert compared_with_fp32(parts, never, never) is None
+
+
+@pytest.mark.parametrize(
+    ("parts", "why"),
+    [
+        (parts_of(use_preprocessed_dataset=True), "there are no pictures to compare on, only tensors"),
+        (parts_of(precision="fp32", fold=True, use_preprocessed_dataset=True), "there are no pictures to compare on"),
+        (replace(parts_of(), spec=replace(parts_of().spec, task="detection")), "the task detection has none"),
+    ],
+)
+def test_why_there_is_no_comparison_is_told(parts: Assembly, why: str) -> None:
+    assert str(why_not_compared(parts)).startswith(f"the labels are not compared with fp32: {why}")
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        parts_of(),
+        parts_of(use_preprocessed_dataset=True, boundary="jpeg"),
+        parts_of(precision="fp32", use_preprocessed_dataset=True),
+        quantised(parts_of(use_preprocessed_dataset=True)),
+        replace(parts_of(use_preprocessed_dataset=True), model=None),
+    ],
+    ids=["compared", "pictures are read", "not reduced", "quantised already", "no model"],
+)
+def test_where_there_is_one_or_nothing_to_compare_no_reason_is_told(parts: Assembly) -> None:
+    assert why_not_compared(parts) is None
 
 
 # Its process
