@@ -26,7 +26,7 @@ from sut.tasks.registry import find_task
 
 _PACKAGES = (
     *("mlcommons-loadgen", "numpy", "onnxruntime", "onnx", "pydantic"),
-    *("opencv-python-headless", "simplejpeg", "nvidia-dali-cuda130"),
+    *("openvino", "nncf", "opencv-python-headless", "simplejpeg", "nvidia-dali-cuda130"),
 )
 
 
