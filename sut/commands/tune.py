@@ -15,17 +15,19 @@ import typer
 from rich.console import Console as RichConsole
 from rich.text import Text
 
+from sut.assembly import Assembly, assemble
 from sut.config import RunConfig, usable_cores
 from sut.errors import ExitCode, InputError
+from sut.models.content import content_digest
 from sut.outcome import system_facts
 from sut.planning import EARLY_STOPPING_QUERIES
 from sut.results import write_text
 from sut.tuning import report
-from sut.tuning.bench import Bench
+from sut.tuning.bench import Bench, Quiet
 from sut.tuning.estimate import estimate
 from sut.tuning.rate import TIMES
 from sut.tuning.search import round_seconds, round_sizes
-from sut.tuning.space import default_space, parse_space, points_of, with_settings
+from sut.tuning.space import default_points, default_space, parse_space, points_of, with_settings
 from sut.tuning.state import State, held
 from sut.tuning.tuner import PAIRS, Outcome, Tuner
 
@@ -43,6 +45,8 @@ Exit code: that of sut run; 4 where no run was VALID.
 """
 
 _TIME_S = 8.0
+_DIGITS = 16
+"""Of a model file's hash: enough to tell files apart, and few enough to be read."""
 _OVERHEAD_S = 4.0
 """About what a run takes besides its duration: starting, loading, calibrating."""
 
@@ -88,19 +92,22 @@ def _tune(
     time_s = configs[0].time_s or _TIME_S
     base = with_settings(configs[0], given | {"time_s": time_s})
     tried = parse_space(space, base) if space else default_space(base, usable_cores())
-    points = points_of(tried, base)
+    points = points_of(tried, base) if space else default_points(tried, base)
     if len(points) == 1 and base.scenario != "Server":
         raise InputError(f"nothing to search: the grid ({_listed(tried)}) is the default alone; --space names more")
     sizes = round_sizes(len(points), rounds)
+    console = Quiet()
+    with console.working("preparing the model") as progress:
+        parts = assemble(base, console.note, progress)
     directory = _directory(base, tried, rounds)
     with held(directory):
-        state = State.open(directory, _header(), overwrite=base.overwrite)
+        state = State.open(directory, _header(parts), overwrite=base.overwrite)
         there = len(state.rows)
         grid = f"{len(points)} point{'s' if len(points) > 1 else ''} ({_listed(tried)})"
         _say(f"tune: {grid}; {_forecast(base, sizes, time_s)}; files: {directory}")
         if there:
             _say(f"{_runs(there)} there already, it goes on behind them; --overwrite starts anew")
-        bench = Bench(base, directory / "runs", state, _say)
+        bench = Bench(base, directory / "runs", state, _say, console)
         tuner = Tuner(
             base,
             points,
@@ -158,9 +165,15 @@ def _directory(base: RunConfig, tried: dict[str, list[Any]], rounds: int | None)
     return base.output / model / f"tune-{base.backend}-{base.scenario}-{digest}"
 
 
-def _header() -> dict[str, Any]:
+def _header(parts: Assembly) -> dict[str, Any]:
+    """What all runs of a tune have in common, beside the words of its config."""
     facts = system_facts()
-    return {"machine": f"{facts.get('cpu', platform.machine())}, {facts['cores']} cores"}
+    digest = f", sha256 {content_digest(parts.model.source)[:_DIGITS]}" if parts.model is not None else ""
+    return {
+        "machine": f"{facts.get('cpu', platform.machine())}, {facts['cores']} cores",
+        "backend": f"{parts.config.backend} {parts.backend.version()}",
+        "model": f"{parts.spec.name}{digest}",
+    }
 
 
 def _config(base: RunConfig, outcome: Outcome) -> RunConfig | None:

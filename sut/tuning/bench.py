@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sut.assembly import Assembly
 from sut.config import RunConfig
-from sut.console import Console
+from sut.console import Console, agreement_lines
 from sut.errors import ExitCode, InputError, SetupError, SutError, one_line
 from sut.logs import Detail, read_detail
 from sut.results import Result
@@ -40,19 +40,25 @@ class Bench:
     """Measures jobs. What ``state`` has already is not run again; what is run is kept there at once.
 
     ``say`` gets a line for each run. A point that cannot be run is a failed run; only if the very first of all cannot
-    is it an error, ``InputError`` or ``SetupError``: then nothing else can.
+    is it an error, a ``SutError``: then nothing else can.
     """
 
-    def __init__(self, base: RunConfig, directory: Path, state: State, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, base: RunConfig, directory: Path, state: State, say: Callable[[str], None], console: Console
+    ) -> None:
         self._base = base.model_copy(update={"output": directory, "overwrite": True})
         self._state = state
         self._say = say
-        self._console = Quiet()
+        self._console = console
+        self._spent_s = 0.0
 
     @property
     def spent_s(self) -> float:
-        """Wall time of all runs so far."""
-        return self._state.spent_s
+        """Wall time of the runs that were asked for so far, those that ``state`` had included.
+
+        Not of those that it has for later: a tune that is gone through again is then cut where it was before.
+        """
+        return self._spent_s
 
     @property
     def rows(self) -> list[Measured]:
@@ -69,6 +75,7 @@ class Bench:
         if row is None:
             row = self._run(job)
             self._state.add(row)
+        self._spent_s += row.took_s
         self._say(f"{job.phase}, {job.number} of {job.of}: {line_of(row)}")
         return row
 
@@ -78,7 +85,7 @@ class Bench:
         config = job.point.apply(self._base, **more)
         try:
             ran = run_experiment([config], self._console, "sut tune")
-        except (InputError, SetupError, ModuleNotFoundError) as error:
+        except (SutError, ModuleNotFoundError) as error:
             if not self._state.rows:
                 raise
             return _not_run(job, one_line(error), time.monotonic() - begin)
@@ -135,6 +142,7 @@ def _measured(job: Job, result: Result, directory: Path, took_s: float) -> Measu
         batch_sizes=dict(result.batch_sizes),
         idle_query_ns=calibration.get("idle_query_ns"),
         batch_ns={str(size): took for size, took in calibration.get("batch_ns", {}).items()},
+        agreement_line=next(iter(agreement_lines([result])), None),
         took_s=took_s,
         started=result.started,
     )

@@ -29,7 +29,6 @@ _SHOWN = 24
 _BAR = 18
 # Where and how it is run and kept, as opposed to what is run.
 _NOT_WRITTEN = frozenset({"output", "overwrite", "debug", "time_s", "watchdog_s", "mode"})
-_PATHS = ("dataset_path", "dataset_list", "cache_dir", "preprocessed_dir", "user_conf", "mlperf_conf", "audit_conf")
 
 
 def picture(outcome: Outcome) -> RenderableType:
@@ -142,8 +141,8 @@ def settings_of(config: RunConfig) -> dict[str, Any]:
     """The scenario, and what of a config differs from the defaults, with whole paths, as ``--config`` takes it."""
     shipped = Path(sut.__file__).parent.parent / "user.conf"
     found = {"scenario": config.scenario, **config.model_dump(mode="json", exclude_defaults=True)}
-    for name in _PATHS:
-        if (path := getattr(config, name)) is not None:
+    for name in found:
+        if isinstance(path := getattr(config, name), Path):
             found[name] = str(path.expanduser().resolve())
     if config.user_conf is not None and config.user_conf.resolve() == shipped.resolve():
         del found["user_conf"]

@@ -26,10 +26,11 @@ Measure = Callable[[Job], Measured]
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """The rounds that were run, and the best point; None where none worked."""
+    """The rounds that were run, and the best point; None where none worked. ``cut``: no time was left for the rest."""
 
     rounds: tuple[tuple[Measured, ...], ...]
     best: Point | None
+    cut: bool = False
 
 
 def round_sizes(points: int, most: int | None = None) -> list[int]:
@@ -112,6 +113,7 @@ def halve(
     """
     rounds: list[tuple[Measured, ...]] = []
     best: Point | None = None
+    cut = False
     for number, (size, time_s) in enumerate(zip(sizes, seconds, strict=True)):
         rows: list[Measured] = []
         running = in_order(points[:size], number)
@@ -120,12 +122,13 @@ def halve(
                 break
             rows.append(measure(Job(f"round {number + 1}", at, len(running), point, time_s, qps)))
         rounds.append(tuple(rows))
-        if len(rows) == len(running) or number == 0:
+        cut = len(rows) < len(running)
+        if not cut or number == 0:
             points = survivors(rows, size)
             best = points[0] if points else None
             points = points[: sizes[number + 1]] if number + 1 < len(sizes) else points
-        if len(rows) < len(running) or len(points) < _FINALISTS:
+        if cut or len(points) < _FINALISTS:
             break
         if qps is not None:
             qps = next_offer(qps, rows)
-    return Search(tuple(rounds), best)
+    return Search(tuple(rounds), best, cut)

@@ -11,10 +11,12 @@ from typing import Any
 import yaml
 
 import backends.registry
+from backends.base import Backend
 from sut.config import RunConfig, assign, make_config
-from sut.errors import InputError, one_line, suggest
+from sut.errors import InputError, SetupError, one_line, suggest
 
 BACKEND_OPTIONS = "backend_options."
+STREAMS = f"{BACKEND_OPTIONS}streams"
 _QUEUED = ("Server", "Offline")
 _ALL = ("SingleStream", "MultiStream", "Server", "Offline")
 
@@ -91,14 +93,28 @@ def parse_space(texts: Iterable[str], config: RunConfig) -> dict[str, list[Any]]
 
 def _check_backend(config: RunConfig) -> None:
     """Refuse what the backend cannot do before anything is run. Raises ``InputError``."""
+    backend = _backend_of(config)
     try:
-        backend = backends.registry.load(config.backend)
         backend.check_options(config.backend_options)
     except ValueError as error:
         raise InputError(one_line(error)) from error
     if config.precision not in backend.precisions:
         known = ", ".join(backend.precisions)
         raise InputError(f"{config.backend} cannot run precision {config.precision}; it has {known}")
+
+
+def _backend_of(config: RunConfig) -> type[Backend]:
+    """The backend's class. Raises ``InputError`` for an unknown one, ``SetupError`` for one that cannot be loaded."""
+    try:
+        return backends.registry.load(config.backend)
+    except ValueError as error:
+        raise InputError(one_line(error)) from error
+    except ModuleNotFoundError:
+        raise
+    except Exception as error:  # another package's code may raise anything
+        raise SetupError(
+            f"backend {config.backend} cannot be loaded: {type(error).__name__}: {one_line(error)}"
+        ) from error
 
 
 def _check_key(key: str, config: RunConfig) -> None:
@@ -116,21 +132,29 @@ def default_space(config: RunConfig, cores: int) -> dict[str, list[Any]]:
     """What is varied where the user names nothing, small enough to end in minutes.
 
     Threads are left to share the cores among the lanes. Precision is not varied: it changes the answers, so it is for
-    the user to allow it.
+    the user to allow it. Streams are for ``default_points``, where the backend has them and the user has set neither
+    them nor the hint that OpenVINO chooses them by.
+
+    Raises ``InputError`` for an unknown backend, ``SetupError`` for one that cannot be loaded.
     """
+    backend = _backend_of(config)
     some = _doublings(cores)
     if config.scenario == "SingleStream":
         return {"threads": some}
+    lanes = some[-2:] if config.scenario == "MultiStream" else some
+    space: dict[str, list[Any]] = {"lanes": lanes}
     if config.scenario == "MultiStream":
-        return {"lanes": some[-2:], "max_batchsize": [1, 4, 8]}
-    space: dict[str, list[Any]] = {"lanes": some}
-    if config.scenario == "Offline":
+        space["max_batchsize"] = [1, 4, 8]
+    elif config.scenario == "Offline":
         space["max_batchsize"] = [1, 4, 8, 16, 32]
     else:
         space["max_batchsize"] = [1, 8]
         space["max_wait_ms"] = [0.0, 2.0]
-    if config.times_preprocessing:
+    if config.times_preprocessing and config.scenario in EFFECTS["preprocess_workers"]:
         space["preprocess_workers"] = sorted({0, max(1, cores // 2)})
+    halves = [each // 2 for each in lanes if each > 1]
+    if halves and "streams" in backend.options and not {"streams", "hint"} & config.backend_options.keys():
+        space[STREAMS] = halves
     return space
 
 
@@ -141,6 +165,21 @@ def _doublings(cores: int) -> list[int]:
     ([1, 2], [1, 3, 6], [1, 16, 32, 64])
     """
     return sorted({max(1, cores // 4), max(1, cores // 2), cores, 1})
+
+
+def default_points(space: Mapping[str, Sequence[Any]], base: RunConfig) -> list[Point]:
+    """The points of ``default_space``: ``points_of`` it, but of the streams only what makes sense for the lanes.
+
+    A stream executes one request at a time, and the streams share the threads. Without the option there is one for each
+    lane. Half as many let a lane get its next batch ready while another's executes, without more threads than cores.
+    More streams than lanes would idle, and their threads with them; fewer make lanes wait for each other.
+    """
+    points = points_of({key: values for key, values in space.items() if key != STREAMS}, base)
+    for point in tuple(points):
+        streams = point.apply(base).lanes // 2
+        if streams in space.get(STREAMS, ()):
+            points.append(Point((*point.settings, (STREAMS, streams))))
+    return points
 
 
 def points_of(space: Mapping[str, Sequence[Any]], base: RunConfig) -> list[Point]:

@@ -9,14 +9,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from sut.errors import InputError, one_line
-from sut.results import write_text
+from sut.results import Metric, write_text
 from sut.tuning.space import DEFAULT, Point
 
 FILE = "runs.jsonl"
 _SCHEMA = 1
+_ADDED = ("backend", "model")
+"""Of the header. A file of before they were added does not say, and is read all the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +49,14 @@ class Measured:
     """What one run came to; names and units are those of result.json. ``valid`` is False for a failed run, too.
 
     ``bound_ns`` and ``late`` are Server's latency bound and how many queries were over it; ``took_s`` is the run's
-    wall time with all that belongs to it.
+    wall time with all that belongs to it; ``agreement_line`` is what a run in a reduced precision says of its labels.
     """
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     key: str
     phase: str
-    settings: dict[str, Any]
+    settings: dict[str, bool | int | float | str | None]
     valid: bool
     failed: bool
     invalid_reasons: list[str]
@@ -67,6 +73,7 @@ class Measured:
     batch_sizes: dict[str, int] = field(default_factory=dict)
     idle_query_ns: int | None = None
     batch_ns: dict[str, int] = field(default_factory=dict)
+    agreement_line: str | None = None
     took_s: float = 0.0
     started: str = ""
 
@@ -101,8 +108,26 @@ class Measured:
         return self.figure / other if self.higher_is_better else other / self.figure
 
 
+_MEASURED = TypeAdapter(Measured)
+
+
+def _row_of(line: str) -> Measured:
+    """A run from its line. Raises ``ValueError`` for a line that is none."""
+    try:
+        row = _MEASURED.validate_python(json.loads(line))
+        if row.metric is not None:
+            Metric(**row.metric)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ValueError(f"{'.'.join(map(str, first['loc'])) or 'a run'}: {first['msg']}") from None
+    return row
+
+
 class State:
-    """The runs of one tune. ``header`` says what they belong to: runs of another machine are not mixed in."""
+    """The runs of one tune.
+
+    ``header`` says what they belong to: runs of another machine, backend version or model file are not mixed in.
+    """
 
     def __init__(self, path: Path, header: Mapping[str, Any], rows: Sequence[Measured] = ()) -> None:
         self.path = path
@@ -111,18 +136,18 @@ class State:
 
     @classmethod
     def open(cls, directory: Path, header: Mapping[str, Any], *, overwrite: bool) -> State:
-        """The state in ``directory``, or a new one. Raises ``InputError`` if the one there is of another machine."""
+        """The state in ``directory``, or a new one. Raises ``InputError`` if the one there has another header."""
         state = cls(directory / FILE, header)
         if overwrite or not state.path.exists():
             return state
         try:
             first, *lines = state.path.read_text(encoding="utf-8").splitlines()
             there = dict(json.loads(first))
-            rows = [Measured(**json.loads(line)) for line in lines]
+            rows = [_row_of(line) for line in lines]
         except (OSError, ValueError, TypeError) as error:
             raise InputError(f"{state.path}: not a tune's state ({one_line(error)}); --overwrite starts anew") from None
         for key, value in state._header.items():
-            if there.get(key) != value:
+            if there.get(key, value if key in _ADDED else None) != value:
                 raise InputError(
                     f"{state.path}: its runs are of {key} '{there.get(key)}', here it is '{value}'; "
                     "--overwrite starts anew"
@@ -137,11 +162,6 @@ class State:
             write_text(self.path, "\n".join(lines) + "\n")
         except OSError as error:
             raise InputError(f"{self.path}: cannot be written ({error.strerror or one_line(error)})") from error
-
-    @property
-    def spent_s(self) -> float:
-        """Wall time of all runs so far, those of an earlier, interrupted tune included."""
-        return sum(row.took_s for row in self.rows.values())
 
 
 @contextmanager

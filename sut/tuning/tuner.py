@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from sut.compared import is_reduced
 from sut.config import RunConfig
 from sut.errors import ExitCode
 from sut.planning import EARLY_STOPPING_QUERIES
@@ -100,7 +101,10 @@ class Tuner:
 
     def run(self) -> Outcome:
         """The whole tune."""
-        return self._server() if self.base.scenario == "Server" else self._settings()
+        outcome = self._server() if self.base.scenario == "Server" else self._settings()
+        if outcome.code == ExitCode.OK:
+            outcome.words += self._agreements(outcome)
+        return outcome
 
     def _search(self, qps: float | None = None) -> Search:
         sizes = round_sizes(len(self.points), self.rounds)
@@ -115,7 +119,7 @@ class Tuner:
         self._note_budget(outcome)
         if search.best == DEFAULT:
             outcome.chosen = DEFAULT
-            outcome.words.append(f"no gain: the default is the best of {len(self.points)} points")
+            outcome.words.append(f"no gain: the default is the best of {_points(search)}")
             return outcome
         self._pairs(outcome, search.best, None)
         _choose(outcome, search.best)
@@ -160,7 +164,7 @@ class Tuner:
         if best == DEFAULT:
             if len(self.points) > 1:
                 outcome.words.append(
-                    f"no gain from other settings: the default is the best of {len(self.points)} points"
+                    f"no gain from other settings: the default is the best of {_points(outcome.search)}"
                 )
             return outcome
         self._pairs(outcome, best, outcome.rate)
@@ -184,10 +188,28 @@ class Tuner:
         outcome.gain = gain_of(outcome.pairs)
 
     def _note_budget(self, outcome: Outcome) -> None:
-        if outcome.search.rounds and not self.may_go_on():
+        if outcome.search.cut:
             outcome.words.append(
                 f"the budget ended the search in round {len(outcome.search.rounds)}; the best until then counts"
             )
+
+    def _agreements(self, outcome: Outcome) -> list[str]:
+        """What became of the labels, for every reduced precision that ran: no speed is told without it."""
+        rows = [row for rows in (*outcome.search.rounds, *outcome.pairs) for row in rows]
+        rows += [*outcome.probes, *outcome.confirmations]
+        said: dict[str, str | None] = {}
+        for row in rows:
+            config = row.point.apply(self.base)
+            if is_reduced(config) and not row.failed:
+                name = f"{config.precision}, folded," if config.fold else config.precision
+                said[name] = said.get(name) or row.agreement_line
+        return [line or f"{name} against fp32: no run says how many labels are the same" for name, line in said.items()]
+
+
+def _points(search: Search) -> str:
+    """How many points were run, which are not all where the budget ended the first round."""
+    count = len(search.rounds[0])
+    return f"{count} point{'s' if count > 1 else ''}"
 
 
 def _nothing(outcome: Outcome, rows: Sequence[Measured]) -> Outcome:

@@ -15,12 +15,20 @@ import pytest
 import yaml
 
 from tests.integration.children import CHECKOUT, Finished, run_python
+from tests.unit.small_models import write_classifier
 
+RECIPE = """\
+fit: crop-resize
+interpolation: linear
+crop_padding: 0
+mean: [127, 120, 110]
+std: [128, 64, 77]
+"""
 OFFLINE = ("null", "efficientnet-lite0", "cpu", "--scenario", "Offline", "--time", "0.2", "--max-batchsize", "1")
 
 
-def tune(*arguments: str, cwd: Path) -> Finished:
-    return run_python("-m", "sut", "tune", *arguments, "--output", "out", cwd=cwd, timeout_s=300)
+def tune(*arguments: str, cwd: Path, **environment: str) -> Finished:
+    return run_python("-m", "sut", "tune", *arguments, "--output", "out", cwd=cwd, timeout_s=300, **environment)
 
 
 def device(a_ms: float, b_ms: float) -> list[str]:
@@ -91,6 +99,33 @@ def test_without_a_valid_rate_the_bound_to_relax_is_named(tmp_path: Path) -> Non
     assert "error: no rate is VALID: one picture alone takes 3" in child.err
     assert "longer than the latency bound of 15 ms. Relax the bound (--max-latency 0.06" in child.err
     assert not list(tmp_path.rglob("tuned.yaml"))
+    header = json.loads(left(tmp_path, "runs.jsonl").read_text().splitlines()[0])
+    assert (header["backend"], header["model"]) == ("simulated none", "efficientnet-lite0")
+
+
+def test_an_unknown_backend_leaves_nothing_behind(tmp_path: Path) -> None:
+    child = tune("onnxruntme", cwd=tmp_path)
+
+    assert child.code == 1
+    assert "error: unknown backend 'onnxruntme'; did you mean onnxruntime?" in child.err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_a_reduced_precision_says_what_became_of_the_labels(tmp_path: Path) -> None:
+    write_classifier(tmp_path / "small.onnx")
+    (tmp_path / "small.yaml").write_text(RECIPE)
+    model = ("--model", "small.onnx", "--recipe", "small.yaml", "--count", "3", "--precision", "int8")
+    arguments = (*model, "--scenario", "Offline", "--time", "0.2", "--space", "lanes=2", "--budget", "0")
+
+    child = tune(*arguments, cwd=tmp_path, SUT_CACHE_DIR=str(tmp_path / "cache"))
+
+    assert child.code == 0, child.err
+    [row] = rows(tmp_path)
+    line = row["agreement_line"]
+    assert line.startswith("int8 against fp32: ") and "% same labels" in line
+    assert f"no gain: the default is the best of 1 point {line} run it: " in " ".join(child.out.split())
+    assert f"# I{line[1:]}" in left(tmp_path, "tuned.yaml").read_text().splitlines()
 
 
 def test_what_cannot_be_run_at_all_is_told_once(tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ import re
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -20,16 +21,29 @@ from rich.console import Console as RichConsole
 
 from sut.commands import tune as command
 from sut.config import RunConfig, make_config
-from sut.errors import ExitCode, InputError
+from sut.errors import ExitCode, InputError, RunError, SetupError
+from sut.results import Agreement, Metric, Result
+from sut.runner import Ran
 from sut.simulation import allowed_late, highest_rate, line, poisson, simulate
 from sut.tuning import report
-from sut.tuning.bench import Bench, line_of
+from sut.tuning.bench import Bench, Quiet, line_of
 from sut.tuning.estimate import estimate
 from sut.tuning.search import halve, in_order, next_offer, round_seconds, round_sizes, survivors
-from sut.tuning.space import DEFAULT, EFFECTS, Point, default_space, parse_space, points_of, with_settings
+from sut.tuning.space import (
+    DEFAULT,
+    EFFECTS,
+    STREAMS,
+    Point,
+    default_points,
+    default_space,
+    parse_space,
+    points_of,
+    with_settings,
+)
 from sut.tuning.state import Job, Measured, State, held
 from sut.tuning.tuner import Outcome, Tuner
 from sut.userconf import SCENARIOS
+from tests.unit.small_models import write_classifier
 from tests.unit.tuning_runs import MS, p, run_of, server_run
 
 HEADER = {"machine": "a test"}
@@ -108,6 +122,49 @@ def test_the_default_space_is_small_and_only_of_what_has_an_effect(scenario: str
     assert all(scenario in EFFECTS[key] for key in space)
     assert "precision" not in space
     assert len(points_of(space, config)) <= 41
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+@pytest.mark.parametrize("boundary", ["tensor", "jpeg"])
+@pytest.mark.parametrize("cores", [1, 2, 6, 64])
+def test_a_backend_with_streams_has_half_as_many_as_lanes_tried_too(scenario: str, boundary: str, cores: int) -> None:
+    without, config = (
+        make_config({"scenario": scenario, "boundary": boundary, "backend": name}) for name in ("null", "openvino")
+    )
+    space = default_space(config, cores)
+
+    points = default_points(space, config)
+
+    plain = default_points(default_space(without, cores), without)
+    more = points[len(plain) :]
+    assert points[: len(plain)] == plain
+    assert bool(more) is (scenario != "SingleStream" and cores > 1)
+    assert len(points) <= 2 * len(plain)
+    assert len(set(points)) == len(points)
+    for point in more:
+        *others, (key, streams) = point.settings
+        assert Point(tuple(others)) in plain
+        assert (key, streams) == (STREAMS, point.apply(config).lanes // 2)
+        assert streams >= 1
+    texts = [f"{key}={','.join(map(str, values))}" for key, values in space.items()]
+    assert parse_space(texts, config) == space
+
+
+@pytest.mark.parametrize("options", [{"streams": 3}, {"hint": "throughput"}])
+def test_streams_that_the_user_has_set_are_left_alone(options: dict[str, Any]) -> None:
+    config = make_config({"scenario": "Offline", "backend": "openvino", "backend_options": options})
+
+    assert STREAMS not in default_space(config, 8)
+
+
+def test_a_backend_that_cannot_be_loaded_is_a_matter_of_the_installation(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(name: str) -> None:
+        raise AttributeError("half installed")
+
+    monkeypatch.setattr("backends.registry.load", broken)
+
+    with pytest.raises(SetupError, match="backend odd cannot be loaded: AttributeError: half installed"):
+        default_space(RunConfig(backend="odd"), 2)
 
 
 # ---- successive halving
@@ -230,7 +287,7 @@ class Planted(Bench):
     """Answers jobs with a function in the place of a run."""
 
     def __init__(self, state: State, answer: Callable[[Job], Measured], stop_after: int | None = None) -> None:
-        super().__init__(RunConfig(), Path(), state, lambda text: None)
+        super().__init__(RunConfig(), Path(), state, lambda text: None, Quiet())
         self._answer = answer
         self._stop_after = stop_after
         self.runs = 0
@@ -362,6 +419,137 @@ def test_a_default_that_is_the_best_needs_no_confirmation(tmp_path: Path) -> Non
     assert outcome.words == ["no gain: the default is the best of 2 points"]
 
 
+def within(seconds: float, bench: Bench, points: list[Point] = LANES) -> Tuner:
+    """Offline, with so much time for the search; every run takes a second."""
+    return replace(offline_tuner(bench, points), may_go_on=lambda: bench.spent_s < seconds)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "rounds", "words"),
+    [
+        (3, [3], ["the budget ended the search in round 1; the best until then counts"]),
+        (8, [8, 0], ["the budget ended the search in round 2; the best until then counts"]),
+        (10, [8, 2], ["the budget ended the search in round 2; the best until then counts"]),
+        (14, [8, 4, 2], []),  # spent with the last run
+        (99, [8, 4, 2], []),
+    ],
+)
+def test_a_budget_cuts_a_tune_that_is_gone_through_again_where_it_was(
+    tmp_path: Path, seconds: float, rounds: list[int], words: list[str]
+) -> None:
+    first = planted(tmp_path, offline)
+    outcome = within(seconds, first).run()
+
+    again = planted(tmp_path, offline)
+    repeated = within(seconds, again).run()
+
+    assert [len(rows) for rows in outcome.search.rounds] == rounds
+    assert [word for word in outcome.words if "budget" in word] == words
+    assert repeated == outcome
+    assert again.runs == 0
+    assert again.rows == first.rows
+
+
+def test_a_larger_budget_goes_on_behind_what_a_smaller_one_left(tmp_path: Path) -> None:
+    short = planted(tmp_path, offline)
+    within(10, short).run()
+
+    more = planted(tmp_path, offline)
+    outcome = within(99, more).run()
+
+    assert [len(rows) for rows in outcome.search.rounds] == [8, 4, 2]
+    assert more.runs == 2 + 2  # of the second round, and the third; the pairs are there
+
+
+def test_a_round_that_left_too_few_points_was_not_cut(tmp_path: Path) -> None:
+    def measure(job: Job) -> Measured:
+        return replace(offline(job), valid=job.point == p(lanes=4), invalid_reasons=["too short"])
+
+    outcome = within(8, planted(tmp_path, measure)).run()
+
+    assert [len(rows) for rows in outcome.search.rounds] == [8]
+    assert not any("budget" in word for word in outcome.words)
+
+
+@pytest.mark.parametrize(("seconds", "told"), [(1, "1 point"), (3, "3 points"), (99, "12 points")])
+def test_the_default_is_the_best_of_those_that_ran(tmp_path: Path, seconds: float, told: str) -> None:
+    points = [DEFAULT, *(p(lanes=n) for n in range(9, 20))]
+
+    outcome = within(seconds, planted(tmp_path, offline), points).run()
+
+    assert outcome.words[-1] == f"no gain: the default is the best of {told}"
+
+
+SAID = "98.5 % same labels (95 % interval 97.5 to 99.1 %) on 1,000 crops of 11 pictures"
+
+
+def quantised(line: str | None) -> Callable[[Job], Measured]:
+    """int8 is twice as fast, and says ``line`` of its labels."""
+
+    def measure(job: Job) -> Measured:
+        reduced = dict(job.point.settings).get("precision") == "int8"
+        metric = {"name": "samples_per_second", "value": 200.0 if reduced else 100.0, "higher_is_better": True}
+        return run_of(job, metric=metric, agreement_line=line if reduced else None)
+
+    return measure
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        (f"int8 against fp32: {SAID}", f"int8 against fp32: {SAID}"),
+        (None, "int8 against fp32: no run says how many labels are the same"),
+    ],
+)
+def test_no_gain_of_a_reduced_precision_is_told_without_its_labels(tmp_path: Path, line: str | None, told: str) -> None:
+    bench = planted(tmp_path, quantised(line))
+
+    outcome = offline_tuner(bench, [DEFAULT, p(precision="int8"), p(precision="int8", lanes=2)]).run()
+
+    assert outcome.chosen is not None and dict(outcome.chosen.settings)["precision"] == "int8"
+    assert outcome.words[0].startswith("gain: the figure is +100.0 % better")
+    assert outcome.words[1:] == [told]
+    text = report.yaml_text(outcome.chosen.apply(RunConfig(scenario="Offline")), outcome, bench.rows)
+    assert f"# I{told[1:]}\n" in text
+    assert "against" in report.svg(outcome, "sut tune")
+
+
+@pytest.mark.parametrize(
+    ("base", "points", "labels"),
+    [
+        ({}, [DEFAULT, p(lanes=2)], []),
+        ({"precision": "int8"}, [DEFAULT, p(lanes=2)], ["int8 against fp32: same"]),
+        ({"fold": True}, [DEFAULT, p(lanes=2)], ["fp32, folded, against fp32: same"]),
+        # Not chosen, but compared.
+        ({}, [DEFAULT, p(precision="bf16")], ["bf16 against fp32: same"]),
+        ({"precision": "int8"}, [DEFAULT, p(precision="fp32")], ["int8 against fp32: same"]),
+    ],
+)
+def test_every_precision_that_was_compared_says_what_became_of_the_labels(
+    tmp_path: Path, base: dict[str, Any], points: list[Point], labels: list[str]
+) -> None:
+    config = RunConfig(**{"scenario": "Offline", "time_s": 8.0} | base)
+
+    def measure(job: Job) -> Measured:
+        made = job.point.apply(config)
+        name = f"{made.precision}, folded," if made.fold else made.precision
+        return run_of(job, agreement_line=f"{name} against fp32: same")
+
+    outcome = Tuner(config, points, planted(tmp_path, measure), estimate).run()
+
+    assert [word for word in outcome.words if "against fp32" in word] == labels
+
+
+def test_a_precision_that_never_ran_is_not_spoken_of(tmp_path: Path) -> None:
+    def measure(job: Job) -> Measured:
+        broken = job.point == p(precision="int8")
+        return run_of(job, valid=not broken, failed=broken, invalid_reasons=["no conversion"] * broken)
+
+    outcome = offline_tuner(planted(tmp_path, measure), [DEFAULT, p(precision="int8"), p(lanes=2)]).run()
+
+    assert not any("int8" in word for word in outcome.words)
+
+
 @pytest.mark.parametrize(("failed", "code"), [(True, ExitCode.FAILED), (False, ExitCode.INVALID)])
 def test_nothing_valid_is_an_exit_code(tmp_path: Path, failed: bool, code: ExitCode) -> None:
     def bad(job: Job) -> Measured:
@@ -402,6 +590,86 @@ def test_an_interrupted_tune_goes_on_where_it_was(
     assert bench.rows == whole.rows
 
 
+# ---- the bench
+
+
+OFFLINE = RunConfig(scenario="Offline", time_s=2.0)
+
+
+def a_result(config: RunConfig, **changes: Any) -> Result:
+    fields: dict[str, Any] = {
+        "scenario": config.scenario,
+        "precision": config.precision,
+        "valid": True,
+        "invalid_reasons": [],
+        "failed_samples": 0,
+        "first_error": None,
+        "metric": Metric(name="samples_per_second", value=10.0 * config.lanes, higher_is_better=True),
+        "samples_per_second": 10.0,
+        "queries": 1,
+        "latency_ns": {},
+        "stages_ns": {},
+        "cost_ns": {},
+        "batch_sizes": {},
+        "calibration": None,
+        "config": config.model_dump(mode="json"),
+        "started": "2026-01-01T00:00:00+00:00",
+    }
+    return Result.model_construct(**fields | changes)
+
+
+def runs_made(monkeypatch: pytest.MonkeyPatch, answer: Callable[[RunConfig], Result]) -> list[RunConfig]:
+    """Answer the product's runs; the list they are put down in."""
+    made: list[RunConfig] = []
+
+    def run(configs: list[RunConfig], console: object, command: str) -> Ran:
+        made.extend(configs)
+        return Ran([answer(configs[0])], [ExitCode.OK], Path("nowhere"))
+
+    monkeypatch.setattr("sut.tuning.bench.run_experiment", run)
+    return made
+
+
+def a_bench(tmp_path: Path) -> Bench:
+    state = State.open(tmp_path, HEADER, overwrite=False)
+    return Bench(OFFLINE, tmp_path / "runs", state, lambda text: None, Quiet())
+
+
+def test_a_point_whose_preparation_dies_is_a_failed_run_unless_it_is_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def answer(config: RunConfig) -> Result:
+        if config.precision == "int8":
+            raise RunError("quantising failed: its process was killed by SIGKILL")
+        return a_result(config)
+
+    runs_made(monkeypatch, answer)
+    bench = a_bench(tmp_path)
+    dying = Job("round 1", 2, 3, p(precision="int8"), 2.0)
+
+    with pytest.raises(RunError, match="killed by SIGKILL"):
+        bench(dying)
+    bench(Job("round 1", 1, 3, DEFAULT, 2.0))
+    row = bench(dying)
+
+    assert (row.valid, row.failed) == (False, True)
+    assert row.invalid_reasons == ["quantising failed: its process was killed by SIGKILL"]
+    assert bench(Job("round 1", 3, 3, p(lanes=2), 2.0)).valid
+    assert a_bench(tmp_path).rows == bench.rows
+
+
+def test_a_run_keeps_what_became_of_its_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = Agreement(value=0.985, low=0.975, high=0.991, count=1000, source="", words=SAID)
+    runs_made(monkeypatch, lambda each: a_result(each, agreement=found if each.precision == "int8" else None))
+    bench = a_bench(tmp_path)
+
+    plain, reduced = (bench(Job("round 1", 1, 2, point, 2.0)) for point in (DEFAULT, p(precision="int8")))
+
+    assert plain.agreement_line is None
+    assert reduced.agreement_line == f"int8 against fp32: {SAID}"
+    assert a_bench(tmp_path).rows == [plain, reduced]
+
+
 # ---- the state
 
 
@@ -414,11 +682,65 @@ def test_a_state_of_another_machine_or_of_something_else_is_refused(tmp_path: Pa
     assert list(State.open(tmp_path, HEADER, overwrite=False).rows.values()) == [run_of()]
 
 
+@pytest.mark.parametrize("key", ["backend", "model"])
+def test_a_state_of_another_backend_version_or_model_file_is_refused(tmp_path: Path, key: str) -> None:
+    header = HEADER | {"backend": "onnxruntime 1.0", "model": "small, sha256 0a"}
+    State.open(tmp_path, header, overwrite=False).add(run_of())
+
+    with pytest.raises(InputError, match=f"of {key} '{header[key]}', here it is 'another'; --overwrite starts anew"):
+        State.open(tmp_path, header | {key: "another"}, overwrite=False)
+    assert list(State.open(tmp_path, header, overwrite=False).rows.values()) == [run_of()]
+
+
+def test_a_state_that_does_not_say_all_that_is_said_today_is_read(tmp_path: Path) -> None:
+    row = asdict(run_of())
+    del row["agreement_line"]
+    header = HEADER | {"schema": 1}
+    (tmp_path / "runs.jsonl").write_text(f"{json.dumps(header)}\n{json.dumps(row)}\n")
+
+    state = State.open(tmp_path, header | {"backend": "onnxruntime 1.0", "model": "small"}, overwrite=False)
+
+    assert list(state.rows.values()) == [run_of()]
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]\n", '{"machine": "a test", "schema": 1}\n{"key": "x"}\n', "\x00\xff"])
 def test_a_damaged_state_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "runs.jsonl").write_text(text)
 
     with pytest.raises(InputError, match="--overwrite starts anew"):
+        State.open(tmp_path, HEADER, overwrite=False)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"settings": 3}, "settings: "),
+        ({"settings": {"lanes": [1]}}, "settings.lanes."),
+        ({"invalid_reasons": None}, "invalid_reasons: "),
+        ({"qps": "fast"}, "qps: "),
+        ({"metric": {"value": 1.0}}, "name: Field required"),
+        ({"latency_ns": {"p99": "long"}}, "latency_ns.p99: "),
+        ({"stages_ns": [1]}, "stages_ns: "),
+        ({"took_s": None}, "took_s: "),
+        ({"odd": 1}, "odd: "),
+    ],
+)
+def test_a_run_with_a_value_that_it_cannot_have_is_refused(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    lines = [HEADER | {"schema": 1}, asdict(run_of()) | changes]
+    (tmp_path / "runs.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+
+    with pytest.raises(InputError, match=rf"not a tune's state \({message}.*\); --overwrite starts anew") as caught:
+        State.open(tmp_path, HEADER, overwrite=False)
+
+    assert "\n" not in str(caught.value)
+
+
+def test_a_line_that_is_no_run_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "runs.jsonl").write_text(f"{json.dumps(HEADER | {'schema': 1})}\n3\n")
+
+    with pytest.raises(InputError, match=r"not a tune's state \(a run: .*\); --overwrite starts anew"):
         State.open(tmp_path, HEADER, overwrite=False)
 
 
@@ -482,6 +804,18 @@ def test_the_shipped_user_conf_is_not_written_but_another_one_is(tmp_path: Path)
     assert report.settings_of(RunConfig(user_conf=other))["user_conf"] == str(other)
 
 
+PATHS = {
+    name for name, field in RunConfig.model_fields.items() if Path in (field.annotation, *get_args(field.annotation))
+}
+
+
+@pytest.mark.parametrize("name", sorted(PATHS - {"output"}))
+def test_paths_are_written_whole(name: str) -> None:
+    found = report.settings_of(RunConfig(**{name: "some/file"}))
+
+    assert found[name] == str(Path("some/file").resolve())
+
+
 def test_the_picture_fits_a_terminal_and_its_svg_loads_nothing(tmp_path: Path) -> None:
     outcome, rows = an_outcome(tmp_path)
     screen = io.StringIO()
@@ -526,6 +860,9 @@ def test_a_run_in_one_line(changes: dict[str, Any], text: str) -> None:
         ),
         ([{}], {"words": ["a", "b", "c", "d"]}, "takes BACKEND MODEL DEVICE at the most, got 'a b c d'"),
         ([{}], {"space": ["lanes=1"]}, "--space lanes has no effect in SingleStream"),
+        ([{"backend": "null"}], {"words": ["nul"]}, "unknown backend 'nul'; did you mean null?"),
+        ([{"backend": "null"}], {"words": ["null", "resnet5"]}, "unknown model 'resnet5'; did you mean resnet50?"),
+        ([{"backend": "null", "device": "tpu"}], {}, "unknown device 'tpu'"),
     ],
 )
 def test_wrong_usage_is_refused_before_anything_is_run(
@@ -553,3 +890,60 @@ def test_another_space_or_config_is_another_tune() -> None:
 
     assert len(places) == 6
     assert command._directory(base, {"lanes": [1, 2]}, None) in places
+
+
+def test_another_version_of_the_backend_asks_for_another_tune(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = runs_made(monkeypatch, a_result)
+    configs = [make_config({"backend": "simulated", "scenario": "Offline", "output": tmp_path})]
+    code = command._tune(configs, True, space=["lanes=2"])
+    runs = len(made)
+
+    monkeypatch.setattr("backends.simulated.Simulated.version", lambda: "2")
+
+    with pytest.raises(InputError, match="of backend 'simulated none', here it is 'simulated 2'; --overwrite starts"):
+        command._tune(configs, True, space=["lanes=2"])
+    assert (code, runs, len(made)) == (ExitCode.OK, 2 + 10, runs)
+    command._tune([configs[0].model_copy(update={"overwrite": True})], True, space=["lanes=2"])
+    assert len(made) == 2 * runs
+
+
+def test_another_file_in_the_models_place_asks_for_another_tune(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = runs_made(monkeypatch, a_result)
+    model = write_classifier(tmp_path / "small.onnx", bias=np.zeros(10))
+    (tmp_path / "small.yaml").write_text(
+        "fit: crop-resize\ninterpolation: linear\ncrop_padding: 0\nmean: [127, 120, 110]\nstd: [128, 64, 77]\n"
+    )
+    settings = {"model": str(model), "recipe": str(tmp_path / "small.yaml"), "scenario": "Offline"}
+    configs = [make_config({**settings, "output": tmp_path})]
+    command._tune(configs, True, space=["lanes=2"])
+    runs = len(made)
+    command._tune(configs, True, space=["lanes=2"])
+    assert len(made) == runs
+
+    write_classifier(model, bias=np.ones(10))
+
+    with pytest.raises(InputError, match=r"of model 'small, sha256 [0-9a-f]{16}', here it is 'small, sha256 "):
+        command._tune(configs, True, space=["lanes=2"])
+    assert len(made) == runs
+
+
+def test_a_tune_with_a_budget_says_the_same_when_it_is_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = runs_made(monkeypatch, a_result)
+    configs = [make_config({"backend": "simulated", "scenario": "Offline", "output": tmp_path})]
+
+    told = []
+    for _ in range(2):
+        # Every run takes half a minute.
+        clock = SimpleNamespace(monotonic=itertools.count(step=30.0).__next__)
+        monkeypatch.setattr("sut.tuning.bench.time", clock)
+        command._tune(configs, True, space=["lanes=2,3,4"], budget=1.0)
+        told.append(json.loads(capsys.readouterr().out))
+
+    assert told[0] == told[1]
+    assert told[0]["outcome"]["words"][0] == "the budget ended the search in round 1; the best until then counts"
+    assert [row["phase"] for row in told[0]["rows"]] == ["round 1"] * 2 + ["pairs"] * 10
+    assert len(made) == 2 + 10
