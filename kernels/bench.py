@@ -2,8 +2,10 @@
 
 A sample is one pass over a *rotation*: as many sets of inputs and outputs as it takes to be several times larger than
 any GPU's L2 cache, so that nothing is read from there which an earlier launch of the pass has left. The figure is the
-median of many passes. The bytes are those that must move (each input read once, each output written once), so bytes per
-second against those of a device-to-device copy says how far a kernel is from the memory's roofline.
+median of many passes. Between the events are launches alone, which the GPU runs one behind the other
+(``GpuDevice.timed_ms``): what describes the pictures is uploaded before. The bytes are those that must move (each input
+read once, each output written once), so bytes per second against those of a device-to-device copy says how far a kernel
+is from the memory's roofline.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -37,7 +40,9 @@ PIXELS = 224 * 224
 BATCH = 32
 PICTURE_SIZES = ((500, 375), (375, 500), (640, 480), (1024, 768), (400, 300), (500, 333), (333, 500), (2048, 1536))
 """Width and height of the pictures of a batch, again and again: ImageNet's commonest, and some larger ones."""
+_DTYPES = ("float32", "float16", "uint8")
 HOT_PATH: tuple[Literal["naive", "tiled", "fused"], ...] = ("naive", "tiled", "fused")
+_OUTPUT = Output(size=224, mean=(123.68, 116.78, 103.94))
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +54,13 @@ class Timing:
     bytes: int
     gpu_ms: float | None
     """Median between events; None for another library's work, which has streams of its own."""
-    wall_ms: float
-    """Median by the host's clock, until the GPU is idle: what a chain of many small launches really takes."""
+    wall_ms: float | None
+    """Median by the host's clock, until the GPU is idle: what a chain of small launches really takes, with all that the
+    host does for it."""
     passes: int
+    """So many of each."""
+    why: str = ""
+    """Why a time that should be there is not."""
 
     def share_of(self, copy: Timing) -> float | None:
         """Bytes per second as a share of the copy's."""
@@ -98,47 +107,72 @@ class Placed:
 def run(
     device: GpuDevice, repeats: int = REPEATS, side: int = SIDE, rotation: int = ROTATION_BYTES
 ) -> Iterator[Timing]:
-    """Time the copy first, then all kernels, fused against separate launches, and other libraries doing the same.
+    """Time the copy first, then all kernels, fused against separate launches, then other libraries doing the same.
 
-    Raises ``DeviceError`` where the GPU has too little memory or a kernel fails.
+    Raises ``DeviceError`` where the GPU has too little memory or a kernel fails. What another library raises is said in
+    its row.
     """
     clock = _Clock(device, repeats)
     yield from _copy(clock, rotation)
     yield from _matrices(clock, side, rotation)
     yield from _images(clock, rotation)
     yield from _pictures(clock, rotation)
+    # Last: whatever they do to the context, the kernels have been timed.
+    yield from _matrix_peers(clock, side, rotation)
+    yield from _picture_peers(clock, rotation)
+
+
+_Launch = Callable[[int], None]
+_SAID = 300
+"""Letters of another library's error at the most: CuPy's can hold all that a compiler said."""
 
 
 class _Clock:
     def __init__(self, device: GpuDevice, repeats: int) -> None:
         self.device, self.repeats = device, repeats
+        self._stream = device.new_stream()
 
-    def time(self, group: str, kernel: str, nbytes: int, launches: Sequence[Callable[[int], None]]) -> Timing:
-        """Time passes over ``launches``, each of which starts one of the rotation on the stream it is given."""
+    def time(
+        self, group: str, kernel: str, nbytes: int, launches: Sequence[_Launch], calls: Sequence[_Launch] = ()
+    ) -> Timing:
+        """Time passes over ``launches``, each of which starts one of the rotation on the stream it is given.
+
+        ``calls`` do the same with all that the host does for it, for the wall time; none: the launches are all.
+        """
 
         def work(stream: int) -> None:
             for launch in launches:
                 launch(stream)
 
-        gpu, wall = [], []
-        for _ in range(WARM_UP + self.repeats):
-            begin = time.perf_counter()
-            gpu.append(self.device.timed_ms(work) / len(launches))
-            wall.append(1e3 * (time.perf_counter() - begin) / len(launches))
-        gpu_ms, wall_ms = (statistics.median(times[WARM_UP:]) for times in (gpu, wall))
-        return Timing(group, kernel, nbytes, gpu_ms, wall_ms, self.repeats)
+        # First: now kernels are loaded and scratch memory is there, which would hold up the launches between events.
+        wall_ms = self._wall_ms([partial(call, self._stream) for call in calls or launches])
+        passes = [self.device.timed_ms(work) for _ in range(WARM_UP + self.repeats)][WARM_UP:]
+        times = [took_ms / len(launches) for took_ms in passes if took_ms is not None]
+        gpu_ms = statistics.median(times) if times else None
+        why = "" if times else "the host starts launches more slowly than the GPU runs them"
+        return Timing(group, kernel, nbytes, gpu_ms, wall_ms, self.repeats, why)
 
     def time_peer(self, group: str, peer: Peer, nbytes: int) -> Timing:
-        """Another library's work, by the host's clock: ``device`` waits for all that the context has to do."""
+        """Another library's work, by the host's clock. What it raises, at whatever moment, is the row's ``why``."""
+        try:
+            with peer.open() as launches:
+                wall_ms = self._wall_ms(launches)
+        except Exception as error:
+            why = " ".join([f"{type(error).__name__}:", *str(error).split()])[:_SAID]
+            return Timing(group, peer.name, nbytes, None, None, 0, why)
+        return Timing(group, peer.name, nbytes, None, wall_ms, self.repeats)
+
+    def _wall_ms(self, calls: Sequence[Callable[[], Any]]) -> float:
+        """Of one of ``calls``; ``device`` waits for all that the context has to do, other libraries' streams too."""
         wall = []
         for _ in range(WARM_UP + self.repeats):
             self.device.synchronize()
             begin = time.perf_counter()
-            for launch in peer.launches:
-                launch()
+            for call in calls:
+                call()
             self.device.synchronize()
-            wall.append(1e3 * (time.perf_counter() - begin) / len(peer.launches))
-        return Timing(group, peer.name, nbytes, None, statistics.median(wall[WARM_UP:]), self.repeats)
+            wall.append(1e3 * (time.perf_counter() - begin) / len(calls))
+        return statistics.median(wall[WARM_UP:])
 
 
 def _pairs(clock: _Clock, stack: ExitStack, nbytes: int, rotation: int) -> list[tuple[Buffer, Buffer]]:
@@ -163,9 +197,9 @@ def _copy(clock: _Clock, rotation: int) -> Iterator[Timing]:
 
 
 def _matrices(clock: _Clock, side: int, rotation: int) -> Iterator[Timing]:
-    for dtype in ("float32", "float16", "uint8"):
+    for dtype in _DTYPES:
         nbytes = side * side * np.dtype(dtype).itemsize
-        group = f"transpose {side} x {side} {dtype}"
+        group = _matrix_group(side, dtype)
         with ExitStack() as stack:
             pairs = _pairs(clock, stack, nbytes, rotation)
             variants: tuple[Variant, ...] = get_args(Variant) if dtype == "float32" else ("naive", "tiled")
@@ -177,13 +211,21 @@ def _matrices(clock: _Clock, side: int, rotation: int) -> Iterator[Timing]:
                     for source, target in pairs
                 ]
                 yield clock.time(group, variant, 2 * nbytes, launches)
-        for peer in matrix_peers(side, dtype, rotation):
-            yield clock.time_peer(group, peer, 2 * nbytes)
+
+
+def _matrix_peers(clock: _Clock, side: int, rotation: int) -> Iterator[Timing]:
+    for dtype in _DTYPES:
+        for peer in matrix_peers(side, dtype, rotation, clock.device.index):
+            yield clock.time_peer(_matrix_group(side, dtype), peer, 2 * side * side * np.dtype(dtype).itemsize)
+
+
+def _matrix_group(side: int, dtype: str) -> str:
+    return f"transpose {side} x {side} {dtype}"
 
 
 def _images(clock: _Clock, rotation: int) -> Iterator[Timing]:
     n = 8 * BATCH
-    for dtype in ("float32", "float16", "uint8"):
+    for dtype in _DTYPES:
         nbytes = n * PIXELS * 3 * np.dtype(dtype).itemsize
         with ExitStack() as stack:
             pairs = _pairs(clock, stack, nbytes, rotation)
@@ -200,27 +242,37 @@ def _images(clock: _Clock, rotation: int) -> Iterator[Timing]:
 
 def _pictures(clock: _Clock, rotation: int) -> Iterator[Timing]:
     """The hot path: whole pictures to the model's input."""
-    places = [Placed(*PICTURE_SIZES[position % len(PICTURE_SIZES)]) for position in range(BATCH)]
-    output = Output(size=224, mean=(123.68, 116.78, 103.94))
-    needed = sum(_used_bytes(place) for place in places) + BATCH * output.sample_bytes
-    group = f"{BATCH} pictures to float32 NCHW {output.size}"
+    places, group, needed = _picture_group()
     with ExitStack() as stack:
         batches = []
         for position in range(max(2, math.ceil(rotation / needed))):
             described = [
                 describe(clock.device, _noise(clock, stack, place, position), place, "area") for place in places
             ]
-            target = stack.enter_context(clock.device.alloc(output.bytes_for(BATCH)))
+            target = stack.enter_context(clock.device.alloc(_OUTPUT.bytes_for(BATCH)))
             batches.append((np.array(described), target))
         for variant in HOT_PATH:
-            path = HotPath(clock.device, variant, output)
-            launches = [
-                lambda stream, p=pictures, t=target, path=path: path.run(p, t, stream) for pictures, target in batches
-            ]
-            yield clock.time(group, variant, needed, launches)
-            path.close()
-    for peer in picture_peers(PICTURE_SIZES, BATCH, output, rotation):
+            with ExitStack() as paths:
+                launches, calls = [], []
+                for pictures, target in batches:
+                    path = paths.enter_context(HotPath(clock.device, variant, _OUTPUT))
+                    path.load(pictures)
+                    launches.append(partial(path.launch, target))
+                    calls.append(partial(path.run, pictures, target))
+                yield clock.time(group, variant, needed, launches, calls)
+
+
+def _picture_peers(clock: _Clock, rotation: int) -> Iterator[Timing]:
+    _, group, needed = _picture_group()
+    for peer in picture_peers(PICTURE_SIZES, BATCH, _OUTPUT, rotation, clock.device.index):
         yield clock.time_peer(group, peer, needed)
+
+
+def _picture_group() -> tuple[list[Placed], str, int]:
+    """The pictures of a batch, its name, and the bytes that must move."""
+    places = [Placed(*PICTURE_SIZES[position % len(PICTURE_SIZES)]) for position in range(BATCH)]
+    needed = sum(_used_bytes(place) for place in places) + BATCH * _OUTPUT.sample_bytes
+    return places, f"{BATCH} pictures to float32 NCHW {_OUTPUT.size}", needed
 
 
 def _noise(clock: _Clock, stack: ExitStack, place: Placed, seed: int) -> Buffer:

@@ -166,8 +166,12 @@ class Device(ABC):
         """Wait for a stream, or for all. Raises ``DeviceError`` where a kernel has failed."""
 
     @abstractmethod
-    def timed_ms(self, work: Callable[[int], None]) -> float:
-        """Milliseconds on the device of what ``work(stream)`` starts. Raises ``DeviceError`` where none can be had."""
+    def timed_ms(self, work: Callable[[int], None]) -> float | None:
+        """Milliseconds on the device of what ``work(stream)`` starts, at most a few hundred launches, back to back.
+
+        ``work`` may be called several times. None where the host started it more slowly than the device could run it:
+        any figure would be the host's. Raises ``DeviceError`` for a device that has no clock.
+        """
 
     @abstractmethod
     def close(self) -> None:

@@ -9,6 +9,7 @@ the one owner would hold up all others. CUDA takes calls from any thread; that P
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import os
 import re
@@ -30,6 +31,11 @@ from kernels.gpu_driver import Driver, OwnerThread, installed_driver
 
 _T = TypeVar("_T")
 
+BALLAST_BYTES = 1 << 27
+"""Of one copy that keeps the GPU busy while the host starts what is timed: 0.06 ms on an H200."""
+FIRST_COPIES, MOST_COPIES = 8, 256
+"""So many of them, doubled as often as the host needs it. A stream takes about 1000 launches before the host waits."""
+
 
 @dataclass
 class Gpu:
@@ -46,6 +52,18 @@ class Gpu:
     users: int = 0
 
 
+@dataclass
+class _Stopwatch:
+    """What ``timed_ms`` needs: two events on a stream, and memory to copy within."""
+
+    stream: int
+    begin: Any
+    end: Any
+    ballast: int
+    """The address of twice ``BALLAST_BYTES``."""
+    copies: int = FIRST_COPIES
+
+
 _open: dict[int, Gpu] = {}
 _opening = threading.Lock()
 
@@ -58,14 +76,16 @@ class GpuDevice(Device):
 
     def __init__(self, gpu: Gpu, index: int) -> None:
         """Made by ``open_device``."""
-        self._gpu, self._index = gpu, index
+        self._gpu = gpu
+        self.index = index
+        """CUDA's number of the GPU in this process."""
         self._owner, self._driver = gpu.owner, gpu.driver
         self.name, self.architecture = gpu.driver.name, gpu.driver.architecture
         self.details = gpu.details
         """One line: GPU, library, driver's CUDA and compiler in use."""
         self._addresses: set[int] = set()
         self._streams: set[int] = set()
-        self._timing: tuple[int, Any, Any] | None = None
+        self._stopwatch: _Stopwatch | None = None
         self._last = "nothing launched yet"
         self._lost = self._closed = False
 
@@ -81,10 +101,20 @@ class GpuDevice(Device):
         return address
 
     def release(self, address: int) -> None:
+        def free() -> None:
+            # Raises where a kernel has failed; PyCUDA's freeing would not, but print that it was refused.
+            self._driver.synchronize(None)
+            self._driver.release(address)
+
+        if self._closed:
+            return  # all memory was freed then
         self._addresses.discard(address)
+        if not self._lost:
+            self._translated("freeing memory", lambda: self._owner(free))
+            return
         # Where the context is lost its memory is too, and a second error would hide the first.
-        with suppress(*self._driver.errors if self._lost else ()):
-            self._owner(lambda: self._driver.release(address))
+        with suppress(*self._driver.errors):
+            self._owner(free)
 
     def write(self, address: int, array: NDArray[Any], stream: int | None) -> None:
         self._call("a copy to the GPU", stream, lambda: self._driver.write(address, array, stream))
@@ -122,27 +152,49 @@ class GpuDevice(Device):
     def synchronize(self, stream: int | None = None) -> None:
         self._call("waiting", stream, lambda: self._driver.synchronize(stream))
 
-    def timed_ms(self, work: Callable[[int], None]) -> float:
-        if self._timing is None:
-            events = self._owner(lambda: (self._driver.event(), self._driver.event()))
-            self._timing = (self.new_stream(), *events)
-        stream, begin, end = self._timing
-        self._call("an event", stream, lambda: self._driver.record(begin, stream))
-        work(stream)
-        self._call("an event", stream, lambda: self._driver.record(end, stream))
-        return self._call("waiting", stream, lambda: self._driver.elapsed_ms(begin, end))
+    def timed_ms(self, work: Callable[[int], None]) -> float | None:
+        """The GPU copies before the first event until the host has started all of ``work`` and recorded the second.
+
+        A launch takes the host longer than many a kernel runs: events on an idle stream would measure the host. Where
+        the first event has been reached too early, ``work`` is timed again behind twice as many copies.
+        """
+        if self._stopwatch is None:
+            self._stopwatch = self._new_stopwatch()
+        watch, driver = self._stopwatch, self._driver
+
+        def begin() -> None:
+            for _ in range(watch.copies):
+                driver.copy(watch.ballast, watch.ballast + BALLAST_BYTES, BALLAST_BYTES, watch.stream)
+            driver.record(watch.begin, watch.stream)
+
+        def end() -> bool:
+            driver.record(watch.end, watch.stream)
+            return not driver.reached(watch.begin)
+
+        while True:
+            self._call("a copy", watch.stream, begin)
+            work(watch.stream)
+            in_time = self._call("an event", watch.stream, end)
+            took_ms = self._call("waiting", watch.stream, lambda: driver.elapsed_ms(watch.begin, watch.end))
+            if in_time:
+                return took_ms
+            if watch.copies >= MOST_COPIES:
+                return None
+            watch.copies *= 2
 
     def close(self) -> None:
         if self._closed:
             return
         self._closed = True
         with _opening:
-            self._owner(self._free_all)
+            freed = self._owner(self._free_all)
             self._gpu.users -= 1
             if not self._gpu.users:
-                del _open[self._index]
-                self._owner(self._unload)
-                self._owner.close()
+                del _open[self.index]
+                # In a lost context the owner stays, too: PyCUDA ends the process where a thread cannot pop its context.
+                if freed:
+                    self._owner(self._unload)
+                    self._owner.close()
 
     def _load(self, module: str, function: str, types: str) -> Any:
         """In the owner's thread."""
@@ -153,17 +205,26 @@ class GpuDevice(Device):
         self._gpu.functions[module, function] = kernel
         return kernel
 
-    def _free_all(self) -> None:
-        """In the owner's thread: what this device holds; where the context is lost, as far as the driver lets it."""
-        self._timing = None
-        for address in self._addresses:
-            with suppress(*self._driver.errors):
+    def _new_stopwatch(self) -> _Stopwatch:
+        ballast, stream = self.allocate(2 * BALLAST_BYTES), self.new_stream()
+        begin, end = (self._translated("a new event", lambda: self._owner(self._driver.event)) for _ in range(2))
+        return _Stopwatch(stream, begin, end, ballast)
+
+    def _free_all(self) -> bool:
+        """In the owner's thread: free what this device holds. False where the context is lost: all is kept then."""
+        try:
+            self._driver.synchronize(None)
+            for address in self._addresses:
                 self._driver.release(address)
+        except self._driver.errors:
+            _never_destroy((self._gpu, self._stopwatch))
+            return False
+        self._stopwatch = None
         for stream in self._streams:
-            with suppress(*self._driver.errors):
-                self._driver.drop_stream(stream)
+            self._driver.drop_stream(stream)
         self._addresses.clear()
         self._streams.clear()
+        return True
 
     def _unload(self) -> None:
         """In the owner's thread: what the last device of a GPU leaves."""
@@ -287,6 +348,16 @@ def _cupy() -> tuple[Callable[[int], Driver], str]:
 
     cupy = importlib.import_module("cupy")
     return (lambda index: CuPyDriver(cupy, index)), f"CuPy {cupy.__version__}"
+
+
+def _never_destroy(thing: object) -> None:
+    """Keep what was made in a context that has been lost since.
+
+    Nothing of it can be freed, and the destructors of both libraries would print that the driver refused: PyCUDA's as
+    warnings, CuPy's as errors that Python ignores. CuPy's modules do so even when Python ends and clears its variables,
+    so a reference is counted that nobody gives back.
+    """
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
 
 
 def _one_line(error: BaseException) -> str:

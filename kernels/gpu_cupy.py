@@ -45,12 +45,9 @@ class CuPyDriver:
 
     @contextmanager
     def current(self) -> Iterator[None]:
-        before = self._runtime.getDevice()
+        # Stays named: since CUDA 12 naming a GPU makes its primary context, so going back would make one on GPU 0.
         self._runtime.setDevice(self._index)
-        try:
-            yield
-        finally:
-            self._runtime.setDevice(before)
+        yield
 
     def free_bytes(self) -> int:
         return int(self._runtime.memGetInfo()[0])
@@ -105,6 +102,9 @@ class CuPyDriver:
 
     def record(self, event: Any, stream: int) -> None:
         event.record(self._streams[stream])
+
+    def reached(self, event: Any) -> bool:
+        return bool(event.done)
 
     def elapsed_ms(self, begin: Any, end: Any) -> float:
         end.synchronize()

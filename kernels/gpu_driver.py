@@ -43,7 +43,7 @@ class Driver(Protocol):
     def event(self) -> Any: ...
 
     def current(self) -> AbstractContextManager[None]:
-        """Make the primary context this thread's own, for as long as the ``with`` lasts."""
+        """Make the primary context this thread's own, at least for as long as the ``with`` lasts."""
 
     def write(self, address: int, array: NDArray[Any], stream: int | None) -> None:
         """Start a copy to the GPU. The array may be used again when this returns, unless it is page-locked: CUDA stages
@@ -57,6 +57,9 @@ class Driver(Protocol):
     def start(self, function: Any, grid: Dim3, block: Dim3, args: Sequence[np.generic], stream: int | None) -> None: ...
     def synchronize(self, stream: int | None) -> None: ...
     def record(self, event: Any, stream: int) -> None: ...
+    def reached(self, event: Any) -> bool:
+        """Whether the stream has come to a recorded event; does not wait."""
+
     def elapsed_ms(self, begin: Any, end: Any) -> float:
         """Between two events; waits for the second."""
 

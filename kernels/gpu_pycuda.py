@@ -109,6 +109,9 @@ class PyCudaDriver:
     def record(self, event: Any, stream: int) -> None:
         event.record(self._streams[stream])
 
+    def reached(self, event: Any) -> bool:
+        return bool(event.query())
+
     def elapsed_ms(self, begin: Any, end: Any) -> float:
         end.synchronize()
         return float(begin.time_till(end))

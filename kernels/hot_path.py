@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from kernels.device import Buffer, Device
 from kernels.normalize import Normalize, Output, check_target
-from kernels.resize import Resize, check_pictures
+from kernels.resize import Resize
 from kernels.transpose import transpose_images
 
 Variant = Literal["naive", "tiled", "fused"]
@@ -33,6 +33,7 @@ class HotPath:
             raise ValueError(f"kernels is '{variant}', expected one of {', '.join(VARIANTS)}")
         self._device, self._variant, self._output = device, variant, output
         self._scratch: list[Buffer] = []
+        self._n = 0
         if variant == "fused":
             self._resize = Resize(device, output)
             return
@@ -45,15 +46,27 @@ class HotPath:
         Raises ``ValueError`` before anything runs: no pictures, pictures that contradict themselves, or a target that
         is too small or another device's.
         """
+        self.load(pictures, stream)
+        self.launch(target, stream)
+
+    def load(self, pictures: NDArray[Any], stream: int | None = None) -> None:
+        """Bring what describes ``pictures`` to the device: the first half of ``run``. Raises ``ValueError``."""
+        self._resize.load(pictures, stream)
+        self._n = len(pictures)
+
+    def launch(self, target: Buffer, stream: int | None = None) -> None:
+        """Write one sample for each of the pictures last loaded into ``target``: the second half, any number of times.
+
+        Raises ``ValueError`` where none were loaded, and for a target that does not fit.
+        """
         if self._variant == "fused":
-            self._resize.run(pictures, target, stream)
+            self._resize.launch(target, stream)
             return
-        output, n = self._output, len(pictures)
+        output, n = self._output, self._n
         check_target(self._device, target, output, n)
-        check_pictures(pictures, output.size)
         pixels = output.size * output.size
         levels, last = self._scratch_for(3 * pixels * n, stream)
-        self._resize.run(pictures, levels, stream)
+        self._resize.launch(levels, stream)
         if output.layout == "NCHW":
             transpose_images(self._device, levels, last, n, pixels, "uint8", "NCHW", self._variant, stream)
         self._normalize.run(last, target, n, stream)

@@ -112,10 +112,15 @@ def as_dtype(values: NDArray[np.float32], dtype: str) -> NDArray[Any]:
     return values.astype(dtype)
 
 
-def check_target(device: Device, target: Buffer, output: Output, n: int) -> None:
-    """Raise ``ValueError`` unless ``target`` is memory of ``device`` that takes ``n`` samples, 1 to 65535 of them."""
+def check_count(n: int) -> None:
+    """Raise ``ValueError`` unless one launch takes ``n`` pictures: 1 to 65535."""
     if not 1 <= n <= SAMPLES_LIMIT:
         raise ValueError(f"got {n} pictures, expected 1 to {SAMPLES_LIMIT}")
+
+
+def check_target(device: Device, target: Buffer, output: Output, n: int) -> None:
+    """Raise ``ValueError`` unless ``target`` is memory of ``device`` that takes ``n`` samples, 1 to 65535 of them."""
+    check_count(n)
     check_memory(device, target, output.bytes_for(n), f"the target of {n} samples")
     if target.address % np.dtype(output.dtype).itemsize:
         raise ValueError(f"the target begins at address {target.address}, expected a multiple of {output.dtype}'s size")

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.device import Buffer, Device
-from kernels.normalize import Output, check_memory, check_target
+from kernels.normalize import Output, check_count, check_memory, check_target
 
 Interpolation = Literal["area", "linear", "cubic"]
 
@@ -182,7 +182,7 @@ def tile_of(size: int, n: int) -> tuple[int, int]:
 
 
 class Resize:
-    """Pictures to the model's input in one launch; holds its table and the last batch's pictures on the device."""
+    """Pictures to the model's input in one launch; holds its table and the last batch's descriptions on the device."""
 
     def __init__(self, device: Device, output: Output, tile_rows: int | None = None) -> None:
         """``tile_rows``: output rows of a block, for measuring; None: what fits the batch (``tile_of``)."""
@@ -191,21 +191,37 @@ class Resize:
         self._device, self._output, self._tile_rows = device, output, tile_rows
         self._table = device.upload(output.table())
         self._pictures: Buffer | None = None
+        self._n = 0
 
     def run(self, pictures: NDArray[Any], target: Buffer, stream: int | None = None) -> None:
         """Write one sample for each of ``pictures``, of dtype ``PICTURE``, into ``target``.
 
         One stream at a time: the next call overwrites what this one reads. Raises ``ValueError`` before anything runs.
         """
-        device, output, n = self._device, self._output, len(pictures)
-        check_target(device, target, output, n)
-        check_pictures(pictures, output.size)
+        self.load(pictures, stream)
+        self.launch(target, stream)
+
+    def load(self, pictures: NDArray[Any], stream: int | None = None) -> None:
+        """Bring what describes ``pictures`` to the device: the first half of ``run``. Raises ``ValueError``."""
+        device = self._device
+        check_count(len(pictures))
+        check_pictures(pictures, self._output.size)
         if self._pictures is None or self._pictures.nbytes < pictures.nbytes:
             if self._pictures is not None:
                 device.synchronize(stream)
                 self._pictures.free()
             self._pictures = device.alloc(pictures.nbytes)
         device.upload(pictures, self._pictures, stream)
+        self._n = len(pictures)
+
+    def launch(self, target: Buffer, stream: int | None = None) -> None:
+        """Write one sample for each of the pictures last loaded into ``target``: the second half, any number of times.
+
+        Raises ``ValueError`` where none were loaded, and for a target that does not fit.
+        """
+        device, output, n = self._device, self._output, self._n
+        check_target(device, target, output, n)
+        assert self._pictures is not None
         columns, rows = tile_of(output.size, n)
         rows = self._tile_rows or rows
         device.launch(

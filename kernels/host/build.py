@@ -69,7 +69,7 @@ def module(source: Path) -> Path:
 
 def _kept(name: str, inputs: list[Path], flags: tuple[str, ...], make: Callable[[Path], None]) -> Path:
     """The cached file that ``make`` writes from ``inputs``: looked up by their contents, the flags and the compiler."""
-    key = hashlib.sha256("\0".join((*flags, *_compiler())).encode())
+    key = hashlib.sha256("\0".join((*flags, *find_compiler())).encode())
     for path in inputs:
         key.update(path.name.encode() + b"\0" + path.read_bytes())
     folder = cache_dir() / "kernels-host"
@@ -89,7 +89,8 @@ def _kept(name: str, inputs: list[Path], flags: tuple[str, ...], make: Callable[
     return kept
 
 
-def _compiler() -> tuple[str, str]:
+def find_compiler() -> tuple[str, str]:
+    """The path of g++ and its version. Raises ``ModuleNotFoundError`` where it is missing."""
     path = which("g++")
     if path is None:
         raise ModuleNotFoundError(MISSING)
@@ -104,7 +105,7 @@ def _version(path: str) -> str:
 
 def run_compiler(arguments: list[str]) -> None:
     """Run g++. Raises ``DeviceError`` with its first complaint."""
-    command = [_compiler()[0], *arguments]
+    command = [find_compiler()[0], *arguments]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_LIMIT_S, check=False)
     except subprocess.TimeoutExpired:

@@ -43,21 +43,23 @@ EXPLAIN_HELP = """Why the kernels are as fast as they are: sectors a request, ba
 Example: sut kernels explain --bandwidth 4300
 
 Counted in host form. The time is that of all sectors at the bandwidth given, in GB/s (10^9 bytes) read and written
-together, as sut kernels bench measures it for a copy; without --bandwidth none is predicted.
+together, as sut kernels bench measures it for a copy: too long where sectors are asked for again, since caches answer
+those. Without --bandwidth none is predicted.
 Exit code: 0; 1 wrong usage; 2 g++ is missing.
 """
 BENCH_HELP = """Time the kernels on a GPU beside a copy, separate launches, and CuPy, PyTorch and DALI where installed.
 
 Example: sut kernels bench --device cuda:0
 
-Median of many passes over inputs that no cache holds. Exit code: 0; 1 wrong usage; 2 no GPU, or something is not
-installed; 3 the GPU has too little memory, or a kernel failed.
+Median of many passes over inputs that no cache holds. Where another library fails its row says why. Exit code: 0;
+1 wrong usage; 2 no GPU, or something is not installed; 3 the GPU has too little memory, or a kernel failed.
 """
-PROFILE_HELP = """What NVIDIA's profiler counts of the explained kernels, beside the prediction. Needs a GPU and ncu.
+PROFILE_HELP = """What NVIDIA's profiler counts of the explained kernels, beside predictions. Needs a GPU, ncu and g++.
 
 Example: sut kernels profile
 
-nsys gives times alone. Exit code: 0; 1 wrong usage; 2 no GPU or no profiler; 3 a kernel or the profiler failed.
+The predictions are counted in host form, which g++ compiles. nsys in the place of ncu gives times alone. Exit code: 0;
+1 wrong usage; 2 no GPU, no profiler or no g++; 3 a kernel or the profiler failed.
 """
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
@@ -192,23 +194,21 @@ def _open(name: str | None) -> Iterator[tuple[Device, str]]:
 
 
 def _profiler() -> Path:
-    """Raises ``SetupError`` with all that is missing, the GPU too."""
+    """Raises ``SetupError`` with all that is missing, the GPU and g++ too."""
     from kernels.device import DeviceNotFound
     from kernels.gpu_driver import installed_driver
+    from kernels.host.build import find_compiler
     from kernels.profiler import find_profiler
 
-    found, missing = None, []
-    try:
-        found = find_profiler()
-    except ModuleNotFoundError as error:
-        missing.append(one_line(error))
-    try:
-        installed_driver()
-    except DeviceNotFound as error:
-        missing.append(one_line(error))
-    if found is None or missing:
+    missing = []
+    for find in (find_profiler, find_compiler, installed_driver):
+        try:
+            find()
+        except (DeviceNotFound, ModuleNotFoundError) as error:
+            missing.append(one_line(error))
+    if missing:
         raise SetupError("; and ".join(missing))
-    return found
+    return find_profiler()
 
 
 def _truth(pixels: NDArray[np.uint8], place: Place, interpolation: Interpolation) -> NDArray[np.uint8]:
@@ -308,6 +308,10 @@ def _show_explained(explanations: Sequence[Explanation], bandwidth: float | None
     ]
     _table([*headings, *([] if bandwidth is None else [">us"])], lines)
     _say("read, write: sectors a request; ways: the worst bank conflict, 1 is none; needed: share of what is moved")
+    _say(
+        "Counted is what is asked of the L1 cache. Sectors asked for again come from a cache, so memory moves fewer "
+        "bytes, at the least those needed."
+    )
     for each in explanations:
         _say(f"\n{each.case.kernel}, {each.case.shape}: {each.case.why}")
 
@@ -315,7 +319,9 @@ def _show_explained(explanations: Sequence[Explanation], bandwidth: float | None
 def _show_timings(timings: Sequence[Timing], copy: Timing) -> None:
     group = ""
     lines = []
-    for timing in timings:
+    groups = list(dict.fromkeys(timing.group for timing in timings))
+    # Other libraries come last, each to its group.
+    for timing in sorted(timings, key=lambda each: groups.index(each.group)):
         if timing.group != group:
             group = timing.group
             lines.append([group, "", "", "", ""])
@@ -331,6 +337,9 @@ def _show_timings(timings: Sequence[Timing], copy: Timing) -> None:
         )
     _table(["kernel", ">GPU ms", ">wall ms", ">GB/s", ">of copy"], lines)
     _say("GPU: between events; wall: until the GPU is idle; GB/s: what must be read and written, once each")
+    for timing in timings:
+        if timing.why:
+            _say(f"not measured: {timing.group}, {timing.kernel}: {timing.why}")
 
 
 def _show_profiled(profiled: Sequence[Profiled]) -> None:

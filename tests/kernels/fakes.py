@@ -5,8 +5,10 @@ They stand for the libraries' side of the contract as their documentation tells 
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import hashlib
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -89,17 +91,37 @@ class Gpu:
         self.calls: list[str] = []
         self.loaded: list[bytes] = []
         self.streams: set[int] = set()
-        self.next_address, self.next_stream, self.clock_ms = 0x7000, 0x10, 0.0
+        self.next_address, self.next_stream = 0x7000, 0x10
+        self.clock_ms = self.last_ms = 0.0
         self.fail: dict[str, str] = {}
         self.current: Callable[[], bool] = lambda: False
+        self.lost = False
+        self.named: list[int] = []
+        """The GPUs that were asked for, in order."""
+        self.queued: list[tuple[str, int | None]] = []
+        """Copies on the GPU, events and launches, each with its stream."""
+        self.late = 0
+        """How many more times all events but the last have been reached by the time that is asked."""
 
     def call(self, name: str) -> None:
         """Every call to the driver: recorded, refused without the context, or with what the test says."""
         self.calls.append(f"{name} in {threading.current_thread().name}")
         if not self.current():
             raise FakeError(f"{name} failed: invalid device context")
+        if self.lost:
+            raise FakeError(f"{name} failed: an illegal memory access was encountered")
         if name in self.fail:
             raise FakeError(f"{name} failed: {self.fail[name]}")
+
+    def record(self, stream: int | None) -> float:
+        """Milliseconds at which an event is reached."""
+        self.queued.append(("event", stream))
+        self.last_ms, self.clock_ms = self.clock_ms, self.clock_ms + 0.5
+        return self.last_ms
+
+    def reached(self, at: float) -> bool:
+        self.late -= 1
+        return self.late >= 0 and at < self.last_ms
 
     def allocate(self, nbytes: int) -> int:
         if nbytes + sum(map(len, self.memory.values())) > MEMORY_BYTES:
@@ -116,7 +138,10 @@ class Gpu:
 
 
 class FakePyCuda:
-    """pycuda.driver. Contexts are on a stack per thread; using or freeing a thing without one on top is an error."""
+    """pycuda.driver. Contexts are on a stack per thread; using or freeing a thing without one on top is an error.
+
+    Where the driver refuses to free, PyCUDA writes to stderr and goes on.
+    """
 
     def __init__(self, gpu: Gpu, built: int = 13, version: int = 13000) -> None:
         self.gpu, self._built, self._version = gpu, built, version
@@ -126,9 +151,17 @@ class FakePyCuda:
         self.retained = 0
         cuda = self
 
+        def clean_up(name: str) -> None:
+            if not gpu.current():
+                raise FakeError(f"{name} failed: invalid device context")
+            try:
+                gpu.call(name)
+            except FakeError as error:
+                print(f"PyCUDA WARNING: a clean-up operation failed (dead context maybe?)\n{error}", file=sys.stderr)
+
         class Device:
             def __init__(self, index: int) -> None:
-                self.index = index
+                gpu.named.append(index)
 
             def name(self) -> str:
                 return "Fake H200"
@@ -162,17 +195,24 @@ class FakePyCuda:
                 self.synchronize = lambda: gpu.call("cuStreamSynchronize")
 
             def __del__(self) -> None:
-                gpu.call("cuStreamDestroy")
+                clean_up("cuStreamDestroy")
                 gpu.streams.remove(self.handle)
 
         class Event:
             def __init__(self) -> None:
                 gpu.call("cuEventCreate")
 
+            def __del__(self) -> None:
+                clean_up("cuEventDestroy")
+
             def record(self, stream: Stream) -> Any:
                 gpu.call("cuEventRecord")
-                self.at, gpu.clock_ms = gpu.clock_ms, gpu.clock_ms + 0.5
+                self.at = gpu.record(stream.handle)
                 return self
+
+            def query(self) -> bool:
+                gpu.call("cuEventQuery")
+                return gpu.reached(self.at)
 
             def synchronize(self) -> Any:
                 gpu.call("cuEventSynchronize")
@@ -193,9 +233,13 @@ class FakePyCuda:
                 gpu.call("cuLaunchKernel")
                 assert "".join(arg.dtype.char for arg in args) == self.types
                 handle = None if stream is None else stream.handle
+                gpu.queued.append(("launch", handle))
                 gpu.launches.append(Launch(self.name, grid, block, args, handle, threading.current_thread().name))
 
         class Module:
+            def __del__(self) -> None:
+                clean_up("cuModuleUnload")
+
             def get_function(self, name: str) -> Any:
                 gpu.call("cuModuleGetFunction")
                 return Function(name)
@@ -208,7 +252,7 @@ class FakePyCuda:
                 return self.address
 
             def free(self) -> None:
-                gpu.call("cuMemFree")
+                clean_up("cuMemFree")
                 del gpu.memory[self.address]
 
         self.Device, self.Context, self.Stream, self.Event = Device, Context, Stream, Event
@@ -245,6 +289,7 @@ class FakePyCuda:
 
     def memcpy_dtod_async(self, dest: int, src: int, size: int, stream: Any = None) -> None:
         self.gpu.call("cuMemcpyDtoDAsync")
+        self.gpu.queued.append(("copy", None if stream is None else stream.handle))
         self.gpu.part(dest, size)[:] = bytes(self.gpu.part(src, size))
 
     def memset_d8_async(self, dest: int, data: int, size: int, stream: Any = None) -> None:
@@ -253,9 +298,18 @@ class FakePyCuda:
 
 
 def fake_cupy(gpu: Gpu, built: int = 13, version: int = 13000) -> ModuleType:
-    """The module cupy, of which cupy.cuda is all. A thread's device is 7 until it has named one."""
+    """The module cupy, of which cupy.cuda is all. A thread has no device until it has named one.
+
+    Streams and events leave the driver alone once Python ends; modules do not.
+    """
     devices = threading.local()
-    gpu.current = lambda: getattr(devices, "index", 7) != 7
+    gpu.current = lambda: hasattr(devices, "index")
+    ending: list[bool] = []
+    atexit.register(ending.append, True)
+
+    def name_device(index: int) -> None:
+        gpu.named.append(index)
+        devices.index = index
 
     class Stream:
         null = SimpleNamespace(ptr=0)
@@ -266,12 +320,25 @@ def fake_cupy(gpu: Gpu, built: int = 13, version: int = 13000) -> ModuleType:
             gpu.streams.add(self.ptr)
 
         def __del__(self) -> None:
-            gpu.streams.remove(self.ptr)
+            if not ending:
+                gpu.call("cudaStreamDestroy")
+                gpu.streams.remove(self.ptr)
 
     class Event:
+        def __init__(self) -> None:
+            gpu.call("cudaEventCreate")
+
+        def __del__(self) -> None:
+            if not ending:
+                gpu.call("cudaEventDestroy")
+
         def record(self, stream: Any) -> None:
             gpu.call("cudaEventRecord")
-            self.at, gpu.clock_ms = gpu.clock_ms, gpu.clock_ms + 0.5
+            self.at = gpu.record(stream.ptr)
+
+        @property
+        def done(self) -> bool:
+            return gpu.reached(self.at)
 
         def synchronize(self) -> None:
             gpu.call("cudaEventSynchronize")
@@ -283,9 +350,13 @@ def fake_cupy(gpu: Gpu, built: int = 13, version: int = 13000) -> ModuleType:
         def __call__(self, grid: Any, block: Any, args: Any, shared_mem: int = 0, stream: Any = None) -> None:
             gpu.call("cuLaunchKernel")
             handle = stream.ptr or None
+            gpu.queued.append(("launch", handle))
             gpu.launches.append(Launch(self.name, grid, block, args, handle, threading.current_thread().name))
 
     class Module:
+        def __del__(self) -> None:
+            gpu.call("cuModuleUnload")
+
         def load(self, cubin: bytes) -> None:
             gpu.call("cuModuleLoadData")
             gpu.loaded.append(cubin)
@@ -309,6 +380,8 @@ def fake_cupy(gpu: Gpu, built: int = 13, version: int = 13000) -> ModuleType:
             ctypes.memmove(target, data, nbytes)
         else:
             gpu.part(target, nbytes)[:] = data
+        if kind == 3:
+            gpu.queued.append(("copy", stream or None))
 
     def memset(address: int, byte: int, nbytes: int, stream: int) -> None:
         gpu.call("cudaMemsetAsync")
@@ -321,8 +394,7 @@ def fake_cupy(gpu: Gpu, built: int = 13, version: int = 13000) -> ModuleType:
         memcpyDeviceToDevice=3,
         runtimeGetVersion=lambda: built * 1000,
         driverGetVersion=lambda: version,
-        getDevice=lambda: getattr(devices, "index", 7),
-        setDevice=lambda index: setattr(devices, "index", index),
+        setDevice=name_device,
         getDeviceProperties=lambda index: {"name": b"Fake H200", "major": 9, "minor": 0},
         memGetInfo=lambda: (MEMORY_BYTES - sum(map(len, gpu.memory.values())), MEMORY_BYTES),
         malloc=malloc,

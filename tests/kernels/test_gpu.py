@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -34,14 +35,20 @@ class Machine:
     library: str
 
 
-@pytest.fixture(params=["PyCUDA", "CuPy"])
-def machine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Machine]:
-    made = Machine(Gpu(), FakeLibcuda(), [FakeCompiler()], request.param)
-    monkeypatch.setenv("SUT_CACHE_DIR", str(tmp_path))
+def prepare(monkeypatch: pytest.MonkeyPatch, cache: str, library: str) -> Machine:
+    """A machine whose GPU is reached through ``library``."""
+    made = Machine(Gpu(), FakeLibcuda(), [FakeCompiler()], library)
+    monkeypatch.setenv("SUT_CACHE_DIR", cache)
     monkeypatch.setattr(gpu_driver.ctypes, "CDLL", lambda name: made.libcuda)
     monkeypatch.setattr(compilers, "_installed", lambda: iter(made.compilers))
+    monkeypatch.setattr(gpu_module, "BALLAST_BYTES", 64)
     install(monkeypatch, made)
-    yield made
+    return made
+
+
+@pytest.fixture(params=["PyCUDA", "CuPy"])
+def machine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Machine]:
+    yield prepare(monkeypatch, str(tmp_path), request.param)
     gc.collect()
     assert gpu_module._open == {}, "a test left a device open"
 
@@ -149,15 +156,51 @@ def test_a_lane_that_waits_holds_up_nobody(machine: Machine, device: GpuDevice) 
     lane.join()
 
 
-def test_time_is_that_between_two_events_on_the_stream_of_the_work(machine: Machine, device: GpuDevice) -> None:
+def test_time_is_that_between_two_events_behind_copies_on_the_stream_of_the_work(
+    machine: Machine, device: GpuDevice
+) -> None:
     def work(stream: int) -> None:
         transpose(device, stream)
         machine.gpu.clock_ms += 2.0
 
     assert device.timed_ms(work) == 2.5
     assert device.timed_ms(work) == 2.5
-    assert machine.gpu.launches[0].stream in machine.gpu.streams
-    assert sum("EventCreate" in call for call in machine.gpu.calls) <= 2
+    stream = machine.gpu.launches[0].stream
+    assert stream in machine.gpu.streams
+    once = [*["copy"] * gpu_module.FIRST_COPIES, "event", "launch", "event"]
+    assert machine.gpu.queued == [(what, stream) for what in once * 2]
+    assert sum("EventCreate" in call for call in machine.gpu.calls) == 2
+    assert sum("StreamCreate" in call for call in machine.gpu.calls) == 1
+
+
+def test_what_the_host_started_too_late_is_timed_again_behind_more_copies(machine: Machine, device: GpuDevice) -> None:
+    machine.gpu.late = 2
+    times = iter([3.0, 3.0, 1.0, 1.0])
+
+    def work(stream: int) -> None:
+        machine.gpu.clock_ms += next(times)
+
+    assert device.timed_ms(work) == 1.5
+    first = gpu_module.FIRST_COPIES
+    assert machine.gpu.queued.count(("copy", machine.gpu.queued[0][1])) == (1 + 2 + 4) * first
+    machine.gpu.queued.clear()
+    assert device.timed_ms(work) == 1.5
+    assert [what for what, _ in machine.gpu.queued] == ["copy"] * 4 * first + ["event"] * 2
+
+
+def test_a_host_that_is_always_too_late_gets_no_time(machine: Machine, device: GpuDevice) -> None:
+    machine.gpu.late = 1000
+    worked: list[int] = []
+    assert device.timed_ms(worked.append) is None
+    doubled = gpu_module.MOST_COPIES // gpu_module.FIRST_COPIES
+    assert len(worked) == doubled.bit_length()
+    assert device.timed_ms(worked.append) is None
+    assert len(worked) == doubled.bit_length() + 1
+    assert [what for what, _ in machine.gpu.queued].count(
+        "copy"
+    ) == 3 * gpu_module.MOST_COPIES - gpu_module.FIRST_COPIES
+    machine.gpu.late = 0
+    assert device.timed_ms(worked.append) == 0.5
 
 
 def test_closing_frees_what_is_left(machine: Machine) -> None:
@@ -175,6 +218,26 @@ def test_closing_frees_what_is_left(machine: Machine) -> None:
     with pytest.raises(DeviceError, match="closed"):
         device.synchronize()
     assert not any(thread.name == OWNER for thread in threading.enumerate())
+
+
+def test_memory_that_is_freed_after_its_device_was_closed(machine: Machine) -> None:
+    device = open_device("cuda")
+    kept = device.alloc(100)
+    device.close()
+    late = threading.Thread(target=kept.free, daemon=True)
+    late.start()
+    late.join(30)
+    assert not late.is_alive()
+    assert machine.gpu.memory == {}
+
+
+def test_no_gpu_is_named_but_the_one_in_use(machine: Machine) -> None:
+    with open_device("cuda:1") as device:
+        transpose(device, device.new_stream())
+        lane = threading.Thread(target=device.synchronize)
+        lane.start()
+        lane.join()
+    assert set(machine.gpu.named) == {1}
 
 
 def test_a_gpu_opened_twice_has_one_owner_and_one_set_of_kernels(machine: Machine) -> None:
@@ -226,6 +289,66 @@ def test_an_error_at_freeing_does_not_hide_the_first(machine: Machine, device: G
             machine.gpu.fail[prefix + call] = "an illegal memory access was encountered"
     with pytest.raises(DeviceError, match="the launch of transpose_naive_f32"):
         transpose(device)
+
+
+def lose(machine: Machine) -> str:
+    """All that a device holds, then a kernel that ends its context; what the user is told."""
+    with (
+        pytest.raises(DeviceError) as caught,
+        open_device("cuda:1") as other,
+        open_device("cuda:1") as device,
+        device.alloc(64),
+    ):
+        device.alloc(64)
+        other.new_stream()
+        transpose(other)
+        transpose(device, device.new_stream())
+        device.timed_ms(lambda stream: None)
+        machine.gpu.lost = True
+        machine.gpu.calls.clear()
+        device.synchronize()
+    return str(caught.value)
+
+
+def test_of_a_lost_context_nothing_is_freed(machine: Machine, capfd: pytest.CaptureFixture[str]) -> None:
+    told = lose(machine)
+    gc.collect()
+
+    assert told.endswith("illegal memory access was encountered (last launched was transpose_naive_f32)")
+    assert machine.gpu.calls
+    assert [call for call in machine.gpu.calls if "Synchronize" not in call] == []
+    assert capfd.readouterr().err == ""
+
+
+def test_freeing_tells_what_a_kernel_did_before(machine: Machine, device: GpuDevice) -> None:
+    buffer = device.alloc(64)
+    transpose(device)
+    machine.gpu.lost = True
+    with pytest.raises(
+        DeviceError, match=r"freeing memory: .*illegal memory access .*last launched was transpose_naive"
+    ):
+        buffer.free()
+    machine.gpu.lost = False  # so that this device can be closed as any other
+
+
+@pytest.mark.parametrize("library", ["PyCUDA", "CuPy"])
+def test_nothing_is_said_of_a_lost_context_when_python_ends(library: str, tmp_path: Path) -> None:
+    script = (
+        "import sys, pytest\n"
+        "from tests.kernels.test_gpu import lose, prepare\n"
+        "patch = pytest.MonkeyPatch()\n"
+        "print(lose(prepare(patch, *sys.argv[1:])))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path), library],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        cwd=Path(__file__).parents[2],
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "an illegal memory access was encountered" in done.stdout
 
 
 def test_a_stream_of_somebody_else_is_refused(machine: Machine, device: GpuDevice) -> None:

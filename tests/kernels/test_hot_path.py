@@ -33,7 +33,7 @@ def pictures_of(recipe: Recipe) -> list[Picture]:
 @pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
 @pytest.mark.parametrize("dtype", ["float32", "float16", "uint8"])
 @pytest.mark.parametrize("order", ["RGB", "BGR"])
-def test_the_oracle_s_samples(host: HostDevice, variant: str, layout: str, dtype: str, order: str) -> None:
+def test_the_oracle_s_samples(each_order: HostDevice, variant: str, layout: str, dtype: str, order: str) -> None:
     numbers = {} if dtype == "uint8" else {"mean": (123.68, 116.78, 103.94), "std": (58.395, 57.12, 57.375)}
     recipe = Recipe(
         name="small",
@@ -48,7 +48,7 @@ def test_the_oracle_s_samples(host: HostDevice, variant: str, layout: str, dtype
     output = Output(size=30, layout=layout, dtype=dtype, swap=order == "RGB", **numbers)
     pictures = pictures_of(recipe)
 
-    written = run_hot_path(host, pictures, output, variant)
+    written = run_hot_path(each_order, pictures, output, variant)
 
     assert written.clean
     expected = np.stack([oracle(picture.pixels, recipe)[0] for picture in pictures])
@@ -56,13 +56,13 @@ def test_the_oracle_s_samples(host: HostDevice, variant: str, layout: str, dtype
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_int8_and_gaps_between_samples(host: HostDevice, variant: str) -> None:
+def test_int8_and_gaps_between_samples(each_order: HostDevice, variant: str) -> None:
     recipe = Recipe(name="small", size=20, fit="crop-resize", interpolation="cubic")
     plain = Output(size=20, dtype="int8", mean=(127.0, 120.0, 110.0), std=(1.5, 1.0, 0.5))
     output = replace(plain, stride_bytes=plain.sample_bytes + 7)
     pictures = pictures_of(recipe)
 
-    written = run_hot_path(host, pictures, output, variant)
+    written = run_hot_path(each_order, pictures, output, variant)
 
     assert written.clean
     levels = np.stack([oracle(picture.pixels, replace(recipe, colour_order="BGR"))[1] for picture in pictures])

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import ast
 import doctest
 import importlib.util
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import typer
 
 from kernels import bench, check, gpu, gpu_driver, profiler
+from kernels.bench import Timing
 from kernels.check import Row
 from kernels.device import DeviceError, DeviceNotFound
 from kernels.explain import CASES
@@ -129,6 +130,40 @@ def test_explain_as_a_table_fits_80_columns(sut: Run) -> None:
     assert max(map(len, done.out.splitlines())) <= 80
     assert re.search(r"^transpose_naive_f32 +4 +16 +- ", done.out, re.MULTILINE)
     assert " us" not in done.out.splitlines()[0]
+    assert "Sectors asked for again come from a cache" in " ".join(done.out.split())
+
+
+def test_bench_puts_libraries_to_their_groups_and_says_what_was_not_measured(
+    sut: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timings = [
+        Timing("copy", "device to device", 1000, 1.0, 1.25, 30),
+        Timing("turned", "tiled", 500, 1.0, 1.5, 30),
+        Timing("resized", "fused", 500, None, 2.0, 30, "the host is too slow"),
+        Timing("turned", "CuPy copyto", 500, None, None, 0, "CompileException: no headers"),
+    ]
+
+    @contextmanager
+    def opened(name: str) -> Iterator[SimpleNamespace]:
+        yield SimpleNamespace(details=f"a stand-in for {name}")
+
+    monkeypatch.setattr(gpu, "open_device", opened)
+    monkeypatch.setattr(bench, "check_memory", lambda device: None)
+    monkeypatch.setattr(bench, "run", lambda device, repeats: iter(timings))
+
+    table, printed = sut("bench"), sut("bench", "--json")
+
+    assert (table.code, printed.code) == (0, 0)
+    names = [line.split("  ")[1] for line in table.out.splitlines() if line.startswith("  ")]
+    assert names == ["device to device", "tiled", "CuPy copyto", "fused"]
+    assert re.search(r"^  tiled +1 +1\.5 +\d+ +0\.50$", table.out, re.MULTILINE)
+    assert re.search(r"^  CuPy copyto +- +- *$", table.out, re.MULTILINE)
+    assert "not measured: turned, CuPy copyto: CompileException: no headers" in table.out
+    assert "not measured: resized, fused: the host is too slow" in table.out
+    assert table.err.startswith("timing on a stand-in for cuda\n")
+    rows = json.loads(printed.out)["rows"]
+    assert [row["why"] for row in rows] == [timing.why for timing in timings]
+    assert [row["share_of_copy"] for row in rows] == [1.0, 0.5, None, None]
 
 
 @pytest.mark.parametrize(
@@ -169,11 +204,26 @@ def test_no_compiler_for_the_host_form(sut: Run, command: str, monkeypatch: pyte
 def test_profile_says_all_that_is_missing(sut: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(profiler.shutil, "which", lambda name: None)
     monkeypatch.setattr(profiler.os, "access", lambda path, mode: False)
+    monkeypatch.setattr(build, "which", lambda name: None)
 
     done = sut("profile")
 
     assert done.code == 2
-    assert re.search("profiling needs ncu .* or nsys .*; and no NVIDIA driver", one_line(done))
+    assert re.search("profiling needs ncu .* or nsys .*; and .* needs g[+][+] .*; and no NVIDIA driver", one_line(done))
+
+
+def test_profile_without_a_compiler_runs_no_profiler(sut: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    ncu = program(tmp_path, "ncu", f"touch {tmp_path}/ran")
+    monkeypatch.setattr(profiler.shutil, "which", lambda name: str(ncu))
+    monkeypatch.setattr(gpu_driver, "installed_driver", lambda: gpu_driver.Installed(13, 0, 1))
+    monkeypatch.setattr(build, "which", lambda name: None)
+
+    done = sut("profile")
+
+    assert done.code == 2
+    assert one_line(done) == f"error: {build.MISSING}\n"
+    assert not (tmp_path / "ran").exists()
+    assert "needs a gpu, ncu and g++" in sut("profile", "--help").out.lower()
 
 
 @pytest.mark.parametrize("command", ["", "check", "explain", "bench", "profile"])
@@ -283,16 +333,20 @@ def test_the_list_of_what_has_not_run_on_hardware_is_up_to_date(listing: ModuleT
     assert written == listing.page(), "run tools/gpu_not_run.py"
 
 
-def test_functions_listed_by_name_exist(listing: ModuleType) -> None:
-    for file, names in listing.OTHERS.items():
-        tree = ast.parse((CHECKOUT / file).read_text(encoding="utf-8"))
-        there = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
-        for node in tree.body:
-            if isinstance(node, ast.ClassDef):
-                there |= {f"{node.name}.{each.name}" for each in node.body if isinstance(each, ast.FunctionDef)}
-        assert names, file
-        assert set(names) <= there, file
-        assert len(set(names)) == len(names), file
+def test_every_function_with_a_body_is_listed_but_those_of_dali_on_the_cpu(listing: ModuleType) -> None:
+    listed = listing.others()
+
+    assert {"OnDevice._compute", "Cuda.__init__", "_described"} <= set(listed["preprocess/cuda.py"])
+    decoders = listed["preprocess/gpu_decode.py"]
+    assert "GpuDecoder.decode" in decoders and "NvImageCodec.check" in decoders
+    assert "GpuDecoder.check" not in decoders, "abstract: nobody calls it"
+    dali = listed["preprocess/dali.py"]
+    assert {"Pipeline.run", "resize_graph", "regions"} <= set(dali)
+    assert not any(name.startswith(("Dali", "_Decoder")) for name in dali)
+    for file, names in listed.items():
+        text = (CHECKOUT / file).read_text(encoding="utf-8")
+        assert names and len(set(names)) == len(names), file
+        assert all(f"def {name.rpartition('.')[2]}(" in text for name in names), file
 
 
 def test_a_report_of_preprocessing_shortens_it_too(listing: ModuleType, tmp_path: Path) -> None:
@@ -304,7 +358,8 @@ def test_a_report_of_preprocessing_shortens_it_too(listing: ModuleType, tmp_path
 
     for name in ("OnDevice.run", "_DeviceGather.fill"):
         assert f"- `{name}`" in empty and f"- `{name}`\n" not in page
-    assert "- `OnDevice.run_pixels`" in page and "`preprocess/cuda.py`, 8 of 9:" in page
+    count = len(listing.OTHERS["preprocess/cuda.py"])
+    assert "- `OnDevice.run_pixels`" in page and f"`preprocess/cuda.py`, {count - 1} of {count}:" in page
 
 
 def test_a_report_shortens_that_list(listing: ModuleType, tmp_path: Path) -> None:
@@ -369,7 +424,7 @@ def test_the_report_counts_equal_cases_and_prints_tables(report: ModuleType, mon
     timings = [{"device": "H200", "kernel": "tiled", "gpu_ms": 0.123456, "share_of_copy": None}]
     monkeypatch.setattr(report, "_sut", lambda *arguments: (0, timings, ""))
     parts = {"kernels_bench": {"ok": True, "found": report.kernels_bench()}}
-    page = report.markdown({"made": "now", "parts": parts})
+    page = report.markdown({"made": "now", "targets": [], "parts": parts})
     assert "| kernel | gpu_ms | share_of_copy |\n| --- | --- | --- |\n| tiled | 0.1235 | - |" in page
 
     profiled = [{"kernel": "a", "predicted": {"x": 4}, "counted": {"x": 4.0, "us": 1.5}, "metrics": {"m": 1.0}}]

@@ -24,7 +24,7 @@ WAYS = [("NHWC", "NCHW"), ("NHWC", "NHWC"), ("NCHW", "NCHW")]
     st.integers(0, 5),
 )
 def test_any_size_layout_and_dtype(
-    host: HostDevice, seed: int, n: int, size: int, way: tuple[str, str], dtype: str, swap: bool, gap: int
+    each_order: HostDevice, seed: int, n: int, size: int, way: tuple[str, str], dtype: str, swap: bool, gap: int
 ) -> None:
     source, layout = way
     plain = Output(size=size, layout=layout, dtype=dtype)
@@ -33,10 +33,10 @@ def test_any_size_layout_and_dtype(
     output = Output(size=size, layout=layout, dtype=dtype, swap=swap, mean=mean, std=std, stride_bytes=stride)
     levels = np.random.default_rng(seed).integers(0, 256, (n, size, size, 3), np.uint8)
     given_pixels = levels if source == "NHWC" else np.ascontiguousarray(levels.transpose(0, 3, 1, 2))
-    tail = Normalize(host, output, source)
+    tail = Normalize(each_order, output, source)
 
-    with host.upload(given_pixels) as pixels:
-        written = write_guarded(host, output, n, lambda target: tail.run(pixels, target, n))
+    with each_order.upload(given_pixels) as pixels:
+        written = write_guarded(each_order, output, n, lambda target: tail.run(pixels, target, n))
     tail.close()
 
     assert written.clean

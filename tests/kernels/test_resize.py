@@ -1,7 +1,7 @@
 """The resize kernel in host form against the oracle and OpenCV: sizes, methods, layouts, memory, and bad input."""
 
 import shutil
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from pathlib import Path
 
 import cv2
@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kernels.check import Picture, Place, run_hot_path, run_resize
+from kernels.check import Picture, Place, finish, run_hot_path, run_resize
 from kernels.device import SOURCES, Buffer, Device
 from kernels.host import HostDevice
 from kernels.normalize import Output
@@ -25,6 +25,16 @@ methods = st.sampled_from(sorted(METHODS))
 sides = st.one_of(st.integers(1, 12), st.integers(1, 260))
 sizes = st.one_of(st.integers(1, 8), st.integers(1, 48))
 seeds = st.integers(0, 2**32 - 1)
+LEVELS = Output(size=1, layout="NHWC", dtype="uint8")
+
+
+@st.composite
+def outputs(draw: st.DrawFn) -> Output:
+    """Any output but for its size: see ``assert_same``."""
+    dtype = draw(st.sampled_from(["float32", "float16", "uint8", "int8"]))
+    numbers = {} if dtype == "uint8" else {"mean": (123.68, 116.78, 103.94), "std": (58.395, 57.12, 2.5)}
+    layout = draw(st.sampled_from(["NCHW", "NHWC"]))
+    return Output(size=1, layout=layout, dtype=dtype, swap=draw(st.booleans()), **numbers)
 
 
 def examples(count: int):
@@ -40,23 +50,29 @@ def noise(seed: int, place: Place, method: str, padding: int = 0, offset: int = 
     return Picture(pixels, place, method, padding, offset)
 
 
-def levels_of(
-    device: Device, pictures: list[Picture], layout: str = "NHWC", tile_rows: int | None = None
+def written_by(
+    device: Device, pictures: list[Picture], output: Output = LEVELS, gap: int = 0, tile_rows: int | None = None
 ) -> np.ndarray:
-    output = Output(size=pictures[0].place.size, layout=layout, dtype="uint8")
+    """Samples of ``output``, as large as the pictures' places say, ``gap`` values between them."""
+    plain = replace(output, size=pictures[0].place.size)
+    output = replace(plain, stride_bytes=plain.sample_bytes + gap * np.dtype(plain.dtype).itemsize)
     if tile_rows is None:
         written = run_hot_path(device, pictures, output)
     else:
         written = run_resize(device, pictures, output, tile_rows)
     assert written.clean
-    return written.values if layout == "NHWC" else written.values.transpose(0, 2, 3, 1)
+    return written.values
 
 
-def assert_same(device: Device, pictures: list[Picture], layout: str = "NHWC", tile_rows: int | None = None) -> None:
-    """Equal to the oracle, and to OpenCV but for a level where the method is cubic."""
-    for got, picture in zip(levels_of(device, pictures, layout, tile_rows), pictures, strict=True):
+def assert_same(
+    device: Device, pictures: list[Picture], output: Output = LEVELS, gap: int = 0, tile_rows: int | None = None
+) -> None:
+    """Equal to the oracle, whose levels are OpenCV's but for one where the method is cubic."""
+    got = written_by(device, pictures, output, gap, tile_rows)
+    truth = [resize_fit(each.pixels, Fit(*astuple(each.place)), each.interpolation) for each in pictures]
+    np.testing.assert_array_equal(got, finish(np.stack(truth), output), strict=True)
+    for levels, picture in zip(truth, pictures, strict=True):
         where = Fit(*astuple(picture.place))
-        np.testing.assert_array_equal(got, resize_fit(picture.pixels, where, picture.interpolation))
         if where.resized_width * where.resized_height > 1 << 22:
             continue
         full = cv2.resize(
@@ -64,14 +80,14 @@ def assert_same(device: Device, pictures: list[Picture], layout: str = "NHWC", t
             (where.resized_width, where.resized_height),
             interpolation=METHODS[picture.interpolation],
         )
-        difference = np.abs(got.astype(int) - where.crop(full))
+        difference = np.abs(levels.astype(int) - where.crop(full))
         assert difference.max() <= (1 if picture.interpolation == "cubic" else 0)
 
 
-@examples(120)
-@given(st.data(), seeds, sizes, st.sampled_from(["NCHW", "NHWC"]), st.integers(1, 16))
+@examples(60)
+@given(st.data(), seeds, sizes, outputs(), st.integers(0, 5), st.integers(1, 16))
 def test_any_sizes_in_one_batch(
-    host: HostDevice, data: st.DataObject, seed: int, size: int, layout: str, tile_rows: int
+    each_order: HostDevice, data: st.DataObject, seed: int, size: int, output: Output, gap: int, tile_rows: int
 ) -> None:
     pictures = []
     for number in range(data.draw(st.integers(1, 3))):
@@ -81,30 +97,52 @@ def test_any_sizes_in_one_batch(
         place = whole(width, height, to_width, to_height, size, left, top)
         padding, offset = data.draw(st.integers(0, 20)), data.draw(st.integers(0, 20))
         pictures.append(noise(seed + number, place, data.draw(methods), padding, offset))
-    assert_same(host, pictures, layout, tile_rows)
+    assert_same(each_order, pictures, output, gap, tile_rows)
+
+
+@examples(200)
+@given(st.data(), seeds, st.integers(1, 4000), st.integers(1, 3000), st.integers(1, 16), outputs(), methods)
+def test_any_size_up_to_a_camera_s(
+    host: HostDevice,
+    data: st.DataObject,
+    seed: int,
+    width: int,
+    height: int,
+    size: int,
+    output: Output,
+    method: str,
+) -> None:
+    to_width, to_height = (size + data.draw(st.one_of(st.integers(0, 40), st.integers(0, 5000))) for _ in range(2))
+    left, top = (data.draw(st.integers(0, to - size)) for to in (to_width, to_height))
+    place = whole(width, height, to_width, to_height, size, left, top)
+    assert_same(host, [noise(seed, place, method, padding=data.draw(st.integers(0, 20)))], output)
 
 
 @examples(80)
-@given(seeds, sizes, sizes, st.integers(1, 7), st.integers(1, 7), methods)
-def test_integer_ratios(host: HostDevice, seed: int, width: int, height: int, x: int, y: int, method: str) -> None:
+@given(seeds, sizes, sizes, st.integers(1, 7), st.integers(1, 7), methods, outputs())
+def test_integer_ratios(
+    host: HostDevice, seed: int, width: int, height: int, x: int, y: int, method: str, output: Output
+) -> None:
     place = whole(width * x, height * y, width, height, min(width, height))
-    assert_same(host, [noise(seed, place, method)])
+    assert_same(host, [noise(seed, place, method)], output)
 
 
 @examples(80)
-@given(seeds, st.integers(2, 120), st.integers(2, 120), st.booleans(), methods)
+@given(seeds, st.integers(2, 120), st.integers(2, 120), st.booleans(), methods, outputs())
 def test_one_axis_grows_and_the_other_shrinks(
-    host: HostDevice, seed: int, width: int, height: int, wider: bool, method: str
+    host: HostDevice, seed: int, width: int, height: int, wider: bool, method: str, output: Output
 ) -> None:
     to = (width * 3 // 2, max(1, height // 2)) if wider else (max(1, width // 2), height * 3 // 2)
-    assert_same(host, [noise(seed, whole(width, height, *to, min(*to, 48)), method)])
+    assert_same(host, [noise(seed, whole(width, height, *to, min(*to, 48)), method)], output)
 
 
 @examples(60)
-@given(seeds, st.integers(1, 400), st.integers(1, 400), st.sampled_from(["resize-crop", "crop-resize"]), methods)
-def test_recipes(host: HostDevice, seed: int, width: int, height: int, kind: str, method: str) -> None:
+@given(
+    seeds, st.integers(1, 400), st.integers(1, 400), st.sampled_from(["resize-crop", "crop-resize"]), methods, outputs()
+)
+def test_recipes(host: HostDevice, seed: int, width: int, height: int, kind: str, method: str, output: Output) -> None:
     recipe = Recipe(name="small", size=33, fit=kind, interpolation=method)
-    assert_same(host, [noise(seed, Place(*astuple(fit(recipe, width, height))), method)])
+    assert_same(host, [noise(seed, Place(*astuple(fit(recipe, width, height))), method)], output)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -147,9 +185,8 @@ def test_blocks_of_more_pixels_than_float32_adds_up(host: HostDevice, level: int
 @pytest.mark.parametrize("size", [224, 225, 301])
 def test_outputs_of_one_and_of_more_tiles_across(host: HostDevice, size: int, method: str) -> None:
     for layout in ("NCHW", "NHWC"):
-        assert_same(
-            host, [noise(9, whole(*sides, size, size, size), method) for sides in ((330, 310), (31, 20))], layout
-        )
+        pictures = [noise(9, whole(*sides, size, size, size), method) for sides in ((330, 310), (31, 20))]
+        assert_same(host, pictures, replace(LEVELS, layout=layout))
 
 
 @pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
@@ -157,7 +194,8 @@ def test_outputs_of_one_and_of_more_tiles_across(host: HostDevice, size: int, me
 def test_tiles_of_any_height(host: HostDevice, tile_rows: int, layout: str) -> None:
     for method in METHODS:
         sides = [(90, 85), (70, 300), (50, 1000), (40, 20), (132, 132)]
-        assert_same(host, [noise(10, whole(*each, 66, 66, 66), method) for each in sides], layout, tile_rows)
+        pictures = [noise(10, whole(*each, 66, 66, 66), method) for each in sides]
+        assert_same(host, pictures, replace(LEVELS, layout=layout), tile_rows=tile_rows)
 
 
 def test_tiles_that_the_kernel_does_not_have(host: HostDevice) -> None:
@@ -175,11 +213,11 @@ def test_any_alignment_of_a_row(host: HostDevice, offset: int) -> None:
 def test_a_box_of_a_picture_reads_nothing_else(host: HostDevice) -> None:
     place = Place(90, 70, 31, 22, 40, 35, 40, 30, 3, 2, 25)
     picture = noise(5, place, "cubic")
-    expected = levels_of(host, [picture])
+    expected = written_by(host, [picture])
     around = np.ones((70, 90), bool)
     around[22 : 22 + 35, 31 : 31 + 40] = False
     picture.pixels[around] ^= 0xFF
-    np.testing.assert_array_equal(levels_of(host, [picture]), expected)
+    np.testing.assert_array_equal(written_by(host, [picture]), expected)
     assert_same(host, [picture])
 
 
@@ -193,15 +231,16 @@ def test_offsets_of_more_than_32_bits(host: HostDevice) -> None:
         kernel = Resize(host, Output(size=20, layout="NHWC", dtype="uint8"))
         kernel.run(described[None], target)
         got = host.download(target, (20, 20, 3), np.uint8)
-    np.testing.assert_array_equal(got, levels_of(host, [picture])[0])
+    np.testing.assert_array_equal(got, written_by(host, [picture])[0])
 
 
-@pytest.mark.parametrize("order", ["reverse", "shuffled"])
-def test_the_order_of_threads_does_not_matter(order: str) -> None:
-    with HostDevice(order=order) as device:
-        for method in METHODS:
-            sides = [(90, 61), (300, 47), (20, 30), (66, 66), (140, 99)]
-            assert_same(device, [noise(7, whole(*each, 33, 33, 33), method, padding=3) for each in sides])
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+@pytest.mark.parametrize("dtype", ["float32", "float16", "uint8"])
+def test_the_order_of_threads_does_not_matter(each_order: HostDevice, dtype: str, layout: str) -> None:
+    for method in METHODS:
+        sides = [(90, 61), (300, 47), (20, 30), (66, 66), (140, 99)]
+        pictures = [noise(7, whole(*each, 33, 33, 33), method, padding=3) for each in sides]
+        assert_same(each_order, pictures, Output(size=1, layout=layout, dtype=dtype))
 
 
 MUTATIONS = {
