@@ -7,9 +7,11 @@ form; on a GPU nothing of this file has run yet.
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import cv2
@@ -18,20 +20,25 @@ from numpy.typing import NDArray
 
 from kernels.compilers import WHEELS, find_compiler
 from kernels.device import Buffer, Device, DeviceNotFound
-from kernels.gpu import open_device
+from kernels.gpu import GpuDevice, open_device
 from kernels.gpu_driver import installed_driver
 from kernels.hot_path import VARIANTS, HotPath, Variant
 from kernels.normalize import Output
 from kernels.resize import PICTURE, Interpolation, choose_path
 from preprocess.base import Geometry, Mark, Preprocessor, Recipe, Target, only_buffer
 from preprocess.device_memory import HOST_PLACES, Growing, lent_slot
-from preprocess.gpu_decode import DevicePixels, GpuDecoder, NvImageCodec
+from preprocess.gpu_decode import ADAPTIVE, DevicePixels, GpuDecoder, HwShare, NvImageCodec
 from preprocess.opencv import decode_at
 from preprocess.oracle import Fit, check_recipe, fit
 
 Pixels = NDArray[np.uint8]
 ColourOrder = Literal["RGB", "BGR"]
 
+BY_CPU = "pictures were decoded by the CPU, since the GPU's decoder does not take them"
+"""What ``OnDevice.counts`` calls them."""
+THREADS_OPTION = (
+    "CPU threads of the decoder, from 1 (default); with more, JPEG engine and nvJPEG's kernels work at the same time"
+)
 _ALIGNMENT = 256
 """Bytes: where each picture begins in memory that several share, as CUDA aligns its allocations."""
 
@@ -50,10 +57,17 @@ class OnDevice(Preprocessor):
     stages = ("decode", "preprocess")
 
     def __init__(
-        self, recipe: Recipe, device: Device, decoder: GpuDecoder, place: str, kernels: Variant = "fused"
+        self,
+        recipe: Recipe,
+        device: Device,
+        decoder: GpuDecoder,
+        place: str,
+        kernels: Variant = "fused",
+        details: str = "",
     ) -> None:
         """Owns ``device`` and ``decoder`` from now on. ``place`` is what slots call the device's memory: ``cuda:0``.
 
+        ``details`` is one line about what runs the kernels there, for whoever reads the result; else the device's name.
         Raises ``ValueError`` for a recipe that contradicts itself and an unknown variant.
         """
         super().__init__(recipe)
@@ -64,20 +78,26 @@ class OnDevice(Preprocessor):
             if kernels not in VARIANTS:
                 raise ValueError(f"kernels: got '{kernels}', expected one of {', '.join(VARIANTS)}")
             self._device, self._decoder, self._place = device, decoder, place
+            self._details = details or device.name
             self._stream = device.new_stream()
             self._kernels = kernels
             self._hot_paths: dict[ColourOrder, HotPath] = {}
             self._uploads, self._rows = Growing(device), Growing(device)
             undo.pop_all()
+        self.pictures = 0
+        """Pictures so far."""
         self.decoded_by_cpu = 0
         """Pictures so far that the decoder was not given, or refused."""
         self.batches_to_host = 0
         """Batches so far that were copied to a slot in host memory."""
 
     def counts(self) -> Mapping[str, int]:
-        """What a reader of the result must know: pictures that the CPU decoded, batches that went to host memory."""
+        """What a reader of the result must know: what ran the kernels, pictures that the CPU decoded, batches that went
+        to host memory.
+        """
         return {
-            "pictures were decoded by the CPU, since the GPU's decoder does not take them": self.decoded_by_cpu,
+            f"pictures were preprocessed on {self._details}": self.pictures,
+            BY_CPU: self.decoded_by_cpu,
             f"batches were copied from {self._place} to the host memory that the backend reads": self.batches_to_host,
         }
 
@@ -133,6 +153,7 @@ class OnDevice(Preprocessor):
     ) -> list[Geometry]:
         """Pixels in the order ``given`` to rows, in the slot or on the way to it."""
         n = len(pictures)
+        self.pictures += n
         fits = [fit(self.recipe, picture.width, picture.height) for picture in pictures]
         if n and target.place in HOST_PLACES:
             buffer = only_buffer(self.recipe, target, n)[:n]
@@ -167,19 +188,24 @@ class Cuda(OnDevice):
     options: ClassVar[Mapping[str, str]] = {
         "kernels": "fused (default), tiled or naive: one kernel behind the decoder, or a chain of launches",
         "gpu": "index of the GPU, from 0 (default)",
-        "hw_share": "share of a batch that the GPU's JPEG engine is offered, 0 to 1 (default)",
+        "hw_share": "share of a batch that the GPU's JPEG engine is offered, 0 to 1 (default), or adaptive: "
+        "by nvImageCodec's policy of that name",
+        "threads": THREADS_OPTION,
     }
 
-    def __init__(self, recipe: Recipe, *, kernels: Variant = "fused", gpu: int = 0, hw_share: float = 1.0) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        *,
+        kernels: Variant = "fused",
+        gpu: int = 0,
+        hw_share: HwShare = 1.0,
+        threads: int = 1,
+    ) -> None:
         """Raises ``ValueError`` for bad options, ``DeviceNotFound`` and ``ModuleNotFoundError`` for what is missing."""
-        check_gpu_options(gpu, hw_share)
-        device = open_device(f"cuda:{gpu}")
-        try:
-            decoder = NvImageCodec(gpu, hw_share)
-        except BaseException:
-            device.close()
-            raise
-        super().__init__(recipe, device, decoder, f"cuda:{gpu}", kernels)
+        check_gpu_options(gpu, hw_share, threads, ADAPTIVE)
+        device, decoder = open_both(gpu, lambda: NvImageCodec(gpu, hw_share, threads))
+        super().__init__(recipe, device, decoder, f"cuda:{gpu}", kernels, device.details)
 
     @classmethod
     def version(cls) -> str:
@@ -189,21 +215,45 @@ class Cuda(OnDevice):
     @classmethod
     def check_machine(cls) -> None:
         """Raise ``ModuleNotFoundError`` with all that is missing, in one line."""
-        check_parts(cls.name, {"nvImageCodec": "nvidia.nvimgcodec"})
+        check_parts(cls.name, [NVIMGCODEC])
 
 
-def check_gpu_options(gpu: int, hw_share: float) -> None:
-    """Raise ``ValueError`` for what is no GPU's index and what is no share."""
+@dataclass(frozen=True, slots=True)
+class Library:
+    """What a preprocessor decodes with: its name, its module and, by the driver's CUDA, the extra that brings it."""
+
+    label: str
+    module: str
+    extras: Mapping[int, str]
+
+
+NVIMGCODEC = Library("nvImageCodec", "nvidia.nvimgcodec", {12: "cuda12", 13: "cuda13"})
+
+
+def open_both(gpu: int, decoder: Callable[[], GpuDecoder]) -> tuple[GpuDevice, GpuDecoder]:
+    """A GPU and a decoder on it; the GPU is given back where there is no decoder. Raises what opening them raises."""
+    device = open_device(f"cuda:{gpu}")
+    try:
+        return device, decoder()
+    except BaseException:
+        device.close()
+        raise
+
+
+def check_gpu_options(gpu: int, hw_share: HwShare, threads: int, *words: str) -> None:
+    """Raise ``ValueError`` for what is no GPU's index, no share (nor one of ``words``), and no number of threads."""
     if type(gpu) is not int or gpu < 0:
         raise ValueError(f"gpu: got {gpu}, expected the index of a GPU, from 0")
-    if type(hw_share) not in (int, float) or not 0 <= hw_share <= 1:
-        raise ValueError(f"hw_share: got {hw_share}, expected 0 to 1")
+    if hw_share not in words and (isinstance(hw_share, (bool, str)) or not 0 <= hw_share <= 1):
+        raise ValueError(f"hw_share: got {hw_share}, expected {' or '.join(['0 to 1', *words])}")
+    if type(threads) is not int or threads < 1:
+        raise ValueError(f"threads: got {threads}, expected a number of threads, from 1")
 
 
-def check_parts(name: str, decoders: Mapping[str, str]) -> None:
+def check_parts(name: str, libraries: Sequence[Library]) -> None:
     """Raise ``ModuleNotFoundError``, in one line, with everything that a preprocessor on a GPU lacks on this machine.
 
-    ``decoders`` are the modules that it decodes with, by the name that people know.
+    A library that was built for a newer CUDA than the driver's is as good as missing; one for an older CUDA runs.
     """
     missing, mend, cuda = [], [], max(WHEELS)
     try:
@@ -218,20 +268,34 @@ def check_parts(name: str, decoders: Mapping[str, str]) -> None:
         if not driver.gpus:
             missing.append("a GPU (the driver shows none)")
         cuda = min(max(driver.major, min(WHEELS)), cuda)
-    packages = []
+    packages, extras = [], []
     if not _is_installed("pycuda") and not _is_installed("cupy"):
         packages.append("PyCUDA or CuPy")
+        extras.append(f"cuda{cuda}")
     try:
         find_compiler(cuda)
     except ModuleNotFoundError:
         packages.append("NVRTC or nvcc")
-    packages += [label for label, module in decoders.items() if not _is_installed(module)]
-    if packages:
-        mend.append(f"pip install -e '.[cuda{cuda}]'")
+        extras.append(f"cuda{cuda}")
+    for library in libraries:
+        if not _is_installed(library.module):
+            packages.append(library.label)
+        elif not missing and (built := _cuda_of(library.module)) > cuda:
+            packages.append(f"{library.label} for the driver's CUDA {cuda} (the one here is for CUDA {built})")
+        else:
+            continue
+        extras.append(library.extras[cuda])
+    if extras:
+        mend.append(f"pip install -e '.[{','.join(dict.fromkeys(extras))}]'")
     if missing or packages:
         raise ModuleNotFoundError(
             f"the preprocessor {name} needs what is not here: {', '.join([*missing, *packages])}; {'; '.join(mend)}"
         )
+
+
+def _cuda_of(module: str) -> int:
+    """The CUDA that one of NVIDIA's modules was built for: they say 13030, or 13492, and both mean 13."""
+    return int(str(importlib.import_module(module).__cuda_version__)[:2])
 
 
 def _is_installed(module: str) -> bool:

@@ -5,7 +5,8 @@ and normalise too; its filters are not OpenCV's, and what comes out differs by a
 
 Both hand DALI the JPEGs that it decodes bit for bit as OpenCV does: 8 bits, grey or three components, any EXIF
 rotation. It differs by up to 2 levels in CMYK and by 1 in PNGs of 16 bits, and reads no GIF or AVIF, so whatever is not
-such a JPEG, and whatever DALI refuses, is decoded by OpenCV, and counted (``decoded_by_opencv``).
+such a JPEG, and whatever DALI refuses, is decoded by OpenCV, and counted (``decoded_by_opencv``). A DALI that refuses a
+plain JPEG too is an error.
 
 DALI writes what it finds wrong with a picture to stderr, and there is no switch for that.
 """
@@ -13,7 +14,6 @@ DALI writes what it finds wrong with a picture to stderr, and there is no switch
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -27,6 +27,7 @@ from preprocess.base import Geometry, Mark, Preprocessor, Recipe, Target, only_b
 from preprocess.jpeg import read_frame
 from preprocess.opencv import OpenCV, decode_at
 from preprocess.oracle import Fit, check_recipe, fit
+from preprocess.self_test import DecoderNotUsable, plain_jpeg
 
 Pixels = NDArray[np.uint8]
 ColourOrder = Literal["RGB", "BGR"]
@@ -50,14 +51,16 @@ _IMAGE_TYPES = {"RGB": types.RGB, "BGR": types.BGR}
 class Pipeline:
     """A DALI pipeline for batches of any size; built when it is first needed, and anew for a larger batch.
 
-    One thread: lanes and workers are the parallelism. DALI gives up a pipeline after any error, so that is dropped, and
-    the next batch gets a new one (some milliseconds).
+    DALI gives up a pipeline after any error, so that is dropped, and the next batch gets a new one (some milliseconds).
     """
 
-    def __init__(self, graph: Callable[[], Any], gpu: int | None = None) -> None:
-        """``gpu`` is the index of the GPU that it may use; None for the CPU alone."""
+    def __init__(self, graph: Callable[[], Any], gpu: int | None = None, threads: int = 1) -> None:
+        """``gpu`` is the index of the GPU that it may use; None for the CPU alone.
+
+        One of ``threads``, unless told otherwise: lanes and workers are the parallelism.
+        """
         self._graph = graph
-        self._gpu = gpu
+        self._gpu, self._threads = gpu, threads
         self._pipeline: Any = None
         self._rows = 0
 
@@ -67,9 +70,7 @@ class Pipeline:
         On the CPU it is valid until the next call; on a GPU as long as something refers to it, from what has been
         queued on ``stream`` so far. Raises ``RuntimeError``, as DALI does.
         """
-        rows = len(next(iter(inputs.values())))
-        if self._pipeline is None or rows > self._rows:
-            self._build(max(rows, self._rows))
+        self.prepare(len(next(iter(inputs.values()))))
         try:
             for name, arrays in inputs.items():
                 self._pipeline.feed_input(name, list(arrays), cuda_stream=stream)
@@ -79,10 +80,16 @@ class Pipeline:
             raise
         return output
 
-    def _build(self, rows: int) -> None:
+    def prepare(self, rows: int) -> None:
+        """Have a pipeline for as many ``rows``: what ``run`` raises after this is about its inputs.
+
+        Raises ``RuntimeError``, as DALI does, where none can be built.
+        """
+        if rows <= self._rows:
+            return
         pipeline = nvidia.dali.Pipeline(
             batch_size=rows,
-            num_threads=1,
+            num_threads=self._threads,
             device_id=self._gpu,
             prefetch_queue_depth=1,  # this and the next are what feed_input() asks for on the CPU
             exec_dynamic=self._gpu is not None,  # outputs that outlive the next batch, in the order of a stream
@@ -93,7 +100,9 @@ class Pipeline:
         self._pipeline, self._rows = pipeline, rows
 
     def close(self) -> None:
-        self._pipeline = None
+        # Forgotten too: what part of a batch a GPU's JPEG engine takes is worked out from a pipeline's first batch, so
+        # that must be the largest.
+        self._pipeline, self._rows = None, 0
 
 
 def _arrays(output: Any, rows: int) -> list[NDArray[Any]]:
@@ -107,23 +116,35 @@ class _Decoder:
     def __init__(self) -> None:
         self.by_opencv = 0
         self._pipeline = Pipeline(decode_graph)
+        self._check()
 
     def decode(self, encoded: Sequence[bytes]) -> list[Pixels]:
         """Pixels, uint8 (height, width, 3) in RGB, each valid until the next call.
 
-        Raises ``BadPicture`` for the first one that neither can decode.
+        Raises ``BadPicture`` for the first one that neither can decode, and ``DecoderNotUsable`` where DALI refuses
+        all that it is given and a plain JPEG too.
         """
         own = [position for position, data in enumerate(encoded) if _is_plain_jpeg(data)]
+        if own:
+            self._pipeline.prepare(len(own))
         try:
-            found = self._run([encoded[position] for position in own])
+            pictures = dict(zip(own, self._run([encoded[position] for position in own]), strict=True))
         except RuntimeError:
             # DALI does not reliably say which picture it was.
-            return [self._decode_alone(position, data) for position, data in enumerate(encoded)]
-        pictures = dict(zip(own, found, strict=True))
+            pictures = {position: found for position in own if (found := self._alone(encoded[position])) is not None}
+            if not pictures:
+                self._check()
         return [
             pictures[position] if position in pictures else self._by_opencv(position, data)
             for position, data in enumerate(encoded)
         ]
+
+    def _check(self) -> None:
+        """Raise ``DecoderNotUsable`` where DALI does not decode a plain JPEG."""
+        try:
+            self._run([plain_jpeg()])
+        except RuntimeError as error:
+            raise DecoderNotUsable(f"DALI {nvidia.dali.__version__}", error) from error
 
     def _run(self, encoded: Sequence[bytes]) -> list[Pixels]:
         if not encoded:
@@ -131,12 +152,13 @@ class _Decoder:
         arrays = [np.frombuffer(data, np.uint8) for data in encoded]
         return _arrays(self._pipeline.run({"encoded": arrays}), len(encoded))
 
-    def _decode_alone(self, position: int, data: bytes) -> Pixels:
-        if _is_plain_jpeg(data):
-            with suppress(RuntimeError):
-                [pixels] = self._run([data])
-                return pixels.copy()
-        return self._by_opencv(position, data)
+    def _alone(self, data: bytes) -> Pixels | None:
+        self._pipeline.prepare(1)
+        try:
+            [pixels] = self._run([data])
+        except RuntimeError:
+            return None
+        return pixels.copy()
 
     def _by_opencv(self, position: int, data: bytes) -> Pixels:
         pixels = np.asarray(cv2.cvtColor(decode_at(position, data), cv2.COLOR_BGR2RGB), np.uint8)

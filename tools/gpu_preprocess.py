@@ -1,148 +1,317 @@
-"""Parts of the GPU report about preprocessing: how fast from JPEGs, and which functions ran there at all."""
+"""Parts of the GPU report about preprocessing: how fast from JPEGs, how right, and which functions ran there at all."""
 
 from __future__ import annotations
 
 import importlib
 import inspect
+import itertools
 import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 PREPROCESSORS = ("cuda", "dali-gpu", "dali-gpu-resize")
+WITH_DALI = frozenset({"dali-gpu", "dali-gpu-resize"})
+"""Those that need DALI, which may be missing: nothing else needs it."""
 TIMED = ("cuda", "dali-gpu")
+ENGINE, NVJPEG, CPU = "JPEG engine", "nvJPEG", "CPU"
+"""The decoders: the GPU's own, nvJPEG's kernels (whose Huffman codes a CPU reads), libjpeg-turbo through OpenCV."""
 SHARED = 0.5
 """Of a batch: for the JPEG engine, the rest for nvJPEG's kernels beside it."""
-LANES = (1, 4)
 BATCH = 32
-SECONDS = 3.0
+CPU_BATCH = 4
+"""Pictures that a CPU's thread takes at a time, so that it does not keep the others waiting at the end."""
+SECONDS = 1.5
 MODEL = "resnet50"
+RECIPES = ("resnet50", "efficientnet-lite0")
+"""Models whose recipes ``same_pixels`` compares: one shrinks by area, the other is cubic."""
+PICTURES_AT_A_TIME = 8
 
-Run = Callable[[], object]
+Run = Callable[[Sequence[bytes]], object]
 
 
-def rate(start: Callable[[ExitStack], Run], lanes: int, batch: int, seconds: float) -> float:
-    """Pictures per second of ``lanes`` threads, each with what ``start`` made for it, which it runs for ``seconds``.
+class Feed:
+    """Pictures round and round, for whoever is free: lanes that take from one feed share the work by demand."""
 
-    ``start`` puts what has to be closed on the stack, and returns what runs one batch. Two batches go before the clock.
-    A lane that fails ends the others, and its error is raised.
+    def __init__(self, pictures: Sequence[bytes]) -> None:
+        self._pictures = itertools.cycle(pictures)
+        self._lock = threading.Lock()
+
+    def take(self, count: int) -> list[bytes]:
+        """The next ``count``."""
+        with self._lock:
+            return list(itertools.islice(self._pictures, count))
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """What one thread does.
+
+    ``start`` puts what has to be closed on the stack, and returns what preprocesses the ``batch`` pictures it is given.
     """
-    ready = threading.Barrier(lanes)
 
-    def lane() -> tuple[int, float, float]:
+    decoder: str
+    start: Callable[[ExitStack], Run]
+    batch: int = BATCH
+
+
+def rate(lanes: Sequence[Lane], pictures: Sequence[bytes], seconds: float) -> dict[str, float]:
+    """Pictures per second of each decoder, while all ``lanes`` take from one feed for ``seconds``.
+
+    Two batches go before the clock. A lane that fails ends the others, and its error is raised.
+    """
+    feed, ready = Feed(pictures), threading.Barrier(len(lanes))
+
+    def work(lane: Lane) -> tuple[int, float, float]:
         try:
             with ExitStack() as stack:
-                run = start(stack)
+                run = lane.start(stack)
                 for _ in range(2):
-                    run()
+                    run(feed.take(lane.batch))
                 ready.wait()
-                batches, begin = 0, time.perf_counter()
-                while not batches or time.perf_counter() - begin < seconds:
-                    run()
-                    batches += 1
-                return batches, begin, time.perf_counter()
+                done, begin = 0, time.perf_counter()
+                while not done or time.perf_counter() - begin < seconds:
+                    run(feed.take(lane.batch))
+                    done += lane.batch
+                return done, begin, time.perf_counter()
         except BaseException:
             ready.abort()
             raise
 
-    with ThreadPoolExecutor(lanes) as pool:
-        running = [pool.submit(lane) for _ in range(lanes)]
+    with ThreadPoolExecutor(len(lanes)) as pool:
+        running = [pool.submit(work, lane) for lane in lanes]
     errors = [error for each in running if (error := each.exception())]
     if errors:
         raise next((e for e in errors if not isinstance(e, threading.BrokenBarrierError)), errors[0])
     found = [each.result() for each in running]
     took = max(end for _, _, end in found) - min(begin for _, begin, _ in found)
-    return batch * sum(batches for batches, _, _ in found) / took
+    done: Counter[str] = Counter()
+    for lane, (pictures_done, _, _) in zip(lanes, found, strict=True):
+        done[lane.decoder] += pictures_done
+    return {decoder: count / took for decoder, count in done.items()}
 
 
 def preprocess(seconds: float = SECONDS) -> dict[str, Any]:
-    """Files to the model's input, nothing else running: medium pictures, from host memory to where the model reads.
+    """Files to the model's input, nothing else running: medium pictures, from host memory to the GPU's.
 
-    A row's ``of_decoders_alone`` is its rate over that of the JPEG engine alone plus that of nvJPEG's kernels alone, at
-    as many lanes: 1 where the two help each other fully. ``by_cpu`` says what the GPU did not decode.
+    Each decoder alone, at one to as many lanes as there are cores; JPEG engine and nvJPEG sharing each batch, by a
+    fixed share and by the library's own; and all three taking from one feed. ``of_sum`` is a row's rate over the sum of
+    the best rates that its decoders had alone: 1 where they help each other fully. The first row writes to host memory.
     """
     from preprocess import registry
     from sut.config import usable_cores
     from sut.models.registry import find
 
-    recipe = find(MODEL).recipe
-    encoded = _pictures()
-    table, wrong = [], []
-    cores = usable_cores()
-    settings: list[tuple[str, dict[str, float], int]] = [("opencv", {}, cores)]
+    bench = Bench(find(MODEL).recipe, _pictures(), seconds, usable_cores())
+    bench.time("opencv", [Lanes(CPU, registry.load("opencv"), {}, bench.cores)], to="host")
+    # Through the same kernels to the same memory as the others.
+    bench.time("opencv", [Lanes(CPU, _only_cpu(), {}, bench.cores)])
+    engine = _has_engine()
     for name in TIMED:
         try:
-            default = inspect.signature(registry.load(name)).parameters["hw_share"].default
+            make = registry.load(name)
         except (ImportError, OSError) as error:
-            wrong.append({"preprocess": name, "why": f"{type(error).__name__}: {error}"})
+            if name in WITH_DALI and isinstance(error, ModuleNotFoundError):
+                bench.not_installed[name] = _said(error)
+            else:
+                bench.wrong.append({"preprocess": name, "why": _said(error)})
             continue
-        shares = sorted({0.0, SHARED, 1.0, default})
-        settings += [(name, {"hw_share": share}, lanes) for lanes in LANES for share in shares]
-    for name, options, lanes in settings:
-        counted: Counter[str] = Counter()
-        row: dict[str, Any] = {"preprocess": name, "hw_share": options.get("hw_share"), "lanes": lanes}
+        bench.time_all(name, make, engine)
+    if not bench.table:
+        raise RuntimeError(f"nothing was timed: {bench.wrong}")
+    return {
+        "model": MODEL,
+        "batch": BATCH,
+        "cores": bench.cores,
+        "seconds": seconds,
+        "jpeg_engine": engine,
+        "not_installed": bench.not_installed,
+        "wrong": bench.wrong,
+        "table": bench.table,
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Lanes:
+    """``count`` lanes of a kind: preprocessors that ``make`` makes with ``options``, and what decodes for them."""
+
+    decoder: str
+    make: Any
+    options: Mapping[str, Any]
+    count: int
+
+
+class Bench:
+    """Rates of preprocessors, one row of ``table`` each; what failed is ``wrong``."""
+
+    def __init__(self, recipe: Any, pictures: Sequence[bytes], seconds: float, cores: int) -> None:
+        self.recipe, self.pictures, self.seconds, self.cores = recipe, pictures, seconds, cores
+        self.table: list[dict[str, Any]] = []
+        self.wrong: list[dict[str, Any]] = []
+        self.not_installed: dict[str, str] = {}
+
+    def time_all(self, name: str, make: Any, engine: bool) -> None:
+        """The rows of one preprocessor on the GPU.
+
+        Without a JPEG ``engine`` there are none of it: nvJPEG's kernels would do its share, without a word.
+        """
+        alone = {NVJPEG: 0.0} | ({ENGINE: 1.0} if engine else {})
+        for decoder, share in alone.items():
+            for lanes in counts(self.cores):
+                self.time(name, [Lanes(decoder, make, {"hw_share": share}, lanes)])
+        if engine:
+            own = "adaptive" if name == "cuda" else inspect.signature(make).parameters["hw_share"].default
+            for lanes in (1, 2, 4):
+                for share in (SHARED, own):
+                    # One thread would do the engine's share and nvJPEG's one after the other.
+                    options = {"hw_share": share, "threads": max(2, self.cores // lanes)}
+                    self.time(name, [Lanes(f"{ENGINE} and {NVJPEG}", make, options, lanes)])
+        best = {decoder: self.best(name, decoder) for decoder in alone}
+        if None in best.values():
+            return
+        lanes = {decoder: row["lanes"] for decoder, row in best.items() if row}
+        engines = lanes.get(ENGINE, 0)
+        # nvJPEG's lanes and the CPU's want the same cores.
+        for kernels in sorted({1, self.cores // 4, self.cores // 2, lanes[NVJPEG]} - {0}):
+            groups = [
+                Lanes(NVJPEG, make, {"hw_share": 0.0}, kernels),
+                Lanes(CPU, _only_cpu(), {}, max(1, self.cores - engines - kernels)),
+            ]
+            self.time(name, [Lanes(ENGINE, make, {"hw_share": 1.0}, engines), *groups] if engine else groups)
+
+    def time(self, name: str, groups: Sequence[Lanes], to: str = "cuda:0") -> None:
+        """One row: all lanes of ``groups`` at once."""
+        by_cpu: Counter[str] = Counter()
+        lanes = []
+        for group in groups:
+            batch = CPU_BATCH if group.decoder == CPU else BATCH
+            counted = None if group.decoder == CPU else by_cpu
+            start = partial(_start, group.make, self.recipe, group.options, counted, batch, to)
+            lanes += [Lane(group.decoder, start, batch)] * group.count
+        one = groups[0] if len(groups) == 1 else None
+        row: dict[str, Any] = {
+            "preprocess": name,
+            "decoders": ", ".join(group.decoder for group in groups),
+            "to": to,
+            "lanes": one.count if one else [group.count for group in groups],
+            "hw_share": one.options.get("hw_share") if one else None,
+            "threads": one.options.get("threads", 1) if one else 1,
+        }
         try:
-            start = partial(_lane, registry.load(name), recipe, encoded, options, counted)
-            row["pictures_per_second"] = rate(start, lanes, len(encoded), seconds)
+            rates = rate(lanes, self.pictures, self.seconds)
         except Exception as error:
-            wrong.append({**row, "why": f"{type(error).__name__}: {' '.join(str(error).split())}"})
-            continue
-        row["of_decoders_alone"] = None
-        row["by_cpu"] = sum(times for what, times in counted.items() if "CPU" in what)
-        table.append(row)
-    if not table:
-        raise RuntimeError(f"nothing was timed: {wrong}")
-    compare(table)
-    return {"model": MODEL, "batch": len(encoded), "cores": cores, "seconds": seconds, "wrong": wrong, "table": table}
+            self.wrong.append({**row, "why": _said(error)})
+            return
+        if by_cpu.total():
+            why = f"the CPU decoded {by_cpu.total()} pictures that {name} was given to decode on the GPU"
+            self.wrong.append({**row, "why": why})
+            return
+        row["pictures_per_second"] = sum(rates.values())
+        row["of_sum"] = self.of_sum(row)
+        row["each"] = {decoder: round(found) for decoder, found in rates.items()} if len(rates) > 1 else None
+        self.table.append(row)
+
+    def of_sum(self, row: Mapping[str, Any]) -> float | None:
+        """A row's rate over the sum of the best that its decoders had alone; None where that is not known of each."""
+        decoders = row["decoders"].replace(" and ", ", ").split(", ")
+        alone = [self.best("opencv" if decoder == CPU else row["preprocess"], decoder) for decoder in decoders]
+        if len(decoders) == 1 or None in alone:
+            return None
+        return float(row["pictures_per_second"] / sum(best["pictures_per_second"] for best in alone if best))
+
+    def best(self, name: str, decoder: str) -> dict[str, Any] | None:
+        """The fastest row of a decoder alone that writes to the GPU's memory."""
+        rows = [
+            row for row in self.table if (row["preprocess"], row["decoders"]) == (name, decoder) and row["to"] != "host"
+        ]
+        return max(rows, key=lambda row: float(row["pictures_per_second"]), default=None)
 
 
-def compare(table: Sequence[dict[str, Any]]) -> None:
-    """Set ``of_decoders_alone`` of the rows that share the work.
+def counts(cores: int) -> list[int]:
+    """Numbers of lanes to try: one, doubled up to the number of cores.
 
-    >>> rows = [{"preprocess": "cuda", "lanes": 1, "hw_share": share, "pictures_per_second": rate,
-    ...     "of_decoders_alone": None} for share, rate in ((0.0, 100.0), (0.5, 270.0), (1.0, 200.0))]
-    >>> compare(rows)
-    >>> [row["of_decoders_alone"] for row in rows]
-    [None, 0.9, None]
+    >>> counts(1), counts(6), counts(16)
+    ([1], [1, 2, 4, 6], [1, 2, 4, 8, 16])
     """
-    rates = {(row["preprocess"], row["lanes"], row["hw_share"]): row["pictures_per_second"] for row in table}
-    for (name, lanes, share), found in rates.items():
-        alone = [rates[name, lanes, end] for end in (0.0, 1.0) if (name, lanes, end) in rates]
-        if share is not None and 0 < share < 1 and len(alone) == 2:
-            row = next(r for r in table if (r["preprocess"], r["lanes"], r["hw_share"]) == (name, lanes, share))
-            row["of_decoders_alone"] = found / sum(alone)
+    doubled = itertools.takewhile(lambda count: count < cores, (2**power for power in range(64)))
+    return [*doubled, cores]
+
+
+def same_pixels(name: str) -> list[dict[str, Any]]:
+    """How far a preprocessor's rows are from the oracle's, given the same decoded pixels: largest difference in levels.
+
+    The demo photos, white noise, and photos squeezed to random sizes.
+    """
+    import numpy as np
+
+    from preprocess import registry
+    from preprocess.decode import decode
+    from preprocess.oracle import oracle
+    from sut.library import Rows
+    from sut.models.registry import find
+    from sut.parity import compare, levels, noise, photos, sizes
+
+    make = registry.load(name)
+    pictures = [decode(data) for data in (*photos(), *noise(2), *sizes(20))]
+    found = []
+    for model in RECIPES:
+        recipe = find(model).recipe
+        rows = np.full((len(pictures), *recipe.sample_shape), np.nan, recipe.dtype)
+        with make(recipe) as working:
+            for at in range(0, len(pictures), PICTURES_AT_A_TIME):
+                some = pictures[at : at + PICTURES_AT_A_TIME]
+                working.run_pixels(some, Rows.of(rows[at : at + len(some)]), _unmarked)
+        expected = np.stack([oracle(picture, recipe)[1] for picture in pictures]).astype(np.int32)
+        found.append(
+            {"preprocess": name, "recipe": recipe.name, **compare(levels(rows, recipe), expected).model_dump()}
+        )
+    return found
 
 
 def preprocess_ran() -> dict[str, Any]:
     """Which functions of preprocess/ and of the library of the boundary ``device`` were called on this GPU.
 
-    Rows in the GPU's memory are compared with those that came to host memory. Nothing is timed.
+    Those of a preprocessor count once it has come to its end, and its rows in the GPU's memory were those that came to
+    host memory. Nothing is timed.
     """
+    called: set[str] = set()
     functions: set[str] = set()
     folders = tuple(f"{ROOT / name}/" for name in ("preprocess", "sut"))
-    with_parity = {}
+    found: dict[str, Any] = {"jpeg_engine": None, "parity": {}, "not_installed": {}, "wrong": []}
 
     def watch(frame: Any, event: str, argument: Any) -> None:
         file = frame.f_code.co_filename
         if event == "call" and file.startswith(folders):
-            functions.add(f"{Path(file).parent.name}.{Path(file).stem}.{frame.f_code.co_qualname}")
+            called.add(f"{Path(file).parent.name}.{Path(file).stem}.{frame.f_code.co_qualname}")
 
     threading.setprofile(watch)
     sys.setprofile(watch)
     try:
+        found["jpeg_engine"] = _has_engine()
+        if found["jpeg_engine"]:
+            functions |= called
         for name in PREPROCESSORS:
-            with_parity[name] = exercise(name)
+            called.clear()
+            try:
+                found["parity"][name] = exercise(name)
+                functions |= called
+            except Exception as error:
+                if name in WITH_DALI and isinstance(error, ModuleNotFoundError):
+                    found["not_installed"][name] = _said(error)
+                else:
+                    found["wrong"].append({"preprocess": name, "why": _said(error)})
     finally:
         sys.setprofile(None)
-        threading.setprofile(None)
-    return {"parity": with_parity, "functions": sorted(functions)}
+        threading.setprofile(None)  # type: ignore[arg-type]
+    return {**found, "functions": sorted(functions)}
 
 
 def exercise(name: str) -> Mapping[str, Any]:
@@ -165,11 +334,16 @@ def exercise(name: str) -> Mapping[str, Any]:
     indices = list(range(4))
     expected = np.empty((len(indices), *recipe.sample_shape), recipe.dtype)
     with make(recipe) as working:
+        spare = np.empty_like(expected)
+        # Some that are not for the GPU's decoder, and some that no decoder should take; after them all is as before.
+        for odd in _odd(demo.read(0)):
+            with suppress(ValueError):
+                working.run([odd], Rows.of(spare[:1]), _unmarked)
         # One by one, as the library does: decoders may choose another way for a batch.
         for index in indices:
             working.run([demo.read(index)], Rows.of(expected[index : index + 1]), _unmarked)
         pixels = [decode_at(0, demo.read(index)) for index in indices]
-        working.run_pixels(pixels, Rows.of(np.empty_like(expected)), _unmarked)
+        working.run_pixels(pixels, Rows.of(spare), _unmarked)
         found["counts"] = dict(working.counts())
     with open_device("cuda:0") as device:
         opened = open_device("cuda:0")
@@ -188,23 +362,90 @@ def exercise(name: str) -> Mapping[str, Any]:
     return found
 
 
-def _lane(
-    make: Any, recipe: Any, encoded: Sequence[bytes], options: Mapping[str, float], counted: Counter[str], stack: Any
+def _odd(photo: bytes) -> list[bytes]:
+    """A PNG, a progressive JPEG, and JPEGs that end in the middle and behind the header."""
+    import cv2
+
+    from preprocess.decode import decode
+
+    pixels = decode(photo)
+    made = [(".png", []), (".jpg", [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])]
+    whole = [cv2.imencode(ending, pixels, settings)[1].tobytes() for ending, settings in made]
+    return [*whole, photo[: len(photo) // 2], photo[:700]]
+
+
+def _start(
+    make: Any,
+    recipe: Any,
+    options: Mapping[str, Any],
+    counted: Counter[str] | None,
+    batch: int,
+    to: str,
+    stack: ExitStack,
 ) -> Run:
-    """One lane's preprocessor and its rows, in the GPU's memory where it writes there."""
+    """One lane's preprocessor and its rows; ``counted`` is told what the CPU decoded for a decoder on the GPU."""
     import numpy as np
 
     from kernels.gpu import open_device
+    from preprocess.cuda import BY_CPU
     from sut.library import Rows
 
     working = stack.enter_context(make(recipe, **options))
-    stack.callback(lambda: counted.update(working.counts()))
-    rows = np.empty((len(encoded), *recipe.sample_shape), recipe.dtype)
-    target = Rows.of(rows)
-    if "cuda" in make.places:
+    if counted is not None:
+        stack.callback(lambda: counted.update({BY_CPU: working.counts()[BY_CPU]}))
+    rows = np.empty((batch, *recipe.sample_shape), recipe.dtype)
+    target: Any = Rows.of(rows)
+    if to != "host":
         device = stack.enter_context(open_device("cuda:0"))
         target = _target(device.alloc(rows.nbytes).address, rows)
-    return lambda: working.run(encoded, target, _unmarked)
+    return lambda pictures: working.run(pictures, target, _unmarked)
+
+
+def _only_cpu() -> Any:
+    """A preprocessor whose pictures are all decoded by the CPU, then uploaded, resized and normalised on the GPU."""
+    from kernels.gpu import open_device
+    from preprocess.cuda import OnDevice
+    from preprocess.gpu_decode import GpuDecoder
+
+    class Nothing(GpuDecoder):
+        codings = frozenset()
+
+        @classmethod
+        def version(cls) -> str:
+            return "none"
+
+        def check(self, stream: int | None = None) -> None:
+            pass
+
+        def _decode(self, encoded: Sequence[bytes], stream: int | None) -> list[Any]:
+            raise NotImplementedError
+
+        def close(self) -> None:
+            pass
+
+    class OnlyCpu(OnDevice):
+        name = "cpu"
+
+        def __init__(self, recipe: Any) -> None:
+            super().__init__(recipe, open_device("cuda:0"), Nothing(), "cuda:0")
+
+        @classmethod
+        def version(cls) -> str:
+            return "none"
+
+    return OnlyCpu
+
+
+def _has_engine() -> bool:
+    """Whether the GPU has a JPEG engine that decodes."""
+    from preprocess.gpu_decode import JpegEngine
+    from preprocess.self_test import DecoderNotUsable
+
+    try:
+        JpegEngine(0).close()
+    except (DecoderNotUsable, ModuleNotFoundError):
+        return False
+    return True
 
 
 def _target(address: int, like: Any) -> Any:
@@ -218,6 +459,10 @@ def _pictures() -> list[bytes]:
     sys.path.insert(0, str(Path(__file__).parent))
     made = importlib.import_module("make_pictures").pictures("medium", BATCH)
     return [data for _, data, _ in made]
+
+
+def _said(error: BaseException) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def _unmarked(stage: str) -> None:

@@ -1,10 +1,17 @@
-"""The report behind ``gpu_report.sh``: each part runs in a process of its own and may fail alone."""
+"""The report behind ``gpu_report.sh``: each part runs in a process of its own and may fail alone.
+
+A part fails the report where it does not run or finds something wrong, and a result that is not as right as
+``gpu_targets.py`` asks fails it too. What is not installed and is there only to compare with does not, and neither does
+a speed that is missed: both are shown.
+"""
 
 from __future__ import annotations
 
 import ctypes
 import importlib
 import json
+import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -19,13 +26,24 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from gpu_preprocess import PREPROCESSORS, preprocess, preprocess_ran
+from gpu_preprocess import PREPROCESSORS, WITH_DALI, preprocess, preprocess_ran, same_pixels
+from gpu_targets import targets
 
+SETUP = 2
+"""Exit code of ``sut`` where something is not installed."""
 PART_LIMIT_S = 240
+LONGER_S = {"preprocess": 420}
+"""Limits of parts that take longer."""
+MAY_BE_MISSING = frozenset({"onnxruntime_cuda", "kernels_profile"})
+"""Parts that need what nothing else needs: ONNX Runtime for CUDA, ncu or nsys."""
 COPY_BYTES = 2**30
 COPY_REPEATS = 20
 BATCHES = (1, 8, 32)
 BROUGHT = {
+    "cv2": "opencv-python-headless",
+    "pydantic": "pydantic",
+    "simplejpeg": "simplejpeg",
+    "typer": "typer",
     "onnxruntime": "onnxruntime-gpu",
     "nvidia.dali": "nvidia-dali-cuda130",
     "nvidia.nvimgcodec": "nvidia-nvimgcodec-cu13",
@@ -47,12 +65,17 @@ def gpu() -> dict[str, Any]:
 
 
 def _sut(*arguments: str) -> tuple[int, list[dict[str, Any]], str]:
-    """Exit code, rows and standard error of a ``sut`` command; raises ``RuntimeError`` where it printed no rows."""
+    """Exit code, rows and standard error of a ``sut`` command.
+
+    Where it printed no rows it raises ``RuntimeError``, or ``ModuleNotFoundError`` where it says that something is not
+    installed.
+    """
     done = subprocess.run(
         [sys.executable, "-m", "sut", *arguments, "--json"], capture_output=True, text=True, check=False
     )
     if not done.stdout:
-        raise RuntimeError(f"sut {' '.join(arguments)} ended with {done.returncode}: {done.stderr.strip()[-300:]}")
+        kind = ModuleNotFoundError if done.returncode == SETUP else RuntimeError
+        raise kind(f"sut {' '.join(arguments)} ended with {done.returncode}: {done.stderr.strip()[-300:]}")
     return done.returncode, json.loads(done.stdout)["rows"], done.stderr
 
 
@@ -129,6 +152,11 @@ def onnxruntime_cuda() -> dict[str, Any]:
 
     from sut.models.registry import find
 
+    if "CUDAExecutionProvider" not in ort.get_available_providers():
+        raise ModuleNotFoundError(f"ONNX Runtime {ort.__version__} has no CUDA here: pip install onnxruntime-gpu")
+    with suppress(ImportError):
+        # Where the host has no CUDA libraries of its own, PyTorch's do: what is loaded already is found.
+        importlib.import_module("torch")
     if hasattr(ort, "preload_dlls"):
         ort.preload_dlls()
     path = str(find("efficientnet-lite0").build("trained", lambda text: None))
@@ -231,10 +259,25 @@ def kernels_ran() -> dict[str, Any]:
 
 
 def parity() -> dict[str, Any]:
-    """``sut parity`` of the preprocessors on the GPU: how far they are from the oracle, and how many labels agree."""
-    code, rows, said = _sut("parity", "--preprocess", ",".join(PREPROCESSORS))
-    if code:
-        raise RuntimeError(f"sut parity ended with {code}: {said.strip()[-300:]}")
+    """How far the preprocessors on the GPU are from the oracle, and how many labels agree, one after the other.
+
+    ``sut parity`` begins with the files, so that it has the decoder's differences too; ``same_pixels`` with what OpenCV
+    decoded.
+    """
+    found: dict[str, Any] = {"not_installed": {}, "wrong": [], "measured": [], "same_pixels": []}
+    for name in PREPROCESSORS:
+        try:
+            _, rows, _ = _sut("parity", "--preprocess", name)
+            same = same_pixels(name)
+        except Exception as error:
+            why = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            if name in WITH_DALI and isinstance(error, ModuleNotFoundError):
+                found["not_installed"][name] = why
+            else:
+                found["wrong"].append({"preprocess": name, "why": why})
+            continue
+        found["measured"] += rows
+        found["same_pixels"] += same
     table = [
         {
             "preprocess": row["preprocess"],
@@ -243,9 +286,19 @@ def parity() -> dict[str, Any]:
             "max_levels": row["parity"]["max_levels"],
             "labels": None if row["labels"] is None else f"{row['labels_same']} of {row['labels']} the same",
         }
-        for row in rows
+        for row in found["measured"]
     ]
-    return {"measured": rows, "table": table}
+    table += [
+        {
+            "preprocess": row["preprocess"],
+            "pictures": f"decoded, {row['recipe']}",
+            "n": row["pictures"],
+            "max_levels": row["max_levels"],
+            "labels": None,
+        }
+        for row in found["same_pixels"]
+    ]
+    return {**found, "table": table}
 
 
 def _without(row: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -270,22 +323,32 @@ PARTS: dict[str, Callable[[], dict[str, Any]]] = {
 
 def run_part(name: str) -> dict[str, Any]:
     """One part in a process of its own: ``{"ok": True, ...}``, or ``ok`` False and why."""
-    begin = time.monotonic()
+    begin, limit_s = time.monotonic(), LONGER_S.get(name, PART_LIMIT_S)
+    process = subprocess.Popen(
+        [sys.executable, __file__, "--part", name],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # what it starts must not outlive it: it would take the GPU from the next
+    )
     try:
-        done = subprocess.run(
-            [sys.executable, __file__, "--part", name],
-            capture_output=True,
-            text=True,
-            timeout=PART_LIMIT_S,
-            check=False,
-        )
+        stdout, stderr = process.communicate(timeout=limit_s)
     except subprocess.TimeoutExpired:
-        return {"ok": False, "why": f"no end after {PART_LIMIT_S} s"}
+        return {"ok": False, "why": f"no end after {limit_s} s"}
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
     took = round(time.monotonic() - begin, 1)
     try:
-        return {**json.loads(done.stdout.splitlines()[-1]), "took_s": took}
+        return {**json.loads(stdout.splitlines()[-1]), "took_s": took}
     except (IndexError, ValueError):
-        return {"ok": False, "why": f"ended with {done.returncode}: {done.stderr.strip()[-500:]}", "took_s": took}
+        return {"ok": False, "why": f"ended with {process.returncode}: {stderr.strip()[-500:]}", "took_s": took}
+
+
+def is_missing(name: str, part: Mapping[str, Any]) -> bool:
+    """Whether a part did not run for want of something that only it needs."""
+    return name in MAY_BE_MISSING and bool(part.get("not_installed"))
 
 
 def failed(parts: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
@@ -293,24 +356,33 @@ def failed(parts: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
 
     >>> failed({"gpu": {"ok": True, "found": {}}, "kernels_check": {"ok": True, "found": {"cases": 2, "wrong": [{}]}}})
     {'kernels_check': '1 wrong of 2'}
+    >>> failed({name: {"ok": False, "why": "no ncu", "not_installed": True} for name in ("kernels_profile", "parity")})
+    {'parity': 'no ncu'}
     """
     found = {}
     for name, part in parts.items():
         if not part["ok"]:
-            found[name] = part["why"]
+            if not is_missing(name, part):
+                found[name] = part["why"]
             continue
-        wrong, cases = len(part["found"].get("wrong", ())), part["found"].get("cases")
+        wrong, cases = part["found"].get("wrong", ()), part["found"].get("cases")
         if wrong:
-            found[name] = f"{wrong} wrong" + ("" if cases is None else f" of {cases}")
+            first = f", the first: {wrong[0]['why']}" if "why" in wrong[0] else ""
+            found[name] = f"{len(wrong)} wrong" + ("" if cases is None else f" of {cases}") + first
         elif name == "kernels_check" and (not cases or part["found"].get("exit_code")):
             found[name] = f"ended with {part['found'].get('exit_code')}, {cases or 0} cases"
     return found
 
 
+def judged(parts: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The targets as rows, from the parts that ran."""
+    return [each.row() for each in targets({name: part["found"] for name, part in parts.items() if part["ok"]})]
+
+
 def markdown(report: Mapping[str, Any]) -> str:
     """The report as a page.
 
-    >>> print(markdown({"made": "now", "parts": {"gpu": {"ok": False, "why": "no driver"}}}))
+    >>> print(markdown({"made": "now", "targets": [], "parts": {"gpu": {"ok": False, "why": "no driver"}}}))
     # GPU report
     <BLANKLINE>
     Made now.
@@ -321,10 +393,13 @@ def markdown(report: Mapping[str, Any]) -> str:
     <BLANKLINE>
     """
     lines = ["# GPU report", "", f"Made {report['made']}.", ""]
+    if report["targets"]:
+        lines += ["## Targets", "", "A result that is NOT MET fails the report, a speed does not.", ""]
+        lines += [*_table(report["targets"]), ""]
     for name, part in report["parts"].items():
         lines += [f"## {name}", ""]
         if not part["ok"]:
-            lines += [f"Did not run: {part['why']}", ""]
+            lines += [f"{'Not installed' if is_missing(name, part) else 'Did not run'}: {part['why']}", ""]
             continue
         lines += [*_items(part["found"]), ""]
     return "\n".join(lines)
@@ -336,9 +411,13 @@ def _items(found: Mapping[str, Any]) -> Sequence[str]:
         return [f"- {row.get('name')}: {row.get('status')}, {row.get('found')}" for row in rows]
     lines = [f"- {key}: `{json.dumps(value)}`" for key, value in found.items() if key != "table"]
     if table := found.get("table"):
-        lines += ["", f"| {' | '.join(table[0])} |", f"|{' --- |' * len(table[0])}"]
-        lines += [f"| {' | '.join(_cell(value) for value in row.values())} |" for row in table]
+        lines += ["", *_table(table)]
     return lines
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    head = [f"| {' | '.join(rows[0])} |", f"|{' --- |' * len(rows[0])}"]
+    return [*head, *(f"| {' | '.join(_cell(value) for value in row.values())} |" for row in rows)]
 
 
 def _cell(value: object) -> str:
@@ -348,31 +427,62 @@ def _cell(value: object) -> str:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Write the report; 2 where there is no NVIDIA GPU, 3 where a part failed or found something wrong."""
+    """Write the report, all of it or the parts that are named; others are kept from the report that is there.
+
+    1 for a part that is not known; 2 where there is no NVIDIA GPU; 3 where a part failed or found something wrong.
+    """
     if arguments[0] == "--part":
         try:
             print(json.dumps({"ok": True, "found": PARTS[arguments[1]]()}))
         except Exception as error:
-            print(json.dumps({"ok": False, "why": f"{type(error).__name__}: {' '.join(str(error).split())}"}))
+            why = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            missing = isinstance(error, ModuleNotFoundError)
+            print(json.dumps({"ok": False, "why": why, "not_installed": missing}))
         return 0
+    out, names = Path(arguments[0]), arguments[1:] or tuple(PARTS)
+    if unknown := [name for name in names if name not in PARTS]:
+        print(f"error: no part '{unknown[0]}', expected some of {', '.join(PARTS)}", file=sys.stderr)
+        return 1
     first = run_part("gpu")
     if not first["ok"]:
         print(f"error: no NVIDIA GPU here: nvidia-smi does not answer ({first['why']})", file=sys.stderr)
         return 2
-    out = Path(arguments[0])
     out.mkdir(parents=True, exist_ok=True)
-    report = {"schema": 1, "made": datetime.now(UTC).isoformat(timespec="seconds"), "parts": {"gpu": first}}
-    for name in PARTS:
+    parts = {**_earlier(out, first), "gpu": first}
+    for name in names:
         if name != "gpu":
             print(f"{name} ...", file=sys.stderr, flush=True)
-            report["parts"][name] = run_part(name)
-    (out / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    (out / "report.md").write_text(markdown(report), encoding="utf-8")
+            parts[name] = run_part(name)
+        # After each part: one that takes the machine down leaves what the others found.
+        _write(out, {name: parts[name] for name in PARTS if name in parts})
     print(out / "report.md", file=sys.stderr)
-    wrong = failed(report["parts"])
+    wrong = failed(parts)
+    for name, part in parts.items():
+        if is_missing(name, part):
+            print(f"not installed: {name}: {part['why']}", file=sys.stderr)
+    for row in judged(parts):
+        print(f"{row['verdict']}: {row['target']}, {row['asked']}: {_cell(row['measured'])}", file=sys.stderr)
+        if row["kind"] == "result" and row["verdict"] == "NOT MET":
+            wrong[row["target"]] = f"{_cell(row['measured'])}, expected {row['asked']}"
     for name, why in wrong.items():
         print(f"error: {name}: {why}", file=sys.stderr)
     return 3 if wrong else 0
+
+
+def _earlier(out: Path, gpu_now: Mapping[str, Any]) -> dict[str, Any]:
+    """The parts of a report that is there and was made on this GPU."""
+    with suppress(OSError, ValueError, KeyError):
+        parts: dict[str, Any] = json.loads((out / "report.json").read_text(encoding="utf-8"))["parts"]
+        if parts["gpu"]["found"] == gpu_now["found"]:
+            return parts
+    return {}
+
+
+def _write(out: Path, parts: Mapping[str, Any]) -> None:
+    made = datetime.now(UTC).isoformat(timespec="seconds")
+    report = {"schema": 2, "made": made, "targets": judged(parts), "parts": parts}
+    (out / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    (out / "report.md").write_text(markdown(report), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -77,6 +77,8 @@ def test_a_whole_run_through_the_kernels(tmp_path: Path, plugins: Path, boundary
     assert result["failed_samples"] == 0
     assert result["samples"] > 0
     assert result["parity"]["max_levels"] <= 1
+    [told] = [note for note in result["notes"] if "pictures were preprocessed on" in note]
+    assert told in child.out + child.err
     assert ("decode" in result["stages_ns"]) == (boundary == "jpeg")
 
 

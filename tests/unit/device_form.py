@@ -19,6 +19,7 @@ from preprocess.base import Recipe
 from preprocess.cuda import OnDevice
 from preprocess.decode import decode
 from preprocess.gpu_decode import DevicePixels, GpuDecoder, NvImageCodec
+from preprocess.self_test import DecoderNotUsable, plain_jpeg
 
 PLACE = "cuda:0"
 _GUARD = 4096
@@ -120,7 +121,11 @@ class Uploading(GpuDecoder):
     def version(cls) -> str:
         return f"OpenCV {cv2.__version__}"
 
-    def decode(self, encoded: Sequence[bytes], stream: int | None) -> list[DevicePixels | None]:
+    def check(self, stream: int | None = None) -> None:
+        if self._refuses(plain_jpeg()):
+            raise DecoderNotUsable(self.version(), "told to refuse it")
+
+    def _decode(self, encoded: Sequence[bytes], stream: int | None) -> list[DevicePixels | None]:
         assert encoded, "nothing to decode"
         for pixels in self._held:
             pixels.owner.free()  # type: ignore[attr-defined]
@@ -144,7 +149,7 @@ class NvImageCodecOnHost(NvImageCodec):
 
         self._device = device
         self._held: list[DevicePixels] = []
-        self._open(nvimgcodec.NVIMGCODEC_DEVICE_CPU_ONLY, [nvimgcodec.Backend(nvimgcodec.BackendKind.CPU_ONLY)])
+        self._open(nvimgcodec.NVIMGCODEC_DEVICE_CPU_ONLY, [nvimgcodec.Backend(nvimgcodec.BackendKind.CPU_ONLY)], 1)
 
     def decode(self, encoded: Sequence[bytes], stream: int | None) -> list[DevicePixels | None]:
         for pixels in self._held:

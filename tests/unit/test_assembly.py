@@ -142,6 +142,17 @@ def test_a_system_tells_what_its_preprocessors_counted(boundary: str, notes: lis
     assert system.notes() == notes, "asked for when the run is over"
 
 
+@pytest.mark.parametrize(("boundary", "notes"), [("jpeg", []), ("tensor", ["3 pictures were decoded elsewhere"])])
+def test_a_library_tells_what_was_counted_while_it_was_loaded(boundary: str, notes: list[str]) -> None:
+    parts = parts_of(boundary=boundary, scenario="SingleStream", backend_options={"a_ms": 0, "b_ms": 0})
+
+    with SUT(parts.config, complete=lambda ids, payloads: 0, assembly=parts) as system:
+        assert system.library.notes() == []
+        system.library.load([0, 1])
+        system.library.load([1, 2])
+        assert system.library.notes() == notes
+
+
 def test_the_counts_of_lanes_and_workers_add_up() -> None:
     settings = {"boundary": "jpeg", "scenario": "Offline", "backend_options": {"a_ms": 0, "b_ms": 0}}
     counted = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import struct
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,13 +23,16 @@ from kernels.hot_path import VARIANTS
 from kernels.resize import describe
 from preprocess import registry
 from preprocess.base import BadPicture, Recipe
-from preprocess.cuda import Cuda, OnDevice, _described
+from preprocess.cuda import BY_CPU, Cuda, OnDevice, _cuda_of, _described
 from preprocess.decode import decode
 from preprocess.device_memory import Growing
-from preprocess.gpu_decode import DevicePixels, GpuDecoder
+from preprocess.gpu_decode import DevicePixels, GpuDecoder, JpegEngine, NvImageCodec
 from preprocess.jpeg import read_frame
 from preprocess.oracle import fit, oracle
+from preprocess.self_test import DecoderNotUsable, plain_jpeg
+from sut.errors import ExitCode
 from sut.library import Rows
+from sut.worker import code_of
 from tests.unit.device_form import (
     PLACE,
     CudaHost,
@@ -205,7 +209,10 @@ def test_host_memory_gets_the_rows_in_one_copy_which_is_counted(device: WatchedD
     assert_close(buffer[:2], expected(RESNET50, FILES[:2]), RESNET50)
     assert (buffer[2] == 77).all()
     told = {what: count for what, count in preprocessor.counts().items() if count}
-    assert told == {"batches were copied from cuda:0 to the host memory that the backend reads": 1}
+    assert told == {
+        f"pictures were preprocessed on {device.name}": 2,
+        "batches were copied from cuda:0 to the host memory that the backend reads": 1,
+    }
 
 
 # ----------------------------------------------------------------------------------------------- which decoder
@@ -244,7 +251,41 @@ def test_what_the_decoder_refuses_is_decoded_by_the_cpu_one_by_one_and_counted(
 
     assert preprocessor.decoded_by_cpu == 1
     assert_close(slot.download(), expected(PIXELS, FILES), PIXELS)
-    assert list(preprocessor.counts().values()) == [1, 0]
+    assert preprocessor.counts()[BY_CPU] == 1
+
+
+def test_a_picture_that_is_refused_alone_is_decoded_by_the_cpu(device: WatchedDevice, working: Working) -> None:
+    preprocessor = working(PIXELS, Uploading(device, refuses=lambda data: data == FILES[1]))
+    slot = DeviceSlot(device, PIXELS, 1)
+
+    run(preprocessor, FILES[1:2], slot)
+
+    assert preprocessor.decoded_by_cpu == 1
+    assert_close(slot.download(), expected(PIXELS, FILES[1:2]), PIXELS)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_decoder_that_refuses_a_plain_jpeg_too_is_not_believed(
+    device: WatchedDevice, working: Working, count: int
+) -> None:
+    broken = [False]
+    preprocessor = working(PIXELS, Uploading(device, refuses=lambda data: broken[0]))
+    run(preprocessor, FILES, DeviceSlot(device, PIXELS, 3))
+    broken[0] = True
+
+    with pytest.raises(DecoderNotUsable, match=r"OpenCV .* does not decode a plain JPEG here: told to refuse it"):
+        run(preprocessor, FILES[:count], DeviceSlot(device, PIXELS, count))
+
+    assert preprocessor.decoded_by_cpu == 0
+
+
+def test_what_runs_the_kernels_is_told(device: WatchedDevice, working: Working) -> None:
+    preprocessor = working(PIXELS, details="X (sm_90) through CuPy 14, kernels for sm_90 by NVRTC 13.0")
+    assert not any(preprocessor.counts().values())
+    for encoded in (FILES, FILES[:1]):
+        run(preprocessor, encoded, DeviceSlot(device, PIXELS, len(encoded)))
+    told = {what: count for what, count in preprocessor.counts().items() if count}
+    assert told == {"pictures were preprocessed on X (sm_90) through CuPy 14, kernels for sm_90 by NVRTC 13.0": 4}
 
 
 @pytest.mark.parametrize("data", [b"", b"no picture", BITS_12], ids=["empty", "text", "12 bits"])
@@ -304,8 +345,7 @@ def test_nvimagecodec_decodes_as_opencv_does(
         slot = DeviceSlot(device, PIXELS, len(encoded))
         run(preprocessor, encoded, slot)
         assert_close(slot.download(), expected(PIXELS, encoded), PIXELS)
-    assert preprocessor.decoded_by_cpu == 2, "CMYK, twice"
-    assert preprocessor.decoded_by_cpu == sum(preprocessor.counts().values())
+    assert preprocessor.counts()[BY_CPU] == 2, "CMYK, twice"
 
 
 def test_nvimagecodec_answers_none_for_each_that_it_refuses(codec: NvImageCodecOnHost) -> None:
@@ -316,7 +356,121 @@ def test_nvimagecodec_answers_none_for_each_that_it_refuses(codec: NvImageCodecO
     assert "nvImageCodec" in codec.version()
 
 
+def test_the_plain_jpeg_is_one_that_every_decoder_takes(codec: NvImageCodecOnHost) -> None:
+    frame = read_frame(plain_jpeg())
+    assert frame is not None
+    assert (frame.coding, frame.precision, frame.colours) == ("baseline", 8, "YCbCr")
+    assert codec.takes(plain_jpeg())
+    height, width, _ = decode(plain_jpeg()).shape
+    assert (height, width) == (frame.height, frame.width)
+
+
+def test_an_nvimagecodec_that_decodes_nothing_is_refused_when_it_is_opened() -> None:
+    from nvidia import nvimgcodec
+
+    # Without a GPU its decoder on one is made, and refuses everything.
+    broken = NvImageCodec.__new__(NvImageCodec)
+    with pytest.raises(
+        DecoderNotUsable, match=r"nvImageCodec [0-9.]+ does not decode a plain JPEG here: it refuses it"
+    ):
+        broken._open(
+            nvimgcodec.NVIMGCODEC_DEVICE_CPU_ONLY, [nvimgcodec.Backend(nvimgcodec.BackendKind.GPU_ONLY)], threads=1
+        )
+
+
+@pytest.mark.skipif(Path("/dev/nvidia0").exists(), reason="there is a GPU")
+@pytest.mark.parametrize("make", [NvImageCodec, JpegEngine])
+def test_without_a_gpu_no_decoder_on_one_can_be_opened(make: Callable[[int], NvImageCodec]) -> None:
+    with pytest.raises(DecoderNotUsable, match=r"nvImageCodec .*Could not create decoder") as caught:
+        make(0)
+    assert "\n" not in str(caught.value)
+    assert code_of(caught.value) == ExitCode.SETUP
+
+
+def test_an_nvimagecodec_that_breaks_later_is_not_believed(
+    codec: NvImageCodecOnHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert all(codec.decode(FILES[:2], None))
+    refuses = SimpleNamespace(decode=lambda streams, **options: [None] * len(streams))
+    monkeypatch.setattr(codec, "_decoder", refuses)
+    with pytest.raises(DecoderNotUsable):
+        codec.decode(FILES[:2], None)
+
+
+def test_nvimagecodec_is_opened_anew_for_a_larger_batch(
+    codec: NvImageCodecOnHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    firsts: list[int] = []
+
+    class Decoder:
+        """Notes the size of its first batch, by which nvImageCodec shares the work from then on."""
+
+        def __init__(self) -> None:
+            self.batches = 0
+
+        def decode(self, streams: list[Any], **options: Any) -> list[Any]:
+            if not self.batches:
+                firsts.append(len(streams))
+            self.batches += 1
+            return [np.zeros((8, 8, 3), np.uint8)] * len(streams)
+
+    codec._rows = 0
+    monkeypatch.setattr(codec, "_make", Decoder)
+    codec.check()
+    for count in (1, 2, 1, 3, 3, 2):
+        codec.decode(FILES[:count], None)
+    assert firsts == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("share", "engine"),
+    [(0, None), (0.25, (0.25, "FIXED")), (1.0, (1.0, "FIXED")), ("adaptive", (0.5, "ADAPTIVE_MINIMIZE_IDLE_TIME"))],
+)
+def test_the_share_of_the_jpeg_engine_is_handed_to_nvimagecodec(
+    monkeypatch: pytest.MonkeyPatch, share: Any, engine: tuple[float, str] | None
+) -> None:
+    opened: list[Any] = []
+    monkeypatch.setattr(NvImageCodec, "_open", lambda self, *given: opened.extend(given))
+
+    NvImageCodec(2, share, threads=5)
+
+    gpu, backends, threads = opened
+    assert (gpu, threads) == (2, 5)
+    kinds = {each.backend_kind.name: (each.load_hint, each.load_hint_policy.name) for each in backends}
+    assert kinds.pop("HW_GPU_ONLY", None) == engine
+    assert set(kinds) == {"GPU_ONLY", "HYBRID_CPU_GPU"}, "no decoder of its own for the CPU"
+
+
 # ----------------------------------------------------------------------------------------------------- bad input
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"gpu": -1}, "gpu: got -1, expected the index of a GPU"),
+        ({"hw_share": 65}, "hw_share: got 65, expected 0 to 1 or adaptive"),
+        ({"hw_share": "all"}, "hw_share: got all, expected 0 to 1 or adaptive"),
+        ({"hw_share": True}, "hw_share: got True, expected 0 to 1 or adaptive"),
+        ({"threads": 0}, "threads: got 0, expected a number of threads, from 1"),
+        ({"threads": 1.5}, "threads: got 1.5, expected a number of threads, from 1"),
+    ],
+)
+def test_bad_options_are_refused_before_a_gpu_is_looked_for(options: dict[str, Any], said: str) -> None:
+    assert set(options) <= set(Cuda.options)
+    with pytest.raises(ValueError, match=said):
+        Cuda(PIXELS, **options)
+
+
+def test_the_gpu_is_given_back_where_there_is_no_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    closed: list[str] = []
+    monkeypatch.setattr(preprocess.cuda, "open_device", lambda name: SimpleNamespace(close=lambda: closed.append(name)))
+
+    def decoder() -> GpuDecoder:
+        raise DecoderNotUsable("one", "it is broken")
+
+    with pytest.raises(DecoderNotUsable, match="one does not decode"):
+        preprocess.cuda.open_both(1, decoder)
+    assert closed == ["cuda:1"]
 
 
 def test_a_slot_elsewhere_is_refused_before_anything_is_decoded(device: WatchedDevice, working: Working) -> None:
@@ -369,7 +523,6 @@ def test_pixels_of_another_form_are_refused(
 def test_pixels_are_taken_with_their_pitch(device: WatchedDevice) -> None:
     pixels = put(device, PHOTO, padding=7)
     assert (pixels.width, pixels.height, pixels.pitch) == (512, 384, 3 * 512 + 7)
-    assert pixels.nbytes == 383 * pixels.pitch + 3 * 512
 
 
 def test_contradictions_are_refused_and_the_device_is_given_back() -> None:
@@ -417,7 +570,7 @@ Machine = Callable[..., str]
 def missing(monkeypatch: pytest.MonkeyPatch) -> Machine:
     """What ``cuda`` says on a machine with a driver or without, with some modules and with a compiler or without."""
 
-    def says(driver: Installed | None, modules: tuple[str, ...] = (), compiler: bool = False) -> str:
+    def says(driver: Installed | None, modules: tuple[str, ...] = (), compiler: bool = False, built: int = 12) -> str:
         def installed() -> Installed:
             if driver is None:
                 raise DeviceNotFound("no NVIDIA driver: install one")
@@ -430,6 +583,7 @@ def missing(monkeypatch: pytest.MonkeyPatch) -> Machine:
         monkeypatch.setattr(preprocess.cuda, "installed_driver", installed)
         monkeypatch.setattr(preprocess.cuda, "find_compiler", find_compiler)
         monkeypatch.setattr(preprocess.cuda, "_is_installed", lambda module: module in modules)
+        monkeypatch.setattr(preprocess.cuda, "_cuda_of", lambda module: built)
         try:
             assert registry.load("cuda") is Cuda
         except ModuleNotFoundError as error:
@@ -490,3 +644,27 @@ def test_options_are_known_by_name() -> None:
 def test_bad_values_of_options_are_refused_before_a_gpu_is_opened(options: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         Cuda(PIXELS, **options)
+
+
+@pytest.mark.parametrize(("driver", "extra"), [(Installed(12, 8, 1), "cuda12"), (Installed(13, 0, 1), "cuda13")])
+def test_a_decoder_for_a_newer_cuda_than_the_drivers_is_refused(
+    missing: Machine, driver: Installed, extra: str
+) -> None:
+    newer = driver.major + 1
+    assert missing(driver, ALL, compiler=True, built=newer) == (
+        f"the preprocessor cuda needs what is not here: nvImageCodec for the driver's CUDA {driver.major} "
+        f"(the one here is for CUDA {newer}); pip install -e '.[{extra}]'"
+    )
+    assert missing(driver, ALL, compiler=True, built=driver.major) == ""
+    assert missing(driver, ALL, compiler=True, built=12) == "", "a driver runs what an older CUDA built"
+
+
+@pytest.mark.parametrize(("said", "cuda"), [(13030, 13), (13492, 13), (12090, 12), (1280, 12)])
+def test_the_cuda_of_a_library_is_what_it_says_itself(monkeypatch: pytest.MonkeyPatch, said: int, cuda: int) -> None:
+    monkeypatch.setitem(sys.modules, "some_library", SimpleNamespace(__cuda_version__=said))
+    assert _cuda_of("some_library") == cuda
+
+
+def test_the_decoders_that_are_installed_say_their_cuda() -> None:
+    for module in ("nvidia.nvimgcodec", "nvidia.dali"):
+        assert _cuda_of(module) in (12, 13)

@@ -21,6 +21,7 @@ from preprocess.dali import Dali, DaliResize
 from preprocess.decode import decode
 from preprocess.opencv import OpenCV
 from preprocess.oracle import oracle
+from preprocess.self_test import DecoderNotUsable
 
 PHOTOS = sorted((Path(__file__).parents[2] / "sut/datasets/demo_photos").glob("*.jpg"))
 FILES = [path.read_bytes() for path in PHOTOS]
@@ -161,6 +162,42 @@ def test_what_dali_refuses_opencv_may_decode(monkeypatch: pytest.MonkeyPatch) ->
         got = run(working, encoded)
         assert working.decoded_by_opencv == 1
     np.testing.assert_array_equal(got, by_opencv(PIXELS, encoded))
+
+
+def test_a_picture_that_dali_refuses_alone_is_opencvs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("preprocess.dali._is_plain_jpeg", lambda data: True)
+    with Dali(PIXELS) as working:
+        np.testing.assert_array_equal(run(working, [OTHERS["GIF"]]), by_opencv(PIXELS, [OTHERS["GIF"]]))
+        assert working.decoded_by_opencv == 1
+
+
+@pytest.mark.parametrize("kind", [Dali, DaliResize])
+def test_a_dali_that_decodes_nothing_is_refused_when_it_is_opened(
+    kind: type[Preprocessor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def graph() -> None:
+        raise RuntimeError("nothing\nworks")
+
+    monkeypatch.setattr("preprocess.dali.decode_graph", graph)
+    with pytest.raises(DecoderNotUsable, match=r"DALI [0-9.]+ does not decode a plain JPEG here: nothing works;"):
+        kind(LITE0)
+
+
+@pytest.mark.parametrize("kind", [Dali, DaliResize])
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_dali_that_breaks_later_is_not_believed(
+    kind: type[Dali] | type[DaliResize], count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with kind(LITE0) as working:
+        run(working, FILES[:3])
+
+        def broken(encoded: list[bytes]) -> None:
+            raise RuntimeError("out of everything")
+
+        monkeypatch.setattr(working._decoder, "_run", broken)
+        with pytest.raises(DecoderNotUsable, match="out of everything"):
+            run(working, FILES[:count])
+        assert working.decoded_by_opencv == 0
 
 
 def test_several_bad_pictures_the_first_is_named() -> None:

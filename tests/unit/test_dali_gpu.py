@@ -12,16 +12,19 @@ from typing import Any
 
 import cv2
 import numpy as np
+import nvidia.dali
 import pytest
 
 import preprocess.cuda
 from kernels.device import Device, DeviceNotFound
+from kernels.gpu_driver import Installed
 from preprocess import registry
 from preprocess.base import BadPicture, Recipe
 from preprocess.cuda import OnDevice
 from preprocess.decode import decode
 from preprocess.gpu_decode import DevicePixels
 from preprocess.oracle import oracle
+from preprocess.self_test import DecoderNotUsable
 from sut.library import Rows
 from tests.unit.device_form import PLACE, DeviceSlot, HostForm, WatchedDevice, put
 
@@ -55,12 +58,15 @@ class DaliOnHost(DaliMixed):
         self._held: list[DevicePixels] = []
         self.seen: list[bytes] = []
 
-    def decode(self, encoded: Sequence[bytes], stream: int | None) -> list[DevicePixels | None]:
+    def _decode(self, encoded: Sequence[bytes], stream: int | None) -> list[DevicePixels | None]:
         for pixels in self._held:
             pixels.owner.free()  # type: ignore[attr-defined]
         self._held = []
         self.seen += encoded
-        return super().decode(encoded, None)
+        return super()._decode(encoded, None)
+
+    def check(self, stream: int | None = None) -> None:
+        super().check(None)
 
     def _pixels(self, tensor: Any, output: Any) -> DevicePixels:
         self._held.append(put(self._device, np.asarray(tensor), padding=0))
@@ -159,6 +165,58 @@ def test_what_makes_dali_give_up_costs_the_batch_nothing(device: WatchedDevice) 
     assert caught.value.position == 1
 
 
+def test_a_picture_that_dali_refuses_alone_is_refused_and_no_more(device: WatchedDevice) -> None:
+    decoder = DaliOnHost(device)
+    assert decoder.decode([FILES[1][: len(FILES[1]) // 2]], None) == [None]
+    assert all(decoder.decode(FILES[:2], None))
+
+
+def test_a_dali_that_cannot_be_built_is_no_refusal(device: WatchedDevice, monkeypatch: pytest.MonkeyPatch) -> None:
+    def graph(*given: Any) -> None:
+        raise RuntimeError("no driver\nfor this")
+
+    monkeypatch.setattr("preprocess.dali_gpu.mixed_graph", graph)
+    with pytest.raises(DecoderNotUsable, match=r"DALI [0-9.]+ does not decode a plain JPEG here: no driver for this;"):
+        DaliOnHost(device)
+
+
+def test_a_dali_that_breaks_later_is_not_believed(device: WatchedDevice, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoder = DaliOnHost(device)
+    preprocessor = HostForm(PIXELS, device, decoder, PLACE)
+    run(preprocessor, FILES, DeviceSlot(device, PIXELS, len(FILES)))
+
+    def broken(*given: Any) -> None:
+        raise RuntimeError("an illegal memory access")
+
+    monkeypatch.setattr(decoder, "_run", broken)
+    with pytest.raises(DecoderNotUsable, match="an illegal memory access"):
+        run(preprocessor, FILES, DeviceSlot(device, PIXELS, len(FILES)))
+    assert preprocessor.decoded_by_cpu == 0
+
+
+def test_a_pipeline_begins_with_its_largest_batch(device: WatchedDevice, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[dict[str, Any]] = []
+    make = nvidia.dali.Pipeline
+    monkeypatch.setattr(nvidia.dali, "Pipeline", lambda **given: made.append(given) or make(**given))
+    decoder = DaliOnHost(device)
+    for count in (2, 1, 4):
+        decoder.decode(FILES[:count], None)
+    assert [given["batch_size"] for given in made] == [1, 2, 4]
+    decoder.decode([FILES[0], FILES[1][:5000]], None)  # one by one after the error, each of which drops the pipeline
+    made.clear()
+    decoder.decode(FILES[:3], None)
+    assert [given["batch_size"] for given in made] == [3]
+
+
+def test_the_threads_of_the_decoder_are_dalis(device: WatchedDevice, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+    make = nvidia.dali.Pipeline
+    monkeypatch.setattr(nvidia.dali, "Pipeline", lambda **given: made.append(given["num_threads"]) or make(**given))
+    DaliMixed(None).close()
+    DaliMixed(None, threads=3).close()
+    assert made == [1, 3]
+
+
 @pytest.mark.parametrize("recipe", [RESNET50, LITE0, PIXELS, BGR], ids=lambda recipe: recipe.name)
 def test_dalis_own_resize_is_that_of_the_cpu_to_the_bit(device: WatchedDevice, recipe: Recipe) -> None:
     preprocessor = ResizeOnHost(recipe, device)
@@ -197,9 +255,11 @@ def test_the_share_of_the_jpeg_engine_is_handed_on(monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize("kind", [DaliGpu, DaliGpuResize])
 def test_a_share_that_is_none_is_refused(kind: type[DaliGpu]) -> None:
-    assert "hw_share" in kind.options
+    assert {"hw_share", "threads"} <= set(kind.options)
     with pytest.raises(ValueError, match=r"hw_share: got 65, expected 0 to 1"):
         kind(PIXELS, hw_share=65)
+    with pytest.raises(ValueError, match=r"hw_share: got adaptive, expected 0 to 1$"):  # DALI's share is fixed
+        kind(PIXELS, hw_share="adaptive")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", ["dali-gpu", "dali-gpu-resize"])
@@ -210,3 +270,18 @@ def test_what_a_machine_lacks_is_said(monkeypatch: pytest.MonkeyPatch, name: str
     monkeypatch.setattr(preprocess.cuda, "installed_driver", installed)
     with pytest.raises(ModuleNotFoundError, match=rf"the preprocessor {name} needs .*driver, a GPU.*install one"):
         registry.load(name)
+
+
+@pytest.mark.parametrize(("driver", "extra"), [(12, "dali-cuda12"), (13, "dali")])
+def test_a_dali_for_a_newer_cuda_than_the_drivers_is_refused(
+    monkeypatch: pytest.MonkeyPatch, driver: int, extra: str
+) -> None:
+    monkeypatch.setattr(preprocess.cuda, "installed_driver", lambda: Installed(driver, 0, 1))
+    monkeypatch.setattr(preprocess.cuda, "find_compiler", lambda newest: None)
+    monkeypatch.setattr(preprocess.cuda, "_is_installed", lambda module: True)
+    monkeypatch.setattr(preprocess.cuda, "_cuda_of", lambda module: built)
+    built = driver
+    assert registry.load("dali-gpu") is DaliGpu
+    built = driver + 1
+    with pytest.raises(ModuleNotFoundError, match=rf"DALI for the driver's CUDA {driver} .*install -e '.\[{extra}\]'"):
+        registry.load("dali-gpu")

@@ -73,12 +73,12 @@ def test_every_package_by_its_version(installed: dict[str, str]) -> None:
 
 
 def test_what_is_optional_says_what_it_is_for_and_is_no_fault(installed: dict[str, str]) -> None:
-    installed["nvidia-dali-cuda120"] = "2.4"
+    installed["openvino"] = "2026.4"
 
     checks = by_name(check_packages())
 
     assert checks["numba"] == Check("packages", "numba", "absent", "not installed; for: preprocessor fused")
-    assert checks["nvidia-dali"] == Check("packages", "nvidia-dali", "ok", "nvidia-dali-cuda120 2.4")
+    assert checks["openvino"] == Check("packages", "openvino", "ok", "2026.4")
 
 
 def test_a_missing_package_comes_with_its_command(installed: dict[str, str]) -> None:
@@ -140,7 +140,7 @@ def test_the_cuda_of_the_driver(driver: Installed | str, expected: bool, row: tu
 def test_without_a_gpu_that_can_be_used_nothing_is_missed(installed: dict[str, str], driver: Installed | str) -> None:
     checks = check_gpu_packages(driver)
 
-    assert [check.name for check in checks] == ["cupy or pycuda", "nvidia-cuda-nvrtc", "nvimgcodec"]
+    assert [check.name for check in checks] == ["cupy or pycuda", "nvidia-cuda-nvrtc", "nvimgcodec", "nvidia-dali"]
     assert {(check.status, check.hint) for check in checks} == {("absent", "")}
     assert all(check.found.startswith("not installed; for: ") for check in checks)
 
@@ -148,9 +148,10 @@ def test_without_a_gpu_that_can_be_used_nothing_is_missed(installed: dict[str, s
 @pytest.mark.usefixtures("no_compiler")
 @pytest.mark.parametrize(("cuda", "extra"), [(12, "cuda12"), (13, "cuda13"), (14, "cuda13")])
 def test_with_a_gpu_the_extra_of_its_cuda_is_named(installed: dict[str, str], cuda: int, extra: str) -> None:
-    checks = check_gpu_packages(Installed(cuda, 0, 1))
+    *checks, dali = check_gpu_packages(Installed(cuda, 0, 1))
 
     assert {(check.status, check.hint) for check in checks} == {("warning", f"pip install -e '.[{extra}]'")}
+    assert (dali.status, dali.hint) == ("absent", ""), "nvImageCodec does what it would"
     assert f"  pip install -e '.[{extra}]'" in shown(checks)
 
 
@@ -158,10 +159,14 @@ def test_with_a_gpu_the_extra_of_its_cuda_is_named(installed: dict[str, str], cu
 @pytest.mark.parametrize(
     ("there", "cuda", "statuses"),
     [
-        (("cupy-cuda13x", "nvidia-cuda-nvrtc", "nvidia-nvimgcodec-cu13"), 13, ["ok", "ok", "ok"]),
-        (("cupy-cuda12x", "nvidia-cuda-nvrtc-cu12", "nvidia-nvimgcodec-cu12"), 13, ["ok", "ok", "ok"]),
-        (("cupy-cuda13x", "nvidia-cuda-nvrtc", "nvidia-nvimgcodec-cu13"), 12, ["warning", "warning", "warning"]),
-        (("pycuda", "nvidia-cuda-nvrtc-cu12"), 12, ["ok", "ok", "warning"]),
+        (("cupy-cuda13x", "nvidia-cuda-nvrtc", "nvidia-nvimgcodec-cu13", "nvidia-dali-cuda130"), 13, ["ok"] * 4),
+        (("cupy-cuda12x", "nvidia-cuda-nvrtc-cu12", "nvidia-nvimgcodec-cu12", "nvidia-dali-cuda120"), 13, ["ok"] * 4),
+        (
+            ("cupy-cuda13x", "nvidia-cuda-nvrtc", "nvidia-nvimgcodec-cu13", "nvidia-dali-cuda130"),
+            12,
+            ["warning"] * 4,
+        ),
+        (("pycuda", "nvidia-cuda-nvrtc-cu12"), 12, ["ok", "ok", "warning", "absent"]),
     ],
 )
 def test_packages_of_a_newer_cuda_than_the_drivers_do_not_do(
@@ -174,6 +179,12 @@ def test_packages_of_a_newer_cuda_than_the_drivers_do_not_do(
     assert [check.status for check in checks] == statuses
     newer = "; the driver has CUDA 12" if "warning" in statuses[:1] else ""
     assert checks[0].found == f"{there[0]} 1.5{newer}"
+    extras = {12: ["cuda12", "cuda12", "cuda12", "dali-cuda12"]}.get(cuda, [])
+    hints = [check.hint for check in checks]
+    assert all(
+        hint == (f"pip install -e '.[{extra}]'" if status == "warning" else "")
+        for hint, extra, status in zip(hints, extras, statuses, strict=False)
+    )
 
 
 @pytest.mark.parametrize(("compiler", "status"), [(True, "absent"), (False, "warning")])
