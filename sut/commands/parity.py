@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sut.errors import InputError, one_line
+from sut.errors import InputError, SetupError, one_line
 
 if TYPE_CHECKING:
     import numpy as np
@@ -106,6 +106,7 @@ def _preprocessors(names: str | None) -> list[type[Preprocessor]]:
 
 
 def _measured(preprocessors: Sequence[type[Preprocessor]], recipe: Recipe) -> list[Row]:
+    from kernels.device import DeviceNotFound
     from sut.parity import compare, crops, noise, oracle_levels, photos, preprocessed_levels, sizes
 
     sets = {"photos": photos(), "noise": noise(_NOISE), "sizes": sizes(_SIZES), "crops": crops()}
@@ -119,6 +120,8 @@ def _measured(preprocessors: Sequence[type[Preprocessor]], recipe: Recipe) -> li
                 got = preprocessed_levels(each, recipe, encoded)
             except ValueError as error:
                 raise InputError(f"the preprocessor {each.name}: {one_line(error)}") from error
+            except DeviceNotFound as error:
+                raise SetupError(f"the preprocessor {each.name}: {one_line(error)}") from error
             same = int((label(got) == labels).sum()) if label and name == "crops" else None
             rows.append(Row(each.name, each.version(), name, compare(got, truth[name]), same))
     return rows

@@ -26,6 +26,13 @@ from preprocess.registry import PREPROCESSORS
 for name in {*PREPROCESSORS} - {"opencv", "dali"}:
     del PREPROCESSORS[name]
 """
+NO_DECODER = """
+from preprocess.opencv import OpenCV
+from preprocess.self_test import DecoderNotUsable
+def broken(self, recipe):
+    raise DecoderNotUsable("a decoder 1.0", RuntimeError("no luck"))
+OpenCV.__init__ = broken
+"""
 START = "import runpy; runpy.run_module('sut', run_name='__main__', alter_sys=True)"
 
 SPOILING = """
@@ -109,6 +116,14 @@ def test_a_named_preprocessor_that_is_not_installed(sut: Sut) -> None:
     parity = run_python("-c", WITHOUT_DALI + START, "parity", "--preprocess", "opencv,dali", cwd=sut.cwd)
     assert parity.code == 2
     assert "pip install nvidia-dali-cuda130" in parity.err
+
+
+def test_a_decoder_that_does_not_work(tmp_path: Path) -> None:
+    done = run_python("-c", NO_DECODER + START, "parity", "--preprocess", "opencv", cwd=tmp_path)
+
+    assert done.code == 2
+    assert "the preprocessor opencv: a decoder 1.0 does not decode a plain JPEG here: no luck" in done.err
+    assert done.err.count("\n") == 1
 
 
 @pytest.mark.parametrize(
