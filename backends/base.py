@@ -144,8 +144,8 @@ class Backend(ABC):
     def load(cls, model: ModelFile, device: str, lanes: int, threads: int, options: Mapping[str, Any] = {}) -> Self:
         """Load the model on ``device`` for ``lanes`` concurrent runners with ``threads`` runtime threads each.
 
-        ``options`` are those that the user set; ``check_options`` refuses unknown ones, ``load`` bad values, both with
-        ``ValueError``.
+        ``options`` are those that the user set; ``check_options`` refuses unknown ones, and it or ``load`` bad values,
+        both with ``ValueError``.
         """
 
     @classmethod

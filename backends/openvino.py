@@ -29,6 +29,8 @@ _COMPUTE = ("Convolution", "Deconvolution", "FullyConnected", "MatMul")
 """Layers that multiply and accumulate, as the executed graph calls them."""
 _NATIVE_BF16 = {"avx512_bf16", "amx_bf16"}
 """Either of these flags in /proc/cpuinfo means instructions that multiply bfloat16; OpenVINO does so on x86 only."""
+_WORDS: Mapping[str, tuple[str, ...]] = {"hint": ("latency", "throughput"), "shape": ("dynamic",)}
+"""What options may be, beside numbers."""
 _NOISE = re.compile(r"(?:Exception from|Check '[^\n]*?' failed at) \S+?:\d+:\s*")
 """Where in its sources OpenVINO gave up; the reason follows."""
 
@@ -77,11 +79,18 @@ class OpenVino(Backend):
         raise DeviceNotFound(f"openvino has no device '{device}' here; it has {', '.join(found)}{hint}")
 
     @classmethod
+    def check_options(cls, options: Mapping[str, Any]) -> None:
+        """Values too: they need no model to be judged."""
+        super().check_options(options)
+        for name in options:
+            _option(options, name, None)
+
+    @classmethod
     def load(cls, model: ModelFile, device: str, lanes: int, threads: int, options: Mapping[str, Any] = {}) -> Self:
         """Compile the model for lanes x threads threads in all, and run it once on zeros."""
         cls.check_options(options)
         config = _config(model.precision, lanes, threads, options, on_cpu=device.lower() == "cpu")
-        rows = _option(options, "shape", ("dynamic",), "dynamic")
+        rows = _option(options, "shape", "dynamic")
         cls.check_device(device)
         core = _import().Core()
         try:
@@ -288,8 +297,8 @@ def _config(precision: str, lanes: int, threads: int, options: Mapping[str, Any]
         # What the file leaves unquantised, a third of Lite0's layers, makes all of it 8 % (batch 1) to 30 % (batch 8)
         # faster in bf16; not where that would be emulated.
         config["INFERENCE_PRECISION_HINT"] = "bf16" if _cpu_flags() & _NATIVE_BF16 else "f32"
-    hint = _option(options, "hint", ("latency", "throughput"), None, numbers=False)
-    streams = _option(options, "streams", (), lanes if hint is None else None)
+    hint = _option(options, "hint", None)
+    streams = _option(options, "streams", lanes if hint is None else None)
     if hint is not None:
         config["PERFORMANCE_HINT"] = str(hint).upper()
     if streams is not None:
@@ -299,10 +308,9 @@ def _config(precision: str, lanes: int, threads: int, options: Mapping[str, Any]
     return config
 
 
-def _option(
-    options: Mapping[str, Any], name: str, words: tuple[str, ...], default: str | int | None, *, numbers: bool = True
-) -> str | int | None:
-    """An option that is one of some words or, with ``numbers``, a number from 1 to 99999."""
+def _option(options: Mapping[str, Any], name: str, default: str | int | None) -> str | int | None:
+    """An option that is one of its words or, but for the hint, a number from 1 to 99999."""
+    words, numbers = _WORDS.get(name, ()), name != "hint"
     if (value := options.get(name)) is None:
         return default
     text = str(value).lower()

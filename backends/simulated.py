@@ -105,6 +105,12 @@ class Simulated(Backend):
         self._lanes = 0
 
     @classmethod
+    def check_options(cls, options: Mapping[str, Any]) -> None:
+        """Values too: they need nothing else to be judged."""
+        super().check_options(options)
+        Planted.of(options)
+
+    @classmethod
     def load(cls, model: ModelFile, device: str, lanes: int, threads: int, options: Mapping[str, Any] = {}) -> Self:
         """Make the devices; only the model's sample shape is looked at. Raises ``ValueError`` for a bad option."""
         cls.check_options(options)

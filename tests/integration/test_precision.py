@@ -266,7 +266,6 @@ def test_options_and_a_device_in_capitals_reach_openvino(small: Small, tmp_path:
             ("--preprocess", "simulated", "--set", "preprocess_options.decode=2"),
             "simulated has no option 'decode'; known: decode_ms (milliseconds",
         ),
-        # The comparison with fp32 meets it first, and says it as the run would.
         (
             ("--backend", "openvino", "--fold", "--set", "backend_options.streams=many"),
             "openvino option streams: got 'many', expected a number from 1 on",
