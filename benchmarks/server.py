@@ -43,9 +43,9 @@ CPU_CHILD = Path(__file__).with_name("cpu_child.py")
 PAUSE_S = 0.02
 ROUNDS = 60
 BATCH = 8
-PLANTED_MS = (4.0, 2.0)
+PLANTED_MS = (10.0, 5.0)
 """a and b of a + b n, on one device."""
-PLANTED_BOUND_S = 0.03
+PLANTED_BOUND_S = 0.075
 """In proportion. Copying a sample's 600 kB is part of serving it, but not of the planted truth: the larger
 both are, the less of them it takes."""
 _MOST_PROBES = 8
@@ -120,7 +120,7 @@ def planted(time_s: float, _: float) -> list[Figure]:
     """What ``sut tune``, four devices and ``sut boundary`` make of planted times."""
     a, b = PLANTED_MS
     options = ["--backend", "simulated", "--set", f"backend_options.a_ms={a}", "--set", f"backend_options.b_ms={b}"]
-    found = tune(PLANTED_BOUND_S, *options, "--time", f"{2 * time_s:g}")
+    found = tune(PLANTED_BOUND_S, *options, "--time", f"{4 * time_s:g}")
     rate = found["outcome"]["queries_per_second"]
     probes = [row for row in found["rows"] if row["phase"] == "rate"]
     queries = max((row["queries"] for row in found["rows"] if row["qps"] == rate and row["queries"]), default=0)
@@ -131,7 +131,7 @@ def planted(time_s: float, _: float) -> list[Figure]:
         words = [*options, "--set", f"backend_options.devices={devices}", "--lanes", str(devices)]
         with product(*words, "--scenario", "Offline", "--time", f"{time_s:g}") as (result, _):
             offline.append(result["metric"]["value"])
-    decode = ["--preprocess", "simulated", "--set", "preprocess_options.decode_ms=16"]
+    decode = ["--preprocess", "simulated", "--set", "preprocess_options.decode_ms=40"]
     done = run_command(
         [sys.executable, "-P", "-m", "sut", "boundary", *options, *decode, "--dataset", "demo", "--time", "1", "--json"]
     )
@@ -184,7 +184,10 @@ def section(figures: Sequence[Figure], machine: dict[str, Any], command: str) ->
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument(
-        "--time", type=float, default=8, help="length of the longest runs in seconds (8); twice that on planted times"
+        "--time",
+        type=float,
+        default=8,
+        help="length of the longest runs in seconds (8); four times that for the planted rate",
     )
     parser.add_argument("--bound", type=float, default=BOUND_S, help="Server's latency bound in seconds (0.015)")
     parser.add_argument("--only", default=",".join(PARTS), metavar="PART,...", help=f"of {', '.join(PARTS)}")

@@ -33,11 +33,11 @@ def machine(truth: float, hiccups: tuple[int, ...] = ()) -> Callable[[float, int
 
 
 @settings(deadline=None)
-@given(st.floats(10, 5000), st.floats(1 / 2.1, 2.1))
+@given(st.floats(10, 5000), st.floats(1 / 1.9, 1.9))
 def test_a_good_estimate_leads_to_the_rate_in_eight_probes(start: float, off: float) -> None:
     rows = search_rate(start, machine(start * off))
 
-    assert start * off / 1.0525 <= found(rows) <= start * off
+    assert start * off / 1.038 <= found(rows) <= start * off
     assert len(rows) <= 8
 
 
@@ -59,10 +59,10 @@ def test_one_hiccup_of_the_machine_is_not_believed(start: float, off: float, whi
 
 
 def test_an_invalid_probe_below_a_valid_one_is_not_believed() -> None:
-    seen = [Probe(100, True), Probe(90, False), Probe(105, False), Probe(105, False)]
+    seen = [Probe(100, True), Probe(90, False), Probe(103, False), Probe(103, False)]
 
     assert next_rate(100, seen) is None
-    assert next_rate(100, seen[:3]) == 105
+    assert next_rate(100, seen[:3]) == 103
 
 
 @settings(deadline=None)
@@ -72,12 +72,12 @@ def test_what_was_valid_before_bounds_the_search(known: float, off: float, hiccu
 
     assert all((row.qps or 0) > known for row in rows)
     if not hiccups:
-        assert max(found(rows), known) >= known * off / 1.0525
+        assert max(found(rows), known) >= known * off / 1.038
 
 
 def test_what_an_overloaded_system_got_done_is_where_to_look() -> None:
     assert next_rate(100, [Probe(100, False, completed=44.0)]) == 40
-    assert next_rate(100, [Probe(100, False, completed=99.0)]) == 76.92
+    assert next_rate(100, [Probe(100, False, completed=99.0)]) == 86.96
 
 
 def test_without_any_valid_rate_the_search_ends_at_an_eighth() -> None:
