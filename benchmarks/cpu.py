@@ -89,7 +89,7 @@ class Bench:
                 self._offline(name, precision, common)
             if "singlestream" in parts:
                 single = self._latency(name, precision, common, "SingleStream", 1)
-                if precision == "int8":
+                if (name, precision) == ("resnet50", "int8"):
                     self._session(single, files["fp32"], files["tensors"])
             if "multistream" in parts:
                 self._latency(name, precision, common, "MultiStream", 8)
@@ -102,9 +102,18 @@ class Bench:
             one.ours, one.bare = rates.deadline, bare
             self._keep(one)
 
-    def _ours(self, model: str, backend: str, precision: str, scenario: str, *options: str) -> dict[str, Any]:
+    def _ours(
+        self, model: str, backend: str, precision: str, scenario: str, *options: str, seconds: float | None = None
+    ) -> dict[str, Any]:
         words = f"--backend {backend} --model {model} --weights {WEIGHTS[model]} --precision {precision}".split()
-        words += ["--scenario", scenario, "--time", f"{self.seconds:g}", "--user_conf", str(self.work / "few.conf")]
+        words += [
+            "--scenario",
+            scenario,
+            "--time",
+            f"{seconds or self.seconds:g}",
+            "--user_conf",
+            str(self.work / "few.conf"),
+        ]
         with product(*words, *options) as (result, _):
             return result
 
@@ -137,6 +146,8 @@ class Bench:
     def _latency(self, model: str, precision: str, common: dict[str, Any], scenario: str, batch: int) -> Measured:
         """SingleStream compares medians, MultiStream the 99th percentile of a query of ``batch`` samples."""
         which = "p50" if scenario == "SingleStream" else "p99"
+        # Of a hundred queries the 99th percentile is the slowest but one.
+        seconds = self.seconds if which == "p50" else 3 * self.seconds
         splits = [1] if batch == 1 else [parts for parts in (1, 2, 4) if parts <= self.threads]
         tried = {
             (hint, parts): child("latency", script=CHILD, **common, hint=hint, batch=batch, parts=parts, seconds=GRID_S)
@@ -149,10 +160,11 @@ class Bench:
         if batch > 1:
             options += ["--max-batchsize", str(batch // parts)]
         for _ in range(self.repeat):
-            point = {"hint": hint, "batch": batch, "parts": parts, "seconds": self.seconds}
+            point = {"hint": hint, "batch": batch, "parts": parts, "seconds": seconds}
             bare = child("latency", script=CHILD, **common, **point)
             one.bare.append(bare[f"{which}_ms"])
-            one.ours.append(self._ours(model, "openvino", precision, scenario, *options)["latency_ns"][which] / 1e6)
+            result = self._ours(model, "openvino", precision, scenario, *options, seconds=seconds)
+            one.ours.append(result["latency_ns"][which] / 1e6)
         self._keep(one)
         return one
 
