@@ -22,11 +22,17 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from backends.base import DeviceNotFound
 from kernels.device import DeviceNotFound as GpuNotFound
 from sut.errors import ExitCode, RunError, SutError, one_line
+from sut.ledger import Counter, Ledger
+
+if TYPE_CHECKING:
+    from sut.calibrate import Calibration
+    from sut.planning import Plan
+    from sut.system import SUT
 
 _BEAT_S = 0.5
 _CALIBRATION_SHARE = 0.2
@@ -86,7 +92,7 @@ def main() -> None:
     events = Events(orders.events_fd)
     threading.Thread(target=_exit_when_left_alone, daemon=True).start()
     try:
-        _work(orders, events)
+        _Run(orders, events).go()
     except BaseException as error:
         _give_up(events, error)
     sys.stdout.flush()
@@ -125,137 +131,162 @@ def code_of(error: BaseException) -> ExitCode:
     return ExitCode.USAGE if isinstance(error, ValueError) else ExitCode.FAILED
 
 
-def _work(orders: Orders, events: Events) -> None:
-    begin = time.time()
-    events.send("phase", phase="import")
-    from sut import loadgen
-    from sut.assembly import assemble
-    from sut.calibrate import calibrate, warm_tail
-    from sut.config import RunConfig
-    from sut.ledger import Counter, Ledger
-    from sut.parity import measure_quickly
-    from sut.planning import apply_calibration, apply_flags, make_plan
-    from sut.preparation import Prepared
-    from sut.system import SUT
-    from sut.userconf import read_conf
+class _Run:
+    """One run, phase by phase. What is imported here is what takes long, so the supervisor is told before."""
 
-    config = RunConfig(**orders.config)
-    directory = Path(orders.directory)
-    parts = assemble(config, prepared=Prepared.load(orders.prepared) if orders.prepared else None)
-    conf = read_conf(config.user_conf) if config.user_conf else None
-    confs = [path for path in (config.mlperf_conf, config.user_conf) if path]
-    rules = parts.spec.loadgen_model
-    settings = loadgen.settings_for(rules, config.scenario, config.mode, confs)
-    notes = [*apply_flags(settings, config, conf, rules), *(parts.model.notes if parts.model else ())]
-    at_a_time = min(settings.performance_sample_count_override or parts.dataset.count, parts.dataset.count)
-    imported = time.time()
+    def __init__(self, orders: Orders, events: Events) -> None:
+        self._began = time.time()
+        self._orders = orders
+        self._events = events
+        events.send("phase", phase="import")
+        from sut import loadgen
+        from sut.assembly import assemble
+        from sut.config import RunConfig
+        from sut.planning import apply_flags
+        from sut.preparation import Prepared
+        from sut.userconf import read_conf
 
-    events.send("phase", phase="load")
-    sut = SUT(
-        config,
-        loaded=events.loaded,
-        tell=lambda message: events.send("failure", message=message),
-        performance_samples=at_a_time,
-        assembly=parts,
-    )
-    loaded = time.time()
-    attested = sut.backend.attest()
-    events.send("attested", attested=asdict(attested), backend_version=type(sut.backend).version())
-    if emulated := attested.details.get("emulated"):
-        notes.append(f"emulated: {emulated}")
+        self._config = config = RunConfig(**orders.config)
+        self._directory = Path(orders.directory)
+        self._parts = assemble(config, prepared=Prepared.load(orders.prepared) if orders.prepared else None)
+        self._conf = read_conf(config.user_conf) if config.user_conf else None
+        confs = [path for path in (config.mlperf_conf, config.user_conf) if path]
+        self._rules = self._parts.spec.loadgen_model
+        self._settings = loadgen.settings_for(self._rules, config.scenario, config.mode, confs)
+        self._notes = apply_flags(self._settings, config, self._conf, self._rules)
+        self._notes += self._parts.model.notes if self._parts.model else ()
+        count = self._parts.dataset.count
+        self._at_a_time = min(self._settings.performance_sample_count_override or count, count)
+        self._imported = time.time()
 
-    if sut.backend.inputs and not config.use_preprocessed_dataset:
-        parity = measure_quickly(parts.preprocessor_for, parts.spec.recipe)
-        events.send("parity", parity=parity.model_dump())
+    def go(self) -> None:
+        """All of it."""
+        sut = self._load()
+        ready = self._load_samples(sut)
+        measured = self._calibrate(sut, ready)
+        plan = self._plan(sut, measured, ready)
+        self._run(sut, plan)
 
-    # In performance mode LoadGen loads these and no others; loading them here names a bad picture before the clock.
-    ready = range(at_a_time if config.mode != "accuracy" else min(at_a_time, sut.policy.max_batch))
-    events.send("phase", phase="samples", samples=len(ready))
-    sut.library.load(ready)
-    if config.mode != "accuracy":
-        notes += sut.library.notes()
+    def _load(self) -> SUT:
+        from sut.parity import measure_quickly
+        from sut.system import SUT
 
-    events.send("phase", phase="calibrate")
-    budget_s = min(_CALIBRATION_MAX_S, _CALIBRATION_SHARE * settings.min_duration_ms / 1000)
-    if config.scenario == "Offline":
-        budget_s = max(budget_s, _CALIBRATION_MIN_OFFLINE_S)
-    try:
-        measured = calibrate(
-            config.scenario,
-            sut,
-            ready,
-            settings.multi_stream_samples_per_query,
-            budget_s,
-            events.beat,
+        events, parts = self._events, self._parts
+        events.send("phase", phase="load")
+        sut = SUT(
+            self._config,
+            loaded=events.loaded,
+            tell=lambda message: events.send("failure", message=message),
+            performance_samples=self._at_a_time,
+            assembly=parts,
         )
-    except BaseException as error:
-        # The parts fitted together when they were loaded: what fails now fails in the work itself.
-        what = one_line(error) if isinstance(error, RunError) else f"{type(error).__name__}: {one_line(error)}"
-        raise RunError(f"failed before the run, in warm-up: {what}") from error
-    notes += apply_calibration(settings, config, conf, rules, measured)
-    sut.know_service_times(measured.batch_ns, int(settings.server_target_latency_ns))
-    free = shutil.disk_usage(directory).free
-    plan = make_plan(settings, config, measured, parts.dataset.count, free, notes)
-    if config.scenario == "Offline":
-        warm_tail(sut.lanes, sut.policy, ready, plan.samples)
-    if config.mode == "accuracy":
-        sut.library.unload(ready)
+        self._loaded = time.time()
+        attested = sut.backend.attest()
+        events.send("attested", attested=asdict(attested), backend_version=type(sut.backend).version())
+        if emulated := attested.details.get("emulated"):
+            self._notes.append(f"emulated: {emulated}")
+        if sut.backend.inputs and not self._config.use_preprocessed_dataset:
+            parity = measure_quickly(parts.preprocessor_for, parts.spec.recipe)
+            events.send("parity", parity=parity.model_dump())
+        return sut
 
-    shape = sut.ledger_shape(plan.most_samples, plan.trace)
-    os.ftruncate(orders.memory_fd, shape.nbytes)
-    ledger = Ledger(shape, mmap.mmap(orders.memory_fd, shape.nbytes))
-    ledger.words[Counter.PLANNED] = plan.samples
-    sut.start(ledger)
-    events.send(
-        "plan",
-        plan=asdict(plan),
-        line=plan.line(),
-        shape=asdict(shape),
-        calibration=asdict(measured),
-        cold_start_s={
-            "import": imported - orders.started,
-            "load": loaded - imported,
-            "first": measured.first_ns / 1e9,
-        },
-        setup_s=time.time() - begin,
-        server_target_qps=settings.server_target_qps,
-        server_target_latency_ns=int(settings.server_target_latency_ns),
-        offline_expected_qps=settings.offline_expected_qps,
-    )
+    def _load_samples(self, sut: SUT) -> range:
+        """Load what calibration works on.
 
-    callbacks = loadgen.Callbacks(
-        issue=_never_raising(sut.issue, events),
-        flush=sut.flush,
-        load=_never_raising(sut.library.load, events),
-        unload=_never_raising(sut.library.unload, events),
-    )
-    # What is alive now stays: the collector need not look through it again in the middle of a run.
-    gc.collect()
-    gc.freeze()
-    ledger.words[Counter.RUN_START_NS] = time.time_ns()
-    events.send("phase", phase="run")
-    cpu = time.process_time()
-    loadgen.run(
-        callbacks,
-        settings,
-        parts.dataset.count,
-        at_a_time,
-        directory,
-        config.audit_conf and config.audit_conf.resolve(),
-        plan.trace,
-    )
-    cpu_s = time.process_time() - cpu
-    events.send("phase", phase="finish")
-    sut.close()
-    events.send(
-        "finished",
-        cpu_s=cpu_s,
-        host_peak_bytes=_peak_memory_bytes(),
-        failed_samples=sut.failures.samples,
-        first_error=sut.failures.first_error,
-        traceback=sut.failures.first_traceback,
-        notes=[*sut.notes(), *(sut.library.notes() if config.mode == "accuracy" else [])],
-    )
+        In performance mode LoadGen loads these and no others; loading them here names a bad picture before the clock.
+        """
+        accuracy = self._config.mode == "accuracy"
+        ready = range(min(self._at_a_time, sut.policy.max_batch) if accuracy else self._at_a_time)
+        self._events.send("phase", phase="samples", samples=len(ready))
+        sut.library.load(ready)
+        if not accuracy:
+            self._notes += sut.library.notes()
+        return ready
+
+    def _calibrate(self, sut: SUT, ready: range) -> Calibration:
+        from sut.calibrate import calibrate
+
+        self._events.send("phase", phase="calibrate")
+        settings, scenario = self._settings, self._config.scenario
+        budget_s = min(_CALIBRATION_MAX_S, _CALIBRATION_SHARE * settings.min_duration_ms / 1000)
+        if scenario == "Offline":
+            budget_s = max(budget_s, _CALIBRATION_MIN_OFFLINE_S)
+        try:
+            return calibrate(scenario, sut, ready, settings.multi_stream_samples_per_query, budget_s, self._events.beat)
+        except BaseException as error:
+            # The parts fitted together when they were loaded: what fails now fails in the work itself.
+            what = one_line(error) if isinstance(error, RunError) else f"{type(error).__name__}: {one_line(error)}"
+            raise RunError(f"failed before the run, in warm-up: {what}") from error
+
+    def _plan(self, sut: SUT, measured: Calibration, ready: range) -> Plan:
+        """Decide on the run, make its ledger in the supervisor's memory, and tell it both."""
+        from sut.calibrate import warm_tail
+        from sut.planning import apply_calibration, make_plan
+
+        config, settings = self._config, self._settings
+        self._notes += apply_calibration(settings, config, self._conf, self._rules, measured)
+        sut.know_service_times(measured.batch_ns, int(settings.server_target_latency_ns))
+        free = shutil.disk_usage(self._directory).free
+        plan = make_plan(settings, config, measured, self._parts.dataset.count, free, self._notes)
+        if config.scenario == "Offline":
+            warm_tail(sut.lanes, sut.policy, ready, plan.samples)
+        if config.mode == "accuracy":
+            sut.library.unload(ready)
+        shape = sut.ledger_shape(plan.most_samples, plan.trace)
+        os.ftruncate(self._orders.memory_fd, shape.nbytes)
+        ledger = Ledger(shape, mmap.mmap(self._orders.memory_fd, shape.nbytes))
+        ledger.words[Counter.PLANNED] = plan.samples
+        sut.start(ledger)
+        self._events.send(
+            "plan",
+            plan=asdict(plan),
+            line=plan.line(),
+            shape=asdict(shape),
+            calibration=asdict(measured),
+            cold_start_s={
+                "import": self._imported - self._orders.started,
+                "load": self._loaded - self._imported,
+                "first": measured.first_ns / 1e9,
+            },
+            setup_s=time.time() - self._began,
+            server_target_qps=settings.server_target_qps,
+            server_target_latency_ns=int(settings.server_target_latency_ns),
+            offline_expected_qps=settings.offline_expected_qps,
+        )
+        return plan
+
+    def _run(self, sut: SUT, plan: Plan) -> None:
+        """Let LoadGen ask, and tell what is known only afterwards."""
+        from sut import loadgen
+
+        events, config = self._events, self._config
+        callbacks = loadgen.Callbacks(
+            issue=_never_raising(sut.issue, events),
+            flush=sut.flush,
+            load=_never_raising(sut.library.load, events),
+            unload=_never_raising(sut.library.unload, events),
+        )
+        # What is alive now stays: the collector need not look through it again in the middle of a run.
+        gc.collect()
+        gc.freeze()
+        sut.ledger.words[Counter.RUN_START_NS] = time.time_ns()
+        events.send("phase", phase="run")
+        cpu = time.process_time()
+        audit = config.audit_conf and config.audit_conf.resolve()
+        sizes = (self._parts.dataset.count, self._at_a_time)
+        loadgen.run(callbacks, self._settings, *sizes, self._directory, audit, plan.trace)
+        cpu_s = time.process_time() - cpu
+        events.send("phase", phase="finish")
+        sut.close()
+        events.send(
+            "finished",
+            cpu_s=cpu_s,
+            host_peak_bytes=_peak_memory_bytes(),
+            failed_samples=sut.failures.samples,
+            first_error=sut.failures.first_error,
+            traceback=sut.failures.first_traceback,
+            notes=[*sut.notes(), *(sut.library.notes() if config.mode == "accuracy" else [])],
+        )
 
 
 def _never_raising(callback: Callable[..., None], events: Events) -> Callable[..., None]:
