@@ -67,11 +67,12 @@ def make_result(
     reasons = _reasons(config, outcome, found, failed_samples)
     valid = None if config.mode == "accuracy" and not reasons else not reasons
     samples = outcome.counter(Counter.DONE)
-    broken = broken_rules(config, parts.spec, parts.dataset, found.detail)
     attested = outcome.event("attested")
     finished = outcome.event("finished")
-    duration_s = _duration_s(found, outcome)
     plan = outcome.event("plan")
+    broken = broken_rules(config, parts.spec, parts.dataset, found.detail)
+    broken += (finished or plan).get("rules_broken", [])
+    duration_s = _duration_s(found, outcome)
     cpu_s = finished.get("cpu_s")
     return Result(
         schema=1,

@@ -155,6 +155,8 @@ class _Run:
         self._settings = loadgen.settings_for(self._rules, config.scenario, config.mode, confs)
         self._notes = apply_flags(self._settings, config, self._conf, self._rules)
         self._notes += self._parts.model.notes if self._parts.model else ()
+        self._broken: list[str] = []
+        """Rules of MLPerf that are found to be broken in here."""
         count = self._parts.dataset.count
         self._at_a_time = min(self._settings.performance_sample_count_override or count, count)
         self._imported = time.time()
@@ -241,6 +243,7 @@ class _Run:
             "plan",
             plan=asdict(plan),
             line=plan.line(),
+            rules_broken=self._broken,
             shape=asdict(shape),
             calibration=asdict(measured),
             cold_start_s={
@@ -285,6 +288,7 @@ class _Run:
             failed_samples=sut.failures.samples,
             first_error=sut.failures.first_error,
             traceback=sut.failures.first_traceback,
+            rules_broken=self._broken,
             notes=[*sut.notes(), *(sut.library.notes() if config.mode == "accuracy" else [])],
         )
 
