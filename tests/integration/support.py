@@ -153,7 +153,7 @@ class Sut:
         self.output = self.cwd / "output"
         for directory in (self.cwd, self.folder, self.packages):
             directory.mkdir()
-        self._cache = root / "cache"
+        self.cache = root / "cache"
         shutil.copy(plugins.__file__, self.packages / "sut_test_faults.py")
         backends = {
             kind.name: f"sut_test_faults:{name}"
@@ -215,7 +215,7 @@ class Sut:
             {
                 **ours,
                 "PYTHONPATH": os.pathsep.join([str(CHECKOUT), str(self.packages)]),
-                "SUT_CACHE_DIR": str(self._cache),
+                "SUT_CACHE_DIR": str(self.cache),
                 "FAULTS_FOLDER": str(self.folder),
                 **environment,
             },

@@ -195,13 +195,14 @@ def test_the_stages_add_up_in_every_scenario(
     assert len(found) == 4, child.err
     for (scenario, _), result in found.items():
         means = {stage: times["mean"] for stage, times in result["stages_ns"].items()}
-        residual = means["residual"]
         assert ("decode" in means) is (boundary == "jpeg")
         assert {"queue", "resize", "normalize", "infer", "postprocess", "complete"} <= set(means)
         assert result["failed_samples"] == 0
         if scenario != "MultiStream":  # whose latency_ns is per query, its stages per sample
             assert sum(means.values()) == pytest.approx(result["latency_ns"]["mean"], rel=0.001, abs=50)
-        assert abs(residual) < 1_000_000, (scenario, means)
+        # What another program takes of the machine lies between two stamps of some samples, never before them.
+        assert means["residual"] > -50_000, (scenario, means)
+        assert result["stages_ns"]["residual"]["p50"] < 1_000_000, (scenario, means)
 
 
 @pytest.mark.parametrize("workers", ["1", "3"])

@@ -66,11 +66,13 @@ def test_the_ledger_finds_every_planted_stage(tmp_path: Path, workers: str) -> N
     )
 
     planted_ms = {"decode": 1.0, "resize": 0.5, "normalize": 0.25, "infer": (8 + 4 * 2) / 4}
-    cost_ms = {name: found["cost_ns"][name] / 1e6 for name in planted_ms}
     for name, planted in planted_ms.items():
-        # Late by what a sleep is late, and by what zeroing the tensor takes longer than was planted for it.
-        assert planted <= cost_ms[name] <= 1.5 * planted + 0.3, name
-    assert 0 <= found["stages_ns"]["residual"]["mean"] < 0.05 * found["latency_ns"]["mean"]
+        assert planted <= found["cost_ns"][name] / 1e6, name
+        # Late by what a sleep is late, and by what zeroing the tensor takes longer than was planted for it; the median,
+        # as another program may take the machine from some batches.
+        samples = 1 if workers != "0" and name != "infer" else 4
+        assert found["stages_ns"][name]["p50"] / samples / 1e6 <= 1.5 * planted + 0.3, name
+    assert 0 <= found["stages_ns"]["residual"]["p50"] < 0.05 * found["latency_ns"]["p50"]
 
 
 @pytest.mark.slow

@@ -275,8 +275,9 @@ def test_in_every_scenario_the_ledger_closes_and_percentiles_are_loadgens(tmp_pa
 def check_stages(result: dict[str, Any]) -> None:
     means = {name: stage["mean"] for name, stage in result["stages_ns"].items()}
     assert list(means) == ["issue_delay", "queue", "preprocess", "infer", "postprocess", "complete", "residual"]
-    rest_ns = abs(means["residual"])
-    assert rest_ns < 0.02 * sum(means.values()) or rest_ns < 300_000, (result["scenario"], means)
+    # Another program's share of the machine lies in the residual of some samples: not of half of them.
+    assert means["residual"] > -50_000, (result["scenario"], means)
+    assert result["stages_ns"]["residual"]["p50"] < 300_000, (result["scenario"], means)
     assert result["recorded_samples"] == result["samples"]
     if result["scenario"] != "MultiStream":  # there latency_ns is the queries', not the samples'
         assert sum(means.values()) == pytest.approx(result["latency_ns"]["mean"], abs=len(means))
