@@ -12,12 +12,17 @@ import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 
+from preprocess.header import read_header
+
 # What is wrong with a file is said in the exception, so OpenCV's own lines on stderr would only repeat it. libjpeg and
 # libpng write theirs past OpenCV's log; there is no switch for those.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 JPEG_START = b"\xff\xd8\xff"
 JPEG_END = b"\xff\xd9"
+
+MOST_BYTES = 10**9
+"""A picture that unfolds to more is refused: a file of a few bytes can claim any size."""
 
 # libjpeg's warnings that mean lost picture data. Its others (unknown JFIF revision, odd SOS parameters) are about
 # headers that every decoder reads past.
@@ -45,8 +50,10 @@ def decode(data: bytes) -> NDArray[np.uint8]:
     return cast("NDArray[np.uint8]", pixels)
 
 
-def check(data: bytes) -> None:
+def check(data: bytes, most_bytes: int = MOST_BYTES) -> None:
     """Raise ``ValueError`` for a file that is not a whole picture, though OpenCV might decode it without an error.
+
+    A picture that would take more than ``most_bytes`` while it is decoded is refused by its header, undecoded.
 
     A JPEG is decoded at an eighth of its size, which reads every coded bit but costs about half a decode; a warning of
     libjpeg about its data counts as damage. That finds what libjpeg can know: a JPEG has no checksums, so about a third
@@ -54,6 +61,7 @@ def check(data: bytes) -> None:
     JPEGs of kinds that simplejpeg does not read, and all other formats, are decoded in full: OpenCV answers nothing
     for a file that ends early or whose checksums fail (PNG), and formats without checksums (BMP) hide the rest.
     """
+    _check_size(data, most_bytes)
     if not data.startswith(JPEG_START):
         decode(data)
         return
@@ -64,6 +72,28 @@ def check(data: bytes) -> None:
         if text.startswith(_DAMAGE) and _HARMLESS not in text:
             raise ValueError(f"damaged picture: got {_kind(data)} ({text})") from error
         decode(data)
+
+
+def _check_size(data: bytes, most_bytes: int) -> None:
+    header = read_header(data)
+    if header is not None and header.unfolded_bytes > most_bytes:
+        raise ValueError(
+            f"too large to decode: got {_kind(data)} that says {header.width} x {header.height} pixels, which take "
+            f"{header.unfolded_bytes:,} bytes; expected {most_bytes:,} at the most"
+            + (" by the memory that is free" if most_bytes < MOST_BYTES else "")
+        )
+
+
+def turns_dark(data: bytes) -> bool:
+    """Whether this is a PNG or TIFF of 16 bits, known to be whole, whose values are of 12 bits or fewer.
+
+    ``decode`` keeps the upper 8 of the 16 bits, as OpenCV does, so 16 of 255 is the brightest that is left of it.
+    """
+    header = read_header(data)
+    if header is None or header.bits != 16:
+        return False
+    deep = cast("NDArray[Any]", cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH))
+    return bool(deep.dtype == np.uint16 and deep.max() < 1 << 12)
 
 
 def _kind(data: bytes) -> str:

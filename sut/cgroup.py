@@ -19,13 +19,39 @@ def cpu_quota(root: Path) -> float | None:
 
 def memory_limit(root: Path) -> int | None:
     """Bytes that the cgroup and those above it allow, or None without a limit."""
-    limits = []
+    limits = (_memory_limit(folder) for folder in _cgroups(root, "memory"))
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
+def free_memory(root: Path) -> int | None:
+    """Bytes that can still be had, of the machine's memory and of each cgroup's limit; None where nothing tells.
+
+    What holds files that are merely cached counts as free.
+    """
+    free = []
+    for line in read_text(root / "proc/meminfo").splitlines():
+        if line.startswith("MemAvailable:"):
+            free.append(int(line.split()[1]) * 1024)
     for folder in _cgroups(root, "memory"):
-        word = (read_text(folder / "memory.max") or read_text(folder / "memory.limit_in_bytes")).strip()
-        # Version 1 writes "no limit" as the largest number of whole pages.
-        if word.isdigit() and int(word) < 2**60:
-            limits.append(int(word))
-    return min(limits, default=None)
+        if (limit := _memory_limit(folder)) is None:
+            continue
+        used = (read_text(folder / "memory.current") or read_text(folder / "memory.usage_in_bytes")).strip()
+        if used.isdigit():
+            free.append(max(0, limit - int(used) + _cached(folder)))
+    return min(free, default=None)
+
+
+def _memory_limit(folder: Path) -> int | None:
+    word = (read_text(folder / "memory.max") or read_text(folder / "memory.limit_in_bytes")).strip()
+    # Version 1 writes "no limit" as the largest number of whole pages.
+    return int(word) if word.isdigit() and int(word) < 2**60 else None
+
+
+def _cached(folder: Path) -> int:
+    """Bytes of files that the cgroup can give back; version 1 has the sum over those below under a name of its own."""
+    pairs = (line.split() for line in read_text(folder / "memory.stat").splitlines())
+    stat = {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2}
+    return sum(stat.get(f"total_{name}", stat.get(name, 0)) for name in ("active_file", "inactive_file"))
 
 
 def _cgroups(root: Path, controller: str) -> Iterator[Path]:

@@ -1,6 +1,7 @@
 """Decoding is OpenCV's to the bit, and the cheap check tells whole files from damaged ones."""
 
 import struct
+import zlib
 from pathlib import Path
 
 import cv2
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 import simplejpeg
 
-from preprocess.decode import check, decode
+from preprocess.decode import MOST_BYTES, check, decode, turns_dark
 
 PHOTOS = sorted((Path(__file__).parents[2] / "sut/datasets/demo_photos").glob("*.jpg"))
 NOISE = np.random.default_rng(1).integers(0, 256, (60, 90, 3), np.uint8)
@@ -149,3 +150,74 @@ def test_check_finds_every_flipped_bit_of_a_png() -> None:
         damaged[position] ^= 16
         with pytest.raises(ValueError, match="a PNG of"):
             check(bytes(damaged))
+
+
+def png_bomb(width: int, height: int, bits: int = 8) -> bytes:
+    """A PNG of some seventy bytes that claims to be of any size."""
+    header = b"IHDR" + struct.pack(">IIBBBBB", width, height, bits, 2, 0, 0, 0)
+    chunks = (header, b"IDAT" + zlib.compress(b""), b"IEND")
+    written = (struct.pack(">I", len(each) - 4) + each + struct.pack(">I", zlib.crc32(each)) for each in chunks)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(written)
+
+
+def undecoded(*arguments: object, **options: object) -> None:
+    raise AssertionError("it was decoded")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        png_bomb(20_000, 16_667),
+        png_bomb(2**31 - 1, 2**31 - 1),
+        png_bomb(20_000, 8_334, bits=16),
+        with_byte(with_byte(jpeg(), b"\xff\xc0", 5, 0xFF), b"\xff\xc0", 7, 0xFF),
+    ],
+    ids=["a little too large", "as large as it goes", "16 bits", "jpeg"],
+)
+def test_what_unfolds_beyond_all_bounds_is_refused_undecoded(data: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cv2, "imdecode", undecoded)
+    monkeypatch.setattr(simplejpeg, "decode_jpeg", undecoded)
+
+    with pytest.raises(
+        ValueError, match=r"^too large to decode: got .* pixels, .* expected 1,000,000,000 at the most$"
+    ):
+        check(data)
+
+
+def test_the_bound_on_size_is_met_exactly() -> None:
+    pixels = SMOOTH.shape[0] * SMOOTH.shape[1]
+
+    check(WHOLE["jpeg"], 3 * pixels)
+    with pytest.raises(ValueError, match=r"301 x 203 pixels, which take 183,309 bytes; .* by the memory that is free"):
+        check(WHOLE["jpeg"], 3 * pixels - 1)
+    with pytest.raises(ValueError, match="a PNG of 65 bytes that says 20000 x 16666 pixels") as caught:
+        check(png_bomb(20_000, 16_666), 20_000 * 16_666 * 3 - 1)
+    assert MOST_BYTES > 20_000 * 16_666 * 3
+    assert "\n" not in str(caught.value)
+
+
+def deep(kind: str, largest: int, alpha: bool = False) -> bytes:
+    pixels = np.zeros((5, 7, 4 if alpha else 3), np.uint16)
+    pixels[2, 3, 1] = largest
+    if alpha:
+        pixels[:, :, 3] = 65535
+    return cv2.imencode(kind, pixels)[1].tobytes()
+
+
+@pytest.mark.parametrize(
+    ("data", "dark"),
+    [
+        (deep(".png", 4095), True),
+        (deep(".png", 4096), False),
+        (deep(".tiff", 4095), True),
+        (deep(".tiff", 65535), False),
+        (deep(".png", 4095, alpha=True), True),
+        (cv2.imencode(".png", np.full((5, 7), 4095, np.uint16))[1].tobytes(), True),
+        (cv2.imencode(".png", np.full((5, 7), 10, np.uint8))[1].tobytes(), False),
+        (WHOLE["jpeg"], False),
+    ],
+)
+def test_twelve_bits_in_sixteen_turn_dark(data: bytes, dark: bool) -> None:
+    assert turns_dark(data) is dark
+    if dark:
+        assert decode(data).max() <= 16

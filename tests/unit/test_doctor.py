@@ -18,7 +18,7 @@ from rich.console import Console
 from kernels.gpu_driver import Installed
 from sut import doctor
 from sut import installed as inventory
-from sut.cgroup import cpu_quota, memory_limit
+from sut.cgroup import cpu_quota, free_memory, memory_limit
 from sut.doctor import check_cpu, check_names, check_nvidia, check_providers
 from sut.errors import ExitCode
 from sut.installed import Check, Status, check_cuda, check_gpu_packages, check_packages, check_tools
@@ -264,6 +264,50 @@ def test_the_quota_of_cores(tmp_path: Path, files: dict[str, str], cores: float 
 )
 def test_the_limit_of_memory(tmp_path: Path, files: dict[str, str], limit_bytes: int | None) -> None:
     assert memory_limit(plant(tmp_path, files)) == limit_bytes
+
+
+MEMINFO = {"proc/meminfo": "MemTotal: 8 kB\nMemAvailable:    4000 kB\n"}
+STAT = "anon 1\nactive_file 300\ninactive_file 4000\n"
+
+
+@pytest.mark.parametrize(
+    ("files", "free_bytes"),
+    [
+        ({}, None),
+        (MEMINFO, 4_096_000),
+        ({**MEMINFO, "proc/self/cgroup": "0::/a\n", "sys/fs/cgroup/a/memory.max": "max\n"}, 4_096_000),
+        (
+            {
+                **MEMINFO,
+                "proc/self/cgroup": "0::/a\n",
+                "sys/fs/cgroup/a/memory.max": "100000\n",
+                "sys/fs/cgroup/a/memory.current": "90000\n",
+                "sys/fs/cgroup/a/memory.stat": STAT,
+            },
+            14_300,
+        ),
+        (
+            {
+                "proc/self/cgroup": V1,
+                "sys/fs/cgroup/memory/job/a/memory.limit_in_bytes": "100000\n",
+                "sys/fs/cgroup/memory/job/a/memory.usage_in_bytes": "90000\n",
+                "sys/fs/cgroup/memory/job/a/memory.stat": STAT + "total_active_file 0\ntotal_inactive_file 5000\n",
+            },
+            15_000,
+        ),
+        (
+            {
+                "proc/self/cgroup": "0::/\n",
+                "sys/fs/cgroup/memory.max": "100\n",
+                "sys/fs/cgroup/memory.current": "200\n",
+            },
+            0,
+        ),
+        ({**MEMINFO, "proc/self/cgroup": "0::/\n", "sys/fs/cgroup/memory.max": "100\n"}, 4_096_000),
+    ],
+)
+def test_the_memory_that_is_free(tmp_path: Path, files: dict[str, str], free_bytes: int | None) -> None:
+    assert free_memory(plant(tmp_path, files)) == free_bytes
 
 
 def test_memory_is_read_from_proc(tmp_path: Path) -> None:
