@@ -19,7 +19,7 @@ from sut.errors import one_line
 from sut.ledger import Counter, Int64Array, LedgerError, Stages, join, own_latency_ns
 from sut.logs import ACCURACY, NO_END, Detail, check_log, read_detail, read_trace
 from sut.results import METRICS, Accuracy, Agreement, Energy, Metric, Result, per_query, percentile_stats, stage_stats
-from sut.rules import OFFICIAL_PICTURES, broken_rules, explain_invalid
+from sut.rules import broken_rules, explain_invalid
 from sut.supervisor import Outcome
 from sut.tasks.base import Score
 from sut.tasks.registry import find_task
@@ -207,7 +207,7 @@ def _accuracy(config: RunConfig, parts: Assembly, score: Score | None) -> Accura
         return None
     # A target stands for MLPerf's whole data set and trained weights; nothing else can miss or meet it.
     trained = config.weights == "trained" and parts.model is not None
-    applies = trained and parts.dataset.count == OFFICIAL_PICTURES
+    applies = trained and parts.dataset.is_imagenet()
     target = parts.spec.accuracy_target if applies else None
     met = None if target is None else score.value >= target
     return Accuracy(name=score.name, value=score.value, count=score.count, target=target, met=met)

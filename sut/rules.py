@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from backends.registry import load as load_backend
 from sut.config import RunConfig
-from sut.datasets.base import DataSet
+from sut.datasets.base import IMAGENET_PICTURES, DataSet
 from sut.logs import Detail
 from sut.models.base import ModelSpec
 
 OFFICIAL_MIN_DURATION_S = 600
 OFFICIAL_SERVER_BOUND_MS = 15
 OFFICIAL_PERFORMANCE_SAMPLES = 1024
-OFFICIAL_PICTURES = 50_000
 OFFICIAL_MODEL = "resnet50"
 OFFICIAL_QUERIES = {"SingleStream": 64, "MultiStream": 662, "Server": 459}
 OFFICIAL_OFFLINE_SAMPLES = 24576
@@ -34,9 +33,11 @@ def broken_rules(config: RunConfig, spec: ModelSpec, dataset: DataSet, detail: D
         found.append("at the boundary device the input has already arrived where MLPerf's clock starts")
     if config.mode == "find_peak":
         found.append("FindPeakPerformance is a search, not a result")
+    if dataset.count != IMAGENET_PICTURES:
+        found.append(f"data set {dataset.name} has {dataset.count} pictures, not ImageNet's {IMAGENET_PICTURES}")
+    elif not dataset.is_imagenet():
+        found.append(f"the list of data set {dataset.name} is not ImageNet's: names, labels or their order differ")
     if config.mode == "accuracy":
-        if dataset.count != OFFICIAL_PICTURES:
-            found.append(f"data set {dataset.name} has {dataset.count} pictures, not ImageNet's {OFFICIAL_PICTURES}")
         return found
     if "effective_min_duration_ms" not in detail.values:
         return [*found, "LoadGen left no log to check"]

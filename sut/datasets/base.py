@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+import posixpath
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
+IMAGENET_PICTURES = 50_000
+"""In ImageNet's validation set of 2012, which is MLPerf's."""
+IMAGENET_SHA256 = "4138c0cd92d2dffea9353a9339c9f352361b7c6c267d2ff989b366f154188257"
+"""Of MLPerf's val_map.txt: ``ILSVRC2012_val_00000001.JPEG 65`` and so on, a line each, in the order of the names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,3 +36,15 @@ class DataSet:
     def read(self, index: int) -> bytes:
         """The bytes of one file."""
         return (self.root / self.files[index]).read_bytes()
+
+    def is_imagenet(self) -> bool:
+        """Whether the list is that of ImageNet's validation set, in whatever folders the files lie.
+
+        The order counts: LoadGen asks for numbers, and in performance mode for those of the first lines only. The
+        files' content is not looked at.
+        """
+        if self.labels is None or self.count != IMAGENET_PICTURES:
+            return False
+        names = (posixpath.basename(file) for file in self.files)
+        lines = (f"{name} {label}\n" for name, label in zip(names, self.labels.tolist(), strict=True))
+        return hashlib.sha256("".join(lines).encode("utf-8", "backslashreplace")).hexdigest() == IMAGENET_SHA256

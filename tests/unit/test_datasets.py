@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from dataclasses import replace
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sut.commands.dataset import names, validation_labels
 from sut.datasets import registry
 from sut.datasets.base import DataSet
 from sut.datasets.demo import open_demo
@@ -116,6 +119,44 @@ def test_lines_that_are_refused(tmp_path: Path, text: str | bytes, fragment: str
     assert fragment in str(caught.value)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 400 + len(str(tmp_path))
+
+
+def imagenet() -> DataSet:
+    labels = validation_labels()
+    return DataSet("imagenet", Path(), tuple(names()), np.array([labels[name] for name in names()], np.int32))
+
+
+def swapped(dataset: DataSet) -> DataSet:
+    """The first two lines of the list in the other order."""
+    order = [1, 0, *range(2, dataset.count)]
+    assert dataset.labels is not None
+    return replace(dataset, files=tuple(dataset.files[at] for at in order), labels=dataset.labels[order])
+
+
+def with_label(dataset: DataSet, index: int, label: int) -> DataSet:
+    assert dataset.labels is not None
+    labels = dataset.labels.copy()
+    labels[index] = label
+    return replace(dataset, labels=labels)
+
+
+@pytest.mark.parametrize(
+    ("change", "still"),
+    [
+        (lambda whole: whole, True),
+        (lambda whole: replace(whole, files=tuple(f"val/n01440764/{file}" for file in whole.files)), True),
+        (lambda whole: replace(whole, name="mine", root=Path("/elsewhere")), True),
+        (lambda whole: with_label(whole, 49_999, 1), False),
+        (lambda whole: replace(whole, files=("ILSVRC2012_val_00000001.jpg", *whole.files[1:])), False),
+        (lambda whole: replace(whole, files=(*whole.files[:-1], "\udce4.JPEG")), False),
+        (swapped, False),
+        (lambda whole: replace(whole, files=whole.files[:-1], labels=whole.labels[:-1]), False),
+        (lambda whole: replace(whole, labels=None), False),
+    ],
+    ids=["all", "in folders", "elsewhere", "a label", "a name", "no UTF-8", "the order", "one less", "no labels"],
+)
+def test_imagenet_is_known_by_names_labels_and_order(change: Callable[[DataSet], DataSet], still: bool) -> None:
+    assert change(imagenet()).is_imagenet() is still
 
 
 def test_the_number_of_classes_bounds_the_labels(tmp_path: Path) -> None:

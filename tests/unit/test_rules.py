@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from sut.commands.dataset import names, validation_labels
 from sut.config import RunConfig
 from sut.datasets.base import DataSet
 from sut.logs import Detail
@@ -15,8 +17,10 @@ from sut.models.base import ModelSpec
 from sut.models.registry import find
 from sut.rules import broken_rules, explain_invalid
 
-IMAGENET = DataSet("imagenet", Path(), ("picture",) * 50_000, np.zeros(50_000, np.int32))
+LABELS = validation_labels()
+IMAGENET = DataSet("imagenet", Path(), tuple(names()), np.array([LABELS[name] for name in names()], np.int32))
 FEW = DataSet("demo", Path(), ("picture",) * 11, np.zeros(11, np.int32))
+OTHER = replace(IMAGENET, files=("another.JPEG", *IMAGENET.files[1:]))
 
 OFFICIAL: dict[str, dict[str, Any]] = {
     "SingleStream": {"result_query_count": 60_000, "effective_target_latency_percentile": 0.9},
@@ -67,7 +71,7 @@ def test_a_run_by_the_rules_breaks_none(scenario: str) -> None:
         ("Server", {"effective_performance_sample_count": 1023}, "performance_sample_count 1023 < 1024"),
         ("Server", {"effective_performance_issue_same": True}, "performance_issue_same is on"),
         ("Offline", {"effective_performance_issue_unique": True}, "performance_issue_unique is on"),
-        ("Server", {"data": FEW}, "performance_sample_count 11 < 1024"),
+        ("Server", {"data": OTHER}, "the list of data set imagenet is not ImageNet's"),
         ("SingleStream", {"result_query_count": 63}, "63 queries < 64"),
         ("MultiStream", {"result_query_count": 661}, "661 queries < 662"),
         ("Server", {"result_query_count": 458}, "458 queries < 459"),
@@ -140,9 +144,20 @@ def test_a_log_of_settings_only_is_judged(scenario: str) -> None:
     assert len(broken_rules(config, find("resnet50"), IMAGENET, detail)) == 1
 
 
+def test_performance_on_few_pictures_breaks_two() -> None:
+    assert broken("Server", data=FEW) == [
+        "data set demo has 11 pictures, not ImageNet's 50000",
+        "performance_sample_count 11 < 1024",
+    ]
+
+
 @pytest.mark.parametrize(
     ("data", "expected"),
-    [(IMAGENET, []), (FEW, ["data set demo has 11 pictures, not ImageNet's 50000"])],
+    [
+        (IMAGENET, []),
+        (FEW, ["data set demo has 11 pictures, not ImageNet's 50000"]),
+        (OTHER, ["the list of data set imagenet is not ImageNet's: names, labels or their order differ"]),
+    ],
 )
 def test_accuracy_asks_for_the_whole_data_set_and_for_no_duration(data: DataSet, expected: list[str]) -> None:
     assert broken("Offline", mode="accuracy", data=data, effective_min_duration_ms=10) == expected
