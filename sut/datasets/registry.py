@@ -10,6 +10,7 @@ from sut.datasets.base import DataSet
 from sut.datasets.demo import open_demo
 from sut.datasets.folder import open_folder
 from sut.datasets.imagenet import CLASSES, LIST_NAME, entries_to_use, open_imagenet
+from sut.datasets.sums import read_sums
 from sut.errors import InputError, SetupError, one_line, suggest
 
 GROUP = "sut.datasets"
@@ -32,10 +33,10 @@ def open_dataset(
     Without a name, a path means the ImageNet layout and no path the demo photos. ``list_file`` replaces
     ``val_map.txt``; ``count`` keeps the first entries. The demo photos take neither path nor list, a plain folder
     takes no list. Without ``pictures`` the ImageNet layout needs its list only: something else stands in for the files.
-    Its labels are 0 to ``classes - 1``.
+    Its labels are 0 to ``classes - 1``. Sums that the list has are checked whenever a picture is read.
 
-    Raises ``InputError`` for a name, path, list or count that does not fit, ``SetupError`` for an entry point that
-    cannot be loaded.
+    Raises ``InputError`` for a name, path, list, file of sums or count that does not fit, ``SetupError`` for an entry
+    point that cannot be loaded.
     """
     if name is None:
         name = "demo" if path is None and list_file is None else "imagenet"
@@ -50,7 +51,8 @@ def open_dataset(
         if path is None:
             raise InputError(f"data set {name} has no path; give --dataset-path DIR or set DATA_DIR")
         if name != "folder":
-            return open_imagenet(path, list_file, count, classes, pictures)
+            listed = open_imagenet(path, list_file, count, classes, pictures)
+            return replace(listed, sums=read_sums(list_file or path / LIST_NAME, listed.files)) if pictures else listed
         if list_file is not None:
             raise InputError(f"data set folder takes all pictures in {path}, got {list_file}; use --dataset imagenet")
         return open_folder(path, count)

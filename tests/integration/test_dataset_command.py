@@ -46,7 +46,8 @@ def complete(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def pictures(complete: Path) -> Path:
-    (complete / "val_map.txt").unlink(missing_ok=True)
+    for name in ("val_map.txt", "val_map.txt.sums"):
+        (complete / name).unlink(missing_ok=True)
     return complete
 
 
@@ -54,7 +55,10 @@ def test_a_whole_data_set_gets_its_list(pictures: Path) -> None:
     done = check(pictures)
 
     assert (done.code, done.err) == (0, "")
-    assert f"{pictures}: 50,000 of 50,000 pictures, 0 damaged\n{pictures}/val_map.txt: written\n" == done.out
+    assert done.out == (
+        f"{pictures}: 50,000 of 50,000 pictures, 0 damaged\n"
+        f"{pictures}/val_map.txt: written\n{pictures}/val_map.txt.sums: written\n"
+    )
     assert done.seconds < LIMIT_S
     dataset = open_imagenet(pictures, None, None)
     assert dataset.count == PICTURES
@@ -63,9 +67,34 @@ def test_a_whole_data_set_gets_its_list(pictures: Path) -> None:
     assert dataset.files[:2] == ("ILSVRC2012_val_00000001.JPEG", "ILSVRC2012_val_00000002.JPEG")
     assert dataset.labels[:5].tolist() == [65, 970, 230, 809, 516]
     assert np.bincount(dataset.labels).tolist() == [50] * 1000
+    assert dataset.is_imagenet()
 
     again = check(pictures)
-    assert (again.code, again.out.splitlines()[-1]) == (0, f"{pictures}/val_map.txt: already right")
+    assert again.code == 0
+    assert again.out.splitlines()[-2:] == [
+        f"{pictures}/val_map.txt: already right",
+        f"{pictures}/val_map.txt.sums: already right",
+    ]
+
+
+def test_a_picture_that_changed_is_found_and_a_list_in_another_order_is_not_right(pictures: Path) -> None:
+    assert check(pictures).code == 0
+    changed = pictures / "ILSVRC2012_val_00000042.JPEG"
+    aside = changed.rename(pictures / "aside")
+    changed.write_bytes(jpeg().replace(b"JFIF", b"JFIX"))
+    try:
+        done = check(pictures)
+    finally:
+        aside.replace(changed)
+    own = pictures / "val_map.txt"
+    own.write_text("".join(reversed(own.read_text().splitlines(keepends=True))))
+    other = check(pictures)
+
+    assert done.code == 1
+    assert "val_map.txt.sums is there and differs in 2 lines, such as '" in done.err
+    assert "ILSVRC2012_val_00000042.JPEG'; --overwrite replaces it" in done.err
+    assert other.code == 1
+    assert "val_map.txt is there and has another order; --overwrite replaces it" in other.err
 
 
 def test_three_missing_pictures_are_all_named(pictures: Path) -> None:
@@ -92,7 +121,7 @@ def test_three_missing_pictures_are_all_named(pictures: Path) -> None:
 def test_no_write_only_checks(pictures: Path) -> None:
     done = check(pictures, "--no-write")
 
-    assert (done.code, (pictures / "val_map.txt").exists()) == (0, False)
+    assert (done.code, [*pictures.glob("val_map*")]) == (0, [])
 
 
 def test_another_list_is_not_overwritten(pictures: Path) -> None:
@@ -101,7 +130,7 @@ def test_another_list_is_not_overwritten(pictures: Path) -> None:
 
     refused = check(pictures)
     assert refused.code == 1
-    assert f"{own} is there and differs in 50001 lines; --overwrite replaces it" in refused.err
+    assert f"{own} is there and differs in 50001 lines, such as 'ILSVRC2012_val_" in refused.err
     assert own.read_text() == "ILSVRC2012_val_00000001.JPEG 66\n"
 
     replaced = check(pictures, "--overwrite")
