@@ -23,9 +23,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preprocess.base import Geometry, Mark, Preprocessor, Recipe, Target
-from preprocess.decode import check, decode
+from preprocess.decode import MOST_BYTES, check, decode
 from sut.datasets.base import DataSet
 from sut.errors import InputError, one_line
+from sut.pictures import Seen, most_bytes
 from sut.tensor_store import TensorStore
 
 Boundary = Literal["tensor", "pixels", "jpeg"]
@@ -92,6 +93,8 @@ class Library(ABC):
         self._workers = workers
         self._loaded = loaded
         self.is_loaded = np.zeros(dataset.count, bool)
+        self._seen = Seen(dataset)
+        self._most_bytes = MOST_BYTES
         self._counted: Counter[str] = Counter()
         self._counting = threading.Lock()
 
@@ -105,7 +108,11 @@ class Library(ABC):
 
     def notes(self) -> list[str]:
         """What a reader of the result must know of the samples, as far as they were loaded."""
-        return [f"{count:,} {what}" for what, count in self._counted.items() if count]
+        return [*(f"{count:,} {what}" for what, count in self._counted.items() if count), *self._seen.notes()]
+
+    def rules_broken(self) -> list[str]:
+        """Which of MLPerf's rules the samples break, as far as they were loaded."""
+        return self._seen.equal()
 
     @contextmanager
     def _preprocessing(self, make: MakePreprocessor) -> Iterator[Preprocessor]:
@@ -136,10 +143,11 @@ class Library(ABC):
     def load(self, indices: Iterable[int]) -> None:
         """Load samples that are not loaded yet. Duplicates, which LoadGen sends in MultiStream, are loaded once.
 
-        Raises ``InputError`` naming the file for a picture that is missing, damaged or cannot be decoded.
+        Raises ``InputError`` naming the file for a picture that is missing, damaged, too large or cannot be decoded.
         """
         wanted = [index for index in dict.fromkeys(indices) if not self.is_loaded[index]]
         self._reserve(wanted)
+        self._most_bytes = most_bytes(self._workers)
         chunks = [wanted[at : at + _CHUNK] for at in range(0, len(wanted), _CHUNK)]
         with ThreadPoolExecutor(self._workers, thread_name_prefix="load") as pool:
             for chunk in pool.map(self._load_and_mark, chunks):
@@ -158,9 +166,10 @@ class Library(ABC):
                 self._drop(index)
 
     def _read(self, index: int) -> bytes:
-        """One file's bytes, known to be a whole picture."""
+        """One file's bytes, known to be a whole picture that can be decoded in the memory there is."""
         data = self.dataset.read(index)
-        check(data)
+        check(data, self._most_bytes)
+        self._seen.read(index, data)
         return data
 
     def _blame(self, index: int, error: Exception) -> InputError:
@@ -233,7 +242,7 @@ class TensorLibrary(Library):
         if self._store is None:
             return notes
         stored, known = (self._origin == _STORED).sum(), (self._origin != _NOWHERE).sum()
-        return [*notes, f"{stored:,} of {known:,} samples came preprocessed from {self._store.name}"]
+        return [f"{stored:,} of {known:,} samples came preprocessed from {self._store.name}", *notes]
 
     def _reserve(self, indices: Sequence[int]) -> None:
         if self._store is not None:
@@ -268,6 +277,8 @@ class TensorLibrary(Library):
             return False
         try:
             geometry = self._store.take(index, self.storage[self.row_of[index]])
+            if geometry is not None:
+                self._seen.ready(index, self._store.stands_for(index))
         except OSError as error:
             raise self._blame(index, error) from error
         if geometry is not None:

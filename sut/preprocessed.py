@@ -82,6 +82,10 @@ class PreprocessedDir(TensorStore):
         # The file does not say what was cut out of which picture; only boxes would need it.
         return Geometry(self._recipe.size, self._recipe.size, 1.0, 1.0, 0.0, 0.0)
 
+    def stands_for(self, index: int) -> Path:
+        """See ``TensorStore``. Of a ready folder the pictures need not be there."""
+        return self._path(index) if self._ready else self._dataset.root / self._dataset.files[index]
+
     def keep(self, index: int, row: NDArray[Any], geometry: Geometry) -> None:
         """See ``TensorStore``. The file is there whole or not at all."""
         path = self._path(index)

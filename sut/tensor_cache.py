@@ -110,6 +110,10 @@ class TensorCache(TensorStore):
         self._pending[index] = identity
         return None
 
+    def stands_for(self, index: int) -> Path:
+        """See ``TensorStore``."""
+        return self._dataset.root / self._dataset.files[index]
+
     def keep(self, index: int, row: NDArray[Any], geometry: Geometry) -> None:
         """See ``TensorStore``. The row goes first: a record without its row would be found out, but only by its CRC."""
         data = _bytes_of(row).data

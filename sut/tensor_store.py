@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
@@ -28,6 +29,10 @@ class TensorStore(ABC):
         ``row`` has the recipe's dtype and sample shape and is C-contiguous. Raises ``InputError`` for a tensor that
         cannot be used, ``OSError`` for a picture that is not there.
         """
+
+    @abstractmethod
+    def stands_for(self, index: int) -> Path:
+        """The file that tells whether two samples which were taken are one: the picture, where it is needed."""
 
     @abstractmethod
     def keep(self, index: int, row: NDArray[Any], geometry: Geometry) -> None:

@@ -203,6 +203,7 @@ class _Run:
         sut.library.load(ready)
         if not accuracy:
             self._notes += sut.library.notes()
+            self._broken += sut.library.rules_broken()
         return ready
 
     def _calibrate(self, sut: SUT, ready: range) -> Calibration:
@@ -281,6 +282,8 @@ class _Run:
         cpu_s = time.process_time() - cpu
         events.send("phase", phase="finish")
         sut.close()
+        if config.mode == "accuracy":
+            self._broken += sut.library.rules_broken()
         events.send(
             "finished",
             cpu_s=cpu_s,

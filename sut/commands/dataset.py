@@ -206,8 +206,9 @@ def _examine(path: str, sums: bool) -> str | Sum | None:
 
 def _look_closer(data: bytes) -> None:
     from preprocess.decode import check
+    from sut.pictures import most_bytes
 
-    check(data)
+    check(data, most_bytes(_threads()))
 
 
 def _incomplete(folder: Path, found: Found) -> InputError:

@@ -23,6 +23,7 @@ from preprocess.opencv import OpenCV
 from sut.datasets.base import DataSet
 from sut.errors import InputError, one_line
 from sut.library import Rows
+from sut.pictures import most_bytes
 
 SAMPLES = 300
 """Samples that calibrate, unless a list says which: what NNCF takes by default, and seconds of work."""
@@ -141,7 +142,7 @@ def read_picture(dataset: DataSet, index: int, purpose: str) -> Picture:
     """A picture of the data set, known to be whole. Raises ``InputError`` with its name and what it is to do."""
     try:
         data = dataset.read(index)
-        check(data)
+        check(data, most_bytes(1))
         return decode(data)
     except (OSError, ValueError) as error:
         name = dataset.root / dataset.files[index]

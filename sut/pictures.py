@@ -1,0 +1,62 @@
+"""What pictures turn out to be when they are loaded: how large they may unfold, which are equal, which turn dark."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from preprocess.decode import MOST_BYTES, turns_dark
+from preprocess.header import COPIES
+from sut.cgroup import free_memory
+from sut.datasets.base import DataSet
+from sut.datasets.sums import Sum, sum_of
+
+MOST_EQUAL = 0.01
+"""A larger share of pictures that are equal to others is no data set of MLPerf's: ImageNet has next to none."""
+
+
+def most_bytes(threads: int) -> int:
+    """Bytes that a picture may unfold to while so many threads decode one each, by the memory that is free now."""
+    free = free_memory(Path("/"))
+    return MOST_BYTES if free is None else min(MOST_BYTES, free // (threads * COPIES))
+
+
+class Seen:
+    """What is known of the pictures of a data set that were loaded. Used by several threads, for different samples."""
+
+    def __init__(self, dataset: DataSet) -> None:
+        self._dataset = dataset
+        self._content: dict[int, Sum | tuple[int, int, None]] = {}
+        self._dark: set[int] = set()
+
+    def read(self, index: int, data: bytes) -> None:
+        """Take in a picture that was read and is known to be whole."""
+        sums = self._dataset.sums  # which has been compared with it
+        self._content[index] = sums.by_name[self._dataset.files[index]] if sums else sum_of(data)
+        if turns_dark(data):
+            self._dark.add(index)
+
+    def ready(self, index: int, file: Path) -> None:
+        """Take in a sample that came ready, so that nothing of ``file``, which it stands for, was read."""
+        if index not in self._content:
+            status = os.stat(file)  # noqa: PTH116 - as the tensor cache does it
+            self._content[index] = (status.st_dev, status.st_ino, None)
+
+    def equal(self) -> list[str]:
+        """How many are equal to others, by bytes or as links to one file, where that is more than ``MOST_EQUAL``."""
+        count, different = len(self._content), len(set(self._content.values()))
+        if count - different <= MOST_EQUAL * count:
+            return []
+        share = 100 * (count - different) / count
+        return [f"{count - different:,} of {count:,} pictures that were loaded are equal to others ({share:.3g} %)"]
+
+    def notes(self) -> list[str]:
+        """What a reader of the result must know of them."""
+        if not self._dark:
+            return self.equal()
+        first = self._dataset.files[min(self._dark)]
+        dark = (
+            f"{len(self._dark):,} pictures of 16 bits use 12 or fewer, such as {first}: OpenCV keeps the upper 8, so "
+            "they are nearly black"
+        )
+        return [*self.equal(), dark]
