@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import ctypes
+import os
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
 import numpy as np
 
 from backends.base import Attestation, Backend, DeviceNotFound, ModelFile, Runner, Slot, TensorSpec, layout_of
+
+# It sends telemetry unless it finds this when it is imported. The package sut says so too, for all its processes.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 _DTYPES = {
     "tensor(float)": "float32",

@@ -5,11 +5,16 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sut.config import RunConfig
     from sut.system import SUT
+
+# ONNX Runtime 1.31 sends telemetry, from a thread and a database of its own, unless it finds this when it is imported:
+# here by this process, and by those that it starts.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __all__ = ["SUT", "RunConfig"]
 

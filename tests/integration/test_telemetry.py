@@ -1,0 +1,60 @@
+"""ONNX Runtime sends no telemetry from any process of the project, in a home folder where nobody has forbidden it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.integration.children import CHECKOUT
+from tests.unit.openvino_models import write_model
+
+RECIPE = "fit: crop-resize\ninterpolation: linear\ncrop_padding: 0\nmean: [127, 120, 110]\nstd: [128, 64, 77]\n"
+
+
+def left_by(tmp_path: Path, *arguments: str) -> list[str]:
+    """Run Python with nothing of this process's variables but the path; the files that ONNX Runtime leaves."""
+    places = {name: tmp_path / name for name in ("HOME", "XDG_CACHE_HOME", "TMPDIR")}
+    for place in places.values():
+        place.mkdir()
+    variables = {"PATH": os.environ["PATH"], "PYTHONPATH": str(CHECKOUT), "SUT_CACHE_DIR": str(tmp_path / "cache")}
+    done = subprocess.run(
+        [sys.executable, "-P", *arguments],
+        cwd=tmp_path,
+        env={**variables, **{name: str(place) for name, place in places.items()}},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    files = [path for place in places.values() for path in place.rglob("*") if path.is_file()]
+    # The session's file lies in the folder for temporary files, the others in a folder of the caches.
+    return sorted(path.name for path in files if path.name == ".ses" or ".onnxruntime" in path.parts)
+
+
+def test_alone_it_leaves_files(tmp_path: Path) -> None:
+    assert "onnxruntime.db" in left_by(tmp_path, "-c", "import onnxruntime")
+
+
+def test_a_run_leaves_none_nor_what_it_converts_and_compares_with(tmp_path: Path) -> None:
+    write_model(tmp_path / "small.onnx")
+    (tmp_path / "small.yaml").write_text(RECIPE)
+    options = "--backend onnxruntime --precision int8 --model small.onnx --recipe small.yaml --count 3 --time 0.5"
+    assert left_by(tmp_path, "-m", "sut", "run", *options.split(), "--output", "output") == []
+
+
+@pytest.mark.parametrize(
+    ("module", "use"),
+    [
+        ("backends.onnxruntime", "m.OnnxRuntime.version()"),
+        ("sut.doctor", "assert m.check_providers(gpu=False)"),
+        ("tools.gpu_report", "assert m.imports()['onnxruntime'].startswith('works')"),
+    ],
+)
+def test_other_ways_to_it_leave_none(tmp_path: Path, module: str, use: str) -> None:
+    assert left_by(tmp_path, "-c", f"import importlib; m = importlib.import_module('{module}'); {use}") == []
