@@ -44,7 +44,9 @@ class PyCudaDriver:
         self._streams: dict[int, Any] = {}
 
     def close(self) -> None:
-        self._cuda.Context.pop()
+        # Releases the primary context, and pops it. Dropped without that, PyCUDA's object would call cuCtxDetach: a
+        # warning, and at worst a reference less for those who share the context.
+        self._context.detach()
         del self._context
 
     @contextmanager

@@ -21,6 +21,16 @@ from kernels.compilers import Compiled, CompileError, Source
 
 MEMORY_BYTES = 1 << 16
 """What a fake GPU has."""
+ERRORS = {
+    1: "invalid argument",
+    2: "out of memory",
+    100: "no CUDA-capable device is detected",
+    201: "invalid device context",
+    700: "an illegal memory access was encountered",
+    719: "unspecified launch failure",
+    803: "driver / library mismatch",
+}
+"""What the driver calls its errors, by their codes."""
 
 
 @dataclass
@@ -64,8 +74,8 @@ class FakeLibcuda:
         return 0
 
     def cuGetErrorString(self, code: int, text: Any) -> int:
-        text._obj.value = {100: b"no CUDA-capable device is detected", 803: b"driver / library mismatch"}[code]
-        return 0
+        text._obj.value = ERRORS[code].encode() if code in ERRORS else None
+        return 0 if code in ERRORS else 1
 
 
 @dataclass(frozen=True)
@@ -79,7 +89,18 @@ class Launch:
 
 
 class FakeError(Exception):
-    """cuda.Error, and CuPy's."""
+    """cuda.Error: PyCUDA's errors carry no code, only the driver's text."""
+
+    def __init__(self, call: str, text: str) -> None:
+        super().__init__(f"{call} failed: {text}")
+
+
+class FakeCuPyError(FakeError):
+    """CuPy's, which have the code."""
+
+    def __init__(self, call: str, text: str) -> None:
+        super().__init__(call, text)
+        self.status = next(code for code, known in ERRORS.items() if known == " ".join(text.split()))
 
 
 class Gpu:
@@ -96,6 +117,8 @@ class Gpu:
         self.fail: dict[str, str] = {}
         self.current: Callable[[], bool] = lambda: False
         self.lost = False
+        self.error: type[FakeError] = FakeError
+        """What the library raises."""
         self.named: list[int] = []
         """The GPUs that were asked for, in order."""
         self.queued: list[tuple[str, int | None]] = []
@@ -107,11 +130,11 @@ class Gpu:
         """Every call to the driver: recorded, refused without the context, or with what the test says."""
         self.calls.append(f"{name} in {threading.current_thread().name}")
         if not self.current():
-            raise FakeError(f"{name} failed: invalid device context")
+            raise self.error(name, "invalid device context")
         if self.lost:
-            raise FakeError(f"{name} failed: an illegal memory access was encountered")
+            raise self.error(name, "an illegal memory access was encountered")
         if name in self.fail:
-            raise FakeError(f"{name} failed: {self.fail[name]}")
+            raise self.error(name, self.fail[name])
 
     def record(self, stream: int | None) -> float:
         """Milliseconds at which an event is reached."""
@@ -125,7 +148,7 @@ class Gpu:
 
     def allocate(self, nbytes: int) -> int:
         if nbytes + sum(map(len, self.memory.values())) > MEMORY_BYTES:
-            raise FakeError("cuMemAlloc failed: out of memory")
+            raise self.error("cuMemAlloc", "out of memory")
         address, self.next_address = self.next_address, self.next_address + nbytes + 256
         self.memory[address] = bytearray(nbytes)
         return address
@@ -140,7 +163,8 @@ class Gpu:
 class FakePyCuda:
     """pycuda.driver. Contexts are on a stack per thread; using or freeing a thing without one on top is an error.
 
-    Where the driver refuses to free, PyCUDA writes to stderr and goes on.
+    Where the driver refuses to free, PyCUDA writes to stderr and goes on. A primary context is released where it is
+    detached; one that is dropped is not, and cuCtxDetach takes somebody else's reference.
     """
 
     def __init__(self, gpu: Gpu, built: int = 13, version: int = 13000) -> None:
@@ -148,12 +172,12 @@ class FakePyCuda:
         self.Error = FakeError
         self.stack = threading.local()
         gpu.current = lambda: bool(getattr(self.stack, "pushed", 0))
-        self.retained = 0
+        self.retained = self.released = 0
         cuda = self
 
         def clean_up(name: str) -> None:
             if not gpu.current():
-                raise FakeError(f"{name} failed: invalid device context")
+                raise FakeError(name, "invalid device context")
             try:
                 gpu.call(name)
             except FakeError as error:
@@ -174,6 +198,17 @@ class FakePyCuda:
                 return Context()
 
         class Context:
+            valid = True
+
+            def __del__(self) -> None:
+                if self.valid:
+                    print("PyCUDA WARNING: a clean-up operation failed\ncuCtxDetach failed", file=sys.stderr)
+
+            def detach(self) -> None:
+                Context.pop()
+                self.valid = False
+                cuda.released += 1
+
             def push(self) -> None:
                 cuda.stack.pushed = getattr(cuda.stack, "pushed", 0) + 1
 
@@ -304,6 +339,7 @@ def fake_cupy(gpu: Gpu, built: int = 13, version: int = 13000) -> ModuleType:
     """
     devices = threading.local()
     gpu.current = lambda: hasattr(devices, "index")
+    gpu.error = FakeCuPyError
     ending: list[bool] = []
     atexit.register(ending.append, True)
 
@@ -388,7 +424,7 @@ def fake_cupy(gpu: Gpu, built: int = 13, version: int = 13000) -> ModuleType:
         gpu.part(address, nbytes)[:] = bytes([byte]) * nbytes
 
     runtime = SimpleNamespace(
-        CUDARuntimeError=FakeError,
+        CUDARuntimeError=FakeCuPyError,
         memcpyHostToDevice=1,
         memcpyDeviceToHost=2,
         memcpyDeviceToDevice=3,
@@ -408,7 +444,7 @@ def fake_cupy(gpu: Gpu, built: int = 13, version: int = 13000) -> ModuleType:
     cupy.__version__ = "14.2.0"  # type: ignore[attr-defined]
     cupy.cuda = SimpleNamespace(  # type: ignore[attr-defined]
         runtime=runtime,
-        driver=SimpleNamespace(CUDADriverError=FakeError),
+        driver=SimpleNamespace(CUDADriverError=FakeCuPyError),
         function=SimpleNamespace(Module=Module),
         Stream=Stream,
         Event=Event,

@@ -252,8 +252,18 @@ def test_a_gpu_opened_twice_has_one_owner_and_one_set_of_kernels(machine: Machin
         transpose(first)
         assert len(machine.gpu.memory) == 1
     assert len(machine.gpu.loaded) == 1
-    if machine.library == "PyCUDA":
-        assert sys.modules["pycuda.driver"].retained == 1  # type: ignore[attr-defined]
+
+
+def test_the_primary_context_is_released_as_often_as_it_is_retained(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    prepare(monkeypatch, str(tmp_path), "PyCUDA")
+    with open_device("cuda:0"), open_device("gpu:0"):
+        pass
+    gc.collect()
+    cuda = sys.modules["pycuda.driver"]
+    assert (cuda.retained, cuda.released) == (1, 1)  # type: ignore[attr-defined]
+    assert capfd.readouterr().err == ""
 
 
 def test_too_little_memory(machine: Machine, device: GpuDevice) -> None:
