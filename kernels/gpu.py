@@ -257,7 +257,7 @@ class GpuDevice(Device):
             return work()
         except self._driver.errors as error:
             # Kernels fail after their launch: what the driver refuses now may be an earlier one's doing.
-            self._lost = True
+            self._lost |= self._driver.ends_context(error)
             # Without its traceback, whose frames hold PyCUDA's streams: those must not outlive this device.
             told = error.with_traceback(None)
             raise DeviceError(f"{self.name}, {doing}: {_one_line(error)} ({self._last})") from told

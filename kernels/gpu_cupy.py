@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.device import DeviceNotFound, Dim3
+from kernels.gpu_driver import LOST
 
 
 class CuPyDriver:
@@ -39,6 +40,9 @@ class CuPyDriver:
         self.name: str = facts["name"].decode()
         self.architecture = f"sm_{facts['major']}{facts['minor']}"
         self._streams: dict[int, Any] = {}
+
+    def ends_context(self, error: Exception) -> bool:
+        return getattr(error, "status", None) in LOST
 
     def close(self) -> None:
         """The primary context stays: it is not ours alone."""

@@ -18,6 +18,10 @@ from kernels.device import DeviceNotFound, Dim3
 
 _T = TypeVar("_T")
 
+LOST = range(700, 720)
+"""CUresult, and cudaError by the same numbers, of kernels that failed: the context does no more work (CUDA Driver API,
+"Data types used by CUDA driver")."""
+
 
 class Driver(Protocol):
     """What PyCUDA and CuPy are used for, on one GPU. Streams are the driver's handles, None is the default stream.
@@ -29,6 +33,9 @@ class Driver(Protocol):
     architecture: str
     errors: tuple[type[Exception], ...]
     """What the library raises where the driver refuses."""
+
+    def ends_context(self, error: Exception) -> bool:
+        """Whether one of ``errors`` has a code in ``LOST``."""
 
     def close(self) -> None: ...
     def free_bytes(self) -> int: ...
@@ -88,11 +95,16 @@ def installed_driver() -> Installed:
     code = library.cuInit(0) or library.cuDriverGetVersion(ctypes.byref(version))
     code = code or library.cuDeviceGetCount(ctypes.byref(count))
     if code:
-        text = ctypes.c_char_p()
-        library.cuGetErrorString(code, ctypes.byref(text))
-        reason = (text.value or b"unknown error").decode()
+        reason = error_text(library, code) or "unknown error"
         raise DeviceNotFound(f"the NVIDIA driver does not start: {reason} (CUDA error {code}); nvidia-smi may say more")
     return Installed(version.value // 1000, version.value % 1000 // 10, count.value)
+
+
+def error_text(library: Any, code: int) -> str:
+    """What the driver, libcuda.so.1 through ctypes, calls an error; empty for a code that it does not know."""
+    text = ctypes.c_char_p()
+    library.cuGetErrorString(code, ctypes.byref(text))
+    return (text.value or b"").decode()
 
 
 class OwnerThread:

@@ -7,6 +7,7 @@ thread makes and frees everything, and other threads push the context for one ca
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import ModuleType
@@ -16,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.device import DeviceNotFound, Dim3
+from kernels.gpu_driver import LOST, error_text
 
 
 class PyCudaDriver:
@@ -35,6 +37,8 @@ class PyCudaDriver:
             )
         self._cuda = cuda
         self.errors: tuple[type[Exception], ...] = (cuda.Error,)
+        library = ctypes.CDLL("libcuda.so.1")
+        self._lost_texts = tuple(text for code in LOST if (text := error_text(library, code)))
         device = cuda.Device(index)
         self.name: str = device.name()
         self.architecture = "sm_{}{}".format(*device.compute_capability())
@@ -42,6 +46,11 @@ class PyCudaDriver:
         self._context.push()
         self._memory: dict[int, Any] = {}
         self._streams: dict[int, Any] = {}
+
+    def ends_context(self, error: Exception) -> bool:
+        # PyCUDA's errors have no code, but the driver's own text: "cuLaunchKernel failed: TEXT", or "... TEXT - more".
+        text = str(error).partition(" failed: ")[2]
+        return any(text == lost or text.startswith(f"{lost} - ") for lost in self._lost_texts)
 
     def close(self) -> None:
         # Releases the primary context, and pops it. Dropped without that, PyCUDA's object would call cuCtxDetach: a

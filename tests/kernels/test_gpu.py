@@ -301,6 +301,18 @@ def test_an_error_at_freeing_does_not_hide_the_first(machine: Machine, device: G
         transpose(device)
 
 
+def test_an_error_that_the_context_survives_hides_no_later_one(machine: Machine, device: GpuDevice) -> None:
+    buffer = device.alloc(64)
+    for prefix in ("cu", "cuda"):
+        machine.gpu.fail[prefix + "LaunchKernel"] = "invalid argument"
+    with pytest.raises(DeviceError, match="invalid argument"):
+        transpose(device)
+    machine.gpu.lost = True
+    with pytest.raises(DeviceError, match="freeing memory: .*illegal memory access"):
+        buffer.free()
+    machine.gpu.lost = False  # so that this device can be closed as any other
+
+
 def lose(machine: Machine) -> str:
     """All that a device holds, then a kernel that ends its context; what the user is told."""
     with (
