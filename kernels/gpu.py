@@ -31,6 +31,9 @@ from kernels.gpu_driver import Driver, OwnerThread, installed_driver
 
 _T = TypeVar("_T")
 
+LIBRARY_VARIABLE = "SUT_CUDA_LIBRARY"
+"""The environment variable that insists on ``pycuda`` or ``cupy``."""
+
 BALLAST_BYTES = 1 << 27
 """Of one copy that keeps the GPU busy while the host starts what is timed: 0.06 ms on an H200."""
 FIRST_COPIES, MOST_COPIES = 8, 256
@@ -266,9 +269,10 @@ class GpuDevice(Device):
 def open_device(name: str) -> GpuDevice:
     """Open a GPU by its name: ``cuda:0``, or ``cuda`` or ``gpu`` for the first. PyCUDA where installed, else CuPy.
 
-    ``details`` of what is returned says which. Opening a GPU again in the same process gives a device with memory and
-    streams of its own on the same context. Raises ``ValueError`` for another name, ``DeviceNotFound`` where there is no
-    driver, no such GPU or one that cannot be used, and ``ModuleNotFoundError`` where a package is missing.
+    ``details`` of what is returned says which; the environment variable ``SUT_CUDA_LIBRARY`` insists on one. Opening a
+    GPU again in the same process gives a device with memory and streams of its own on the same context. Raises
+    ``ValueError`` for another name or library, ``DeviceNotFound`` where there is no driver, no such GPU or one that
+    cannot be used, and ``ModuleNotFoundError`` where a package is missing.
     """
     match = re.fullmatch(r"(?:cuda|gpu)(?::(\d+))?", name)
     if not match:
@@ -318,20 +322,28 @@ def _opened(index: int) -> Gpu:
 
 
 def _library(cuda: int) -> tuple[Callable[[int], Driver], str]:
-    """What opens a GPU, and how it is called: PyCUDA where it can be imported, else CuPy."""
-    troubles = []
-    for name, load in (("pycuda", _pycuda), ("cupy", _cupy)):
+    """What opens a GPU, and how it is called: PyCUDA where it can be imported, else CuPy, or what is insisted on.
+
+    The name tells, too, why PyCUDA is not used where it is installed.
+    """
+    known = {"pycuda": _pycuda, "cupy": _cupy}
+    wanted = os.environ.get(LIBRARY_VARIABLE)
+    if wanted and wanted not in known:
+        raise ValueError(f"{LIBRARY_VARIABLE} is '{wanted}', expected pycuda or cupy")
+    troubles: list[str] = []
+    for name in [wanted] if wanted else known:
         try:
-            return load()
-        except ModuleNotFoundError as error:
-            if error.name and error.name.partition(".")[0] == name:
-                continue
-            troubles.append(f"{name} does not import: {_one_line(error)}")
-        except ImportError as error:
-            troubles.append(f"{name} does not import: {_one_line(error)}")
+            make, label = known[name]()
+            return make, f"{label} ({'; '.join(troubles)})" if troubles else label
+        except Exception as error:
+            installed = not (isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] == name)
+            if installed or wanted:
+                troubles.append(f"{name} {f'does not import: {_one_line(error)}' if installed else 'is not installed'}")
+    through = f"{wanted}, which {LIBRARY_VARIABLE} insists on" if wanted else "PyCUDA or CuPy"
+    packages = {"cupy": f"cupy-cuda{cuda}x", "pycuda": "pycuda where a C++ compiler and the CUDA headers are"}
     raise ModuleNotFoundError(
-        f"kernels run on a GPU through PyCUDA or CuPy ({'; '.join(troubles) or 'neither is installed'}):"
-        f" pip install cupy-cuda{cuda}x, or pycuda where a C++ compiler and the CUDA headers are"
+        f"kernels run on a GPU through {through} ({'; '.join(troubles) or 'neither is installed'}):"
+        f" pip install {packages[wanted] if wanted else ', or '.join(packages.values())}"
     )
 
 

@@ -39,6 +39,7 @@ def prepare(monkeypatch: pytest.MonkeyPatch, cache: str, library: str) -> Machin
     """A machine whose GPU is reached through ``library``."""
     made = Machine(Gpu(), FakeLibcuda(), [FakeCompiler()], library)
     monkeypatch.setenv("SUT_CACHE_DIR", cache)
+    monkeypatch.delenv("SUT_CUDA_LIBRARY", raising=False)
     monkeypatch.setattr(gpu_driver.ctypes, "CDLL", lambda name: made.libcuda)
     monkeypatch.setattr(compilers, "_installed", lambda: iter(made.compilers))
     monkeypatch.setattr(gpu_module, "BALLAST_BYTES", 64)
@@ -308,7 +309,7 @@ def test_an_error_that_the_context_survives_hides_no_later_one(machine: Machine,
     with pytest.raises(DeviceError, match="invalid argument"):
         transpose(device)
     machine.gpu.lost = True
-    with pytest.raises(DeviceError, match="freeing memory: .*illegal memory access"):
+    with pytest.raises(DeviceError, match=r"freeing memory: .*illegal memory access"):
         buffer.free()
     machine.gpu.lost = False  # so that this device can be closed as any other
 
@@ -451,15 +452,50 @@ def test_no_library(
     for name in ("pycuda", "pycuda.driver", "cupy"):
         monkeypatch.setitem(sys.modules, name, None)
     if broken:
-        for name in ("pycuda", "pycuda.driver"):
-            monkeypatch.delitem(sys.modules, name)
-        (tmp_path / "pycuda").mkdir()
-        (tmp_path / "pycuda/__init__.py").write_text("")
-        (tmp_path / "pycuda/driver.py").write_text(f"raise ImportError({broken!r})")
-        monkeypatch.syspath_prepend(str(tmp_path))
+        break_pycuda(monkeypatch, tmp_path, broken)
     with pytest.raises(ModuleNotFoundError) as caught:
         open_device("cuda")
     assert fragment in str(caught.value)
+
+
+def break_pycuda(monkeypatch: pytest.MonkeyPatch, folder: Path, why: str) -> None:
+    """Install a PyCUDA that does not import."""
+    for name in ("pycuda", "pycuda.driver"):
+        monkeypatch.delitem(sys.modules, name)
+    (folder / "pycuda").mkdir()
+    (folder / "pycuda/__init__.py").write_text("")
+    (folder / "pycuda/driver.py").write_text(f"raise ImportError({why!r})")
+    monkeypatch.syspath_prepend(str(folder))
+
+
+def test_a_pycuda_that_does_not_import_is_not_replaced_without_a_word(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    prepare(monkeypatch, str(tmp_path), "CuPy")
+    break_pycuda(monkeypatch, tmp_path, "libcurand.so.10:\ncannot open")
+    with open_device("cuda") as device:
+        assert " through CuPy 14.2.0 (pycuda does not import: libcurand.so.10: cannot open), driver " in device.details
+
+
+def test_the_library_that_is_insisted_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    machine = prepare(monkeypatch, str(tmp_path), "PyCUDA")
+    monkeypatch.setenv("SUT_CUDA_LIBRARY", "cupy")
+    with pytest.raises(ModuleNotFoundError) as caught:
+        open_device("cuda")
+    assert str(caught.value) == (
+        "kernels run on a GPU through cupy, which SUT_CUDA_LIBRARY insists on (cupy is not installed):"
+        " pip install cupy-cuda13x"
+    )
+    monkeypatch.setitem(sys.modules, "cupy", fake_cupy(machine.gpu))
+    with open_device("cuda") as device:
+        assert " through CuPy 14.2.0, driver " in device.details
+
+
+def test_a_library_that_nobody_knows(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    prepare(monkeypatch, str(tmp_path), "PyCUDA")
+    monkeypatch.setenv("SUT_CUDA_LIBRARY", "PyTorch")
+    with pytest.raises(ValueError, match=r"^SUT_CUDA_LIBRARY is 'PyTorch', expected pycuda or cupy$"):
+        open_device("cuda")
 
 
 def test_a_driver_that_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
