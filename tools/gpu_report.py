@@ -29,10 +29,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from gpu_preprocess import PREPROCESSORS, WITH_DALI, preprocess, preprocess_ran, same_pixels
 from gpu_targets import targets
 
-import sut  # noqa: F401 - has ONNX Runtime send nothing, which some parts import by themselves
+# The package has ONNX Runtime send nothing, which some parts import by themselves.
+from sut.child import die_with_parent
 
 SETUP = 2
 """Exit code of ``sut`` where something is not installed."""
+INTERRUPTED = 130
+"""Exit code after SIGTERM or SIGHUP."""
 PART_LIMIT_S = 240
 LONGER_S = {"preprocess": 420}
 """Limits of parts that take longer."""
@@ -162,7 +165,8 @@ def onnxruntime_cuda() -> dict[str, Any]:
     if hasattr(ort, "preload_dlls"):
         ort.preload_dlls()
     path = str(find("efficientnet-lite0").build("trained", lambda text: None))
-    session = ort.InferenceSession(path, providers=["CUDAExecutionProvider"])
+    # Its own fallback would make a session on the CPU, and say on stdout alone why CUDA failed.
+    session = ort.InferenceSession(path, providers=["CUDAExecutionProvider"], enable_fallback=0)
     found: dict[str, Any] = {"version": ort.__version__, "providers": session.get_providers(), "batches": {}}
     if session.get_providers()[0] != "CUDAExecutionProvider":
         raise RuntimeError(f"asked for CUDA, got {', '.join(session.get_providers())}")
@@ -487,5 +491,16 @@ def _write(out: Path, parts: Mapping[str, Any]) -> None:
     (out / "report.md").write_text(markdown(report), encoding="utf-8")
 
 
+def _interrupted(which: int, frame: object) -> None:
+    """Leave by way of ``run_part``, which ends the part that is running and all that it has started."""
+    sys.exit(INTERRUPTED)
+
+
 if __name__ == "__main__":
+    if sys.argv[1] == "--part":
+        die_with_parent()
+    else:
+        for each in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(each) is not signal.SIG_IGN:  # nohup
+                signal.signal(each, _interrupted)
     sys.exit(main(sys.argv[1:]))

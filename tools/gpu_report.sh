@@ -10,7 +10,8 @@
 #
 # Exit code: 0; 1 wrong usage; 2 no NVIDIA GPU; 3 a part did not run, found something wrong, or a result missed its
 # target, and which. A speed that misses its target is shown and changes nothing, nor does what is there only to compare
-# with and is not installed: ncu or nsys, ONNX Runtime for CUDA, DALI.
+# with and is not installed: ncu or nsys, ONNX Runtime for CUDA, DALI. 130 after SIGTERM or SIGHUP: what ran on the GPU
+# was ended.
 #
 # Python: $PYTHON, else the checkout's .venv, else python3 (3.11 to 3.13). Packages brought by hand: put their folder on
 # PYTHONPATH. Needed: numpy, opencv-python-headless, simplejpeg, pydantic, PyYAML, typer, rich, mlcommons-loadgen,

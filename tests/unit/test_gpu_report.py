@@ -7,12 +7,14 @@ import importlib.util
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -125,6 +127,62 @@ def test_a_part_that_takes_too_long_is_ended_with_all_it_started(
     assert report.run_part("imports") == {"ok": False, "why": "no end after 0.1 s"}
     assert os.read(ours, 1) == b"", "somebody still holds the pipe"
     os.close(ours)
+
+
+@pytest.mark.parametrize(("ended_by", "code"), [(signal.SIGTERM, 130), (signal.SIGKILL, -signal.SIGKILL)])
+def test_a_report_that_is_ended_leaves_no_part_behind(tmp_path: Path, ended_by: signal.Signals, code: int) -> None:
+    # The first part asks nvidia-smi, which here tells who runs it and waits.
+    asked, program = tmp_path / "asked", tmp_path / "nvidia-smi"
+    os.mkfifo(asked)
+    program.write_text(f"#!/bin/sh\necho $PPID $$ > {asked}\nexec sleep 600\n")
+    program.chmod(0o755)
+    report = subprocess.Popen(
+        [sys.executable, TOOLS / "gpu_report.py", tmp_path / "out"],
+        env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHONPATH": str(TOOLS.parent)},
+        stderr=subprocess.DEVNULL,
+    )
+    part, waiting = map(int, asked.read_text().split())
+    try:
+        report.send_signal(ended_by)
+
+        assert report.wait(60) == code
+        deadline = time.monotonic() + 60
+        while _runs(part) or (ended_by == signal.SIGTERM and _runs(waiting)):
+            assert time.monotonic() < deadline, "the part outlives the report"
+            time.sleep(0.02)
+    finally:
+        for process in (part, waiting):
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+
+
+def _runs(process: int) -> bool:
+    """Whether it is there, and not only not waited for yet."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_why_cuda_failed_is_said_by_onnx_runtime_itself(report: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Session:
+        def __init__(self, path: str, providers: list[str], enable_fallback: int = 1) -> None:
+            if not enable_fallback:
+                raise RuntimeError("libcudnn.so.9: cannot open shared object file")
+
+        def get_providers(self) -> list[str]:
+            return ["CPUExecutionProvider"]
+
+    ort = ModuleType("onnxruntime")
+    vars(ort).update(
+        __version__="1.31.1", InferenceSession=Session, get_available_providers=lambda: ["CUDAExecutionProvider"]
+    )
+    monkeypatch.setitem(sys.modules, "onnxruntime", ort)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.setattr("sut.models.registry.find", lambda name: SimpleNamespace(build=lambda weights, say: Path()))
+
+    with pytest.raises(RuntimeError, match=r"^libcudnn\.so\.9: cannot open shared object file$"):
+        report.onnxruntime_cuda()
 
 
 FINE = {"cases": 1, "wrong": [], "exit_code": 0}
