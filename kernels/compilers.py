@@ -7,9 +7,12 @@ to the driver's own compiler. A cubin runs on GPUs of the same major architectur
 from __future__ import annotations
 
 import ctypes
+import hashlib
+import mmap
 import os
 import re
 import shutil
+import struct
 import subprocess
 import sys
 import tempfile
@@ -25,6 +28,10 @@ OPTIONS = ("--std=c++17", "--fmad=false")
 """NVRTC and nvcc know both. Without fused multiply-add float32 results are those of the host form, bit for bit."""
 WHEELS = {13: "nvidia-cuda-nvrtc", 12: "nvidia-cuda-nvrtc-cu12"}
 """NVRTC's distribution for each CUDA that is supported, newest first."""
+_HEADER, _SEGMENT, _NOTE = struct.Struct("<4sB27xQ14xHH"), struct.Struct("<I4xQ16xQ"), struct.Struct("<III4s")
+"""Of a 64-bit ELF file (System V ABI): its header up to the number of segments, the head of a segment and of a note."""
+_NOTES, _BUILD_ID = 4, (3, b"GNU\0")
+"""Type of a segment with notes; type and name of the note that a linker writes with --build-id."""
 _SYSTEM_TOOLKIT = Path("/usr/local/cuda")
 _LIMIT_S = 300
 
@@ -182,8 +189,7 @@ class Nvrtc:
         self._call("nvrtcGetSupportedArchs", numbers)
         self.major = major.value
         self.label = f"NVRTC {major.value}.{minor.value}"
-        facts = path.stat()
-        self.identity = f"{self.label}, {facts.st_size} bytes of {facts.st_mtime_ns}"
+        self.identity = f"{self.label}, build {build_id(path)}"
         self.architectures = tuple(f"sm_{number}" for number in sorted(numbers))
 
     def compile(self, source: Source, architecture: str) -> Compiled:
@@ -219,6 +225,23 @@ class Nvrtc:
 
     def _meaning(self, code: int) -> str:
         return bytes(self._library.nvrtcGetErrorString(code)).decode()
+
+
+def build_id(library: Path) -> str:
+    """What tells a library from any other build of it, on every machine: its ELF build id, or else its SHA-256."""
+    with library.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        with suppress(struct.error):  # cut short, or no ELF file
+            magic, bits, segments, step, count = _HEADER.unpack_from(data)
+            for number in range(count if (magic, bits) == (b"\x7fELF", 2) else 0):
+                segment, at, size = _SEGMENT.unpack_from(data, segments + step * number)
+                end = at + size if segment == _NOTES else at
+                while at < end:
+                    name_length, length, note, name = _NOTE.unpack_from(data, at)
+                    begin = at + 12 + -(-name_length // 4) * 4
+                    if (note, name) == _BUILD_ID:
+                        return data[begin : begin + length].hex()
+                    at = begin + -(-length // 4) * 4
+        return hashlib.sha256(data).hexdigest()
 
 
 class Nvcc:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -122,6 +125,32 @@ def test_the_cache_over_the_real_thing(compiler: Compiler, tmp_path: Path, monke
     first = cubin("a", ONE, compiler, tmp_path)
     monkeypatch.setattr(type(compiler), "compile", None)  # whoever compiles now fails
     assert cubin("a", ONE, compiler, tmp_path) == first
+
+
+def test_a_fresh_host_finds_what_the_same_nvrtc_compiled(tmp_path: Path) -> None:
+    original = compilers._nvrtc_libraries()[0]
+    for path in original.parent.glob("libnvrtc*.so*"):
+        shutil.copyfile(path, tmp_path / path.name)
+    copy = tmp_path / original.name
+    assert copy.stat().st_mtime_ns != original.stat().st_mtime_ns
+
+    assert Nvrtc(copy).identity == Nvrtc(original).identity
+    assert Nvrtc(copy).identity.endswith(f", build {compilers.build_id(copy)}")
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
+def test_libraries_are_told_apart_by_build_id_or_else_by_all_of_them(tmp_path: Path) -> None:
+    def build(name: str, code: str, option: str) -> str:
+        command = ["g++", "-shared", "-x", "c++", f"-Wl,--build-id={option}", "-o", str(tmp_path / name), "-"]
+        subprocess.run(command, input=code, text=True, check=True)
+        return compilers.build_id(tmp_path / name)
+
+    assert build("told", "int one;", "0x" + "5a" * 20) == "5a" * 20
+    assert build("other", "int other;", "sha1") != build("third", "int another;", "sha1")
+    without, begin = build("without", "int one;", "none"), (tmp_path / "told").read_bytes()[:80]
+    assert without == hashlib.sha256((tmp_path / "without").read_bytes()).hexdigest()
+    (tmp_path / "cut").write_bytes(begin)
+    assert compilers.build_id(tmp_path / "cut") == hashlib.sha256(begin).hexdigest()
 
 
 def test_no_multiplication_is_fused_with_an_addition(compiler: Compiler) -> None:
