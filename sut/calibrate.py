@@ -88,7 +88,7 @@ def calibrate(
     lanes, policy = system.lanes, system.policy
     first = _timed(lanes[0].rehearse, _some(indices, 1))
     batch_ns: dict[int, int] = {}
-    # The largest first: decoders on a GPU, DALI's pipelines and buffers are made anew for each batch larger than before.
+    # The largest first: a GPU decoder, DALI's pipeline and buffers are made anew for each batch larger than any before.
     for size in reversed(sizes_to_warm(scenario, policy, samples_per_query)):
         some = _some(indices, size)
         for lane in lanes:

@@ -75,12 +75,12 @@ class DeviceLibrary(Library):
                 self.row[index] = self._free.pop() if self._free else self.device.alloc(self._row_bytes)
 
     def _load_chunk(self, chunk: Sequence[int]) -> None:
-        with self._preprocessing(self._make_preprocessor) as preprocessor:
-            for index in chunk:
-                try:
-                    self.geometry[index] = self._preprocess(preprocessor, index)
-                except (OSError, ValueError) as error:
-                    raise self._blame(index, error) from error
+        preprocessor = self._preprocessor(self._make_preprocessor)
+        for index in chunk:
+            try:
+                self.geometry[index] = self._preprocess(preprocessor, index)
+            except (OSError, ValueError) as error:
+                raise self._blame(index, error) from error
 
     def _preprocess(self, preprocessor: Preprocessor, index: int) -> Geometry:
         """Fill a sample's row: where the preprocessor can, without a way through host memory."""

@@ -13,9 +13,9 @@ from __future__ import annotations
 import threading
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -96,7 +96,8 @@ class Library(ABC):
         self._seen = Seen(dataset)
         self._most_bytes = MOST_BYTES
         self._counted: Counter[str] = Counter()
-        self._counting = threading.Lock()
+        self._of_thread = threading.local()
+        self._made: list[Preprocessor] = []
 
     @property
     def count(self) -> int:
@@ -114,12 +115,20 @@ class Library(ABC):
         """Which of MLPerf's rules the samples break, as far as they were loaded."""
         return self._seen.equal()
 
-    @contextmanager
-    def _preprocessing(self, make: MakePreprocessor) -> Iterator[Preprocessor]:
-        """A preprocessor for a chunk; what it counts becomes a note."""
-        with make() as preprocessor:
-            yield preprocessor
-            with self._counting:
+    def _preprocessor(self, make: MakePreprocessor) -> Preprocessor:
+        """The one of this thread, made when it is first needed, until ``load`` has ended."""
+        if not hasattr(self._of_thread, "preprocessor"):
+            self._of_thread.preprocessor = make()
+            self._made.append(self._of_thread.preprocessor)
+        preprocessor: Preprocessor = self._of_thread.preprocessor
+        return preprocessor
+
+    def _close_preprocessors(self) -> None:
+        """Close those of all threads, which have ended; what they counted becomes notes."""
+        with ExitStack() as stack:
+            while self._made:
+                preprocessor = self._made.pop()
+                stack.callback(preprocessor.close)
                 self._counted.update(preprocessor.counts())
 
     @abstractmethod
@@ -149,9 +158,12 @@ class Library(ABC):
         self._reserve(wanted)
         self._most_bytes = most_bytes(self._workers)
         chunks = [wanted[at : at + _CHUNK] for at in range(0, len(wanted), _CHUNK)]
-        with ThreadPoolExecutor(self._workers, thread_name_prefix="load") as pool:
-            for chunk in pool.map(self._load_and_mark, chunks):
-                self._loaded(len(chunk))
+        try:
+            with ThreadPoolExecutor(self._workers, thread_name_prefix="load") as pool:
+                for chunk in pool.map(self._load_and_mark, chunks):
+                    self._loaded(len(chunk))
+        finally:
+            self._close_preprocessors()
 
     def _load_and_mark(self, chunk: Sequence[int]) -> Sequence[int]:
         self._load_chunk(chunk)
@@ -261,16 +273,16 @@ class TensorLibrary(Library):
         missing = [index for index in chunk if not self._load_stored(index)]
         if not missing:
             return
-        with self._preprocessing(self._make_preprocessor) as preprocessor:
-            for index in missing:
-                row = self.storage[self.row_of[index]]
-                try:
-                    [geometry] = preprocessor.run([self._read(index)], Rows.of(row[np.newaxis]), _unmarked)
-                except (OSError, ValueError) as error:
-                    raise self._blame(index, error) from error
-                self._take_in(index, geometry, _MADE)
-                if self._store is not None:
-                    self._store.keep(index, row, geometry)
+        preprocessor = self._preprocessor(self._make_preprocessor)
+        for index in missing:
+            row = self.storage[self.row_of[index]]
+            try:
+                [geometry] = preprocessor.run([self._read(index)], Rows.of(row[np.newaxis]), _unmarked)
+            except (OSError, ValueError) as error:
+                raise self._blame(index, error) from error
+            self._take_in(index, geometry, _MADE)
+            if self._store is not None:
+                self._store.keep(index, row, geometry)
 
     def _load_stored(self, index: int) -> bool:
         if self._store is None:
