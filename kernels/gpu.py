@@ -75,6 +75,8 @@ class GpuDevice(Device):
     """One GPU. Threads may share it, each with a stream of its own; one that only waits holds up nobody.
 
     Its streams are those of ``new_stream``; no other library's handle can be used, since PyCUDA has no way to take one.
+    They do not wait for the default stream, where other libraries work unless told otherwise, nor does that for them.
+    So a copy or a fill without a stream comes behind all that was started before, and has ended when it returns.
     """
 
     def __init__(self, gpu: Gpu, index: int) -> None:
@@ -87,7 +89,8 @@ class GpuDevice(Device):
         self.details = gpu.details
         """One line: GPU, library, driver's CUDA and compiler in use."""
         self._addresses: set[int] = set()
-        self._streams: set[int] = set()
+        self._streams: dict[int, list[NDArray[Any]]] = {}
+        """By stream, the arrays that copies which nobody has waited for yet may still read."""
         self._stopwatch: _Stopwatch | None = None
         self._last = "nothing launched yet"
         self._lost = self._closed = False
@@ -120,20 +123,25 @@ class GpuDevice(Device):
             self._owner(free)
 
     def write(self, address: int, array: NDArray[Any], stream: int | None) -> None:
-        self._call("a copy to the GPU", stream, lambda: self._driver.write(address, array, stream))
+        """Start a copy to the GPU. The array is kept, and must not change, until the stream has been waited for."""
+        self._move("a copy to the GPU", stream, lambda: self._driver.write(address, array, stream))
+        if stream is not None:
+            self._streams[stream].append(array)
 
     def read(self, address: int, array: NDArray[Any], stream: int | None) -> None:
-        self._call("a copy from the GPU", stream, lambda: self._driver.read(address, array, stream))
+        self._move("a copy from the GPU", stream, lambda: self._driver.read(address, array, stream))
+        if stream is not None:
+            self._streams[stream].clear()
 
     def clear(self, address: int, nbytes: int, byte: int, stream: int | None) -> None:
-        self._call("a fill", stream, lambda: self._driver.clear(address, nbytes, byte, stream))
+        self._move("a fill", stream, lambda: self._driver.clear(address, nbytes, byte, stream))
 
     def copy(self, target: Buffer, source: Buffer, stream: int | None = None) -> None:
         """Start copying all of ``source`` to the start of ``target``, both of this device."""
         self._check(source, source.nbytes)
         self._check(target, source.nbytes)
         nbytes = source.nbytes
-        self._call("a copy", stream, lambda: self._driver.copy(target.address, source.address, nbytes, stream))
+        self._move("a copy", stream, lambda: self._driver.copy(target.address, source.address, nbytes, stream))
 
     def start(
         self, module: str, function: str, grid: Dim3, block: Dim3, args: Sequence[np.generic], stream: int | None
@@ -149,11 +157,15 @@ class GpuDevice(Device):
 
     def new_stream(self) -> int:
         stream = self._translated("a new stream", lambda: self._owner(self._driver.new_stream))
-        self._streams.add(stream)
+        self._streams[stream] = []
         return stream
 
     def synchronize(self, stream: int | None = None) -> None:
+        # Of the others, too, where all are waited for; but not what another thread sends meanwhile.
+        sent = [(kept, len(kept)) for each, kept in list(self._streams.items()) if stream in (None, each)]
         self._call("waiting", stream, lambda: self._driver.synchronize(stream))
+        for kept, count in sent:
+            del kept[:count]
 
     def timed_ms(self, work: Callable[[int], None]) -> float | None:
         """The GPU copies before the first event until the host has started all of ``work`` and recorded the second.
@@ -240,6 +252,16 @@ class GpuDevice(Device):
             return f"{self._owner(self._driver.free_bytes)} are free"
         except self._driver.errors:
             return "how many are free cannot be told"
+
+    def _move(self, doing: str, stream: int | None, work: Callable[[], None]) -> None:
+        """Run ``work`` on a stream; without one between all that was started before and all that comes."""
+
+        def alone() -> None:
+            self._driver.synchronize(None)
+            work()
+            self._driver.synchronize(None)
+
+        self._call(doing, stream, alone if stream is None else work)
 
     def _call(self, doing: str, stream: int | None, work: Callable[[], _T]) -> _T:
         """Run ``work`` in this thread with the context current, on a stream that must be one of this device."""

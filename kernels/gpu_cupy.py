@@ -71,7 +71,7 @@ class CuPyDriver:
         return module.get_function(name)
 
     def new_stream(self) -> int:
-        stream = self._cuda.Stream()
+        stream = self._cuda.Stream(non_blocking=True)
         self._streams[int(stream.ptr)] = stream
         return int(stream.ptr)
 
@@ -95,7 +95,6 @@ class CuPyDriver:
         self._copy(target, source, nbytes, self._runtime.memcpyDeviceToDevice, stream)
 
     def start(self, function: Any, grid: Dim3, block: Dim3, args: Sequence[np.generic], stream: int | None) -> None:
-        # None is the default stream, which waits for the others and they for it.
         function(grid, block, tuple(args), stream=self._cuda.Stream.null if stream is None else self._streams[stream])
 
     def synchronize(self, stream: int | None) -> None:

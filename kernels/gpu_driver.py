@@ -45,7 +45,9 @@ class Driver(Protocol):
     def function(self, module: Any, name: str, types: str) -> Any:
         """A kernel, for arguments of these NumPy type characters."""
 
-    def new_stream(self) -> int: ...
+    def new_stream(self) -> int:
+        """A stream that does not wait for the default one, nor that for it."""
+
     def drop_stream(self, stream: int) -> None: ...
     def event(self) -> Any: ...
 
@@ -53,8 +55,9 @@ class Driver(Protocol):
         """Make the primary context this thread's own, at least for as long as the ``with`` lasts."""
 
     def write(self, address: int, array: NDArray[Any], stream: int | None) -> None:
-        """Start a copy to the GPU. The array may be used again when this returns, unless it is page-locked: CUDA stages
-        pageable memory before an asynchronous copy returns (CUDA Driver API, "API synchronization behavior")."""
+        """Start a copy to the GPU. The array must live, unchanged, until the stream has been waited for: CUDA may stage
+        pageable memory before an asynchronous copy returns, or not (CUDA Driver API, "API synchronization behavior").
+        """
 
     def read(self, address: int, array: NDArray[Any], stream: int | None) -> None:
         """Copy from the GPU and wait."""

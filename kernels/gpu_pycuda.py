@@ -19,6 +19,9 @@ from numpy.typing import NDArray
 from kernels.device import DeviceNotFound, Dim3
 from kernels.gpu_driver import LOST, error_text
 
+NON_BLOCKING = 1
+"""CU_STREAM_NON_BLOCKING of cuda.h, which PyCUDA has no name for."""
+
 
 class PyCudaDriver:
     """One GPU through PyCUDA; see ``kernels.gpu_driver.Driver``."""
@@ -85,7 +88,7 @@ class PyCudaDriver:
         return module.get_function(name).prepare(types)
 
     def new_stream(self) -> int:
-        stream = self._cuda.Stream()
+        stream = self._cuda.Stream(NON_BLOCKING)
         self._streams[int(stream.handle)] = stream
         return int(stream.handle)
 
@@ -128,5 +131,5 @@ class PyCudaDriver:
         return float(begin.time_till(end))
 
     def _stream(self, stream: int | None) -> Any:
-        """PyCUDA's object; None is the default stream, which waits for the others and they for it."""
+        """PyCUDA's object; None is the default stream."""
         return None if stream is None else self._streams[stream]

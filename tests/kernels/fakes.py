@@ -115,6 +115,8 @@ class Gpu:
         self.next_address, self.next_stream = 0x7000, 0x10
         self.clock_ms = self.last_ms = 0.0
         self.fail: dict[str, str] = {}
+        self.blocking = 0
+        """Streams that would wait for the default one."""
         self.current: Callable[[], bool] = lambda: False
         self.lost = False
         self.error: type[FakeError] = FakeError
@@ -222,8 +224,9 @@ class FakePyCuda:
                 gpu.call("cuCtxSynchronize")
 
         class Stream:
-            def __init__(self) -> None:
+            def __init__(self, flags: int = 0) -> None:
                 gpu.call("cuStreamCreate")
+                gpu.blocking += flags == 0
                 self.handle, gpu.next_stream = gpu.next_stream, gpu.next_stream + 8
                 gpu.streams.add(self.handle)
                 # No method: a traceback must not keep the stream alive, as it would not keep the real one.
@@ -350,8 +353,9 @@ def fake_cupy(gpu: Gpu, built: int = 13, version: int = 13000) -> ModuleType:
     class Stream:
         null = SimpleNamespace(ptr=0)
 
-        def __init__(self) -> None:
+        def __init__(self, non_blocking: bool = False) -> None:
             gpu.call("cudaStreamCreate")
+            gpu.blocking += not non_blocking
             self.ptr, gpu.next_stream = gpu.next_stream, gpu.next_stream + 8
             gpu.streams.add(self.ptr)
 

@@ -6,7 +6,8 @@ import gc
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -104,6 +105,47 @@ def test_what_is_uploaded_comes_back(device: GpuDevice) -> None:
             device.fill(buffer, 0xAB)
             np.testing.assert_array_equal(device.download(other, array.shape, array.dtype), array)
         assert (device.download(buffer, 120, np.uint8) == 0xAB).all()
+
+
+def test_an_array_lives_until_its_copy_has_been_waited_for(device: GpuDevice) -> None:
+    def sent(stream: int) -> weakref.ref[np.ndarray]:
+        array = np.arange(16, dtype=np.uint8)
+        device.upload(array, memory, stream)
+        return weakref.ref(array)
+
+    waits: list[Callable[[int], object]] = [
+        device.synchronize,
+        lambda stream: device.synchronize(),
+        lambda stream: device.download(memory, 16, np.uint8, stream),
+    ]
+    other = device.new_stream()
+    with device.alloc(16) as memory:
+        for wait in waits:
+            stream = device.new_stream()
+            array = sent(stream)
+            device.synchronize(other)
+            assert array() is not None
+            wait(stream)
+            assert array() is None
+
+
+def test_streams_do_not_wait_for_the_default_one_which_is_waited_for_instead(
+    machine: Machine, device: GpuDevice
+) -> None:
+    device.new_stream()
+    assert machine.gpu.blocking == 0
+    with device.alloc(64) as one, device.alloc(64) as other:
+        for work in (
+            lambda: device.upload(np.zeros(64, np.uint8), one),
+            lambda: device.fill(one, 1),
+            lambda: device.copy(other, one),
+            lambda: device.download(other, 64, np.uint8),
+        ):
+            machine.gpu.calls.clear()
+            work()
+            first, *between, last = (call.partition(" ")[0] for call in machine.gpu.calls)
+            assert first == last == {"PyCUDA": "cuCtxSynchronize", "CuPy": "cudaDeviceSynchronize"}[machine.library]
+            assert between
 
 
 def test_a_launch_has_its_arguments_its_stream_and_the_cubin(machine: Machine, device: GpuDevice) -> None:
