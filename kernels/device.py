@@ -141,8 +141,8 @@ class Device(ABC):
 
     @abstractmethod
     def write(self, address: int, array: NDArray[Any], stream: int | None) -> None:
-        """Copy a C-contiguous array to ``address``; ended when this returns, with a ``stream`` once that has been waited
-        for: until then the array must not change.
+        """Copy a C-contiguous array to ``address``; ended when this returns, with a ``stream`` once that has been
+        waited for: until then the array must not change.
         """
 
     @abstractmethod

@@ -10,7 +10,6 @@ the one owner would hold up all others. CUDA takes calls from any thread; that P
 from __future__ import annotations
 
 import ctypes
-import importlib
 import os
 import re
 import threading
@@ -18,7 +17,6 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from types import ModuleType
 from typing import Any, TypeVar
 
 import numpy as np
@@ -28,11 +26,9 @@ from kernels.compile import cubin
 from kernels.compilers import WHEELS, Compiler, architecture_for, find_compiler
 from kernels.device import Buffer, Device, DeviceError, DeviceNotFound, Dim3
 from kernels.gpu_driver import Driver, OwnerThread, installed_driver
+from kernels.gpu_library import find_library, one_line
 
 _T = TypeVar("_T")
-
-LIBRARY_VARIABLE = "SUT_CUDA_LIBRARY"
-"""The environment variable that insists on ``pycuda`` or ``cupy``."""
 
 BALLAST_BYTES = 1 << 27
 """Of one copy that keeps the GPU busy while the host starts what is timed: 0.06 ms on an H200."""
@@ -100,7 +96,7 @@ class GpuDevice(Device):
             address = self._owner(lambda: self._driver.allocate(nbytes))
         except self._driver.errors as error:
             raise DeviceError(
-                f"{self.name} cannot give {nbytes} bytes ({self._free()}): {_one_line(error)};"
+                f"{self.name} cannot give {nbytes} bytes ({self._free()}): {one_line(error)};"
                 " use a smaller batch, or end what else uses the GPU"
             ) from error
         self._addresses.add(address)
@@ -285,7 +281,7 @@ class GpuDevice(Device):
             self._lost |= self._driver.ends_context(error)
             # Without its traceback, whose frames hold PyCUDA's streams: those must not outlive this device.
             told = error.with_traceback(None)
-            raise DeviceError(f"{self.name}, {doing}: {_one_line(error)} ({self._last})") from told
+            raise DeviceError(f"{self.name}, {doing}: {one_line(error)} ({self._last})") from told
 
 
 def open_device(name: str) -> GpuDevice:
@@ -320,7 +316,7 @@ def _opened(index: int) -> Gpu:
             f"the NVIDIA driver has CUDA {installed.major}.{installed.minor}, at least {min(WHEELS)} is needed:"
             " update the driver"
         )
-    make, label = _library(installed.major)
+    make, label = find_library(installed.major)
     owner = OwnerThread(f"owner of cuda:{index}")
     try:
         driver = owner(lambda: make(index))
@@ -328,7 +324,7 @@ def _opened(index: int) -> Gpu:
         owner.close()
         if isinstance(error, DeviceNotFound):
             raise
-        raise DeviceNotFound(f"cuda:{index} cannot be opened through {label}: {_one_line(error)}") from error
+        raise DeviceNotFound(f"cuda:{index} cannot be opened through {label}: {one_line(error)}") from error
     try:
         compiler = find_compiler(installed.major, driver.architecture)
     except (DeviceNotFound, ModuleNotFoundError):
@@ -343,47 +339,6 @@ def _opened(index: int) -> Gpu:
     return Gpu(owner, driver, compiler, target, details)
 
 
-def _library(cuda: int) -> tuple[Callable[[int], Driver], str]:
-    """What opens a GPU, and how it is called: PyCUDA where it can be imported, else CuPy, or what is insisted on.
-
-    The name tells, too, why PyCUDA is not used where it is installed.
-    """
-    known = {"pycuda": _pycuda, "cupy": _cupy}
-    wanted = os.environ.get(LIBRARY_VARIABLE)
-    if wanted and wanted not in known:
-        raise ValueError(f"{LIBRARY_VARIABLE} is '{wanted}', expected pycuda or cupy")
-    troubles: list[str] = []
-    for name in [wanted] if wanted else known:
-        try:
-            make, label = known[name]()
-            return make, f"{label} ({'; '.join(troubles)})" if troubles else label
-        except Exception as error:
-            installed = not (isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] == name)
-            if installed or wanted:
-                troubles.append(f"{name} {f'does not import: {_one_line(error)}' if installed else 'is not installed'}")
-    through = f"{wanted}, which {LIBRARY_VARIABLE} insists on" if wanted else "PyCUDA or CuPy"
-    packages = {"cupy": f"cupy-cuda{cuda}x", "pycuda": "pycuda where a C++ compiler and the CUDA headers are"}
-    raise ModuleNotFoundError(
-        f"kernels run on a GPU through {through} ({'; '.join(troubles) or 'neither is installed'}):"
-        f" pip install {packages[wanted] if wanted else ', or '.join(packages.values())}"
-    )
-
-
-def _pycuda() -> tuple[Callable[[int], Driver], str]:
-    from kernels.gpu_pycuda import PyCudaDriver
-
-    cuda = importlib.import_module("pycuda.driver")
-    package: ModuleType = importlib.import_module("pycuda")
-    return (lambda index: PyCudaDriver(cuda, index)), f"PyCUDA {package.VERSION_TEXT}"
-
-
-def _cupy() -> tuple[Callable[[int], Driver], str]:
-    from kernels.gpu_cupy import CuPyDriver
-
-    cupy = importlib.import_module("cupy")
-    return (lambda index: CuPyDriver(cupy, index)), f"CuPy {cupy.__version__}"
-
-
 def _never_destroy(thing: object) -> None:
     """Keep what was made in a context that has been lost since.
 
@@ -392,7 +347,3 @@ def _never_destroy(thing: object) -> None:
     so a reference is counted that nobody gives back.
     """
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
