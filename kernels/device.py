@@ -11,6 +11,7 @@ import math
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -166,6 +167,10 @@ class Device(ABC):
     @abstractmethod
     def synchronize(self, stream: int | None = None) -> None:
         """Wait for a stream, or for all. Raises ``DeviceError`` where a kernel has failed."""
+
+    def current(self) -> AbstractContextManager[None]:
+        """For other libraries, which work on the GPU that is this thread's own: this one, while the ``with`` lasts."""
+        return nullcontext()
 
     @abstractmethod
     def timed_ms(self, work: Callable[[int], None]) -> float | None:

@@ -13,8 +13,8 @@ import ctypes
 import os
 import re
 import threading
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
@@ -162,6 +162,12 @@ class GpuDevice(Device):
         self._call("waiting", stream, lambda: self._driver.synchronize(stream))
         for kept, count in sent:
             del kept[:count]
+
+    @contextmanager
+    def current(self) -> Iterator[None]:
+        with ExitStack() as stack:
+            self._translated("making it current", lambda: stack.enter_context(self._driver.current()))
+            yield
 
     def timed_ms(self, work: Callable[[int], None]) -> float | None:
         """The GPU copies before the first event until the host has started all of ``work`` and recorded the second.

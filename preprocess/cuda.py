@@ -108,15 +108,17 @@ class OnDevice(Preprocessor):
         ``DeviceError`` for what the device says, as for too little memory.
         """
         self._check(target, len(encoded))
-        pictures = self._decode(encoded)
-        self._device.synchronize(self._stream)
-        mark("decode")
-        return self._finish("RGB", pictures, target, mark)
+        with self._device.current():
+            pictures = self._decode(encoded)
+            self._device.synchronize(self._stream)
+            mark("decode")
+            return self._finish("RGB", pictures, target, mark)
 
     def run_pixels(self, pictures: Sequence[Pixels], target: Target, mark: Mark) -> list[Geometry]:
         """Upload decoded pictures, uint8 (height, width, 3) in BGR, then resize, crop and normalise them."""
         self._check(target, len(pictures))
-        return self._finish("BGR", self._uploaded(pictures), target, mark)
+        with self._device.current():
+            return self._finish("BGR", self._uploaded(pictures), target, mark)
 
     def _check(self, target: Target, n: int) -> None:
         """Refuse a target before anything is decoded for it."""
@@ -234,7 +236,8 @@ def open_both(gpu: int, decoder: Callable[[], GpuDecoder]) -> tuple[GpuDevice, G
     """A GPU and a decoder on it; the GPU is given back where there is no decoder. Raises what opening them raises."""
     device = open_device(f"cuda:{gpu}")
     try:
-        return device, decoder()
+        with device.current():
+            return device, decoder()
     except BaseException:
         device.close()
         raise

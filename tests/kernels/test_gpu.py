@@ -283,6 +283,24 @@ def test_no_gpu_is_named_but_the_one_in_use(machine: Machine) -> None:
     assert set(machine.gpu.named) == {1}
 
 
+def test_a_gpu_is_current_where_other_libraries_are_asked(machine: Machine) -> None:
+    seen: list[bool] = []
+
+    def ask(device: GpuDevice) -> None:
+        seen.append(machine.gpu.current())
+        with device.current():
+            seen.append(machine.gpu.current())
+            device.synchronize()
+            seen.append(machine.gpu.current())
+
+    with open_device("cuda:1") as device:
+        lane = threading.Thread(target=ask, args=[device])
+        lane.start()
+        lane.join()
+    assert seen == [False, True, True]
+    assert set(machine.gpu.named) == {1}
+
+
 def test_a_gpu_opened_twice_has_one_owner_and_one_set_of_kernels(machine: Machine) -> None:
     with open_device("cuda:0") as first:
         with open_device("gpu:0") as second:

@@ -6,7 +6,8 @@ import dataclasses
 import shutil
 import struct
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -279,6 +280,38 @@ def test_a_decoder_that_refuses_a_plain_jpeg_too_is_not_believed(
     assert preprocessor.decoded_by_cpu == 0
 
 
+class Named(WatchedDevice):
+    """Knows whether it is the one that other libraries would work on."""
+
+    is_current = False
+
+    @contextmanager
+    def current(self) -> Iterator[None]:
+        self.is_current = True
+        yield
+        self.is_current = False
+
+
+def test_decoders_are_made_and_used_on_the_gpu_that_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[bool] = []
+    with Named() as device:
+
+        class Asked(Uploading):
+            def __init__(self) -> None:
+                seen.append(device.is_current)
+                super().__init__(device)
+
+            def decode(self, encoded: Sequence[bytes], stream: int | None) -> list[DevicePixels | None]:
+                seen.append(device.is_current)
+                return super().decode(encoded, stream)
+
+        monkeypatch.setattr(preprocess.cuda, "open_device", lambda name: device)
+        opened, decoder = preprocess.cuda.open_both(1, Asked)
+        run(HostForm(PIXELS, opened, decoder, PLACE), FILES[:1], DeviceSlot(device, PIXELS, 1))
+    assert seen == [True, True]
+    assert not device.is_current
+
+
 def test_what_runs_the_kernels_is_told(device: WatchedDevice, working: Working) -> None:
     preprocessor = working(PIXELS, details="X (sm_90) through CuPy 14, kernels for sm_90 by NVRTC 13.0")
     assert not any(preprocessor.counts().values())
@@ -463,7 +496,11 @@ def test_bad_options_are_refused_before_a_gpu_is_looked_for(options: dict[str, A
 
 def test_the_gpu_is_given_back_where_there_is_no_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
     closed: list[str] = []
-    monkeypatch.setattr(preprocess.cuda, "open_device", lambda name: SimpleNamespace(close=lambda: closed.append(name)))
+    monkeypatch.setattr(
+        preprocess.cuda,
+        "open_device",
+        lambda name: SimpleNamespace(current=nullcontext, close=lambda: closed.append(name)),
+    )
 
     def decoder() -> GpuDecoder:
         raise DecoderNotUsable("one", "it is broken")
