@@ -190,8 +190,8 @@ class Cuda(OnDevice):
     options: ClassVar[Mapping[str, str]] = {
         "kernels": "fused (default), tiled or naive: one kernel behind the decoder, or a chain of launches",
         "gpu": "index of the GPU, from 0 (default)",
-        "hw_share": "share of a batch that the GPU's JPEG engine is offered, 0 to 1 (default), or adaptive: "
-        "by nvImageCodec's policy of that name",
+        "hw_share": "share of a batch that the GPU's JPEG engine is offered, 0 to 1 (default), or adaptive: by "
+        "nvImageCodec's policy of that name, which stays at a half; rounded up, any above 0 is all of a small batch",
         "threads": THREADS_OPTION,
     }
 

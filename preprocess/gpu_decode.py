@@ -121,8 +121,10 @@ class NvImageCodec(GpuDecoder):
     def __init__(self, gpu: int, hw_share: HwShare = 1.0, threads: int = 1) -> None:
         """``gpu`` is the GPU's index, ``hw_share`` the share of a batch that its JPEG engine is offered, 0 to 1.
 
-        ``adaptive`` leaves the share to nvImageCodec's policy of that name, beginning with a half. With one of
-        ``threads`` the engine and nvJPEG's kernels work one after the other, with more at the same time.
+        ``adaptive`` leaves the share to nvImageCodec's policy of that name, beginning with a half. How many pictures
+        that are nvImageCodec 0.9 works out once, from a decoder's first batch, and rounds up: ``adaptive`` stays at a
+        half, and of a small batch any share above 0 is all. With one of ``threads`` the engine and nvJPEG's kernels
+        work one after the other, with more at the same time.
 
         Raises ``ModuleNotFoundError`` where nvImageCodec is not installed, ``DecoderNotUsable`` where it does not work.
         """

@@ -41,6 +41,24 @@ missing, and is shown as not installed.
 
 All kernels run in host form, under sanitizers and equal to the oracle to the bit, in every test, and compile for all
 architectures. *Not run on hardware* means that nobody has seen them on a GPU: no claim is made about them there.
+
+Mended, not run: what was found wrong by reading, and by calling the real libraries without a GPU. Tests over stand-ins
+cover it; none of it has been seen on a GPU.
+
+- Closing a GPU releases PyCUDA's primary context (`PyCudaDriver.close`). Real PyCUDA, over a driver that only notes
+  what is called, calls `cuDevicePrimaryCtxRelease` there, where it called `cuCtxDetach`.
+- A PyCUDA that is installed but does not import is named wherever CuPy stands for it; `SUT_CUDA_LIBRARY` insists on
+  one (`find_library`).
+- Only errors 700 to 719, after which a context does no more work, mark a GPU as lost (`ends_context`).
+- Streams do not wait for the default one (`new_stream`). Copies and fills without a stream come behind all that was
+  started before, and have ended when they return. What is copied to a GPU on a stream is kept until that has been
+  waited for (`GpuDevice.write`).
+- Decoders are made and used while the GPU that was asked for is the current one (`GpuDevice.current`).
+- Warm-up begins with the largest batch, so that nvImageCodec's decoders and DALI's pipelines are not made once a size;
+  loading makes one preprocessor for each worker thread.
+- A cubin's key has the compiler's version and build, not its file's time: a cache copied to another host serves there.
+- The report says in ONNX Runtime's own words why CUDA failed, and leaves nothing on the GPU when SIGTERM or SIGHUP
+  ends it.
 """
 
 
