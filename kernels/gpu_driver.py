@@ -19,8 +19,8 @@ from kernels.device import DeviceNotFound, Dim3
 _T = TypeVar("_T")
 
 LOST = range(700, 720)
-"""CUresult, and cudaError by the same numbers, of kernels that failed: the context does no more work (CUDA Driver API,
-"Data types used by CUDA driver")."""
+"""CUresult, and cudaError by the same numbers, of kernels that failed: after nearly all of them a context does no more
+work (CUDA Driver API, "Data types used by CUDA driver")."""
 
 
 class Driver(Protocol):

@@ -49,7 +49,7 @@ cover it; none of it has been seen on a GPU.
   what is called, calls `cuDevicePrimaryCtxRelease` there, where it called `cuCtxDetach`.
 - A PyCUDA that is installed but does not import is named wherever CuPy stands for it; `SUT_CUDA_LIBRARY` insists on
   one (`find_library`).
-- Only errors 700 to 719, after which a context does no more work, mark a GPU as lost (`ends_context`).
+- Only the errors of failed kernels, 700 to 719, mark a GPU as lost (`ends_context`).
 - Streams do not wait for the default one (`new_stream`). Copies and fills without a stream come behind all that was
   started before, and have ended when they return. What is copied to a GPU on a stream is kept until that has been
   waited for (`GpuDevice.write`).
