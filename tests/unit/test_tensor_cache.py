@@ -254,7 +254,7 @@ def test_a_file_that_was_cut_off_is_made_whole(folder: Path, dataset: DataSet, s
 
 
 KILLED = """
-import os, signal, sys
+import os, signal, sys, threading
 from pathlib import Path
 from tests.unit.test_tensor_cache import PICTURES, RECIPE, load
 from preprocess.opencv import OpenCV
@@ -266,13 +266,16 @@ dataset = DataSet("folder", pictures, tuple(f"{number}.png" for number in range(
 real = os.pwrite
 calls = 0
 
+writing = threading.Lock()
+
 def dying(descriptor, data, at):
     global calls
-    calls += 1
-    if calls == last:
-        real(descriptor, data[: int(len(data) * share)], at)
-        os.kill(os.getpid(), signal.SIGKILL)
-    return real(descriptor, data, at)
+    with writing:  # or the other worker writes on between the last write and the end
+        calls += 1
+        if calls == last:
+            real(descriptor, data[: int(len(data) * share)], at)
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(descriptor, data, at)
 
 os.pwrite = dying
 load(dataset, TensorCache(folder, dataset, RECIPE, OpenCV))
