@@ -66,7 +66,7 @@ def compared_with_fp32(parts: Assembly, say: Say, progress: Progress) -> Agreeme
         return None
     sides = (_side(_reference_of(parts), _not_here), _side(parts, _not_here))
     try:
-        return measure(*sides, parts.dataset, progress, crops=CROPS)
+        return measure(*sides, parts.dataset, progress, crops=CROPS, say=say)
     except _NotKept:
         say(f"comparing {_name(parts.config)} with fp32 on {CROPS:,} crops, once")
     _compare_in_child(parts, progress)

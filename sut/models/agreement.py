@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from preprocess.base import Recipe
 from sut.datasets.base import DataSet
 from sut.errors import InputError, RunError, one_line
+from sut.models.base import Say
 from sut.models.calibration import Picture, preprocessed, random_crops, read_picture
 from sut.models.content import content_digest
 from sut.models.files import cached
@@ -183,12 +184,20 @@ class Comparison:
 
 
 def measure(
-    reference: Side, reduced: Side, dataset: DataSet, progress: Progress, *, crops: int, seed: int = _SEED
+    reference: Side,
+    reduced: Side,
+    dataset: DataSet,
+    progress: Progress,
+    *,
+    crops: int,
+    seed: int = _SEED,
+    say: Say = lambda text: None,
 ) -> Agreement:
     """Compare two models on crops of a data set's pictures, drawn at random from ``seed``: the same ones each time.
 
     The answer is kept by the content of both files and of the pictures, how they were run, and the crops' number and
-    seed. Raises ``InputError`` for a picture that does not do, and as ``Comparison`` and ``cached`` do.
+    seed; ``say`` is told where a kept one was damaged. Raises ``InputError`` for a picture that does not do, and as
+    ``Comparison`` and ``cached`` do.
     """
     indices = range(dataset.count)
     if not indices or crops < 1:
@@ -215,13 +224,8 @@ def measure(
         path.write_text(json.dumps(asdict(found)) + "\n", encoding="utf-8")
 
     name = f"{reduced.model.stem}-{reduced.backend}-{reduced.precision}-agreement.json"
-    text = json.dumps(key, sort_keys=True)
-    path = cached(name, text, make, _unsaid)
-    try:
-        return Agreement(**json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):  # somebody else's hand was in it
-        path.unlink(missing_ok=True)
-        return Agreement(**json.loads(cached(name, text, make, _unsaid).read_text(encoding="utf-8")))
+    path = cached(name, json.dumps(key, sort_keys=True), make, say, quietly=True)
+    return Agreement(**json.loads(path.read_text(encoding="utf-8")))
 
 
 def _run(
@@ -262,7 +266,3 @@ def _percent(share: float) -> str:
     """
     rounded = round(100 * share, 1)
     return f"{min(rounded, 99.9) if share < 1 else rounded:.1f}"
-
-
-def _unsaid(line: str) -> None:
-    """That a small file is made is no news."""

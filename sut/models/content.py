@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sut.errors import InputError, one_line
-from sut.models.files import check_onnx, sha256_of
+from sut.models.files import check_onnx, known_digest
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -37,25 +38,21 @@ def save_whole(model: ModelProto, path: Path) -> None:
     path.write_bytes(data)
 
 
-def content_digest(path: Path) -> str:
-    """SHA-256 of a model file, as lower-case hex, and of the files beside it that hold its weights, if any.
+def sums_of(path: Path) -> dict[Path, str]:
+    """SHA-256 of a model file and of the files beside it that hold its weights, the model file first.
 
     An OpenVINO .xml goes with its .bin. Raises what ``check_onnx`` does for other files.
     """
-    files = [path, *_beside(path)]
-    if len(files) == 1:
-        return sha256_of(path)
-    return hashlib.sha256(" ".join(map(sha256_of, files)).encode()).hexdigest()
+    beside = (path.with_suffix(".bin"),) if path.suffix == ".xml" else check_onnx(path).beside
+    return {file: known_digest(file) for file in (path, *beside)}
 
 
-def _beside(path: Path) -> list[Path]:
-    if path.suffix == ".xml":
-        weights = path.with_suffix(".bin")
-        return [weights] if weights.is_file() else []
-    check_onnx(path)
-    import onnx
-    from onnx.external_data_helper import ExternalDataInfo, _get_all_tensors, uses_external_data
+def digest_of(sums: Mapping[Path, str]) -> str:
+    """SHA-256 of all of what ``sums_of`` found, as lower-case hex: that of the file where there is but one."""
+    first, *others = sums.values()
+    return hashlib.sha256(" ".join((first, *others)).encode()).hexdigest() if others else first
 
-    model = onnx.load(path, load_external_data=False)
-    outside = filter(uses_external_data, _get_all_tensors(model))
-    return [path.parent / name for name in sorted({ExternalDataInfo(tensor).location for tensor in outside})]
+
+def content_digest(path: Path) -> str:
+    """SHA-256 of a model file and of the files beside it that hold its weights. Raises what ``sums_of`` does."""
+    return digest_of(sums_of(path))

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import secrets
+import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,12 +26,15 @@ from sut.models.base import Say
 if TYPE_CHECKING:
     from types import ModuleType
 
-    from onnx import AttributeProto, GraphProto, ModelProto, TensorProto, ValueInfoProto
+    from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, TensorProto, ValueInfoProto
 
 OPSET = 17
 """ONNX operator set of the graphs made here: old enough for every supported runtime, new enough for their exporters."""
 IR_VERSION = 8
 """ONNX file format version that belongs to ``OPSET`` 17 (ONNX 1.12)."""
+
+SUMS = "sha256sums"
+"""Beside made files: their sums, as ``sha256sum`` writes them, under the hash of the key that they were made for."""
 
 _LEFTOVER_AGE_S = 3600.0
 _BLOCK_BYTES = 1 << 20
@@ -53,38 +59,92 @@ def cache_dir() -> Path:
         raise InputError(one_line(error)) from error
 
 
-def cached(name: str, key: str, make: Callable[[Path], None], say: Say) -> Path:
+def cached(name: str, key: str, make: Callable[[Path], None], say: Say, *, quietly: bool = False) -> Path:
     """The cached file for ``name`` and ``key``; where it is not there yet, ``make(path)`` writes it and ``say`` tells.
 
     ``key`` names everything the content depends on (the hash of the weights, the builder's version): another key is
-    another file. ``make`` writes to a temporary name that is then renamed, so a file that is there is whole, whoever
-    was killed; of two processes at once both make it and the later rename wins, with the same content.
+    another file. Each file has a folder of its own, with whatever else ``make`` puts beside it and the sums of both,
+    by which alone it is believed: what was damaged or exchanged is made again, and ``say`` tells that even if
+    ``quietly``. The folder is made under a random name that nothing had before and then renamed, so it is there as a
+    whole or not at all, whoever was killed; of two processes at once both make it and the first one's stays.
 
     Raises ``InputError`` where the cache folder cannot be written or the disk is full, and what ``make`` raises.
     """
-    folder = cache_dir()
-    digest = hashlib.sha256(key.encode()).hexdigest()[:16]
-    path = folder / f"{Path(name).stem}-{digest}{Path(name).suffix}"
-    part = folder / f".{path.name}.{secrets.token_hex(8)}.part"
+    cache = cache_dir()
+    digest = hashlib.sha256(key.encode()).hexdigest()
+    folder = cache / f"{Path(name).stem}-{digest[:16]}"
+    path = folder / name
+    part = cache / f".{folder.name}.{secrets.token_hex(8)}.part"
     try:
-        if path.is_file():
+        if _is_whole(path, digest):
             return path
-        folder.mkdir(parents=True, exist_ok=True)
-        _remove_leftovers(folder, path.name)
-        say(f"making {name} once, as {path}")
+        cache.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(cache, folder.name)
+        if os.path.lexists(folder):
+            say(f"making {name} again: {folder} is not as it was made")
+        elif not quietly:
+            say(f"making {name} once, as {path}")
         try:
-            make(part)
-            with part.open("rb+") as written:
-                os.fsync(written.fileno())
-            part.replace(path)
+            part.mkdir()
+            make(part / name)
+            _seal(part, digest)
+            _put(part, path, digest)
         finally:
-            part.unlink(missing_ok=True)
+            shutil.rmtree(part, ignore_errors=True)
     except OSError as error:
         reason = error.strerror or one_line(error)
         raise InputError(
-            f"cannot keep {name} in the cache folder {folder}: {reason}; make room or set SUT_CACHE_DIR to another"
+            f"cannot keep {name} in the cache folder {cache}: {reason}; make room or set SUT_CACHE_DIR to another"
         ) from error
     return path
+
+
+def _is_whole(path: Path, digest: str) -> bool:
+    """Whether a made file and those beside it are as they were made, for this key."""
+    try:
+        first, *lines = (path.parent / SUMS).read_text(encoding="utf-8").splitlines()
+        sums = {name: found for found, _, name in (line.partition("  ") for line in lines)}
+        if first != f"# {digest}" or path.name not in sums:
+            return False
+        return all(known_digest(path.with_name(name)) == found for name, found in sums.items())
+    except (OSError, ValueError):
+        return False
+
+
+def _seal(part: Path, digest: str) -> None:
+    """Write the sums, and bring everything to the disk."""
+    sums = "".join(f"{sha256_of(file)}  {file.name}\n" for file in sorted(part.iterdir()))
+    (part / SUMS).write_text(f"# {digest}\n{sums}", encoding="utf-8")
+    for file in part.iterdir():
+        with file.open("rb+") as written:
+            os.fsync(written.fileno())
+
+
+def _put(part: Path, path: Path, digest: str) -> None:
+    """Put what was made in its place, unless another process was faster; one at a time, so that none takes it away."""
+    folder = path.parent
+    descriptor = os.open(folder.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if _is_whole(path, digest):
+            return
+        if os.path.lexists(folder):
+            folder.rename(aside := part.with_suffix(".old.part"))
+            part.rename(folder)
+            _remove(aside)
+        else:
+            part.rename(folder)
+    finally:
+        os.close(descriptor)
+
+
+def _remove(path: Path) -> None:
+    """Delete a file or a folder, as far as that is allowed."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+        return
+    with suppress(OSError):
+        path.unlink()
 
 
 def brought(model: str, file: str, instead: str = "") -> Path:
@@ -103,16 +163,32 @@ def brought(model: str, file: str, instead: str = "") -> Path:
 
 
 def _remove_leftovers(folder: Path, name: str) -> None:
-    """Delete what killed processes left; younger files may still be written by a living one."""
+    """Delete what killed processes left; younger ones may still be written by a living one."""
     for part in folder.glob(f".{name}.*.part"):
-        with suppress(FileNotFoundError):
-            if time.time() - part.stat().st_mtime > _LEFTOVER_AGE_S:
-                part.unlink()
+        with suppress(OSError):
+            if time.time() - part.lstat().st_mtime > _LEFTOVER_AGE_S:
+                _remove(part)
 
 
 def sha256_of(path: Path) -> str:
-    """SHA-256 of a file as lower-case hex, read in blocks."""
-    digest = hashlib.sha256()
+    """SHA-256 of a file as lower-case hex, read now, in blocks."""
+    return _read_digest(path, "sha256")
+
+
+def known_digest(path: Path, algorithm: str = "sha256") -> str:
+    """The same, by any algorithm of ``hashlib``, read once in this process for as long as the file is not touched."""
+    status = path.stat()
+    stamp = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    return _digest_at(path, algorithm, stamp)
+
+
+@lru_cache(maxsize=64)
+def _digest_at(path: Path, algorithm: str, stamp: tuple[int, ...]) -> str:
+    return _read_digest(path, algorithm)
+
+
+def _read_digest(path: Path, algorithm: str) -> str:
+    digest = hashlib.new(algorithm)
     with path.open("rb") as file:
         while block := file.read(_BLOCK_BYTES):
             digest.update(block)
@@ -132,6 +208,8 @@ class OnnxInfo:
     outputs: tuple[TensorSpec, ...]
     opset: int
     """Version of the default operator set."""
+    beside: tuple[Path, ...] = ()
+    """The other files that hold its weights, by name."""
 
 
 def check_onnx(path: Path) -> OnnxInfo:
@@ -141,7 +219,7 @@ def check_onnx(path: Path) -> OnnxInfo:
     ``SetupError`` where the ``onnx`` package is not installed.
     """
     model = _parse(path, _read(path))
-    _check_external_data(path, model.graph)
+    beside = _external_data(path, model)
     graph = model.graph
     weights = {tensor.name for tensor in graph.initializer}
     return OnnxInfo(
@@ -149,6 +227,7 @@ def check_onnx(path: Path) -> OnnxInfo:
         inputs=tuple(_spec(path, value) for value in graph.input if value.name not in weights),
         outputs=tuple(_spec(path, value) for value in graph.output),
         opset=max((item.version for item in model.opset_import if item.domain in ("", "ai.onnx")), default=0),
+        beside=tuple(sorted(beside)),
     )
 
 
@@ -197,8 +276,10 @@ def _spec(path: Path, value: ValueInfoProto) -> TensorSpec:
     return TensorSpec(value.name, dtype, shape)
 
 
-def _check_external_data(path: Path, graph: GraphProto) -> None:
-    for tensor in _tensors(graph):
+def _external_data(path: Path, model: ModelProto) -> set[Path]:
+    """The files that weights are kept in, each there and long enough."""
+    found = set()
+    for tensor in (each for part in (model.graph, *model.functions) for each in _tensors(part)):
         if not tensor.external_data:
             continue
         facts = {entry.key: entry.value for entry in tensor.external_data}
@@ -214,11 +295,13 @@ def _check_external_data(path: Path, graph: GraphProto) -> None:
                 f"model {path} keeps its weights in {file}, which is cut off: {file.stat().st_size} bytes,"
                 f" expected at least {needed}; copy or download it again"
             )
+        found.add(file)
+    return found
 
 
-def _tensors(graph: GraphProto) -> Iterator[TensorProto]:
-    """Every tensor of a graph and of the graphs within its nodes."""
-    yield from graph.initializer
+def _tensors(graph: GraphProto | FunctionProto) -> Iterator[TensorProto]:
+    """Every tensor of a graph or function and of the graphs within its nodes."""
+    yield from getattr(graph, "initializer", ())
     attributes: Iterator[AttributeProto] = (attribute for node in graph.node for attribute in node.attribute)
     for attribute in attributes:
         yield from (attribute.t, *attribute.tensors)

@@ -7,14 +7,10 @@ the result is kept, and what the user is told.
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import json
 import os
-import secrets
-import shutil
 import tempfile
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
@@ -25,11 +21,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sut.child import follow
-from sut.errors import InputError, SetupError, one_line, suggest
+from sut.errors import InputError, SetupError, suggest
 from sut.models.base import Say
 from sut.models.calibration import Calibration
 from sut.models.content import content_digest, load_whole
-from sut.models.files import OnnxInfo, cache_dir, cached, check_onnx
+from sut.models.files import OnnxInfo, cached, check_onnx
 from sut.models.own import shown
 from sut.models.quantize import Orders
 
@@ -52,7 +48,6 @@ activations, as TensorRT wants them."""
 Progress = Callable[[int, int], None]
 """Called with how many samples have calibrated, and how many will."""
 
-_LEFTOVER_AGE_S = 3600.0
 _QUANTISING_NODES = ("QuantizeLinear", "DynamicQuantizeLinear", "FakeQuantize")
 _INTEGER_NODES = ("QLinear", "QGemm", "QAttention", "ConvInteger", "MatMulInteger")
 
@@ -89,10 +84,9 @@ def convert(model: Path, form: str, calibration: Calibration | None, say: Say, p
         "calibration": calibration.digest if calibration else None,
         "tools": {package: _version(package) for package in FORMS[form]},
     }
-    name, text = f"{model.stem}-{form}", json.dumps(key, sort_keys=True)
-    if form == "int8-openvino":
-        return _cached_ir(name, text, lambda path: _convert(model, form, path, calibration, progress), say)
-    return cached(f"{name}.onnx", text, lambda path: _convert(model, form, path, calibration, progress), say)
+    name = f"{model.stem}-{form}{'.xml' if form == 'int8-openvino' else '.onnx'}"
+    text = json.dumps(key, sort_keys=True)
+    return cached(name, text, lambda path: _convert(model, form, path, calibration, progress), say)
 
 
 def is_float16(model: ModelProto) -> bool:
@@ -182,38 +176,3 @@ def _convert(model: Path, form: str, to: Path, calibration: Calibration | None, 
             raise OSError(failed["errno"], os.strerror(failed["errno"]))
         if failed:
             raise InputError(f"model {model} cannot be converted to {form}: {failed['error']}")
-
-
-def _cached_ir(name: str, key: str, make: Callable[[Path], None], say: Say) -> Path:
-    """``cached`` for an OpenVINO model: a folder of two files, which is there as a whole or not at all."""
-    cache = cache_dir()
-    folder = cache / f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
-    model = folder / f"{name}.xml"
-    part = cache / f".{folder.name}.{secrets.token_hex(8)}.making"
-    try:
-        if model.is_file():
-            return model
-        cache.mkdir(parents=True, exist_ok=True)
-        for old in cache.glob(f".{folder.name}.*.making"):
-            with suppress(FileNotFoundError):
-                if time.time() - old.stat().st_mtime > _LEFTOVER_AGE_S:
-                    shutil.rmtree(old, ignore_errors=True)
-        say(f"making {name} once, as {model}")
-        try:
-            part.mkdir()
-            make(part / model.name)
-            for file in part.iterdir():
-                with file.open("rb+") as written:
-                    os.fsync(written.fileno())
-            with suppress(OSError):  # another process was faster: what it made is as good
-                part.rename(folder)
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
-        if not model.is_file():
-            raise InputError(f"{folder} is in the way of a made model; remove it")
-    except OSError as error:
-        reason = error.strerror or one_line(error)
-        raise InputError(
-            f"cannot keep {name} in the cache folder {cache}: {reason}; make room or set SUT_CACHE_DIR to another"
-        ) from error
-    return model

@@ -6,6 +6,7 @@ import csv
 import errno
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -26,7 +27,7 @@ from backends.base import TensorSpec
 from sut.errors import InputError, SetupError
 from sut.models import efficientnet_lite, files, registry, resnet50
 from sut.models.base import ModelSpec
-from sut.models.files import OnnxInfo, cache_dir, cached, check_onnx, sha256_of
+from sut.models.files import SUMS, OnnxInfo, cache_dir, cached, check_onnx, known_digest, sha256_of
 
 ROOT = Path(__file__).parents[2]
 PHOTOS = ROOT / "sut" / "datasets" / "demo_photos"
@@ -260,7 +261,7 @@ def test_a_cached_file_is_made_once_per_key(cache: Path) -> None:
 
     assert first == again != other
     assert (first.read_text(), other.read_text()) == ("one", "three")
-    assert first.suffix == ".onnx" and first.parent == cache
+    assert first.name == other.name == "model.onnx" and first.parents[1] == other.parents[1] == cache
     assert said == [f"making model.onnx once, as {first}", f"making model.onnx once, as {other}"]
 
 
@@ -295,16 +296,86 @@ def test_a_cache_folder_that_cannot_be_made_is_named(tmp_path: Path, monkeypatch
 
 
 def test_old_leftovers_go_and_young_ones_stay(cache: Path) -> None:
-    path = cached("model.onnx", "key", lambda path: path.touch(), quiet)
-    path.unlink()
-    old, young = cache / f".{path.name}.old.part", cache / f".{path.name}.young.part"
+    folder = cached("model.onnx", "key", lambda path: path.touch(), quiet).parent
+    shutil.rmtree(folder)
+    old, young = cache / f".{folder.name}.old.part", cache / f".{folder.name}.young.part"
     for part in (old, young):
-        part.touch()
+        part.mkdir()
+        (part / "model.onnx").touch()
     os.utime(old, (0, 0))
 
     cached("model.onnx", "key", lambda path: path.touch(), quiet)
 
-    assert sorted(cache.iterdir()) == sorted([young, path])
+    assert sorted(cache.iterdir()) == sorted([young, folder])
+
+
+def _empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def _exchange(path: Path) -> None:
+    path.write_text("two")
+
+
+def _no_sums(path: Path) -> None:
+    (path.parent / SUMS).unlink()
+
+
+def _sums_of_another_key(path: Path) -> None:
+    other = cached("model.onnx", "key 2", writer("two"), quiet)
+    shutil.rmtree(path.parent)
+    shutil.copytree(other.parent, path.parent)
+
+
+def _a_file_in_the_way(path: Path) -> None:
+    shutil.rmtree(path.parent)
+    path.parent.write_text("two")
+
+
+def _a_link_in_the_way(path: Path) -> None:
+    shutil.rmtree(path.parent)
+    path.parent.symlink_to("nowhere")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [_empty, _exchange, Path.unlink, _no_sums, _sums_of_another_key, _a_file_in_the_way, _a_link_in_the_way],
+)
+def test_a_cached_file_is_believed_by_its_sum_alone(cache: Path, damage: Callable[[Path], None]) -> None:
+    said: list[str] = []
+    path = cached("model.onnx", "key", writer("one"), quiet)
+    damage(path)
+
+    again = cached("model.onnx", "key", writer("one"), said.append, quietly=True)
+
+    assert (again, again.read_text()) == (path, "one")
+    assert said == [f"making model.onnx again: {path.parent} is not as it was made"]
+    assert cached("model.onnx", "key", writer("three"), said.append).read_text() == "one"
+    assert len(said) == 1 and not list(cache.glob(".*")), "what was in its place is gone"
+
+
+def test_what_another_process_mended_meanwhile_stays(cache: Path) -> None:
+    path = cached("model.onnx", "key", writer("one"), quiet)
+    _exchange(path)
+
+    def late(part: Path) -> None:
+        cached("model.onnx", "key", writer("one"), quiet)
+        part.write_text("late")
+
+    assert cached("model.onnx", "key", late, quiet).read_text() == "one"
+
+
+def test_a_file_that_was_touched_is_read_again(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("one")
+    os.utime(path, ns=(0, 0))
+    assert known_digest(path) == sha256_of(path)
+
+    path.write_text("two")
+    os.utime(path, ns=(0, 0))
+
+    assert known_digest(path) == sha256_of(path)
+    assert known_digest(path, "md5") == "b8a9f715dbb64fd5c56e7783c6820a61"
 
 
 SLOW_MAKER = """
@@ -330,7 +401,7 @@ def slow_maker(cache: Path, pause_s: float) -> subprocess.Popen[str]:
 
 def wait_for_parts(cache: Path, count: int) -> None:
     deadline = time.monotonic() + 20
-    while len(list(cache.glob(".*.part"))) < count:
+    while len(list(cache.glob(".*.part/model.onnx"))) < count:
         assert time.monotonic() < deadline, "no file was begun"
         time.sleep(0.01)
 
@@ -341,13 +412,13 @@ def test_two_processes_at_once_never_show_half_a_file(cache: Path) -> None:
 
     sizes = set()
     while any(maker.poll() is None for maker in makers):
-        sizes |= {path.stat().st_size for path in cache.glob("model-*.onnx")}
+        sizes |= {path.stat().st_size for path in cache.glob("model-*/model.onnx")}
         time.sleep(0.01)
 
     paths = {maker.communicate()[0].strip() for maker in makers}
     assert [maker.returncode for maker in makers] == [0, 0]
     assert sizes <= {2000}
-    assert [str(path) for path in cache.iterdir()] == list(paths)
+    assert [str(path / "model.onnx") for path in cache.iterdir()] == list(paths)
 
 
 def test_a_killed_process_leaves_no_half_file(cache: Path) -> None:
@@ -355,7 +426,7 @@ def test_a_killed_process_leaves_no_half_file(cache: Path) -> None:
     wait_for_parts(cache, 1)
     killed.kill()
     killed.communicate()
-    assert list(cache.glob("model-*.onnx")) == []
+    assert list(cache.glob("model-*")) == []
 
     path = cached("model.onnx", "key", writer("whole"), quiet)
 

@@ -24,6 +24,7 @@ from sut.errors import InputError, RunError, SetupError
 from sut.models import precision
 from sut.models.calibration import Calibration, preprocessed
 from sut.models.content import content_digest
+from sut.models.files import SUMS, cached
 from sut.models.fold import fold
 from sut.models.precision import convert
 from tests.unit.small_models import RECIPE, SIZE, pictures, scores, write_classifier
@@ -129,11 +130,14 @@ def test_int8_for_openvino_is_an_ir_of_two_files(model: Path, converted: Convert
     path = converted("int8-openvino")
 
     assert path.suffix == ".xml" and path.with_suffix(".bin").stat().st_size > 0
-    assert {file.suffix for file in path.parent.iterdir()} == {".xml", ".bin"}
+    assert {file.name for file in path.parent.iterdir()} == {path.name, path.with_suffix(".bin").name, SUMS}
     assert "FakeQuantize" in path.read_text()
     test = preprocessed(pictures(300, 9), 300, RECIPE)
     assert 0 < lost(scores(model, test), openvino_scores(path, test)) < 0.4
-    assert content_digest(path) != content_digest(shutil.copy(path, path.parents[1] / "alone.xml"))
+    other = shutil.copytree(path.parent, path.parents[1] / "other") / path.name
+    assert content_digest(path) == content_digest(other)
+    other.with_suffix(".bin").write_bytes(b"other weights")
+    assert content_digest(path) != content_digest(other)
 
 
 def test_openvino_runs_the_onnx_form_too(model: Path, converted: Convert) -> None:
@@ -299,35 +303,26 @@ def make_ir(path: Path) -> None:
 
 def test_of_two_processes_that_make_an_ir_the_first_wins(cache: Path) -> None:
     def make(path: Path) -> None:
-        precision._cached_ir("small", "key", make_ir, quiet)
+        cached("small.xml", "key", make_ir, quiet)
         path.write_text("late")
         path.with_suffix(".bin").write_bytes(b"late")
 
-    path = precision._cached_ir("small", "key", make, quiet)
+    path = cached("small.xml", "key", make, quiet)
 
     assert (path.read_text(), path.with_suffix(".bin").read_bytes()) == ("<net/>", b"weights")
     assert [child.name for child in cache.iterdir()] == [path.parent.name]
 
 
-def test_an_ir_that_fails_leaves_nothing_and_old_leftovers_go(cache: Path) -> None:
+def test_an_ir_that_fails_leaves_nothing(cache: Path) -> None:
     def fail(path: Path) -> None:
         make_ir(path)
         raise OSError(28, os.strerror(28))
 
     with pytest.raises(
-        InputError, match=r"cannot keep small in the cache folder .*: No space left on device; make room"
+        InputError, match=r"cannot keep small\.xml in the cache folder .*: No space left on device; make room"
     ):
-        precision._cached_ir("small", "key", fail, quiet)
+        cached("small.xml", "key", fail, quiet)
     assert list(cache.iterdir()) == []
-
-    path = precision._cached_ir("small", "key", make_ir, quiet)
-    shutil.rmtree(path.parent)
-    old, young = (cache / f".{path.parent.name}.{name}.making" for name in ("old", "young"))
-    for part in (old, young):
-        part.mkdir()
-    os.utime(old, (0, 0))
-    precision._cached_ir("small", "key", make_ir, quiet)
-    assert not old.exists() and young.exists()
 
 
 def stand_in(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
