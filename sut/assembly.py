@@ -21,7 +21,7 @@ from sut.library import Library, NothingLibrary, PictureLibrary, TensorLibrary
 from sut.models.base import ModelSpec, Say
 from sut.models.files import cache_dir
 from sut.models.registry import find, for_file
-from sut.preparation import Prepared, Progress, form_for, prepare, spec_to_run
+from sut.preparation import Prepared, Progress, form_for, identified, spec_to_run
 from sut.preprocessed import PreprocessedDir
 from sut.tasks.base import Task
 from sut.tasks.registry import find_task
@@ -151,7 +151,7 @@ def assemble(
         _check_labels(spec, dataset)
     model = None
     if backend.needs_model:
-        model = prepared or prepare(config, spec, backend, dataset, say, progress)
+        model = prepared or identified(config, spec, backend, dataset, say, progress)
     elif config.fold:
         raise InputError(f"--fold puts normalisation into the model, and backend {config.backend} has none")
     return Assembly(config, spec_to_run(spec, config), model, dataset, backend, preprocessor)

@@ -25,7 +25,7 @@ PROFILES: dict[str, dict[str, str]] = {
 """The reference harness's presets that work here."""
 
 # What does not change what is measured stays out of the directory's name, so that a run finds its earlier self.
-_NOT_HASHED = {"scenario", "mode", "output", "overwrite", "debug", "watchdog_s", "cache", "cache_dir"}
+_NOT_HASHED = {"scenario", "mode", "output", "overwrite", "debug", "watchdog_s", "cache", "cache_dir", "known_models"}
 
 
 def usable_cores() -> int:
@@ -66,6 +66,8 @@ class RunConfig(BaseModel):
     preprocess_options: dict[str, bool | int | float | str] = {}
     """The preprocessor's own settings, as its ``options`` name them."""
     weights: Literal["trained", "random"] = "trained"
+    known_models: dict[str, str] = {}
+    """Files of which the user says that they are a known model: MD5 or SHA-256 in hex, and the model's name."""
     scenario: Literal["SingleStream", "MultiStream", "Server", "Offline"] = "SingleStream"
     mode: Mode = "performance"
 
@@ -123,6 +125,13 @@ class RunConfig(BaseModel):
         if value is not None and not re.fullmatch(r"[A-Za-z0-9][\w.+-]*", value):
             raise ValueError(f"got '{value}', expected a name")
         return value
+
+    @field_validator("known_models")
+    @classmethod
+    def _hashes(cls, value: dict[str, str]) -> dict[str, str]:
+        if not all(re.fullmatch(r"([0-9a-fA-F]{32}){1,2}", text) for text in value):
+            raise ValueError("expected 'MD5 or SHA-256 of a file: model', 32 or 64 hexadecimal digits")
+        return {text.lower(): name for text, name in value.items()}
 
     @property
     def threads_per_lane(self) -> int:

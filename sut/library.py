@@ -256,6 +256,13 @@ class TensorLibrary(Library):
         stored, known = (self._origin == _STORED).sum(), (self._origin != _NOWHERE).sum()
         return [f"{stored:,} of {known:,} samples came preprocessed from {self._store.name}", *notes]
 
+    def rules_broken(self) -> list[str]:
+        """Those of any library, and tensors that were made elsewhere."""
+        broken = super().rules_broken()
+        if self._store is not None and (foreign := len(self._store.foreign)):
+            broken.append(f"tensors made elsewhere: {foreign:,}, in {self._store.name}")
+        return broken
+
     def _reserve(self, indices: Sequence[int]) -> None:
         if self._store is not None:
             self._store.prepare(indices)

@@ -19,7 +19,7 @@ from sut.errors import one_line
 from sut.ledger import Counter, Int64Array, LedgerError, Stages, join, own_latency_ns
 from sut.logs import ACCURACY, NO_END, Detail, check_log, read_detail, read_trace
 from sut.results import METRICS, Accuracy, Agreement, Energy, Metric, Result, per_query, percentile_stats, stage_stats
-from sut.rules import broken_rules, explain_invalid
+from sut.rules import broken_rules, explain_invalid, is_official_model
 from sut.supervisor import Outcome
 from sut.tasks.base import Score
 from sut.tasks.registry import find_task
@@ -44,7 +44,6 @@ class _Findings:
 def make_result(
     config: RunConfig,
     parts: Assembly,
-    model_sha256: str | None,
     agreement: Agreement | None,
     outcome: Outcome,
     directory: Path,
@@ -59,7 +58,7 @@ def make_result(
     if config.mode == "accuracy" and not (failed_samples or outcome.error or outcome.interrupted or found.problems):
         try:
             score = score_log(parts, directory)
-            found.notes.extend(_doubts(config, parts, score))
+            found.notes.extend(_doubts(parts, score))
         except ValueError as error:
             found.problems.append(one_line(error))
     if first_error is None and not outcome.interrupted:
@@ -70,15 +69,16 @@ def make_result(
     attested = outcome.event("attested")
     finished = outcome.event("finished")
     plan = outcome.event("plan")
-    broken = broken_rules(config, parts.spec, parts.dataset, found.detail)
+    broken = broken_rules(config, parts.spec, parts.model, parts.dataset, found.detail)
     broken += (finished or plan).get("rules_broken", [])
     duration_s = _duration_s(found, outcome)
     cpu_s = finished.get("cpu_s")
     return Result(
         schema=1,
         model=parts.spec.name,
-        model_sha256=model_sha256,
-        weights=config.weights,
+        model_sha256=parts.model.sha256 if parts.model else None,
+        weights=parts.model.weights if parts.model else None,
+        loaded_sha256=outcome.event("loaded").get("sha256", {}),
         backend=config.backend,
         backend_version=attested.get("backend_version"),
         device=config.device,
@@ -101,7 +101,7 @@ def make_result(
         queries=_count(found.detail.number("result_query_count")),
         duration_s=duration_s,
         latency_ns=percentile_stats(found.latency) if found.latency is not None else {},
-        accuracy=_accuracy(config, parts, score),
+        accuracy=_accuracy(parts, score),
         parity=outcome.event("parity").get("parity"),
         agreement=agreement,
         stages_ns=stage_stats(found.stages) if found.stages else {},
@@ -188,10 +188,10 @@ def score_log(parts: Assembly, directory: Path) -> Score:
     return score
 
 
-def _doubts(config: RunConfig, parts: Assembly, score: Score) -> list[str]:
+def _doubts(parts: Assembly, score: Score) -> list[str]:
     """What makes an accuracy hard to believe of a trained model."""
     spec = parts.spec
-    if spec.task != "classification" or config.weights == "random" or parts.model is None:
+    if spec.task != "classification" or parts.model is None or parts.model.weights == "random":
         return []
     if not near_chance(score, spec.classes):
         return []
@@ -202,12 +202,11 @@ def _doubts(config: RunConfig, parts: Assembly, score: Score) -> list[str]:
     ]
 
 
-def _accuracy(config: RunConfig, parts: Assembly, score: Score | None) -> Accuracy | None:
+def _accuracy(parts: Assembly, score: Score | None) -> Accuracy | None:
     if score is None:
         return None
-    # A target stands for MLPerf's whole data set and trained weights; nothing else can miss or meet it.
-    trained = config.weights == "trained" and parts.model is not None
-    applies = trained and parts.dataset.is_imagenet()
+    # A target stands for MLPerf's own model and whole data set; nothing else can miss or meet it.
+    applies = is_official_model(parts.spec, parts.model) and parts.dataset.is_imagenet()
     target = parts.spec.accuracy_target if applies else None
     met = None if target is None else score.value >= target
     return Accuracy(name=score.name, value=score.value, count=score.count, target=target, met=met)

@@ -5,8 +5,9 @@ It takes from nothing to a minute, so the process that starts the runs does it o
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,18 @@ from backends.base import Backend, ModelFile
 from sut.config import RunConfig
 from sut.datasets.base import DataSet
 from sut.datasets.registry import open_dataset
-from sut.errors import InputError
+from sut.errors import InputError, RunError, one_line
 from sut.models.base import ModelSpec, Say
+from sut.models.content import digest_of, sums_of
+from sut.models.files import known_digest, sha256_of
 from sut.models.fold import fold, folded
+from sut.models.identity import Known, weights_of
 
 Progress = Callable[[int, int], None]
 """Called with how many steps are done, and how many there will be."""
 
+_PATHS = ("file", "onnx", "source")
+_SUMS = ("sources", "loads")
 _QUANTISED_NOTES = ("the file is quantised already", "there is no FP32 form to compare with")
 
 
@@ -31,6 +37,9 @@ class Prepared:
     ``onnx`` is the ONNX file with the same inputs and outputs: the file itself, or what it was converted from.
     ``source`` is the file that was brought or built, before it was folded or converted; ``quantised`` where that was
     in 8 bits already, so that there is no FP32 form of it.
+
+    ``sources`` and ``loads`` are the files that ``source`` and ``file`` consist of, each with its SHA-256; ``sha256``
+    is that of all of ``source``, and ``weights`` what is known of it.
     """
 
     file: Path
@@ -39,17 +48,29 @@ class Prepared:
     form: str = "fp32"
     notes: tuple[str, ...] = ()
     quantised: bool = False
+    sha256: str | None = None
+    weights: Known = "unknown"
+    sources: Mapping[Path, str] = field(default_factory=dict)
+    loads: Mapping[Path, str] = field(default_factory=dict)
+
+    @property
+    def loaded_sha256(self) -> dict[str, str]:
+        """What a backend opens, by name: beside the model's file, in folders from there."""
+        return {os.path.relpath(path, self.file.parent): found for path, found in self.loads.items()}
 
     def dump(self) -> dict[str, Any]:
         """As JSON has it."""
-        paths = {"file": str(self.file), "onnx": str(self.onnx), "source": str(self.source)}
-        return {**paths, "form": self.form, "notes": list(self.notes), "quantised": self.quantised}
+        words = {each.name: getattr(self, each.name) for each in fields(self)}
+        paths = {name: str(words[name]) for name in _PATHS}
+        sums = {name: {str(path): found for path, found in words[name].items()} for name in _SUMS}
+        return {**words, **paths, **sums, "notes": list(self.notes)}
 
     @classmethod
     def load(cls, dumped: Mapping[str, Any]) -> Prepared:
         """The opposite of ``dump``."""
-        paths = {name: Path(dumped[name]) for name in ("file", "onnx", "source")}
-        return cls(**paths, form=dumped["form"], notes=tuple(dumped["notes"]), quantised=dumped["quantised"])
+        paths = {name: Path(dumped[name]) for name in _PATHS}
+        sums = {name: {Path(path): found for path, found in dumped[name].items()} for name in _SUMS}
+        return cls(**{**dumped, **paths, **sums, "notes": tuple(dumped["notes"])})
 
     def model_file(self, precision: str, spec: ModelSpec) -> ModelFile:
         """What the backend is given."""
@@ -102,6 +123,45 @@ def prepare(
     file = convert(onnx, form, calibration, say, progress)
     notes = (f"calibrated on {calibration.source}", *calibration.notes) if calibration else ()
     return Prepared(file, file if file.suffix == ".onnx" else onnx, source, form, notes)
+
+
+def identified(
+    config: RunConfig, spec: ModelSpec, backend: type[Backend], dataset: DataSet, say: Say, progress: Progress
+) -> Prepared:
+    """``prepare``, with what the content of the files says.
+
+    Raises ``RunError`` where the source changed meanwhile, ``InputError`` for a wrong name in ``known_models``.
+    """
+    source = spec.build(config.weights, say)
+    sources = sums_of(source)
+    built = replace(spec, build=lambda weights, say: source)
+    prepared = prepare(config, built, backend, dataset, say, progress)
+    if {path: known_digest(path) for path in sources} != sources:
+        raise RunError(f"the model {source} changed while it was prepared; run all of it again")
+    sha256 = digest_of(sources)
+    weights, note = weights_of(spec, source, sources, sha256, config.weights, config.known_models)
+    return replace(
+        prepared,
+        notes=(*prepared.notes, note) if note else prepared.notes,
+        sha256=sha256,
+        weights=weights,
+        sources=sources,
+        loads=sources if prepared.file == source else sums_of(prepared.file),
+    )
+
+
+def check_unchanged(prepared: Prepared | None) -> None:
+    """Read all files again. Raises ``RunError`` where one is not what it was when the model was identified."""
+    files = {**prepared.sources, **prepared.loads} if prepared is not None else {}
+    for path, expected in files.items():
+        try:
+            found = f"has the SHA-256 {sha256_of(path)}"
+        except OSError as error:
+            found = f"cannot be read ({error.strerror or one_line(error)})"
+        if found != f"has the SHA-256 {expected}":
+            raise RunError(
+                f"the model changed during the runs: {path} {found}, expected {expected}; run all of it again"
+            )
 
 
 def _check_quantised(config: RunConfig, source: Path, operator: str) -> None:

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import secrets
@@ -26,12 +27,18 @@ from sut.tensor_store import TensorStore
 RECIPE_FILE = "recipe.json"
 """Says of a folder that was filled here which recipe and preprocessor made its tensors."""
 
+SUMS_FILE = "sums.txt"
+"""Beside it, a line ``<SHA-256 of the values>  <picture>`` for each tensor that was made here; the last one counts."""
+
 _SHOWN = 3
 _REFERENCE = "preprocessed"
 
 
 class PreprocessedDir(TensorStore):
-    """A folder of ``.npy`` files: used as it is (``ready``), or filled with what is missing, as the harness does."""
+    """A folder of ``.npy`` files: used as it is (``ready``), or filled with what is missing, as the harness does.
+
+    A tensor counts as made here by its values, and in a folder that is used as it is none does.
+    """
 
     def __init__(
         self, folder: Path, dataset: DataSet, recipe: Recipe, preprocessor: type[Preprocessor], *, ready: bool
@@ -47,6 +54,8 @@ class PreprocessedDir(TensorStore):
         self._dataset = dataset
         self._recipe = recipe
         self._ready = ready
+        self._sums: dict[str, str] = {}
+        self.foreign: set[int] = set()
         try:
             self._folder = _place(folder, dataset, recipe) if ready else folder
             self.name = f"the preprocessed folder {self._folder}"
@@ -55,6 +64,7 @@ class PreprocessedDir(TensorStore):
                 self._check_there()
             else:
                 self._check_origin(preprocessor)
+                self._sums = self._read_sums()
         except OSError as error:
             raise InputError(f"preprocessed folder {folder}: {error.strerror or one_line(error)}") from error
 
@@ -79,6 +89,8 @@ class PreprocessedDir(TensorStore):
                 f"{path} (sample {index}) is {got}; the recipe {self._recipe.name} needs {row.dtype} {row.shape}"
             )
         row[...] = tensor
+        if self._sums.get(self._dataset.files[index]) != _sum(row):
+            self.foreign.add(index)
         # The file does not say what was cut out of which picture; only boxes would need it.
         return Geometry(self._recipe.size, self._recipe.size, 1.0, 1.0, 0.0, 0.0)
 
@@ -95,6 +107,7 @@ class PreprocessedDir(TensorStore):
             try:
                 with part.open("wb") as file:
                     np.save(file, row)
+                self._note(index, _sum(row))
                 part.replace(path)
             finally:
                 part.unlink(missing_ok=True)
@@ -103,6 +116,19 @@ class PreprocessedDir(TensorStore):
                 f"cannot keep {path}: {error.strerror or one_line(error)}; make room, or choose another "
                 "--preprocessed_dir"
             ) from error
+
+    def _note(self, index: int, found: str) -> None:
+        """Write down that a tensor was made here, before it is there."""
+        self._sums[self._dataset.files[index]] = found
+        with (self._folder / SUMS_FILE).open("ab", 0) as sums:  # a line is one write: others' lines stay whole
+            sums.write(os.fsencode(f"{found}  {self._dataset.files[index]}\n"))
+
+    def _read_sums(self) -> dict[str, str]:
+        try:
+            lines = os.fsdecode((self._folder / SUMS_FILE).read_bytes()).split("\n")
+        except FileNotFoundError:
+            return {}
+        return {name: found for found, _, name in (line.partition("  ") for line in lines)}
 
     def _path(self, index: int) -> Path:
         return self._folder / f"{self._dataset.files[index]}.npy"
@@ -146,6 +172,10 @@ class PreprocessedDir(TensorStore):
                 f"{len(missing)} of {self._dataset.count} tensors are missing in {self._folder}: {_named(missing)}; "
                 "expected one .npy per picture, named <picture>.npy"
             )
+
+
+def _sum(row: NDArray[Any]) -> str:
+    return hashlib.sha256(row.data).hexdigest()
 
 
 def _place(folder: Path, dataset: DataSet, recipe: Recipe) -> Path:

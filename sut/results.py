@@ -109,7 +109,8 @@ class Result(_Part):
     schema_: Literal[1] = Field(1, alias="schema")
     model: str
     model_sha256: str | None
-    weights: str
+    weights: str | None
+    """``trained``, ``random`` or ``unknown``; None where no model ran."""
     backend: str
     backend_version: str | None
     device: str
@@ -154,6 +155,8 @@ class Result(_Part):
     system: Mapping[str, Any]
     versions: Mapping[str, str | None]
     started: str
+    loaded_sha256: Mapping[str, str] = {}
+    """Every file that the run's process opened for the model, as it found them before and after."""
 
     @property
     def failed(self) -> bool:

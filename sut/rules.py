@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from backends.registry import load as load_backend
+from backends.registry import BACKENDS
+from preprocess.registry import PREPROCESSORS
 from sut.config import RunConfig
 from sut.datasets.base import IMAGENET_PICTURES, DataSet
 from sut.logs import Detail
 from sut.models.base import ModelSpec
+from sut.preparation import Prepared
 
 OFFICIAL_MIN_DURATION_S = 600
 OFFICIAL_SERVER_BOUND_MS = 15
@@ -17,15 +19,19 @@ OFFICIAL_OFFLINE_SAMPLES = 24576
 OFFICIAL_PERCENTILES = {"SingleStream": 0.9, "MultiStream": 0.99, "Server": 0.99}
 
 
-def broken_rules(config: RunConfig, spec: ModelSpec, dataset: DataSet, detail: Detail) -> list[str]:
-    """What keeps a run from being one by the rules of round v6.1, each with the figure found and the one required."""
-    found: list[str] = []
-    if spec.name != OFFICIAL_MODEL:
-        found.append(f"model {spec.name} is not MLPerf's {OFFICIAL_MODEL}")
-    if config.weights == "random":
-        found.append("random weights")
-    if not load_backend(config.backend).needs_model:
-        found.append(f"the {config.backend} backend runs no model")
+def is_official_model(spec: ModelSpec, model: Prepared | None) -> bool:
+    """Whether a model is MLPerf's, by the content of its file."""
+    return spec.name == OFFICIAL_MODEL and model is not None and model.weights == "trained"
+
+
+def broken_rules(
+    config: RunConfig, spec: ModelSpec, model: Prepared | None, dataset: DataSet, detail: Detail
+) -> list[str]:
+    """What keeps a run from being one by the rules of round v6.1, each with the figure found and the one required.
+
+    What only the run's own process sees, such as parity, is not among them.
+    """
+    found = _not_official(config, spec, model)
     # With it, every list but MLCommons' was refused, and every file that was quantised already.
     if config.precision == "int8" and config.rules != "closed":
         found.append("int8 is not known to be calibrated on MLCommons' list (--rules closed)")
@@ -42,6 +48,25 @@ def broken_rules(config: RunConfig, spec: ModelSpec, dataset: DataSet, detail: D
     if "effective_min_duration_ms" not in detail.values:
         return [*found, "LoadGen left no log to check"]
     return found + _performance(config, dataset, detail)
+
+
+def _not_official(config: RunConfig, spec: ModelSpec, model: Prepared | None) -> list[str]:
+    """What is not MLPerf's, or not this project's, of the parts that ran."""
+    found: list[str] = []
+    if spec.name != OFFICIAL_MODEL:
+        found.append(f"model {spec.name} is not MLPerf's {OFFICIAL_MODEL}")
+    if model is None:
+        found.append(f"the {config.backend} backend runs no model")
+    elif model.weights == "random":
+        found.append("random weights")
+    elif spec.name == OFFICIAL_MODEL and not is_official_model(spec, model):
+        found.append(
+            f"model {spec.name} is {model.source.name} with the SHA-256 {model.sha256:.16}..., not MLPerf's file"
+        )
+    for kind, name, ours in (("backend", config.backend, BACKENDS), ("preprocessor", config.preprocess, PREPROCESSORS)):
+        if name not in ours:
+            found.append(f"the {kind} {name} is not this project's own")
+    return found
 
 
 def _performance(config: RunConfig, dataset: DataSet, detail: Detail) -> list[str]:

@@ -19,7 +19,7 @@ from sut.config import RunConfig
 from sut.console import Console
 from sut.errors import ExitCode, InputError, RunError, one_line, suggest, worst
 from sut.logs import TRACE
-from sut.models.files import OnnxInfo, check_onnx, sha256_of
+from sut.models.files import OnnxInfo, check_onnx
 from sut.models.registry import check_fit
 from sut.outcome import make_result
 from sut.results import FILE, REFERENCE_FILE, Agreement, Result, dump_json, reference_results, write_text
@@ -95,12 +95,10 @@ def run_experiment(configs: Sequence[RunConfig], console: Console, command: str)
         )
     if (store := parts.tensor_store()) is not None:
         store.close()  # it is there and can be used; the runs open it again
-    sha256 = None
     if parts.model is not None:
         info = check_onnx(parts.model.onnx)
         check_fit(parts.spec, info)
         _check_names(first, info)
-        sha256 = sha256_of(parts.model.source)
     agreement = _agreement(parts, console)
     if parts.model is not None and (why := why_not_compared(parts)):
         parts = replace(parts, model=replace(parts.model, notes=(*parts.model.notes, why)))
@@ -110,7 +108,7 @@ def run_experiment(configs: Sequence[RunConfig], console: Console, command: str)
         console.header(parts, home)
         for config in configs:
             directory = _fresh(home / config.scenario / config.mode, overwrite=first.overwrite)
-            result, code = _run_one(config, parts, sha256, agreement, directory, console, command)
+            result, code = _run_one(config, parts, agreement, directory, console, command)
             ran.results.append(result)
             ran.codes.append(code)
             if ran.stopped:
@@ -146,7 +144,6 @@ def result_home(config: RunConfig, parts: Assembly) -> Path:
 def _run_one(
     config: RunConfig,
     parts: Assembly,
-    sha256: str | None,
     agreement: Agreement | None,
     directory: Path,
     console: Console,
@@ -156,13 +153,13 @@ def _run_one(
     with console.watching(config) as observer:
         outcome = supervise(config, parts.model, directory, observer)
     try:
-        result = make_result(config, parts, sha256, agreement, outcome, directory)
+        result = make_result(config, parts, agreement, outcome, directory)
     except KeyboardInterrupt:
         if not outcome.interrupted:
             outcome.interrupted = True
             outcome.phase = "scoring"
         with undisturbed():  # an interrupted run is not scored, so this is short
-            result = make_result(config, parts, sha256, agreement, outcome, directory)
+            result = make_result(config, parts, agreement, outcome, directory)
     took = time.monotonic() - begin
     with undisturbed():
         try:

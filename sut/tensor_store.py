@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ class TensorStore(ABC):
 
     name: str
     """What it is and where, for the user: "the tensor cache /home/me/..."."""
+    foreign: Set[int] = frozenset()
+    """Samples taken from it that are not known to have been made here."""
 
     def prepare(self, indices: Iterable[int]) -> None:
         """Get ready to keep these samples. Raises ``InputError`` where it is known beforehand that they do not fit."""

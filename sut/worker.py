@@ -143,12 +143,14 @@ class _Run:
         from sut.assembly import assemble
         from sut.config import RunConfig
         from sut.planning import apply_flags
-        from sut.preparation import Prepared
+        from sut.preparation import Prepared, check_unchanged
         from sut.userconf import read_conf
 
         self._config = config = RunConfig(**orders.config)
         self._directory = Path(orders.directory)
-        self._parts = assemble(config, prepared=Prepared.load(orders.prepared) if orders.prepared else None)
+        prepared = Prepared.load(orders.prepared) if orders.prepared else None
+        check_unchanged(prepared)
+        self._parts = assemble(config, prepared=prepared)
         self._conf = read_conf(config.user_conf) if config.user_conf else None
         confs = [path for path in (config.mlperf_conf, config.user_conf) if path]
         self._rules = self._parts.spec.loadgen_model
@@ -171,18 +173,24 @@ class _Run:
 
     def _load(self) -> SUT:
         from sut.parity import measure_quickly
+        from sut.preparation import check_unchanged
         from sut.system import SUT
 
         events, parts = self._events, self._parts
         events.send("phase", phase="load")
-        sut = SUT(
-            self._config,
-            loaded=events.loaded,
-            tell=lambda message: events.send("failure", message=message),
-            performance_samples=self._at_a_time,
-            assembly=parts,
-        )
-        self._loaded = time.time()
+        try:
+            sut = SUT(
+                self._config,
+                loaded=events.loaded,
+                tell=lambda message: events.send("failure", message=message),
+                performance_samples=self._at_a_time,
+                assembly=parts,
+            )
+            self._loaded = time.time()
+        finally:
+            check_unchanged(parts.model)
+        if parts.model is not None:
+            events.send("loaded", sha256=parts.model.loaded_sha256)
         attested = sut.backend.attest()
         events.send("attested", attested=asdict(attested), backend_version=type(sut.backend).version())
         if emulated := attested.details.get("emulated"):
@@ -190,6 +198,8 @@ class _Run:
         if sut.backend.inputs and not self._config.use_preprocessed_dataset:
             parity = measure_quickly(parts.preprocessor_for, parts.spec.recipe)
             events.send("parity", parity=parity.model_dump())
+            if not parity.within_1_level:
+                self._broken.append(f"parity of {self._config.preprocess}: {parity.max_levels} levels > 1 level")
         return sut
 
     def _load_samples(self, sut: SUT) -> range:
@@ -262,6 +272,7 @@ class _Run:
     def _run(self, sut: SUT, plan: Plan) -> None:
         """Let LoadGen ask, and tell what is known only afterwards."""
         from sut import loadgen
+        from sut.preparation import check_unchanged
 
         events, config = self._events, self._config
         callbacks = loadgen.Callbacks(
@@ -281,6 +292,8 @@ class _Run:
         loadgen.run(callbacks, self._settings, *sizes, self._directory, audit, plan.trace)
         cpu_s = time.process_time() - cpu
         events.send("phase", phase="finish")
+        if self._parts.model is not None and len(self._parts.model.loads) > 1:
+            check_unchanged(self._parts.model)  # runtimes map weights in files of their own, and read them all along
         sut.close()
         if config.mode == "accuracy":
             self._broken += sut.library.rules_broken()

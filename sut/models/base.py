@@ -25,6 +25,8 @@ class ModelSpec:
     name: str
     recipe: Recipe
     build: Callable[[Weights, Say], Path]
+    makes: tuple[Weights, ...] = ()
+    """The weights that ``build`` itself puts into the file, as opposed to those that the user must bring."""
     task: str = "classification"
     classes: int = 1000
     """Width of the model's score output."""

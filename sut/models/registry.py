@@ -26,6 +26,7 @@ MODELS: dict[str, ModelSpec] = {
                 name=variant.name,
                 recipe=RECIPES[variant.name],
                 build=efficientnet_lite.builder(variant),
+                makes=("trained",),
                 classes=efficientnet_lite.CLASSES,
             )
             for variant in (efficientnet_lite.LITE0, efficientnet_lite.LITE1, efficientnet_lite.LITE2)
@@ -41,6 +42,7 @@ MODELS: dict[str, ModelSpec] = {
             name="resnet50",
             recipe=RECIPES["resnet50"],
             build=resnet50.build,
+            makes=("random",),
             classes=resnet50.CLASSES,
             label_offset=-1,
             # 99 % of the reference's 76.46 %, the target MLPerf sets for both divisions' FP32 model.

@@ -62,7 +62,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_made(
     def never(*anything: Any) -> Any:
         raise AssertionError("made")
 
-    monkeypatch.setattr("sut.assembly.prepare", never)
+    monkeypatch.setattr("sut.assembly.identified", never)
 
     with pytest.raises(InputError) as refused:
         assemble(RunConfig(**{"backend": "simulated", "preprocess": "simulated", **settings}))

@@ -63,6 +63,10 @@ from sut.userconf import SCENARIOS
         ),
         ({"preprocess_options": {"gpu": None}}, "preprocess_options.gpu: expected a number, a word, true or false"),
         ({"weights": "heavy"}, "weights"),
+        (
+            {"known_models": {"0" * 33: "resnet50"}},
+            "known_models: expected 'MD5 or SHA-256 of a file: model', 32 or 64",
+        ),
         ({"mode": "quick"}, "mode"),
         ({"backend": "../null"}, "backend: got '../null', expected a name"),
         ({"backend": ""}, "backend: got '', expected a name"),
@@ -134,6 +138,7 @@ def test_what_changes_the_measurement_changes_the_digest(change: dict[str, Any])
         {"debug": True},
         {"watchdog_s": 5.0},
         {"lanes": 1},
+        {"known_models": {"0" * 32: "resnet50"}},
     ],
 )
 def test_what_does_not_change_it_leaves_the_digest(change: dict[str, Any]) -> None:

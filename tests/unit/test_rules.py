@@ -15,10 +15,13 @@ from sut.datasets.base import DataSet
 from sut.logs import Detail
 from sut.models.base import ModelSpec
 from sut.models.registry import find
+from sut.preparation import Prepared
 from sut.rules import broken_rules, explain_invalid
 
 LABELS = validation_labels()
 IMAGENET = DataSet("imagenet", Path(), tuple(names()), np.array([LABELS[name] for name in names()], np.int32))
+FILE = Path("resnet50_v1.onnx")
+TRAINED = Prepared(FILE, FILE, FILE, sha256="0a1b", weights="trained")
 FEW = DataSet("demo", Path(), ("picture",) * 11, np.zeros(11, np.int32))
 OTHER = replace(IMAGENET, files=("another.JPEG", *IMAGENET.files[1:]))
 
@@ -51,11 +54,18 @@ def log_of(scenario: str, **changes: Any) -> Detail:
     return Detail({key: value for key, value in values.items() if value is not None}, ())
 
 
-def broken(scenario: str, *, model: str = "resnet50", data: DataSet = IMAGENET, **changes: Any) -> list[str]:
+def broken(
+    scenario: str,
+    *,
+    model: str = "resnet50",
+    file: Prepared | None = TRAINED,
+    data: DataSet = IMAGENET,
+    **changes: Any,
+) -> list[str]:
     settings = {key: changes.pop(key) for key in list(changes) if key in RunConfig.model_fields}
     config = RunConfig(scenario=scenario, model=model, **settings)
     spec: ModelSpec = find(model)
-    return broken_rules(config, spec, data, log_of(scenario, **changes))
+    return broken_rules(config, spec, file, data, log_of(scenario, **changes))
 
 
 @pytest.mark.parametrize("scenario", OFFICIAL)
@@ -82,8 +92,15 @@ def test_a_run_by_the_rules_breaks_none(scenario: str) -> None:
         ("Server", {"effective_target_latency_ns": 15_000_001}, "Server latency bound 15 ms > 15 ms"),
         ("Server", {"effective_target_latency_ns": 100_000_000}, "Server latency bound 100 ms > 15 ms"),
         ("Server", {"relax_server": True}, "Server rate 50 queries/s is a quarter of the calibrated one"),
-        ("Offline", {"weights": "random"}, "random weights"),
-        ("Offline", {"backend": "null"}, "the null backend runs no model"),
+        ("Offline", {"file": replace(TRAINED, weights="random")}, "random weights"),
+        (
+            "Offline",
+            {"file": replace(TRAINED, weights="unknown")},
+            "model resnet50 is resnet50_v1.onnx with the SHA-256 0a1b..., not MLPerf's file",
+        ),
+        ("Offline", {"backend": "null", "file": None}, "the null backend runs no model"),
+        ("Offline", {"backend": "theirs"}, "the backend theirs is not this project's own"),
+        ("Offline", {"preprocess": "theirs"}, "the preprocessor theirs is not this project's own"),
         ("Offline", {"precision": "int8"}, "int8 is not known to be calibrated on MLCommons' list (--rules closed)"),
         (
             "Server",
@@ -91,6 +108,11 @@ def test_a_run_by_the_rules_breaks_none(scenario: str) -> None:
             "int8 is not known to be calibrated on MLCommons' list (--rules closed)",
         ),
         ("Offline", {"precision": "int8", "mode": "accuracy"}, "int8 is not known to be calibrated"),
+        (
+            "Offline",
+            {"model": "efficientnet-lite0", "file": replace(TRAINED, weights="unknown")},
+            "model efficientnet-lite0 is not MLPerf's resnet50",
+        ),
         ("Offline", {"model": "efficientnet-lite0"}, "model efficientnet-lite0 is not MLPerf's resnet50"),
         ("Server", {"mode": "find_peak"}, "FindPeakPerformance is a search, not a result"),
     ],
@@ -133,7 +155,7 @@ def test_a_rate_of_ones_own_is_no_quarter_of_the_calibrated_one() -> None:
 def test_a_run_that_left_no_log_is_not_judged_by_what_it_does_not_say(scenario: str) -> None:
     config = RunConfig(scenario=scenario, model="resnet50")
 
-    assert broken_rules(config, find("resnet50"), IMAGENET, Detail({}, ())) == ["LoadGen left no log to check"]
+    assert broken_rules(config, find("resnet50"), TRAINED, IMAGENET, Detail({}, ())) == ["LoadGen left no log to check"]
 
 
 @pytest.mark.parametrize("scenario", OFFICIAL)
@@ -141,7 +163,7 @@ def test_a_log_of_settings_only_is_judged(scenario: str) -> None:
     config = RunConfig(scenario=scenario, model="resnet50")
     detail = Detail({"effective_min_duration_ms": 600_000, "effective_performance_sample_count": 1024}, ())
 
-    assert len(broken_rules(config, find("resnet50"), IMAGENET, detail)) == 1
+    assert len(broken_rules(config, find("resnet50"), TRAINED, IMAGENET, detail)) == 1
 
 
 def test_performance_on_few_pictures_breaks_two() -> None:

@@ -414,6 +414,7 @@ def test_ready_tensors_are_used_as_they_are(npy: Path, dataset: DataSet) -> None
 
         assert tensors(library)[:, 0, 0, 0].tolist() == list(range(PICTURES))
         assert library.notes() == [f"20 of 20 samples came preprocessed from the preprocessed folder {npy}"]
+        assert library.rules_broken() == [f"tensors made elsewhere: 20, in the preprocessed folder {npy}"]
 
 
 def test_a_missing_ready_tensor_is_named(npy: Path, dataset: DataSet) -> None:
@@ -455,12 +456,17 @@ def test_a_folder_is_filled_used_and_renewed(tmp_path: Path, dataset: DataSet) -
     for library in (second, ready):
         assert library.notes()[0].startswith("20 of 20")
         np.testing.assert_array_equal(tensors(library), tensors(plain))
+    assert (second.rules_broken(), len(ready.rules_broken())) == ([], 1), "ready ones are not asked who made them"
 
     draw(dataset.root / dataset.files[3], 255)
     third = load(dataset, PreprocessedDir(folder, dataset, RECIPE, OpenCV, ready=False))
     assert third.notes()[0].startswith("19 of 20")
     np.testing.assert_array_equal(tensors(third), tensors(load(dataset, None)))
     assert not list(folder.glob(".*"))
+
+    shutil.copy(folder / "4.png.npy", folder / "5.png.npy")
+    exchanged = load(dataset, PreprocessedDir(folder, dataset, RECIPE, OpenCV, ready=False))
+    assert exchanged.rules_broken() == [f"tensors made elsewhere: 1, in the preprocessed folder {folder}"]
 
 
 def test_a_folder_of_another_recipe_is_refused(tmp_path: Path, npy: Path, dataset: DataSet) -> None:
