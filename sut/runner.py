@@ -62,7 +62,10 @@ def run_all(configs: Sequence[RunConfig], console: Console, command: str) -> Exi
 
 
 def run_each(configs: Sequence[RunConfig], console: Console, command: str) -> Ran:
-    """Run configs that differ in anything, each an experiment of its own."""
+    """Run configs that differ in anything but the model, each an experiment of its own.
+
+    Raises ``RunError`` where the model changed between two of them.
+    """
     ran = Ran()
     for config in configs:
         one = run_experiment([config], console, command)
@@ -70,7 +73,17 @@ def run_each(configs: Sequence[RunConfig], console: Console, command: str) -> Ra
         ran.codes += one.codes
         if one.stopped:
             break
+        check_same_model(ran.results)
     return ran
+
+
+def check_same_model(results: Sequence[Result]) -> None:
+    """Raise ``RunError`` where results that are to be compared are not of one model, or one version of it."""
+    found = list(dict.fromkeys(result.model_sha256 for result in results))
+    if len(found) > 1:
+        raise RunError(
+            f"the model changed during the runs: it has SHA-256 {found[1]}, expected {found[0]}; run all of it again"
+        )
 
 
 def run_experiment(configs: Sequence[RunConfig], console: Console, command: str) -> Ran:

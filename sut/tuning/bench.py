@@ -12,7 +12,7 @@ from sut.console import Console, agreement_lines
 from sut.errors import ExitCode, InputError, SetupError, SutError, one_line
 from sut.logs import Detail, read_detail
 from sut.results import Result
-from sut.runner import run_experiment
+from sut.runner import check_same_model, run_experiment
 from sut.tuning.state import Job, Measured, State
 
 
@@ -51,6 +51,7 @@ class Bench:
         self._say = say
         self._console = console
         self._spent_s = 0.0
+        self._first: Result | None = None
 
     @property
     def spent_s(self) -> float:
@@ -90,6 +91,8 @@ class Bench:
                 raise
             return _not_run(job, one_line(error), time.monotonic() - begin)
         result, code = ran.results[0], ran.codes[0]
+        self._first = self._first or result
+        check_same_model([self._first, result])
         if code == ExitCode.INTERRUPTED:
             raise KeyboardInterrupt
         if code in (ExitCode.USAGE, ExitCode.SETUP) and not self._state.rows:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,8 +17,9 @@ import pytest
 from backends.base import TensorSpec
 from backends.onnxruntime import OnnxRuntime
 from sut.config import RunConfig
+from sut.console import Console
 from sut.datasets.demo import open_demo
-from sut.errors import InputError, RunError
+from sut.errors import ExitCode, InputError, RunError
 from sut.models import identity
 from sut.models.base import ModelSpec
 from sut.models.content import digest_of, sums_of
@@ -27,6 +29,7 @@ from sut.models.registry import MODELS
 from sut.outcome import _accuracy
 from sut.preparation import Prepared, check_unchanged, identified
 from sut.results import Accuracy
+from sut.runner import Ran, run_each
 from sut.tasks.base import Score
 
 RESNET50 = MODELS["resnet50"]
@@ -178,6 +181,24 @@ def test_no_file_of_a_model_may_change(model: Path, tmp_path: Path, which: str, 
     with pytest.raises(RunError) as caught:
         check_unchanged(prepared)
     assert str(caught.value).startswith(f"the model changed during the runs: {path} {said}, expected ")
+
+
+@pytest.mark.parametrize(("second", "fails"), [("0a", False), ("0b", True), (None, True)])
+def test_experiments_that_are_compared_are_of_one_model(
+    monkeypatch: pytest.MonkeyPatch, second: str | None, fails: bool
+) -> None:
+    digests = iter(["0a", second, second])
+
+    def run(configs: Any, console: Any, command: str) -> Ran:
+        result: Any = SimpleNamespace(model_sha256=next(digests))
+        return Ran([result], [ExitCode.OK])
+
+    monkeypatch.setattr("sut.runner.run_experiment", run)
+    configs = [RunConfig(boundary=boundary) for boundary in ("tensor", "pixels", "jpeg")]
+
+    with pytest.raises(RunError, match="the model changed during the runs") if fails else nullcontext():
+        run_each(configs, Console(), "a test")
+    assert next(digests, "all") == (second if fails else "all"), "none is run after it"
 
 
 @pytest.mark.parametrize(

@@ -58,6 +58,7 @@ def a_result(config: RunConfig, **changes: Any) -> Result:
         "calibration": None,
         "config": config.model_dump(mode="json"),
         "started": "2026-01-01T00:00:00+00:00",
+        "model_sha256": None,
     }
     return Result.model_construct(**fields | changes)
 
@@ -112,6 +113,16 @@ def test_a_run_keeps_what_became_of_its_labels(tmp_path: Path, monkeypatch: pyte
     assert plain.agreement_line is None
     assert reduced.agreement_line == f"int8 against fp32: {SAID}"
     assert a_bench(tmp_path).rows == [plain, reduced]
+
+
+def test_runs_of_a_model_that_changed_are_not_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs_made(monkeypatch, lambda each: a_result(each, model_sha256="0a" if each.lanes == 1 else "0b"))
+    bench = a_bench(tmp_path)
+    first = bench(Job("round 1", 1, 2, DEFAULT, 2.0))
+
+    with pytest.raises(RunError, match="the model changed during the runs: it has SHA-256 0b, expected 0a; run"):
+        bench(Job("round 1", 2, 2, p(lanes=2), 2.0))
+    assert a_bench(tmp_path).rows == [first]
 
 
 # ---- the state
