@@ -22,7 +22,7 @@ from sut.config import RunConfig, usable_cores
 from sut.errors import ExitCode, InputError, RunError, SetupError, one_line
 from sut.models.agreement import Agreement, Scores, Side, measure
 from sut.models.base import Say
-from sut.preparation import Prepared, Progress
+from sut.preparation import Prepared, Progress, check_unchanged
 from sut.tasks.classification import Classification
 from sut.worker import code_of
 
@@ -116,7 +116,10 @@ def main() -> None:
         config = RunConfig(**orders["config"]).model_copy(update={"lanes": 1, "threads": usable_cores()})
         parts = assemble(config, prepared=Prepared.load(orders["prepared"]))
         with ExitStack() as stack:
-            reference, reduced = (_side(each, _scores(each, stack)) for each in (_reference_of(parts), parts))
+            both = (_reference_of(parts), parts)
+            reference, reduced = (_side(each, _scores(each, stack)) for each in both)
+            for each in both:
+                check_unchanged(each.model)  # the answer is kept by what was loaded
             measure(reference, reduced, parts.dataset, lambda done, total: tell(done=done, total=total), crops=CROPS)
     except Exception as error:
         tell(error=one_line(error), code=code_of(error))

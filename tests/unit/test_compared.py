@@ -18,14 +18,14 @@ import pytest
 from backends.base import Attestation, Backend, Runner, Slot, TensorSpec
 from preprocess.opencv import OpenCV
 from sut import child, compared
-from sut.assembly import Assembly
+from sut.assembly import Assembly, assemble
 from sut.compared import compared_with_fp32, is_reduced, why_not_compared
 from sut.config import RunConfig
 from sut.datasets.demo import open_demo
 from sut.errors import InputError, RunError, SetupError
 from sut.models.base import ModelSpec
 from sut.preparation import Prepared
-from tests.unit.small_models import RECIPE
+from tests.unit.small_models import RECIPE, write_classifier
 
 CLASSES = 5
 
@@ -298,3 +298,18 @@ def test_each_sample_has_its_scores_whatever_batches_the_backend_takes(
 def test_a_model_that_executes_in_another_precision_is_not_compared() -> None:
     with ExitStack() as stack, pytest.raises(SetupError, match="asked rounded for int8, but it executes in fp32"):
         compared._scores(parts_of(backend(executes="fp32")), stack)
+
+
+def test_a_model_that_changed_since_it_was_prepared_is_not_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SUT_CACHE_DIR", str(tmp_path / "cache"))
+    recipe = tmp_path / "small.yaml"
+    recipe.write_text("fit: crop-resize\ninterpolation: linear\n")
+    model = write_classifier(tmp_path / "small.onnx")
+    parts = assemble(RunConfig(model=str(model), recipe=str(recipe), fold=True))
+    write_classifier(model, weight_name="other")
+
+    with pytest.raises(RunError, match=f"comparing fp32, folded, with fp32 failed: the model changed .*: {model} has"):
+        compared_with_fp32(parts, lambda text: None, lambda done, total: None)
+    assert not list(tmp_path.glob("cache/*/*.json"))
