@@ -136,10 +136,10 @@ def identified(
     sources = sums_of(source)
     built = replace(spec, build=lambda weights, say: source)
     prepared = prepare(config, built, backend, dataset, say, progress)
-    if {path: known_digest(path) for path in sources} != sources:
-        raise RunError(f"the model {source} changed while it was prepared; run all of it again")
     sha256 = digest_of(sources)
     weights, note = weights_of(spec, source, sources, sha256, config.weights, config.known_models)
+    if {path: known_digest(path) for path in sources} != sources:
+        raise RunError(f"the model {source} changed while it was prepared; run all of it again")
     return replace(
         prepared,
         notes=(*prepared.notes, note) if note else prepared.notes,
