@@ -46,6 +46,27 @@ def settings_for(model: str, scenario: str, mode: str, confs: Sequence[Path]) ->
     return settings
 
 
+_ASKED = {
+    "SingleStream": ("single_stream_expected_latency_ns",),
+    "MultiStream": ("multi_stream_expected_latency_ns", "multi_stream_samples_per_query"),
+    "Server": ("server_target_qps", "server_target_latency_ns"),
+    "Offline": ("offline_expected_qps",),
+}
+
+
+def asked(settings: Settings, samples: int, performance_samples: int) -> dict[str, str | int | float]:
+    """What the detail log of a run with these settings and so many samples must say, by its keys."""
+    scenario = settings.scenario.name
+    names = ("min_duration_ms", "min_query_count", "performance_sample_count_override", *_ASKED[scenario])
+    return {
+        "effective_scenario": scenario,
+        "effective_test_mode": settings.mode.name,
+        "qsl_reported_total_count": samples,
+        "qsl_reported_performance_count": performance_samples,
+        **{f"requested_{name}": getattr(settings, name) for name in names},
+    }
+
+
 def complete(ids: Sequence[int], payloads: Payloads | None) -> int:
     """Give LoadGen the answers of some samples, None for samples that failed. Returns when it was called, in ns.
 

@@ -1,4 +1,4 @@
-"""Reads what LoadGen wrote: the detail log, the per-sample trace."""
+"""Reads what LoadGen wrote: the detail log, its summary, the per-sample trace."""
 
 from __future__ import annotations
 
@@ -25,8 +25,6 @@ OFFICIAL_SEEDS = {
 }
 """Round v6.1's seeds, as LoadGen 6.0 embeds them."""
 
-NO_END = "LoadGen's log has no end: the run was cut short or the disk is full"
-
 _PREFIX = ":::MLLOG "
 _SAMPLE = re.compile(
     rb'"sample_seq":(\d+),"query_seq":(\d+),"sample_idx":(\d+),"issue_start_ns":(-?\d+),"complete_ns":(-?\d+)'
@@ -35,10 +33,14 @@ _SAMPLE = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Detail:
-    """The detail log: last value per key, and every entry that is marked as an error."""
+    """The detail log: last value per key, and every entry that is marked as an error.
+
+    ``generated_samples``: how many samples LoadGen made up, in all sets of an accuracy run or probes of a search.
+    """
 
     values: dict[str, Any]
     errors: tuple[str, ...]
+    generated_samples: int = 0
 
     def number(self, key: str) -> float | None:
         """A value as a number, None where it is absent."""
@@ -67,6 +69,7 @@ def read_detail(directory: Path) -> Detail:
         raise ValueError(f"{path}: {error.strerror or error}") from error
     values: dict[str, Any] = {}
     errors: list[str] = []
+    generated = 0
     for line in text.splitlines():
         if not line.startswith(_PREFIX):
             continue
@@ -74,10 +77,24 @@ def read_detail(directory: Path) -> Detail:
             entry = json.loads(line[len(_PREFIX) :])
         except json.JSONDecodeError:
             continue
-        values[entry["key"]] = entry["value"]
+        key, value = entry["key"], entry["value"]
+        values[key] = value
+        if key == "generated_samples_per_query":
+            generated += value * values.get("generated_query_count", 0)
         if entry.get("metadata", {}).get("is_error"):
-            errors.append(f"{entry['key']}: {entry['value']}")
-    return Detail(values, tuple(errors))
+            errors.append(f"{key}: {value}")
+    return Detail(values, tuple(errors), generated)
+
+
+def read_summary(directory: Path) -> dict[str, str]:
+    """``mlperf_log_summary.txt``: what stands before and after the colon of each line. Raises ``ValueError``."""
+    path = directory / SUMMARY
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise ValueError(f"{path}: {error.strerror or error}") from error
+    lines = (line.partition(":") for line in text.splitlines())
+    return {name.strip(): value.strip() for name, colon, value in lines if colon}
 
 
 def read_trace(directory: Path) -> tuple[Trace, Int64Array]:
@@ -97,15 +114,3 @@ def read_trace(directory: Path) -> tuple[Trace, Int64Array]:
     if not np.array_equal(table[:, 0], np.arange(len(table))):
         raise ValueError(f"{path}: its {len(table)} samples are not numbered 0 to {len(table) - 1}")
     return Trace(table[:, 2].copy(), table[:, 3].copy(), table[:, 4].copy()), table[:, 1].copy()
-
-
-def check_log(detail: Detail) -> list[str]:
-    """What is wrong with a run's log, whoever made it: errors, foreign seeds, an early end. Empty if nothing."""
-    found = [f"LoadGen logged an error: {error}" for error in detail.errors]
-    if not detail.complete:
-        found.append(NO_END)
-    for name, seed in OFFICIAL_SEEDS.items():
-        got = detail.values.get(f"effective_{name}")
-        if got is not None and got != seed:
-            found.append(f"{name} is {got}, the official one is {seed}")
-    return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -14,10 +14,11 @@ from typing import Any
 from sut.accuracy import accuracy_txt, read_accuracy_log
 from sut.assembly import Assembly
 from sut.chance import near_chance
+from sut.check_log import Record, check_log
 from sut.config import RunConfig, usable_cores
 from sut.errors import one_line
-from sut.ledger import Counter, Int64Array, LedgerError, Stages, join, own_latency_ns
-from sut.logs import ACCURACY, NO_END, Detail, check_log, read_detail, read_trace
+from sut.ledger import Counter, Int64Array, Ledger, LedgerError, Stages, join, own_latency_ns
+from sut.logs import ACCURACY, OFFICIAL_SEEDS, Detail, read_detail, read_summary, read_trace
 from sut.results import METRICS, Accuracy, Agreement, Energy, Metric, Result, per_query, percentile_stats, stage_stats
 from sut.rules import broken_rules, explain_invalid, is_official_model
 from sut.supervisor import Outcome
@@ -32,13 +33,14 @@ _PACKAGES = (
 
 @dataclass(slots=True)
 class _Findings:
-    """What is put together step by step, each step able to fail the run."""
+    """What is put together step by step. ``problems`` fail the run, ``flaws`` make it INVALID."""
 
     detail: Detail
-    stages: Stages | None
-    latency: Int64Array | None
-    problems: list[str]
-    notes: list[str]
+    stages: Stages | None = None
+    latency: Int64Array | None = None
+    problems: list[str] = field(default_factory=list)
+    flaws: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 def make_result(
@@ -62,7 +64,7 @@ def make_result(
         except ValueError as error:
             found.problems.append(one_line(error))
     if first_error is None and not outcome.interrupted:
-        first_error = next(iter(found.problems), None if found.detail.complete else NO_END)
+        first_error = next(iter(found.problems), None)
     reasons = _reasons(config, outcome, found, failed_samples)
     valid = None if config.mode == "accuracy" and not reasons else not reasons
     samples = outcome.counter(Counter.DONE)
@@ -126,32 +128,54 @@ def make_result(
 
 
 def _read(config: RunConfig, outcome: Outcome, directory: Path) -> _Findings:
-    """The logs and the ledger, as far as they go."""
-    problems: list[str] = []
-    notes: list[str] = []
-    try:
-        detail = read_detail(directory)
-    except ValueError as error:
-        detail = Detail({}, ())
-        if outcome.error is None and not outcome.interrupted:
-            problems.append(one_line(error))
-    if outcome.ledger is None:
-        return _Findings(detail, None, None, problems, notes)
+    """The logs and the ledger, as far as they go; of a run that came to its end also whether they agree."""
+    found = _Findings(Detail({}, ()))
     ended = outcome.error is None and not outcome.interrupted
-    traced = ended and bool(outcome.event("plan")["plan"]["trace"])
-    if not traced:
-        return _Findings(detail, join(outcome.ledger, None), own_latency_ns(outcome.ledger), problems, notes)
     try:
-        trace, query = read_trace(directory)
-        stages = join(outcome.ledger, trace)
-    except LedgerError as error:
-        problems.append(one_line(error))
-        return _Findings(detail, None, None, problems, notes)
+        found.detail = read_detail(directory)
     except ValueError as error:
-        notes.append(f"no stages: {one_line(error)}")
-        return _Findings(detail, join(outcome.ledger, None), own_latency_ns(outcome.ledger), problems, notes)
-    latency = per_query(trace.latency_ns, query) if config.scenario == "MultiStream" else trace.latency_ns
-    return _Findings(detail, stages, latency, problems, notes)
+        if ended:
+            found.problems.append(one_line(error))
+    if outcome.ledger is None:
+        return found
+    traced = _join(config, outcome.ledger, directory, found, ended and bool(outcome.event("plan")["plan"]["trace"]))
+    if ended:
+        _check(config, outcome, outcome.ledger, directory, found, traced)
+    return found
+
+
+def _join(config: RunConfig, ledger: Ledger, directory: Path, found: _Findings, traced: bool) -> bool:
+    """Join the ledger with LoadGen's trace where there is one. Returns whether the latency is LoadGen's."""
+    if traced:
+        try:
+            trace, query = read_trace(directory)
+            found.stages = join(ledger, trace)
+            found.latency = per_query(trace.latency_ns, query) if config.scenario == "MultiStream" else trace.latency_ns
+            return True
+        except LedgerError as error:
+            found.problems.append(one_line(error))
+            return False
+        except ValueError as error:
+            found.notes.append(f"no stages: {one_line(error)}")
+    found.stages, found.latency = join(ledger, None), own_latency_ns(ledger)
+    return False
+
+
+def _check(
+    config: RunConfig, outcome: Outcome, ledger: Ledger, directory: Path, found: _Findings, traced: bool
+) -> None:
+    """LoadGen's logs against each other, and against what was asked and recorded."""
+    summary = None
+    try:
+        summary = read_summary(directory)
+    except ValueError as error:
+        found.problems.append(one_line(error))
+    asked = outcome.event("plan")["asked"]
+    if config.audit_conf is not None:  # it overrides whatever LoadGen is told
+        asked = {key: value for key, value in asked.items() if not key.startswith("requested_")}
+    record = Record.of(ledger, asked, found.latency if traced else None, found.stages)
+    for finding in check_log(found.detail, summary, record, [OFFICIAL_SEEDS]):
+        (found.problems if finding.contradicts else found.flaws).append(str(finding))
 
 
 def _reasons(config: RunConfig, outcome: Outcome, found: _Findings, failed_samples: int) -> list[str]:
@@ -167,9 +191,8 @@ def _reasons(config: RunConfig, outcome: Outcome, found: _Findings, failed_sampl
         reasons.append(f"{failed_samples} samples failed and were answered with nothing{said}")
     if outcome.error:
         return reasons
-    reasons += found.problems
-    reasons += check_log(found.detail)
-    if config.mode == "performance" and found.detail.complete:
+    reasons += [*found.problems, *found.flaws]
+    if config.mode == "performance" and not found.problems:
         measured = outcome.event("plan").get("calibration", {})
         reasons += explain_invalid(config.scenario, found.detail, measured.get("idle_query_ns"))
     done, issued = outcome.counter(Counter.DONE), outcome.counter(Counter.ISSUED)

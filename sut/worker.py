@@ -233,6 +233,7 @@ class _Run:
 
     def _plan(self, sut: SUT, measured: Calibration, ready: range) -> Plan:
         """Decide on the run, make its ledger in the supervisor's memory, and tell it both."""
+        from sut import loadgen
         from sut.calibrate import warm_tail
         from sut.planning import apply_calibration, make_plan
 
@@ -254,6 +255,7 @@ class _Run:
             "plan",
             plan=asdict(plan),
             line=plan.line(),
+            asked=loadgen.asked(settings, self._parts.dataset.count, self._at_a_time),
             rules_broken=self._broken,
             shape=asdict(shape),
             calibration=asdict(measured),

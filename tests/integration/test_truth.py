@@ -288,3 +288,89 @@ def check_percentiles(result: dict[str, Any]) -> None:
     word = "percentile_per_query_latency_ns" if result["scenario"] == "MultiStream" else "percentile_latency_ns"
     theirs = {name: values[f"result_{share}_{word}"] for name, share in SAME_AS_LOADGEN.items()}
     assert {name: result["latency_ns"][name] for name in theirs} == theirs, result["scenario"]
+
+
+ANOTHER_LOG = """
+import os
+import shutil
+from pathlib import Path
+
+from backends.null import Null
+
+
+class AnotherLog(Null):
+    name = "another_log"
+
+    def close(self):  # LoadGen has written its logs by now, and they are not read yet
+        super().close()
+        if "ANOTHER_LOG" in os.environ:
+            [place] = Path("output").rglob("mlperf_log_detail.txt")
+            shutil.copy(os.environ["ANOTHER_LOG"], place)
+"""
+NEVER_IN_TIME = ("--time", "0.3", "--qps", "3000", "--max-latency", "0.000001")
+
+
+@pytest.fixture(scope="module")
+def others(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where a Server run and an Offline run have been, with the plug-in that can put their logs elsewhere."""
+    folder = tmp_path_factory.mktemp("others")
+    plugins = plug_in(folder / "plugins", "another_log", ANOTHER_LOG, "AnotherLog")
+    arguments = ("--backend", "another_log", "--scenario", "Server,Offline", *NEVER_IN_TIME)
+    child = run_sut(*arguments, cwd=folder, plugins=plugins)
+    assert child.code == 4, child.err
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("scenario", "mode", "other", "field"),
+    [
+        ("Server", "performance", "Offline", "effective_scenario: got Offline, expected Server"),
+        ("Server", "performance", "Server", "LoadGen's log is another run's"),
+        ("Offline", "accuracy", "Offline", "effective_test_mode: got PerformanceOnly, expected AccuracyOnly"),
+    ],
+)
+def test_the_log_of_another_run_in_the_place_of_its_own_fails_a_run(
+    tmp_path: Path, others: Path, scenario: str, mode: str, other: str, field: str
+) -> None:
+    child = run_sut(
+        *("--backend", "another_log", "--scenario", scenario, *(NEVER_IN_TIME if mode == "performance" else ())),
+        *(("--accuracy",) if mode == "accuracy" else ()),
+        cwd=tmp_path,
+        plugins=others / "plugins",
+        ANOTHER_LOG=str(results(others)[other, "performance"]["directory"] / DETAIL),
+    )
+
+    result = results(tmp_path)[scenario, mode]
+    assert child.code == 3, child.err
+    assert field in child.err
+    assert result["valid"] is False
+    assert field in result["invalid_reasons"][0]
+    assert result["first_error"] == result["invalid_reasons"][0]
+    assert result["failed_samples"] == 0
+    assert result["accuracy"] is None
+
+
+def test_an_error_that_loadgen_logs_makes_a_run_invalid_and_not_failed(tmp_path: Path) -> None:
+    conf = tmp_path / "early.conf"
+    conf.write_text("*.Server.max_query_count = 5\n")
+
+    child = run_sut("--backend", "null", "--scenario", "Server", "--time", "0.3", "--user_conf", conf, cwd=tmp_path)
+
+    result = results(tmp_path)["Server", "performance"]
+    assert child.code == 4, child.err
+    assert "LoadGen logged an error" in result["invalid_reasons"][0]
+    assert "Max query count reached" in result["invalid_reasons"][0]
+    assert result["first_error"] is None
+
+
+def test_what_an_audit_config_sets_is_not_held_against_a_run(tmp_path: Path) -> None:
+    audit = tmp_path / "TEST04.config"
+    audit.write_text("*.*.mode = 2\n*.*.performance_issue_same = 1\n*.*.min_query_count = 70\n")
+    arguments = ("--scenario", "SingleStream", "--time", "0.3", "--audit_conf", audit)
+
+    child = run_sut("--backend", "null", *arguments, cwd=tmp_path)
+
+    assert child.code == 0, child.err
+    result = results(tmp_path)["SingleStream", "performance"]
+    assert read_detail(result["directory"]).number("requested_min_query_count") == 70
+    assert result["invalid_reasons"] == []

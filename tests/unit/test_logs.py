@@ -2,27 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sut.logs import DETAIL, OFFICIAL_SEEDS, TRACE, Detail, check_log, read_detail, read_trace
-
-
-def entry(key: str, value: Any, is_error: bool = False) -> str:
-    facts = {"key": key, "value": value, "time_ms": 1.5, "metadata": {"is_error": is_error, "is_warning": False}}
-    return f":::MLLOG {json.dumps(facts)}\n"
-
-
-def write_detail(directory: Path, *lines: str) -> Detail:
-    (directory / DETAIL).write_text("".join(lines))
-    return read_detail(directory)
-
-
-SEEDS = [entry(f"effective_{name}", seed) for name, seed in OFFICIAL_SEEDS.items()]
-END = entry("num_errors", 0)
+from sut.logs import DETAIL, OFFICIAL_SEEDS, TRACE, read_detail, read_trace
+from tests.unit.loadgen_logs import SEEDS, entry, write_detail
 
 
 def test_the_last_value_of_a_key_counts(tmp_path: Path) -> None:
@@ -61,42 +47,11 @@ def test_a_missing_log_is_named(tmp_path: Path) -> None:
         read_detail(tmp_path)
 
 
-def test_a_whole_log_with_the_official_seeds_is_sound(tmp_path: Path) -> None:
-    assert check_log(write_detail(tmp_path, *SEEDS, END)) == []
-
-
-def test_every_error_is_told(tmp_path: Path) -> None:
-    detail = write_detail(
-        tmp_path, *SEEDS, entry("error_runtime", "Ending early", is_error=True), entry("other", "x", True), END
-    )
-
-    assert check_log(detail) == [
-        "LoadGen logged an error: error_runtime: Ending early",
-        "LoadGen logged an error: other: x",
-    ]
-
-
-def test_a_log_without_an_end_is_told(tmp_path: Path) -> None:
-    [problem] = check_log(write_detail(tmp_path, *SEEDS, entry("result_validity", "VALID")))
-
-    assert "has no end" in problem
-
-
 @pytest.mark.parametrize(("last", "complete"), [("power_begin", False), ("power_end", True)])
 def test_an_accuracy_log_ends_with_its_power_window(tmp_path: Path, last: str, complete: bool) -> None:
     detail = write_detail(tmp_path, entry("effective_test_mode", "AccuracyOnly"), entry(last, "01-01-2026 00:00:00"))
 
     assert detail.complete is complete
-
-
-@pytest.mark.parametrize("name", OFFICIAL_SEEDS)
-@pytest.mark.parametrize("off_by", [1, -1])
-def test_a_foreign_seed_is_told_with_both_values(tmp_path: Path, name: str, off_by: int) -> None:
-    seed = OFFICIAL_SEEDS[name] + off_by
-
-    [problem] = check_log(write_detail(tmp_path, *SEEDS, entry(f"effective_{name}", seed), END))
-
-    assert problem == f"{name} is {seed}, the official one is {OFFICIAL_SEEDS[name]}"
 
 
 def sample(seq: int, query: int, index: int, delay: int, latency: int) -> str:
