@@ -138,7 +138,9 @@ def _read(config: RunConfig, outcome: Outcome, directory: Path) -> _Findings:
             found.problems.append(one_line(error))
     if outcome.ledger is None:
         return found
-    traced = _join(config, outcome.ledger, directory, found, ended and bool(outcome.event("plan")["plan"]["trace"]))
+    # Where the log has no end the trace has none either.
+    to_join = ended and found.detail.complete and bool(outcome.event("plan")["plan"]["trace"])
+    traced = _join(config, outcome.ledger, directory, found, to_join)
     if ended:
         _check(config, outcome, outcome.ledger, directory, found, traced)
     return found
