@@ -79,8 +79,9 @@ def read_detail(directory: Path) -> Detail:
             continue
         key, value = entry["key"], entry["value"]
         values[key] = value
-        if key == "generated_samples_per_query":
-            generated += value * values.get("generated_query_count", 0)
+        count = values.get("generated_query_count")
+        if key == "generated_samples_per_query" and isinstance(value, int) and isinstance(count, int):
+            generated += value * count
         if entry.get("metadata", {}).get("is_error"):
             errors.append(f"{key}: {value}")
     return Detail(values, tuple(errors), generated)
