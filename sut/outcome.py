@@ -103,7 +103,7 @@ def make_result(
         queries=_count(found.detail.number("result_query_count")),
         duration_s=duration_s,
         latency_ns=percentile_stats(found.latency) if found.latency is not None else {},
-        accuracy=_accuracy(parts, score),
+        accuracy=_accuracy(parts, score, bool(finished.get("data_broken"))),
         parity=outcome.event("parity").get("parity"),
         agreement=agreement,
         stages_ns=stage_stats(found.stages) if found.stages else {},
@@ -157,8 +157,8 @@ def _join(config: RunConfig, ledger: Ledger, directory: Path, found: _Findings, 
         except LedgerError as error:
             found.problems.append(one_line(error))
             return False
-        except ValueError as error:
-            found.notes.append(f"no stages: {one_line(error)}")
+        except ValueError as error:  # LoadGen was told to write one
+            found.problems.append(f"LoadGen's trace cannot be read: {one_line(error)}")
     found.stages, found.latency = join(ledger, None), own_latency_ns(ledger)
     return False
 
@@ -227,11 +227,11 @@ def _doubts(parts: Assembly, score: Score) -> list[str]:
     ]
 
 
-def _accuracy(parts: Assembly, score: Score | None) -> Accuracy | None:
+def _accuracy(parts: Assembly, score: Score | None, data_broken: bool) -> Accuracy | None:
     if score is None:
         return None
     # A target stands for MLPerf's own model and whole data set; nothing else can miss or meet it.
-    applies = is_official_model(parts.spec, parts.model) and parts.dataset.is_imagenet()
+    applies = is_official_model(parts.spec, parts.model) and parts.dataset.is_imagenet() and not data_broken
     target = parts.spec.accuracy_target if applies else None
     met = None if target is None else score.value >= target
     return Accuracy(name=score.name, value=score.value, count=score.count, target=target, met=met)

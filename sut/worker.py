@@ -297,8 +297,7 @@ class _Run:
         if self._parts.model is not None and len(self._parts.model.loads) > 1:
             check_unchanged(self._parts.model)  # runtimes map weights in files of their own, and read them all along
         sut.close()
-        if config.mode == "accuracy":
-            self._broken += sut.library.rules_broken()
+        data_broken = sut.library.rules_broken() if config.mode == "accuracy" else []
         events.send(
             "finished",
             cpu_s=cpu_s,
@@ -306,7 +305,8 @@ class _Run:
             failed_samples=sut.failures.samples,
             first_error=sut.failures.first_error,
             traceback=sut.failures.first_traceback,
-            rules_broken=self._broken,
+            rules_broken=[*self._broken, *data_broken],
+            data_broken=bool(data_broken),
             notes=[*sut.notes(), *(sut.library.notes() if config.mode == "accuracy" else [])],
         )
 

@@ -202,18 +202,19 @@ def test_experiments_that_are_compared_are_of_one_model(
 
 
 @pytest.mark.parametrize(
-    ("weights", "name", "official_data", "target"),
+    ("weights", "name", "official_data", "data_broken", "target"),
     [
-        ("trained", "resnet50", True, RESNET50.accuracy_target),
-        ("trained", "resnet50", False, None),
-        ("unknown", "resnet50", True, None),
-        ("random", "resnet50", True, None),
-        ("trained", "another", True, None),
-        (None, "resnet50", True, None),
+        ("trained", "resnet50", True, False, RESNET50.accuracy_target),
+        ("trained", "resnet50", True, True, None),
+        ("trained", "resnet50", False, False, None),
+        ("unknown", "resnet50", True, False, None),
+        ("random", "resnet50", True, False, None),
+        ("trained", "another", True, False, None),
+        (None, "resnet50", True, False, None),
     ],
 )
 def test_only_mlperfs_model_on_mlperfs_data_can_meet_its_target(
-    weights: Any, name: str, official_data: bool, target: float | None
+    weights: Any, name: str, official_data: bool, data_broken: bool, target: float | None
 ) -> None:
     file = Path("model.onnx")
     parts: Any = SimpleNamespace(
@@ -222,6 +223,6 @@ def test_only_mlperfs_model_on_mlperfs_data_can_meet_its_target(
         dataset=SimpleNamespace(is_imagenet=lambda: official_data),
     )
 
-    found = _accuracy(parts, Score(name="top1", value=1.0, good=11, count=11))
+    found = _accuracy(parts, Score(name="top1", value=1.0, good=11, count=11), data_broken)
 
     assert found == Accuracy(name="top1", value=1.0, count=11, target=target, met=True if target else None)
