@@ -1,6 +1,7 @@
 """Answers at once: batching, lane, ledger and LoadGen with no model behind them, which is the harness's ceiling.
 
-It reads no input, so the library holds no tensors for it, and its answer is always class 0.
+It reads no input, so the library holds no tensors for it, and its answer is always class 1: class 0 is no label where
+a model has a "background" there.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from backends.base import Attestation, Backend, DeviceNotFound, ModelFile, Runne
 
 
 class Null(Backend):
-    """Takes any number of rows of nothing, and answers class 0 for each."""
+    """Takes any number of rows of nothing, and answers class 1 for each."""
 
     name = "null"
     needs_model = False
@@ -44,17 +45,17 @@ class Null(Backend):
 
 
 class NullRunner(Runner):
-    """Answers with a view of zeros."""
+    """Answers with a view of ones."""
 
     def __init__(self) -> None:
-        self._labels = np.zeros(1, np.int64)
+        self._labels = np.ones(1, np.int64)
 
     def slot(self, n: int) -> Slot:
         """A slot without buffers."""
         if n > len(self._labels):
-            self._labels = np.zeros(n, np.int64)
+            self._labels = np.ones(n, np.int64)
         return Slot(n, {})
 
     def infer(self, slot: Slot) -> Mapping[str, Any]:
-        """Class 0 for each row."""
+        """Class 1 for each row."""
         return {"label": self._labels[: slot.n]}

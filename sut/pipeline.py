@@ -135,7 +135,7 @@ class Lane:
         outputs = self._runner.infer(slot)
         stamps.append(clock())
         stamps.append(clock())
-        payloads = self._shared.task.decode(outputs, n, geometries)
+        payloads = self._shared.task.decode(outputs, n, geometries, slot.n)
         if len(payloads) != n:
             raise ValueError(f"{len(payloads)} answers for {n} samples")
         stamps.append(clock())

@@ -158,7 +158,7 @@ def _judge(recipe: Recipe) -> Callable[[Levels], NDArray[np.float32]] | None:
             slot = runner.slot(len(batch))
             [buffer] = slot.buffers.values()
             buffer[...] = ((ordered - mean) / std).transpose(0, 3, 1, 2)
-            found.append(np.asarray(task.decode(runner.infer(slot), len(batch), ())))
+            found.append(np.asarray(task.decode(runner.infer(slot), len(batch), (), slot.n)))
         return np.concatenate(found)
 
     return label

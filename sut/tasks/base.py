@@ -42,11 +42,11 @@ class Task(ABC):
         """The task for a model with these outputs. Raises ``ValueError`` if none of them fits."""
 
     @abstractmethod
-    def decode(self, outputs: Mapping[str, Any], n: int, geometries: Sequence[Geometry]) -> Payloads:
-        """The answers of the first ``n`` rows of ``outputs``.
+    def decode(self, outputs: Mapping[str, Any], n: int, geometries: Sequence[Geometry], rows: int) -> Payloads:
+        """The answers of the first ``n`` of the ``rows`` that were inferred; the rest is padding.
 
-        Raises ``ValueError`` if rows are missing or values are not finite: an answer that was not computed must
-        never look like one.
+        Raises ``ValueError`` if there are fewer or more rows, or values are not finite: an answer that was not computed
+        must never look like one.
         """
 
     @classmethod

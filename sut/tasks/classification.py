@@ -22,7 +22,9 @@ _SHOWN = 3
 class Classification(Task):
     """Top-1 classification from the model's scores, or from its labels where it computes them itself.
 
-    Answers are float32, little endian: the index of the best score plus ``label_offset``.
+    Answers are float32, little endian: the index of the best score plus ``label_offset``. With MLPerf's offset of -1,
+    scores that are best for "background" give -1: a wrong answer, but a legal one, as in MLPerf's reference. A label
+    that the model computes must not become negative: index 0 is also what an ArgMax answers for scores that are NaN.
     """
 
     name = "classification"
@@ -33,6 +35,7 @@ class Classification(Task):
         self.classes = classes
         self.label_offset = label_offset
         self._indices = self._best if output.dtype in _FLOATS else self._labels
+        self._lowest = max(0, -label_offset)
 
     @classmethod
     def for_outputs(cls, outputs: Sequence[TensorSpec], classes: int, label_offset: int) -> Self:
@@ -58,19 +61,22 @@ class Classification(Task):
             )
         return cls(fitting[0], classes, label_offset)
 
-    def decode(self, outputs: Mapping[str, Any], n: int, geometries: Sequence[Geometry]) -> NDArray[np.float32]:
+    def decode(
+        self, outputs: Mapping[str, Any], n: int, geometries: Sequence[Geometry], rows: int
+    ) -> NDArray[np.float32]:
         """Labels of the first ``n`` rows: a freshly made array, float32 of shape (n,).
 
-        Raises ``ValueError`` for a missing output, fewer than ``n`` rows, another width than the classes, a score that
-        is not finite, and a label outside the classes. Rows after ``n`` (padding) are not looked at.
+        Raises ``ValueError`` for a missing output, fewer or more than ``rows`` rows, another width than the classes, a
+        score that is not finite, and a label outside the classes or below 0 after the offset. The values in rows after
+        ``n`` (padding) are not looked at.
         """
         name = self.output.name
         if name not in outputs:
             raise ValueError(f"the model returned no output {name!r}; got {', '.join(outputs) or 'none'}")
         values = np.asarray(outputs[name])
-        rows = values.shape[0] if values.ndim else 0
-        if rows < n:
-            raise ValueError(f"output {name!r} returned {rows} rows for {n} samples")
+        if values.shape[:1] != (rows,):
+            got = len(values) if values.ndim else 0
+            raise ValueError(f"output {name!r} returned {got} rows for a batch of {rows}")
         labels = self._indices(values, n).astype(ANSWER)
         if self.label_offset:
             labels += self.label_offset
@@ -127,9 +133,11 @@ class Classification(Task):
                 f"output {self.output.name!r} has shape {values.shape} and dtype {values.dtype}; expected integers (n,)"
             )
         labels: NDArray[np.integer[Any]] = values.reshape(-1)[:n]
-        if n and not (labels.min() >= 0 and labels.max() < self.classes):
-            row = int(np.argmax((labels < 0) | (labels >= self.classes)))
+        if n and not (labels.min() >= self._lowest and labels.max() < self.classes):
+            row = int(np.argmax((labels < self._lowest) | (labels >= self.classes)))
+            why = f" (label_offset is {self.label_offset})" if self._lowest else ""
             raise ValueError(
-                f"output {self.output.name!r} has label {labels[row]} in row {row}; expected 0 to {self.classes - 1}"
+                f"output {self.output.name!r} has label {labels[row]} in row {row}; expected {self._lowest} to "
+                f"{self.classes - 1}{why}"
             )
         return labels

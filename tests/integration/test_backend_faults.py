@@ -106,7 +106,7 @@ def test_a_sample_that_raises_leaves_no_accuracy(sut: Sut) -> None:
 @pytest.mark.parametrize(
     ("backend", "fragment"),
     [
-        ("too-few-rows", "ValueError: output 'scores' returned 0 rows for 1 samples"),
+        ("too-few-rows", "ValueError: output 'scores' returned 0 rows for a batch of 1"),
         ("not-finite", "ValueError: output 'scores' has scores that are not finite (NaN or inf) in row 0"),
         ("no-output", "ValueError: the model returned no output 'scores'"),
         ("wrong-label", "ValueError: output 'label' has label 1000 in row 0; expected 0 to 999"),
@@ -129,7 +129,7 @@ def test_an_answer_that_is_none_fails_its_sample(sut: Sut, backend: str, fragmen
 @pytest.mark.parametrize(
     ("backend", "fragment"),
     [
-        ("too-few-rows", "(in a batch of 8): ValueError: output 'scores' returned 7 rows for 8 samples"),
+        ("too-few-rows", "(in a batch of 8): ValueError: output 'scores' returned 7 rows for a batch of 8"),
         ("not-finite", "(in a batch of 8): ValueError: output 'scores' has scores that are not finite"),
         ("sys-exits", "(in a batch of 8): SystemExit: 0"),
     ],

@@ -54,7 +54,7 @@ def test_the_output_that_fits(outputs: list[TensorSpec], chosen: str) -> None:
 def test_scores_of_a_pooling_without_a_reshape_are_read(n: int) -> None:
     scores = np.eye(5, dtype=np.float32)[[3, 1, 0]].reshape(3, 5, 1, 1)
 
-    labels = task(TensorSpec("scores", "float32", (None, 5, 1, 1))).decode({"scores": scores}, n, [])
+    labels = task(TensorSpec("scores", "float32", (None, 5, 1, 1))).decode({"scores": scores}, n, [], 3)
 
     assert labels.tolist() == [3.0, 1.0][:n]
 
@@ -79,7 +79,7 @@ def test_the_best_score_wins(dtype: Any) -> None:
     spec = TensorSpec("scores", np.dtype(dtype).name, (None, 5))
     scores = np.array([[0, 1, 9, 2, 3], [-1, -2, -3, -4, -0.5], [7, 7, 0, 0, 0]], dtype=dtype)
 
-    labels = task(spec).decode({"scores": scores}, 3, [])
+    labels = task(spec).decode({"scores": scores}, 3, [], 3)
 
     assert labels.tolist() == [2.0, 4.0, 0.0]
     assert labels.dtype == np.dtype("<f4")
@@ -89,20 +89,22 @@ def test_the_best_score_wins(dtype: Any) -> None:
 @pytest.mark.parametrize("shape", [(3,), (3, 1)])
 @pytest.mark.parametrize("dtype", [np.int64, np.int32, np.uint8])
 def test_labels_that_the_model_computes(shape: tuple[int, ...], dtype: Any) -> None:
-    labels = task(LABELS, label_offset=-1).decode({"labels": np.array([0, 4, 1], dtype).reshape(shape)}, 2, [])
+    labels = task(LABELS, label_offset=-1).decode({"labels": np.array([1, 4, 0], dtype).reshape(shape)}, 2, [], 3)
 
-    assert labels.tolist() == [-1.0, 3.0]
+    assert labels.tolist() == [0.0, 3.0]
     assert labels.dtype == np.dtype("<f4")
 
 
-def test_the_offset_is_added_to_the_best_index() -> None:
-    assert task(label_offset=-1).decode({"scores": np.eye(5, dtype=np.float32)}, 5, []).tolist() == [-1, 0, 1, 2, 3]
+def test_the_offset_is_added_to_the_best_index_and_background_is_an_answer() -> None:
+    found = task(label_offset=-1).decode({"scores": np.eye(5, dtype=np.float32)}, 5, [], 5)
+
+    assert found.tolist() == [-1, 0, 1, 2, 3]
 
 
 def test_each_batch_has_an_array_of_its_own() -> None:
     scores, labels = np.eye(5, dtype=np.float32), np.arange(5)
 
-    first, other = task().decode({"scores": scores}, 5, []), task(LABELS).decode({"labels": labels}, 5, [])
+    first, other = task().decode({"scores": scores}, 5, [], 5), task(LABELS).decode({"labels": labels}, 5, [], 5)
     scores[:], labels[:] = np.eye(5)[::-1], 0
 
     assert first.tolist() == other.tolist() == [0, 1, 2, 3, 4]
@@ -114,8 +116,8 @@ def test_padding_rows_are_not_looked_at() -> None:
     scores = np.eye(5, dtype=np.float32)
     scores[3:] = np.nan
 
-    assert task().decode({"scores": scores}, 3, []).tolist() == [0, 1, 2]
-    assert task(LABELS).decode({"labels": np.array([1, 2, -7])}, 2, []).tolist() == [1, 2]
+    assert task().decode({"scores": scores}, 3, [], 5).tolist() == [0, 1, 2]
+    assert task(LABELS).decode({"labels": np.array([1, 2, -7])}, 2, [], 3).tolist() == [1, 2]
 
 
 def with_row(value: float, row: int, column: int) -> NDArray[np.float32]:
@@ -128,13 +130,15 @@ def with_row(value: float, row: int, column: int) -> NDArray[np.float32]:
 @pytest.mark.parametrize(
     ("spec", "outputs", "n", "fragment"),
     [
-        (SCORES, {"scores": np.zeros((7, 5), np.float32)}, 8, "'scores' returned 7 rows for 8 samples"),
-        (LABELS, {"labels": np.zeros(7, np.int64)}, 8, "'labels' returned 7 rows for 8 samples"),
-        (SCORES, {"scores": np.float32(1)}, 1, "returned 0 rows for 1 samples"),
+        (SCORES, {"scores": np.zeros((7, 5), np.float32)}, 8, "'scores' returned 7 rows for a batch of 8"),
+        (LABELS, {"labels": np.zeros(7, np.int64)}, 8, "'labels' returned 7 rows for a batch of 8"),
+        (SCORES, {"scores": np.zeros((16, 5), np.float32)}, 8, "'scores' returned 16 rows for a batch of 8"),
+        (LABELS, {"labels": np.zeros(9, np.int64)}, 8, "'labels' returned 9 rows for a batch of 8"),
+        (SCORES, {"scores": np.float32(1)}, 1, "returned 0 rows for a batch of 1"),
         (SCORES, {"logits": np.zeros((1, 5)), "x": 0}, 1, "no output 'scores'; got logits, x"),
         (SCORES, {}, 1, "no output 'scores'; got none"),
         (SCORES, {"scores": np.zeros((1, 6), np.float32)}, 1, "has shape (1, 6); expected (n, 5)"),
-        (SCORES, {"scores": np.zeros((5, 1, 5), np.float32)}, 1, "has shape (5, 1, 5)"),
+        (SCORES, {"scores": np.zeros((5, 1, 5), np.float32)}, 5, "has shape (5, 1, 5)"),
         (LABELS, {"labels": np.zeros((4, 2), np.int64)}, 4, "expected integers (n,)"),
         (LABELS, {"labels": np.zeros(4, np.float32)}, 4, "dtype float32; expected integers"),
         (LABELS, {"labels": np.array([0, 4, 5])}, 3, "label 5 in row 2; expected 0 to 4"),
@@ -149,9 +153,21 @@ def with_row(value: float, row: int, column: int) -> NDArray[np.float32]:
 )
 def test_outputs_that_are_refused(spec: TensorSpec, outputs: dict[str, Any], n: int, fragment: str) -> None:
     with pytest.raises(ValueError) as caught:
-        task(spec).decode(outputs, n, [])
+        task(spec).decode(outputs, n, [], n)
 
     assert fragment in str(caught.value)
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.uint8])
+def test_a_label_that_the_offset_makes_negative_is_refused(dtype: Any) -> None:
+    with pytest.raises(ValueError, match=r"label 0 in row 2; expected 1 to 4 \(label_offset is -1\)"):
+        task(LABELS, label_offset=-1).decode({"labels": np.array([1, 4, 0], dtype)}, 3, [], 3)
+
+
+@pytest.mark.parametrize("rows", [2, 4, 6])
+def test_rows_of_the_padding_must_be_there_too(rows: int) -> None:
+    with pytest.raises(ValueError, match=f"returned {rows} rows for a batch of 5"):
+        task().decode({"scores": np.zeros((rows, 5), np.float32)}, 2, [], 5)
 
 
 def test_a_large_batch_costs_no_python_per_sample() -> None:
@@ -159,7 +175,7 @@ def test_a_large_batch_costs_no_python_per_sample() -> None:
 
     def decode_once() -> float:
         start = time.perf_counter()
-        labelling.decode(outputs, 4096, [])
+        labelling.decode(outputs, 4096, [], 4096)
         return time.perf_counter() - start
 
     # Vectorised it is far below the bound; 100 us would be 25 ns a sample, less than any Python loop takes.
@@ -214,6 +230,6 @@ def test_no_labels_no_score() -> None:
 def test_a_class_that_is_ruled_out_is_no_failure(rows: int) -> None:
     scores = np.tile(np.array([-np.inf, 0.5, 0.1, -np.inf, 0.4], np.float32), (rows, 1))
 
-    labels = Classification(SCORES, 5, 0).decode({"scores": scores}, rows, [])
+    labels = Classification(SCORES, 5, 0).decode({"scores": scores}, rows, [], rows)
 
     assert labels.tolist() == [1.0] * rows

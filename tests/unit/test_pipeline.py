@@ -257,8 +257,19 @@ def test_whatever_goes_wrong_every_sample_is_completed_and_named(
 class Forgetful(Classification):
     """Leaves the last answer out."""
 
-    def decode(self, outputs: Mapping[str, Any], n: int, geometries: Sequence[Geometry]) -> np.ndarray[Any, Any]:
-        return super().decode(outputs, n, geometries)[:-1]
+    def decode(
+        self, outputs: Mapping[str, Any], n: int, geometries: Sequence[Geometry], rows: int
+    ) -> np.ndarray[Any, Any]:
+        return super().decode(outputs, n, geometries, rows)[:-1]
+
+
+def test_rows_that_are_missing_from_the_padding_alone_fail_the_batch() -> None:
+    bench = Bench(Doubler(rows_missing=1), sizes=(4,))
+
+    bench.process(2)
+
+    assert bench.completed == [([100], None)]
+    assert bench.failures.first_error == "cow.jpg: ValueError: output 'label' returned 3 rows for a batch of 4"
 
 
 def test_a_task_that_leaves_an_answer_out_fails_the_batch() -> None:
