@@ -367,9 +367,14 @@ def _reason(error: Exception) -> str:
 
 
 def _spec(port: Any, index: int, kind: str) -> TensorSpec:
-    """What a compiled model says of a tensor; a tensor without a name is called after its place."""
+    """What a compiled model says of a tensor; a tensor without a name is called after its place.
+
+    OpenVINO merges an output with the tensor that it is a plain copy of, which then has both names: the output's own is
+    the one that its node is called after.
+    """
     shape = tuple(axis.get_length() if axis.is_static else None for axis in port.get_partial_shape())
-    name = port.get_any_name() if port.get_names() else f"{kind}{index}"
+    own = port.get_node().get_friendly_name().rpartition("/sink_port_")[0]
+    name = own if own in port.get_names() else port.get_any_name() if port.get_names() else f"{kind}{index}"
     return TensorSpec(name, np.dtype(port.get_element_type().to_dtype()).name, shape, layout_of(shape))
 
 

@@ -65,10 +65,12 @@ class Assembly:
             raise SetupError(f"asked {config.backend} for {config.precision}, but it executes in {found.precision}")
 
     def task_for(self, backend: Backend) -> Task:
-        """The task that reads this backend's outputs."""
+        """The task that reads this backend's outputs, of a model only those that ``--outputs`` names."""
         spec = self.spec
+        wanted = self.config.outputs if self.model is not None else None
+        outputs = [each for each in backend.outputs if not wanted or each.name in wanted]
         try:
-            return find_task(spec.task).for_outputs(backend.outputs, spec.classes, spec.label_offset)
+            return find_task(spec.task).for_outputs(outputs, spec.classes, spec.label_offset)
         except ValueError as error:
             raise InputError(f"the outputs of {spec.name} do not fit the task {spec.task}: {error}") from error
 
@@ -191,7 +193,7 @@ def _spec_of(config: RunConfig, say: Say) -> ModelSpec:
         return find(config.model)
     if config.weights == "random":
         raise InputError(f"--weights random builds a model itself; with the file {config.model} leave it out")
-    return for_file(Path(config.model).expanduser(), config.model_name, config.recipe, say)
+    return for_file(Path(config.model).expanduser(), config.model_name, config.recipe, say, config.outputs)
 
 
 def _check_options(config: RunConfig, backend: type[Backend], preprocessor: type[Preprocessor]) -> None:

@@ -103,7 +103,9 @@ def run(
     ] = False,
     data_format: Annotated[str | None, typer.Option(help="NCHW or NHWC; only checked against the recipe.")] = None,
     inputs: Annotated[str | None, typer.Option(help="Input names the model must have, comma list.")] = None,
-    outputs: Annotated[str | None, typer.Option(help="Output names the model must have, comma list.")] = None,
+    outputs: Annotated[
+        str | None, typer.Option(help="Output names the model must have, comma list; one of them answers.")
+    ] = None,
     count: Annotated[int | None, typer.Option(help="Use the first COUNT pictures of the data set.")] = None,
     time: Annotated[float | None, typer.Option(help="min_duration in seconds.")] = None,
     qps: Annotated[float | None, typer.Option(help="Server's rate, or what Offline expects.")] = None,

@@ -85,7 +85,8 @@ def _reference_of(parts: Assembly) -> Assembly:
 def _side(parts: Assembly, scores: Scores) -> Side:
     assert parts.model is not None
     config, backend = parts.config, parts.backend
-    return Side(parts.model.file, parts.spec.recipe, backend.name, backend.version(), config.precision, scores)
+    run = (backend.name, backend.version(), config.precision)
+    return Side(parts.model.file, parts.spec.recipe, *run, scores, config.outputs)
 
 
 def _not_here(samples: NDArray[Any]) -> NDArray[Any]:

@@ -17,9 +17,9 @@ from sut.assembly import Assembly, assemble
 from sut.compared import compared_with_fp32, why_not_compared
 from sut.config import RunConfig
 from sut.console import Console
-from sut.errors import ExitCode, InputError, RunError, one_line, suggest, worst
+from sut.errors import ExitCode, InputError, RunError, one_line, worst
 from sut.logs import TRACE
-from sut.models.files import OnnxInfo, check_onnx
+from sut.models.files import check_names, check_onnx
 from sut.models.registry import check_fit
 from sut.outcome import make_result
 from sut.results import FILE, REFERENCE_FILE, Agreement, Result, dump_json, reference_results, write_text
@@ -109,9 +109,9 @@ def run_experiment(configs: Sequence[RunConfig], console: Console, command: str)
     if (store := parts.tensor_store()) is not None:
         store.close()  # it is there and can be used; the runs open it again
     if parts.model is not None:
-        info = check_onnx(parts.model.onnx)
+        info = check_onnx(parts.model.onnx).only(first.outputs)
+        check_names("--inputs", first.inputs or (), info.inputs)
         check_fit(parts.spec, info)
-        _check_names(first, info)
     agreement = _agreement(parts, console)
     if parts.model is not None and (why := why_not_compared(parts)):
         parts = replace(parts, model=replace(parts.model, notes=(*parts.model.notes, why)))
@@ -259,12 +259,3 @@ def _started(directory: Path) -> str:
     except (OSError, ValueError, KeyError, TypeError):
         started = datetime.fromtimestamp(directory.stat().st_mtime, UTC)
     return started.strftime("%Y%m%dT%H%M%S")
-
-
-def _check_names(config: RunConfig, info: OnnxInfo) -> None:
-    """``--inputs`` and ``--outputs`` name tensors that the model must have, as in the reference harness."""
-    for flag, wanted, specs in (("inputs", config.inputs, info.inputs), ("outputs", config.outputs, info.outputs)):
-        known = [spec.name for spec in specs]
-        for name in wanted or ():
-            if name not in known:
-                raise InputError(f"--{flag}: the model has no '{name}'; {suggest(name, known)}")

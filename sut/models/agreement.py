@@ -58,6 +58,8 @@ class Side:
     precision: str
     """As executed: ``fp32``, ``bf16``, ``int8``."""
     scores: Scores
+    outputs: tuple[str, ...] | None = None
+    """Those among which the one that answers was chosen; None for all of them."""
 
     def facts(self) -> dict[str, Any]:
         """What the labels depend on."""
@@ -65,6 +67,7 @@ class Side:
             "model": content_digest(self.model),
             "recipe": asdict(self.recipe),
             "backend": [self.backend, self.version, self.precision],
+            **({"outputs": self.outputs} if self.outputs else {}),
         }
 
 

@@ -8,9 +8,9 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 import kernels.cache
 from backends.base import TensorSpec
-from sut.errors import InputError, SetupError, one_line
+from sut.errors import InputError, SetupError, one_line, suggest
 from sut.models.base import Say
 
 if TYPE_CHECKING:
@@ -210,6 +210,24 @@ class OnnxInfo:
     """Version of the default operator set."""
     beside: tuple[Path, ...] = ()
     """The other files that hold its weights, by name."""
+
+    def only(self, outputs: Sequence[str] | None) -> OnnxInfo:
+        """Itself with these outputs alone, as ``--outputs`` names them; None for all of them.
+
+        Raises ``InputError`` for one that it does not have.
+        """
+        if not outputs:
+            return self
+        check_names("--outputs", outputs, self.outputs)
+        return replace(self, outputs=tuple(spec for spec in self.outputs if spec.name in outputs))
+
+
+def check_names(flag: str, wanted: Iterable[str], specs: Sequence[TensorSpec]) -> None:
+    """Raise ``InputError`` for a name that ``flag`` gives and none of a model's tensors has."""
+    known = [spec.name for spec in specs]
+    for name in wanted:
+        if name not in known:
+            raise InputError(f"{flag}: the model has no '{name}'; {suggest(name, known)}")
 
 
 def check_onnx(path: Path) -> OnnxInfo:

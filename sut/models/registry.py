@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -14,6 +15,7 @@ from sut.models.base import ModelSpec, Say
 from sut.models.files import OnnxInfo, check_onnx
 from sut.models.own import describe, label_outputs, own_model, score_outputs, shown
 from sut.models.recipes import RECIPES, find_recipe
+from sut.tasks.classification import Classification
 
 GROUP = "sut.models"
 """Entry points of other packages: each is a ``ModelSpec``, under the model's name."""
@@ -66,8 +68,14 @@ def find(name: str) -> ModelSpec:
     return _load(others[wanted])
 
 
-def for_file(path: Path, model_name: str | None, recipe: str | None = None, say: Say = lambda text: None) -> ModelSpec:
-    """The model that a user's file is.
+def for_file(
+    path: Path,
+    model_name: str | None,
+    recipe: str | None = None,
+    say: Say = lambda text: None,
+    outputs: Sequence[str] | None = None,
+) -> ModelSpec:
+    """The model that a user's file is; with a recipe only its ``outputs`` are looked at, None for all of them.
 
     With a ``recipe`` (a name or a YAML file) it is the user's own, called ``model_name`` or as the file is; ``say`` is
     told what was worked out. Without, it is the known model ``model_name``, or else the one that the file's name has in
@@ -77,7 +85,7 @@ def for_file(path: Path, model_name: str | None, recipe: str | None = None, say:
     ``SetupError`` as ``find`` does.
     """
     if recipe is not None:
-        info = check_onnx(path)
+        info = check_onnx(path).only(outputs)
         spec = _not_mistaken(own_model(find_recipe(recipe), info, model_name))
         say(describe(spec, info))
         return spec
@@ -118,17 +126,20 @@ def check_fit(spec: ModelSpec, info: OnnxInfo) -> None:
     """Check that a file can be run as ``spec``: what its recipe produces fits the one input, and an output the classes.
 
     An output fits if it has float scores [batch, classes]; where there are none at all, integer labels [batch] will do.
-    Dynamic axes fit. Raises ``InputError`` with what was got and expected.
+    Dynamic axes fit. Raises ``InputError`` with what was got and expected, and where several outputs fit equally well.
     """
     _check_input(spec.recipe, info)
     scores = score_outputs(info)
-    if any(output.shape[1] in (None, spec.classes) for output in scores):
-        return
-    if scores or not label_outputs(info):
+    fits = any(output.shape[1] in (None, spec.classes) for output in scores)
+    if not fits and (scores or not label_outputs(info)):
         raise InputError(
             f"model {info.path} has the outputs {shown(info.outputs)}, expected scores [batch, {spec.classes}] for"
             f" {spec.name}; is it another model (--model-name), or one of your own (--recipe)?"
         )
+    try:
+        Classification.for_outputs(info.outputs, spec.classes, spec.label_offset)
+    except ValueError as error:
+        raise InputError(f"model {info.path} has the outputs {shown(info.outputs)}: {error}") from error
 
 
 def _check_input(recipe: Recipe, info: OnnxInfo) -> None:

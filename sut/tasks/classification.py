@@ -34,31 +34,35 @@ class Classification(Task):
         self.output = output
         self.classes = classes
         self.label_offset = label_offset
-        self._indices = self._best if output.dtype in _FLOATS else self._labels
         self._lowest = max(0, -label_offset)
+        self._indices = self._best if output.dtype in _FLOATS else self._labels
 
     @classmethod
     def for_outputs(cls, outputs: Sequence[TensorSpec], classes: int, label_offset: int) -> Self:
         """The task for a model with these outputs.
 
-        Takes the first float output of shape (n, ``classes``), then one of shape (n, dynamic), then an integer output
-        of shape (n,) or (n, 1). Scores may have axes of length 1 behind the classes, as a pooling without a reshape
-        leaves them. Raises ``ValueError`` if there is none.
+        Takes the float output of shape (n, ``classes``), else the one of shape (n, dynamic), else the integer output of
+        shape (n,) or (n, 1). Scores may have axes of length 1 behind the classes, as a pooling without a reshape leaves
+        them. Raises ``ValueError`` if there is none, and where several fit equally well.
         """
         floats = [
             spec for spec in outputs if spec.dtype in _FLOATS and len(spec.shape) >= 2 and set(spec.shape[2:]) <= {1}
         ]
         integers = [spec for spec in outputs if spec.dtype in _INTEGERS]
-        fitting = [
-            *(spec for spec in floats if spec.shape[1] == classes),
-            *(spec for spec in floats if spec.shape[1] is None),
-            *(spec for spec in integers if len(spec.shape) == 1 or (len(spec.shape) == 2 and spec.shape[1] == 1)),
-        ]
+        by_rank = (
+            [spec for spec in floats if spec.shape[1] == classes],
+            [spec for spec in floats if spec.shape[1] is None],
+            [spec for spec in integers if len(spec.shape) == 1 or (len(spec.shape) == 2 and spec.shape[1] == 1)],
+        )
+        fitting = next(filter(None, by_rank), [])
         if not fitting:
             got = ", ".join(f"{spec.name} {spec.dtype}{list(spec.shape)}" for spec in outputs) or "none"
             raise ValueError(
                 f"no output fits classification: got {got}; expected float scores [n, {classes}] or integer labels [n]"
             )
+        if len(fitting) > 1:
+            names = ", ".join(spec.name for spec in fitting)
+            raise ValueError(f"the outputs {names} fit equally well; name the one to use with --outputs")
         return cls(fitting[0], classes, label_offset)
 
     def decode(

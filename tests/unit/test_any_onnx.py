@@ -111,6 +111,13 @@ def test_layout_dtype_and_size_are_the_files(
     registry.check_fit(spec, check_onnx(tmp_path / "strange.onnx"))
 
 
+def test_the_output_that_is_named_tells_the_classes(tmp_path: Path) -> None:
+    path = write_model(tmp_path / "strange.onnx", outputs=["features", "logits"], classes=9)
+
+    assert registry.for_file(path, None, "pytorch", quiet, ["features"]).classes == 7
+    assert registry.for_file(path, None, "pytorch", quiet, ["logits"]).classes == 9
+
+
 @pytest.mark.parametrize("axes", [("n", 3, 3, 3), ("n", "a", "b", "c")])
 def test_a_layout_that_is_open_can_be_set(tmp_path: Path, axes: Axes) -> None:
     recipe = own(tmp_path, PLAIN.model_copy(update={"layout": "NHWC", "size": 3}), axes=axes).recipe

@@ -43,7 +43,7 @@ def answer(label: float) -> bytes:
         ([TensorSpec("pooled", "float32", (None, 5, 1, 1))], "pooled"),
         ([TensorSpec("features", "float32", (None, 5, 7, 7)), LABELS], "labels"),
         ([TensorSpec("embedding", "float32", (None, 64)), TensorSpec("column", "int32", (None, 1))], "column"),
-        ([SCORES, TensorSpec("again", "float32", (None, 5))], "scores"),
+        ([TensorSpec("any", "float32", (None, None)), TensorSpec("other", "float32", (None, 6)), LABELS], "any"),
     ],
 )
 def test_the_output_that_fits(outputs: list[TensorSpec], chosen: str) -> None:
@@ -71,6 +71,20 @@ def test_scores_of_a_pooling_without_a_reshape_are_read(n: int) -> None:
 )
 def test_no_output_fits(outputs: list[TensorSpec]) -> None:
     with pytest.raises(ValueError, match=r"no output fits classification: got .*expected float scores \[n, 5\]"):
+        Classification.for_outputs(outputs, 5, 0)
+
+
+@pytest.mark.parametrize(
+    "outputs",
+    [
+        [SCORES, TensorSpec("again", "float16", (None, 5)), LABELS],
+        [TensorSpec("any", "float32", (None, None)), TensorSpec("again", "float32", (None, None))],
+        [LABELS, TensorSpec("again", "int32", (None, 1))],
+    ],
+)
+def test_several_outputs_that_fit_equally_well_are_not_chosen_from(outputs: list[TensorSpec]) -> None:
+    names = f"the outputs {outputs[0].name}, again fit equally well; name the one to use with --outputs"
+    with pytest.raises(ValueError, match=names):
         Classification.for_outputs(outputs, 5, 0)
 
 

@@ -697,6 +697,22 @@ def test_check_fit_takes_what_fits(fitting: OnnxInfo) -> None:
     registry.check_fit(RESNET50, fitting)
 
 
+def test_of_outputs_that_fit_alike_one_has_to_be_named() -> None:
+    both = info(outputs=(SCORES, LABELS, replace(SCORES, name="aux")))
+
+    with pytest.raises(
+        InputError, match=r"^model model\.onnx has the outputs scores .*: the outputs scores, aux fit equal"
+    ):
+        registry.check_fit(RESNET50, both)
+
+    for names in (["aux"], ["scores", "labels"], ["labels"]):
+        registry.check_fit(RESNET50, both.only(names))
+        assert {spec.name for spec in both.only(names).outputs} == {*names}
+    assert both.only(None) == both
+    with pytest.raises(InputError, match=r"^--outputs: the model has no 'score'; did you mean scores\?"):
+        both.only(["score"])
+
+
 @pytest.mark.parametrize(
     ("wrong", "fragment"),
     [

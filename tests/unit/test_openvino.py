@@ -25,6 +25,7 @@ from preprocess.opencv import OpenCV
 from sut.datasets.base import DataSet
 from sut.datasets.demo import open_demo
 from sut.models.registry import MODELS
+from tests.unit.odd_models import write_odd
 from tests.unit.openvino_models import SAMPLE, write_model, write_picky
 
 ROOT = Path(__file__).parents[2]
@@ -359,6 +360,18 @@ def test_host_arrays_are_read_where_they_are(files: dict[str, Path]) -> None:
         first = np.array(lane.infer(lent)["scores"])
         many[0] = many[1]
         assert not np.allclose(lane.infer(lent)["scores"], first)
+
+
+def test_an_output_that_copies_another_tensor_keeps_its_name(tmp_path: Path) -> None:
+    path = write_odd(tmp_path / "odd.onnx", "two scores")
+
+    with OpenVino.load(ModelFile(path), "cpu", 1, 1) as backend, backend.runner() as lane:
+        assert [spec.name for spec in backend.outputs] == ["aux", "scores"]
+        slot = lane.slot(1)
+        slot.buffers["images"][:] = np.arange(3, dtype=np.float32)[:, None, None]
+        with OnnxRuntime.load(ModelFile(path), "cpu", 1, 1) as other, other.runner() as same:
+            for name, scores in same.infer(slot).items():
+                np.testing.assert_allclose(lane.infer(slot)[name], scores, rtol=1e-4, atol=1e-5)
 
 
 def test_outputs_are_views_and_slots_are_kept(files: dict[str, Path]) -> None:
