@@ -106,6 +106,8 @@ def make_result(
         accuracy=_accuracy(parts, score, bool(finished.get("data_broken"))),
         parity=outcome.event("parity").get("parity"),
         agreement=agreement,
+        output=attested.get("output"),
+        answers=outcome.event("answers").get("answers"),
         stages_ns=stage_stats(found.stages) if found.stages else {},
         cost_ns={name: round(cost) for name, cost in found.stages.cost_ns.items()} if found.stages else {},
         batch_sizes={str(size): count for size, count in found.stages.batch_sizes.items()} if found.stages else {},
@@ -214,16 +216,18 @@ def score_log(parts: Assembly, directory: Path) -> Score:
 
 
 def _doubts(parts: Assembly, score: Score) -> list[str]:
-    """What makes an accuracy hard to believe of a trained model."""
+    """What makes an accuracy hard to believe of a model."""
     spec = parts.spec
-    if spec.task != "classification" or parts.model is None or parts.model.weights == "random":
+    if spec.task != "classification" or parts.model is None:
         return []
-    if not near_chance(score, spec.classes):
-        return []
+    found = [] if score.always is None else [f"all {score.count} answers are the label {score.always:g}"]
+    if parts.model.weights == "random" or not near_chance(score, spec.classes):
+        return found
     return [
+        *found,
         f"top-1 of {score.good} in {score.count} is near chance for {spec.classes} classes: check label_offset "
         f"({spec.label_offset}), colour_order ({spec.recipe.colour_order}) or recipe ({spec.recipe.name}), and the "
-        "data set's labels; see docs/own_model.md"
+        "data set's labels; see docs/own_model.md",
     ]
 
 

@@ -95,6 +95,19 @@ class Agreement(_Part):
     scores: str | None = None
 
 
+class Answers(_Part):
+    """What the answers of some samples did before the clock; see ``sut/answers.py``.
+
+    ``checked`` samples were answered alone, twice, and in a batch of ``largest_batch`` (None: there was none). Of these
+    labels, ``batch_dependent_share`` were others in the batch, not counting ``near_ties``.
+    """
+
+    checked: int
+    largest_batch: int | None
+    batch_dependent_share: float | None
+    near_ties: int
+
+
 class Energy(_Part):
     """Joules per sample; ``source`` is ``none`` where nothing measures it."""
 
@@ -137,6 +150,9 @@ class Result(_Part):
     parity: Parity | None = None
     agreement: Agreement | None = None
     """For a reduced precision or a folded model, which no result shows without it."""
+    output: str | None = None
+    """Name of the model's output that answers."""
+    answers: Answers | None = None
     stages_ns: Mapping[str, Mapping[str, int]]
     cost_ns: Mapping[str, int]
     batch_sizes: Mapping[str, int]

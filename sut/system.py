@@ -23,7 +23,7 @@ from sut.library import Library, Source
 from sut.loadgen import complete as complete_loadgen
 from sut.pipeline import Clock, Complete, Failures, Lane, Recorder, Surroundings
 from sut.staged import LANE_STAGES, Channel, Worker, serve_lane
-from sut.tasks.base import Payloads
+from sut.tasks.base import Payloads, Task
 
 _POLL_S = 0.5
 
@@ -94,6 +94,16 @@ class SUT:
     def staged(self) -> bool:
         """Whether preprocessing has workers of its own."""
         return self.config.preprocess_workers > 0 and self.config.times_preprocessing and bool(self.backend.inputs)
+
+    @property
+    def task(self) -> Task:
+        """What turns the model's outputs into answers."""
+        return self._shared.task
+
+    @property
+    def output(self) -> str | None:
+        """Name of the model's output that answers; None where no model is run, or the task needs several."""
+        return self.task.output.name if self.parts.model is not None and self.task.output is not None else None
 
     @property
     def failed_samples(self) -> int:

@@ -18,8 +18,8 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -167,6 +167,7 @@ class _Run:
         """All of it."""
         sut = self._load()
         ready = self._load_samples(sut)
+        self._check_answers(sut, ready)
         measured = self._calibrate(sut, ready)
         plan = self._plan(sut, measured, ready)
         self._run(sut, plan)
@@ -192,7 +193,8 @@ class _Run:
         if parts.model is not None:
             events.send("loaded", sha256=parts.model.loaded_sha256)
         attested = sut.backend.attest()
-        events.send("attested", attested=asdict(attested), backend_version=type(sut.backend).version())
+        version = type(sut.backend).version()
+        events.send("attested", attested=asdict(attested), backend_version=version, output=sut.output)
         if emulated := attested.details.get("emulated"):
             self._notes.append(f"emulated: {emulated}")
         if sut.backend.inputs and not self._config.use_preprocessed_dataset:
@@ -216,20 +218,25 @@ class _Run:
             self._broken += sut.library.rules_broken()
         return ready
 
+    def _check_answers(self, sut: SUT, ready: range) -> None:
+        from sut.answers import check
+
+        self._events.send("phase", phase="calibrate")
+        with _in_warm_up():
+            found = check(sut, ready, self._settings.multi_stream_samples_per_query, self._events.beat)
+        self._events.send("answers", answers=found.answers and found.answers.model_dump())
+        self._notes += found.notes
+        self._broken += found.broken
+
     def _calibrate(self, sut: SUT, ready: range) -> Calibration:
         from sut.calibrate import calibrate
 
-        self._events.send("phase", phase="calibrate")
         settings, scenario = self._settings, self._config.scenario
         budget_s = min(_CALIBRATION_MAX_S, _CALIBRATION_SHARE * settings.min_duration_ms / 1000)
         if scenario == "Offline":
             budget_s = max(budget_s, _CALIBRATION_MIN_OFFLINE_S)
-        try:
+        with _in_warm_up():
             return calibrate(scenario, sut, ready, settings.multi_stream_samples_per_query, budget_s, self._events.beat)
-        except BaseException as error:
-            # The parts fitted together when they were loaded: what fails now fails in the work itself.
-            what = one_line(error) if isinstance(error, RunError) else f"{type(error).__name__}: {one_line(error)}"
-            raise RunError(f"failed before the run, in warm-up: {what}") from error
 
     def _plan(self, sut: SUT, measured: Calibration, ready: range) -> Plan:
         """Decide on the run, make its ledger in the supervisor's memory, and tell it both."""
@@ -309,6 +316,16 @@ class _Run:
             data_broken=bool(data_broken),
             notes=[*sut.notes(), *(sut.library.notes() if config.mode == "accuracy" else [])],
         )
+
+
+@contextmanager
+def _in_warm_up() -> Iterator[None]:
+    """The parts fitted together when they were loaded: what fails now fails in the work itself."""
+    try:
+        yield
+    except BaseException as error:
+        what = one_line(error) if isinstance(error, RunError) else f"{type(error).__name__}: {one_line(error)}"
+        raise RunError(f"failed before the run, in warm-up: {what}") from error
 
 
 def _never_raising(callback: Callable[..., None], events: Events) -> Callable[..., None]:

@@ -27,12 +27,16 @@ class Score:
     value: float
     good: int
     count: int
+    always: float | None = None
+    """The answer that every one of several samples got; None where they differ."""
 
 
 class Task(ABC):
     """One kind of question put to a model."""
 
     name: ClassVar[str]
+    output: TensorSpec | None = None
+    """The one output that answers, where there is one."""
     allows_empty: ClassVar[bool] = False
     """Whether an empty answer is a legal one (detection: nothing seen). Never a decision of the system."""
 

@@ -28,6 +28,7 @@ class Classification(Task):
     """
 
     name = "classification"
+    output: TensorSpec
 
     def __init__(self, output: TensorSpec, classes: int, label_offset: int) -> None:
         """Answer from ``output``; its scores are ``classes`` wide, its labels below ``classes``."""
@@ -35,7 +36,12 @@ class Classification(Task):
         self.classes = classes
         self.label_offset = label_offset
         self._lowest = max(0, -label_offset)
-        self._indices = self._best if output.dtype in _FLOATS else self._labels
+        self._indices = self._labels if self.answers_labels else self._best
+
+    @property
+    def answers_labels(self) -> bool:
+        """Whether the model computes the labels itself, so that no score is seen."""
+        return self.output.dtype not in _FLOATS
 
     @classmethod
     def for_outputs(cls, outputs: Sequence[TensorSpec], classes: int, label_offset: int) -> Self:
@@ -110,7 +116,8 @@ class Classification(Task):
         indices = np.fromiter(answers.keys(), dtype=np.intp, count=count)
         got = np.frombuffer(b"".join(answers.values()), dtype=ANSWER)
         good = int(np.count_nonzero(got == labels[indices]))
-        return Score(name="top1", value=good / count, good=good, count=count)
+        always = float(got[0]) if count > 1 and (got == got[0]).all() else None
+        return Score(name="top1", value=good / count, good=good, count=count, always=always)
 
     def _best(self, values: NDArray[Any], n: int) -> NDArray[np.intp]:
         if values.ndim < 2 or values.shape[1] != self.classes or values.size != values.shape[0] * self.classes:

@@ -204,6 +204,13 @@ def test_top1() -> None:
     assert score == Score("top1", 0.5, 2, 4)
 
 
+@pytest.mark.parametrize(("labels", "always"), [([5, 5, 5], 5.0), ([5, 5, 4], None), ([5], None)])
+def test_one_answer_to_several_samples_is_noticed(labels: list[int], always: float | None) -> None:
+    answers = {index: answer(label) for index, label in enumerate(labels)}
+
+    assert task().score(answers, np.zeros(len(labels), np.int32)).always == always
+
+
 @given(st.lists(st.tuples(st.integers(0, 999), st.integers(0, 999)), min_size=1, max_size=50), st.randoms())
 def test_top1_whatever_the_order_of_the_answers(pairs: list[tuple[int, int]], random: Any) -> None:
     order = list(range(len(pairs)))
