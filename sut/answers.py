@@ -37,7 +37,7 @@ BEYOND_ROUNDING = {"fp32": 0.005, "int8": 0.005, "bf16": 0.02, "fp16": 0.02}
 """The same of another batch size, by precision. On a Xeon, with ONNX Runtime and OpenVINO, EfficientNet-Lite0 and
 ResNet-50 were less than 1e-5 apart in fp32, bf16 and int8; Lite0 quantised dynamically was 0.01 apart."""
 
-_BUDGET_S = 1.0
+BUDGET_S = 1.0
 """After so long no further sample is looked at: a slow model is known by fewer."""
 _SUM_TOLERANCE = 1e-2
 """How far the sum of a softmax may be from 1, in half precision too."""
@@ -105,7 +105,7 @@ def _alone(sut: SUT, task: Classification, indices: Sequence[int], beat: Beat) -
             )
         answers.append(first)
         took_s = now - asked
-        if now - begin > _BUDGET_S:
+        if now - begin > BUDGET_S:
             break
     return answers, took_s
 
@@ -115,8 +115,8 @@ def _in_batch(
 ) -> list[Answer]:
     """The answers within the largest batch; none, with a note, if the run does not need it and the model cannot."""
     size = sut.policy.max_batch
-    if not needed and size * took_s > 2 * _BUDGET_S:
-        size = int(2 * _BUDGET_S / took_s)
+    if not needed and size * took_s > 2 * BUDGET_S:
+        size = int(2 * BUDGET_S / took_s)
         if size < 2:
             found.notes.append(f"answers were not compared with those in a batch: one picture takes {took_s:.2g} s")
             return []
@@ -254,6 +254,6 @@ def _first_not_finite(
             beat()
             if not finite.all():
                 return some[int(finite.argmin())]
-            if time.perf_counter() - begin > _BUDGET_S:
+            if time.perf_counter() - begin > BUDGET_S:
                 break
     return None

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+import openvino
 import pytest
 
 from backends.base import ModelFile
 from backends.onnxruntime import OnnxRuntime
+from sut import answers
 from sut.answers import Answer, Found, apart, check, difference, near_tie
+from sut.assembly import assemble
 from sut.config import make_config
 from sut.errors import RunError
 from sut.models.argmax import expose_scores, scores_behind
+from sut.preparation import Prepared
 from sut.results import Answers
 from sut.system import SUT
 from tests.unit.odd_models import BACKGROUND, CLASSES, RECIPE, write_odd
@@ -117,6 +122,41 @@ def test_a_batch_that_the_run_never_asks_for_may_fail(tmp_path: Path) -> None:
     )
     with pytest.raises(RunError, match=r"^bee\.jpg \(in a batch of 8\): "):
         looked_at(tmp_path, "only alone", scenario="Offline")
+
+
+def test_a_slow_model_is_looked_at_as_briefly_as_can_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answers, "BUDGET_S", 0.0)
+
+    alone = looked_at(tmp_path, "softmax over batch", scenario="SingleStream")
+    in_any_case = looked_at(tmp_path, "softmax over batch", scenario="Offline")
+
+    assert (alone.answers, in_any_case.answers) == (
+        Answers(checked=1, largest_batch=None, batch_dependent_share=None, near_ties=0),
+        Answers(checked=1, largest_batch=8, batch_dependent_share=1.0, near_ties=0),
+    )
+    [note] = alone.notes
+    assert note.startswith("answers were not compared with those in a batch: one picture takes ")
+
+
+def test_of_a_converted_model_the_scores_of_its_source_are_looked_at(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+
+    def found(kind: str) -> Found:
+        source = write_odd(tmp_path / f"{kind}.onnx", kind)
+        converted = source.with_suffix(".xml")
+        openvino.save_model(openvino.Core().read_model(source), converted, compress_to_fp16=False)
+        told = {"backend": "openvino", "model": str(source), "recipe": str(tmp_path / "recipe.yaml")}
+        parts = assemble(make_config(told))
+        model = Prepared(converted, source, source, "int8-openvino")
+        with SUT(parts.config, assembly=replace(parts, model=model)) as sut:
+            sut.library.load(range(8))
+            return check(sut, range(8), 8, lambda: None)
+
+    assert found("labels").notes == [
+        "the scores behind labels were looked at in fp32, in the ONNX file that was converted"
+    ]
+    with pytest.raises(RunError, match="the scores behind labels are not finite"):
+        found("nan behind argmax")
 
 
 def test_few_pictures_fill_the_batch_again(tmp_path: Path) -> None:
