@@ -53,6 +53,18 @@ def digest_of(sums: Mapping[Path, str]) -> str:
     return hashlib.sha256(" ".join((first, *others)).encode()).hexdigest() if others else first
 
 
+def normalises_in_training(path: Path) -> bool:
+    """Whether an .onnx file has a batch norm in training mode, which some runtimes carry on from batch to batch.
+
+    Raises what ``check_onnx`` does.
+    """
+    check_onnx(path)
+    import onnx
+
+    norms = (node for node in onnx.load(path, load_external_data=False).graph.node if "BatchNorm" in node.op_type)
+    return any(each.name == "training_mode" and each.i for node in norms for each in node.attribute)
+
+
 def content_digest(path: Path) -> str:
     """SHA-256 of a model file and of the files beside it that hold its weights. Raises what ``sums_of`` does."""
     return digest_of(sums_of(path))

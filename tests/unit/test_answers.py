@@ -61,6 +61,31 @@ def test_labels_that_depend_on_the_batch_are_told_and_break_a_rule(tmp_path: Pat
     assert rule.startswith(f"answers depend on the batch: {8 * found.answers.batch_dependent_share:g} of 8 labels")
 
 
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_a_batch_norm_in_training_mode_is_told_whether_or_not_the_runtime_remembers(
+    tmp_path: Path, backend: str
+) -> None:
+    model = onnx.load(write_odd(tmp_path / "sound.onnx", "sound"))
+    values = {"gain": 1, "shift": 0, "mean": 0, "variance": 1}
+    constants = [onnx.numpy_helper.from_array(np.full(3, value, np.float32), name) for name, value in values.items()]
+    model.graph.initializer.extend(constants)
+    outputs = ["norm", "new mean", "new variance"]
+    norm = onnx.helper.make_node("BatchNormalization", ["images", *values], outputs, training_mode=1)
+    model.graph.node[0].input[0] = "norm"
+    model.graph.node.insert(0, norm)
+    onnx.save(model, tmp_path / "norm.onnx")
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    told = {"model": str(tmp_path / "norm.onnx"), "recipe": str(tmp_path / "recipe.yaml"), "backend": backend}
+
+    with SUT(make_config(told)) as sut:
+        sut.library.load(range(8))
+        found = check(sut, range(8), 8, lambda: None)
+
+    assert found.answers is not None and found.answers.batch_dependent_share
+    assert any(rule.startswith("answers depend on the batch: ") for rule in found.broken)
+    assert {*found.broken} <= {*found.notes}
+
+
 def test_scores_that_depend_on_the_batch_are_told_where_the_labels_agree(tmp_path: Path) -> None:
     found = looked_at(tmp_path, "scaled by batch")
 
