@@ -1,20 +1,47 @@
-"""Limits that a cgroup (version 1 or 2) sets on this process. ``root`` is where ``proc`` and ``sys`` are looked for."""
+"""Limits that a cgroup (version 1 or 2) sets on this process, and how far they were felt.
+
+``root`` is where ``proc`` and ``sys`` are looked for.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
 
 def cpu_quota(root: Path) -> float | None:
     """Cores that the cgroup and those above it allow, or None without a quota (version 2: cpu.max; 1: cfs_quota_us)."""
-    quotas = []
+    return min(_quotas(root).values(), default=None)
+
+
+Periods = Mapping[Path, tuple[int, int]]
+"""Per cgroup with a quota: periods in which it wanted to run, and those of them in which it was held back."""
+
+
+def cpu_periods(root: Path) -> Periods:
+    """The periods so far of each cgroup that sets this process a quota (``nr_periods``, ``nr_throttled``)."""
+    found = {}
+    for folder in _quotas(root):
+        words = _table(folder / "cpu.stat")
+        if "nr_periods" in words:
+            found[folder] = words["nr_periods"], words.get("nr_throttled", 0)
+    return found
+
+
+def most_throttled(before: Periods, after: Periods) -> tuple[int, int] | None:
+    """Periods, and throttled ones, between the two of the cgroup that held this process back most; None without one."""
+    spent = [(after[each][0] - count, after[each][1] - held) for each, (count, held) in before.items() if each in after]
+    return max(spent, key=lambda periods: periods[::-1], default=None)
+
+
+def _quotas(root: Path) -> dict[Path, float]:
+    found = {}
     for folder in _cgroups(root, "cpu"):
         words = (read_text(folder / "cpu.max") or read_text(folder / "cpu.cfs_quota_us")).split()
         words += read_text(folder / "cpu.cfs_period_us").split()
         if len(words) == 2 and words[0].isdigit() and words[1].isdigit():
-            quotas.append(int(words[0]) / int(words[1]))
-    return min(quotas, default=None)
+            found[folder] = int(words[0]) / int(words[1])
+    return found
 
 
 def memory_limit(root: Path) -> int | None:
@@ -49,9 +76,14 @@ def _memory_limit(folder: Path) -> int | None:
 
 def _cached(folder: Path) -> int:
     """Bytes of files that the cgroup can give back; version 1 has the sum over those below under a name of its own."""
-    pairs = (line.split() for line in read_text(folder / "memory.stat").splitlines())
-    stat = {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2}
+    stat = _table(folder / "memory.stat")
     return sum(stat.get(f"total_{name}", stat.get(name, 0)) for name in ("active_file", "inactive_file"))
+
+
+def _table(path: Path) -> dict[str, int]:
+    """A file of lines with a name and a number."""
+    pairs = (line.split() for line in read_text(path).splitlines())
+    return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2}
 
 
 def _cgroups(root: Path, controller: str) -> Iterator[Path]:

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from sut.cgroup import cpu_quota
 from sut.errors import InputError, suggest
 from sut.userconf import SCENARIOS
 
@@ -28,9 +29,13 @@ PROFILES: dict[str, dict[str, str]] = {
 _NOT_HASHED = {"scenario", "mode", "output", "overwrite", "debug", "watchdog_s", "cache", "cache_dir", "known_models"}
 
 
-def usable_cores() -> int:
-    """Cores this process may run on."""
-    return len(os.sched_getaffinity(0))
+def usable_cores(root: Path = Path("/")) -> int:
+    """Cores this process can keep busy: those it may run on, or the whole ones of a cgroup's quota if they are fewer.
+
+    More threads would all be held back together when the quota is spent. ``root`` is where ``proc`` and ``sys`` are.
+    """
+    allowed, quota = len(os.sched_getaffinity(0)), cpu_quota(root)
+    return allowed if quota is None else min(allowed, max(1, int(quota)))
 
 
 _MOST_THREADS = 1024

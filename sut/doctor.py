@@ -169,7 +169,13 @@ def check_cpu(root: Path) -> list[Check]:
     if quota is not None and quota < usable:
         threads = max(1, int(quota))
         found = f"{quota:g} by the cgroup's quota, {usable} by affinity"
-        cores = Check("cpu", "usable cores", "warning", found, f"the quota throttles more threads: --threads {threads}")
+        cores = Check(
+            "cpu",
+            "usable cores",
+            "warning",
+            found,
+            f"the quota throttles more threads: --threads {threads} is the default",
+        )
     return [
         Check("cpu", "model", "ok", model[1] if model else platform.processor() or platform.machine()),
         Check("cpu", "features", "ok" if features else "absent", features or f"none of {' '.join(CPU_FEATURES)}"),

@@ -18,6 +18,7 @@ import typer
 from rich.console import Console as RichConsole
 from rich.progress import track
 
+from sut.config import usable_cores
 from sut.datasets.base import IMAGENET_PICTURES as PICTURES
 from sut.datasets.sums import Sum, sum_of, sums_path, sums_text
 from sut.errors import InputError, SetupError, one_line
@@ -151,7 +152,7 @@ def check_pictures(folder: Path, sums: bool) -> Found:
 def _examine_all(folder: Path, paths: Sequence[str], sums: bool) -> tuple[dict[str, str], dict[str, Sum]]:
     """What is wrong with the damaged ones, and the sums of the others where they are wanted."""
     chunks = [paths[at : at + _CHUNK] for at in range(0, len(paths), _CHUNK)]
-    with ThreadPoolExecutor(_threads(), thread_name_prefix="check") as pool:
+    with ThreadPoolExecutor(usable_cores(), thread_name_prefix="check") as pool:
         checked = pool.map(lambda chunk: [(path, _examine(f"{folder}/{path}", sums)) for path in chunk], chunks)
         if sys.stderr.isatty():
             console = RichConsole(stderr=True)
@@ -159,10 +160,6 @@ def _examine_all(folder: Path, paths: Sequence[str], sums: bool) -> tuple[dict[s
         found = [each for chunk in checked for each in chunk]
     damaged = {path: what for path, what in found if isinstance(what, str)}
     return damaged, {path: what for path, what in found if isinstance(what, Sum)}
-
-
-def _threads() -> int:
-    return len(os.sched_getaffinity(0))
 
 
 def _locate(folder: Path) -> dict[str, str]:
@@ -208,7 +205,7 @@ def _look_closer(data: bytes) -> None:
     from preprocess.decode import check
     from sut.pictures import most_bytes
 
-    check(data, most_bytes(_threads()))
+    check(data, most_bytes(usable_cores()))
 
 
 def _incomplete(folder: Path, found: Found) -> InputError:
