@@ -116,6 +116,28 @@ class Energy(_Part):
     net_joules_per_sample: float | None = None
 
 
+class Audit(_Part):
+    """The audit.config that LoadGen obeyed: which of MLPerf's audits it is, if any, and what it sets."""
+
+    file: str
+    test: str | None
+    settings: Mapping[str, int | float]
+
+    @property
+    def words(self) -> str:
+        """All of it in one line."""
+        settings = ", ".join(f"{key} {value}" for key, value in self.settings.items())
+        return f"{self.file} is obeyed, {self.test or 'no audit of MLPerf'}: {settings or 'it sets nothing'}"
+
+
+class CpuQuota(_Part):
+    """The cgroup's quota of cores, and in how many of the run's periods it held the run back."""
+
+    cores: float
+    periods: int
+    throttled_periods: int
+
+
 class Result(_Part):
     """One run. Field names are the contract; a later schema only adds."""
 
@@ -165,6 +187,9 @@ class Result(_Part):
     rules_compliant: bool
     rules_broken: list[str]
     notes: list[str]
+    audit: Audit | None = None
+    cpu_quota: CpuQuota | None = None
+    """None where there is no quota, or the run did not come to its end."""
     plan: Mapping[str, Any] | None
     calibration: Mapping[str, Any] | None
     config: Mapping[str, Any]

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from sut.assembly import Assembly, assemble
+from sut.audit import read_audit
 from sut.compared import compared_with_fp32, why_not_compared
 from sut.config import RunConfig
 from sut.console import Console
@@ -92,11 +93,13 @@ def run_experiment(configs: Sequence[RunConfig], console: Console, command: str)
     Raises ``InputError`` or ``SetupError`` before anything was run.
     """
     first = configs[0]
-    for conf, seeds in ((first.user_conf, False), (first.mlperf_conf, True)):
-        if conf is not None:
-            read_conf(conf, allow_seeds=seeds)
-    if first.audit_conf is not None and not first.audit_conf.is_file():
-        raise InputError(f"{first.audit_conf}: no such file; --audit_conf takes an audit.config")
+    if first.user_conf is not None:
+        read_conf(first.user_conf)
+    if first.mlperf_conf is not None:
+        read_conf(first.mlperf_conf, "rules")
+    for config in configs:
+        if config.audit_conf is not None:
+            read_audit(config.audit_conf, config.scenario, config.mode)
     if first.audit_conf is None and Path("audit.config").exists():
         console.note("audit.config in the current directory is not obeyed; --audit_conf names one that shall be")
     with console.working("preparing the model") as progress:

@@ -1,4 +1,4 @@
-"""Reads LoadGen configuration files (``user.conf``, ``mlperf.conf``) with LoadGen's own precedence, but strictly.
+"""Reads LoadGen's files (``user.conf``, ``mlperf.conf``, ``audit.config``) with its own precedence, but strictly.
 
 LoadGen's parser ignores what it does not understand: ``key=value`` without blanks, unknown keys, ``1e3`` for an integer
 (read as 1). A setting that was typed and did nothing makes a wrong benchmark, so all of these are refused here.
@@ -6,13 +6,20 @@ LoadGen's parser ignores what it does not understand: ``key=value`` without blan
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from sut.errors import InputError, suggest
 
 SCENARIOS = ("SingleStream", "MultiStream", "Server", "Offline")
+
+Kind = Literal["user", "rules", "audit"]
+"""``user``: a user.conf; ``rules``: a copy of mlperf.conf; ``audit``: an audit.config."""
+
+_FLAGS: dict[Kind, str] = {"user": "user_conf", "rules": "mlperf_conf", "audit": "audit_conf"}
 
 INTEGER_KEYS = frozenset(
     {
@@ -21,7 +28,6 @@ INTEGER_KEYS = frozenset(
         "min_query_count",
         "max_query_count",
         "target_latency",
-        "target_duration",
         "samples_per_query",
         "max_async_queries",
         "coalesce_queries",
@@ -43,15 +49,18 @@ RULES_KEYS = frozenset(
         "token_latency_scaling_factor",
         "ttft_latency",
         "tpot_latency",
+        "target_duration",
     }
 )
-"""Whole numbers for language models: they stand in MLPerf's own file, and do nothing for a vision model."""
+"""Whole numbers that stand in MLPerf's own file and do nothing: for language models, or not read by LoadGen 6.0."""
+AUDIT_SEED = "accuracy_log_rng_seed"
+"""The one seed that LoadGen takes from a file: which answers of a performance run are logged."""
 SEED_KEYS = frozenset(
     {
         "qsl_rng_seed",
         "sample_index_rng_seed",
         "schedule_rng_seed",
-        "accuracy_log_rng_seed",
+        AUDIT_SEED,
         "test05_qsl_rng_seed",
         "test05_sample_index_rng_seed",
         "test05_schedule_rng_seed",
@@ -72,6 +81,16 @@ REFUSED = {
     "num_issue_query_threads": "LoadGen hangs with it when driven from Python",
     "server_num_issue_query_threads": "LoadGen hangs with it when driven from Python",
 }
+
+_RANGES = {
+    "target_qps": (math.ulp(0.0), 1e12, "more than 0, or LoadGen never ends its schedule"),
+    "samples_per_query": (1, 1_000_000, "1 to 1,000,000"),
+    "target_latency_percentile": (math.ulp(0.0), math.nextafter(100.0, 0.0), "more than 0 and less than 100"),
+    "accuracy_sample_count_override": (0, 0, "0: what is scored is chosen by --count"),
+    "sample_concatenate_permutation": (0, 0, "0: it makes SingleStream take several times its min_duration"),
+}
+_MOST = 10**12
+"""Of any whole number that is no seed: with a larger duration LoadGen's nanoseconds overflow."""
 
 # ASCII, as LoadGen splits: a no-break space, copied from a web page, is no blank to it.
 _BLANKS = " \t\r\v\f"
@@ -101,15 +120,15 @@ class Conf:
         return self.lookup(model, scenario, key) is not None
 
 
-def read_conf(path: Path, *, allow_seeds: bool = False) -> Conf:
-    """Read a user.conf (or, with ``allow_seeds``, a copy of mlperf.conf).
+def read_conf(path: Path, kind: Kind = "user") -> Conf:
+    """Read a file of LoadGen settings.
 
     Raises ``InputError`` naming file and line for everything LoadGen would silently ignore or misread.
     """
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise InputError(f"{path}: no such file; give an existing one with --user_conf") from None
+        raise InputError(f"{path}: no such file; give an existing one with --{_FLAGS[kind]}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read as text ({error})") from None
     if text.startswith("\ufeff"):
@@ -124,14 +143,14 @@ def read_conf(path: Path, *, allow_seeds: bool = False) -> Conf:
             _check_comment(line, where)
             continue
         name, value = _split(line, where)
-        _check(name, value, where, allow_seeds)
+        _check(name, value, where, kind)
         values[name] = value
     return Conf(path, values)
 
 
 def _check_comment(line: str, where: str) -> None:
     """LoadGen knows a comment by the word ``#``; ``#word`` is a setting to it, of a key that does not exist."""
-    if line[:2].strip(_BLANKS) == "#" or len(line.split()) == 1:
+    if line[:2].strip(_BLANKS) == "#" or not re.search(r"\s", line, re.ASCII):
         return
     if (match := _LINE.match(line)) and _FLOAT.match(match["value"]):
         return
@@ -150,11 +169,15 @@ def _split(line: str, where: str) -> tuple[str, str]:
     raise InputError(f"{where}: got '{line}', expected 'model.scenario.key = value'")
 
 
-def _check(name: str, value: str, where: str, allow_seeds: bool) -> None:
+def _check(name: str, value: str, where: str, kind: Kind) -> None:
     parts = name.rsplit(".", 2)
     if len(parts) != 3 or not all(parts):
         raise InputError(f"{where}: got the key '{name}', expected 'model.scenario.key', e.g. '*.Server.target_qps'")
     model, scenario, key = parts
+    if kind == "audit" and model != "*":
+        raise InputError(
+            f"{where}: got the model '{model}', expected '*': LoadGen looks for no other in an audit.config"
+        )
     if model != "*" and model not in RULES_MODELS:
         raise InputError(
             f"{where}: LoadGen has no rules for a model '{model}', so this would be ignored; image classifiers of any "
@@ -162,16 +185,36 @@ def _check(name: str, value: str, where: str, allow_seeds: bool) -> None:
         )
     if scenario != "*" and scenario not in SCENARIOS:
         raise InputError(f"{where}: unknown scenario '{scenario}'; {suggest(scenario, (*SCENARIOS, '*'))}")
-    if key in REFUSED:
+    if kind == "audit" and key == "mode":
+        if value not in ("0", "1", "2", "3"):
+            raise InputError(f"{where}: 'mode' takes 0 to 3, got '{value}'")
+    elif key in REFUSED:
         raise InputError(f"{where}: '{key}' is refused: {REFUSED[key]}")
-    if key in SEED_KEYS:
-        if allow_seeds and _INTEGER.match(value):
-            return
+    elif key in SEED_KEYS:
+        _check_seed(key, value, where, kind)
+    else:
+        _check_value(key, value, where, scenario, kind)
+        # Of another model's rules nothing is ever looked up.
+        if kind != "rules" or model in ("*", "resnet50"):
+            _check_range(key, value, where, scenario)
+
+
+def _check_seed(key: str, value: str, where: str, kind: Kind) -> None:
+    if kind == "user":
         raise InputError(f"{where}: '{key}' is refused: the seeds are LoadGen's official ones")
+    if kind == "audit" and key != AUDIT_SEED:
+        raise InputError(
+            f"{where}: '{key}' is refused: LoadGen takes it from its own rules only, and would ignore it here"
+        )
+    if not _INTEGER.match(value):
+        raise InputError(f"{where}: '{key}' takes a whole number, got '{value}'")
+
+
+def _check_value(key: str, value: str, where: str, scenario: str, kind: Kind) -> None:
     if key == "target_latency" and scenario in _FRACTIONS:
         if not _FLOAT.match(value):
             raise InputError(f"{where}: '{key}' takes milliseconds, got '{value}'")
-    elif key in INTEGER_KEYS or (allow_seeds and key in RULES_KEYS):
+    elif key in INTEGER_KEYS or (kind == "rules" and key in RULES_KEYS):
         if not _INTEGER.match(value):
             raise InputError(
                 f"{where}: '{key}' takes a whole number, got '{value}' (LoadGen would read something else)"
@@ -180,4 +223,14 @@ def _check(name: str, value: str, where: str, allow_seeds: bool) -> None:
         if not _FLOAT.match(value):
             raise InputError(f"{where}: '{key}' takes a number, got '{value}'")
     else:
-        raise InputError(f"{where}: unknown key '{key}'; {suggest(key, INTEGER_KEYS | FLOAT_KEYS)}")
+        known = INTEGER_KEYS | FLOAT_KEYS | ({"mode", AUDIT_SEED} if kind == "audit" else set())
+        raise InputError(f"{where}: unknown key '{key}'; {suggest(key, known)}")
+
+
+def _check_range(key: str, value: str, where: str, scenario: str) -> None:
+    """Values with which LoadGen would not end, would crash, or would run for another time than it was asked for."""
+    least, most, expected = _RANGES.get(key, (0, _MOST, f"at most {_MOST:,}"))
+    if key == "target_latency" and scenario != "Server":
+        least, expected = math.ulp(0.0), "more than 0"
+    if not least <= float(value) <= most:
+        raise InputError(f"{where}: '{key}' takes {expected}; got '{value}'")

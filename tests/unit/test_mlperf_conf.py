@@ -61,7 +61,7 @@ def is_seed(name: str) -> bool:
 
 @pytest.fixture(scope="module")
 def rules() -> Conf:
-    return read_conf(RULES, allow_seeds=True)
+    return read_conf(RULES, "rules")
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)

@@ -149,6 +149,15 @@ def test_target_latency_is_in_ms_with_a_fraction_where_loadgen_takes_one(
         ("*.Server.accuracy_log_probability = 5", "unknown key"),
         ("gptj.*.use_token_latencies = 1", "unknown key"),
         ("*.Server.mode = 2", "--accuracy"),
+        ("*.Server.target_duration = 5", "unknown key"),
+        ("*.Server.target_qps = 0", "more than 0"),
+        ("*.SingleStream.target_latency = 0", "more than 0"),
+        ("*.*.target_latency = 0", "more than 0"),
+        ("*.MultiStream.samples_per_query = 0", "1 to 1,000,000"),
+        ("*.Server.target_latency_percentile = 100", "less than 100"),
+        ("*.*.min_duration = 1000000000001", "at most 1,000,000,000,000"),
+        ("*.*.sample_concatenate_permutation = 1", "several times its min_duration"),
+        ("*.*.accuracy_sample_count_override = 3", "--count"),
         ("*.Server.num_issue_query_threads = 2", "hangs"),
         ("*.*.qsl_rng_seed = 5", "official"),
         ("*.*.accuracy_log_rng_seed = 5", "official"),
@@ -165,6 +174,7 @@ def test_target_latency_is_in_ms_with_a_fraction_where_loadgen_takes_one(
         ("*.Server.target_qps = nan", "takes a number"),
         ("#comment without a blank", "without a blank behind '#'"),
         ("## heading", "without a blank behind '#'"),
+        ("#a \u00a0", "without a blank behind '#'"),
         ("#*.Server.target_qps = fast", "without a blank behind '#'"),
     ],
 )
@@ -226,10 +236,46 @@ def test_rules_may_hold_seeds_and_what_other_tasks_need() -> None:
         "wan-2.2-t2v-a14b.Offline.min_query_count = 248\n"
     )
 
-    conf = read_conf(path, allow_seeds=True)
+    conf = read_conf(path, "rules")
 
     assert conf.lookup("wan-2.2-t2v-a14b", "Offline", "min_query_count") == "248"
     assert conf.lookup("resnet50", "Server", "qsl_rng_seed") == "2085463073848966840"
+
+
+def test_what_other_models_rules_say_is_not_judged() -> None:
+    lines = "3d-unet.*.sample_concatenate_permutation = 1\n*.Server.target_duration = 0\n"
+
+    assert len(read_conf(written(lines), "rules").values) == 2
+    with pytest.raises(InputError, match="several times"):
+        read_conf(written("*.*.sample_concatenate_permutation = 1\n"), "rules")
+
+
+@pytest.mark.parametrize("line", ["*.Server.target_latency = 0", "*.Offline.sample_concatenate_permutation = 0"])
+def test_values_that_change_no_run_are_legal(line: str) -> None:
+    assert len(read_conf(written(f"{line}\n")).values) == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "fragment"),
+    [
+        ("*.*.accuracy_log_rng_sed = 1", "unknown key 'accuracy_log_rng_sed'; did you mean accuracy_log_rng_seed?"),
+        ("*.*.mod = 2", "did you mean mode?"),
+        ("*.*.mode = 4", "'mode' takes 0 to 3"),
+        ("*.*.mode=2", "a blank on both sides"),
+        ("resnet50.*.mode = 2", "expected '*'"),
+        ("*.*.qsl_rng_seed = 7975553102935885558", "would ignore it here"),
+        ("*.*.accuracy_log_rng_seed = 1e3", "whole number"),
+        ("*.*.performance_issue_same = yes", "whole number"),
+    ],
+)
+def test_a_line_of_an_audit_that_loadgen_would_ignore_or_misread_is_refused(line: str, fragment: str) -> None:
+    path = written(f"{line}\n")
+
+    with pytest.raises(InputError) as refused:
+        read_conf(path, "audit")
+
+    assert fragment in str(refused.value)
+    assert f"{path}:1: " in str(refused.value)
 
 
 def test_the_shipped_user_conf_sets_nothing() -> None:
