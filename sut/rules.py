@@ -47,6 +47,8 @@ def broken_rules(
         return found
     if "effective_min_duration_ms" not in detail.values:
         return [*found, "LoadGen left no log to check"]
+    if "result_validity" not in detail.values:
+        found.append("the run did not come to its end")
     return found + _performance(config, dataset, detail)
 
 
@@ -82,13 +84,13 @@ def _performance(config: RunConfig, dataset: DataSet, detail: Detail) -> list[st
         if detail.values.get(f"effective_{name}"):
             found.append(f"{name} is on: the samples are not drawn at random")
     if scenario == "Offline":
-        samples = int(detail.number("effective_samples_per_query") or 0)
-        if samples < OFFICIAL_OFFLINE_SAMPLES:
-            found.append(f"{samples} samples < {OFFICIAL_OFFLINE_SAMPLES}")
+        asked = detail.number("effective_samples_per_query")
+        if asked is not None and asked < OFFICIAL_OFFLINE_SAMPLES:
+            found.append(f"{asked:.0f} samples < {OFFICIAL_OFFLINE_SAMPLES}")
         return found
     # What was asked, not min_query_count: for Server MLPerf sets that to 100 and leaves the rest to early stopping.
-    queries = detail.number("result_query_count") or 0
-    if queries < OFFICIAL_QUERIES[scenario]:
+    queries = detail.number("result_query_count")
+    if queries is not None and queries < OFFICIAL_QUERIES[scenario]:
         found.append(f"{queries:g} queries < {OFFICIAL_QUERIES[scenario]}")
     percentile = detail.number("effective_target_latency_percentile")
     if percentile is not None and abs(percentile - OFFICIAL_PERCENTILES[scenario]) > 1e-9:
@@ -106,13 +108,29 @@ def _performance(config: RunConfig, dataset: DataSet, detail: Detail) -> list[st
     return found
 
 
-def explain_invalid(scenario: str, detail: Detail, single_ns: int | None) -> list[str]:
+_CUT_BY = {
+    "Max test duration reached": ("max_duration", "effective_max_duration_ms", 1e-3, " s"),
+    "Max query count reached": ("max_query_count", "effective_max_query_count", 1, ""),
+    "Too many outstanding queries": ("max_async_queries", "requested_server_max_async_queries", 1, ""),
+}
+"""What LoadGen says when it ends a run early, the setting that makes it do so, and how the log has its value."""
+
+
+def explain_invalid(scenario: str, detail: Detail, single_ns: int | None, overload: str | None = None) -> list[str]:
     """Why LoadGen judged a performance run INVALID, and what to change. Empty if it is VALID.
 
-    ``single_ns`` is the calibrated latency of one sample, for saying when no rate at all could meet the bound.
+    ``single_ns`` is the calibrated latency of one sample, for saying when no rate at all could meet the bound;
+    ``overload`` says of a Server run that it was asked for too much, and so was to be stopped.
     """
+    if (setting := _cut_by(detail)) is not None:
+        # All else that LoadGen says of the run follows from its early end.
+        return [
+            overload or f"{setting} ended the run early, which LoadGen counts as an error: raise it or leave it out"
+        ]
     if detail.valid:
         return []
+    if detail.values.get("effective_performance_issue_unique") and scenario != "Offline":
+        return ["performance_issue_unique asks for each loaded sample once, whatever min_duration says: leave it out"]
     values = detail.values
     found: list[str] = []
     if values.get("result_perf_constraints_met") is False or (
@@ -128,6 +146,15 @@ def explain_invalid(scenario: str, detail: Detail, single_ns: int | None) -> lis
         needed = OFFICIAL_QUERIES[scenario]
         found.append(f"{issued:g} queries are too few for early stopping, which needs {needed}: raise --time")
     return found or [f"LoadGen's verdict is {values.get('result_validity', 'missing')}"]
+
+
+def _cut_by(detail: Detail) -> str | None:
+    """The setting, with its value, by which LoadGen ended a run early."""
+    for words, (name, key, scale, unit) in _CUT_BY.items():
+        if any(words in error for error in detail.errors):
+            value = detail.number(key)
+            return name if value is None else f"{name} {scale * value:g}{unit}"
+    return None
 
 
 def _server_reason(detail: Detail, single_ns: int | None) -> str:

@@ -159,11 +159,11 @@ def test_a_run_that_left_no_log_is_not_judged_by_what_it_does_not_say(scenario: 
 
 
 @pytest.mark.parametrize("scenario", OFFICIAL)
-def test_a_log_of_settings_only_is_judged(scenario: str) -> None:
+def test_a_log_of_settings_only_is_judged_by_what_it_says(scenario: str) -> None:
     config = RunConfig(scenario=scenario, model="resnet50")
     detail = Detail({"effective_min_duration_ms": 600_000, "effective_performance_sample_count": 1024}, ())
 
-    assert len(broken_rules(config, find("resnet50"), TRAINED, IMAGENET, detail)) == 1
+    assert broken_rules(config, find("resnet50"), TRAINED, IMAGENET, detail) == ["the run did not come to its end"]
 
 
 def test_performance_on_few_pictures_breaks_two() -> None:
@@ -239,6 +239,38 @@ def test_an_invalid_run_says_why_and_what_to_change(
 
     for fragment in fragments:
         assert fragment in reason
+
+
+@pytest.mark.parametrize("validity", ["VALID", "INVALID"])
+@pytest.mark.parametrize(
+    ("said", "changes", "setting"),
+    [
+        ("Max test duration reached. duration_ns 1", {"effective_max_duration_ms": 2500}, "max_duration 2.5 s"),
+        ("Max query count reached. query_count 7", {"effective_max_query_count": 7}, "max_query_count 7"),
+        ("Too many outstanding queries. issued 9", {"requested_server_max_async_queries": 8}, "max_async_queries 8"),
+    ],
+)
+def test_a_run_that_a_setting_ended_early_names_it_and_nothing_else(
+    validity: str, said: str, changes: dict[str, Any], setting: str
+) -> None:
+    values = log_of("Server", result_validity=validity, result_min_duration_met=False, **changes).values
+    detail = Detail(values, (f"error_runtime: IssueQueryThread 0 Ending early: {said}",))
+
+    [reason] = explain_invalid("Server", detail, 5_000_000)
+
+    assert reason.startswith(f"{setting} ended the run early")
+    assert "--qps" not in reason
+    assert explain_invalid("Server", detail, 5_000_000, "asked too much") == ["asked too much"]
+
+
+def test_unique_samples_are_named_where_they_make_a_run_too_short() -> None:
+    detail = log_of(
+        "Server", result_validity="INVALID", result_min_duration_met=False, effective_performance_issue_unique=True
+    )
+
+    [reason] = explain_invalid("Server", detail, 5_000_000)
+
+    assert reason.startswith("performance_issue_unique asks for each loaded sample once")
 
 
 def test_a_system_too_slow_for_any_rate_is_told_so() -> None:
