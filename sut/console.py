@@ -18,7 +18,7 @@ from rich.text import Text
 
 from sut.assembly import Assembly
 from sut.config import RunConfig
-from sut.errors import ExitCode
+from sut.errors import ExitCode, short
 from sut.results import FILE, Result
 from sut.supervisor import Progress
 
@@ -28,6 +28,7 @@ _PHASES = {
     "load": "loading the model",
     "samples": "preprocessing the samples",
     "calibrate": "warming up and calibrating",
+    "generate": "LoadGen generates its queries",
     "run": "running",
     "finish": "writing LoadGen's logs",
 }
@@ -38,6 +39,8 @@ class Console:
 
     def __init__(self, as_json: bool = False) -> None:
         self._as_json = as_json
+        self.told: set[str] = set()
+        """Notes of the run that goes on that were shown already."""
         self.out = RichConsole(highlight=False, soft_wrap=False)
         self.err = RichConsole(stderr=True, highlight=False)
 
@@ -96,9 +99,9 @@ class Console:
             return
         for reason in result.invalid_reasons:
             self._line(f"{name}: INVALID: {reason}", "red")
-        planned = (result.plan or {}).get("notes", ())  # shown before the run
+        shown = {*(result.plan or {}).get("notes", ()), *self.told}
         for note in result.notes:
-            if note not in planned:
+            if note not in shown:
                 self.note(f"{name}: {note}")
 
     def summary(self, results: Sequence[Result], home: Path) -> None:
@@ -170,7 +173,7 @@ class Watcher:
             self._task = self._bar.add_task(self._name, total=None, now="")
 
     def phase(self, name: str) -> None:
-        """The run has come to another phase."""
+        """The run has come to another phase, or is in it still."""
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, now=_PHASES.get(name, name))
 
@@ -192,11 +195,25 @@ class Watcher:
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=0, total=details["samples"])
 
+    def generating(self, left_s: float) -> None:
+        """LoadGen generates its queries, for so long still."""
+        text = f"{_PHASES['generate']}, {left_s:.0f} s left"
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, now=text)
+        elif time.monotonic() - self._last_line >= _PLAIN_EVERY_S:
+            self._last_line = time.monotonic()
+            self._console.note(f"{self._name}: {text}")
+
+    def note(self, message: str) -> None:
+        """Something about the run that shows only while it goes on."""
+        self._console.told.add(message)
+        self._console.note(f"{self._name}: {message}")
+
     def progress(self, now: Progress) -> None:
         """Where the run is."""
         p99 = "" if now.p99_ns is None else f"p99 {_ms(now.p99_ns)} ms, "
         failed = f", {now.failed} FAILED" if now.failed else ""
-        text = f"{_short(now.rate)}/s, {p99}{now.left_s:.0f} s left{failed}"
+        text = f"{short(now.rate)}/s, {p99}{now.left_s:.0f} s left{failed}"
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=now.done, total=max(now.planned, now.done), now=text)
         elif time.monotonic() - self._last_line >= _PLAIN_EVERY_S:
@@ -234,7 +251,7 @@ def _figure(result: Result) -> str:
     if result.metric.name.endswith("_ns"):
         percentile = result.metric.name.split("_")[2]
         return f"{result.metric.value / 1e6:.4g} ms {percentile}"
-    return f"{_short(result.metric.value)} samples/s"
+    return f"{short(result.metric.value)} samples/s"
 
 
 def _ms(value: int | None) -> str:
@@ -261,12 +278,3 @@ def agreement_lines(results: Sequence[Result]) -> list[str]:
 
 def _union(results: Sequence[Result]) -> list[str]:
     return list(dict.fromkeys(rule for result in results for rule in result.rules_broken))
-
-
-def _short(value: float) -> str:
-    """Four digits, without an exponent.
-
-    >>> _short(12345.6), _short(38.214)
-    ('12,346', '38.21')
-    """
-    return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"

@@ -52,6 +52,15 @@ def one_line(error: BaseException) -> str:
     return text or type(error).__name__
 
 
+def short(value: float) -> str:
+    """Four digits, without an exponent.
+
+    >>> short(12345.6), short(38.214)
+    ('12,346', '38.21')
+    """
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
+
+
 def suggest(got: str, choices: Iterable[str]) -> str:
     """The end of a message about an unknown word: the nearest right one, then all of them.
 

@@ -119,7 +119,9 @@ def make_result(
         cpu_seconds_per_sample=cpu_s / samples if cpu_s is not None and samples else None,
         rules_compliant=not broken,
         rules_broken=broken,
-        notes=[*plan.get("plan", {}).get("notes", []), *finished.get("notes", []), *found.notes],
+        notes=[*plan.get("plan", {}).get("notes", []), *outcome.notes, *finished.get("notes", []), *found.notes],
+        audit=plan.get("audit"),
+        cpu_quota=finished.get("cpu_quota"),
         plan=plan.get("plan"),
         calibration=plan.get("calibration"),
         config=config.model_dump(mode="json"),
@@ -197,8 +199,9 @@ def _reasons(config: RunConfig, outcome: Outcome, found: _Findings, failed_sampl
         return reasons
     reasons += [*found.problems, *found.flaws]
     if config.mode == "performance" and not found.problems:
-        measured = outcome.event("plan").get("calibration", {})
-        reasons += explain_invalid(config.scenario, found.detail, measured.get("idle_query_ns"))
+        plan = outcome.event("plan")
+        idle_ns = plan.get("calibration", {}).get("idle_query_ns")
+        reasons += explain_invalid(config.scenario, found.detail, idle_ns, plan.get("overload"))
     done, issued = outcome.counter(Counter.DONE), outcome.counter(Counter.ISSUED)
     if done != issued:
         reasons.append(f"{issued - done} of {issued} samples were never answered")
@@ -250,8 +253,10 @@ def _metric(config: RunConfig, detail: Detail) -> Metric | None:
 
 
 def _duration_s(found: _Findings, outcome: Outcome) -> float | None:
-    """From the first scheduled query to the last answer."""
+    """From the first scheduled query to the last answer; as seen from outside where the ledger has not got them all."""
     if outcome.ledger is None or found.stages is None or len(found.stages.latency_ns) == 0:
+        return outcome.run_s
+    if outcome.counter(Counter.DONE) > outcome.ledger.shape.samples:
         return outcome.run_s
     ledger = outcome.ledger
     batches = min(outcome.counter(Counter.BATCHES), ledger.shape.batches)

@@ -11,6 +11,9 @@ from dataclasses import dataclass
 
 from sut.calibrate import Calibration
 from sut.config import RunConfig
+from sut.errors import InputError
+from sut.generation import COMFORTABLE, Generated, expected_latency_ns, generated, longest_s
+from sut.ledger import MAX_RECORDED_SAMPLES
 from sut.loadgen import Settings
 from sut.userconf import Conf
 
@@ -23,9 +26,6 @@ MAX_TRACED_RATE = 20_000.0
 TRACE_BYTES_PER_SAMPLE = 800
 """What LoadGen's trace takes on disk per sample, at most (270 to 780 bytes were seen)."""
 
-_GENERATED_BYTES = 300
-"""About what LoadGen holds in memory per query it has generated."""
-_MAX_GENERATED = 2_000_000
 _QUERY_OVERHEAD_S = 20e-6
 """What LoadGen and Python need per query besides the work (16 to 25 us were seen on two cores)."""
 
@@ -42,12 +42,24 @@ class Plan:
     most_samples: int
     trace: bool
     notes: tuple[str, ...]
+    generation_s: float = 0.0
+    """LoadGen generates its queries for about so long before the first one."""
+    generation_bytes: int = 0
 
     def line(self) -> str:
         """The plan in one line."""
         what = "samples" if self.scenario == "Offline" or self.mode == "accuracy" else "queries"
         number = self.samples if what == "samples" else self.queries
-        return f"about {number:,} {what}, {_duration(self.seconds)}"
+        before = f", after about {_duration(self.generation_s)} of generating them" if self.generation_s >= 5 else ""
+        return f"about {number:,} {what}, {_duration(self.seconds)}{before}"
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """Free bytes of the disk that the logs go to, and of the memory (None: not known)."""
+
+    disk: int
+    memory: int | None
 
 
 def _duration(seconds: float) -> str:
@@ -125,7 +137,12 @@ def _tensor_notes(config: RunConfig) -> list[str]:
 
 
 def apply_calibration(
-    settings: Settings, config: RunConfig, conf: Conf | None, model: str, measured: Calibration
+    settings: Settings,
+    config: RunConfig,
+    conf: Conf | None,
+    model: str,
+    measured: Calibration,
+    free_memory: int | None = None,
 ) -> list[str]:
     """Fill in what neither user.conf nor a flag has set. Returns what to tell the user."""
     scenario = config.scenario
@@ -135,9 +152,11 @@ def apply_calibration(
         return conf is None or not conf.sets(model, scenario, key)
 
     if scenario == "SingleStream" and unset("target_latency") and measured.query_ns:
-        settings.single_stream_expected_latency_ns = expected_latency_ns(measured.query_ns, seconds)
+        comfortable = _comfortable(1, free_memory)
+        settings.single_stream_expected_latency_ns = expected_latency_ns(measured.query_ns, seconds, comfortable)
     elif scenario == "MultiStream" and unset("target_latency") and measured.query_ns:
-        settings.multi_stream_expected_latency_ns = expected_latency_ns(measured.query_ns, seconds)
+        comfortable = _comfortable(settings.multi_stream_samples_per_query, free_memory)
+        settings.multi_stream_expected_latency_ns = expected_latency_ns(measured.query_ns, seconds, comfortable)
     elif scenario == "Offline" and config.qps is None and unset("target_qps") and measured.samples_per_second:
         settings.offline_expected_qps = 1.25 * measured.samples_per_second
     elif scenario == "Server" and measured.idle_query_ns:
@@ -164,58 +183,111 @@ def _server(settings: Settings, config: RunConfig, unset: Callable[[str], bool],
     return notes
 
 
-def expected_latency_ns(measured_ns: int, seconds: float) -> float:
-    """What to tell LoadGen a query takes: a third of the measured time.
-
-    LoadGen generates 2 x duration / latency queries beforehand and ends INVALID when it runs out of them, so a system
-    that turns out faster must not. The margin shrinks to none where so many queries would not fit into memory.
-
-    >>> expected_latency_ns(3_000_000, 600)
-    1000000.0
-    """
-    third = measured_ns / 3
-    enough = 2 * seconds * 1e9 / _MAX_GENERATED
-    return min(max(third, enough), float(measured_ns))
+def _comfortable(per_query: int, free_memory: int | None) -> int:
+    """Queries that are generated in good time, and in an eighth of the memory."""
+    if free_memory is None:
+        return COMFORTABLE
+    return min(COMFORTABLE, free_memory // (8 * Generated(1, per_query).nbytes))
 
 
 def make_plan(
-    settings: Settings, config: RunConfig, measured: Calibration, count: int, free_bytes: int, notes: list[str]
+    settings: Settings, config: RunConfig, measured: Calibration, count: int, room: Room, notes: list[str]
 ) -> Plan:
-    """The expected course of a run with these settings. ``count`` is the data set's size."""
+    """The expected course of a run with these settings. ``count`` is the data set's size.
+
+    Raises ``InputError`` for settings that LoadGen would crash with, and for more queries than fit into half of the
+    free memory.
+    """
     scenario, mode = config.scenario, config.mode
-    seconds = settings.min_duration_ms / 1000
     if mode == "accuracy":
         queries, samples, took, most = _accuracy(settings, config, measured, count)
-    elif scenario == "Offline":
-        rate = settings.offline_expected_qps
-        samples = max(settings.min_query_count, int(1.1 * rate * seconds), 1)
-        true_rate = measured.samples_per_second or rate
-        queries, took, most = 1, samples / true_rate, samples
-        _note_memory(samples, notes)
-    elif scenario == "Server":
-        rate = settings.server_target_qps
-        queries = samples = max(settings.min_query_count, round(rate * seconds))
-        took = max(seconds, queries / rate)
-        most = int(1.2 * queries) + 1000
+        made = Generated(0, 1)
     else:
-        per_query = settings.multi_stream_samples_per_query if scenario == "MultiStream" else 1
-        query_s = (measured.query_ns or 0) / 1e9 + _QUERY_OVERHEAD_S
-        queries = max(settings.min_query_count, math.ceil(seconds / query_s))
-        samples, took = queries * per_query, max(seconds, queries * query_s)
-        expected = (
-            settings.multi_stream_expected_latency_ns
-            if scenario == "MultiStream"
-            else settings.single_stream_expected_latency_ns
-        )
-        generated = max(settings.min_query_count, math.ceil(2 * seconds * 1e9 / expected)) + 1
-        most = generated * per_query
-        _note_memory(generated, notes)
+        made = _generated(settings, scenario, count, room, notes)
+        queries, samples, took = _performance(settings, scenario, measured, made)
+        queries, samples, took = _cut_short(settings, scenario, (queries, samples, took), notes)
+        most = int(1.2 * made.samples) + 1000 if scenario == "Server" else made.samples
     if mode == "find_peak":
         most *= 20
-    untraced = _why_untraced(mode, samples, took, free_bytes)
+    untraced = _why_untraced(mode, samples, took, room.disk)
     if untraced:
         notes.append(f"{untraced}: stages come without issue_delay and residual")
-    return Plan(scenario, mode, queries, samples, took, most, not untraced, tuple(notes))
+    if samples > MAX_RECORDED_SAMPLES:
+        notes.append(f"latencies and stages are recorded of the first {MAX_RECORDED_SAMPLES:,} samples")
+    return Plan(
+        scenario, mode, queries, samples, took, most, not untraced, tuple(notes), made.seconds, made.nbytes
+    )  # fmt: skip
+
+
+def _performance(settings: Settings, scenario: str, measured: Calibration, made: Generated) -> tuple[int, int, float]:
+    """Queries and samples that are expected to be asked, and for how many seconds."""
+    seconds = settings.min_duration_ms / 1000
+    if scenario == "Offline":
+        return 1, made.samples, made.samples / (measured.samples_per_second or settings.offline_expected_qps)
+    if scenario == "Server":
+        at_rate = made.queries / settings.server_target_qps
+        return made.queries, made.samples, at_rate if settings.performance_issue_unique else max(seconds, at_rate)
+    query_s = (measured.query_ns or 0) / 1e9 + _QUERY_OVERHEAD_S
+    queries = min(made.queries, max(int(settings.min_query_count), math.ceil(seconds / query_s)))
+    took = queries * query_s
+    return queries, queries * made.per_query, took if settings.performance_issue_unique else max(seconds, took)
+
+
+def _generated(settings: Settings, scenario: str, count: int, room: Room, notes: list[str]) -> Generated:
+    """What LoadGen will generate, which must be possible."""
+    seconds = settings.min_duration_ms / 1000
+    loaded = min(settings.performance_sample_count_override or count, count)
+    if settings.performance_issue_unique:
+        notes.append(f"performance_issue_unique asks for each of {loaded:,} samples once, whatever min_duration says")
+    if settings.performance_issue_same:
+        index = settings.performance_issue_same_index
+        if settings.performance_issue_unique:
+            raise InputError("performance_issue_same and performance_issue_unique exclude each other; set one of them")
+        if index >= loaded:
+            raise InputError(f"performance_issue_same_index is {index}, expected one of the {loaded} samples loaded")
+    made = generated(settings, scenario, seconds, loaded)
+    if made.samples == 0:
+        needs = "min_duration or min_query_count" if not settings.performance_issue_unique else "more samples"
+        raise InputError(f"with these settings LoadGen would ask nothing, and crash; it needs {needs}")
+    if room.memory is not None and made.nbytes > room.memory / 2:
+        raise InputError(_does_not_fit(settings, scenario, loaded, made, room.memory))
+    return made
+
+
+def _does_not_fit(settings: Settings, scenario: str, loaded: int, made: Generated, free: int) -> str:
+    what = f"{made.samples:,} samples" if made.offline else f"{made.queries:,} queries"
+    seconds = settings.min_duration_ms / 1000
+    got = (
+        f"{scenario} of {seconds:g} s: LoadGen generates {what} beforehand, which take {made.nbytes / 1e9:.3g} GB of "
+        f"memory; half of what is free is {free / 2e9:.3g} GB"
+    )
+    if longest := longest_s(settings, scenario, seconds, loaded, free / 2):
+        # The next calibration may find the system a little faster.
+        return f"{got}: the longest that fits is --time {max(1, int(0.9 * longest))}"
+    return f"{got}: not even a second of it fits; lower min_query_count or the rate, or free some memory"
+
+
+def _cut_short(
+    settings: Settings, scenario: str, course: tuple[int, int, float], notes: list[str]
+) -> tuple[int, int, float]:
+    """Queries, samples and seconds with max_query_count and max_duration, with which LoadGen ends a run in error."""
+    queries, samples, took = course
+    if scenario == "Offline":  # has issued its one query before LoadGen looks at them
+        return course
+    shares = {
+        f"max_query_count {settings.max_query_count:,}": settings.max_query_count / queries,
+        f"max_duration {settings.max_duration_ms / 1000:g} s": settings.max_duration_ms / 1000 / max(took, 1e-9),
+    }
+    set_shares = [(share, name) for name, share in shares.items() if share]
+    # In Server LoadGen calls the last query of the schedule one too many.
+    if not set_shares or (share := min(set_shares)[0]) > 1 or (share == 1 and scenario != "Server"):
+        return course
+    name = min(set_shares)[1]
+    notes.append(
+        f"{name} ends this run of {queries:,} queries and {took:.4g} s early, which makes it INVALID; leave it out"
+    )
+    kept = max(1, int(share * queries))
+    return kept, kept * samples // queries, share * took
 
 
 def _why_untraced(mode: str, samples: int, seconds: float, free_bytes: int) -> str:
@@ -229,15 +301,6 @@ def _why_untraced(mode: str, samples: int, seconds: float, free_bytes: int) -> s
     if samples * TRACE_BYTES_PER_SAMPLE > free_bytes / 2:
         return f"the disk has no room for a trace of {samples:,} samples"
     return ""
-
-
-def _note_memory(generated: int, notes: list[str]) -> None:
-    if generated > 2 * _MAX_GENERATED:
-        gigabytes = generated * _GENERATED_BYTES / 1e9
-        notes.append(
-            f"LoadGen generates {generated:,} queries or samples beforehand, up to {gigabytes:.1f} GB of memory; "
-            "a shorter --time needs less"
-        )
 
 
 def _accuracy(settings: Settings, config: RunConfig, measured: Calibration, count: int) -> tuple[int, int, float, int]:

@@ -22,10 +22,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from sut.cgroup import read_text
 from sut.child import environment
-from sut.config import RunConfig
+from sut.config import RunConfig, usable_cores
 from sut.errors import ExitCode
 from sut.ledger import Counter, Ledger, LedgerShape, own_latency_ns
+from sut.overrun import why_long
 from sut.preparation import Prepared
 from sut.worker import Orders
 
@@ -34,6 +36,9 @@ _POLL_S = 0.2
 _WATCHDOG_S = 30.0
 _SETUP_WATCHDOG_S = 300.0
 _GOODBYE_S = 15.0
+_GROWTH_BYTES = 2**20
+_GENERATION_SLACK = 20
+"""A busy machine generates queries, and makes a summary of them, many times slower than a quiet one."""
 _P99_WINDOW = 20_000
 """Samples that the p99 on the screen looks back at: looking must cost the run nothing."""
 
@@ -57,7 +62,9 @@ class Observer(Protocol):
     def phase(self, name: str) -> None: ...
     def loading(self, done: int, samples: int) -> None: ...
     def plan(self, plan: Mapping[str, Any]) -> None: ...
+    def generating(self, left_s: float) -> None: ...
     def progress(self, now: Progress) -> None: ...
+    def note(self, message: str) -> None: ...
     def failure(self, message: str) -> None: ...
 
 
@@ -74,6 +81,8 @@ class Outcome:
     traceback: str | None = None
     interrupted: bool = False
     run_s: float | None = None
+    notes: list[str] = field(default_factory=list)
+    """What was noticed from outside."""
 
     def event(self, name: str) -> dict[str, Any]:
         """The last event of that name, empty if there was none."""
@@ -113,6 +122,8 @@ class _Child:
         self._rest = b""
         self._moved = time.monotonic()
         self._seen = (-1, -1, -1)
+        self._generated_s = 0.0
+        self._resident: tuple[int, int] | None = None
         self._memory = os.memfd_create("ledger")
         self._events, theirs = os.pipe()
         self._log = (directory / WORKER_LOG).open("wb")
@@ -169,6 +180,7 @@ class _Child:
             while selector.select(0) and (chunk := os.read(self._events, 65536)):
                 for event in self._lines(chunk):
                     self._take(event)
+        self._notice_first_query()
 
     def _lines(self, chunk: bytes) -> Iterator[dict[str, Any]]:
         *lines, self._rest = (self._rest + chunk).split(b"\n")
@@ -198,9 +210,42 @@ class _Child:
             outcome.code = ExitCode(event["code"])
             outcome.traceback = event["traceback"]
 
+    def _notice_first_query(self) -> None:
+        """The run begins with it; who issues it has no time to tell."""
+        outcome = self._outcome
+        if outcome.phase == "generate" and outcome.counter(Counter.ISSUED):
+            self._generated_s, self._moved = self.elapsed_s(), time.monotonic()
+            outcome.phase = "run"
+            self._observer.phase("run")
+
+    def _generating(self) -> bool:
+        """Whether LoadGen still generates queries: it has issued none yet. It says nothing meanwhile, but it grows."""
+        self._notice_first_query()
+        outcome = self._outcome
+        if outcome.phase != "generate":
+            return False
+        plan, resident = outcome.event("plan")["plan"], _resident_bytes(self._process.pid)
+        first, last = self._resident or (resident, resident)
+        # Less, too: LoadGen copies what it has into twice the memory, and frees the old one.
+        if abs(resident - last) > _GROWTH_BYTES or not self._resident:
+            self._resident, self._moved = (first, resident), time.monotonic()
+        share = max(0, resident - first) / max(1, plan["generation_bytes"])
+        self._observer.generating(_left_s(self.elapsed_s(), share, plan["generation_s"]))
+        return True
+
+    def _wrapping_up(self) -> bool:
+        """Whether all is answered, and LoadGen makes its summary of it, again without a word."""
+        outcome = self._outcome
+        if outcome.phase != "run" or "flushed" not in outcome.events:
+            return False
+        if outcome.counter(Counter.DONE) < outcome.counter(Counter.ISSUED):
+            return False
+        self._observer.phase("finish")
+        return True
+
     def _show(self) -> None:
         outcome = self._outcome
-        if outcome.phase != "run" or outcome.ledger is None:
+        if self._generating() or self._wrapping_up() or outcome.phase != "run" or outcome.ledger is None:
             return
         done, planned = outcome.counter(Counter.DONE), outcome.counter(Counter.PLANNED)
         seen = (done, outcome.counter(Counter.ISSUED), outcome.counter(Counter.HEARTBEAT))
@@ -209,26 +254,39 @@ class _Child:
         elapsed = outcome.run_s = self.elapsed_s()
         plan_s = float(outcome.event("plan")["plan"]["seconds"])
         share = min(1.0, done / planned) if planned else 0.0
-        left = elapsed * (1 - share) / share if share > 0.05 else max(0.0, plan_s - elapsed)
+        left = _left_s(elapsed, share, plan_s)
         latency = own_latency_ns(outcome.ledger, last=_P99_WINDOW)
         p99 = int(np.percentile(latency, 99)) if len(latency) else None
         failed = outcome.counter(Counter.FAILED)
         self._observer.progress(Progress(done, planned, elapsed, left, done / elapsed, p99, failed))
+        if not outcome.notes:
+            self._note_overrun(done, elapsed)
+
+    def _note_overrun(self, done: int, elapsed: float) -> None:
+        event = self._outcome.event("plan")
+        why = why_long(event["plan"], event["min_query_count"], done, elapsed, os.getloadavg()[0], usable_cores())
+        if why:
+            self._outcome.notes.append(why)
+            self._observer.note(why)
 
     def elapsed_s(self) -> float:
-        """Seconds since the phase 'run' began."""
-        return max(1e-3, time.time() - self._outcome.counter(Counter.RUN_START_NS) / 1e9)
+        """Seconds since the phase 'run' began, or 'generate' before it."""
+        started_s = self._outcome.counter(Counter.RUN_START_NS) / 1e9
+        return max(1e-3, time.time() - started_s - self._generated_s)
 
     def _limit_s(self) -> float:
-        if self._config.watchdog_s is not None:
-            return float(self._config.watchdog_s)
-        plan = self._outcome.event("plan")
-        if self._outcome.phase not in ("run", "finish") or not plan:
-            return _SETUP_WATCHDOG_S
+        asked_s, plan = self._config.watchdog_s, self._outcome.event("plan")
+        if self._outcome.phase not in ("generate", "run", "finish") or not plan:
+            return asked_s or _SETUP_WATCHDOG_S
+        # A search generates anew for each of its runs. What is generated must be taken down as well.
+        silent = self._outcome.phase != "run" or self._config.mode == "find_peak" or self._wrapping_up()
+        silent_s = _GENERATION_SLACK * float(plan["plan"]["generation_s"]) if silent else 0.0
+        if asked_s is not None:
+            return max(asked_s, silent_s)
         batch_s = float(plan["calibration"]["slowest_batch_ns"]) / 1e9
         # LoadGen itself may pause between two queries of a slow Server schedule.
         gap_s = 1 / float(plan["server_target_qps"]) if self._config.scenario == "Server" else 0.0
-        return max(_WATCHDOG_S, 20 * batch_s, 20 * gap_s)
+        return max(_WATCHDOG_S, 20 * batch_s, 20 * gap_s, silent_s)
 
     def _stalled(self) -> bool:
         limit = self._limit_s()
@@ -243,6 +301,7 @@ class _Child:
 
     def _say_goodbye(self) -> None:
         """The pipe is closed: the process is ending, in its own way or in another."""
+        self._notice_first_query()
         try:
             code = self._process.wait(_GOODBYE_S)
         except subprocess.TimeoutExpired:
@@ -273,6 +332,17 @@ class _Child:
             os.close(self._events)
             os.close(self._memory)
             self._log.close()
+
+
+def _resident_bytes(pid: int) -> int:
+    """Memory that a process has in use, 0 where that cannot be told: while LoadGen generates, it grows."""
+    words = read_text(Path(f"/proc/{pid}/status")).partition("VmRSS:")[2].split()
+    return 1024 * int(words[0]) if words else 0
+
+
+def _left_s(elapsed_s: float, share: float, planned_s: float) -> float:
+    """Seconds that are left of something of which a share is done; at its beginning by the plan."""
+    return elapsed_s * max(0.0, 1 - share) / share if share > 0.05 else max(0.0, planned_s - elapsed_s)
 
 
 @contextmanager

@@ -26,12 +26,14 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from backends.base import DeviceNotFound
 from kernels.device import DeviceNotFound as GpuNotFound
+from sut.cgroup import Periods, cpu_periods, cpu_quota, free_memory, most_throttled
 from sut.errors import ExitCode, RunError, SutError, one_line
 from sut.ledger import Counter, Ledger
 
 if TYPE_CHECKING:
     from sut.calibrate import Calibration
     from sut.planning import Plan
+    from sut.results import CpuQuota
     from sut.system import SUT
 
 _BEAT_S = 0.5
@@ -39,6 +41,8 @@ _CALIBRATION_SHARE = 0.2
 _CALIBRATION_MAX_S = 1.5
 _CALIBRATION_MIN_OFFLINE_S = 0.5
 """A rate taken from a shorter time makes short Offline runs INVALID where the machine is noisy."""
+_MOST_THROTTLED = 0.01
+"""Of the periods of a CPU quota: beyond, the figures are those of the quota."""
 _PR_SET_PDEATHSIG = 1
 
 
@@ -141,6 +145,7 @@ class _Run:
         events.send("phase", phase="import")
         from sut import loadgen
         from sut.assembly import assemble
+        from sut.audit import read_audit
         from sut.config import RunConfig
         from sut.planning import apply_flags
         from sut.preparation import Prepared, check_unchanged
@@ -156,12 +161,26 @@ class _Run:
         self._rules = self._parts.spec.loadgen_model
         self._settings = loadgen.settings_for(self._rules, config.scenario, config.mode, confs)
         self._notes = apply_flags(self._settings, config, self._conf, self._rules)
-        self._notes += self._parts.model.notes if self._parts.model else ()
         self._broken: list[str] = []
         """Rules of MLPerf that are found to be broken in here."""
+        self._audit = read_audit(config.audit_conf, config.scenario, config.mode) if config.audit_conf else None
+        self._obey_audit()
+        if self._audit is not None:
+            self._notes.append(self._audit.words)
+            self._broken.append(f"an audit ({self._audit.test or self._audit.file}) is no result")
+        self._notes += self._parts.model.notes if self._parts.model else ()
         count = self._parts.dataset.count
         self._at_a_time = min(self._settings.performance_sample_count_override or count, count)
+        self._late_notes: list[str] = []
+        """What is found out only in the run."""
         self._imported = time.time()
+
+    def _obey_audit(self) -> None:
+        """What LoadGen will do by itself when it starts, after all else was set."""
+        from sut.loadgen import obey_audit
+
+        if self._config.audit_conf is not None:
+            obey_audit(self._settings, self._config.scenario, self._config.audit_conf)
 
     def go(self) -> None:
         """All of it."""
@@ -242,12 +261,14 @@ class _Run:
         """Decide on the run, make its ledger in the supervisor's memory, and tell it both."""
         from sut import loadgen
         from sut.calibrate import warm_tail
-        from sut.planning import apply_calibration, make_plan
+        from sut.planning import Room, apply_calibration, make_plan
 
         config, settings = self._config, self._settings
-        self._notes += apply_calibration(settings, config, self._conf, self._rules, measured)
+        free = Room(shutil.disk_usage(self._directory).free, free_memory(Path("/")))
+        self._notes += apply_calibration(settings, config, self._conf, self._rules, measured, free.memory)
+        self._obey_audit()
+        overload = self._stop_overload(measured)
         sut.know_service_times(measured.batch_ns, int(settings.server_target_latency_ns))
-        free = shutil.disk_usage(self._directory).free
         plan = make_plan(settings, config, measured, self._parts.dataset.count, free, self._notes)
         if config.scenario == "Offline":
             warm_tail(sut.lanes, sut.policy, ready, plan.samples)
@@ -272,11 +293,27 @@ class _Run:
                 "first": measured.first_ns / 1e9,
             },
             setup_s=time.time() - self._began,
+            audit=self._audit.model_dump() if self._audit else None,
+            overload=overload,
+            min_query_count=settings.min_query_count,
             server_target_qps=settings.server_target_qps,
             server_target_latency_ns=int(settings.server_target_latency_ns),
             offline_expected_qps=settings.offline_expected_qps,
         )
         return plan
+
+    def _stop_overload(self, measured: Calibration) -> str | None:
+        """Have LoadGen stop a Server run that is asked for too much. Returns what the user is told of it."""
+        from sut.overload import stop_overload
+
+        def unset(key: str) -> bool:
+            return self._conf is None or not self._conf.sets(self._rules, "Server", key)
+
+        if self._config.scenario != "Server":
+            return None
+        words = stop_overload(self._settings, self._config, unset, measured)
+        self._notes += [words] if words else []
+        return words
 
     def _run(self, sut: SUT, plan: Plan) -> None:
         """Let LoadGen ask, and tell what is known only afterwards."""
@@ -286,7 +323,7 @@ class _Run:
         events, config = self._events, self._config
         callbacks = loadgen.Callbacks(
             issue=_never_raising(sut.issue, events),
-            flush=sut.flush,
+            flush=_never_raising(lambda: self._flushed(sut), events),
             load=_never_raising(sut.library.load, events),
             unload=_never_raising(sut.library.unload, events),
         )
@@ -294,12 +331,15 @@ class _Run:
         gc.collect()
         gc.freeze()
         sut.ledger.words[Counter.RUN_START_NS] = time.time_ns()
-        events.send("phase", phase="run")
+        # In accuracy mode LoadGen loads pictures first, and generates little.
+        events.send("phase", phase="run" if config.mode == "accuracy" else "generate")
+        periods = cpu_periods(Path("/"))
         cpu = time.process_time()
         audit = config.audit_conf and config.audit_conf.resolve()
         sizes = (self._parts.dataset.count, self._at_a_time)
         loadgen.run(callbacks, self._settings, *sizes, self._directory, audit, plan.trace)
         cpu_s = time.process_time() - cpu
+        quota = self._held_back(periods)
         events.send("phase", phase="finish")
         if self._parts.model is not None and len(self._parts.model.loads) > 1:
             check_unchanged(self._parts.model)  # runtimes map weights in files of their own, and read them all along
@@ -312,10 +352,32 @@ class _Run:
             failed_samples=sut.failures.samples,
             first_error=sut.failures.first_error,
             traceback=sut.failures.first_traceback,
+            cpu_quota=quota.model_dump() if quota else None,
             rules_broken=[*self._broken, *data_broken],
             data_broken=bool(data_broken),
-            notes=[*sut.notes(), *(sut.library.notes() if config.mode == "accuracy" else [])],
+            notes=[*self._late_notes, *sut.notes(), *(sut.library.notes() if config.mode == "accuracy" else [])],
         )
+
+    def _flushed(self, sut: SUT) -> None:
+        """LoadGen has asked its last. Told, because it needs long for what comes then if it has asked much."""
+        sut.flush()
+        if self._config.mode == "performance":
+            self._events.send("flushed")
+
+    def _held_back(self, before: Periods) -> CpuQuota | None:
+        """The quota of cores and what it did to the run; more than a little is told, and breaks a rule."""
+        from sut.results import CpuQuota
+
+        cores = cpu_quota(Path("/"))
+        spent = most_throttled(before, cpu_periods(Path("/")))
+        if cores is None or spent is None:
+            return None
+        periods, throttled = spent
+        if throttled > _MOST_THROTTLED * periods:
+            told = f"the quota of {cores:g} cores held the run back in {throttled:,} of {periods:,} periods"
+            self._late_notes.append(told)
+            self._broken.append(told)
+        return CpuQuota(cores=cores, periods=periods, throttled_periods=throttled)
 
 
 @contextmanager

@@ -393,11 +393,11 @@ def test_an_audit_config_that_lies_about_is_not_obeyed(sut: Sut) -> None:
     assert "audit.config in the current directory is not obeyed" in done.stderr
     assert done.result["accuracy"]["count"] == 12
 
-    # Obeyed, the same file makes a performance run of it, which is not what was asked for.
+    # Obeyed, the same file would make a performance run of it, which leaves nothing to score.
     done = sut.run(*arguments, "--audit_conf", "audit.config", "--set", "time_s=0.3")
 
-    assert done.code == 3
-    assert "effective_test_mode: got PerformanceOnly, expected AccuracyOnly" in done.error
+    assert done.code == 1
+    assert "audit.config: its mode 2 (performance) is not the run's (accuracy)" in done.error
 
 
 def _file(sut: Sut) -> Path:

@@ -15,8 +15,10 @@ from sut.assembly import Assembly
 from sut.commands.dataset import names, validation_labels
 from sut.config import RunConfig
 from sut.datasets.base import DataSet
+from sut.ledger import Counter, Ledger, LedgerShape, join
+from sut.logs import Detail
 from sut.models.registry import find
-from sut.outcome import _accuracy, versions
+from sut.outcome import Outcome, _accuracy, versions
 from sut.preparation import Prepared
 from sut.tasks.base import Score
 
@@ -54,3 +56,16 @@ def test_an_accuracy_is_held_against_the_target_on_imagenets_own_list_only(label
 
     assert found is not None
     assert (found.target, found.met) == ((find("resnet50").accuracy_target, True) if applies else (None, None))
+
+
+@pytest.mark.parametrize(("done", "seconds"), [(2, 3.0), (3, 9.0)])
+def test_a_run_of_more_samples_than_are_recorded_lasts_until_its_last_one(done: int, seconds: float) -> None:
+    ledger = Ledger(LedgerShape.of(2))
+    for number in range(done):
+        ledger.issue(number, [0], 10**9 * number)
+        ledger.batch(number, [(number, 1)], 0, [10**9 * (number + 2)] * 8)
+    for counter in (Counter.ISSUED, Counter.DONE, Counter.BATCHES):
+        ledger.counters[counter] = done
+    found = outcome._Findings(Detail({}, ()), join(ledger, None), None, [], [])
+
+    assert outcome._duration_s(found, Outcome(0.0, ledger=ledger, run_s=9.0)) == seconds

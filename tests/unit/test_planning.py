@@ -14,15 +14,17 @@ from sut import loadgen
 from sut.batching import BatchingPolicy
 from sut.calibrate import Calibration, sizes_to_warm
 from sut.config import RunConfig
+from sut.errors import InputError
+from sut.generation import LOADGEN_QUERY_NS
 from sut.planning import (
     EARLY_STOPPING_QUERIES,
     MAX_TRACED_RATE,
     MAX_TRACED_SAMPLES,
     TRACE_BYTES_PER_SAMPLE,
     Plan,
+    Room,
     apply_calibration,
     apply_flags,
-    expected_latency_ns,
     make_plan,
 )
 from sut.userconf import SCENARIOS, Conf
@@ -137,8 +139,9 @@ def test_each_scenario_is_told_what_was_measured() -> None:
         calibration = measured(query_ns=30 * MS, idle_query_ns=10 * MS, samples_per_second=200.0)
         apply_calibration(settings, RunConfig(scenario=scenario, lanes=2), None, MODEL, calibration)
 
-    assert told["SingleStream"].single_stream_expected_latency_ns == 10 * MS
-    assert told["MultiStream"].multi_stream_expected_latency_ns == 10 * MS
+    one_ns = 30 * MS + LOADGEN_QUERY_NS
+    assert told["SingleStream"].single_stream_expected_latency_ns == one_ns / 3
+    assert told["MultiStream"].multi_stream_expected_latency_ns == one_ns / 3
     assert told["Offline"].offline_expected_qps == 250.0
     assert told["Server"].server_target_qps == 50.0
     assert told["Server"].server_target_latency_ns == 15 * MS
@@ -205,28 +208,13 @@ def test_a_picture_slower_than_servers_bound_is_told_beforehand(idle_ms: int, to
     assert any("cannot be VALID" in note for note in notes) is told
 
 
-@given(measured_ns=st.integers(1, 10**12), seconds=st.floats(0.01, 10_000))
-def test_the_expected_latency_is_never_more_than_the_measured_one(measured_ns: int, seconds: float) -> None:
-    told = expected_latency_ns(measured_ns, seconds)
-
-    assert measured_ns / 3 <= told <= measured_ns
-
-
-@given(measured_ns=st.integers(1000, 10**10), seconds=st.floats(0.01, 600))
-def test_the_margin_of_three_gives_way_only_where_memory_demands_it(measured_ns: int, seconds: float) -> None:
-    told = expected_latency_ns(measured_ns, seconds)
-
-    generated = 2 * seconds * 1e9 / told
-    assert told == measured_ns / 3 or told == measured_ns or generated <= 2_000_001
-
-
 def plan_of(scenario: str, calibration: Calibration, *, mode: str = "performance", free: int = PLENTY, count: int = 11,
-            settings: Any = None, **flags: Any) -> Plan:  # fmt: skip
+            settings: Any = None, memory: int | None = None, **flags: Any) -> Plan:  # fmt: skip
     config = RunConfig(scenario=scenario, mode=mode, **flags)
     settings = settings or rules(scenario, mode)
     apply_flags(settings, config, None, MODEL)
-    apply_calibration(settings, config, None, MODEL, calibration)
-    return make_plan(settings, config, calibration, count, free, [])
+    apply_calibration(settings, config, None, MODEL, calibration, memory)
+    return make_plan(settings, config, calibration, count, Room(free, memory), [])
 
 
 def test_a_slow_model_takes_longer_than_asked() -> None:
@@ -301,10 +289,111 @@ def test_too_many_samples_are_not_traced() -> None:
     settings.min_query_count = MAX_TRACED_SAMPLES + 1
     calibration = measured(samples_per_second=MAX_TRACED_RATE / 10)
 
-    plan = make_plan(settings, RunConfig(scenario="Offline"), calibration, 11, PLENTY, [])
+    plan = make_plan(settings, RunConfig(scenario="Offline"), calibration, 11, Room(PLENTY, None), [])
 
     assert not plan.trace
     assert "4,000,001 samples are too many to trace" in plan.notes[-1]
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_more_than_half_of_the_memory_is_refused_with_the_time_that_fits(scenario: str) -> None:
+    calibration = measured(query_ns=4000, idle_query_ns=4000, samples_per_second=400_000.0)
+    flags: dict[str, Any] = {"qps": 50_000.0} if scenario == "Server" else {}
+    memory = 4 * 10**9
+
+    with pytest.raises(InputError, match=r"generates [\d,]+ (queries|samples) beforehand") as refused:
+        plan_of(scenario, calibration, memory=memory, **flags)
+
+    longest = int(str(refused.value).rpartition("--time ")[2])
+    assert 1 < longest < 600
+    plan = plan_of(scenario, calibration, memory=memory, time_s=longest, **flags)
+    assert plan.generation_bytes <= memory / 2
+
+
+def test_a_count_that_no_time_makes_fit_is_told_so() -> None:
+    settings = rules("Offline")
+    settings.min_query_count = 10**9
+
+    with pytest.raises(InputError, match="not even a second of it fits; lower min_query_count"):
+        plan_of("Offline", measured(samples_per_second=10.0), settings=settings, memory=10**9)
+
+
+def test_where_memory_is_short_fewer_queries_are_generated_in_advance() -> None:
+    plenty = plan_of("SingleStream", measured(query_ns=MS), memory=10**11)
+    short = plan_of("SingleStream", measured(query_ns=MS), memory=2 * 10**9)
+
+    assert short.generation_bytes < plenty.generation_bytes / 2
+    assert short.most_samples > 1.2 * short.samples
+
+
+@pytest.mark.parametrize(
+    ("scenario", "changes", "told", "queries", "seconds"),
+    [
+        ("SingleStream", {"max_duration_ms": 500}, "max_duration 0.5 s ends this run", 250, 0.5),
+        ("SingleStream", {"max_duration_ms": 2000}, None, 1000, 2.0),
+        ("MultiStream", {"max_query_count": 100}, "max_query_count 100 ends this run", 100, 0.2),
+        ("Server", {"max_query_count": 2000}, "max_query_count 2,000 ends this run", 2000, 2.0),
+        ("Server", {"max_query_count": 2001}, None, 2000, 2.0),
+        ("Server", {"max_query_count": 1000, "max_duration_ms": 500}, "max_duration 0.5 s ends", 500, 0.5),
+        ("Offline", {"max_duration_ms": 1, "max_query_count": 1}, None, 1, 2.75),
+    ],
+)
+def test_what_makes_loadgen_end_early_is_told_and_planned_for(
+    scenario: str, changes: dict[str, Any], told: str | None, queries: int, seconds: float
+) -> None:
+    settings = rules(scenario)
+    for name, value in changes.items():
+        setattr(settings, name, value)
+    calibration = measured(query_ns=2 * MS - 20_000, idle_query_ns=MS, samples_per_second=1000.0)
+
+    plan = plan_of(
+        scenario, calibration, settings=settings, time_s=2, **({"qps": 1000.0} if scenario == "Server" else {})
+    )
+
+    assert [note.startswith(told or "") for note in plan.notes if "early" in note] == [True] * (told is not None)
+    assert plan.queries == queries
+    assert plan.seconds == pytest.approx(seconds, rel=0.01)
+
+
+def test_unique_samples_are_asked_once_whatever_the_duration() -> None:
+    for scenario, queries in (("SingleStream", 11), ("MultiStream", 2), ("Server", 11), ("Offline", 1)):
+        settings = rules(scenario)
+        settings.performance_issue_unique = True
+        settings.performance_sample_count_override = 11
+        calibration = measured(query_ns=100 * MS, idle_query_ns=MS, samples_per_second=20.0)
+        flags: dict[str, Any] = {"qps": 10.0} if scenario == "Server" else {}
+
+        plan = plan_of(scenario, calibration, settings=settings, **flags)
+
+        assert plan.queries == queries
+        assert plan.seconds < 2
+        assert "each of 11 samples once" in plan.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"performance_issue_same": True, "performance_issue_same_index": 11}, "is 11, expected one of the 11 samples"),
+        ({"performance_issue_same": True, "performance_issue_unique": True}, "exclude each other"),
+        ({"min_duration_ms": 0, "min_query_count": 0}, "ask nothing, and crash; it needs min_duration or"),
+    ],
+)
+def test_settings_that_loadgen_would_crash_with_are_refused(changes: dict[str, Any], reason: str) -> None:
+    for scenario in SCENARIOS:
+        settings = rules(scenario)
+        for name, value in changes.items():
+            setattr(settings, name, value)
+
+        with pytest.raises(InputError, match=reason):
+            plan_of(scenario, measured(query_ns=MS, idle_query_ns=MS, samples_per_second=10.0), settings=settings)
+
+
+def test_fewer_samples_than_offline_asks_for_at_a_time_are_refused() -> None:
+    settings = rules("Offline")
+    settings.performance_issue_unique = True
+
+    with pytest.raises(InputError, match="ask nothing, and crash; it needs more samples"):
+        plan_of("Offline", measured(samples_per_second=10.0), settings=settings)
 
 
 def test_a_search_is_not_traced_and_keeps_room_for_many_probes() -> None:

@@ -1,0 +1,94 @@
+"""Server asked for more than can be: what is known before the run, and how far LoadGen may go."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from sut import loadgen
+from sut.calibrate import Calibration
+from sut.config import RunConfig
+from sut.overload import capacity_qps, stop_overload
+
+MS = 1_000_000
+BATCHES = {1: 3 * MS, 4: 6 * MS, 8: 10 * MS}
+"""800 samples/s at the most."""
+
+
+def server(qps: float, seconds: float = 10.0) -> Any:
+    settings = loadgen.settings_for("resnet50", "Server", "performance", [])
+    settings.server_target_qps = qps
+    settings.min_duration_ms = int(1000 * seconds)
+    return settings
+
+
+def stopped(settings: Any, batch_ns: dict[int, int] | None = None, *set_by_user: str, **config: Any) -> str | None:
+    measured = Calibration(MS, MS, idle_query_ns=3 * MS, batch_ns=BATCHES if batch_ns is None else batch_ns)
+    return stop_overload(settings, RunConfig(scenario="Server", **config), lambda key: key not in set_by_user, measured)
+
+
+@pytest.mark.parametrize(
+    ("config", "batch_ns", "capacity"),
+    [
+        ({}, BATCHES, 800.0),
+        ({"lanes": 2}, BATCHES, 1600.0),
+        ({"preprocess_workers": 3, "boundary": "jpeg"}, BATCHES, 3200.0),
+        ({"preprocess_workers": 3, "boundary": "tensor"}, BATCHES, 800.0),
+        ({}, {1: 1}, 62_500.0),
+        ({}, {}, None),
+    ],
+)
+def test_the_capacity_is_that_of_the_best_batch_and_of_loadgen(
+    config: dict[str, Any], batch_ns: dict[int, int], capacity: float | None
+) -> None:
+    measured = Calibration(MS, MS, batch_ns=batch_ns)
+
+    assert capacity_qps(server(1), RunConfig(scenario="Server", **config), measured) == capacity
+
+
+def test_queries_that_come_together_are_not_bound_by_loadgen() -> None:
+    settings = server(1)
+    settings.server_coalesce_queries = True
+
+    assert capacity_qps(settings, RunConfig(scenario="Server"), Calibration(MS, MS, batch_ns={8: 8})) == 1e9
+
+
+@pytest.mark.parametrize(("qps", "told"), [(700, False), (959, False), (961, True), (100_000, True)])
+def test_beyond_1_2_times_the_capacity_it_is_told_and_stopped(qps: float, told: bool) -> None:
+    settings = server(qps)
+
+    words = stopped(settings)
+
+    assert (words is not None, settings.server_max_async_queries > 0, settings.max_duration_ms > 0) == (told,) * 3
+    if words:
+        assert "about 800 at the most" in words
+        assert "--qps 333 is a rate to begin with" in words  # half of 4 in 6 ms, which fit into 15 ms twice
+
+
+def test_it_goes_on_until_more_are_late_than_may_be() -> None:
+    settings = server(10_000, seconds=600)
+
+    stopped(settings)
+
+    late = 0.01 * 600 * 800
+    within_the_bound = 10_000 * 0.015
+    assert late + within_the_bound < settings.server_max_async_queries < late + 2 * within_the_bound
+    assert 600 < settings.max_duration_ms / 1000 < 720
+
+
+def test_what_the_user_has_set_and_other_modes_are_left_alone() -> None:
+    settings = server(10_000)
+
+    assert stopped(settings, None, "max_async_queries", "max_duration")
+    assert (settings.server_max_async_queries, settings.max_duration_ms) == (0, 0)
+    for mode in ("accuracy", "find_peak"):
+        assert stopped(settings, mode=mode) is None
+
+
+def test_where_no_batch_is_in_time_the_slowest_rate_is_a_rate_to_begin_with() -> None:
+    words = stopped(server(1000), {1: 100 * MS, 8: 400 * MS})
+
+    assert words is not None
+    assert "about 20 at the most" in words
+    assert "--qps 5 is a rate" in words
