@@ -57,13 +57,13 @@ class Generated:
     @property
     def nbytes(self) -> int:
         """The most memory that they take, and their answers with them."""
-        answered = _ANSWERED_BYTES * self.samples + _RECORDED_BYTES * min(self.samples, MAX_RECORDED_SAMPLES)
+        recorded = _RECORDED_BYTES * min(self.samples, MAX_RECORDED_SAMPLES)
         if self.offline:
-            return _OFFLINE_BYTES * self.samples + answered
+            return _OFFLINE_BYTES * self.samples + recorded
         kept = self.queries * (_QUERY_BYTES + _SAMPLE_BYTES * self.per_query)
         copied = 1 << max(0, (self.queries - 1).bit_length() - 1)
         growing = copied * (_GROWING_BYTES + _SAMPLE_BYTES * self.per_query)
-        return max(growing, kept + answered)
+        return max(growing, kept + _ANSWERED_BYTES * self.samples + recorded)
 
 
 def generated(settings: Settings, scenario: str, seconds: float, loaded: int) -> Generated:

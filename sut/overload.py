@@ -13,6 +13,8 @@ from sut.loadgen import Settings
 
 _TOO_MUCH = 1.2
 """The calibrated capacity is not exact: only what is asked beyond so many times of it cannot be."""
+_NOT_BEYOND = 2
+"""So many times of it are not answered in any case."""
 
 
 def capacity_qps(settings: Settings, config: RunConfig, measured: Calibration) -> float | None:
@@ -33,8 +35,8 @@ def stop_overload(
 ) -> str | None:
     """Let LoadGen stop a Server run that is asked for too much as soon as that shows. Returns what to tell the user.
 
-    It shows by a backlog of as many queries as may be late in the whole run, and of those that arrive within the
-    latency bound; or by the schedule's end being over. A backlog of a system that is asked too much never shrinks.
+    It shows by a backlog of as many queries as may be late in the whole run, and of those that might be answered within
+    the latency bound; or by the schedule's end being over. A backlog of a system that is asked too much never shrinks.
     """
     capacity = capacity_qps(settings, config, measured)
     asked = settings.server_target_qps
@@ -42,7 +44,7 @@ def stop_overload(
         return None
     schedule_s = max(settings.min_duration_ms / 1000, settings.min_query_count / asked)
     may_be_late = (1 - settings.server_target_latency_percentile) * schedule_s * capacity
-    arriving = asked * settings.server_target_latency_ns / 1e9
+    arriving = min(asked, _NOT_BEYOND * capacity) * settings.server_target_latency_ns / 1e9
     if unset("max_async_queries"):
         settings.server_max_async_queries = math.ceil(min(2**31 - 1, may_be_late + _most_of(arriving)))
     if unset("max_duration"):
