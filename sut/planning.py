@@ -214,9 +214,8 @@ def make_plan(
         notes.append(f"{untraced}: stages come without issue_delay and residual")
     if samples > MAX_RECORDED_SAMPLES:
         notes.append(f"latencies and stages are recorded of the first {MAX_RECORDED_SAMPLES:,} samples")
-    return Plan(
-        scenario, mode, queries, samples, took, most, not untraced, tuple(notes), made.seconds, made.nbytes
-    )  # fmt: skip
+    traced = not untraced
+    return Plan(scenario, mode, queries, samples, took, most, traced, tuple(notes), made.seconds, made.nbytes)
 
 
 def _performance(settings: Settings, scenario: str, measured: Calibration, made: Generated) -> tuple[int, int, float]:

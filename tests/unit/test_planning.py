@@ -416,6 +416,13 @@ def test_the_plan_in_one_line(scenario: str, samples: int, seconds: float, line:
     assert Plan(scenario, "performance", 64, samples, seconds, samples, True, ()).line() == line
 
 
+@pytest.mark.parametrize(("generation_s", "end"), [(4.9, "10.0 min"), (37.2, "after about 37 s of generating them")])
+def test_the_plan_tells_how_long_queries_are_generated_where_that_is_long(generation_s: float, end: str) -> None:
+    line = Plan("SingleStream", "performance", 64, 64, 600.0, 64, True, (), generation_s).line()
+
+    assert line.endswith(end)
+
+
 @given(
     max_batch=st.integers(1, 16),
     sizes=st.none() | st.lists(st.integers(1, 32), min_size=1, max_size=5, unique=True).map(lambda s: tuple(sorted(s))),
