@@ -197,11 +197,12 @@ def _reasons(config: RunConfig, outcome: Outcome, found: _Findings, failed_sampl
         reasons.append(f"{failed_samples} samples failed and were answered with nothing{said}")
     if outcome.error:
         return reasons
-    reasons += [*found.problems, *found.flaws]
+    reasons += found.problems
     if config.mode == "performance" and not found.problems:
         plan = outcome.event("plan")
         idle_ns = plan.get("calibration", {}).get("idle_query_ns")
         reasons += explain_invalid(config.scenario, found.detail, idle_ns, plan.get("overload"))
+    reasons += found.flaws
     done, issued = outcome.counter(Counter.DONE), outcome.counter(Counter.ISSUED)
     if done != issued:
         reasons.append(f"{issued - done} of {issued} samples were never answered")
