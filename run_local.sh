@@ -65,7 +65,7 @@ add_extras() {
 
 # Prints the setting $2 of the YAML file $1; nothing where it has none.
 setting_of() {
-    sed -n "s/^$2[[:space:]]*:[[:space:]]*[\"']\{0,1\}\([A-Za-z0-9._/-]*\).*/\1/p" "$1" 2>/dev/null | tail -n 1 || true
+    head -c 1048576 -- "$1" 2>/dev/null | sed -n "s/^$2[[:space:]]*:[[:space:]]*[\"']\{0,1\}\([A-Za-z0-9._/-]*\).*/\1/p" 2>/dev/null | tail -n 1 || true
 }
 
 if [[ ${1-} == -h || ${1-} == --help ]]; then

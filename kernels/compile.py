@@ -8,13 +8,13 @@ another source or compiler): it is compiled again and never loaded.
 from __future__ import annotations
 
 import hashlib
-import secrets
 from contextlib import suppress
 from pathlib import Path
 
 from kernels.cache import cache_dir
 from kernels.compilers import OPTIONS, Compiler, Source
 from kernels.device import SOURCES
+from kernels.files import LARGE_BYTES, read_file, whole_file
 
 _SUM_BYTES = hashlib.sha256().digest_size
 
@@ -50,7 +50,7 @@ def key_of(source: Source, architecture: str, compiler: Compiler) -> bytes:
 def _read(path: Path, key: bytes) -> bytes | None:
     """The cubin in ``path``, or None where there is none or it is not the one of ``key``."""
     try:
-        data = path.read_bytes()
+        data = read_file(path, LARGE_BYTES)
     except OSError:
         return None
     body, end = data[:-_SUM_BYTES], data[-_SUM_BYTES:]
@@ -61,9 +61,5 @@ def _read(path: Path, key: bytes) -> bytes | None:
 
 def _write(path: Path, key: bytes, made: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
-    try:
-        part.write_bytes(made + key + hashlib.sha256(made + key).digest())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with whole_file(path) as file:
+        file.write(made + key + hashlib.sha256(made + key).digest())

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from kernels.files import LARGE_BYTES, read_file
 from sut.tasks.base import Score
 
 
@@ -17,7 +18,7 @@ def read_accuracy_log(path: Path) -> dict[int, bytes]:
     and for a sample with two different answers.
     """
     try:
-        raw = path.read_bytes()
+        raw = read_file(path, LARGE_BYTES)
     except OSError as error:
         raise ValueError(f"cannot read the accuracy log {path}: {error.strerror}") from error
     if not raw.strip():

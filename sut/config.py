@@ -13,8 +13,9 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from kernels.files import SMALL_BYTES, read_file
 from sut.cgroup import cpu_quota
-from sut.errors import InputError, suggest
+from sut.errors import InputError, one_line, suggest
 from sut.userconf import SCENARIOS
 
 Mode = Literal["performance", "accuracy", "find_peak"]
@@ -187,11 +188,12 @@ def make_config(settings: Mapping[str, Any]) -> RunConfig:
 def read_config_file(path: Path, hint: str = "--config takes one of configs/*.yaml or your own") -> dict[str, Any]:
     """The settings of one YAML file. Raises ``InputError`` naming it, with ``hint`` where it does not exist."""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.safe_load(read_file(path, SMALL_BYTES).decode())
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; {hint}") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"{path}: not a readable YAML file ({' '.join(str(error).split())})") from None
+        reason = getattr(error, "strerror", None) or one_line(error)
+        raise InputError(f"{path}: not a readable YAML file ({reason}); {hint}") from None
     if content is None:
         return {}
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):

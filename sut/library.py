@@ -186,7 +186,7 @@ class Library(ABC):
 
     def _blame(self, index: int, error: Exception) -> InputError:
         name = self.dataset.root / self.dataset.files[index]
-        return InputError(f"{name} (sample {index}): {one_line(error)}")
+        return InputError(f"{name} (sample {index}): {getattr(error, 'strerror', None) or one_line(error)}")
 
     def require(self, indices: Sequence[int]) -> None:
         """Raise ``ValueError`` if one of the samples is not loaded."""

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from kernels.files import LARGE_BYTES, open_file, read_file
 from sut.ledger import Int64Array, Trace
 
 DETAIL = "mlperf_log_detail.txt"
@@ -64,7 +65,7 @@ def read_detail(directory: Path) -> Detail:
     """Parse ``mlperf_log_detail.txt``. Raises ``ValueError`` if there is none; a cut one gives what it has."""
     path = directory / DETAIL
     try:
-        text = path.read_text(encoding="utf-8", errors="replace")
+        text = read_file(path, LARGE_BYTES).decode(errors="replace")
     except OSError as error:
         raise ValueError(f"{path}: {error.strerror or error}") from error
     values: dict[str, Any] = {}
@@ -106,7 +107,7 @@ def read_trace(directory: Path) -> tuple[Trace, Int64Array]:
     """
     path = directory / TRACE
     try:
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        with open_file(path) as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
             flat = [int(group) for match in _SAMPLE.finditer(content) for group in match.groups()]
     except (OSError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from error

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import secrets
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kernels.files import SMALL_BYTES, open_file, read_file, whole_file
 from preprocess.base import Geometry, Preprocessor, Recipe
 from sut.datasets.base import DataSet
 from sut.errors import InputError, one_line
@@ -80,7 +80,8 @@ class PreprocessedDir(TensorStore):
         if not self._ready and made <= (self._dataset.root / self._dataset.files[index]).stat().st_mtime_ns:
             return None
         try:
-            tensor = np.load(path, mmap_mode="r", allow_pickle=False)
+            with open_file(path) as file:
+                tensor = np.load(f"/proc/self/fd/{file.fileno()}", mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
             raise InputError(f"{path} (sample {index}) is not a whole .npy file: {one_line(error)}") from error
         if not isinstance(tensor, np.ndarray) or (tensor.shape, tensor.dtype) != (row.shape, row.dtype):
@@ -101,16 +102,11 @@ class PreprocessedDir(TensorStore):
     def keep(self, index: int, row: NDArray[Any], geometry: Geometry) -> None:
         """See ``TensorStore``. The file is there whole or not at all."""
         path = self._path(index)
-        part = path.with_name(f".{secrets.token_hex(8)}.part")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                with part.open("wb") as file:
-                    np.save(file, row)
+            with whole_file(path) as file:
+                np.save(file, row)
                 self._note(index, _sum(row))
-                part.replace(path)
-            finally:
-                part.unlink(missing_ok=True)
         except OSError as error:
             raise InputError(
                 f"cannot keep {path}: {error.strerror or one_line(error)}; make room, or choose another "
@@ -136,8 +132,8 @@ class PreprocessedDir(TensorStore):
     def _check_recipe(self) -> None:
         """Whoever made the tensors answers for them, but where it is written down for what, it must be this."""
         try:
-            found = json.loads((self._folder / RECIPE_FILE).read_text(encoding="utf-8"))["recipe"]
-        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            found = json.loads(read_file(self._folder / RECIPE_FILE, SMALL_BYTES))["recipe"]
+        except (FileNotFoundError, ValueError, KeyError, TypeError, RecursionError):
             return  # not from here
         if found != json.loads(json.dumps(asdict(self._recipe))):
             raise self._other(str(found.get("name") if isinstance(found, dict) else found))
@@ -148,7 +144,7 @@ class PreprocessedDir(TensorStore):
         made_by = [preprocessor.name, preprocessor.version()]
         ours = json.dumps({"preprocessor": made_by, "recipe": asdict(self._recipe)}, indent=1) + "\n"
         if note.exists():
-            if note.read_text(encoding="utf-8", errors="replace") != ours:
+            if read_file(note, SMALL_BYTES) != ours.encode():
                 raise self._other(f"another recipe or version (see {note})")
         elif any(self._path(index).exists() for index in range(self._dataset.count)):
             raise InputError(

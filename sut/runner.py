@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from kernels.files import LARGE_BYTES, read_file
 from sut.assembly import Assembly, assemble
 from sut.audit import read_audit
 from sut.compared import compared_with_fp32, why_not_compared
@@ -258,7 +259,7 @@ def _fresh(directory: Path, overwrite: bool) -> Path:
 def _started(directory: Path) -> str:
     """When the run in ``directory`` was started, as its result says; without one, when the directory was made."""
     try:
-        started = datetime.fromisoformat(json.loads((directory / FILE).read_text(encoding="utf-8"))["started"])
-    except (OSError, ValueError, KeyError, TypeError):
+        started = datetime.fromisoformat(json.loads(read_file(directory / FILE, LARGE_BYTES))["started"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         started = datetime.fromtimestamp(directory.stat().st_mtime, UTC)
     return started.strftime("%Y%m%dT%H%M%S")

@@ -38,6 +38,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import preprocess
+from kernels.files import open_own, whole_file
 from preprocess.base import Geometry, Preprocessor, Recipe
 from sut.datasets.base import DataSet
 from sut.errors import InputError, one_line
@@ -195,7 +196,7 @@ def _code_digest(preprocessor: type[Preprocessor]) -> str:
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     """Hold the folder while a file is made or grows. The kernel lets go of it when its holder dies."""
-    with (folder / ".lock").open("wb") as lock:
+    with open_own(folder / ".lock", os.O_CREAT) as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
@@ -204,16 +205,11 @@ def _open(path: Path, head: bytes, size: int) -> FileIO:
     """The file for reading and writing, at least ``size`` bytes long; one with another head is replaced, not changed:
     somebody may have it mapped.
     """
-    try:
-        with path.open("rb") as there:
-            whole = there.read(len(head)) == head
-    except FileNotFoundError:
-        whole = False
-    if not whole:
-        part = path.with_suffix(".part")
-        part.write_bytes(head)
-        part.replace(path)
-    file = FileIO(path, "r+b")
+    file = _with_head(path, head)
+    if file is None:
+        with whole_file(path) as made:
+            made.write(head)
+        file = open_own(path)
     try:
         if os.fstat(file.fileno()).st_size < size:
             file.truncate(size)
@@ -221,3 +217,15 @@ def _open(path: Path, head: bytes, size: int) -> FileIO:
         file.close()
         raise
     return file
+
+
+def _with_head(path: Path, head: bytes) -> FileIO | None:
+    """The file if it is one and starts with ``head``."""
+    try:
+        file = open_own(path)
+    except OSError:
+        return None
+    if os.pread(file.fileno(), len(head), 0) == head:
+        return file
+    file.close()
+    return None

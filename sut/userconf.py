@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from kernels.files import SMALL_BYTES, read_file
 from sut.errors import InputError, suggest
 
 SCENARIOS = ("SingleStream", "MultiStream", "Server", "Offline")
@@ -126,11 +127,12 @@ def read_conf(path: Path, kind: Kind = "user") -> Conf:
     Raises ``InputError`` naming file and line for everything LoadGen would silently ignore or misread.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_file(path, SMALL_BYTES).decode()
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; give an existing one with --{_FLAGS[kind]}") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as text ({error})") from None
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{path}: cannot be read as text ({reason}); expected LoadGen settings") from None
     if text.startswith("\ufeff"):
         raise InputError(f"{path}:1: a byte order mark, which LoadGen takes for a part of the first word; save without")
     values: dict[str, str] = {}

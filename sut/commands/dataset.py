@@ -18,6 +18,7 @@ import typer
 from rich.console import Console as RichConsole
 from rich.progress import track
 
+from kernels.files import LARGE_BYTES, open_file, read_file
 from sut.config import usable_cores
 from sut.datasets.base import IMAGENET_PICTURES as PICTURES
 from sut.datasets.sums import Sum, sum_of, sums_path, sums_text
@@ -186,14 +187,13 @@ def _list(folder: Path, prefix: str) -> dict[str, str]:
 def _examine(path: str, sums: bool) -> str | Sum | None:
     """What is wrong with one picture, or its sum where that is wanted."""
     try:
-        with open(path, "rb") as file:  # noqa: PTH123 - 50,000 pathlib objects cost more than the checks
+        with open_file(path) as file:
             start = file.read(-1 if sums else 3)
             if not start:
                 return "empty"
             file.seek(-min(_END_WITHIN, os.fstat(file.fileno()).st_size), os.SEEK_END)
             if not (start.startswith(b"\xff\xd8\xff") and b"\xff\xd9" in file.read()):
-                file.seek(0)
-                _look_closer(file.read())
+                _look_closer(read_file(path, LARGE_BYTES))
             return sum_of(start) if sums else None
     except OSError as error:
         return (error.strerror or one_line(error)).lower()
@@ -250,7 +250,7 @@ def write_lines(path: Path, text: str, overwrite: bool) -> str:
 
     try:
         if path.exists():
-            there, lines = (part.splitlines() for part in (path.read_text(encoding="utf-8", errors="replace"), text))
+            there, lines = (each.splitlines() for each in (read_file(path, LARGE_BYTES).decode(errors="replace"), text))
             if there == lines:
                 return "already right"
             if not overwrite:

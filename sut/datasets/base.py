@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from kernels.files import LARGE_BYTES, read_file
 from sut.datasets.sums import Sums
 
 IMAGENET_PICTURES = 50_000
@@ -37,9 +38,13 @@ class DataSet:
         return len(self.files)
 
     def read(self, index: int) -> bytes:
-        """The bytes of one file. Raises ``InputError``, which names it, for one that its sum does not fit."""
+        """The bytes of one file.
+
+        Raises ``OSError`` where it is none, or of more than 1 GiB, and ``InputError``, which names it, for one that its
+        sum does not fit.
+        """
         path = self.root / self.files[index]
-        data = path.read_bytes()
+        data = read_file(path, LARGE_BYTES)
         if self.sums is not None:
             self.sums.check(self.files[index], path, data)
         return data

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from kernels.files import LARGE_BYTES, read_file
 from sut.datasets.base import DataSet
 from sut.errors import InputError, one_line
 
@@ -77,7 +78,7 @@ def check_root(root: Path, expected: str) -> None:
 
 def _read_text(path: Path) -> str:
     try:
-        raw = path.read_bytes()
+        raw = read_file(path, LARGE_BYTES)
     except FileNotFoundError:
         raise InputError(
             f"there is no list {path}; expected one 'name label' per line, or name another list with --dataset-list"

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kernels.files import SMALL_BYTES, read_file
 from preprocess.base import Recipe
 from sut.datasets.base import DataSet
 from sut.errors import InputError, RunError, one_line
@@ -228,7 +229,7 @@ def measure(
 
     name = f"{reduced.model.stem}-{reduced.backend}-{reduced.precision}-agreement.json"
     path = cached(name, json.dumps(key, sort_keys=True), make, say, quietly=True)
-    return Agreement(**json.loads(path.read_text(encoding="utf-8")))
+    return Agreement(**json.loads(read_file(path, SMALL_BYTES)))
 
 
 def _run(

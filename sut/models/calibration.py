@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kernels.files import LARGE_BYTES, read_file
 from preprocess.base import Recipe
 from preprocess.decode import check, decode
 from preprocess.opencv import OpenCV
@@ -188,7 +189,7 @@ def _is_mlcommons(names: Sequence[str]) -> bool:
 def _read_list(path: Path) -> list[tuple[int, str]]:
     """Line number and first word of every line that has one: MLCommons' second list has a label behind the name."""
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = read_file(path, LARGE_BYTES).decode("utf-8-sig").splitlines()
     except FileNotFoundError:
         raise InputError(f"there is no calibration list {path}; expected a text file with a picture per line") from None
     except (OSError, ValueError) as error:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 import kernels.cache
 from backends.base import TensorSpec
+from kernels.files import open_file, read_file
 from sut.errors import InputError, SetupError, one_line, suggest
 from sut.models.base import Say
 
@@ -38,6 +39,8 @@ SUMS = "sha256sums"
 
 _LEFTOVER_AGE_S = 3600.0
 _BLOCK_BYTES = 1 << 20
+_MOST_BYTES = 2**31 - 1
+"""Protobuf's limit: larger models keep their weights in other files."""
 _HIGHEST_IR_VERSION = 127  # the largest that is one byte; ONNX 1.23 is at 14
 _FOREIGN = (
     (b"version https://git-lfs", "a Git LFS pointer, not the file it stands for"),
@@ -189,7 +192,7 @@ def _digest_at(path: Path, algorithm: str, stamp: tuple[int, ...]) -> str:
 
 def _read_digest(path: Path, algorithm: str) -> str:
     digest = hashlib.new(algorithm)
-    with path.open("rb") as file:
+    with open_file(path) as file:
         while block := file.read(_BLOCK_BYTES):
             digest.update(block)
     return digest.hexdigest()
@@ -251,13 +254,14 @@ def check_onnx(path: Path) -> OnnxInfo:
 
 def _read(path: Path) -> bytes:
     try:
-        if path.is_dir():
-            raise InputError(f"model {path} is a folder, expected an .onnx file")
-        data = path.read_bytes()
+        data = read_file(path, _MOST_BYTES)
     except FileNotFoundError:
         raise InputError(f"model {path} does not exist, expected an .onnx file") from None
+    except IsADirectoryError:
+        raise InputError(f"model {path} is a folder, expected an .onnx file") from None
     except OSError as error:
-        raise InputError(f"model {path} cannot be read: {error.strerror or one_line(error)}") from error
+        reason = error.strerror or one_line(error)
+        raise InputError(f"model {path} cannot be read: {reason}; expected an .onnx file") from error
     if not data:
         raise InputError(f"model {path} is empty (0 bytes), expected an ONNX model; copy or download it again")
     return data
@@ -303,7 +307,8 @@ def _external_data(path: Path, model: ModelProto) -> set[Path]:
         facts = {entry.key: entry.value for entry in tensor.external_data}
         file = path.parent / facts.get("location", "")
         if not file.is_file():
-            raise InputError(f"model {path} keeps its weights in {file}, which does not exist; put it beside the model")
+            got = "is no file" if file.exists() else "does not exist"
+            raise InputError(f"model {path} keeps its weights in {file}, which {got}; put it beside the model")
         try:
             needed = int(facts.get("offset", 0)) + int(facts.get("length", 0))
         except ValueError:

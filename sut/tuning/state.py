@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from kernels.files import LARGE_BYTES, read_file
 from sut.errors import InputError, one_line
 from sut.results import Metric, write_text
 from sut.tuning.space import DEFAULT, Point
@@ -141,10 +142,10 @@ class State:
         if overwrite or not state.path.exists():
             return state
         try:
-            first, *lines = state.path.read_text(encoding="utf-8").splitlines()
+            first, *lines = read_file(state.path, LARGE_BYTES).decode().splitlines()
             there = dict(json.loads(first))
             rows = [_row_of(line) for line in lines]
-        except (OSError, ValueError, TypeError) as error:
+        except (OSError, ValueError, TypeError, RecursionError) as error:
             raise InputError(f"{state.path}: not a tune's state ({one_line(error)}); --overwrite starts anew") from None
         for key, value in state._header.items():
             if there.get(key, value if key in _ADDED else None) != value:

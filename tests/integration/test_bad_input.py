@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
@@ -381,6 +382,28 @@ def test_a_line_of_user_conf_that_loadgen_would_misread(sut: Sut, line: str, fra
     assert done.error.startswith("mine.conf:3: ")
     assert all(fragment in done.error for fragment in fragments), done.error
     assert not sut.output.exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "place", "fragment"),
+    [
+        ("--config", "pipe", "pipe: not a readable YAML file (Is a named pipe, not a file)"),
+        ("--config", "/dev/zero", "/dev/zero: not a readable YAML file (Is a device, not a file)"),
+        ("--user_conf", "/dev/zero", "(Is a device, not a file)"),
+        ("--audit_conf", "pipe", "pipe: no such file"),
+        ("--dataset-path", "pictures", "pictures/6.jpg (sample 0): Is a named pipe, not a file"),
+    ],
+)
+def test_what_never_ends_is_not_waited_for(sut: Sut, option: str, place: str, fragment: str) -> None:
+    (sut.cwd / "pictures").mkdir()
+    os.mkfifo(sut.cwd / "pictures/6.jpg")
+    os.mkfifo(sut.cwd / "pipe")
+    dataset = ["--dataset", "folder"] if option == "--dataset-path" else []
+
+    done = sut.run("--backend", "plain", option, place, "--time", "0.3", *dataset)
+
+    assert done.code == 1
+    assert fragment in done.error
 
 
 def test_an_audit_config_that_lies_about_is_not_obeyed(sut: Sut) -> None:

@@ -1,0 +1,95 @@
+"""Files that somebody else may have had a hand in: read without waiting, and written whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import FileIO
+from pathlib import Path
+from typing import BinaryIO
+
+SMALL_BYTES = 2**20
+"""More than any settings, list of settings or note that a person writes."""
+LARGE_BYTES = 2**30
+"""More than any picture, list of pictures or log."""
+
+_KINDS = {
+    stat.S_IFIFO: "Is a named pipe",
+    stat.S_IFSOCK: "Is a socket",
+    stat.S_IFCHR: "Is a device",
+    stat.S_IFBLK: "Is a device",
+}
+
+
+def open_file(path: str | os.PathLike[str]) -> BinaryIO:
+    """Open a regular file, or a link to one, for reading.
+
+    Raises ``OSError``, whose ``strerror`` says what it is, for anything else: a named pipe would wait for its writer,
+    and some devices never end. Nothing but a regular file is opened for longer than it takes to find that out.
+    """
+    _check(os.stat(path), path)  # noqa: PTH116 - opening some devices has effects
+    # Something else may stand there by now, which must not keep us waiting either.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    try:
+        _check(os.fstat(descriptor), path)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return os.fdopen(descriptor, "rb")
+
+
+def read_file(path: str | os.PathLike[str], most_bytes: int) -> bytes:
+    """The content of a regular file. Raises ``OSError`` as ``open_file`` does, and for one of more than ``most_bytes``.
+
+    ``ValueError`` for a path that no file can have (one with a NUL character) becomes ``OSError`` too.
+    """
+    try:
+        with open_file(path) as file:
+            data = file.read(most_bytes + 1) if os.fstat(file.fileno()).st_size <= most_bytes else None
+    except ValueError as error:
+        raise OSError(errno.EINVAL, str(error), os.fspath(path)) from error
+    if data is None or len(data) > most_bytes:
+        raise OSError(errno.EFBIG, f"More than {most_bytes:,} bytes", os.fspath(path))
+    return data
+
+
+def open_own(path: Path, more_flags: int = 0) -> FileIO:
+    """Open a file of ours for reading and writing, without changing it; no link is followed.
+
+    Raises ``OSError`` where it is anything but a regular file.
+    """
+    flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+    file = FileIO(os.open(path, flags | more_flags, 0o666), "r+b")
+    try:
+        _check(os.fstat(file.fileno()), path)
+    except OSError:
+        file.close()
+        raise
+    return file
+
+
+def _check(status: os.stat_result, path: str | os.PathLike[str]) -> None:
+    kind = stat.S_IFMT(status.st_mode)
+    if kind == stat.S_IFDIR:
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
+    if kind != stat.S_IFREG:
+        raise OSError(errno.EINVAL, f"{_KINDS.get(kind, 'Is something else')}, not a file", os.fspath(path))
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """A new file that takes the place of ``path`` where the ``with`` ends well: it is there whole or not at all.
+
+    Of several writers at once the last one wins. What is at ``path`` is never written to, whatever it is.
+    """
+    part = path.with_name(f".{secrets.token_hex(8)}.part")
+    try:
+        with part.open("xb") as file:
+            yield file
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
