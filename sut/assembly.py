@@ -12,7 +12,7 @@ import backends.registry
 import preprocess.registry
 from backends.base import Attestation, Backend, DeviceNotFound, ModelFile
 from preprocess.base import Preprocessor, Recipe
-from sut.config import RunConfig, usable_cores
+from sut.config import RunConfig, expanded, usable_cores
 from sut.datasets.base import DataSet
 from sut.datasets.registry import open_dataset
 from sut.device_library import DeviceLibrary, device_place
@@ -193,7 +193,7 @@ def _spec_of(config: RunConfig, say: Say) -> ModelSpec:
         return find(config.model)
     if config.weights == "random":
         raise InputError(f"--weights random builds a model itself; with the file {config.model} leave it out")
-    return for_file(Path(config.model).expanduser(), config.model_name, config.recipe, say, config.outputs)
+    return for_file(expanded(config.model), config.model_name, config.recipe, say, config.outputs)
 
 
 def _check_options(config: RunConfig, backend: type[Backend], preprocessor: type[Preprocessor]) -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 from typer.exceptions import TyperException
 
-from sut.errors import ExitCode, InputError, SutError, one_line
+from sut.errors import ExitCode, InputError, SutError, one_line, printable, printable_lines
 
 if TYPE_CHECKING:
     from sut.config import RunConfig
@@ -175,8 +175,8 @@ def configs_of(options: Mapping[str, Any]) -> list[RunConfig]:
     if options["accuracy"] and find_peak:
         raise InputError("--accuracy and --find-peak-performance are two modes; give one of them")
     mode = "accuracy" if options["accuracy"] else "find_peak" if find_peak else settings.get("mode", "performance")
-    default = "all" if demo else {"accuracy": "Offline", "find_peak": "Server"}.get(mode, "SingleStream")
-    scenarios = parse_scenarios(options["scenario"] or settings.get("scenario") or default)
+    default = "all" if demo else {"accuracy": "Offline", "find_peak": "Server"}.get(str(mode), "SingleStream")
+    scenarios = parse_scenarios(str(options["scenario"] or settings.get("scenario") or default))
     if mode == "find_peak" and scenarios != ("Server",):
         raise InputError("--find-peak-performance works in Server only; add --scenario Server")
     base = make_config({**settings, "scenario": scenarios[0], "mode": mode})
@@ -325,7 +325,7 @@ def _main(arguments: list[str]) -> int:
 
 def _explain(error: Exception, text: str, code: ExitCode, debug: bool) -> ExitCode:
     if debug:
-        traceback.print_exception(error)
+        print(printable_lines("".join(traceback.format_exception(error))), file=sys.stderr)
     _fail(text)
     return code
 
@@ -336,4 +336,4 @@ def _interrupted() -> int:
 
 
 def _fail(text: str) -> None:
-    print(f"error: {text}", file=sys.stderr, flush=True)
+    print(f"error: {printable(text)}", file=sys.stderr, flush=True)

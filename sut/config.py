@@ -10,12 +10,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from kernels.files import SMALL_BYTES, read_file
 from sut.cgroup import cpu_quota
-from sut.errors import InputError, one_line, suggest
+from sut.errors import InputError, one_line, printable, shortened, suggest
+from sut.strict_yaml import load_yaml
 from sut.userconf import SCENARIOS
 
 Mode = Literal["performance", "accuracy", "find_peak"]
@@ -42,6 +42,11 @@ def usable_cores(root: Path = Path("/")) -> int:
 _MOST_THREADS = 1024
 _MOST_SECONDS = 1e7
 """A third of a year. More than these, a machine is busy with making threads and LoadGen with its numbers."""
+
+
+_MOST_PATH_BYTES = 4095
+_MOST_NAME_BYTES = 255
+"""What Linux takes of a path, and of each name in it."""
 
 
 class RunConfig(BaseModel):
@@ -103,7 +108,7 @@ class RunConfig(BaseModel):
     lanes: int = Field(1, ge=1, le=_MOST_THREADS)
     preprocess_workers: int = Field(0, ge=0, le=_MOST_THREADS)
     """Threads that only preprocess and feed the lanes; 0: each lane preprocesses for itself."""
-    max_wait_ms: float = Field(0.0, ge=0)
+    max_wait_ms: float = Field(0.0, ge=0, le=1000 * _MOST_SECONDS)
     batching: Literal["deadline", "fifo"] = "deadline"
     """How Server's batches are cut: with an eye on the latency bound, or first in, first out."""
     samples_per_query: int | None = Field(None, ge=1, le=1_000_000)
@@ -116,8 +121,23 @@ class RunConfig(BaseModel):
     user_conf: Path | None = None
     mlperf_conf: Path | None = None
     audit_conf: Path | None = None
-    watchdog_s: float | None = Field(None, gt=0)
+    watchdog_s: float | None = Field(None, gt=0, le=_MOST_SECONDS)
     debug: bool = False
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _possible(cls, value: Any) -> Any:
+        """Any word may name a file: what no path can be would be found out where it is used, and told as a failure."""
+        if isinstance(value, (str, Path)):
+            try:
+                path = os.fsencode(value)
+            except UnicodeEncodeError:
+                raise ValueError("expected characters that can be encoded") from None
+            if b"\0" in path:
+                raise ValueError("expected no NUL character")
+            if len(path) > _MOST_PATH_BYTES or max(map(len, path.split(b"/"))) > _MOST_NAME_BYTES:
+                raise ValueError("it is too long for a path")
+        return value
 
     @field_validator("device")
     @classmethod
@@ -129,7 +149,7 @@ class RunConfig(BaseModel):
     @classmethod
     def _word(cls, value: str | None) -> str | None:
         if value is not None and not re.fullmatch(r"[A-Za-z0-9][\w.+-]*", value):
-            raise ValueError(f"got '{value}', expected a name")
+            raise ValueError(f"got '{printable(value)}', expected a name")
         return value
 
     @field_validator("known_models")
@@ -170,6 +190,14 @@ class RunConfig(BaseModel):
         return hashlib.sha256(json.dumps(words, sort_keys=True).encode()).hexdigest()[:8]
 
 
+def expanded(word: str) -> Path:
+    """The path that a word means, ``~`` spelt out. Raises ``InputError`` for the home of somebody who is not known."""
+    try:
+        return Path(word).expanduser()
+    except RuntimeError as error:
+        raise InputError(f"{word}: {one_line(error)}; write the folder's name instead of ~") from None
+
+
 def make_config(settings: Mapping[str, Any]) -> RunConfig:
     """A validated config. Raises ``InputError`` in one line per the first bad value."""
     if unknown := sorted(set(settings) - set(RunConfig.model_fields)):
@@ -182,16 +210,16 @@ def make_config(settings: Mapping[str, Any]) -> RunConfig:
         text = first["msg"].removeprefix("Value error, ")
         if len(first["loc"]) > 2:  # one value of a mapping, which fits none of several types
             text = "expected a number, a word, true or false"
-        raise InputError(f"{name}: {text}, got '{first['input']}'") from None
+        raise InputError(f"{name}: {text}, got '{shortened(str(first['input']))}'") from None
 
 
 def read_config_file(path: Path, hint: str = "--config takes one of configs/*.yaml or your own") -> dict[str, Any]:
     """The settings of one YAML file. Raises ``InputError`` naming it, with ``hint`` where it does not exist."""
     try:
-        content = yaml.safe_load(read_file(path, SMALL_BYTES).decode())
+        content = load_yaml(read_file(path, SMALL_BYTES).decode())
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; {hint}") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or one_line(error)
         raise InputError(f"{path}: not a readable YAML file ({reason}); {hint}") from None
     if content is None:
@@ -211,9 +239,9 @@ def parse_assignment(text: str) -> tuple[str, Any]:
     if not equals or not key:
         raise InputError(f"--set takes KEY=VALUE, got '{text}'")
     try:
-        return key.replace("-", "_"), yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise InputError(f"--set {key}: '{value}' is no YAML value") from None
+        return key.replace("-", "_"), load_yaml(value)
+    except ValueError as error:
+        raise InputError(f"--set {key}: '{shortened(value)}' is no YAML value ({error})") from None
 
 
 def assign(settings: dict[str, Any], key: str, value: Any) -> None:

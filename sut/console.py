@@ -18,7 +18,7 @@ from rich.text import Text
 
 from sut.assembly import Assembly
 from sut.config import RunConfig
-from sut.errors import ExitCode, short
+from sut.errors import ExitCode, printable, printable_lines, short
 from sut.results import FILE, Result
 from sut.supervisor import Progress
 
@@ -50,10 +50,10 @@ class Console:
 
     def error(self, text: str) -> None:
         """One line about what went wrong, never wrapped: scripts read it."""
-        print(f"error: {text}", file=sys.stderr, flush=True)
+        print(f"error: {printable(text)}", file=sys.stderr, flush=True)
 
     def _line(self, text: str, style: str = "") -> None:
-        self.err.print(Text(text, style=style), soft_wrap=True)
+        self.err.print(Text(printable(text), style=style), soft_wrap=True)
 
     def header(self, parts: Assembly, home: Path) -> None:
         """What is about to run."""
@@ -88,7 +88,7 @@ class Console:
         """What came out of one run, and why it does not count where it does not."""
         name = f"{result.scenario} {result.mode}"
         if trace:
-            print(trace, file=sys.stderr)
+            print(printable_lines(trace), file=sys.stderr)
         if code in (ExitCode.USAGE, ExitCode.SETUP, ExitCode.FAILED):
             self.error(f"{name}: {result.first_error or '; '.join(result.invalid_reasons)}")
             if result.failed_samples:
@@ -121,8 +121,8 @@ class Console:
         for line in (*parity_lines(results), *agreement_lines(results)):
             self.out.print(Text(line), soft_wrap=True)
         if broken := _union(results):
-            self.out.print(Text("not official: " + "; ".join(broken)))
-        self.out.print(Text(f"files: {home}"), soft_wrap=True)
+            self.out.print(Text(printable("not official: " + "; ".join(broken))))
+        self.out.print(Text(printable(f"files: {home}")), soft_wrap=True)
 
 
 class Work:

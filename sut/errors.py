@@ -6,6 +6,8 @@ import difflib
 from collections.abc import Iterable
 from enum import IntEnum
 
+_SHOWN = 80
+
 
 class ExitCode(IntEnum):
     """What the commands return; of several runs the worst, in the order 3, 2, 1, 4, 0."""
@@ -47,9 +49,43 @@ class RunError(SutError):
 
 
 def one_line(error: BaseException) -> str:
-    """An exception as one line: its text without line breaks, or its type where it has no text."""
-    text = " ".join(str(error).split())
-    return text or type(error).__name__
+    """An exception as one line: its text, or its type where it has none.
+
+    Line breaks of other people's messages become blanks; in ours, there are none but in names, which are escaped.
+    """
+    text = str(error) if isinstance(error, SutError) else " ".join(str(error).split())
+    return printable(text) or type(error).__name__
+
+
+def printable(text: str) -> str:
+    """``text`` on one line that a terminal shows as it is: other characters are escaped, and so are bytes of a name
+    that are no UTF-8.
+
+    >>> print(printable("caf\\udce9 \\x1b[2J\\n"))
+    caf\\xe9 \\x1b[2J\\n
+    """
+    return text if text.isprintable() else "".join(map(_escaped, text))
+
+
+def printable_lines(text: str) -> str:
+    """``printable`` for each line of a text, such as a traceback."""
+    return "\n".join(map(printable, text.split("\n")))
+
+
+def _escaped(character: str) -> str:
+    if character.isprintable():
+        return character
+    code = ord(character)
+    if code < 0x80:
+        return character.encode("unicode_escape").decode()
+    if 0xDC80 <= code <= 0xDCFF:  # how Python writes a byte that is no UTF-8
+        return f"\\x{code - 0xDC00:02x}"
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def shortened(text: str) -> str:
+    """The start of a text that may be endless, for a message."""
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
 
 
 def short(value: float) -> str:

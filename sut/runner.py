@@ -241,19 +241,33 @@ def _locked(home: Path) -> Iterator[None]:
 
 def _fresh(directory: Path, overwrite: bool) -> Path:
     """An empty directory; one that is there is removed (``overwrite``) or renamed to ``<name>.<started>``."""
-    if directory.exists():
-        if overwrite:
+    if overwrite and (link := next((path for path in (directory, directory.parent) if path.is_symlink()), None)):
+        raise InputError(
+            f"{link} is a link to {link.readlink()}, behind which --overwrite removes nothing; remove the link, or "
+            "leave --overwrite out"
+        )
+    try:
+        if overwrite and directory.is_dir():
             shutil.rmtree(directory)
-        else:
-            started = _started(directory)
-            aside = directory.with_name(f"{directory.name}.{started}")
-            number = 1
-            while aside.exists():
-                number += 1
-                aside = directory.with_name(f"{directory.name}.{started}-{number}")
-            directory.rename(aside)
-    directory.mkdir(parents=True)
+        elif os.path.lexists(directory):
+            directory.rename(_aside(directory))
+        directory.mkdir(parents=True)
+    except OSError as error:
+        raise InputError(
+            f"{directory}: cannot be made anew ({error.strerror or error}); choose another --output"
+        ) from error
     return directory
+
+
+def _aside(directory: Path) -> Path:
+    """A name beside ``directory`` that nothing has yet."""
+    started = _started(directory)
+    aside = directory.with_name(f"{directory.name}.{started}")
+    number = 1
+    while os.path.lexists(aside):
+        number += 1
+        aside = directory.with_name(f"{directory.name}.{started}-{number}")
+    return aside
 
 
 def _started(directory: Path) -> str:
@@ -261,5 +275,5 @@ def _started(directory: Path) -> str:
     try:
         started = datetime.fromisoformat(json.loads(read_file(directory / FILE, LARGE_BYTES))["started"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        started = datetime.fromtimestamp(directory.stat().st_mtime, UTC)
+        started = datetime.fromtimestamp(directory.lstat().st_mtime, UTC)
     return started.strftime("%Y%m%dT%H%M%S")

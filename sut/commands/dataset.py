@@ -22,7 +22,7 @@ from kernels.files import LARGE_BYTES, open_file, read_file
 from sut.config import usable_cores
 from sut.datasets.base import IMAGENET_PICTURES as PICTURES
 from sut.datasets.sums import Sum, sum_of, sums_path, sums_text
-from sut.errors import InputError, SetupError, one_line
+from sut.errors import InputError, SetupError, one_line, printable
 
 CLASSES = 1000
 
@@ -267,28 +267,29 @@ def _json(folder: Path, found: Found, states: Mapping[Path, str]) -> str:
     (path, state), (sums, sums_state) = states.items()
     row = {
         "dataset": "imagenet",
-        "path": str(folder),
+        "path": printable(str(folder)),
         "pictures": len(found.files),
         "expected": PICTURES,
         "missing": list(found.missing),
         "damaged": [{"file": file, "reason": reason} for file, reason in found.damaged.items()],
-        "list": str(path),
+        "list": printable(str(path)),
         "list_state": state,
-        "sums": str(sums),
+        "sums": printable(str(sums)),
         "sums_state": sums_state,
     }
     return json.dumps({"schema": 1, "command": "dataset", "rows": [row]})
 
 
 def _show(folder: Path, found: Found, states: Mapping[Path, str]) -> None:
-    print(f"{folder}: {len(found.files):,} of {PICTURES:,} pictures, {len(found.damaged)} damaged")
+    shown = printable(str(folder))
+    print(f"{shown}: {len(found.files):,} of {PICTURES:,} pictures, {len(found.damaged)} damaged")
     for what, lines in (
         ("missing", list(found.missing)),
         ("damaged", [f"{file}: {reason}" for file, reason in found.damaged.items()]),
     ):
         for line in lines[:_SHOWN]:
-            print(f"{what}: {line}")
+            print(f"{what}: {printable(line)}")
         if len(lines) > _SHOWN:
             print(f"{what}: {len(lines) - _SHOWN} more; --json lists them all")
     for path, state in states.items():
-        print(f"{path}: {state}")
+        print(f"{printable(str(path))}: {state}")

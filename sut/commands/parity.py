@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sut.errors import InputError, SetupError, one_line
+from sut.errors import InputError, SetupError, one_line, printable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -144,7 +144,7 @@ def _judge(recipe: Recipe) -> Callable[[Levels], NDArray[np.float32]] | None:
     wanted = spec.recipe
     if recipe.size != wanted.size:
         return None
-    path = spec.build("trained", lambda text: print(text, file=sys.stderr))
+    path = spec.build("trained", lambda text: print(printable(text), file=sys.stderr))
     backend = load("onnxruntime").load(ModelFile(path), "cpu", 1, usable_cores())
     runner = backend.runner()
     mean, std = np.array(wanted.mean, np.float32), np.array(wanted.std, np.float32)

@@ -17,7 +17,7 @@ from rich.text import Text
 
 from sut.assembly import Assembly, assemble
 from sut.config import RunConfig, usable_cores
-from sut.errors import ExitCode, InputError
+from sut.errors import ExitCode, InputError, printable
 from sut.models.content import content_digest
 from sut.outcome import system_facts
 from sut.planning import EARLY_STOPPING_QUERIES
@@ -129,7 +129,7 @@ def _tune(
 
 
 def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    print(printable(text), file=sys.stderr, flush=True)
 
 
 def _runs(count: int) -> str:
@@ -215,6 +215,6 @@ def _show(directory: Path, config: RunConfig | None, outcome: Outcome, bench: Be
         for line in outcome.words if outcome.code == ExitCode.OK else ():
             out.print(Text(line))
         if config is not None:
-            out.print(Text(f"run it: sut run --config {directory / 'tuned.yaml'}"), soft_wrap=True)
+            out.print(Text(printable(f"run it: sut run --config {directory / 'tuned.yaml'}")), soft_wrap=True)
     if outcome.code != ExitCode.OK:
         print(f"error: {outcome.words[-1]}", file=sys.stderr, flush=True)

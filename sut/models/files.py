@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 import kernels.cache
 from backends.base import TensorSpec
 from kernels.files import open_file, read_file
+from sut.config import expanded
 from sut.errors import InputError, SetupError, one_line, suggest
 from sut.models.base import Say
 
@@ -159,10 +160,11 @@ def brought(model: str, file: str, instead: str = "") -> Path:
     folder = os.environ.get("MODEL_DIR")
     if not folder:
         raise InputError(f"{model} has no trained weights here: MODEL_DIR is not set; {bring}")
-    path = Path(folder).expanduser().absolute() / file
-    if not path.is_file():
-        raise InputError(f"{model} has no trained weights here: {path} does not exist; {bring}")
-    return path
+    path = expanded(folder).absolute() / file
+    if os.path.isfile(path):  # noqa: PTH113 - pathlib's raises for a path that is too long
+        return path
+    got = "is no file" if os.path.lexists(path) else "does not exist"
+    raise InputError(f"{model} has no trained weights here: {path} {got}; {bring}")
 
 
 def _remove_leftovers(folder: Path, name: str) -> None:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictFloat, StrictInt, Valid
 
 from preprocess.base import Recipe
 from preprocess.oracle import check_recipe
-from sut.config import read_config_file
+from sut.config import expanded, read_config_file
 from sut.errors import InputError, one_line, suggest
 from sut.models import resnet50
 from sut.models.efficientnet_lite import LITE0, LITE1, LITE2, Variant
@@ -158,7 +158,7 @@ def find_recipe(word: str) -> RecipeFile:
     Raises ``InputError`` for an unknown name or a file that does not do.
     """
     if "/" in word or word.lower().endswith((".yaml", ".yml")):
-        return read_recipe(Path(word).expanduser())
+        return read_recipe(expanded(word))
     name = word.lower().replace("_", "-")
     if name not in RECIPES:
         raise InputError(f"unknown recipe '{word}'; {suggest(name, RECIPES)}, or a YAML file")

@@ -8,12 +8,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
-
 import backends.registry
 from backends.base import Backend
 from sut.config import RunConfig, assign, make_config
-from sut.errors import InputError, SetupError, one_line, suggest
+from sut.errors import InputError, SetupError, one_line, shortened, suggest
+from sut.strict_yaml import load_yaml
 
 BACKEND_OPTIONS = "backend_options."
 STREAMS = f"{BACKEND_OPTIONS}streams"
@@ -83,9 +82,9 @@ def parse_space(texts: Iterable[str], config: RunConfig) -> dict[str, list[Any]]
             raise InputError(f"--space has {key} twice; name all of its values at once: --space {key}=V1,V2")
         _check_key(key, config)
         try:
-            space[key] = [yaml.safe_load(value) for value in values.split(",")]
-        except yaml.YAMLError:
-            raise InputError(f"--space {key}: '{values}' are no YAML values") from None
+            space[key] = [load_yaml(value) for value in values.split(",")]
+        except ValueError as error:
+            raise InputError(f"--space {key}: '{shortened(values)}' are no YAML values ({error})") from None
         for value in space[key]:
             _check_backend(with_settings(config, {key: value}))
     return space

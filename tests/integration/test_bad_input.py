@@ -532,3 +532,52 @@ def test_a_second_run_sets_the_first_aside(sut: Sut) -> None:
     [aside] = set(second.results) - set(first.results)
     assert second.results[aside] == third.results[aside] == first.result
     assert aside.parent.name.startswith("performance.2")
+
+
+@pytest.mark.parametrize("linked", ["SingleStream/performance", "SingleStream"])
+def test_nothing_is_removed_behind_a_link(sut: Sut, linked: str) -> None:
+    arguments = ["--backend", "null", "--time", "0.3"]
+    first = sut.run(*arguments)
+    [result] = sut.output.rglob("result.json")
+    place = result.parents[2] / linked
+    place.rename(sut.cwd / "elsewhere")
+    place.symlink_to(sut.cwd / "elsewhere")
+
+    done = sut.run(*arguments, "--overwrite")
+
+    assert done.code == 1
+    assert f"{linked} is a link to {sut.cwd}/elsewhere" in done.error
+    assert tree(sut.cwd / "elsewhere")
+    assert sut.run(*arguments).code == first.code == 0
+
+
+def test_a_link_to_nowhere_in_the_place_of_a_result_is_set_aside(sut: Sut) -> None:
+    arguments = ["--backend", "null", "--time", "0.3"]
+    first = sut.run(*arguments)
+    [result] = sut.output.rglob("result.json")
+    shutil.rmtree(result.parent)
+    result.parent.symlink_to("nowhere")
+
+    second = sut.run(*arguments)
+
+    assert (first.code, second.code, second.errors) == (0, 0, [])
+    assert result.is_file()
+
+
+@pytest.mark.parametrize(
+    ("text", "fragment"),
+    [
+        ("time_s: 1\ntime_s: 2\n", "line 2: the key 'time_s' stands twice"),
+        ("a: " + "[" * 5000, "it is nested too deeply"),
+        ('output: "a\\0b"', "output: expected no NUL character"),
+        ("count: " + "9" * 5000, "a whole number of 5000 digits"),
+    ],
+    ids=["a key twice", "nested", "NUL", "digits"],
+)
+def test_a_config_that_is_none(sut: Sut, text: str, fragment: str) -> None:
+    (sut.cwd / "mine.yaml").write_text(text)
+
+    done = sut.run("--backend", "null", "--config", "mine.yaml")
+
+    assert done.code == 1
+    assert fragment in done.error
