@@ -7,9 +7,10 @@ import os
 import secrets
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from io import FileIO
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import BinaryIO
 
 SMALL_BYTES = 2**20
@@ -93,3 +94,26 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextmanager
+def utf8_path(path: Path) -> Iterator[Path]:
+    """The same file, and those beside it, by a path for libraries that take no other than UTF-8.
+
+    Where only the file's own name is not UTF-8, those beside it are not to be found from there.
+    """
+    if os.fsencode(path).decode(errors="replace") == os.fspath(path):
+        yield path
+        return
+    with ExitStack() as stack:
+        try:
+            name = os.fsencode(path.name).decode()
+        except UnicodeDecodeError:
+            folder = Path(stack.enter_context(TemporaryDirectory()))
+            link = folder / f"file{path.suffix}"
+            link.symlink_to(path.absolute())
+            yield link
+            return
+        descriptor = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        stack.callback(os.close, descriptor)
+        yield Path(f"/proc/self/fd/{descriptor}") / name

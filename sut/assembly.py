@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
 import backends.registry
 import preprocess.registry
 from backends.base import Attestation, Backend, DeviceNotFound, ModelFile
+from kernels.files import utf8_path
 from preprocess.base import Preprocessor, Recipe
 from sut.config import RunConfig, expanded, usable_cores
 from sut.datasets.base import DataSet
@@ -51,7 +52,9 @@ class Assembly:
         file = ModelFile(Path("/nonexistent"), config.precision, self.spec.recipe.sample_shape)
         if self.model is not None:
             file = self.model.model_file(config.precision, self.spec)
-        return self.backend.load(file, config.device, config.lanes, config.threads_per_lane, config.backend_options)
+        rest = (config.device, config.lanes, config.threads_per_lane, config.backend_options)
+        with utf8_path(file.path) as path:
+            return self.backend.load(replace(file, path=path), *rest)
 
     def check_attested(self, found: Attestation) -> None:
         """Raise ``SetupError`` where a backend executes on another device, or in another precision, than asked for."""

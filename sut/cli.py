@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 from typer.exceptions import TyperException
 
-from sut.errors import ExitCode, InputError, SutError, one_line, printable, printable_lines
+from sut.errors import ExitCode, InputError, SutError, one_line
+from sut.text import printable, printable_lines
 
 if TYPE_CHECKING:
     from sut.config import RunConfig
@@ -281,7 +282,7 @@ def main() -> None:
         line = sys.stdout.isatty()
         raw = _Output(sys.stdout.fileno(), "w", closefd=False)
         sys.stdout = io.TextIOWrapper(
-            io.BufferedWriter(raw), sys.stdout.encoding, sys.stdout.errors, line_buffering=line
+            io.BufferedWriter(raw), sys.stdout.encoding, "backslashreplace", line_buffering=line
         )
     sys.exit(_main(_normalise(sys.argv[1:])))
 

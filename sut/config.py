@@ -14,8 +14,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from kernels.files import SMALL_BYTES, read_file
 from sut.cgroup import cpu_quota
-from sut.errors import InputError, one_line, printable, shortened, suggest
+from sut.errors import InputError, one_line, suggest
 from sut.strict_yaml import load_yaml
+from sut.text import printable, shortened
 from sut.userconf import SCENARIOS
 
 Mode = Literal["performance", "accuracy", "find_peak"]

@@ -18,9 +18,10 @@ from rich.text import Text
 
 from sut.assembly import Assembly
 from sut.config import RunConfig
-from sut.errors import ExitCode, printable, printable_lines, short
+from sut.errors import ExitCode, short
 from sut.results import FILE, Result
 from sut.supervisor import Progress
+from sut.text import encodable, printable, printable_lines
 
 _PLAIN_EVERY_S = 5.0
 _PHASES = {
@@ -108,7 +109,7 @@ class Console:
         """One table of all runs, what keeps them from being official, and where the files are."""
         if self._as_json:
             rows = [result.model_dump(mode="json", by_alias=True) for result in results]
-            self.out.file.write(json.dumps({"schema": 1, "command": "run", "rows": rows}) + "\n")
+            self.out.file.write(json.dumps(encodable({"schema": 1, "command": "run", "rows": rows})) + "\n")
             return
         table = Table(box=None, pad_edge=False)
         for heading in ("scenario", "result"):

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterable
 from enum import IntEnum
 
-_SHOWN = 80
+from sut.text import printable
 
 
 class ExitCode(IntEnum):
@@ -55,37 +55,6 @@ def one_line(error: BaseException) -> str:
     """
     text = str(error) if isinstance(error, SutError) else " ".join(str(error).split())
     return printable(text) or type(error).__name__
-
-
-def printable(text: str) -> str:
-    """``text`` on one line that a terminal shows as it is: other characters are escaped, and so are bytes of a name
-    that are no UTF-8.
-
-    >>> print(printable("caf\\udce9 \\x1b[2J\\n"))
-    caf\\xe9 \\x1b[2J\\n
-    """
-    return text if text.isprintable() else "".join(map(_escaped, text))
-
-
-def printable_lines(text: str) -> str:
-    """``printable`` for each line of a text, such as a traceback."""
-    return "\n".join(map(printable, text.split("\n")))
-
-
-def _escaped(character: str) -> str:
-    if character.isprintable():
-        return character
-    code = ord(character)
-    if code < 0x80:
-        return character.encode("unicode_escape").decode()
-    if 0xDC80 <= code <= 0xDCFF:  # how Python writes a byte that is no UTF-8
-        return f"\\x{code - 0xDC00:02x}"
-    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
-
-
-def shortened(text: str) -> str:
-    """The start of a text that may be endless, for a message."""
-    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
 
 
 def short(value: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -38,9 +39,9 @@ def settings_for(model: str, scenario: str, mode: str, confs: Sequence[Path]) ->
     ``model`` and ``scenario`` must be spelled as in mlperf.conf. Raises ``InputError`` if LoadGen refuses a file.
     """
     settings = lg.TestSettings()
-    for path, kind in (("", _EMBEDDED), *((str(conf), _FILE_ONLY) for conf in confs)):
+    for path, kind in ((b"", _EMBEDDED), *((os.fsencode(conf), _FILE_ONLY) for conf in confs)):
         if settings.FromConfig(path, model, scenario, kind) != 0:
-            raise InputError(f"{path or 'the embedded mlperf.conf'}: LoadGen refuses it")
+            raise InputError(f"{os.fsdecode(path) or 'the embedded mlperf.conf'}: LoadGen refuses it")
     settings.scenario = getattr(lg.TestScenario, scenario)
     settings.mode = MODES[mode]
     return settings
@@ -163,13 +164,13 @@ def run(
     ``audit`` is an audit.config to obey. Without one, a file of that name in the current directory is not looked at.
     """
     logs = lg.LogSettings()
-    logs.log_output.outdir = str(output)
+    logs.log_output.outdir = os.fsencode(output)  # any bytes, where a str had to be UTF-8
     logs.log_output.copy_summary_to_stdout = False
     logs.enable_trace = trace
     qsl = lg.ConstructQSL(samples, performance_samples, callbacks.load, callbacks.unload)
     sut = lg.ConstructFastSUT(callbacks.issue, callbacks.flush)
     try:
-        lg.StartTestWithLogSettings(sut, qsl, settings, logs, "" if audit is None else str(audit))
+        lg.StartTestWithLogSettings(sut, qsl, settings, logs, b"" if audit is None else os.fsencode(audit))
     finally:
         lg.DestroyFastSUT(sut)
         lg.DestroyQSL(qsl)

@@ -9,9 +9,11 @@ from typing import Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic_core import to_json
 
 from kernels.files import whole_file
 from sut.ledger import Int64Array, Stages
+from sut.text import encodable
 
 FILE = "result.json"
 REFERENCE_FILE = "results.json"
@@ -206,7 +208,8 @@ class Result(_Part):
 
     def to_json(self) -> str:
         """The file's text."""
-        return self.model_dump_json(by_alias=True, indent=1) + "\n"
+        words = encodable(self.model_dump(mode="json", by_alias=True))
+        return to_json(words, indent=1, inf_nan_mode="null").decode() + "\n"
 
 
 def percentile_stats(values: Int64Array) -> dict[str, int | None]:
@@ -279,4 +282,4 @@ def reference_results(result: Result, command: str, took_s: float) -> dict[str, 
 
 def dump_json(value: Mapping[str, Any]) -> str:
     """JSON text with a newline at its end."""
-    return json.dumps(value, indent=1) + "\n"
+    return json.dumps(encodable(value), indent=1) + "\n"

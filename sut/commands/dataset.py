@@ -22,7 +22,8 @@ from kernels.files import LARGE_BYTES, open_file, read_file
 from sut.config import usable_cores
 from sut.datasets.base import IMAGENET_PICTURES as PICTURES
 from sut.datasets.sums import Sum, sum_of, sums_path, sums_text
-from sut.errors import InputError, SetupError, one_line, printable
+from sut.errors import InputError, SetupError, one_line
+from sut.text import encodable, printable
 
 CLASSES = 1000
 
@@ -267,17 +268,17 @@ def _json(folder: Path, found: Found, states: Mapping[Path, str]) -> str:
     (path, state), (sums, sums_state) = states.items()
     row = {
         "dataset": "imagenet",
-        "path": printable(str(folder)),
+        "path": str(folder),
         "pictures": len(found.files),
         "expected": PICTURES,
         "missing": list(found.missing),
         "damaged": [{"file": file, "reason": reason} for file, reason in found.damaged.items()],
-        "list": printable(str(path)),
+        "list": str(path),
         "list_state": state,
-        "sums": printable(str(sums)),
+        "sums": str(sums),
         "sums_state": sums_state,
     }
-    return json.dumps({"schema": 1, "command": "dataset", "rows": [row]})
+    return json.dumps(encodable({"schema": 1, "command": "dataset", "rows": [row]}))
 
 
 def _show(folder: Path, found: Found, states: Mapping[Path, str]) -> None:

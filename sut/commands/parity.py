@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sut.errors import InputError, SetupError, one_line, printable
+from sut.errors import InputError, SetupError, one_line
+from sut.text import printable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -136,6 +137,7 @@ def _judge(recipe: Recipe) -> Callable[[Levels], NDArray[np.float32]] | None:
 
     from backends.base import ModelFile
     from backends.registry import load
+    from kernels.files import utf8_path
     from sut.config import usable_cores
     from sut.models.registry import find
     from sut.tasks.registry import find_task
@@ -145,7 +147,8 @@ def _judge(recipe: Recipe) -> Callable[[Levels], NDArray[np.float32]] | None:
     if recipe.size != wanted.size:
         return None
     path = spec.build("trained", lambda text: print(printable(text), file=sys.stderr))
-    backend = load("onnxruntime").load(ModelFile(path), "cpu", 1, usable_cores())
+    with utf8_path(path) as named:
+        backend = load("onnxruntime").load(ModelFile(named), "cpu", 1, usable_cores())
     runner = backend.runner()
     mean, std = np.array(wanted.mean, np.float32), np.array(wanted.std, np.float32)
     task = find_task(spec.task).for_outputs(backend.outputs, spec.classes, spec.label_offset)

@@ -17,11 +17,12 @@ from rich.text import Text
 
 from sut.assembly import Assembly, assemble
 from sut.config import RunConfig, usable_cores
-from sut.errors import ExitCode, InputError, printable
+from sut.errors import ExitCode, InputError
 from sut.models.content import content_digest
 from sut.outcome import system_facts
 from sut.planning import EARLY_STOPPING_QUERIES
 from sut.results import write_text
+from sut.text import encodable, printable
 from sut.tuning import report
 from sut.tuning.bench import Bench, Quiet
 from sut.tuning.estimate import estimate
@@ -208,7 +209,7 @@ def _show(directory: Path, config: RunConfig | None, outcome: Outcome, bench: Be
             "rows": report.rows_of(bench.rows),
             "outcome": report.outcome_of(outcome, config),
         }
-        sys.stdout.write(json.dumps(told) + "\n")
+        sys.stdout.write(json.dumps(encodable(told)) + "\n")
     else:
         out = RichConsole(highlight=False)
         out.print(report.picture(outcome))

@@ -13,6 +13,7 @@ import numpy as np
 from kernels.files import LARGE_BYTES, read_file
 from sut.datasets.base import DataSet
 from sut.errors import InputError, one_line
+from sut.text import printable, shortened
 
 LIST_NAME = "val_map.txt"
 CLASSES = 1000
@@ -85,11 +86,7 @@ def _read_text(path: Path) -> str:
         ) from None
     except OSError as error:
         raise InputError(f"cannot read the list {path}: {error.strerror}; expected a text file") from error
-    try:
-        return raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        raise InputError(f"{path} line {line} is not UTF-8; save the list as UTF-8 text") from None
+    return raw.decode("utf-8-sig", "surrogateescape")  # a name may be any bytes
 
 
 def _parse(text: str, path: Path, classes: int) -> list[_Entry]:
@@ -157,5 +154,4 @@ def _trouble(file: str) -> str:
 
 
 def _quoted(text: str) -> str:
-    """``repr`` keeps a message one line, whatever is in the name."""
-    return repr(text if len(text) <= 80 else text[:77] + "...")
+    return f"'{printable(shortened(text))}'"

@@ -189,7 +189,7 @@ def _is_mlcommons(names: Sequence[str]) -> bool:
 def _read_list(path: Path) -> list[tuple[int, str]]:
     """Line number and first word of every line that has one: MLCommons' second list has a label behind the name."""
     try:
-        lines = read_file(path, LARGE_BYTES).decode("utf-8-sig").splitlines()
+        lines = read_file(path, LARGE_BYTES).decode("utf-8-sig", "surrogateescape").splitlines()
     except FileNotFoundError:
         raise InputError(f"there is no calibration list {path}; expected a text file with a picture per line") from None
     except (OSError, ValueError) as error:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kernels.files import utf8_path
 from sut.errors import InputError, one_line
 from sut.models.files import check_onnx, known_digest
 
@@ -22,7 +23,8 @@ def load_whole(path: Path) -> ModelProto:
     check_onnx(path)
     import onnx
 
-    return onnx.load(path)
+    with utf8_path(path) as named:
+        return onnx.load(named)
 
 
 def save_whole(model: ModelProto, path: Path) -> None:

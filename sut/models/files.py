@@ -24,6 +24,7 @@ from kernels.files import open_file, read_file
 from sut.config import expanded
 from sut.errors import InputError, SetupError, one_line, suggest
 from sut.models.base import Say
+from sut.text import encodable
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -308,6 +309,8 @@ def _external_data(path: Path, model: ModelProto) -> set[Path]:
             continue
         facts = {entry.key: entry.value for entry in tensor.external_data}
         file = path.parent / facts.get("location", "")
+        if encodable(path.name) != path.name:
+            raise InputError(f"model {path} keeps its weights in {file}; rename it to a name in UTF-8 to be run")
         if not file.is_file():
             got = "is no file" if file.exists() else "does not exist"
             raise InputError(f"model {path} keeps its weights in {file}, which {got}; put it beside the model")

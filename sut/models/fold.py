@@ -23,6 +23,7 @@ from sut.models.base import Say
 from sut.models.content import content_digest, load_whole, save_whole
 from sut.models.files import OnnxInfo, cached, check_onnx
 from sut.models.own import shown
+from sut.text import printable
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto
@@ -46,7 +47,9 @@ def fold(model: Path, recipe: Recipe, say: Say) -> tuple[Path, Recipe]:
     info = check_onnx(model)
     _check(info, recipe)
     key = json.dumps({"folder": FOLDER, "model": content_digest(model), "recipe": asdict(recipe)}, sort_keys=True)
-    path = cached(f"{model.stem}-folded.onnx", key, lambda part: save_whole(_folded(model, recipe), part), say)
+    path = cached(
+        f"{printable(model.stem)}-folded.onnx", key, lambda part: save_whole(_folded(model, recipe), part), say
+    )
     return path, folded(recipe)
 
 

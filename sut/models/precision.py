@@ -28,6 +28,7 @@ from sut.models.content import content_digest, load_whole
 from sut.models.files import OnnxInfo, cached, check_onnx
 from sut.models.own import shown
 from sut.models.quantize import Orders
+from sut.text import printable
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -84,7 +85,7 @@ def convert(model: Path, form: str, calibration: Calibration | None, say: Say, p
         "calibration": calibration.digest if calibration else None,
         "tools": {package: _version(package) for package in FORMS[form]},
     }
-    name = f"{model.stem}-{form}{'.xml' if form == 'int8-openvino' else '.onnx'}"
+    name = f"{printable(model.stem)}-{form}{'.xml' if form == 'int8-openvino' else '.onnx'}"
     text = json.dumps(key, sort_keys=True)
     return cached(name, text, lambda path: _convert(model, form, path, calibration, progress), say)
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kernels.files import utf8_path
 from sut.child import die_with_parent
 
 if TYPE_CHECKING:
@@ -211,7 +212,8 @@ def _to_ir(model: ModelProto, samples: Samples, to: Path) -> None:
     quantised = _quantised(graph, samples)
     if not any(node.get_type_name() == "FakeQuantize" for node in quantised.get_ops()):
         raise ValueError("it has no layer that can be quantised")
-    openvino.save_model(quantised, str(to), compress_to_fp16=False)
+    with utf8_path(to) as named:
+        openvino.save_model(quantised, str(named), compress_to_fp16=False)
 
 
 if __name__ == "__main__":

@@ -11,8 +11,9 @@ from typing import Any
 import backends.registry
 from backends.base import Backend
 from sut.config import RunConfig, assign, make_config
-from sut.errors import InputError, SetupError, one_line, shortened, suggest
+from sut.errors import InputError, SetupError, one_line, suggest
 from sut.strict_yaml import load_yaml
+from sut.text import shortened
 
 BACKEND_OPTIONS = "backend_options."
 STREAMS = f"{BACKEND_OPTIONS}streams"

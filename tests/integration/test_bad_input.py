@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -581,3 +582,55 @@ def test_a_config_that_is_none(sut: Sut, text: str, fragment: str) -> None:
 
     assert done.code == 1
     assert fragment in done.error
+
+
+def bytes_folder(place: Path) -> Path:
+    """A new folder in ``place`` whose name is no UTF-8."""
+    folder = place / os.fsdecode(b"caf\xe9")
+    folder.mkdir()
+    return folder
+
+
+def test_names_that_are_no_utf8_lose_nothing(sut: Sut) -> None:
+    root = sut.pictures(None)
+    odd = bytes_folder(sut.cwd)
+    root = root.rename(odd / "pictures")
+    name = os.fsdecode(b"cr\xe8me 0.jpg")
+    (root / "grey picture 0.jpg").rename(root / name)
+    lines = (root / "val_map.txt").read_text().replace("grey picture 0.jpg", name)
+    (odd / os.fsdecode(b"list\xe9.txt")).write_text(lines, errors="surrogateescape")
+    write_model(odd / os.fsdecode(b"mod\xe8le.onnx"))
+    (odd / "user.conf").write_text("# nothing\n")
+    (odd / "audit.config").write_text("*.*.accuracy_log_sampling_target = 5\n")
+
+    done = sut.run(
+        *("--model", odd / os.fsdecode(b"mod\xe8le.onnx"), "--model-name", "efficientnet-lite0", "--threads", "1"),
+        *("--dataset-path", root, "--dataset-list", odd / os.fsdecode(b"list\xe9.txt"), "--output", odd / "output"),
+        *("--scenario", "Offline", "--time", "0.3", "--cache", "1", "--user_conf", odd / "user.conf"),
+        *("--audit_conf", odd / "audit.config"),
+        SUT_CACHE_DIR=str(bytes_folder(odd)),
+    )
+
+    assert (done.code, done.errors, done.left) == (0, [], [])
+    assert f"files: {sut.cwd}/caf\\xe9/output/efficientnet-lite0/" in done.stdout.replace("\n", "")
+    [file] = odd.rglob("result.json")
+    text = file.read_bytes().decode()
+    result = json.loads(text)
+    assert json.dumps(result, ensure_ascii=False).encode()  # no half of a character that strict readers refuse
+    assert (result["valid"], result["config"]["output"]) == (True, f"{sut.cwd}/caf\\xe9/output")
+    assert "caf\\xe9/caf\\xe9" in next(note for note in result["notes"] if "tensor cache" in note)
+    for log in ("mlperf_log_summary.txt", "mlperf_log_detail.txt", "results.json"):
+        assert file.with_name(log).is_file()
+
+
+def test_a_picture_whose_name_is_no_utf8_is_named(sut: Sut) -> None:
+    root = sut.pictures()
+    name = os.fsdecode(b"bad\x1b[2J\n\xe8.jpg")
+    (root / name).write_bytes(b"no picture")
+
+    done = sut.run("--backend", "plain", "--dataset", "folder", "--dataset-path", root, "--time", "0.3")
+
+    assert done.code == 1
+    assert f"{root}/bad\\x1b[2J\\n\\xe8.jpg (sample 0): cannot decode" in done.error
+    assert "\\xe8.jpg" in done.result["first_error"]
+    assert "\x1b" not in done.stdout + done.stderr

@@ -107,7 +107,7 @@ def test_lines_that_are_fine(tmp_path: Path, text: str, name: str) -> None:
         ("sub/../../b.jpg 1\n", "is no file below"),
         (".. 1\n", "'..' is no file below"),
         ("a\0.jpg 1\n", r"'a\x00.jpg' is no file below"),
-        (b"a.jpg 1\nk\xe4tzchen.jpg 2\n", "line 2 is not UTF-8"),
+        (b"a.jpg 1\nk\xe4tzchen.jpg 2\n", "'k\\xe4tzchen.jpg' (line 2: missing)"),
     ],
 )
 def test_lines_that_are_refused(tmp_path: Path, text: str | bytes, fragment: str) -> None:

@@ -1,0 +1,55 @@
+"""Names as the file system has them, any bytes, in what people and other programs read."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_SHOWN = 80
+
+
+def printable(text: str) -> str:
+    """``text`` on one line that a terminal shows as it is: other characters are escaped, and so are bytes of a name
+    that are no UTF-8.
+
+    >>> print(printable("caf\\udce9 \\x1b[2J\\n"))
+    caf\\xe9 \\x1b[2J\\n
+    """
+    return text if text.isprintable() else "".join(map(_escaped, text))
+
+
+def printable_lines(text: str) -> str:
+    """``printable`` for each line of a text, such as a traceback."""
+    return "\n".join(map(printable, text.split("\n")))
+
+
+def encodable(value: Any) -> Any:
+    """JSON data whose texts are all UTF-8, names with other bytes as ``printable`` shows them: no strict reader fails.
+
+    >>> encodable({"output": "caf\\udce9", "count": [1]})
+    {'output': 'caf\\\\xe9', 'count': [1]}
+    """
+    if isinstance(value, str):
+        return _SURROGATE.sub(lambda match: _escaped(match[0]), value)
+    if isinstance(value, dict):
+        return {encodable(key): encodable(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [encodable(each) for each in value]
+    return value
+
+
+def shortened(text: str) -> str:
+    """The start of a text that may be endless, for a message."""
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
+
+
+def _escaped(character: str) -> str:
+    if character.isprintable():
+        return character
+    code = ord(character)
+    if code < 0x80:
+        return character.encode("unicode_escape").decode()
+    if 0xDC80 <= code <= 0xDCFF:  # how Python writes a byte that is no UTF-8
+        return f"\\x{code - 0xDC00:02x}"
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
