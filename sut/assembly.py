@@ -18,6 +18,7 @@ from sut.datasets.base import DataSet
 from sut.datasets.registry import open_dataset
 from sut.device_library import DeviceLibrary, device_place
 from sut.errors import InputError, SetupError, one_line, suggest
+from sut.installed import broken_import
 from sut.library import Library, NothingLibrary, PictureLibrary, TensorLibrary
 from sut.models.base import ModelSpec, Say
 from sut.models.files import cache_dir
@@ -184,7 +185,8 @@ def _loaded(load: Callable[[str], type[T]], kind: str, name: str) -> type[T]:
     except ModuleNotFoundError:
         raise
     except Exception as error:
-        raise SetupError(f"{kind} {name} cannot be loaded: {type(error).__name__}: {one_line(error)}") from error
+        text = f"{kind} {name} cannot be loaded: {type(error).__name__}: {one_line(error)}"
+        raise SetupError(broken_import(error) or text) from error
 
 
 def _spec_of(config: RunConfig, say: Say) -> ModelSpec:

@@ -17,6 +17,7 @@ import typer
 from typer.exceptions import TyperException
 
 from sut.errors import ExitCode, InputError, SutError, one_line
+from sut.installed import broken_import
 from sut.text import printable, printable_lines
 
 if TYPE_CHECKING:
@@ -293,9 +294,9 @@ _REMEDIES = ("install ", "update ")
 
 def _main(arguments: list[str]) -> int:
     signal.signal(signal.SIGTERM, _terminate)
-    _register()
     debug = "--debug" in arguments
     try:
+        _register()
         code = app(arguments, standalone_mode=False)
         if sys.stdout is not None:
             sys.stdout.flush()
@@ -314,14 +315,25 @@ def _main(arguments: list[str]) -> int:
         return ExitCode.USAGE
     except SutError as error:
         return _explain(error, one_line(error), error.exit_code, debug)
-    except ModuleNotFoundError as error:
+    except Exception as error:
+        return _other(error, arguments, debug)
+
+
+def _other(error: Exception, arguments: list[str], debug: bool) -> ExitCode:
+    """What was not foreseen: something that is not installed or does not import, else a failure."""
+    if (broken := broken_import(error)) is not None:
+        if arguments[:1] == ["doctor"]:
+            from sut.doctor import command
+
+            return command("--json" in arguments)
+        return _explain(error, broken, ExitCode.SETUP, debug)
+    if isinstance(error, ModuleNotFoundError):
         text = one_line(error)
         if not any(word in text for word in _REMEDIES):
             text += "; ./run_local.sh sets up what is needed"
         return _explain(error, text, ExitCode.SETUP, debug)
-    except Exception as error:
-        text = f"{type(error).__name__}: {one_line(error)}; --debug shows where"
-        return _explain(error, text, ExitCode.FAILED, debug)
+    text = f"{type(error).__name__}: {one_line(error)}; --debug shows where"
+    return _explain(error, text, ExitCode.FAILED, debug)
 
 
 def _explain(error: Exception, text: str, code: ExitCode, debug: bool) -> ExitCode:

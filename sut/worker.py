@@ -28,6 +28,7 @@ from backends.base import DeviceNotFound
 from kernels.device import DeviceNotFound as GpuNotFound
 from sut.cgroup import Periods, cpu_periods, cpu_quota, free_memory, most_throttled
 from sut.errors import ExitCode, RunError, SutError, one_line
+from sut.installed import broken_import
 from sut.ledger import Counter, Ledger
 
 if TYPE_CHECKING:
@@ -118,8 +119,9 @@ def _exit_when_left_alone() -> None:
 
 
 def _give_up(events: Events, error: BaseException) -> NoReturn:
-    code = code_of(error)
-    text = one_line(error)
+    broken = broken_import(error)
+    code = code_of(error) if broken is None else ExitCode.SETUP
+    text = broken or one_line(error)
     if code == ExitCode.FAILED and not isinstance(error, SutError):
         text = f"{type(error).__name__}: {text}"
     events.send("error", code=int(code), message=text, traceback=traceback.format_exc())

@@ -1,0 +1,100 @@
+"""A package that is gone or broken is named in one line with exit 2; ``sut doctor`` runs all the same and names it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.integration.support import CHECKOUT, Sut
+
+BROKEN = {
+    "gone": "raise ModuleNotFoundError(\"No module named '{name}'\", name='{name}')",
+    "half": "raise ImportError('libhalf.so.1: cannot open shared object file')",
+    "cut off": "def broken(",
+    "unreadable": "raise OSError(5, 'Input/output error')",
+}
+PACKAGES = {
+    "numpy": "numpy",
+    "yaml": "PyYAML",
+    "pydantic": "pydantic",
+    "rich": "rich",
+    "typer": "typer",
+    "mlperf_loadgen": "mlcommons-loadgen",
+    "onnx": "onnx",
+    "cv2": "opencv-python-headless",
+}
+
+
+def break_package(packages: Path, name: str, how: str) -> None:
+    (packages / f"{name}.py").write_text(BROKEN[how].format(name=name) + "\n")
+
+
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [(name, how) for name in PACKAGES for how in BROKEN if name == "typer"]
+    + [
+        ("numpy", "half"),
+        ("yaml", "gone"),
+        ("pydantic", "cut off"),
+        ("rich", "unreadable"),
+        ("mlperf_loadgen", "half"),
+        ("onnx", "cut off"),
+        ("cv2", "half"),
+    ],
+)
+def test_a_broken_package_is_named(tmp_path: Path, name: str, how: str) -> None:
+    sut = Sut(tmp_path)
+    break_package(sut.packages, name, how)
+    backend = "onnxruntime" if name == "onnx" else "null"
+
+    done = sut.run("--backend", backend, "--time", "0.3")
+
+    assert done.code == 2, done.stderr
+    assert f"the package {PACKAGES[name]} cannot be imported (" in done.error
+    assert f"pip install --force-reinstall {PACKAGES[name]}" in done.error
+
+
+@pytest.mark.parametrize(
+    ("name", "how"), [("typer", "cut off"), ("rich", "unreadable"), ("numpy", "half"), ("yaml", "gone")]
+)
+def test_doctor_runs_all_the_same_and_names_it(tmp_path: Path, name: str, how: str) -> None:
+    break_package(tmp_path, name, how)
+    path = os.pathsep.join([str(CHECKOUT), str(tmp_path)])
+
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "sut", "doctor", "--json"],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+
+    assert (done.returncode, done.stderr) == (2, "")
+    rows = {row["name"]: row for row in json.loads(done.stdout)["rows"]}
+    assert "which cannot be imported" in rows[PACKAGES[name]]["found"]
+    assert rows[PACKAGES[name]]["hint"] == f"pip install --force-reinstall {PACKAGES[name]}"
+    assert rows["python"]["status"] == "ok"
+
+
+def test_doctor_needs_no_table_to_be_read(tmp_path: Path) -> None:
+    break_package(tmp_path, "rich", "half")
+    path = os.pathsep.join([str(CHECKOUT), str(tmp_path)])
+
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "sut", "doctor"],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+
+    assert (done.returncode, done.stderr) == (2, "")
+    [line] = [line for line in done.stdout.splitlines() if line.startswith("missing ")]
+    assert line.startswith("missing  packages: rich: ") and "libhalf.so.1" in line
