@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
+import stat
+import sys
+from functools import cache
 from pathlib import Path
+from tempfile import mkdtemp
 
 
 def cache_dir() -> Path:
@@ -19,3 +25,48 @@ def cache_dir() -> Path:
         return (shared if shared.is_absolute() else Path.home() / ".cache") / "loadgen-sut"
     except RuntimeError as error:
         raise ValueError(f"no cache folder: {error}; set SUT_CACHE_DIR to a folder") from error
+
+
+def code_dir(name: str) -> Path | None:
+    """The folder ``name`` in the cache folder, made for us alone, for what is executed as it is found there.
+
+    None, which is said once in one line, where somebody else could have written into it. Raises ``OSError`` where it
+    cannot be made, and ``ValueError`` as ``cache_dir`` does.
+    """
+    folder = cache_dir() / name
+    for each in (*reversed(folder.parents), folder):
+        if not each.exists():
+            each.mkdir(0o700, exist_ok=True)
+    if trouble := _open_to_others(folder):
+        _say(
+            f"no code is kept in {str(folder)!r}: {trouble}; make it yours alone (chmod go-w), or set SUT_CACHE_DIR to "
+            "another folder"
+        )
+        return None
+    return folder
+
+
+@cache
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+@cache
+def private_dir() -> Path:
+    """A folder of this process alone, gone when it ends: for code that can be kept no longer."""
+    folder = Path(mkdtemp(prefix="loadgen-sut-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+def _open_to_others(folder: Path) -> str | None:
+    """Who besides us and root may put something into ``folder``, or another folder in its place; None: nobody."""
+    trusted = {os.geteuid(), 0}
+    for each in dict.fromkeys((folder, *folder.parents, *folder.resolve().parents, folder.resolve())):
+        status = each.stat()
+        if not {status.st_uid, each.lstat().st_uid} <= trusted:
+            return f"{str(each)!r} belongs to another user"
+        # In a sticky folder, such as /tmp, nobody can rename what is ours.
+        if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not status.st_mode & stat.S_ISVTX:
+            return f"others may write to {str(each)!r}"
+    return None

@@ -11,7 +11,7 @@ import hashlib
 from contextlib import suppress
 from pathlib import Path
 
-from kernels.cache import cache_dir
+from kernels.cache import code_dir
 from kernels.compilers import OPTIONS, Compiler, Source
 from kernels.device import SOURCES
 from kernels.files import LARGE_BYTES, read_file, whole_file
@@ -23,17 +23,22 @@ def cubin(module: str, architecture: str, compiler: Compiler, sources: Path = SO
     """The machine code of ``module`` (``resize``) for ``architecture`` (``sm_90``), from the cache or newly compiled.
 
     Safe with any number of processes at once: each file is written whole under a name of its own and then renamed.
-    Where the cache folder cannot be written the kernels are compiled each time. Raises ``ValueError`` for a module that
-    is not there and for an unknown home folder, and ``CompileError``.
+    Where the cache folder cannot be written, or others can write there, the kernels are compiled each time. Raises
+    ``ValueError`` for a module that is not there and for an unknown home folder, and ``CompileError``.
     """
     source = Source.read(sources, module)
     key = key_of(source, architecture, compiler)
-    path = cache_dir() / "kernels" / f"{module}-{architecture}-{key.hex()[:16]}.cubin"
-    if (found := _read(path, key)) is not None:
+    try:
+        folder = code_dir("kernels")
+    except OSError:
+        folder = None
+    path = folder / f"{module}-{architecture}-{key.hex()[:16]}.cubin" if folder else None
+    if path and (found := _read(path, key)) is not None:
         return found
     made = compiler.compile(source, architecture).cubin
-    with suppress(OSError):
-        _write(path, key, made)
+    if path:
+        with suppress(OSError):
+            _write(path, key, made)
     return made
 
 
@@ -60,6 +65,5 @@ def _read(path: Path, key: bytes) -> bytes | None:
 
 
 def _write(path: Path, key: bytes, made: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as file:
         file.write(made + key + hashlib.sha256(made + key).digest())

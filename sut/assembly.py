@@ -11,6 +11,7 @@ from typing import TypeVar
 import backends.registry
 import preprocess.registry
 from backends.base import Attestation, Backend, DeviceNotFound, ModelFile
+from kernels.cache import code_dir, private_dir
 from kernels.files import utf8_path
 from preprocess.base import Preprocessor, Recipe
 from sut.config import RunConfig, expanded, usable_cores
@@ -21,7 +22,6 @@ from sut.errors import InputError, SetupError, one_line, suggest
 from sut.installed import broken_import
 from sut.library import Library, NothingLibrary, PictureLibrary, TensorLibrary
 from sut.models.base import ModelSpec, Say
-from sut.models.files import cache_dir
 from sut.models.registry import find, for_file
 from sut.preparation import Prepared, Progress, form_for, identified, spec_to_run
 from sut.preprocessed import PreprocessedDir
@@ -142,7 +142,8 @@ def assemble(
     """
     backend = _loaded(backends.registry.load, "backend", config.backend)
     # Where a preprocessor that is compiled when it is loaded keeps the code; Numba reads it when it is imported.
-    os.environ.setdefault("NUMBA_CACHE_DIR", str(cache_dir() / "numba"))
+    if "NUMBA_CACHE_DIR" not in os.environ:
+        os.environ["NUMBA_CACHE_DIR"] = str(_code_dir())
     preprocessor = _loaded(preprocess.registry.load, "preprocessor", config.preprocess)
     _check_device(config, backend)
     _check_options(config, backend, preprocessor)
@@ -174,6 +175,16 @@ def _check_labels(spec: ModelSpec, dataset: DataSet) -> None:
                 f"data set {dataset.name}: {name} has the label {label}, but {spec.name} answers {lowest} to {highest} "
                 f"({spec.classes} classes, label_offset {spec.label_offset}); is it another model's data set?"
             )
+
+
+def _code_dir() -> Path:
+    """Where Numba keeps code. Raises ``InputError`` where no home folder is known."""
+    try:
+        return code_dir("numba") or private_dir()
+    except OSError:
+        return private_dir()
+    except ValueError as error:
+        raise InputError(one_line(error)) from error
 
 
 def _loaded(load: Callable[[str], type[T]], kind: str, name: str) -> type[T]:

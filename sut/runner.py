@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import secrets
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -215,9 +216,10 @@ def _locked(home: Path) -> Iterator[None]:
     """Hold ``home`` for ourselves. Raises ``InputError`` if it cannot be written, or another run writes there."""
     try:
         home.mkdir(parents=True, exist_ok=True)
-        probe = home / f".probe.{os.getpid()}"
+        probe = home / f".probe.{secrets.token_hex(8)}"
         try:
-            probe.write_bytes(b"x" * 4096)
+            with probe.open("xb") as file:
+                file.write(b"x" * 4096)
         finally:
             probe.unlink(missing_ok=True)
         free = shutil.disk_usage(home).free

@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from shutil import which
 
-from kernels.cache import cache_dir
+from kernels.cache import cache_dir, code_dir, private_dir
 from kernels.device import DeviceError, entry_points
 
 HERE = Path(__file__).parent
@@ -72,21 +72,25 @@ def _kept(name: str, inputs: list[Path], flags: tuple[str, ...], make: Callable[
     key = hashlib.sha256("\0".join((*flags, *find_compiler())).encode())
     for path in inputs:
         key.update(path.name.encode() + b"\0" + path.read_bytes())
-    folder = cache_dir() / "kernels-host"
+    try:
+        folder = code_dir("kernels-host") or private_dir()
+    except OSError as error:
+        raise _not_kept(cache_dir() / "kernels-host", error) from error
     kept = folder / f"{key.hexdigest()[:24]}-{name}"
     if kept.is_file():
         return kept
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         # Made in a folder of its own and then renamed: two processes may want it at once.
         with tempfile.TemporaryDirectory(dir=folder) as making:
             make(Path(making) / name)
             (Path(making) / name).replace(kept)
     except OSError as error:
-        raise ValueError(
-            f"cannot keep the host form in {folder}: {error.strerror}; set SUT_CACHE_DIR to a folder"
-        ) from error
+        raise _not_kept(folder, error) from error
     return kept
+
+
+def _not_kept(folder: Path, error: OSError) -> ValueError:
+    return ValueError(f"cannot keep the host form in {folder}: {error.strerror}; set SUT_CACHE_DIR to a folder")
 
 
 def find_compiler() -> tuple[str, str]:

@@ -634,3 +634,15 @@ def test_a_picture_whose_name_is_no_utf8_is_named(sut: Sut) -> None:
     assert f"{root}/bad\\x1b[2J\\n\\xe8.jpg (sample 0): cannot decode" in done.error
     assert "\\xe8.jpg" in done.result["first_error"]
     assert "\x1b" not in done.stdout + done.stderr
+
+
+def test_a_cache_that_others_may_write_keeps_no_code(sut: Sut) -> None:
+    cache = sut.cwd / "cache"
+    cache.mkdir()
+    cache.chmod(0o777)
+
+    done = sut.run("--backend", "null", "--time", "0.3", SUT_CACHE_DIR=str(cache))
+
+    assert (done.code, done.errors) == (0, [])
+    assert [line for line in done.stderr.splitlines() if f"others may write to '{cache}'" in line]
+    assert list((cache / "numba").iterdir()) == []

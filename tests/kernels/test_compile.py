@@ -138,7 +138,7 @@ def test_what_does_not_compile_is_not_kept(sources: Path, cache: Path) -> None:
     (sources / "one.cu").write_text("broken")
     with pytest.raises(CompileError, match="cannot compile"):
         cubin("one", "sm_90", FakeCompiler(), sources)
-    assert not cache.exists()
+    assert not list(cache.rglob("*.cubin"))
 
 
 def test_a_module_that_is_not_there(sources: Path) -> None:
