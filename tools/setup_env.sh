@@ -7,6 +7,7 @@
 #                     setup.busy   packages are being changed; where it outlives its set-up, .venv is made anew
 #                     setup.lock   held by the set-up that is at work, and by a pip that outlived it
 #                     setup.log    what venv and pip said last
+#                     setup.requirements, setup.pins, setup.report, setup.hashed   what is asked of pip, from what
 
 VENV=$ROOT/.venv
 VENV_PYTHON=$VENV/bin/python
@@ -128,9 +129,24 @@ make_venv() {
     step env -u PYTHONPATH -u PYTHONHOME "$python" -m venv "$VENV" || die "making $VENV failed: $(reason)"
 }
 
+lock() { "$VENV_PYTHON" -P -I "$ROOT/tools/lock.py" "$@"; }
+
 pip_install() {
     cd -- "$ROOT" && exec env -u PYTHONPATH -u PYTHONHOME PIP_DISABLE_PIP_VERSION_CHECK=1 \
-        "$VENV_PYTHON" -P -m pip install --no-user --no-input --progress-bar off -c constraints.txt -e ".[$1]"
+        "$VENV_PYTHON" -P -m pip install --no-user --no-input --progress-bar off "$@"
+}
+
+# Installs the project with the extras $@. pip knows no hash of the project itself, so it is asked first what is missing,
+# of wheels alone, which no code of theirs is run for; that is installed by the hashes in constraints.txt, the project last.
+install_hashed() {
+    lock requirements "$@" >"$VENV/setup.requirements" && lock pins >"$VENV/setup.pins" || return
+    step pip_install --dry-run --report "$VENV/setup.report" --only-binary :all: \
+        -c "$VENV/setup.pins" -r "$VENV/setup.requirements" || return
+    lock hashed "$VENV/setup.report" >"$VENV/setup.hashed" 2>>"$VENV/setup.log" || return
+    if [[ -s $VENV/setup.hashed ]]; then
+        step pip_install --no-deps --only-binary :all: --require-hashes -r "$VENV/setup.hashed" || return
+    fi
+    step pip_install --no-deps --no-build-isolation -e .
 }
 
 setup_env() {
@@ -174,7 +190,8 @@ setup_env() {
         say "installing ${extras// /, } (the first time $size; log: $VENV/setup.log)"
         : >"$VENV/setup.busy"
         changing=1
-        if ! step pip_install "${extras// /,}"; then
+        # shellcheck disable=SC2086 # words
+        if ! install_hashed $extras; then
             forget_untouched
             die "pip failed: $(reason)"
         fi
