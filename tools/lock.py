@@ -32,7 +32,7 @@ _PLATFORMS = re.compile(r"any|(?:.*\.)?(?:manylinux\w+|linux)_(?:x86_64|aarch64)
 
 _HEAD = """\
 # Exact versions of everything that run_local.sh and run_tests.sh install, with the hashes of the wheels for Python 3.11
-# to 3.13 on Linux, x86_64 and aarch64. tools/lock.py writes the hashes.
+# to 3.13 on Linux, x86_64 and aarch64, and of the source where there is none. tools/lock.py writes the hashes.
 """
 
 
@@ -54,7 +54,7 @@ def normalised(name: str) -> str:
 
 
 def fits(file: str) -> bool:
-    """Whether a wheel can be installed by a supported Python on Linux; an sdist never is."""
+    """Whether a file is a wheel that a supported Python on Linux can install."""
     tags = _WHEEL.search(file)
     if tags is None or not _PLATFORMS.fullmatch(tags[3]):
         return False
@@ -95,8 +95,11 @@ def locked(pins: Mapping[str, tuple[str, list[str]]]) -> str:
     for name, (pin, _) in pins.items():
         answer = session.get(f"{PyPI.simple_url}/{name}/", headers={"Accept": "application/vnd.pypi.simple.v1+json"})
         answer.raise_for_status()
-        start = f"{name.replace('-', '_')}-{pin.partition('==')[2]}-"
-        files = [each for each in answer.json()["files"] if _is_of(each["filename"], start) and fits(each["filename"])]
+        start = f"{name.replace('-', '_')}-{pin.partition('==')[2]}"
+        listed = [each for each in answer.json()["files"] if _is_of(each["filename"], start)]
+        files = [each for each in listed if fits(each["filename"])]
+        if all("x86_64" in each["filename"] for each in files):  # on the other it is built
+            files += [each for each in listed if each["filename"].endswith(".tar.gz")]
         if not files:
             raise SystemExit(f"ERROR: {pin} has no wheel that fits")
         digests = sorted({each["hashes"]["sha256"] for each in files})
@@ -106,7 +109,7 @@ def locked(pins: Mapping[str, tuple[str, list[str]]]) -> str:
 
 def _is_of(file: str, start: str) -> bool:
     name, _, rest = file.partition("-")
-    return f"{normalised(name).replace('-', '_')}-{rest}".startswith(start)
+    return f"{normalised(name).replace('-', '_')}-{rest}".startswith((f"{start}-", f"{start}.tar"))
 
 
 def main(arguments: Sequence[str]) -> None:

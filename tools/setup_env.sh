@@ -136,15 +136,18 @@ pip_install() {
         "$VENV_PYTHON" -P -m pip install --no-user --no-input --progress-bar off "$@"
 }
 
-# Installs the project with the extras $@. pip knows no hash of the project itself, so it is asked first what is missing,
-# of wheels alone, which no code of theirs is run for; that is installed by the hashes in constraints.txt, the project last.
+# Installs the project with the extras $@. pip knows no hash of the project itself, so it is asked first what is missing;
+# that is installed by the hashes in constraints.txt, the project last. On x86_64 all are wheels, so that no code of a
+# package runs before its hash was checked; elsewhere LoadGen is built from its source.
 install_hashed() {
+    local kind=(--only-binary :all:)
+    [[ $(uname -m) == x86_64 ]] || kind=(--prefer-binary)
     lock requirements "$@" >"$VENV/setup.requirements" && lock pins >"$VENV/setup.pins" || return
-    step pip_install --dry-run --report "$VENV/setup.report" --only-binary :all: \
+    step pip_install --dry-run --report "$VENV/setup.report" "${kind[@]}" \
         -c "$VENV/setup.pins" -r "$VENV/setup.requirements" || return
     lock hashed "$VENV/setup.report" >"$VENV/setup.hashed" 2>>"$VENV/setup.log" || return
     if [[ -s $VENV/setup.hashed ]]; then
-        step pip_install --no-deps --only-binary :all: --require-hashes -r "$VENV/setup.hashed" || return
+        step pip_install --no-deps "${kind[@]}" --require-hashes -r "$VENV/setup.hashed" || return
     fi
     step pip_install --no-deps --no-build-isolation -e .
 }
