@@ -70,7 +70,7 @@ def asked(settings: Settings, samples: int, performance_samples: int) -> dict[st
 
 def obey_audit(settings: Settings, scenario: str, path: Path) -> None:
     """Set what LoadGen will take from an audit.config when it starts, so that it is planned for."""
-    if settings.FromConfig(str(path), "*", scenario, _FILE_ONLY) != 0:
+    if settings.FromConfig(os.fsencode(path), "*", scenario, _FILE_ONLY) != 0:
         raise InputError(f"{path}: LoadGen refuses it")
 
 

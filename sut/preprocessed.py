@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.files import SMALL_BYTES, open_file, read_file, whole_file
+from kernels.files import LARGE_BYTES, SMALL_BYTES, open_file, read_file, whole_file
 from preprocess.base import Geometry, Preprocessor, Recipe
 from sut.datasets.base import DataSet
 from sut.errors import InputError, one_line
@@ -121,7 +121,7 @@ class PreprocessedDir(TensorStore):
 
     def _read_sums(self) -> dict[str, str]:
         try:
-            lines = os.fsdecode((self._folder / SUMS_FILE).read_bytes()).split("\n")
+            lines = os.fsdecode(read_file(self._folder / SUMS_FILE, LARGE_BYTES)).split("\n")
         except FileNotFoundError:
             return {}
         return {name: found for found, _, name in (line.partition("  ") for line in lines)}

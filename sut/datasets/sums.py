@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from kernels.files import LARGE_BYTES, read_file
 from sut.errors import InputError, one_line
 
 _HEAD = "# CRC-32, bytes and name of each picture; made by sut dataset"
@@ -64,7 +65,7 @@ def read_sums(list_file: Path, names: Iterable[str]) -> Sums | None:
     """
     path = sums_path(list_file)
     try:
-        lines = path.read_bytes().decode("utf-8", "surrogateescape").split("\n")
+        lines = read_file(path, LARGE_BYTES).decode("utf-8", "surrogateescape").split("\n")
     except FileNotFoundError:
         return None
     except OSError as error:

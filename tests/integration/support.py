@@ -29,7 +29,7 @@ LIMIT_S = 120.0
 GONE_S = 10.0
 """How long the kernel may take to end processes that were killed."""
 
-_NOT_INHERITED = ("DATA_DIR", "MODEL_DIR", "OUTPUT_DIR", "EXTRA_OPS")
+_NOT_INHERITED = ("DATA_DIR", "MODEL_DIR", "OUTPUT_DIR", "EXTRA_OPS", "NUMBA_CACHE_DIR")
 
 PICTURES = 12
 WHITE_FROM = 8

@@ -391,7 +391,7 @@ def test_a_line_of_user_conf_that_loadgen_would_misread(sut: Sut, line: str, fra
         ("--config", "pipe", "pipe: not a readable YAML file (Is a named pipe, not a file)"),
         ("--config", "/dev/zero", "/dev/zero: not a readable YAML file (Is a device, not a file)"),
         ("--user_conf", "/dev/zero", "(Is a device, not a file)"),
-        ("--audit_conf", "pipe", "pipe: no such file"),
+        ("--audit_conf", "pipe", "pipe: cannot be read as text (Is a named pipe"),
         ("--dataset-path", "pictures", "pictures/6.jpg (sample 0): Is a named pipe, not a file"),
     ],
 )

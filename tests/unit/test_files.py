@@ -15,7 +15,7 @@ import pytest
 from kernels.files import SMALL_BYTES, open_own, read_file, whole_file
 from preprocess.opencv import OpenCV
 from sut.accuracy import read_accuracy_log
-from sut.commands.dataset import _trouble, write_list
+from sut.commands.dataset import _examine, write_lines
 from sut.config import read_config_file
 from sut.datasets.base import DataSet
 from sut.datasets.imagenet import open_imagenet
@@ -99,7 +99,7 @@ READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "a tune's state": (STATE_FILE, lambda path: State.open(path.parent, {}, overwrite=False)),
     "an accuracy log": ("log.json", read_accuracy_log),
     "a detail log": (DETAIL, lambda path: read_detail(path.parent)),
-    "an earlier val_map.txt": ("val_map.txt", lambda path: write_list(path, "a 1\n", overwrite=False)),
+    "an earlier val_map.txt": ("val_map.txt", lambda path: write_lines(path, "a 1\n", overwrite=False)),
 }
 
 
@@ -136,7 +136,7 @@ def test_a_picture_that_is_no_file_is_damaged(tmp_path: Path, kind: str) -> None
     make, said = KINDS[kind]
     make(tmp_path / "0.jpg")
 
-    assert said.lower() in _trouble(str(tmp_path / "0.jpg")) or kind == "a folder"
+    assert said.lower() in str(_examine(str(tmp_path / "0.jpg"), sums=False)) or kind == "a folder"
 
 
 @pytest.mark.parametrize("kind", KINDS)
