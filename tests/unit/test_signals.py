@@ -1,0 +1,83 @@
+"""Signals that are noted, and raised only where that was asked for."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from sut.signals import ENDING, noted, undisturbed
+
+
+@pytest.fixture(autouse=True)
+def heard() -> Iterator[None]:
+    """Each of the signals is a KeyboardInterrupt, whatever the test runner was started with."""
+    before = {which: signal.signal(which, signal.default_int_handler) for which in ENDING}
+    yield
+    for which, handler in before.items():
+        signal.signal(which, handler)
+
+
+@pytest.mark.parametrize("which", ENDING)
+def test_a_signal_is_noted_and_afterwards_raised_again(which: signal.Signals) -> None:
+    with noted() as ending:
+        assert not ending.came
+        signal.raise_signal(which)
+        signal.raise_signal(which)
+        assert ending.came
+
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(which)
+
+
+def test_it_is_raised_once_where_that_is_wanted() -> None:
+    with noted() as ending:
+        with pytest.raises(KeyboardInterrupt):
+            with ending.raising():
+                try:
+                    signal.raise_signal(signal.SIGTERM)
+                finally:
+                    signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_one_that_came_before_is_raised_there_too() -> None:
+    with noted() as ending:
+        signal.raise_signal(signal.SIGHUP)
+        with pytest.raises(KeyboardInterrupt), ending.raising():
+            pytest.fail("went on")
+
+
+def test_what_is_ignored_stays_ignored() -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+    with noted() as ending:
+        signal.raise_signal(signal.SIGHUP)
+        assert not ending.came
+
+
+def test_cleaning_up_is_not_disturbed() -> None:
+    with noted() as ending, undisturbed():
+        for which in ENDING:
+            signal.raise_signal(which)
+
+    assert not ending.came
+
+
+def test_a_thread_hears_no_signals_and_may_clean_up() -> None:
+    failed: list[BaseException] = []
+
+    def clean_up() -> None:
+        try:
+            with undisturbed():
+                pass
+        except BaseException as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=clean_up)
+    thread.start()
+    thread.join()
+
+    assert failed == []
