@@ -48,13 +48,31 @@ class RunError(SutError):
     exit_code = ExitCode.FAILED
 
 
+_TEXT_CHARACTERS = 1000
+_LIST_ENTRIES = 20
+
+
 def one_line(error: BaseException) -> str:
     """An exception as one line: its text, or its type where it has none.
 
     Line breaks of other people's messages become blanks; in ours, there are none but in names, which are escaped.
     """
     text = str(error) if isinstance(error, SutError) else " ".join(str(error).split())
-    return printable(text) or type(error).__name__
+    return cut(printable(text)) or type(error).__name__
+
+
+def cut(text: str) -> str:
+    """A text of a thousand characters at the most: who wrote it may not have known an end."""
+    if len(text) <= _TEXT_CHARACTERS:
+        return text
+    return f"{text[: _TEXT_CHARACTERS - 50]} ... and {len(text) - _TEXT_CHARACTERS + 50:,} more characters"
+
+
+def cut_list(texts: list[str]) -> list[str]:
+    """Twenty texts at the most, the last of which tells how many more there were."""
+    kept = texts if len(texts) <= _LIST_ENTRIES else texts[: _LIST_ENTRIES - 1]
+    more = [f"and {len(texts) - len(kept):,} more"] if len(texts) > len(kept) else []
+    return [cut(text) for text in kept] + more
 
 
 def short(value: float) -> str:

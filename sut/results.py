@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import to_json
 
 from kernels.files import whole_file
+from sut.errors import cut, cut_list
 from sut.ledger import Int64Array, Stages
 from sut.text import encodable
 
@@ -140,19 +141,23 @@ class CpuQuota(_Part):
     throttled_periods: int
 
 
+Text = Annotated[str, AfterValidator(cut)]
+Texts = Annotated[list[str], AfterValidator(cut_list)]
+
+
 class Result(_Part):
-    """One run. Field names are the contract; a later schema only adds."""
+    """One run. Field names are the contract; a later schema only adds. What has a default may be unknown."""
 
     schema_: Literal[1] = Field(1, alias="schema")
     model: str
-    model_sha256: str | None
+    model_sha256: str | None = None
     weights: str | None
     """``trained``, ``random`` or ``unknown``; None where no model ran."""
     backend: str
-    backend_version: str | None
+    backend_version: str | None = None
     device: str
-    device_name: str | None
-    attested: Mapping[str, Any]
+    device_name: str | None = None
+    attested: Mapping[str, Any] = {}
     preprocess: str
     recipe: Mapping[str, Any]
     precision: str
@@ -160,43 +165,43 @@ class Result(_Part):
     scenario: str
     mode: str
     valid: bool | None
-    invalid_reasons: list[str]
+    invalid_reasons: Texts
     failed_samples: int
-    first_error: str | None
-    metric: Metric | None
-    queries_per_second: float | None
-    samples_per_second: float | None
+    first_error: Text | None = None
+    metric: Metric | None = None
+    queries_per_second: float | None = None
+    samples_per_second: float | None = None
     samples: int
-    queries: int | None
-    duration_s: float | None
-    latency_ns: Mapping[str, int | None]
-    accuracy: Accuracy | None
+    queries: int | None = None
+    duration_s: float | None = None
+    latency_ns: Mapping[str, int | None] = {}
+    accuracy: Accuracy | None = None
     parity: Parity | None = None
     agreement: Agreement | None = None
     """For a reduced precision or a folded model, which no result shows without it."""
     output: str | None = None
     """Name of the model's output that answers."""
     answers: Answers | None = None
-    stages_ns: Mapping[str, Mapping[str, int]]
-    cost_ns: Mapping[str, int]
-    batch_sizes: Mapping[str, int]
-    padded_samples: int
-    recorded_samples: int
-    cold_start_s: Mapping[str, float]
-    memory_bytes: Mapping[str, int | None]
-    energy: Mapping[str, Energy]
-    cpu_seconds_per_sample: float | None
-    rules_compliant: bool
-    rules_broken: list[str]
-    notes: list[str]
+    stages_ns: Mapping[str, Mapping[str, int]] = {}
+    cost_ns: Mapping[str, int] = {}
+    batch_sizes: Mapping[str, int] = {}
+    padded_samples: int = 0
+    recorded_samples: int = 0
+    cold_start_s: Mapping[str, float] = {}
+    memory_bytes: Mapping[str, int | None] = {}
+    energy: Mapping[str, Energy] = {}
+    cpu_seconds_per_sample: float | None = None
+    rules_compliant: bool = False
+    rules_broken: Texts = []
+    notes: Texts = []
     audit: Audit | None = None
     cpu_quota: CpuQuota | None = None
     """None where there is no quota, or the run did not come to its end."""
-    plan: Mapping[str, Any] | None
-    calibration: Mapping[str, Any] | None
+    plan: Mapping[str, Any] | None = None
+    calibration: Mapping[str, Any] | None = None
     config: Mapping[str, Any]
-    system: Mapping[str, Any]
-    versions: Mapping[str, str | None]
+    system: Mapping[str, Any] = {}
+    versions: Mapping[str, str | None] = {}
     started: str
     loaded_sha256: Mapping[str, str] = {}
     """Every file that the run's process opened for the model, as it found them before and after."""

@@ -10,7 +10,7 @@ import pkgutil
 import pytest
 
 import sut
-from sut.errors import ExitCode, InputError, RunError, SetupError, SutError, one_line, suggest, worst
+from sut.errors import ExitCode, InputError, RunError, SetupError, SutError, cut, cut_list, one_line, suggest, worst
 
 MODULES = sorted(module.name for module in pkgutil.walk_packages(sut.__path__, "sut.") if module.name != "sut.__main__")
 
@@ -73,3 +73,23 @@ def test_a_suggestion_names_the_nearest_word_and_all_of_them(got: str, text: str
 
 def test_a_word_near_in_capitals_is_found() -> None:
     assert suggest("server", ("SingleStream", "Server")).startswith("did you mean Server?")
+
+
+def test_a_long_text_is_cut_once_and_says_by_how_much() -> None:
+    assert cut("x" * 1000) == "x" * 1000
+
+    short = cut("x" * 3000)
+
+    assert short == "x" * 950 + " ... and 2,050 more characters"
+    assert cut(short) == short
+    assert one_line(ValueError("x" * 3000)) == short
+
+
+def test_a_long_list_is_cut_once_and_says_by_how_much() -> None:
+    assert cut_list(["a"] * 20) == ["a"] * 20
+
+    short = cut_list(["a"] * 1021)
+
+    assert short == ["a"] * 19 + ["and 1,002 more"]
+    assert cut_list(short) == short
+    assert cut_list(["x" * 3000]) == [cut("x" * 3000)]

@@ -94,6 +94,16 @@ def a_result(**changes: Any) -> Result:
     return Result(**fields | changes)
 
 
+def test_lists_and_texts_without_an_end_are_cut() -> None:
+    many = [f"LoadGen logged an error: {number}" for number in range(10**5)]
+
+    result = a_result(invalid_reasons=many, notes=many, rules_broken=many, first_error="x" * 10**6)
+
+    for found in (result.invalid_reasons, result.notes, result.rules_broken):
+        assert found == [*many[:19], "and 99,981 more"]
+    assert len(result.to_json()) < 10_000
+
+
 def test_the_file_is_the_result() -> None:
     result = a_result()
 
