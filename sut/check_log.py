@@ -107,7 +107,7 @@ class Record:
         return cls(
             asked=asked,
             issued=issued,
-            started_ns=int(ledger.counters[Counter.RUN_START_NS]),
+            started_ns=int(ledger.counters[Counter.RUN_START_SYSTEM_NS]),
             first_ns=int(ledger.issued_ns[0]),
             last_ns=int(ledger.issued_ns[last]) if recorded else None,
             last_done_ns=int(ledger.rows[ledger.batch_of[last] - 1, -1]) if recorded else None,

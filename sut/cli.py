@@ -18,6 +18,7 @@ from typer.exceptions import TyperException
 
 from sut.errors import ExitCode, InputError, SutError, one_line
 from sut.installed import broken_import
+from sut.signals import ENDING
 from sut.text import printable, printable_lines
 
 if TYPE_CHECKING:
@@ -270,11 +271,18 @@ class _Output(io.FileIO):
 
 
 class _Terminated(KeyboardInterrupt):
-    """SIGTERM: ends a run as Ctrl-C does."""
+    """SIGTERM and its like: they end a run as Ctrl-C does."""
 
 
 def _terminate(number: int, frame: Any) -> NoReturn:
     raise _Terminated
+
+
+def _hear_signals() -> None:
+    for which in ENDING:
+        # Under nohup the terminal may go.
+        if which != signal.SIGINT and (which != signal.SIGHUP or signal.getsignal(which) != signal.SIG_IGN):
+            signal.signal(which, _terminate)
 
 
 def main() -> None:
@@ -285,7 +293,10 @@ def main() -> None:
         sys.stdout = io.TextIOWrapper(
             io.BufferedWriter(raw), sys.stdout.encoding, "backslashreplace", line_buffering=line
         )
-    sys.exit(_main(_normalise(sys.argv[1:])))
+    code = _main(_normalise(sys.argv[1:]))
+    for which in ENDING:  # all is done but leaving
+        signal.signal(which, signal.SIG_IGN)
+    sys.exit(code)
 
 
 _REMEDIES = ("install ", "update ")
@@ -293,7 +304,7 @@ _REMEDIES = ("install ", "update ")
 
 
 def _main(arguments: list[str]) -> int:
-    signal.signal(signal.SIGTERM, _terminate)
+    _hear_signals()
     debug = "--debug" in arguments
     try:
         _register()

@@ -41,7 +41,9 @@ class Counter(IntEnum):
     PADDED = 5
     HEARTBEAT = 6
     RUN_START_NS = 7
-    LOADED = 8
+    """Of the monotonic clock, by which the run is waited for."""
+    RUN_START_SYSTEM_NS = 8
+    """Of the system clock, LoadGen's."""
 
 
 _HEADER = 16  # int64 words in front of the arrays

@@ -113,6 +113,7 @@ def make_result(
         batch_sizes={str(size): count for size, count in found.stages.batch_sizes.items()} if found.stages else {},
         padded_samples=outcome.counter(Counter.PADDED),
         recorded_samples=len(found.stages.latency_ns) if found.stages else 0,
+        clock_change_ns=outcome.clock_change_ns,
         cold_start_s=plan.get("cold_start_s", {}),
         memory_bytes={"host_peak": finished.get("host_peak_bytes"), "gpu_peak": None},
         energy={"cpu": Energy(), "gpu": Energy()},
@@ -127,6 +128,31 @@ def make_result(
         config=config.model_dump(mode="json"),
         system=system_facts(),
         versions=versions(),
+        started=datetime.fromtimestamp(outcome.started, UTC).isoformat(timespec="seconds"),
+    )
+
+
+def lost_result(config: RunConfig, parts: Assembly, outcome: Outcome, error: Exception) -> Result:
+    """The result of a run that this process could not follow or judge: that it failed, why, and no figure."""
+    said = f"the result could not be made: {type(error).__name__}: {one_line(error)}; --debug shows where"
+    return Result(
+        schema=1,
+        model=parts.spec.name,
+        weights=config.weights,
+        backend=config.backend,
+        device=config.device,
+        preprocess=config.preprocess,
+        recipe=asdict(parts.spec.recipe),
+        precision=config.precision,
+        boundary=config.boundary,
+        scenario=config.scenario,
+        mode=config.mode,
+        valid=False,
+        invalid_reasons=[said, *([outcome.error] if outcome.error else [])],
+        first_error=said,
+        failed_samples=outcome.counter(Counter.FAILED),
+        samples=outcome.counter(Counter.DONE),
+        config=config.model_dump(mode="json"),
         started=datetime.fromtimestamp(outcome.started, UTC).isoformat(timespec="seconds"),
     )
 

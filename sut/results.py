@@ -187,6 +187,7 @@ class Result(_Part):
     batch_sizes: Mapping[str, int] = {}
     padded_samples: int = 0
     recorded_samples: int = 0
+    clock_change_ns: int | None = None
     cold_start_s: Mapping[str, float] = {}
     memory_bytes: Mapping[str, int | None] = {}
     energy: Mapping[str, Energy] = {}

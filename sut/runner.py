@@ -8,6 +8,7 @@ import os
 import secrets
 import shutil
 import time
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -24,14 +25,17 @@ from sut.errors import ExitCode, InputError, RunError, one_line, worst
 from sut.logs import TRACE
 from sut.models.files import check_names, check_onnx
 from sut.models.registry import check_fit
-from sut.outcome import make_result
+from sut.outcome import lost_result, make_result
 from sut.results import FILE, REFERENCE_FILE, Agreement, Result, dump_json, reference_results, write_text
-from sut.supervisor import WORKER_LOG, Outcome, supervise, undisturbed
+from sut.signals import Noted, noted
+from sut.supervisor import WORKER_LOG, Outcome, supervise
 from sut.userconf import read_conf
 
 _NEEDED_BYTES = 64 * 2**20
 """Free disk without which no run is started: logs that end early would be found out only after the run."""
-
+_RESERVE = ".reserve"
+_RESERVED_BYTES = 64 * 2**10
+"""Room that each run holds for its result, which is then written although the run has filled the disk."""
 
 _NO_MORE = frozenset({ExitCode.INTERRUPTED, ExitCode.USAGE, ExitCode.SETUP})
 """After one of these the rest is not run: the user has had enough, or it would end the same way."""
@@ -122,13 +126,16 @@ def run_experiment(configs: Sequence[RunConfig], console: Console, command: str)
         parts = replace(parts, model=replace(parts.model, notes=(*parts.model.notes, why)))
     home = result_home(first, parts)
     ran = Ran(home=home)
-    with _locked(home):
+    with _locked(home), noted() as ending:
         console.header(parts, home)
         for config in configs:
             directory = _fresh(home / config.scenario / config.mode, overwrite=first.overwrite)
-            result, code = _run_one(config, parts, agreement, directory, console, command)
+            result, code = _run_one(config, parts, agreement, directory, console, command, ending)
             ran.results.append(result)
             ran.codes.append(code)
+            if ending.came and code != ExitCode.INTERRUPTED:  # it came too late for this run
+                console.error("interrupted")
+                ran.codes.append(ExitCode.INTERRUPTED)
             if ran.stopped:
                 break
     return ran
@@ -166,29 +173,53 @@ def _run_one(
     directory: Path,
     console: Console,
     command: str,
+    ending: Noted,
 ) -> tuple[Result, ExitCode]:
+    """One run, whose result is written whatever happens in it, or in here."""
     begin = time.monotonic()
-    with console.watching(config) as observer:
-        outcome = supervise(config, parts.model, directory, observer)
+    outcome = Outcome(time.time())
     try:
-        result = make_result(config, parts, agreement, outcome, directory)
-    except KeyboardInterrupt:
-        if not outcome.interrupted:
-            outcome.interrupted = True
-            outcome.phase = "scoring"
-        with undisturbed():  # an interrupted run is not scored, so this is short
-            result = make_result(config, parts, agreement, outcome, directory)
-    took = time.monotonic() - begin
-    with undisturbed():
-        try:
-            write_text(directory / FILE, result.to_json())
-            write_text(directory / REFERENCE_FILE, dump_json(reference_results(result, command, took)))
-        except OSError as error:
-            raise RunError(f"{directory}: the result cannot be written: {one_line(error)}") from error
-        _tidy(directory, config)
+        # At random, because a file system that packs would need no room for zeros.
+        (directory / _RESERVE).write_bytes(os.urandom(_RESERVED_BYTES))
+        with console.watching(config) as observer:
+            supervise(config, parts.model, directory, observer, outcome, ending)
+        result = _judged(config, parts, agreement, directory, outcome, ending)
+    except Exception as error:
+        outcome.code = ExitCode.FAILED
+        outcome.traceback = traceback.format_exc()
+        result = lost_result(config, parts, outcome, error)
+    _write(result, directory, config, command, time.monotonic() - begin)
     code = _code(result, outcome)
     console.result(result, directory, code, outcome.traceback if config.debug else None)
     return result, code
+
+
+def _judged(
+    config: RunConfig,
+    parts: Assembly,
+    agreement: Agreement | None,
+    directory: Path,
+    outcome: Outcome,
+    ending: Noted,
+) -> Result:
+    if not outcome.interrupted:
+        try:
+            with ending.raising():
+                return make_result(config, parts, agreement, outcome, directory)
+        except KeyboardInterrupt:
+            outcome.interrupted = True
+            outcome.phase = "scoring"
+    return make_result(config, parts, agreement, outcome, directory)  # not scored, so this is short
+
+
+def _write(result: Result, directory: Path, config: RunConfig, command: str, took_s: float) -> None:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)  # somebody may have removed it
+        _tidy(directory, config)
+        write_text(directory / FILE, result.to_json())
+        write_text(directory / REFERENCE_FILE, dump_json(reference_results(result, command, took_s)))
+    except OSError as error:
+        raise RunError(f"{directory}: the result cannot be written: {one_line(error)}") from error
 
 
 def _code(result: Result, outcome: Outcome) -> ExitCode:
@@ -203,7 +234,8 @@ def _code(result: Result, outcome: Outcome) -> ExitCode:
 
 
 def _tidy(directory: Path, config: RunConfig) -> None:
-    """The trace is for the ledger, and large: it is kept only for debugging. An empty worker log says nothing."""
+    """Make room: the trace is for the ledger, and large; it is kept for debugging. An empty worker log says nothing."""
+    (directory / _RESERVE).unlink(missing_ok=True)
     if not config.debug:
         (directory / TRACE).unlink(missing_ok=True)
     log = directory / WORKER_LOG

@@ -9,13 +9,9 @@ from __future__ import annotations
 import json
 import mmap
 import os
-import selectors
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,22 +19,24 @@ from typing import Any, Protocol
 import numpy as np
 
 from sut.cgroup import read_text
-from sut.child import environment
+from sut.child import Child, Lines, Log, signal_name, spawn
+from sut.clock import Steps, is_step, larger_change, look
 from sut.config import RunConfig, usable_cores
-from sut.errors import ExitCode
+from sut.errors import ExitCode, one_line
 from sut.ledger import Counter, Ledger, LedgerShape, own_latency_ns
 from sut.overrun import why_long
 from sut.preparation import Prepared
+from sut.signals import Noted
 from sut.worker import Orders
 
 WORKER_LOG = "worker.log"
-_POLL_S = 0.2
 _WATCHDOG_S = 30.0
 _SETUP_WATCHDOG_S = 300.0
 _GOODBYE_S = 15.0
 _GROWTH_BYTES = 2**20
 _GENERATION_SLACK = 20
 """A busy machine generates queries, and makes a summary of them, many times slower than a quiet one."""
+_TOLD_OF_CLOCK = (("clock", "change_ns"), ("finished", "clock_change_ns"))
 _P99_WINDOW = 20_000
 """Samples that the p99 on the screen looks back at: looking must cost the run nothing."""
 
@@ -83,6 +81,8 @@ class Outcome:
     run_s: float | None = None
     notes: list[str] = field(default_factory=list)
     """What was noticed from outside."""
+    clock_change_ns: int | None = None
+    """The largest change of the system clock against the monotonic one that either process saw."""
 
     def event(self, name: str) -> dict[str, Any]:
         """The last event of that name, empty if there was none."""
@@ -93,105 +93,103 @@ class Outcome:
         return int(self.ledger.counters[which]) if self.ledger is not None else 0
 
 
-def supervise(config: RunConfig, prepared: Prepared | None, directory: Path, observer: Observer) -> Outcome:
-    """Run one scenario to its end, however it ends. Never raises for what the child does; Ctrl-C is an outcome."""
-    outcome = Outcome(time.time())
-    child = _Child(config, prepared, directory, outcome, observer)
+def supervise(
+    config: RunConfig, prepared: Prepared | None, directory: Path, observer: Observer, outcome: Outcome, ending: Noted
+) -> None:
+    """Run one scenario to its end, however it ends, and put down in ``outcome`` what is known of it.
+
+    What the child does, and a signal that comes to ``ending``, are outcomes; what is raised is a fault of this side.
+    """
+    memory = os.memfd_create("ledger")
     try:
-        child.watch()
-    except KeyboardInterrupt:
-        outcome.interrupted = True
-        outcome.code = ExitCode.INTERRUPTED
-        child.catch_up()
-        if outcome.phase == "run":
-            outcome.run_s = child.elapsed_s()
-    finally:
-        child.end()
-    return outcome
-
-
-class _Child:
-    """The child process and the three ways to it: orders in, events out, memory shared."""
-
-    def __init__(
-        self, config: RunConfig, prepared: Prepared | None, directory: Path, outcome: Outcome, observer: Observer
-    ) -> None:
-        self._config = config
-        self._outcome = outcome
-        self._observer = observer
-        self._rest = b""
-        self._moved = time.monotonic()
-        self._seen = (-1, -1, -1)
-        self._generated_s = 0.0
-        self._resident: tuple[int, int] | None = None
-        self._memory = os.memfd_create("ledger")
-        self._events, theirs = os.pipe()
-        self._log = (directory / WORKER_LOG).open("wb")
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "sut.worker"],
-            stdin=subprocess.PIPE,
-            stdout=self._log,
-            stderr=self._log,
-            pass_fds=(self._memory, theirs),
-            start_new_session=True,
-            env=environment(),
-        )
-        os.close(theirs)
         orders = Orders(
             config=config.model_dump(mode="json", exclude_unset=True),
             prepared=prepared.dump() if prepared else None,
             directory=str(directory),
-            events_fd=theirs,
-            memory_fd=self._memory,
-            started=outcome.started,
+            memory_fd=memory,
+            started_s=time.monotonic(),
         )
-        self._send(orders)
+        with (
+            (directory / WORKER_LOG).open("wb+") as log,
+            spawn("sut.worker", [json.dumps(asdict(orders))], Log(log), [memory]) as child,
+        ):
+            _Watch(config, child, memory, outcome, observer, ending).watch()
+    finally:
+        os.close(memory)
 
-    def _send(self, orders: Orders) -> None:
-        assert self._process.stdin is not None
-        with suppress(BrokenPipeError):  # it died at once; watch() sees that
-            self._process.stdin.write(json.dumps(asdict(orders)).encode() + b"\n")
-            self._process.stdin.flush()
+
+class _Watch:
+    """Follows the child by what it tells, by the memory that it shares and by the clocks."""
+
+    def __init__(
+        self, config: RunConfig, child: Child, memory: int, outcome: Outcome, observer: Observer, ending: Noted
+    ) -> None:
+        self._config = config
+        self._child = child
+        self._memory = memory
+        self._outcome = outcome
+        self._observer = observer
+        self._ending = ending
+        self._lines = Lines()
+        self._clocks = Steps()
+        self._clocks.see(look())
+        self._moved = time.monotonic()
+        self._seen = (-1, -1, -1)
+        self._generated_s = 0.0
+        self._resident: tuple[int, int] | None = None
 
     def watch(self) -> None:
-        """Follow the child until it has closed its end of the pipe or the watchdog bites."""
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._events, selectors.EVENT_READ)
-            while True:
-                # Asked first, so that nothing it wrote is missed. What it forked may hold the pipe open for ever.
-                ended = self._process.poll() is not None
-                if selector.select(0 if ended else _POLL_S):
-                    chunk = os.read(self._events, 65536)
-                    if not chunk:
-                        break
-                    for event in self._lines(chunk):
-                        self._take(event)
-                elif ended:
-                    break
-                self._show()
-                if self._stalled():
-                    return
+        """Follow the child until it has closed its end of the pipe, or there is a reason to stop it."""
+        for chunk in self._child.chunks():
+            understood = self._hear(chunk)
+            self._show()
+            if not understood or self._clock_was_set() or self._interrupted() or self._stalled():
+                return
         self._say_goodbye()
+        self._clock_was_set()
 
-    def catch_up(self) -> None:
-        """Take what the child has told so far, without waiting for more."""
-        with undisturbed(), selectors.DefaultSelector() as selector:
-            selector.register(self._events, selectors.EVENT_READ)
-            while selector.select(0) and (chunk := os.read(self._events, 65536)):
-                for event in self._lines(chunk):
-                    self._take(event)
+    def _hear(self, chunk: bytes) -> bool:
+        """Take what the child told; False if that was no word of ours."""
+        try:
+            for event in self._lines.of(chunk):
+                self._take(event)
+        except Exception as error:  # it may be anybody's word, in any form
+            self._fail(f"what the run's process told cannot be taken: {type(error).__name__}: {one_line(error)}")
+            return False
+        return True
+
+    def _fail(self, message: str) -> None:
+        self._outcome.error = message
+        self._outcome.code = ExitCode.FAILED
+
+    def _interrupted(self) -> bool:
+        if not self._ending.came:
+            return False
+        outcome = self._outcome
+        outcome.interrupted = True
+        outcome.code = ExitCode.INTERRUPTED
+        self._hear(self._child.rest())
         self._notice_first_query()
+        if outcome.phase == "run":
+            outcome.run_s = self.elapsed_s()
+        return True
 
-    def _lines(self, chunk: bytes) -> Iterator[dict[str, Any]]:
-        *lines, self._rest = (self._rest + chunk).split(b"\n")
-        for line in lines:
-            yield json.loads(line)
+    def _clock_was_set(self) -> bool:
+        self._clocks.see(look())
+        outcome = self._outcome
+        told = (outcome.event(name).get(field) for name, field in _TOLD_OF_CLOCK)
+        outcome.clock_change_ns = change_ns = larger_change(self._clocks.change_ns, *told)
+        if change_ns is None or not is_step(change_ns):
+            return False
+        begun = outcome.counter(Counter.RUN_START_NS) > 0
+        when = f"{self.elapsed_s():.1f} s into the run" if begun else f"in the phase '{outcome.phase}'"
+        self._fail(f"the system clock was set by {change_ns / 1e9:+.3f} s, {when}: LoadGen counts by it")
+        return True
 
     def _take(self, event: dict[str, Any]) -> None:
         self._moved = time.monotonic()
         outcome = self._outcome
         name = event.pop("event")
-        outcome.events[name] = event
         if name == "phase":
             outcome.phase = event["phase"]
             self._observer.phase(outcome.phase)
@@ -206,9 +204,10 @@ class _Child:
         elif name == "failure":
             self._observer.failure(event["message"])
         elif name == "error":
-            outcome.error = event["message"]
+            outcome.error = str(event["message"])
             outcome.code = ExitCode(event["code"])
             outcome.traceback = event["traceback"]
+        outcome.events[name] = event
 
     def _notice_first_query(self) -> None:
         """The run begins with it; who issues it has no time to tell."""
@@ -224,7 +223,7 @@ class _Child:
         outcome = self._outcome
         if outcome.phase != "generate":
             return False
-        plan, resident = outcome.event("plan")["plan"], _resident_bytes(self._process.pid)
+        plan, resident = outcome.event("plan")["plan"], _resident_bytes(self._child.process.pid)
         first, last = self._resident or (resident, resident)
         # Less, too: LoadGen copies what it has into twice the memory, and frees the old one.
         if abs(resident - last) > _GROWTH_BYTES or not self._resident:
@@ -272,7 +271,7 @@ class _Child:
     def elapsed_s(self) -> float:
         """Seconds since the phase 'run' began, or 'generate' before it."""
         started_s = self._outcome.counter(Counter.RUN_START_NS) / 1e9
-        return max(1e-3, time.time() - started_s - self._generated_s)
+        return max(1e-3, time.monotonic() - started_s - self._generated_s)
 
     def _limit_s(self) -> float:
         asked_s, plan = self._config.watchdog_s, self._outcome.event("plan")
@@ -302,36 +301,20 @@ class _Child:
     def _say_goodbye(self) -> None:
         """The pipe is closed: the process is ending, in its own way or in another."""
         self._notice_first_query()
-        try:
-            code = self._process.wait(_GOODBYE_S)
-        except subprocess.TimeoutExpired:
-            code = None
+        code = self._child.wait(_GOODBYE_S, self._interrupted)
         outcome = self._outcome
-        if outcome.error is not None or (code == 0 and "finished" in outcome.events):
+        if outcome.interrupted or outcome.error is not None:
             return
-        outcome.code = ExitCode.FAILED
+        process, where = "the run's process", f"in the phase '{outcome.phase}'"
         if code is None:
-            outcome.error = "the run's process closed its pipe but did not end; it was stopped"
+            self._fail(f"{process} closed its pipe but did not end; it was stopped")
         elif code < 0:
-            name = signal.Signals(-code).name
-            hint = " (out of memory?)" if name == "SIGKILL" else ""
-            outcome.error = f"the run's process was killed by {name}{hint} in the phase '{outcome.phase}'"
-        else:
-            outcome.error = f"the run's process ended by itself with exit code {code} in the phase '{outcome.phase}'"
-
-    def end(self) -> None:
-        """Make sure that the process and everything it started are gone, and close what led to them."""
-        with undisturbed():
-            with suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
-            with suppress(subprocess.TimeoutExpired):  # stuck in the kernel: not ours to wait for
-                self._process.wait(5)
-            if self._process.stdin is not None:
-                with suppress(OSError):
-                    self._process.stdin.close()
-            os.close(self._events)
-            os.close(self._memory)
-            self._log.close()
+            hint = " (out of memory?)" if -code == signal.SIGKILL else ""
+            self._fail(f"{process} was killed by {signal_name(-code)}{hint} {where}")
+        elif code > 0 or "finished" not in outcome.events:
+            self._fail(f"{process} ended by itself with exit code {code} {where}")
+        elif self._lines.rest:
+            self._fail(f"{process} ended in the middle of a word: {self._lines.rest[:80]!r}")
 
 
 def _resident_bytes(pid: int) -> int:
@@ -343,14 +326,3 @@ def _resident_bytes(pid: int) -> int:
 def _left_s(elapsed_s: float, share: float, planned_s: float) -> float:
     """Seconds that are left of something of which a share is done; at its beginning by the plan."""
     return elapsed_s * max(0.0, 1 - share) / share if share > 0.05 else max(0.0, planned_s - elapsed_s)
-
-
-@contextmanager
-def undisturbed() -> Iterator[None]:
-    """Put Ctrl-C off while cleaning up: the waits in there are short."""
-    before = {which: signal.signal(which, signal.SIG_IGN) for which in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for which, handler in before.items():
-            signal.signal(which, handler)

@@ -1,17 +1,17 @@
 """One scenario run, in a process of its own: ``python -m sut.worker``, started by the supervisor.
 
-It reads its orders from standard input (one JSON line), tells what happens over a pipe (one JSON line per event), and
-writes ledger and counters into memory that the supervisor maps too. LoadGen can abort, hang and ignore Ctrl-C; the
-supervisor cannot, so everything that must survive happens there.
+Its orders are JSON on the command line; it tells what happens over a pipe (one JSON line per event), and writes ledger
+and counters into memory that the supervisor maps too. LoadGen can abort, hang and ignore Ctrl-C; the supervisor cannot,
+so everything that must survive happens there.
 """
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import json
 import mmap
 import os
+import select
 import shutil
 import signal
 import sys
@@ -27,9 +27,12 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from backends.base import DeviceNotFound
 from kernels.device import DeviceNotFound as GpuNotFound
 from sut.cgroup import Periods, cpu_periods, cpu_quota, free_memory, most_throttled
+from sut.child import die_with_parent
+from sut.clock import Steps, look
 from sut.errors import ExitCode, RunError, SutError, one_line
 from sut.installed import broken_import
 from sut.ledger import Counter, Ledger
+from sut.signals import ENDING
 
 if TYPE_CHECKING:
     from sut.calibrate import Calibration
@@ -44,22 +47,22 @@ _CALIBRATION_MIN_OFFLINE_S = 0.5
 """A rate taken from a shorter time makes short Offline runs INVALID where the machine is noisy."""
 _MOST_THROTTLED = 0.01
 """Of the periods of a CPU quota: beyond, the figures are those of the quota."""
-_PR_SET_PDEATHSIG = 1
+_TRACEBACK_CHARACTERS = 20_000
 
 
 @dataclass(frozen=True, slots=True)
 class Orders:
-    """What the supervisor wants done. The descriptors are inherited.
+    """What the supervisor wants done. The descriptor is inherited.
 
-    ``config`` is a dumped ``RunConfig``, ``prepared`` the dumped ``Prepared`` model.
+    ``config`` is a dumped ``RunConfig``, ``prepared`` the dumped ``Prepared`` model, ``started_s`` a time of the
+    monotonic clock.
     """
 
     config: dict[str, Any]
     prepared: dict[str, Any] | None
     directory: str
-    events_fd: int
     memory_fd: int
-    started: float
+    started_s: float
 
 
 class Events:
@@ -70,6 +73,7 @@ class Events:
         self._lock = threading.Lock()
         self._last_beat = 0.0
         self._loaded = 0
+        self._clock_steps = Steps()
 
     def send(self, event: str, **fields: Any) -> None:
         """Tell the supervisor something. A supervisor that is gone is not told."""
@@ -89,33 +93,38 @@ class Events:
         self._loaded += count
         self.beat()
 
+    def look_at_clock(self) -> int | None:
+        """The largest change of the system clock so far in ns; one that only setting it makes is told."""
+        if self._clock_steps.see(look()):
+            self.send("clock", change_ns=self._clock_steps.change_ns)
+        return self._clock_steps.change_ns
+
+    def watch(self) -> None:
+        """Look at the clock twice a second, and end this process when nobody reads the pipe any more."""
+        pipe = select.poll()
+        pipe.register(self._pipe, 0)
+        self.look_at_clock()
+        while not pipe.poll(1000 * _BEAT_S):
+            self.look_at_clock()
+        os._exit(ExitCode.INTERRUPTED)
+
 
 def main() -> None:
-    """Carry out the orders on standard input and exit."""
-    _live_and_die_with_parent()
-    orders = Orders(**json.loads(sys.stdin.readline()))
-    events = Events(orders.events_fd)
-    threading.Thread(target=_exit_when_left_alone, daemon=True).start()
+    """Carry out the orders on the command line and exit."""
+    die_with_parent()
+    for which in ENDING:
+        # The supervisor hears them too, and ends this process. Not ignored: what is started in here would inherit that.
+        signal.signal(which, lambda number, frame: None)
+    orders, events = Orders(**json.loads(sys.argv[1])), Events(int(sys.argv[2]))
+    threading.Thread(target=events.watch, daemon=True).start()
     try:
         _Run(orders, events).go()
     except BaseException as error:
         _give_up(events, error)
-    sys.stdout.flush()
+    with suppress(OSError):  # a full disk: what was printed is not worth the run
+        sys.stdout.flush()
     # Not a normal exit: runtimes with threads of their own have been seen to crash in their destructors.
     os._exit(ExitCode.OK)
-
-
-def _live_and_die_with_parent() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-def _exit_when_left_alone() -> None:
-    """The supervisor keeps our standard input open for as long as it lives."""
-    while os.read(0, 1):
-        pass
-    os._exit(ExitCode.INTERRUPTED)
 
 
 def _give_up(events: Events, error: BaseException) -> NoReturn:
@@ -124,7 +133,7 @@ def _give_up(events: Events, error: BaseException) -> NoReturn:
     text = broken or one_line(error)
     if code == ExitCode.FAILED and not isinstance(error, SutError):
         text = f"{type(error).__name__}: {text}"
-    events.send("error", code=int(code), message=text, traceback=traceback.format_exc())
+    events.send("error", code=int(code), message=text, traceback=traceback.format_exc()[-_TRACEBACK_CHARACTERS:])
     os._exit(code)
 
 
@@ -141,7 +150,7 @@ class _Run:
     """One run, phase by phase. What is imported here is what takes long, so the supervisor is told before."""
 
     def __init__(self, orders: Orders, events: Events) -> None:
-        self._began = time.time()
+        self._began_s = time.monotonic()
         self._orders = orders
         self._events = events
         events.send("phase", phase="import")
@@ -175,7 +184,7 @@ class _Run:
         self._at_a_time = min(self._settings.performance_sample_count_override or count, count)
         self._late_notes: list[str] = []
         """What is found out only in the run."""
-        self._imported = time.time()
+        self._imported_s = time.monotonic()
 
     def _obey_audit(self) -> None:
         """What LoadGen will do by itself when it starts, after all else was set."""
@@ -208,7 +217,7 @@ class _Run:
                 performance_samples=self._at_a_time,
                 assembly=parts,
             )
-            self._loaded = time.time()
+            self._loaded_s = time.monotonic()
         finally:
             check_unchanged(parts.model)
         if parts.model is not None:
@@ -290,11 +299,11 @@ class _Run:
             shape=asdict(shape),
             calibration=asdict(measured),
             cold_start_s={
-                "import": self._imported - self._orders.started,
-                "load": self._loaded - self._imported,
+                "import": self._imported_s - self._orders.started_s,
+                "load": self._loaded_s - self._imported_s,
                 "first": measured.first_ns / 1e9,
             },
-            setup_s=time.time() - self._began,
+            setup_s=time.monotonic() - self._began_s,
             audit=self._audit.model_dump() if self._audit else None,
             overload=overload,
             min_query_count=settings.min_query_count,
@@ -332,7 +341,8 @@ class _Run:
         # What is alive now stays: the collector need not look through it again in the middle of a run.
         gc.collect()
         gc.freeze()
-        sut.ledger.words[Counter.RUN_START_NS] = time.time_ns()
+        sut.ledger.words[Counter.RUN_START_NS] = time.monotonic_ns()
+        sut.ledger.words[Counter.RUN_START_SYSTEM_NS] = time.time_ns()
         # In accuracy mode LoadGen loads pictures first, and generates little.
         events.send("phase", phase="run" if config.mode == "accuracy" else "generate")
         periods = cpu_periods(Path("/"))
@@ -350,6 +360,7 @@ class _Run:
         events.send(
             "finished",
             cpu_s=cpu_s,
+            clock_change_ns=events.look_at_clock(),
             host_peak_bytes=_peak_memory_bytes(),
             failed_samples=sut.failures.samples,
             first_error=sut.failures.first_error,

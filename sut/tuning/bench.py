@@ -93,7 +93,7 @@ class Bench:
         result, code = ran.results[0], ran.codes[0]
         self._first = self._first or result
         check_same_model([self._first, result])
-        if code == ExitCode.INTERRUPTED:
+        if ExitCode.INTERRUPTED in ran.codes:
             raise KeyboardInterrupt
         if code in (ExitCode.USAGE, ExitCode.SETUP) and not self._state.rows:
             raise _ERRORS[code](result.first_error or "the run could not be started")

@@ -9,9 +9,11 @@ from __future__ import annotations
 import ctypes
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -270,16 +272,72 @@ class Forks(Plain):
             wait_for_ever()
 
 
+class Daemonizes(Plain):
+    """Leaves a process behind that has another parent and another session, and no variables."""
+
+    name = "daemonizes"
+
+    @classmethod
+    def while_loading(cls) -> None:
+        if os.fork() == 0:
+            os.setsid()
+            if os.fork() == 0:
+                reach()
+                os.execve("/bin/sleep", ["sleep", "600"], {})
+            os._exit(0)
+        os.wait()
+
+
 class Chatters(Plain):
-    """Prints megabytes, to Python's standard output and past it."""
+    """Prints for ever, to Python's standard output and past it."""
 
     name = "chatters"
 
     @classmethod
     def while_loading(cls) -> None:
-        for _ in range(2**13):
-            print("babble " * 64)
-        os.write(2, b"more babble\n" * 2**16)
+        print("the first words", flush=True)
+        threading.Thread(target=cls.chatter, daemon=True).start()
+
+    @staticmethod
+    def chatter() -> None:
+        while True:
+            os.write(2, b"babble\n" * 2**13)
+            print("more babble")
+            time.sleep(0.001)
+
+
+class Garbles(Plain):
+    """Writes what GARBAGE says where its process tells how far it is."""
+
+    name = "garbles"
+
+    def in_run(self, scores: Scores) -> Mapping[str, Any]:
+        os.write(int(sys.argv[-1]), os.environ["GARBAGE"].encode("utf-8", "surrogateescape"))
+        time.sleep(0.1)
+        return {"scores": scores}
+
+
+class RemovesOutput(Plain):
+    """Removes the output folder during the run."""
+
+    name = "removes-output"
+
+    def in_run(self, scores: Scores) -> Mapping[str, Any]:
+        shutil.rmtree(FOLDER.parent / "cwd" / "output", ignore_errors=True)
+        return {"scores": scores}
+
+
+class SetsItsClock(Plain):
+    """Sets the system clock back five seconds, for Python in its own process."""
+
+    name = "sets-its-clock"
+
+    def in_run(self, scores: Scores) -> Mapping[str, Any]:
+        if not (FOLDER / "reached").exists():
+            reach()
+            right = time.time_ns
+            time.time_ns = lambda: right() - 5_000_000_000
+        return {"scores": scores}
 
 
 class DiskFull(Plain):

@@ -269,10 +269,13 @@ def test_what_a_backend_prints_goes_to_its_log_and_stops_nothing(sut: Sut) -> No
     assert (done.code, done.errors, done.left) == (0, [], [])
     assert "babble" not in done.stdout + done.stderr
     [log] = sut.output.rglob("worker.log")
-    assert log.stat().st_size > 4 * 2**20
+    said = log.read_text()
+    assert len(said) < 1.5 * 2**20
+    assert said.startswith("the first words\nbabble\n")
+    assert "MiB left out" in said
 
 
-@pytest.mark.parametrize("backend", ["starts-helper", "forks"])
+@pytest.mark.parametrize("backend", ["starts-helper", "forks", "daemonizes"])
 def test_what_a_backend_leaves_running_is_ended_with_the_run(sut: Sut, backend: str) -> None:
     done = run(sut, backend)
 
@@ -296,6 +299,100 @@ def test_a_result_that_cannot_be_written_fails_the_run(sut: Sut) -> None:
     assert "the result cannot be written" in done.error
     assert "SingleStream/performance: " in done.error
     assert list(sut.output.rglob("*result*.json*")) == []
+
+
+FULL_DISK = """
+import errno, os, pathlib
+
+real = pathlib.Path.write_text
+kept_free = False
+
+def write_text(path, text, **more):
+    # Nothing has room but in the place of what was there when the run began.
+    if [*pathlib.Path("output").rglob(".reserve")] or not kept_free:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    return real(path, text, **more)
+
+import sut.runner
+
+supervise = sut.runner.supervise
+
+def supervise_on_a_full_disk(config, prepared, directory, *more):
+    global kept_free
+    kept_free = (directory / ".reserve").stat().st_blocks * 512 >= 65536
+    supervise(config, prepared, directory, *more)
+    pathlib.Path.write_text = write_text
+
+sut.runner.supervise = supervise_on_a_full_disk
+"""
+
+
+def test_the_result_of_a_run_that_filled_the_disk_is_written(sut: Sut) -> None:
+    arguments = ["--backend", "disk-full", "--dataset-path", sut.pictures(), "--time", "0.3"]
+
+    done = sut.run(*arguments, prologue=FULL_DISK)
+
+    assert done.code == 3
+    assert "LoadGen's log has no end: the run was cut short or the disk is full" in done.error
+    assert done.result["valid"] is False
+    assert list(sut.output.rglob(".reserve")) == []
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        "noise\n",
+        "\udcff\udcfe\n",
+        "[1]\n",
+        '{"event": "phase"}\n',
+        '{"event": "plan", "plan": 7}\n',
+        '{"event": ["phase"]}\n',
+        '{"event": "err',
+    ],
+)
+def test_words_that_the_runs_process_cannot_mean_fail_the_run(sut: Sut, garbage: str) -> None:
+    done = run_with(sut, "garbles", GARBAGE=garbage)
+
+    assert done.code == 3
+    assert "what the run's process told cannot be taken: " in done.error
+    result = done.result
+    assert (result["valid"], result["backend_version"]) == (False, "1.0")
+    assert result["samples"] > 0
+
+
+def run_with(sut: Sut, backend: str, prologue: str = "", **environment: str) -> Finished:
+    arguments = ["--backend", backend, "--dataset-path", sut.pictures(), "--time", "0.3"]
+    return sut.run(*arguments, prologue=prologue, **environment)
+
+
+@pytest.mark.parametrize("where", ["supervisor._Watch._show", "outcome.system_facts"])
+def test_a_fault_of_the_watching_process_itself_fails_the_run(sut: Sut, where: str) -> None:
+    fault = f"""
+import sut.supervisor, sut.outcome
+
+def fault(*anything):
+    if not anything or anything[0]._outcome.phase == "run":
+        raise RuntimeError("a fault\\nof our own")
+
+sut.{where} = fault
+"""
+
+    done = run_with(sut, "plain", fault)
+
+    assert done.code == 3
+    said = "the result could not be made: RuntimeError: a fault of our own; --debug shows where"
+    assert done.error == f"SingleStream performance: {said}"
+    result = done.result
+    assert (result["valid"], result["invalid_reasons"], result["first_error"]) == (False, [said], said)
+
+
+def test_a_result_is_written_although_its_folder_was_removed(sut: Sut) -> None:
+    done = run(sut, "removes-output")
+
+    assert done.code == 3
+    assert "mlperf_log_detail.txt: No such file or directory" in done.error
+    assert done.result["valid"] is False
+    assert done.result["samples"] > 0
 
 
 def test_an_earlier_result_survives_a_run_that_is_killed(sut: Sut) -> None:

@@ -1,20 +1,23 @@
-"""Ctrl-C, SIGTERM and worse at any time: the run ends soon, keeps what it had, and leaves no process behind."""
+"""Ctrl-C, SIGTERM, a closed terminal and worse at any time: the run ends soon, keeps what it had, leaves no process."""
 
 from __future__ import annotations
 
+import itertools
+import os
 import re
 import signal
+import time
 from pathlib import Path
 
 import pytest
 
+from sut.signals import ENDING
 from tests.integration.support import Running, Sut
 
 SOON_S = 15
 """On an idle machine it takes a fraction of a second."""
 
 LONG = ("--time", "60")
-SIGNALS = pytest.mark.parametrize("which", [signal.SIGINT, signal.SIGTERM])
 
 
 @pytest.fixture
@@ -26,7 +29,7 @@ def logs(sut: Sut) -> set[str]:
     return {path.name for path in sut.output.rglob("mlperf_log_*")}
 
 
-@SIGNALS
+@pytest.mark.parametrize("which", [signal.SIGINT, signal.SIGHUP])
 def test_while_the_model_is_built(sut: Sut, which: signal.Signals) -> None:
     with sut.started("--backend", "onnxruntime", "--model", "slow-to-build") as running:
         running.wait_until_reached()
@@ -37,8 +40,15 @@ def test_while_the_model_is_built(sut: Sut, which: signal.Signals) -> None:
     assert not sut.output.exists()
 
 
-@SIGNALS
-@pytest.mark.parametrize(("backend", "phase"), [("load-hangs", "load"), ("warm-up-hangs", "calibrate")])
+@pytest.mark.parametrize(
+    ("which", "backend", "phase"),
+    [
+        (signal.SIGINT, "load-hangs", "load"),
+        (signal.SIGHUP, "load-hangs", "load"),
+        (signal.SIGTERM, "warm-up-hangs", "calibrate"),
+        (signal.SIGQUIT, "warm-up-hangs", "calibrate"),
+    ],
+)
 def test_in_set_up(sut: Sut, which: signal.Signals, backend: str, phase: str) -> None:
     with sut.started("--backend", backend, "--dataset-path", sut.pictures(), *LONG) as running:
         running.wait_until_reached()
@@ -57,8 +67,8 @@ def test_in_set_up(sut: Sut, which: signal.Signals, backend: str, phase: str) ->
     [
         (signal.SIGINT, "SingleStream", []),
         (signal.SIGTERM, "SingleStream", []),
-        (signal.SIGINT, "MultiStream", []),
-        (signal.SIGTERM, "Server", ["--qps", "500"]),
+        (signal.SIGHUP, "MultiStream", []),
+        (signal.SIGQUIT, "Server", ["--qps", "500"]),
         (signal.SIGINT, "Offline", []),
     ],
 )
@@ -96,7 +106,7 @@ def test_in_a_run_that_hangs(sut: Sut, backend: str) -> None:
     assert done.result["samples"] > 0
 
 
-@SIGNALS
+@pytest.mark.parametrize("which", [signal.SIGTERM, signal.SIGHUP])
 def test_in_scoring(sut: Sut, which: signal.Signals) -> None:
     pictures = sut.pictures()
     with sut.started(
@@ -113,15 +123,45 @@ def test_in_scoring(sut: Sut, which: signal.Signals) -> None:
     assert "mlperf_log_accuracy.json" in logs(sut)
 
 
-def test_twice_in_a_row(sut: Sut) -> None:
+def test_again_and_again_until_it_has_ended(sut: Sut) -> None:
     with sut.started("--backend", "counts", "--dataset-path", sut.pictures(), *LONG) as running:
         running.wait_until_reached()
-        running.signal(signal.SIGINT)
+        for which in itertools.cycle(ENDING):
+            running.signal(which)
+            time.sleep(0.002)
+            if list(sut.output.rglob("result.json")):
+                break
+        done = running.finish(SOON_S)
+
+    assert done.code == 130
+    assert "interrupted after" in done.error
+    assert done.result["samples"] >= 100
+
+
+def test_one_for_all_processes_at_once(sut: Sut) -> None:
+    with sut.started("--backend", "counts", "--dataset-path", sut.pictures(), *LONG) as running:
+        running.wait_until_reached()
+        [child] = set(running.processes()) - {running.process.pid}
+        for which in ENDING:
+            os.kill(child, which)
         running.signal(signal.SIGTERM)
         done = running.finish(SOON_S)
 
     assert done.code == 130
-    assert "interrupted" in done.error
+    assert "interrupted after" in done.error
+
+
+def test_under_nohup_the_terminal_may_go(sut: Sut) -> None:
+    nohup = ("sh", "-c", 'trap "" HUP; exec "$@"', "sh")
+    arguments = ["--backend", "gate", "--dataset-path", sut.pictures(), "--time", "0.3"]
+    with sut.started(*arguments, wrapper=nohup) as running:
+        running.wait_until_reached()
+        running.signal(signal.SIGHUP)
+        (sut.folder / "go").touch()
+        done = running.finish()
+
+    assert (done.code, done.errors, done.left) == (0, [], [])
+    assert done.result["valid"] is True
 
 
 def test_what_was_done_before_is_kept_and_what_comes_after_is_not_begun(sut: Sut) -> None:
@@ -141,16 +181,15 @@ def test_what_was_done_before_is_kept_and_what_comes_after_is_not_begun(sut: Sut
     assert "SingleStream  VALID" in done.stdout
 
 
-@pytest.mark.parametrize("which", [signal.SIGKILL, signal.SIGHUP])
 @pytest.mark.parametrize("backend", ["load-hangs", "counts", "hangs-with-the-gil"])
-def test_no_process_outlives_its_parent(sut: Sut, which: signal.Signals, backend: str) -> None:
+def test_no_process_outlives_its_parent(sut: Sut, backend: str) -> None:
     with sut.started("--backend", backend, "--dataset-path", sut.pictures(), *LONG) as running:
         running.wait_until_reached()
         assert len(running.processes()) == 2
-        running.signal(which)
+        running.signal(signal.SIGKILL)
         done = running.finish(SOON_S)
 
-    assert done.code == -which
+    assert done.code == -signal.SIGKILL
     assert done.left == []
 
 

@@ -206,7 +206,7 @@ def test_a_stage_below_50_us_in_one_sample_is_of_another_clock(
 
 def test_a_record_is_what_the_ledger_has() -> None:
     ledger = Ledger(LedgerShape.of(3, stages=("infer", "complete")))
-    ledger.words[Counter.RUN_START_NS], ledger.words[Counter.ISSUED] = 5, 3
+    ledger.words[Counter.RUN_START_SYSTEM_NS], ledger.words[Counter.ISSUED] = 5, 3
     for number in range(3):
         ledger.issue(number, [0], 10 + number)
         ledger.batch(2 - number, [(number, 1)], 0, [0, 0, 0, 20 + number])

@@ -34,12 +34,11 @@ def test_a_signal_is_noted_and_afterwards_raised_again(which: signal.Signals) ->
 
 def test_it_is_raised_once_where_that_is_wanted() -> None:
     with noted() as ending:
-        with pytest.raises(KeyboardInterrupt):
-            with ending.raising():
-                try:
-                    signal.raise_signal(signal.SIGTERM)
-                finally:
-                    signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt), ending.raising():
+            try:
+                signal.raise_signal(signal.SIGTERM)
+            finally:
+                signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
 
 
