@@ -5,13 +5,14 @@ from __future__ import annotations
 import inspect
 import io
 import os
+import select
 import shlex
 import signal
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TextIO
 
 import typer
 from typer.exceptions import TyperException
@@ -257,17 +258,33 @@ def _register() -> None:
 
 
 class _Output(io.FileIO):
-    """Standard output whose reader may leave (``| head -1``): the work goes on, and its exit code is what counts."""
+    """A stream whose reader may leave (``2>&1 | head -1``): the work goes on, and its exit code is what counts.
+
+    What is only ``told`` may also be lost in other ways: on a full disk, or to a reader that has stopped reading.
+    """
+
+    def __init__(self, descriptor: int, told: bool) -> None:
+        super().__init__(descriptor, "w", closefd=False)
+        self._told = told
+        self._patience_s = 1.0
 
     def write(self, data: Any, /) -> Any:
+        if self._told and not select.select([], [self], [], self._patience_s)[1]:
+            self._patience_s = 0.0
+            return len(data)
         try:
             return super().write(data)
         except OSError as error:
             # Python writes what is left once more while it shuts down, and would complain.
             os.dup2(os.open(os.devnull, os.O_WRONLY), self.fileno())
-            if isinstance(error, BrokenPipeError):
+            if self._told or isinstance(error, BrokenPipeError):
                 return len(data)
             raise
+
+
+def _guarded(stream: TextIO, line_buffering: bool, told: bool) -> TextIO:
+    raw = _Output(stream.fileno(), told)
+    return io.TextIOWrapper(io.BufferedWriter(raw), stream.encoding, "backslashreplace", line_buffering=line_buffering)
 
 
 class _Terminated(KeyboardInterrupt):
@@ -287,12 +304,13 @@ def _hear_signals() -> None:
 
 def main() -> None:
     """The console script: run a command, turn every error into one line and an exit code."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass  # started with one of the three closed: a pipe of ours must not take its place
+    os.close(descriptor)
     if sys.stdout is not None:
-        line = sys.stdout.isatty()
-        raw = _Output(sys.stdout.fileno(), "w", closefd=False)
-        sys.stdout = io.TextIOWrapper(
-            io.BufferedWriter(raw), sys.stdout.encoding, "backslashreplace", line_buffering=line
-        )
+        sys.stdout = _guarded(sys.stdout, sys.stdout.isatty(), told=False)
+    if sys.stderr is not None:
+        sys.stderr = _guarded(sys.stderr, True, told=True)
     code = _main(_normalise(sys.argv[1:]))
     for which in ENDING:  # all is done but leaving
         signal.signal(which, signal.SIG_IGN)

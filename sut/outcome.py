@@ -138,7 +138,7 @@ def lost_result(config: RunConfig, parts: Assembly, outcome: Outcome, error: Exc
     return Result(
         schema=1,
         model=parts.spec.name,
-        weights=config.weights,
+        weights=parts.model.weights if parts.model else None,
         backend=config.backend,
         device=config.device,
         preprocess=config.preprocess,

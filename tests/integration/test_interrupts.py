@@ -164,6 +164,49 @@ def test_under_nohup_the_terminal_may_go(sut: Sut) -> None:
     assert done.result["valid"] is True
 
 
+def test_the_reader_of_what_is_said_may_leave(sut: Sut) -> None:
+    head = ("bash", "-c", 'set -o pipefail; "$@" 2>&1 | head -1', "bash")
+    arguments = ["--backend", "plain", "--dataset-path", sut.pictures(), "--time", "0.3"]
+
+    done = sut.run(*arguments, "--scenario", "SingleStream,Offline", "--qps", "20000", wrapper=head)
+
+    assert (done.code, done.left) == (0, [])
+    assert len(done.stdout.splitlines()) == 1
+    assert [result["valid"] for result in done.results.values()] == [True, True]
+
+
+def test_standard_streams_may_be_closed(sut: Sut) -> None:
+    closed = ("sh", "-c", 'exec "$@" >&- 2>&-', "sh")
+
+    done = sut.run("--backend", "plain", "--dataset-path", sut.pictures(), "--time", "0.3", wrapper=closed)
+
+    assert (done.code, done.left) == (0, [])
+    assert done.result["valid"] is True
+
+
+NOBODY_READS = """
+import os
+unread, full = os.pipe()
+os.set_blocking(full, False)
+try:
+    while True:
+        os.write(full, bytes(4096))
+except BlockingIOError:
+    os.set_blocking(full, True)
+os.dup2(full, 2)
+"""
+
+
+def test_the_reader_of_what_is_said_may_stop_reading(sut: Sut) -> None:
+    with sut.started("--backend", "counts", "--dataset-path", sut.pictures(), *LONG, prologue=NOBODY_READS) as running:
+        running.wait_until_reached()
+        running.signal(signal.SIGTERM)
+        done = running.finish(SOON_S)
+
+    assert (done.code, done.left) == (130, [])
+    assert "interrupted after" in done.result["invalid_reasons"][0]
+
+
 def test_what_was_done_before_is_kept_and_what_comes_after_is_not_begun(sut: Sut) -> None:
     (sut.cwd / "user.conf").write_text("*.SingleStream.target_latency = 1\n")
     arguments = ["--backend", "gate-offline", "--dataset-path", sut.pictures(), "--user_conf", "user.conf"]
