@@ -132,7 +132,7 @@ def make_result(
     )
 
 
-def lost_result(config: RunConfig, parts: Assembly, outcome: Outcome, error: Exception) -> Result:
+def lost_result(config: RunConfig, parts: Assembly, outcome: Outcome, error: BaseException) -> Result:
     """The result of a run that this process could not follow or judge: that it failed, why, and no figure."""
     said = f"the result could not be made: {type(error).__name__}: {one_line(error)}; --debug shows where"
     return Result(

@@ -184,7 +184,7 @@ def _run_one(
         with console.watching(config) as observer:
             supervise(config, parts.model, directory, observer, outcome, ending)
         result = _judged(config, parts, agreement, directory, outcome, ending)
-    except Exception as error:
+    except BaseException as error:  # signals are noted: whatever this is, it is a fault
         outcome.code = ExitCode.FAILED
         outcome.traceback = traceback.format_exc()
         result = lost_result(config, parts, outcome, error)

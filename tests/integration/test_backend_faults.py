@@ -365,14 +365,16 @@ def run_with(sut: Sut, backend: str, prologue: str = "", **environment: str) -> 
     return sut.run(*arguments, prologue=prologue, **environment)
 
 
-@pytest.mark.parametrize("where", ["supervisor._Watch._show", "outcome.system_facts"])
-def test_a_fault_of_the_watching_process_itself_fails_the_run(sut: Sut, where: str) -> None:
+@pytest.mark.parametrize(
+    ("where", "kind"), [("supervisor._Watch._show", "RuntimeError"), ("outcome.system_facts", "SystemExit")]
+)
+def test_a_fault_of_the_watching_process_itself_fails_the_run(sut: Sut, where: str, kind: str) -> None:
     fault = f"""
 import sut.supervisor, sut.outcome
 
 def fault(*anything):
     if not anything or anything[0]._outcome.phase == "run":
-        raise RuntimeError("a fault\\nof our own")
+        raise {kind}("a fault\\nof our own")
 
 sut.{where} = fault
 """
@@ -380,7 +382,7 @@ sut.{where} = fault
     done = run_with(sut, "plain", fault)
 
     assert done.code == 3
-    said = "the result could not be made: RuntimeError: a fault of our own; --debug shows where"
+    said = f"the result could not be made: {kind}: a fault of our own; --debug shows where"
     assert done.error == f"SingleStream performance: {said}"
     result = done.result
     assert (result["valid"], result["invalid_reasons"], result["first_error"]) == (False, [said], said)
