@@ -84,7 +84,7 @@ def test_a_fault_of_the_watching_process_itself_fails_the_run(sut: Sut, where: s
 import sut.supervisor, sut.outcome
 
 def fault(*anything):
-    if not anything or anything[0]._outcome.phase == "run":
+    if not anything or anything[0]._outcome.phase in ("generate", "run"):
         raise {kind}("a fault\\nof our own")
 
 sut.{where} = fault
