@@ -9,8 +9,8 @@ import secrets
 import shutil
 import time
 import traceback
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -184,11 +184,13 @@ def _run_one(
         with console.watching(config) as observer:
             supervise(config, parts.model, directory, observer, outcome, ending)
         result = _judged(config, parts, agreement, directory, outcome, ending)
+        texts = _texts(result, command, time.monotonic() - begin)
     except BaseException as error:  # signals are noted: whatever this is, it is a fault
         outcome.code = ExitCode.FAILED
         outcome.traceback = traceback.format_exc()
         result = lost_result(config, parts, outcome, error)
-    _write(result, directory, config, command, time.monotonic() - begin)
+        texts = {FILE: result.to_json()}
+    _write(texts, directory, config)
     code = _code(result, outcome)
     console.result(result, directory, code, outcome.traceback if config.debug else None)
     return result, code
@@ -212,12 +214,19 @@ def _judged(
     return make_result(config, parts, agreement, outcome, directory)  # not scored, so this is short
 
 
-def _write(result: Result, directory: Path, config: RunConfig, command: str, took_s: float) -> None:
-    try:
-        directory.mkdir(parents=True, exist_ok=True)  # somebody may have removed it
+def _texts(result: Result, command: str, took_s: float) -> dict[str, str]:
+    """The files of a result, by name."""
+    return {FILE: result.to_json(), REFERENCE_FILE: dump_json(reference_results(result, command, took_s))}
+
+
+def _write(texts: Mapping[str, str], directory: Path, config: RunConfig) -> None:
+    with suppress(OSError):  # what stays is in nobody's way
         _tidy(directory, config)
-        write_text(directory / FILE, result.to_json())
-        write_text(directory / REFERENCE_FILE, dump_json(reference_results(result, command, took_s)))
+    try:
+        if not directory.is_dir():  # somebody has removed it, or put something in its place
+            _fresh(directory, overwrite=False)
+        for name, text in texts.items():
+            write_text(directory / name, text)
     except OSError as error:
         raise RunError(f"{directory}: the result cannot be written: {one_line(error)}") from error
 

@@ -6,6 +6,7 @@ What the ledger recorded until then survives, because its memory is ours too.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import mmap
 import os
@@ -100,7 +101,7 @@ def supervise(
 
     What the child does, and a signal that comes to ``ending``, are outcomes; what is raised is a fault of this side.
     """
-    memory = os.memfd_create("ledger")
+    memory = os.memfd_create("ledger", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
         orders = Orders(
             config=config.model_dump(mode="json", exclude_unset=True),
@@ -199,6 +200,8 @@ class _Watch:
         elif name == "plan":
             words = event["shape"]
             shape = LedgerShape(words["samples"], words["batches"], tuple(words["stages"]), tuple(words["before"]))
+            # Whoever cut it off would end this process too, by SIGBUS.
+            fcntl.fcntl(self._memory, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
             outcome.ledger = Ledger(shape, mmap.mmap(self._memory, shape.nbytes))
             self._observer.plan(event)
         elif name == "failure":

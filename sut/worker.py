@@ -116,6 +116,8 @@ def main() -> None:
         # The supervisor hears them too, and ends this process. Not ignored: what is started in here would inherit that.
         signal.signal(which, lambda number, frame: None)
     orders, events = Orders(**json.loads(sys.argv[1])), Events(int(sys.argv[2]))
+    # A lane that dies answers nobody any more, and LoadGen would wait for it.
+    threading.excepthook = lambda died: _give_up(events, _in_the_run(died.exc_value or died.exc_type()))
     threading.Thread(target=events.watch, daemon=True).start()
     try:
         _Run(orders, events).go()
@@ -133,7 +135,12 @@ def _give_up(events: Events, error: BaseException) -> NoReturn:
     text = broken or one_line(error)
     if code == ExitCode.FAILED and not isinstance(error, SutError):
         text = f"{type(error).__name__}: {text}"
-    events.send("error", code=int(code), message=text, traceback=traceback.format_exc()[-_TRACEBACK_CHARACTERS:])
+    events.send(
+        "error",
+        code=int(code),
+        message=text,
+        traceback="".join(traceback.format_exception(error))[-_TRACEBACK_CHARACTERS:],
+    )
     os._exit(code)
 
 
@@ -410,9 +417,17 @@ def _never_raising(callback: Callable[..., None], events: Events) -> Callable[..
         try:
             callback(*arguments)
         except BaseException as error:
-            _give_up(events, error)
+            _give_up(events, _in_the_run(error))
 
     return guarded
+
+
+def _in_the_run(error: BaseException) -> SutError:
+    """What a backend calls wrong input is none any more once it was asked."""
+    if isinstance(error, SutError):
+        return error
+    failed = RunError(f"{type(error).__name__}: {one_line(error)}")
+    return failed.with_traceback(error.__traceback__)
 
 
 def _peak_memory_bytes() -> int | None:
