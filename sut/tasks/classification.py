@@ -84,8 +84,8 @@ class Classification(Task):
         if name not in outputs:
             raise ValueError(f"the model returned no output {name!r}; got {', '.join(outputs) or 'none'}")
         values = np.asarray(outputs[name])
-        if values.shape[:1] != (rows,):
-            got = len(values) if values.ndim else 0
+        got = values.shape[0] if values.ndim else 0
+        if got != rows:
             raise ValueError(f"output {name!r} returned {got} rows for a batch of {rows}")
         labels = self._indices(values, n).astype(ANSWER)
         if self.label_offset:
@@ -144,7 +144,9 @@ class Classification(Task):
                 f"output {self.output.name!r} has shape {values.shape} and dtype {values.dtype}; expected integers (n,)"
             )
         labels: NDArray[np.integer[Any]] = values.reshape(-1)[:n]
-        if n and not (labels.min() >= self._lowest and labels.max() < self.classes):
+        # For one label NumPy's reductions would take longer than all else here.
+        least, most = (labels[0], labels[0]) if n == 1 else (labels.min(), labels.max())
+        if least < self._lowest or most >= self.classes:
             row = int(np.argmax((labels < self._lowest) | (labels >= self.classes)))
             why = f" (label_offset is {self.label_offset})" if self._lowest else ""
             raise ValueError(
