@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import threading
+import zlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from kernels.files import LARGE_BYTES, read_file
-from sut.tasks.base import Score
+from sut.pipeline import Complete
+from sut.tasks.base import Payloads, Score
 
 
 def read_accuracy_log(path: Path) -> dict[int, bytes]:
@@ -43,6 +47,45 @@ def read_accuracy_log(path: Path) -> dict[int, bytes]:
                 f"{data.hex()}; the same picture must get the same answer"
             )
     return answers
+
+
+class Answered:
+    """Stands between LoadGen and the system in accuracy mode: what was answered, to compare with what was logged.
+
+    The sum is of a CRC-32 per answer, of its sample's index and its bytes, so it is the same in any order.
+    """
+
+    def __init__(self, complete: Complete) -> None:
+        self._deliver = complete
+        self._index: dict[int, int] = {}
+        self._lock = threading.Lock()
+        self.sum = 0
+
+    def issuing(self, issue: Callable[[Sequence[int], Sequence[int]], None]) -> Callable[..., None]:
+        """``issue`` for LoadGen to call."""
+
+        def remembered(ids: Sequence[int], indices: Sequence[int]) -> None:
+            self._index.update(zip(ids, indices, strict=True))
+            issue(ids, indices)
+
+        return remembered
+
+    def complete(self, ids: Sequence[int], payloads: Payloads | None) -> int:
+        """The system's ``complete``."""
+        answers = [b""] * len(ids) if payloads is None else map(bytes, payloads)
+        found = sum(_crc(self._index[each], answer) for each, answer in zip(ids, answers, strict=True))
+        with self._lock:
+            self.sum += found
+        return self._deliver(ids, payloads)
+
+
+def logged_sum(path: Path) -> int:
+    """The sum of all answers in an accuracy log that ``read_accuracy_log`` has read, as ``Answered`` has it."""
+    return sum(_crc(*_answer(entry)) for entry in json.loads(path.read_bytes()))
+
+
+def _crc(index: int, answer: bytes) -> int:
+    return zlib.crc32(answer, index & 0xFFFFFFFF)
 
 
 def accuracy_txt(score: Score) -> str:

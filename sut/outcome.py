@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from sut.accuracy import accuracy_txt, read_accuracy_log
+from sut.accuracy import accuracy_txt, logged_sum, read_accuracy_log
 from sut.assembly import Assembly
 from sut.chance import near_chance
 from sut.check_log import Record, check_log
@@ -59,7 +59,7 @@ def make_result(
     score = None
     if config.mode == "accuracy" and not (failed_samples or outcome.error or outcome.interrupted or found.problems):
         try:
-            score = score_log(parts, directory)
+            score = score_log(parts, directory, outcome.event("finished")["answers_sum"])
             found.notes.extend(_doubts(parts, score))
         except ValueError as error:
             found.problems.append(one_line(error))
@@ -73,6 +73,7 @@ def make_result(
     plan = outcome.event("plan")
     broken = broken_rules(config, parts.spec, parts.model, parts.dataset, found.detail)
     broken += (finished or plan).get("rules_broken", [])
+    believed = Detail({}, ()) if found.problems else found.detail  # figures of another run are none
     duration_s = _duration_s(found, outcome)
     cpu_s = finished.get("cpu_s")
     return Result(
@@ -96,11 +97,11 @@ def make_result(
         invalid_reasons=reasons,
         failed_samples=failed_samples,
         first_error=first_error,
-        metric=_metric(config, found.detail),
-        queries_per_second=_rate(found.detail.number("result_query_count"), duration_s),
+        metric=_metric(config, believed),
+        queries_per_second=_rate(believed.number("result_query_count"), duration_s),
         samples_per_second=_rate(samples, duration_s),
         samples=samples,
-        queries=_count(found.detail.number("result_query_count")),
+        queries=_count(believed.number("result_query_count")),
         duration_s=duration_s,
         latency_ns=percentile_stats(found.latency) if found.latency is not None else {},
         accuracy=_accuracy(parts, score, bool(finished.get("data_broken"))),
@@ -235,12 +236,17 @@ def _reasons(config: RunConfig, outcome: Outcome, found: _Findings, failed_sampl
     return reasons
 
 
-def score_log(parts: Assembly, directory: Path) -> Score:
-    """Score the accuracy log in ``directory`` and write ``accuracy.txt`` beside it."""
+def score_log(parts: Assembly, directory: Path, answers_sum: int) -> Score:
+    """Score the accuracy log in ``directory`` and write ``accuracy.txt`` beside it.
+
+    Raises ``ValueError`` where it is none, or not of the answers that have this ``answers_sum``.
+    """
     labels = parts.dataset.labels
     if labels is None:
         raise ValueError(f"data set {parts.dataset.name} has no labels")
     score = find_task(parts.spec.task).score(read_accuracy_log(directory / ACCURACY), labels)
+    if logged_sum(directory / ACCURACY) != answers_sum:
+        raise ValueError(f"the answers in {directory / ACCURACY} are not those that this run gave: it is another run's")
     (directory / "accuracy.txt").write_text(accuracy_txt(score) + "\n", encoding="utf-8")
     return score
 

@@ -223,12 +223,20 @@ def _write(texts: Mapping[str, str], directory: Path, config: RunConfig) -> None
     with suppress(OSError):  # what stays is in nobody's way
         _tidy(directory, config)
     try:
-        if not directory.is_dir():  # somebody has removed it, or put something in its place
-            _fresh(directory, overwrite=False)
+        _restore(directory, config.output)
         for name, text in texts.items():
             write_text(directory / name, text)
     except OSError as error:
         raise RunError(f"{directory}: the result cannot be written: {one_line(error)}") from error
+
+
+def _restore(directory: Path, top: Path) -> None:
+    """Make a run's directory again where somebody has removed it, or put a file or a link in its place or above it."""
+    below = [path for path in (directory, *directory.parents) if path.is_relative_to(top) and path != top]
+    for path in (top, *reversed(below)):
+        if os.path.lexists(path) and (not path.is_dir() or (path != top and path.is_symlink())):
+            path.rename(_aside(path))
+    directory.mkdir(parents=True, exist_ok=True)
 
 
 def _code(result: Result, outcome: Outcome) -> ExitCode:

@@ -162,6 +162,7 @@ class _Run:
         self._events = events
         events.send("phase", phase="import")
         from sut import loadgen
+        from sut.accuracy import Answered
         from sut.assembly import assemble
         from sut.audit import read_audit
         from sut.config import RunConfig
@@ -189,6 +190,7 @@ class _Run:
         self._notes += self._parts.model.notes if self._parts.model else ()
         count = self._parts.dataset.count
         self._at_a_time = min(self._settings.performance_sample_count_override or count, count)
+        self._answered = Answered(loadgen.complete) if config.mode == "accuracy" else None
         self._late_notes: list[str] = []
         """What is found out only in the run."""
         self._imported_s = time.monotonic()
@@ -210,6 +212,7 @@ class _Run:
         self._run(sut, plan)
 
     def _load(self) -> SUT:
+        from sut import loadgen
         from sut.parity import measure_quickly
         from sut.preparation import check_unchanged
         from sut.system import SUT
@@ -223,6 +226,7 @@ class _Run:
                 tell=lambda message: events.send("failure", message=message),
                 performance_samples=self._at_a_time,
                 assembly=parts,
+                complete=self._answered.complete if self._answered else loadgen.complete,
             )
             self._loaded_s = time.monotonic()
         finally:
@@ -340,7 +344,7 @@ class _Run:
 
         events, config = self._events, self._config
         callbacks = loadgen.Callbacks(
-            issue=_never_raising(sut.issue, events),
+            issue=_never_raising(self._answered.issuing(sut.issue) if self._answered else sut.issue, events),
             flush=_never_raising(lambda: self._flushed(sut), events),
             load=_never_raising(sut.library.load, events),
             unload=_never_raising(sut.library.unload, events),
@@ -375,6 +379,7 @@ class _Run:
             cpu_quota=quota.model_dump() if quota else None,
             rules_broken=[*self._broken, *data_broken],
             data_broken=bool(data_broken),
+            answers_sum=self._answered.sum if self._answered else None,
             notes=[*self._late_notes, *sut.notes(), *(sut.library.notes() if config.mode == "accuracy" else [])],
         )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from tests.faults.harness import Fault
 
 FAILED = (3,)
@@ -14,7 +16,11 @@ WATCHED = ("--watchdog", "2")
 def _raises(at: str, error: str, scenario: str = "SingleStream", call: int = 3, **more: object) -> Fault:
     name = f"{error.partition('(')[0]} in {at.partition(':')[2]}, {scenario}"
     codes = more.pop("codes", FAILED)
-    return Fault(name, "raised in the run", codes, at, f"raise {error}", call=call, scenario=scenario, **more)  # type: ignore[arg-type]
+    words = re.findall(r"'([^']+)'", error)
+    says = words[-1] if words else error.partition("(")[0]
+    return Fault(
+        name, "raised in the run", codes, at, f"raise {error}", call=call, scenario=scenario, says=says, **more
+    )  # type: ignore[arg-type]
 
 
 RAISED = [
@@ -161,7 +167,7 @@ PROCESS = [
     ),
     _process("no more memory for the process", "resource.setrlimit(resource.RLIMIT_AS, (2**20, 2**20)); bytearray(2**26)"),
     _process("no more open files", "resource.setrlimit(resource.RLIMIT_NOFILE, (0, 0)); open('/dev/null')"),
-    _process("no more threads", "threading.Thread(target=1 / 0).start()"),
+    _process("no thread can be started", "raise RuntimeError(\"can't start new thread\")", says="can't start new thread"),
     _process("recursion without an end", "def deeper(): deeper()\ndeeper()"),
     *(
         _process(f"on the pipe to the parent: {what}", f"os.write(find('Events')._pipe.fileno(), {line}); time.sleep(0.5)", codes=codes, options=WATCHED)

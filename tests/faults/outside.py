@@ -85,6 +85,7 @@ LOGS = [
     _log("a seed is not the official one", _value("effective_schedule_rng_seed", "1"), codes=(4,)),
     _log("samples per query are others", _value("effective_samples_per_query", "16"), "MultiStream"),
     _log("an error of LoadGen's", "path = directory / 'mlperf_log_detail.txt'; path.write_text(path.read_text().replace('\"is_error\": false', '\"is_error\": true', 1))", codes=(4,)),
+    _log("the accuracy log is another run's", "path = directory / 'mlperf_log_accuracy.json'; rows = json.loads(path.read_text()); path.write_text(json.dumps([{**row, 'data': '00004842'} for row in rows]))", "Offline", worst=True),
     _log("an accuracy log with a sample missing", "path = directory / 'mlperf_log_accuracy.json'; path.write_text(json.dumps(json.loads(path.read_text())[1:]))", "Offline"),
     _log("an accuracy log with a strange sample", "path = directory / 'mlperf_log_accuracy.json'; rows = json.loads(path.read_text()); rows[0]['qsl_idx'] = 4711; path.write_text(json.dumps(rows))", "Offline"),
     _log("an accuracy log with half an answer", "path = directory / 'mlperf_log_accuracy.json'; rows = json.loads(path.read_text()); rows[0]['data'] = '00'; path.write_text(json.dumps(rows))", "Offline"),
@@ -134,7 +135,8 @@ DISK = [
     _disk("the logs are removed", OUTPUT + "[path.unlink() for path in output.rglob('mlperf_log_*')]", (3,)),
     _disk("no file may grow any more, for the run's process", "resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))", (3,)),
     _disk("no file may be written any more, for the run's parent", "resource.prlimit(os.getppid(), resource.RLIMIT_FSIZE, (0, 0))", (3,), result=False),
-    _disk("the folder is made read-only", OUTPUT + "[path.chmod(0o500) for path in output.rglob('*') if path.is_dir()]", (0, 3)),
+    _disk("the run's folder becomes a link to another", OUTPUT + "run = next(output.glob('*/*/*/*')); run.rename(run.with_name('old')); Path('elsewhere').mkdir(); run.symlink_to(Path('elsewhere').resolve())", (3,)),
+    _disk("the output folder becomes a file", OUTPUT + "output.rename('elsewhere'); output.touch()", (3,)),
     _disk("the working folder is removed", "os.rename(os.getcwd(), os.getcwd() + '-moved')", (0, 3), result=False),
 ]  # fmt: skip
 

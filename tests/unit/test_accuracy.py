@@ -7,11 +7,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sut.accuracy import accuracy_txt, read_accuracy_log
+from sut.accuracy import Answered, accuracy_txt, logged_sum, read_accuracy_log
 from sut.tasks.base import Score
 
 
@@ -113,3 +114,22 @@ def test_fifty_thousand_answers_are_read_quickly(tmp_path: Path) -> None:
 )
 def test_the_line_of_the_official_script(good: int, count: int, line: str) -> None:
     assert accuracy_txt(Score("top1", good / count, good, count)) == line
+
+
+def test_the_sum_of_what_was_answered_is_that_of_its_log_in_any_order_and_of_no_other(tmp_path: Path) -> None:
+    told: list[list[int]] = []
+    answered = Answered(lambda ids, payloads: told.append(list(ids)) or 0)
+    issue = answered.issuing(lambda ids, indices: None)
+    issue([11, 12, 13], [0, 1, 2])
+    answered.complete([13, 11], np.array([7, 5], "<f4"))
+    answered.complete([12], [np.float32(6).tobytes()])
+    entries = [{"qsl_idx": index, "data": np.float32(label).tobytes().hex()} for index, label in enumerate((5, 6, 7))]
+    path = tmp_path / "log.json"
+
+    path.write_text(json.dumps(entries))
+    assert logged_sum(path) == answered.sum
+    assert told == [[13, 11], [12]]
+
+    for other in ([*entries[:2], {**entries[2], "data": entries[0]["data"]}], entries[:2], [*entries, entries[0]]):
+        path.write_text(json.dumps(other))
+        assert logged_sum(path) != answered.sum
