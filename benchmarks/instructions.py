@@ -37,7 +37,7 @@ from sut import loadgen
 from sut.config import RunConfig
 from sut.ledger import Ledger
 from sut.system import SUT
-from sut.worker import _never_raising
+from sut.events import never_raising
 
 scenario, queries, output = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 config = RunConfig(backend="null", scenario=scenario, dataset="demo")
@@ -50,7 +50,7 @@ with SUT(config) as sut:
     per_query = 8 if scenario == "MultiStream" else 1
     shape = sut.ledger_shape(2 * queries * per_query + 1000, False)
     sut.start(Ledger(shape))
-    calls = loadgen.Callbacks(_never_raising(sut.issue, None), sut.flush, sut.library.load, sut.library.unload)
+    calls = loadgen.Callbacks(never_raising(sut.issue, None), sut.flush, sut.library.load, sut.library.unload)
     loadgen.run(calls, settings, 11, 11, Path(output), None, False)
     assert sut.failed_samples == 0
 """

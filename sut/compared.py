@@ -20,11 +20,11 @@ from sut.assembly import Assembly, assemble
 from sut.child import die_with_parent, follow
 from sut.config import RunConfig, usable_cores
 from sut.errors import ExitCode, InputError, RunError, SetupError, one_line
+from sut.events import code_of
 from sut.models.agreement import Agreement, Scores, Side, measure
 from sut.models.base import Say
 from sut.preparation import Prepared, Progress, check_unchanged
 from sut.tasks.classification import Classification
-from sut.worker import code_of
 
 CROPS = 1000
 """Crops to compare on: an interval of 1.4 percentage points around 95 %."""

@@ -24,11 +24,11 @@ from sut.child import Child, Lines, Log, signal_name, spawn
 from sut.clock import Steps, is_step, larger_change, look
 from sut.config import RunConfig, usable_cores
 from sut.errors import ExitCode, one_line
+from sut.events import Orders
 from sut.ledger import Counter, Ledger, LedgerShape, own_latency_ns
 from sut.overrun import why_long
 from sut.preparation import Prepared
 from sut.signals import Noted
-from sut.worker import Orders
 
 WORKER_LOG = "worker.log"
 _WATCHDOG_S = 30.0

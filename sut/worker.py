@@ -11,26 +11,21 @@ import gc
 import json
 import mmap
 import os
-import select
 import shutil
 import signal
 import sys
 import threading
 import time
-import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING
 
-from backends.base import DeviceNotFound
-from kernels.device import DeviceNotFound as GpuNotFound
 from sut.cgroup import Periods, cpu_periods, cpu_quota, free_memory, most_throttled
 from sut.child import die_with_parent
-from sut.clock import Steps, look
-from sut.errors import ExitCode, RunError, SutError, one_line
-from sut.installed import broken_import
+from sut.errors import ExitCode, RunError, one_line
+from sut.events import Events, Orders, give_up, in_the_run, never_raising
 from sut.ledger import Counter, Ledger
 from sut.signals import ENDING
 
@@ -40,73 +35,12 @@ if TYPE_CHECKING:
     from sut.results import CpuQuota
     from sut.system import SUT
 
-_BEAT_S = 0.5
 _CALIBRATION_SHARE = 0.2
 _CALIBRATION_MAX_S = 1.5
 _CALIBRATION_MIN_OFFLINE_S = 0.5
 """A rate taken from a shorter time makes short Offline runs INVALID where the machine is noisy."""
 _MOST_THROTTLED = 0.01
 """Of the periods of a CPU quota: beyond, the figures are those of the quota."""
-_TRACEBACK_CHARACTERS = 20_000
-
-
-@dataclass(frozen=True, slots=True)
-class Orders:
-    """What the supervisor wants done. The descriptor is inherited.
-
-    ``config`` is a dumped ``RunConfig``, ``prepared`` the dumped ``Prepared`` model, ``started_s`` a time of the
-    monotonic clock.
-    """
-
-    config: dict[str, Any]
-    prepared: dict[str, Any] | None
-    directory: str
-    memory_fd: int
-    started_s: float
-
-
-class Events:
-    """The pipe to the supervisor. Threads share it; a line is one write."""
-
-    def __init__(self, descriptor: int) -> None:
-        self._pipe = os.fdopen(descriptor, "w", encoding="utf-8")
-        self._lock = threading.Lock()
-        self._last_beat = 0.0
-        self._loaded = 0
-        self._clock_steps = Steps()
-
-    def send(self, event: str, **fields: Any) -> None:
-        """Tell the supervisor something. A supervisor that is gone is not told."""
-        with self._lock, suppress(OSError):
-            self._pipe.write(json.dumps({"event": event, **fields}) + "\n")
-            self._pipe.flush()
-
-    def beat(self, _: int = 0) -> None:
-        """Tell that there is progress, twice a second at the most."""
-        now = time.monotonic()
-        if now - self._last_beat > _BEAT_S:
-            self._last_beat = now
-            self.send("beat", loaded=self._loaded)
-
-    def loaded(self, count: int) -> None:
-        """Tell that so many more samples are loaded."""
-        self._loaded += count
-        self.beat()
-
-    def look_at_clock(self) -> int | None:
-        """The largest change of the system clock so far in ns; one that only setting it makes is told."""
-        if self._clock_steps.see(look()):
-            self.send("clock", change_ns=self._clock_steps.change_ns)
-        return self._clock_steps.change_ns
-
-    def watch(self) -> None:
-        """Look at the clock twice a second, and end this process when nobody reads the pipe any more."""
-        pipe = select.poll()
-        pipe.register(self._pipe, 0)
-        self.look_at_clock()
-        while not pipe.poll(1000 * _BEAT_S):
-            self.look_at_clock()
-        os._exit(ExitCode.INTERRUPTED)
 
 
 def main() -> None:
@@ -117,40 +51,16 @@ def main() -> None:
         signal.signal(which, lambda number, frame: None)
     orders, events = Orders(**json.loads(sys.argv[1])), Events(int(sys.argv[2]))
     # A lane that dies answers nobody any more, and LoadGen would wait for it.
-    threading.excepthook = lambda died: _give_up(events, _in_the_run(died.exc_value or died.exc_type()))
+    threading.excepthook = lambda died: give_up(events, in_the_run(died.exc_value or died.exc_type()))
     threading.Thread(target=events.watch, daemon=True).start()
     try:
         _Run(orders, events).go()
     except BaseException as error:
-        _give_up(events, error)
+        give_up(events, error)
     with suppress(OSError):  # a full disk: what was printed is not worth the run
         sys.stdout.flush()
     # Not a normal exit: runtimes with threads of their own have been seen to crash in their destructors.
     os._exit(ExitCode.OK)
-
-
-def _give_up(events: Events, error: BaseException) -> NoReturn:
-    broken = broken_import(error)
-    code = code_of(error) if broken is None else ExitCode.SETUP
-    text = broken or one_line(error)
-    if code == ExitCode.FAILED and not isinstance(error, SutError):
-        text = f"{type(error).__name__}: {text}"
-    events.send(
-        "error",
-        code=int(code),
-        message=text,
-        traceback="".join(traceback.format_exception(error))[-_TRACEBACK_CHARACTERS:],
-    )
-    os._exit(code)
-
-
-def code_of(error: BaseException) -> ExitCode:
-    """What an error of our own, of a backend or of a preprocessor means for the exit code."""
-    if isinstance(error, SutError):
-        return error.exit_code
-    if isinstance(error, (ModuleNotFoundError, DeviceNotFound, GpuNotFound)):
-        return ExitCode.SETUP
-    return ExitCode.USAGE if isinstance(error, ValueError) else ExitCode.FAILED
 
 
 class _Run:
@@ -344,10 +254,10 @@ class _Run:
 
         events, config = self._events, self._config
         callbacks = loadgen.Callbacks(
-            issue=_never_raising(self._answered.issuing(sut.issue) if self._answered else sut.issue, events),
-            flush=_never_raising(lambda: self._flushed(sut), events),
-            load=_never_raising(sut.library.load, events),
-            unload=_never_raising(sut.library.unload, events),
+            issue=never_raising(self._answered.issuing(sut.issue) if self._answered else sut.issue, events),
+            flush=never_raising(lambda: self._flushed(sut), events),
+            load=never_raising(sut.library.load, events),
+            unload=never_raising(sut.library.unload, events),
         )
         # What is alive now stays: the collector need not look through it again in the middle of a run.
         gc.collect()
@@ -413,26 +323,6 @@ def _in_warm_up() -> Iterator[None]:
     except BaseException as error:
         what = one_line(error) if isinstance(error, RunError) else f"{type(error).__name__}: {one_line(error)}"
         raise RunError(f"failed before the run, in warm-up: {what}") from error
-
-
-def _never_raising(callback: Callable[..., None], events: Events) -> Callable[..., None]:
-    """An exception that reached LoadGen would crash the process a moment later, without a word."""
-
-    def guarded(*arguments: Sequence[int]) -> None:
-        try:
-            callback(*arguments)
-        except BaseException as error:
-            _give_up(events, _in_the_run(error))
-
-    return guarded
-
-
-def _in_the_run(error: BaseException) -> SutError:
-    """What a backend calls wrong input is none any more once it was asked."""
-    if isinstance(error, SutError):
-        return error
-    failed = RunError(f"{type(error).__name__}: {one_line(error)}")
-    return failed.with_traceback(error.__traceback__)
 
 
 def _peak_memory_bytes() -> int | None:

@@ -32,8 +32,8 @@ from preprocess.jpeg import read_frame
 from preprocess.oracle import fit, oracle
 from preprocess.self_test import DecoderNotUsable, plain_jpeg
 from sut.errors import ExitCode
+from sut.events import code_of
 from sut.library import Rows
-from sut.worker import code_of
 from tests.unit.device_form import (
     PLACE,
     CudaHost,
