@@ -369,7 +369,7 @@ def _clock(seconds: float, scenario: str, **more: object) -> Fault:
     step = f"ctypes.CDLL(os.environ['LD_PRELOAD']).step_clock(ctypes.c_longlong({int(seconds * 1e9)}))"
     return Fault(
         f"the system clock is set by {seconds:+g} s, {scenario}", "the clock", FAILED, INFER, step, call=20,
-        scenario=scenario, prepare=_preloaded, says="clock", **more,  # type: ignore[arg-type]
+        scenario=scenario, prepare=_preloaded, environment={"LD_PRELOAD": "{root}/clockstep.so"}, says="clock", **more,  # type: ignore[arg-type]
     )  # fmt: skip
 
 
@@ -379,7 +379,6 @@ _SOURCE = Path(__file__).with_name("clockstep.c")
 def _preloaded(sut: Sut) -> Sequence[str]:
     library = sut.cwd.parent / "clockstep.so"
     subprocess.run(["gcc", "-O2", "-shared", "-fPIC", "-o", library, _SOURCE], check=True)
-    os.environ["LD_PRELOAD"] = str(library)  # of this process's children
     return ()
 
 

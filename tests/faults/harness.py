@@ -7,7 +7,6 @@ behind, or lose its result.json.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -34,7 +33,8 @@ class Fault:
     ``at`` is the function it strikes in (``module:name``), at its call number ``call`` on that ``side``; ``do`` is
     Python that runs before the call, ``after`` behind it, with its ``result``. ``prepare`` makes files for it, in the
     run's folder, and gives more options. ``in_run``: it strikes after LoadGen has started. ``result``: whether the
-    run's directory was made, so that there must be a result.json.
+    run's directory was made, so that there must be a result.json. ``{root}`` in a value of ``environment`` is the folder
+    of the fault.
     """
 
     name: str
@@ -94,15 +94,14 @@ def run_fault(fault: Fault, root: Path) -> Verdict:
     shutil.copy(planted.__file__, sut.packages / "sitecustomize.py")
     planned = {"at": fault.at, "do": fault.do, "after": fault.after, "call": fault.call, "side": fault.side}
     planned["when"] = "run" if fault.in_run else "any"
-    variables = {"SUT_FAULT": json.dumps(planned), **fault.environment}
+    variables = {name: value.replace("{root}", str(root)) for name, value in fault.environment.items()}
+    variables["SUT_FAULT"] = json.dumps(planned)
     arguments = fault.arguments(sut)
     try:
         with sut.started(*arguments, **variables) as running:
             finished = running.finish(LIMIT_S)
     except pytest.fail.Exception as error:
         return Verdict(fault, None, LIMIT_S, str(error), _struck(sut), [("hang", str(error))])
-    finally:
-        os.environ.pop("LD_PRELOAD", None)
     struck = _struck(sut)
     problems = [*judge(fault, finished, struck)]
     return Verdict(fault, finished.code, finished.took_s, _said(finished), struck, problems)
