@@ -26,6 +26,15 @@ OFFICIAL_SEEDS = {
 }
 """Round v6.1's seeds, as LoadGen 6.0 embeds them."""
 
+SEEDS_V6_0 = {
+    "qsl_rng_seed": 2465351861681999779,
+    "sample_index_rng_seed": 14276810075590677512,
+    "schedule_rng_seed": 3936089224930324775,
+}
+"""Round v6.0's seeds, as MLCommons' submission checker has them."""
+
+KNOWN_SEEDS = (OFFICIAL_SEEDS, SEEDS_V6_0)
+
 _PREFIX = ":::MLLOG "
 _SAMPLE = re.compile(
     rb'"sample_seq":(\d+),"query_seq":(\d+),"sample_idx":(\d+),"issue_start_ns":(-?\d+),"complete_ns":(-?\d+)'

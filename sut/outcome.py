@@ -11,6 +11,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from sut.accuracy import accuracy_txt, logged_sum, read_accuracy_log
 from sut.assembly import Assembly
 from sut.chance import near_chance
@@ -38,6 +40,8 @@ class _Findings:
     detail: Detail
     stages: Stages | None = None
     latency: Int64Array | None = None
+    fastest: Int64Array | None = None
+    """Of LoadGen's trace; in MultiStream each query's fastest sample, where ``latency`` is the slowest's."""
     problems: list[str] = field(default_factory=list)
     flaws: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -183,7 +187,10 @@ def _join(config: RunConfig, ledger: Ledger, directory: Path, found: _Findings, 
         try:
             trace, query = read_trace(directory)
             found.stages = join(ledger, trace)
-            found.latency = per_query(trace.latency_ns, query) if config.scenario == "MultiStream" else trace.latency_ns
+            found.latency = found.fastest = trace.latency_ns
+            if config.scenario == "MultiStream":
+                found.latency = per_query(trace.latency_ns, query)
+                found.fastest = per_query(trace.latency_ns, query, np.minimum)
             return True
         except LedgerError as error:
             found.problems.append(one_line(error))
@@ -206,7 +213,7 @@ def _check(
     asked = outcome.event("plan")["asked"]
     if config.audit_conf is not None:  # it overrides whatever LoadGen is told
         asked = {key: value for key, value in asked.items() if not key.startswith("requested_")}
-    record = Record.of(ledger, asked, found.latency if traced else None, found.stages)
+    record = Record.of(ledger, asked, found.latency if traced else None, found.stages, found.fastest)
     for finding in check_log(found.detail, summary, record, [OFFICIAL_SEEDS]):
         (found.problems if finding.contradicts else found.flaws).append(str(finding))
 

@@ -240,13 +240,16 @@ def stage_stats(stages: Stages) -> dict[str, dict[str, int]]:
     return found
 
 
-def per_query(latency_ns: Int64Array, query: Int64Array) -> Int64Array:
-    """Latency of each query: that of its slowest sample. ``query`` is each sample's query number, ascending."""
+def per_query(latency_ns: Int64Array, query: Int64Array, which: np.ufunc = np.maximum) -> Int64Array:
+    """Latency of each query: that of its slowest sample (``np.minimum``: of its fastest).
+
+    ``query`` is each sample's query number, ascending.
+    """
     if len(query) == 0:
         return latency_ns
     starts = np.flatnonzero(np.diff(query, prepend=query[0] - 1))
-    slowest: Int64Array = np.maximum.reduceat(latency_ns, starts)
-    return slowest
+    found: Int64Array = which.reduceat(latency_ns, starts)
+    return found
 
 
 def write_text(path: Path, text: str) -> None:

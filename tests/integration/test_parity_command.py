@@ -160,7 +160,7 @@ def test_every_boundary_has_parity(sut: Sut, boundary: str) -> None:
 
     assert (done.code, done.errors) == (0, [])
     assert done.result["parity"]["max_levels"] > 1
-    assert ("parity of dali-resize" in done.stdout) is (boundary == "pixels")
+    assert ("parity of dali-resize: max" in done.stdout) is (boundary == "pixels")
 
 
 def test_what_preprocesses_nothing_has_no_parity(sut: Sut) -> None:

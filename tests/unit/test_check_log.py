@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sut.check_log import SEEDS_V6_0, Finding, Record, Rule, check_log
+from sut.check_log import Finding, Record, Rule, check_log, latency_keys
 from sut.ledger import Counter, Ledger, LedgerShape, Stages
-from sut.logs import OFFICIAL_SEEDS, SUMMARY, Detail, read_summary
+from sut.logs import OFFICIAL_SEEDS, SEEDS_V6_0, SUMMARY, Detail, read_summary
 from sut.userconf import SCENARIOS
 from tests.unit.loadgen_logs import entry, performance, write, write_detail
 
@@ -146,6 +146,21 @@ def test_what_contradicts_the_record_is_found(
     detail = write(tmp_path, performance(scenario, LATENCY_NS) | changes)
 
     assert rules(check_log(detail, record=record(scenario))) == found
+
+
+@pytest.mark.parametrize(
+    ("logged", "found"), [(1_098_500, []), (1_097_999, [Rule.LATENCY]), (1_099_001, [Rule.LATENCY])]
+)
+def test_where_lanes_complete_a_query_at_once_any_of_its_samples_may_end_it(
+    tmp_path: Path, logged: int, found: list[Rule]
+) -> None:
+    key = latency_keys("MultiStream")["p99"]
+    detail = write(tmp_path, performance("MultiStream", LATENCY_NS) | {key: logged})
+    slowest = np.array(LATENCY_NS)
+
+    told = check_log(detail, record=record("MultiStream", latency_ns=slowest, fastest_ns=slowest - 1000))
+
+    assert [each.rule for each in told if each.rule == Rule.LATENCY] == found
 
 
 @pytest.mark.parametrize(
