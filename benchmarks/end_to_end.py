@@ -31,7 +31,8 @@ from benchmarks.document import write_section
 from benchmarks.overhead_report import spread
 from benchmarks.overhead_sides import facts
 from sut.config import RunConfig, usable_cores
-from sut.library import PictureLibrary, Rows
+from sut.library import Rows
+from sut.picture_library import PictureLibrary
 
 ROOT = Path(__file__).resolve().parent.parent
 BATCH = 8

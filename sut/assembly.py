@@ -20,9 +20,10 @@ from sut.datasets.registry import open_dataset
 from sut.device_library import DeviceLibrary, device_place
 from sut.errors import InputError, SetupError, one_line, suggest
 from sut.installed import broken_import
-from sut.library import Library, NothingLibrary, PictureLibrary, TensorLibrary
+from sut.library import Library, NothingLibrary, TensorLibrary
 from sut.models.base import ModelSpec, Say
 from sut.models.registry import find, for_file
+from sut.picture_library import PictureLibrary
 from sut.preparation import Prepared, Progress, form_for, identified, spec_to_run
 from sut.preprocessed import PreprocessedDir
 from sut.tasks.base import Task
