@@ -289,20 +289,20 @@ class TensorLibrary(Library):
                 raise self._blame(index, error) from error
             self._take_in(index, geometry, _MADE)
             if self._store is not None:
-                self._store.keep(index, row, geometry)
+                self._store.keep(index, row, geometry, self._seen.known[index])
 
     def _load_stored(self, index: int) -> bool:
         if self._store is None:
             return False
         try:
-            geometry = self._store.take(index, self.storage[self.row_of[index]])
-            if geometry is not None:
-                self._seen.ready(index, self._store.stands_for(index))
+            taken = self._store.take(index, self.storage[self.row_of[index]])
         except OSError as error:
             raise self._blame(index, error) from error
-        if geometry is not None:
-            self._take_in(index, geometry, _STORED)
-        return geometry is not None
+        if taken is None:
+            return False
+        geometry, self._seen.known[index] = taken
+        self._take_in(index, geometry, _STORED)
+        return True
 
     def _take_in(self, index: int, geometry: Geometry, origin: int) -> None:
         self.geometry[index] = geometry

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
+from typing import NamedTuple
 
 from preprocess.decode import MOST_BYTES, turns_dark
 from preprocess.header import COPIES
@@ -21,30 +21,29 @@ def most_bytes(threads: int) -> int:
     return MOST_BYTES if free is None else min(MOST_BYTES, free // (threads * COPIES))
 
 
+class Known(NamedTuple):
+    """What is known of one picture: its sum, or where nobody knows it that of its tensor; whether it turns dark."""
+
+    content: Sum
+    dark: bool = False
+
+
 class Seen:
     """What is known of the pictures of a data set that were loaded. Used by several threads, for different samples."""
 
     def __init__(self, dataset: DataSet) -> None:
         self._dataset = dataset
-        self._content: dict[int, Sum | tuple[int, int, None]] = {}
-        self._dark: set[int] = set()
+        self.known: dict[int, Known] = {}
 
     def read(self, index: int, data: bytes) -> None:
         """Take in a picture that was read and is known to be whole."""
         sums = self._dataset.sums  # which has been compared with it
-        self._content[index] = sums.by_name[self._dataset.files[index]] if sums else sum_of(data)
-        if turns_dark(data):
-            self._dark.add(index)
-
-    def ready(self, index: int, file: Path) -> None:
-        """Take in a sample that came ready, so that nothing of ``file``, which it stands for, was read."""
-        if index not in self._content:
-            status = os.stat(file)  # noqa: PTH116 - as the tensor cache does it
-            self._content[index] = (status.st_dev, status.st_ino, None)
+        content = sums.by_name[self._dataset.files[index]] if sums else sum_of(data)
+        self.known[index] = Known(content, turns_dark(data))
 
     def equal(self) -> list[str]:
-        """How many are equal to others, by bytes or as links to one file, where that is more than ``MOST_EQUAL``."""
-        count, different = len(self._content), len(set(self._content.values()))
+        """How many are equal to others, by their content, where that is more than ``MOST_EQUAL``."""
+        count, different = len(self.known), len({picture.content for picture in self.known.values()})
         if count - different <= MOST_EQUAL * count:
             return []
         share = 100 * (count - different) / count
@@ -52,11 +51,12 @@ class Seen:
 
     def notes(self) -> list[str]:
         """What a reader of the result must know of them."""
-        if not self._dark:
+        dark = [index for index, picture in self.known.items() if picture.dark]
+        if not dark:
             return self.equal()
-        first = self._dataset.files[min(self._dark)]
-        dark = (
-            f"{len(self._dark):,} pictures of 16 bits use 12 or fewer, such as {first}: OpenCV keeps the upper 8, so "
+        first = self._dataset.files[min(dark)]
+        note = (
+            f"{len(dark):,} pictures of 16 bits use 12 or fewer, such as {first}: OpenCV keeps the upper 8, so "
             "they are nearly black"
         )
-        return [*self.equal(), dark]
+        return [*self.equal(), note]

@@ -20,7 +20,9 @@ from numpy.typing import NDArray
 from kernels.files import LARGE_BYTES, SMALL_BYTES, open_file, read_file, whole_file
 from preprocess.base import Geometry, Preprocessor, Recipe
 from sut.datasets.base import DataSet
+from sut.datasets.sums import Sum, sum_of
 from sut.errors import InputError, one_line
+from sut.pictures import Known
 from sut.results import write_text
 from sut.tensor_store import TensorStore
 
@@ -28,8 +30,10 @@ RECIPE_FILE = "recipe.json"
 """Says of a folder that was filled here which recipe and preprocessor made its tensors."""
 
 SUMS_FILE = "sums.txt"
-"""Beside it, a line ``<SHA-256 of the values>  <picture>`` for each tensor that was made here; the last one counts."""
+"""Beside it, a line for each tensor that was made here; the last one counts. Before two spaces and the picture's name:
+SHA-256 of the values; bytes and CRC-32 of the picture, and ``dark`` or ``-`` (these three are not in older lines)."""
 
+_DARK = "dark"
 _SHOWN = 3
 _REFERENCE = "preprocessed"
 
@@ -54,7 +58,7 @@ class PreprocessedDir(TensorStore):
         self._dataset = dataset
         self._recipe = recipe
         self._ready = ready
-        self._sums: dict[str, str] = {}
+        self._made: dict[str, tuple[str, Known | None]] = {}
         self.foreign: set[int] = set()
         try:
             self._folder = _place(folder, dataset, recipe) if ready else folder
@@ -64,11 +68,11 @@ class PreprocessedDir(TensorStore):
                 self._check_there()
             else:
                 self._check_origin(preprocessor)
-                self._sums = self._read_sums()
+            self._made = self._read_sums()
         except OSError as error:
             raise InputError(f"preprocessed folder {folder}: {error.strerror or one_line(error)}") from error
 
-    def take(self, index: int, row: NDArray[Any]) -> Geometry | None:
+    def take(self, index: int, row: NDArray[Any]) -> tuple[Geometry, Known] | None:
         """See ``TensorStore``. A tensor older than its picture is made again where the folder may be filled."""
         path = self._path(index)
         try:
@@ -90,41 +94,43 @@ class PreprocessedDir(TensorStore):
                 f"{path} (sample {index}) is {got}; the recipe {self._recipe.name} needs {row.dtype} {row.shape}"
             )
         row[...] = tensor
-        if self._sums.get(self._dataset.files[index]) != _sum(row):
+        noted, picture = self._made.get(self._dataset.files[index], ("", None))
+        made_here = noted == _sum(row)
+        if self._ready or not made_here:
             self.foreign.add(index)
+        if picture is None or not made_here:
+            picture = Known(sum_of(row.tobytes()))
         # The file does not say what was cut out of which picture; only boxes would need it.
-        return Geometry(self._recipe.size, self._recipe.size, 1.0, 1.0, 0.0, 0.0)
+        return Geometry(self._recipe.size, self._recipe.size, 1.0, 1.0, 0.0, 0.0), picture
 
-    def stands_for(self, index: int) -> Path:
-        """See ``TensorStore``. Of a ready folder the pictures need not be there."""
-        return self._path(index) if self._ready else self._dataset.root / self._dataset.files[index]
-
-    def keep(self, index: int, row: NDArray[Any], geometry: Geometry) -> None:
+    def keep(self, index: int, row: NDArray[Any], geometry: Geometry, picture: Known) -> None:
         """See ``TensorStore``. The file is there whole or not at all."""
         path = self._path(index)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with whole_file(path) as file:
                 np.save(file, row)
-                self._note(index, _sum(row))
+                self._note(index, _sum(row), picture)
         except OSError as error:
             raise InputError(
                 f"cannot keep {path}: {error.strerror or one_line(error)}; make room, or choose another "
                 "--preprocessed_dir"
             ) from error
 
-    def _note(self, index: int, found: str) -> None:
-        """Write down that a tensor was made here, before it is there."""
-        self._sums[self._dataset.files[index]] = found
+    def _note(self, index: int, made: str, picture: Known) -> None:
+        """Write down that a tensor was made here, and of what picture, before it is there."""
+        name = self._dataset.files[index]
+        self._made[name] = (made, picture)
+        size, crc32 = picture.content
         with (self._folder / SUMS_FILE).open("ab", 0) as sums:  # a line is one write: others' lines stay whole
-            sums.write(os.fsencode(f"{found}  {self._dataset.files[index]}\n"))
+            sums.write(os.fsencode(f"{made} {size} {crc32:08x} {_DARK if picture.dark else '-'}  {name}\n"))
 
-    def _read_sums(self) -> dict[str, str]:
+    def _read_sums(self) -> dict[str, tuple[str, Known | None]]:
         try:
             lines = os.fsdecode(read_file(self._folder / SUMS_FILE, LARGE_BYTES)).split("\n")
         except FileNotFoundError:
             return {}
-        return {name: found for found, _, name in (line.partition("  ") for line in lines)}
+        return dict(_noted(line) for line in lines)
 
     def _path(self, index: int) -> Path:
         return self._folder / f"{self._dataset.files[index]}.npy"
@@ -168,6 +174,17 @@ class PreprocessedDir(TensorStore):
                 f"{len(missing)} of {self._dataset.count} tensors are missing in {self._folder}: {_named(missing)}; "
                 "expected one .npy per picture, named <picture>.npy"
             )
+
+
+def _noted(line: str) -> tuple[str, tuple[str, Known | None]]:
+    """What a line of ``SUMS_FILE`` says: the picture's name, the sum of its tensor, and what is known of it."""
+    facts, _, name = line.partition("  ")
+    made, *picture = facts.split(" ")
+    try:
+        size, crc32, dark = picture
+        return name, (made, Known(Sum(int(size), int(crc32, 16)), dark == _DARK))
+    except ValueError:
+        return name, (made, None)
 
 
 def _sum(row: NDArray[Any]) -> str:

@@ -41,17 +41,19 @@ import preprocess
 from kernels.files import open_own, whole_file
 from preprocess.base import Geometry, Preprocessor, Recipe
 from sut.datasets.base import DataSet
+from sut.datasets.sums import Sum
 from sut.errors import InputError, one_line
 from sut.models.files import cache_dir
+from sut.pictures import Known
 from sut.tensor_store import TensorStore
 
-_MAGIC = b"SUT tensors 1\n\0\0"
+_MAGIC = b"SUT tensors 2\n\0\0"
 _BLOCK = 4096
 _HEADER = struct.Struct("<16s32sqI")
 _IDENTITY = struct.Struct("<16sqqq")
 """Hash of the file's name; its size in bytes, modification and change time in ns."""
-_RECORD = struct.Struct(f"<{_IDENTITY.size}s2q4dII")
-"""Identity, ``Geometry``, CRC-32 of the row, CRC-32 of all before it."""
+_RECORD = struct.Struct(f"<{_IDENTITY.size}s2q4dqI?II")
+"""Identity, ``Geometry``, the picture's ``Sum``, whether it turns dark, CRC-32 of the row, CRC-32 of all before it."""
 _SPARE_BYTES = 64 * 2**20
 """Left free on the disk: LoadGen's logs may go there too."""
 
@@ -98,27 +100,24 @@ class TensorCache(TensorStore):
                 "the tensor cache; make room, choose another --cache_dir or leave out --cache"
             )
 
-    def take(self, index: int, row: NDArray[Any]) -> Geometry | None:
+    def take(self, index: int, row: NDArray[Any]) -> tuple[Geometry, Known] | None:
         """See ``TensorStore``. Raises ``OSError`` for a picture that is not there any more."""
         identity = self._identity(index)
         if (found := self._find(index, identity)) is not None:
-            geometry, checksum = found
+            geometry, picture, checksum = found
             start = self._slot(index) + _BLOCK
             copy = _bytes_of(row)
             copy[...] = self._map[start : start + self._row_bytes]
             if zlib.crc32(copy.data) == checksum:
-                return geometry
+                return geometry, picture
         self._pending[index] = identity
         return None
 
-    def stands_for(self, index: int) -> Path:
-        """See ``TensorStore``."""
-        return self._dataset.root / self._dataset.files[index]
-
-    def keep(self, index: int, row: NDArray[Any], geometry: Geometry) -> None:
+    def keep(self, index: int, row: NDArray[Any], geometry: Geometry, picture: Known) -> None:
         """See ``TensorStore``. The row goes first: a record without its row would be found out, but only by its CRC."""
         data = _bytes_of(row).data
-        record = _RECORD.pack(self._pending.pop(index), *astuple(geometry), zlib.crc32(data), 0)
+        known = (*picture.content, picture.dark)
+        record = _RECORD.pack(self._pending.pop(index), *astuple(geometry), *known, zlib.crc32(data), 0)
         record = record[:-4] + struct.pack("<I", zlib.crc32(record[:-4]))
         try:
             self._write(data, self._slot(index) + _BLOCK)
@@ -146,15 +145,15 @@ class TensorCache(TensorStore):
         hashed = hashlib.blake2b(os.fsencode(name), digest_size=16).digest()
         return _IDENTITY.pack(hashed, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
-    def _find(self, index: int, identity: bytes) -> tuple[Geometry, int] | None:
-        """Geometry and checksum of a sample whose record is whole and that of ``identity``."""
+    def _find(self, index: int, identity: bytes) -> tuple[Geometry, Known, int] | None:
+        """Geometry, picture and checksum of a sample whose record is whole and that of ``identity``."""
         record = os.pread(self._file.fileno(), _RECORD.size, self._slot(index))
         if len(record) < _RECORD.size or not record.startswith(identity):
             return None
-        _, width, height, scale_x, scale_y, left, top, checksum, check = _RECORD.unpack(record)
+        _, width, height, scale_x, scale_y, left, top, size, crc32, dark, checksum, check = _RECORD.unpack(record)
         if zlib.crc32(record[:-4]) != check:
             return None
-        return Geometry(width, height, scale_x, scale_y, left, top), checksum
+        return Geometry(width, height, scale_x, scale_y, left, top), Known(Sum(size, crc32), dark), checksum
 
     def _write(self, data: memoryview, at: int) -> None:
         """Write all of ``data``: through the descriptor, as a full disk kills whoever writes through a mapping."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Set
-from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
 from preprocess.base import Geometry
+from sut.pictures import Known
 
 
 class TensorStore(ABC):
@@ -24,21 +24,19 @@ class TensorStore(ABC):
         """Get ready to keep these samples. Raises ``InputError`` where it is known beforehand that they do not fit."""
 
     @abstractmethod
-    def take(self, index: int, row: NDArray[Any]) -> Geometry | None:
-        """Fill ``row`` with sample ``index`` and say what preprocessing did; None, and anything in ``row``, if it is
-        not there or not the tensor of the picture as it is now.
+    def take(self, index: int, row: NDArray[Any]) -> tuple[Geometry, Known] | None:
+        """Fill ``row`` with sample ``index`` and say what preprocessing did and what is known of the picture; None, and
+        anything in ``row``, if it is not there or not the tensor of the picture as it is now.
 
         ``row`` has the recipe's dtype and sample shape and is C-contiguous. Raises ``InputError`` for a tensor that
         cannot be used, ``OSError`` for a picture that is not there.
         """
 
     @abstractmethod
-    def stands_for(self, index: int) -> Path:
-        """The file that tells whether two samples which were taken are one: the picture, where it is needed."""
-
-    @abstractmethod
-    def keep(self, index: int, row: NDArray[Any], geometry: Geometry) -> None:
+    def keep(self, index: int, row: NDArray[Any], geometry: Geometry, picture: Known) -> None:
         """Keep a sample for which ``take``, called before its picture was read, found nothing.
+
+        What is known of the picture is kept with it, so that a run on ready tensors says what the first one said.
 
         Raises ``InputError`` where it cannot be written.
         """

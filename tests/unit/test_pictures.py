@@ -45,21 +45,6 @@ def test_a_picture_that_is_loaded_again_is_no_second_one() -> None:
     assert known.equal() == []
 
 
-def test_samples_that_came_ready_are_known_by_their_files(tmp_path: Path) -> None:
-    for number in range(3):
-        (tmp_path / f"{number}").write_bytes(b"the same")
-    (tmp_path / "hard").hardlink_to(tmp_path / "0")
-    (tmp_path / "soft").symlink_to(tmp_path / "0")
-    known = seen(5)
-
-    for index, name in enumerate("012"):
-        known.ready(index, tmp_path / name)
-    assert known.equal() == []
-    known.ready(3, tmp_path / "hard")
-    known.ready(4, tmp_path / "soft")
-    assert known.equal() == ["2 of 5 pictures that were loaded are equal to others (40 %)"]
-
-
 def test_pictures_with_sums_are_known_by_them() -> None:
     by_name = {"a": sum_of(b"a"), "b": sum_of(b"b")}
     known = Seen(DataSet("imagenet", Path(), ("a", "b"), None, Sums(Path("sums"), by_name)))

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -24,16 +24,19 @@ from preprocess.base import Geometry, Recipe
 from preprocess.opencv import OpenCV
 from sut.config import RunConfig
 from sut.datasets.base import DataSet
+from sut.datasets.sums import Sum
 from sut.errors import InputError
 from sut.library import TensorLibrary
+from sut.pictures import Known
 from sut.planning import apply_flags
-from sut.preprocessed import RECIPE_FILE, PreprocessedDir
+from sut.preprocessed import RECIPE_FILE, SUMS_FILE, PreprocessedDir
 from sut.tensor_cache import TensorCache, default_folder
 from sut.tensor_store import TensorStore
 
 CHECKOUT = Path(__file__).parents[2]
 RECIPE = Recipe(name="small", size=48, fit="resize-crop", interpolation="linear", mean=(1.0, 2.0, 3.0))
 GEOMETRY = Geometry(40, 30, 0.5, 0.25, 3.0, 4.0)
+PICTURE = Known(Sum(2**33, 2**32 - 1), dark=True)
 PICTURES = 20
 
 
@@ -56,21 +59,27 @@ def draw(path: Path, value: int) -> None:
     path.write_bytes(cv2.imencode(".png", np.full((60, 70, 3), value, np.uint8))[1].tobytes())
 
 
+def age(dataset: DataSet) -> None:
+    """No clock is so coarse that a tensor made now is as old as its picture."""
+    for file in dataset.files:
+        os.utime(dataset.root / file, (0, 0))
+
+
 def row(value: float) -> NDArray[Any]:
     return np.full(RECIPE.sample_shape, value, RECIPE.dtype)
 
 
 def keep(cache: TensorStore, index: int, value: float) -> None:
     assert cache.take(index, row(0)) is None
-    cache.keep(index, row(value), GEOMETRY)
+    cache.keep(index, row(value), GEOMETRY, PICTURE)
 
 
 def taken(cache: TensorStore, index: int) -> float | None:
     found = row(-1)
-    geometry = cache.take(index, found)
-    if geometry is None:
+    known = cache.take(index, found)
+    if known is None:
         return None
-    assert geometry == GEOMETRY
+    assert known == (GEOMETRY, PICTURE)
     assert (found == found.flat[0]).all()
     return float(found.flat[0])
 
@@ -101,6 +110,54 @@ def test_a_second_library_takes_everything_from_the_cache(folder: Path, dataset:
     assert plain.notes() == []
     assert first.notes() == [f"0 of 20 samples came preprocessed from the tensor cache {cache_file(folder)}"]
     assert second.notes() == [f"20 of 20 samples came preprocessed from the tensor cache {cache_file(folder)}"]
+
+
+STORES: dict[str, Callable[[Path, DataSet], TensorStore]] = {
+    "the cache": lambda folder, dataset: TensorCache(folder, dataset, RECIPE, OpenCV),
+    "a folder": lambda folder, dataset: PreprocessedDir(folder, dataset, RECIPE, OpenCV, ready=False),
+}
+
+
+@pytest.mark.parametrize("store", STORES)
+def test_a_run_on_ready_tensors_says_of_the_pictures_what_the_first_one_said(
+    folder: Path, dataset: DataSet, store: str
+) -> None:
+    deep = cv2.imencode(".png", np.full((60, 70, 3), 4095, np.uint16))[1].tobytes()
+    for file in dataset.files[1:]:
+        (dataset.root / file).write_bytes(deep)
+    age(dataset)
+
+    first, second = (load(dataset, STORES[store](folder, dataset)) for _ in range(2))
+    (dataset.root / "5.png").touch()
+    mixed = load(dataset, STORES[store](folder, dataset))
+
+    counts = [library.notes()[0].split(" of ")[0] for library in (first, second, mixed)]
+    assert counts == ["0", "20", "19"]
+    equal = "18 of 20 pictures that were loaded are equal to others (90 %)"
+    dark = "19 pictures of 16 bits use 12 or fewer, such as 1.png: OpenCV keeps the upper 8, so they are nearly black"
+    for library in (first, second, mixed):
+        assert library.notes()[1:] == [equal, dark]
+        assert library.rules_broken() == [equal]
+
+
+def test_tensors_made_elsewhere_are_equal_by_their_values(npy: Path, dataset: DataSet) -> None:
+    shutil.copy(npy / "0.png.npy", npy / "1.png.npy")
+
+    library = load(dataset, PreprocessedDir(npy, dataset, RECIPE, OpenCV, ready=True))
+
+    assert library.notes()[1:] == ["1 of 20 pictures that were loaded are equal to others (5 %)"]
+
+
+def test_a_folder_that_was_filled_before_pictures_were_noted_is_still_ours(tmp_path: Path, dataset: DataSet) -> None:
+    age(dataset)
+    load(dataset, STORES["a folder"](tmp_path / "filled", dataset))
+    sums = tmp_path / "filled" / SUMS_FILE
+    lines = [line.split(" ") for line in sums.read_text().splitlines()]
+    sums.write_text("".join(f"{line[0]}  {line[-1]}\n" for line in lines))
+
+    again = load(dataset, STORES["a folder"](tmp_path / "filled", dataset))
+
+    assert (again.notes()[0].split(" of ")[0], again.notes()[1:], again.rules_broken()) == ("20", [], [])
 
 
 def test_loading_again_does_not_count_as_found(folder: Path, dataset: DataSet) -> None:
@@ -142,7 +199,7 @@ def test_a_picture_that_changes_while_it_is_read_is_not_kept_as_the_new_one(fold
     with closing(TensorCache(folder, dataset, RECIPE, OpenCV)) as cache:
         assert cache.take(0, row(0)) is None
         draw(dataset.root / dataset.files[0], 99)
-        cache.keep(0, row(1), GEOMETRY)
+        cache.keep(0, row(1), GEOMETRY, PICTURE)
 
         assert taken(cache, 0) is None
 
@@ -203,6 +260,16 @@ def test_a_file_of_another_recipe_under_this_ones_name_is_replaced(folder: Path,
 
     assert taken(cache, 0) is None
     assert taken(other, 0) == 2, "who has it open goes on with what he has"
+
+
+def test_a_file_of_an_earlier_format_is_replaced(
+    folder: Path, dataset: DataSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as earlier:
+        earlier.setattr("sut.tensor_cache._MAGIC", b"SUT tensors 1\n\0\0")
+        keep(TensorCache(folder, dataset, RECIPE, OpenCV), 0, 1)
+
+    assert taken(TensorCache(folder, dataset, RECIPE, OpenCV), 0) is None
 
 
 def test_more_and_fewer_samples_share_a_file(folder: Path, dataset: DataSet) -> None:
