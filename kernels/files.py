@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import secrets
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from io import FileIO
@@ -17,7 +19,10 @@ SMALL_BYTES = 2**20
 """More than any settings, list of settings or note that a person writes."""
 LARGE_BYTES = 2**30
 """More than any picture, list of pictures or log."""
+LOCK_LIMIT_S = 60.0
+"""Longer than anybody who is alive and well holds a lock of ours."""
 
+_LOCK_POLL_S = 0.02
 _KINDS = {
     stat.S_IFIFO: "Is a named pipe",
     stat.S_IFSOCK: "Is a socket",
@@ -71,6 +76,24 @@ def open_own(path: Path, more_flags: int = 0) -> FileIO:
         file.close()
         raise
     return file
+
+
+def lock(descriptor: int) -> None:
+    """Lock an open file or folder for us alone. The kernel lets go of it when it is closed or its holder dies.
+
+    Raises ``OSError`` where somebody else has held it for ``LOCK_LIMIT_S``: whoever may read it can.
+    """
+    end = time.monotonic() + LOCK_LIMIT_S
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > end:
+                said = f"Another process has held its lock for {LOCK_LIMIT_S:g} s"
+                raise OSError(errno.ETIMEDOUT, said) from None
+            time.sleep(_LOCK_POLL_S)
+        else:
+            return
 
 
 def _check(status: os.stat_result, path: str | os.PathLike[str]) -> None:

@@ -101,7 +101,7 @@ def read_summary(directory: Path) -> dict[str, str]:
     """``mlperf_log_summary.txt``: what stands before and after the colon of each line. Raises ``ValueError``."""
     path = directory / SUMMARY
     try:
-        text = path.read_text(encoding="utf-8", errors="replace")
+        text = read_file(path, LARGE_BYTES).decode(errors="replace")
     except OSError as error:
         raise ValueError(f"{path}: {error.strerror or error}") from error
     lines = (line.partition(":") for line in text.splitlines())

@@ -19,7 +19,6 @@ loses its pages.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -38,7 +37,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import preprocess
-from kernels.files import open_own, whole_file
+from kernels.files import lock, open_own, whole_file
 from preprocess.base import Geometry, Preprocessor, Recipe
 from sut.datasets.base import DataSet
 from sut.datasets.sums import Sum
@@ -194,9 +193,9 @@ def _code_digest(preprocessor: type[Preprocessor]) -> str:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Hold the folder while a file is made or grows. The kernel lets go of it when its holder dies."""
-    with open_own(folder / ".lock", os.O_CREAT) as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    """Hold the folder while a file is made or grows."""
+    with open_own(folder / ".lock", os.O_CREAT) as held:
+        lock(held.fileno())
         yield
 
 

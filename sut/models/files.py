@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import secrets
@@ -20,7 +19,7 @@ from numpy.typing import NDArray
 
 import kernels.cache
 from backends.base import TensorSpec
-from kernels.files import open_file, read_file
+from kernels.files import SMALL_BYTES, lock, open_file, read_file
 from sut.config import expanded
 from sut.errors import InputError, SetupError, one_line, suggest
 from sut.models.base import Say
@@ -107,7 +106,7 @@ def cached(name: str, key: str, make: Callable[[Path], None], say: Say, *, quiet
 def _is_whole(path: Path, digest: str) -> bool:
     """Whether a made file and those beside it are as they were made, for this key."""
     try:
-        first, *lines = (path.parent / SUMS).read_text(encoding="utf-8").splitlines()
+        first, *lines = read_file(path.parent / SUMS, SMALL_BYTES).decode().splitlines()
         sums = {name: found for found, _, name in (line.partition("  ") for line in lines)}
         if first != f"# {digest}" or path.name not in sums:
             return False
@@ -130,7 +129,7 @@ def _put(part: Path, path: Path, digest: str) -> None:
     folder = path.parent
     descriptor = os.open(folder.parent, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        lock(descriptor)
         if _is_whole(path, digest):
             return
         if os.path.lexists(folder):

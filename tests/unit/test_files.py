@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import socket
@@ -20,9 +21,9 @@ from sut.config import read_config_file
 from sut.datasets.base import DataSet
 from sut.datasets.imagenet import open_imagenet
 from sut.errors import InputError
-from sut.logs import DETAIL, read_detail
+from sut.logs import DETAIL, SUMMARY, read_detail, read_summary
 from sut.models.calibration import _read_list
-from sut.models.files import check_onnx
+from sut.models.files import SUMS, cached, check_onnx
 from sut.models.recipes import RECIPES, find_recipe
 from sut.preprocessed import RECIPE_FILE, PreprocessedDir
 from sut.results import FILE as RESULT_FILE
@@ -99,6 +100,7 @@ READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "a tune's state": (STATE_FILE, lambda path: State.open(path.parent, {}, overwrite=False)),
     "an accuracy log": ("log.json", read_accuracy_log),
     "a detail log": (DETAIL, lambda path: read_detail(path.parent)),
+    "a summary": (SUMMARY, lambda path: read_summary(path.parent)),
     "an earlier val_map.txt": ("val_map.txt", lambda path: write_lines(path, "a 1\n", overwrite=False)),
 }
 
@@ -157,6 +159,50 @@ def test_a_file_of_the_cache_that_is_none_is_replaced_untouched(tmp_path: Path, 
     TensorCache(tmp_path, dataset(tmp_path), RECIPE, OpenCV).close()
 
     assert path.is_file() and not path.is_symlink()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_made_file_whose_sums_are_no_file_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setenv("SUT_CACHE_DIR", str(tmp_path))
+    said: list[str] = []
+    made = cached("any.onnx", "key", Path.touch, said.append)
+    made.with_name(SUMS).unlink()
+    KINDS[kind][0](made.with_name(SUMS))
+
+    assert cached("any.onnx", "key", Path.touch, said.append) == made
+
+    assert said[1:] == [f"making any.onnx again: {made.parent} is not as it was made"]
+    assert made.with_name(SUMS).is_file()
+
+
+def make_model(folder: Path) -> None:
+    cached("any.onnx", "key", Path.touch, lambda line: None)
+
+
+LOCKED: dict[str, tuple[str, Callable[[Path], object]]] = {
+    "the cache folder": ("", make_model),
+    "the tensor cache": (".lock", lambda folder: TensorCache(folder, dataset(folder), RECIPE, OpenCV)),
+}
+
+
+@pytest.mark.parametrize("what", LOCKED)
+def test_a_lock_that_another_process_never_lets_go_of_is_not_waited_for_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    name, use = LOCKED[what]
+    monkeypatch.setenv("SUT_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr("kernels.files.LOCK_LIMIT_S", 0.1)
+    (tmp_path / ".lock").touch()
+    descriptor = os.open(tmp_path / name, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+
+    with pytest.raises(InputError, match=r"cannot keep .*: Another process has held its lock for 0\.1 s; "):
+        use(tmp_path)
+
+    os.close(descriptor)
+    use(tmp_path)
 
 
 def test_a_file_that_grows_while_it_is_read_is_not_read_for_ever() -> None:
