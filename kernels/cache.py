@@ -27,6 +27,16 @@ def cache_dir() -> Path:
         raise ValueError(f"no cache folder: {error}; set SUT_CACHE_DIR to a folder") from error
 
 
+def make_private(folder: Path) -> None:
+    """Make the cache folder or one in it, and those above it that are not there yet, each for us alone (mode 0700).
+
+    Raises ``OSError``.
+    """
+    for each in (*reversed(folder.parents), folder):
+        if not each.exists():
+            each.mkdir(0o700, exist_ok=True)
+
+
 def code_dir(name: str) -> Path | None:
     """The folder ``name`` in the cache folder, made for us alone, for what is executed as it is found there.
 
@@ -34,9 +44,7 @@ def code_dir(name: str) -> Path | None:
     cannot be made, and ``ValueError`` as ``cache_dir`` does.
     """
     folder = cache_dir() / name
-    for each in (*reversed(folder.parents), folder):
-        if not each.exists():
-            each.mkdir(0o700, exist_ok=True)
+    make_private(folder)
     if trouble := _open_to_others(folder):
         _say(
             f"no code is kept in {str(folder)!r}: {trouble}; make it yours alone (chmod go-w), or set SUT_CACHE_DIR to "

@@ -28,7 +28,7 @@ from sut.preparation import Prepared, Progress, form_for, identified, spec_to_ru
 from sut.preprocessed import PreprocessedDir
 from sut.tasks.base import Task
 from sut.tasks.registry import find_task
-from sut.tensor_cache import TensorCache, default_folder
+from sut.tensor_cache import TensorCache
 from sut.tensor_store import TensorStore
 
 T = TypeVar("T")
@@ -127,7 +127,7 @@ class Assembly:
                     "in the picture; --cache 1 keeps that"
                 )
             return PreprocessedDir(config.preprocessed_from, *parts, ready=config.use_preprocessed_dataset)
-        return TensorCache(config.cache_dir or default_folder(), *parts) if config.cache else None
+        return TensorCache(config.cache_dir, *parts) if config.cache else None
 
 
 def assemble(

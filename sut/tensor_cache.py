@@ -37,6 +37,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import preprocess
+from kernels.cache import make_private
 from kernels.files import lock, open_own, whole_file
 from preprocess.base import Geometry, Preprocessor, Recipe
 from sut.datasets.base import DataSet
@@ -65,12 +66,13 @@ def default_folder() -> Path:
 class TensorCache(TensorStore):
     """The tensors of one data set, made by one preprocessor for one recipe, in one file that is memory-mapped."""
 
-    def __init__(self, folder: Path, dataset: DataSet, recipe: Recipe, preprocessor: type[Preprocessor]) -> None:
-        """Open the file in ``folder``, or make it; whatever is not right about one that is there is replaced.
+    def __init__(self, chosen: Path | None, dataset: DataSet, recipe: Recipe, preprocessor: type[Preprocessor]) -> None:
+        """Open the file in the folder ``chosen``, or in ``default_folder``, which is made for us alone, or make it.
 
-        Raises ``InputError`` where the folder or file cannot be written.
+        Whatever is not right about a file that is there is replaced. Raises ``InputError`` where the folder or file
+        cannot be written.
         """
-        self._folder = folder
+        self._folder = folder = chosen or default_folder()
         self._dataset = dataset
         self._row_bytes = int(np.prod(recipe.sample_shape)) * np.dtype(recipe.dtype).itemsize
         self._slot_bytes = _BLOCK + -(-self._row_bytes // _BLOCK) * _BLOCK
@@ -82,7 +84,10 @@ class TensorCache(TensorStore):
         head = head[:-4] + struct.pack("<I", zlib.crc32(head[:-4]))
         size = _BLOCK + dataset.count * self._slot_bytes
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            if chosen:
+                folder.mkdir(parents=True, exist_ok=True)
+            else:
+                make_private(folder)
             with _locked(folder):
                 self._file = _open(path, head, size)
             self._map: NDArray[np.uint8] = np.memmap(self._file, np.uint8, "r", shape=(size,))

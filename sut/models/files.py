@@ -82,7 +82,7 @@ def cached(name: str, key: str, make: Callable[[Path], None], say: Say, *, quiet
     try:
         if _is_whole(path, digest):
             return path
-        cache.mkdir(parents=True, exist_ok=True)
+        kernels.cache.make_private(cache)
         _remove_leftovers(cache, folder.name)
         if os.path.lexists(folder):
             say(f"making {name} again: {folder} is not as it was made")

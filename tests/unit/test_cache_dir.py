@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from kernels.cache import code_dir, private_dir
+from preprocess.opencv import OpenCV
+from sut.datasets.base import DataSet
+from sut.models.files import cached
+from sut.models.recipes import RECIPES
+from sut.tensor_cache import TensorCache
 
 
 @pytest.fixture
@@ -17,14 +23,32 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "parent" / "cache"
 
 
-def test_what_is_made_is_ours_alone_whatever_the_umask(folder: Path) -> None:
+@pytest.fixture
+def no_umask() -> Iterator[None]:
     before = os.umask(0)
-    try:
-        assert code_dir("numba") == folder / "numba"
-    finally:
-        os.umask(before)
+    yield
+    os.umask(before)
 
-    assert [stat.S_IMODE(path.stat().st_mode) for path in (folder.parent, folder, folder / "numba")] == [0o700] * 3
+
+def tensor_cache() -> None:
+    TensorCache(None, DataSet("folder", Path(), ("0.jpg",), None), RECIPES["efficientnet-lite0"], OpenCV)
+
+
+MAKERS: dict[str, tuple[str, Callable[[], object]]] = {
+    "code": ("numba", lambda: code_dir("numba")),
+    "a model": (".", lambda: cached("any.onnx", "key", Path.touch, lambda line: None)),
+    "tensors": ("tensors", tensor_cache),
+}
+
+
+@pytest.mark.usefixtures("no_umask")
+@pytest.mark.parametrize("what", MAKERS)
+def test_what_is_made_is_ours_alone_whatever_the_umask_and_whoever_makes_it(folder: Path, what: str) -> None:
+    name, make = MAKERS[what]
+
+    make()
+
+    assert [stat.S_IMODE(path.stat().st_mode) for path in (folder.parent, folder, folder / name)] == [0o700] * 3
 
 
 @pytest.mark.parametrize("which", ["parent", "parent/cache", "parent/cache/numba"])

@@ -30,7 +30,7 @@ from sut.library import TensorLibrary
 from sut.pictures import Known
 from sut.planning import apply_flags
 from sut.preprocessed import RECIPE_FILE, SUMS_FILE, PreprocessedDir
-from sut.tensor_cache import TensorCache, default_folder
+from sut.tensor_cache import TensorCache
 from sut.tensor_store import TensorStore
 
 CHECKOUT = Path(__file__).parents[2]
@@ -459,10 +459,14 @@ def test_a_folder_that_cannot_be(tmp_path: Path, dataset: DataSet) -> None:
             TensorCache(folder, dataset, RECIPE, OpenCV)
 
 
-def test_the_default_folder_follows_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_default_folder_follows_the_cache(
+    tmp_path: Path, dataset: DataSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("SUT_CACHE_DIR", str(tmp_path))
 
-    assert default_folder() == tmp_path / "tensors"
+    keep(TensorCache(None, dataset, RECIPE, OpenCV), 0, 1)
+
+    assert taken(TensorCache(tmp_path / "tensors", dataset, RECIPE, OpenCV), 0) == 1
 
 
 @pytest.fixture
