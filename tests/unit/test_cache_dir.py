@@ -65,6 +65,40 @@ def test_a_folder_that_others_may_write_is_not_used(
     assert line.startswith(f"no code is kept in '{folder}/numba': others may write to '{tmp_path / which}'; ")
 
 
+@pytest.mark.parametrize("which", [".", "kernel.so", "more", "more/kernel.so"])
+@pytest.mark.parametrize("mode", [0o770, 0o702, 0o1777])
+def test_a_folder_with_something_that_others_may_write_is_not_used(
+    folder: Path, capsys: pytest.CaptureFixture[str], which: str, mode: int
+) -> None:
+    (folder / "numba/more").mkdir(parents=True)
+    for name in ("kernel.so", "more/kernel.so"):
+        (folder / "numba" / name).touch(0o755)
+    assert code_dir("numba") == folder / "numba"
+    (folder / "numba" / which).chmod(mode)
+
+    assert code_dir("numba") is None
+
+    assert f"others may write to '{folder / 'numba' / which}'; " in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("no_umask")
+def test_what_nobody_else_can_reach_may_have_any_mode(folder: Path) -> None:
+    found = code_dir("numba")
+    assert found
+    (found / "more").mkdir()
+    (found / "more/kernel.so").touch()
+
+    assert code_dir("numba") == found
+
+
+def test_what_goes_away_meanwhile_is_no_harm(folder: Path) -> None:
+    found = code_dir("numba")
+    assert found
+    (found / "gone").symlink_to("nowhere")
+
+    assert code_dir("numba") == found
+
+
 def test_a_sticky_folder_above_is_no_harm(folder: Path) -> None:
     folder.mkdir(parents=True)
     folder.parent.chmod(0o1777)
@@ -73,11 +107,12 @@ def test_a_sticky_folder_above_is_no_harm(folder: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
-@pytest.mark.parametrize("which", ["parent", "parent/cache"])
+@pytest.mark.parametrize("which", ["parent", "parent/cache", "parent/cache/numba/kernel.so"])
 def test_a_folder_of_another_user_is_not_used(
     tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str], which: str
 ) -> None:
-    folder.mkdir(parents=True)
+    (folder / "numba").mkdir(parents=True)
+    (folder / "numba/kernel.so").touch()
     os.chown(tmp_path / which, 12345, -1)
 
     assert code_dir("numba") is None
