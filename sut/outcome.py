@@ -33,6 +33,9 @@ _PACKAGES = (
 )
 
 
+_CONFIGURED = ("backend", "device", "preprocess", "precision", "boundary", "scenario", "mode")
+
+
 @dataclass(slots=True)
 class _Findings:
     """What is put together step by step. ``problems`` fail the run, ``flaws`` make it INVALID."""
@@ -81,22 +84,12 @@ def make_result(
     duration_s = _duration_s(found, outcome)
     cpu_s = finished.get("cpu_s")
     return Result(
-        schema=1,
-        model=parts.spec.name,
+        **_asked_for(config, parts, outcome),
         model_sha256=parts.model.sha256 if parts.model else None,
-        weights=parts.model.weights if parts.model else None,
         loaded_sha256=outcome.event("loaded").get("sha256", {}),
-        backend=config.backend,
         backend_version=attested.get("backend_version"),
-        device=config.device,
         device_name=attested.get("attested", {}).get("device_name") or None,
         attested=attested.get("attested", {}),
-        preprocess=config.preprocess,
-        recipe=asdict(parts.spec.recipe),
-        precision=config.precision,
-        boundary=config.boundary,
-        scenario=config.scenario,
-        mode=config.mode,
         valid=valid,
         invalid_reasons=reasons,
         failed_samples=failed_samples,
@@ -130,10 +123,8 @@ def make_result(
         cpu_quota=finished.get("cpu_quota"),
         plan=plan.get("plan"),
         calibration=plan.get("calibration"),
-        config=config.model_dump(mode="json"),
         system=system_facts(),
         versions=versions(),
-        started=datetime.fromtimestamp(outcome.started, UTC).isoformat(timespec="seconds"),
     )
 
 
@@ -141,25 +132,26 @@ def lost_result(config: RunConfig, parts: Assembly, outcome: Outcome, error: Bas
     """The result of a run that this process could not follow or judge: that it failed, why, and no figure."""
     said = f"the result could not be made: {type(error).__name__}: {one_line(error)}; --debug shows where"
     return Result(
-        schema=1,
-        model=parts.spec.name,
-        weights=parts.model.weights if parts.model else None,
-        backend=config.backend,
-        device=config.device,
-        preprocess=config.preprocess,
-        recipe=asdict(parts.spec.recipe),
-        precision=config.precision,
-        boundary=config.boundary,
-        scenario=config.scenario,
-        mode=config.mode,
+        **_asked_for(config, parts, outcome),
         valid=False,
         invalid_reasons=[said, *([outcome.error] if outcome.error else [])],
         first_error=said,
         failed_samples=outcome.counter(Counter.FAILED),
         samples=outcome.counter(Counter.DONE),
-        config=config.model_dump(mode="json"),
-        started=datetime.fromtimestamp(outcome.started, UTC).isoformat(timespec="seconds"),
     )
+
+
+def _asked_for(config: RunConfig, parts: Assembly, outcome: Outcome) -> dict[str, Any]:
+    """What is known of a run before it has started, by the result's fields."""
+    return {
+        "schema": 1,
+        "model": parts.spec.name,
+        "weights": parts.model.weights if parts.model else None,
+        "recipe": asdict(parts.spec.recipe),
+        **{name: getattr(config, name) for name in _CONFIGURED},
+        "config": config.model_dump(mode="json"),
+        "started": datetime.fromtimestamp(outcome.started, UTC).isoformat(timespec="seconds"),
+    }
 
 
 def _read(config: RunConfig, outcome: Outcome, directory: Path) -> _Findings:
