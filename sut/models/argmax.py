@@ -11,8 +11,6 @@ if TYPE_CHECKING:
     from onnx import GraphProto
 
 _CHOOSING = ("ArgMax", "TopK")
-_PASSING = ("Identity", "Cast", "Squeeze", "Unsqueeze", "Reshape", "Flatten", "Gather", "Slice", "Add", "Sub")
-"""Operators that may stand between the index of the best score and the label."""
 
 
 def expose_scores(path: Path, output: str, to: Path) -> str | None:
@@ -34,14 +32,14 @@ def expose_scores(path: Path, output: str, to: Path) -> str | None:
 
 
 def scores_behind(graph: GraphProto, output: str) -> str | None:
-    """The tensor that the ArgMax or TopK reads whose indices become the labels ``output``; None where there is none."""
+    """The tensor that the ArgMax or TopK reads which is nearest before the labels ``output``, whatever operators stand
+    between; None where there is none."""
     made_by = {name: node for node in graph.node for name in node.output}
-    name: str | None = output
-    while name is not None and (node := made_by.get(name)) is not None:
+    names = [output]
+    for name in names:  # grows: nearer tensors first
+        if (node := made_by.pop(name, None)) is None:
+            continue
         if node.op_type in _CHOOSING:
             return str(node.input[0])
-        if node.op_type not in _PASSING:
-            return None
-        computed = (each for each in node.input if each in made_by and made_by[each].op_type != "Constant")
-        name = next(computed, None)
+        names.extend(node.input)
     return None

@@ -249,7 +249,13 @@ def a_graph(*nodes: tuple[str, list[str], str]) -> onnx.GraphProto:
         ),
         ([("ArgMax", ["scores"], "best"), ("Constant", [], "one"), ("Add", ["one", "best"], "out")], "scores"),
         ([("Cast", ["logits"], "out")], None),
-        ([("NonZero", ["best"], "out"), ("ArgMax", ["logits"], "best")], None),
+        ([("ArgMax", ["logits"], "best"), ("Mul", ["best", "one"], "out")], "logits"),
+        ([("ArgMax", ["a"], "best"), ("Where", ["mask", "zero", "best"], "out")], "a"),
+        (
+            [("ArgMax", ["a"], "far"), ("ArgMax", ["b"], "near"), ("Neg", ["far"], "f"), ("Max", ["f", "near"], "out")],
+            "b",
+        ),
+        ([("Add", ["out", "out"], "out")], None),
         ([], None),
     ],
 )
