@@ -101,8 +101,8 @@ class Agreement(_Part):
 class Answers(_Part):
     """What the answers of some samples did before the clock; see ``sut/answers.py``.
 
-    ``checked`` samples were answered alone, twice, and in a batch of ``largest_batch`` (None: there was none). Of these
-    labels, ``batch_dependent_share`` were others in the batch, not counting ``near_ties``.
+    ``checked`` samples were answered alone, twice, and in rows all over a batch of ``largest_batch`` (None: there was
+    none). Of the labels of these rows, ``batch_dependent_share`` were others, not counting ``near_ties``.
     """
 
     checked: int

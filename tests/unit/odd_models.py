@@ -28,9 +28,10 @@ def write_odd(path: Path, kind: str) -> Path:
     """Write a model whose ``scores`` are seeded sums of a picture's mean colours, spoilt as ``kind`` says.
 
     ``sound`` and ``labels`` (chosen by an ArgMax) are not spoilt. Others read what else is in the batch (``softmax over
-    batch``, ``training norm``, ``scaled by batch``), draw lots (``noise``), fail but for one row (``only alone``), have
-    two outputs that fit (``two scores``), twice the rows (``twice the rows``), always answer 5 (``constant``), or give
-    labels of scores that are none (``nan behind argmax``) or that nothing chose (``no argmax``).
+    batch``, ``training norm``, ``scaled by batch``, ``first eight rows``, which answer for all others), draw lots
+    (``noise``), fail but for one row (``only alone``), have two outputs that fit (``two scores``), twice the rows
+    (``twice the rows``), always answer 5 (``constant``), or give labels of scores that are none (``nan behind argmax``,
+    or ``nan for white`` pictures) or that nothing chose (``no argmax``).
     """
     graph = OnnxGraph("odd")
     x = "images"
@@ -55,6 +56,12 @@ def _labels(graph: OnnxGraph, kind: str) -> list[TensorSpec]:
             chosen = "sums"
         case "nan behind argmax":
             chosen = graph.node("Mul", ["sums", graph.weight("nan", np.float32([np.nan]))], "spoilt")
+        case "nan for white":
+            root = graph.node(
+                "Sqrt", [graph.node("Sub", [graph.weight("bright", np.float32([8])), "features"], "less")], "root"
+            )
+            worst = graph.node("ReduceSum", [root, graph.weight("colours", np.array([1]))], "worst", keepdims=1)
+            chosen = graph.node("Add", ["sums", worst], "spoilt")
         case "twice the rows":
             chosen = graph.node("Concat", ["sums", "sums"], "twice", axis=0)
         case "no argmax":
@@ -77,6 +84,11 @@ def _scores(graph: OnnxGraph, kind: str) -> list[TensorSpec]:
             graph.node("Mul", ["sums", graph.node("ReduceL1", ["sums"], "size")], "scores")
         case "noise":
             graph.node("Add", ["sums", graph.node("RandomNormalLike", ["sums"], "lots", scale=9.0)], "scores")
+        case "first eight rows":
+            zero, one, eight = (graph.weight(f"number {value}", np.array(value)) for value in (0, 1, 8))
+            count = graph.node("Gather", [graph.node("Shape", ["sums"], "shape"), zero], "count")
+            rows = graph.node("Mod", [graph.node("Range", [zero, count, one], "rows"), eight], "first rows")
+            graph.node("Gather", ["sums", rows], "scores", axis=0)
         case "constant":
             nothing = graph.node("Mul", ["sums", graph.weight("zero", np.float32([0]))], "nothing")
             graph.node("Add", [nothing, graph.weight("five", np.eye(1, CLASSES, 5, dtype=np.float32))], "scores")

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import onnx
 import openvino
@@ -14,7 +15,7 @@ import pytest
 from backends.base import ModelFile
 from backends.onnxruntime import OnnxRuntime
 from sut import answers
-from sut.answers import Answer, Found, apart, check, difference, near_tie
+from sut.answers import Answer, Found, apart, check, difference, near_tie, spread
 from sut.assembly import assemble
 from sut.config import make_config
 from sut.errors import RunError
@@ -22,9 +23,9 @@ from sut.models.argmax import expose_scores, scores_behind
 from sut.preparation import Prepared
 from sut.results import Answers
 from sut.system import SUT
-from tests.unit.odd_models import BACKGROUND, CLASSES, RECIPE, write_odd
+from tests.unit.odd_models import BACKGROUND, CLASSES, RECIPE, SIZE, write_odd
 
-SAME = Answers(checked=8, largest_batch=8, batch_dependent_share=0.0, near_ties=0)
+SAME = Answers(checked=4, largest_batch=8, batch_dependent_share=0.0, near_ties=0)
 
 
 def of(*scores: float) -> Answer:
@@ -58,7 +59,30 @@ def test_labels_that_depend_on_the_batch_are_told_and_break_a_rule(tmp_path: Pat
     assert found.answers.batch_dependent_share > 0.5
     [rule] = found.broken
     assert rule in found.notes
-    assert rule.startswith(f"answers depend on the batch: {8 * found.answers.batch_dependent_share:g} of 8 labels")
+    assert rule.startswith(f"answers depend on the batch: {4 * found.answers.batch_dependent_share:g} of 4 labels")
+    assert found.depends
+
+
+@pytest.mark.parametrize("size", [16, 32, 64])
+def test_rows_that_answer_for_others_are_found_anywhere_in_the_batch(tmp_path: Path, size: int) -> None:
+    found = looked_at(tmp_path, "first eight rows", max_batchsize=size)
+
+    [rule] = found.broken
+    assert rule.startswith("answers depend on the batch: ")
+
+
+@pytest.mark.parametrize(
+    ("loaded", "alone", "size", "rows"),
+    [
+        (11, 4, 8, [0, 4, 1, 5, 6, 2, 7, 3]),
+        (99, 4, 12, [0, 4, 1, 5, 2, 6, 7, 3, 8, 0, 9, 1]),
+        (11, 4, 3, [0, 1, 2]),
+        (11, 1, 4, [0, 1, 2, 0]),
+        (3, 3, 4, [0, 0, 1, 2]),
+    ],
+)
+def test_samples_are_spread_from_the_first_row_to_the_last(loaded: int, alone: int, size: int, rows: list[int]) -> None:
+    assert spread(range(loaded), alone, size) == rows
 
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
@@ -89,7 +113,7 @@ def test_a_batch_norm_in_training_mode_is_told_whether_or_not_the_runtime_rememb
 def test_scores_that_depend_on_the_batch_are_told_where_the_labels_agree(tmp_path: Path) -> None:
     found = looked_at(tmp_path, "scaled by batch")
 
-    assert (found.answers, found.broken) == (SAME, [])
+    assert (found.answers, found.broken, found.depends) == (SAME, [], True)
     [note] = found.notes
     assert note.startswith("scores depend on the batch, though the labels agree: they differ by up to ")
 
@@ -105,13 +129,29 @@ def test_scores_behind_an_argmax_must_be_finite(tmp_path: Path, recipe: str) -> 
         looked_at(tmp_path, "nan behind argmax", recipe)
 
 
-def test_labels_that_nothing_is_seen_behind_are_said_to_be_unseen(tmp_path: Path) -> None:
+@pytest.mark.parametrize("scenario", ["SingleStream", "Offline"])
+def test_the_scores_of_all_the_first_batch_must_be_finite(tmp_path: Path, scenario: str) -> None:
+    def looked_behind(max_batchsize: int) -> Found:
+        told = {"dataset": "folder", "dataset_path": folder, "max_batchsize": max_batchsize}
+        return looked_at(tmp_path, "nan for white", scenario=scenario, **told)
+
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number in range(11):
+        shade = np.full((SIZE, SIZE, 3), 250 if number == 10 else 20 * number, np.uint8)
+        cv2.imwrite(str(folder / f"{number:02}.png"), shade)
+
+    with pytest.raises(RunError, match=r"^10\.png: the scores behind labels are not finite"):
+        looked_behind(11)
+    assert not any("behind" in note for note in looked_behind(10).notes)
+
+
+def test_labels_that_nothing_is_seen_behind_break_a_rule(tmp_path: Path) -> None:
     found = looked_at(tmp_path, "no argmax")
 
-    assert found.notes == [
-        "the scores behind labels were not looked at: no ArgMax or TopK is found that computes it",
-        "all 8 samples looked at before the run got the label 0",
-    ]
+    unseen = "the scores behind labels were not looked at: no ArgMax or TopK is found that computes it"
+    assert found.broken == [unseen]
+    assert found.notes == [unseen, "all 8 samples looked at before the run got the label 0"]
 
 
 def test_more_rows_than_pictures_are_refused(tmp_path: Path) -> None:
@@ -130,7 +170,7 @@ def test_in_accuracy_mode_the_log_tells_of_all_answers(tmp_path: Path) -> None:
 
 def test_a_backend_that_takes_one_picture_has_nothing_to_compare_with(tmp_path: Path) -> None:
     assert looked_at(tmp_path, "softmax over batch", max_batchsize=1).answers == Answers(
-        checked=8, largest_batch=None, batch_dependent_share=None, near_ties=0
+        checked=4, largest_batch=None, batch_dependent_share=None, near_ties=0
     )
 
 
@@ -138,7 +178,7 @@ def test_a_batch_that_the_run_never_asks_for_may_fail(tmp_path: Path) -> None:
     found = looked_at(tmp_path, "only alone", scenario="SingleStream")
 
     assert (found.answers, found.broken) == (
-        Answers(checked=8, largest_batch=None, batch_dependent_share=None, near_ties=0),
+        Answers(checked=4, largest_batch=None, batch_dependent_share=None, near_ties=0),
         [],
     )
     [note] = found.notes
