@@ -6,6 +6,7 @@ import json
 import threading
 import zlib
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,22 @@ from sut.pipeline import Complete
 from sut.tasks.base import Payloads, Score
 
 
-def read_accuracy_log(path: Path) -> dict[int, bytes]:
-    """Answers by sample index from an ``mlperf_log_accuracy.json``, in the order of the log.
+@dataclass(frozen=True, slots=True)
+class AccuracyLog:
+    """Answers by sample index, in the order of the log.
 
-    MultiStream pads its last query with samples it has asked for before, so that a sample may stand there twice: with
-    the same answer it counts once. Raises ``ValueError`` for a file that is not such a log, or one that ends early,
-    and for a sample with two different answers.
+    MultiStream pads its last query with samples it has asked for before, so that a sample may stand there twice: the
+    first answer counts. ``contradicted`` has a later one, by sample index, where it is another.
+    """
+
+    answers: dict[int, bytes]
+    contradicted: dict[int, bytes]
+
+
+def read_accuracy_log(path: Path) -> AccuracyLog:
+    """What an ``mlperf_log_accuracy.json`` says.
+
+    Raises ``ValueError`` for a file that is not such a log, or one that ends early.
     """
     try:
         raw = read_file(path, LARGE_BYTES)
@@ -35,18 +46,15 @@ def read_accuracy_log(path: Path) -> dict[int, bytes]:
         raise ValueError(f"the accuracy log {path} holds a JSON {type(entries).__name__}; expected a list of answers")
     if not entries:
         raise ValueError(f"the accuracy log {path} holds no answers; expected that of a run in accuracy mode")
-    answers: dict[int, bytes] = {}
+    log = AccuracyLog({}, {})
     for position, entry in enumerate(entries):
         try:
             index, data = _answer(entry)
         except ValueError as error:
             raise ValueError(f"the accuracy log {path}, entry {position}: {error}") from None
-        if answers.setdefault(index, data) != data:
-            raise ValueError(
-                f"the accuracy log {path} has two different answers for sample {index}: {answers[index].hex()} and "
-                f"{data.hex()}; the same picture must get the same answer"
-            )
-    return answers
+        if log.answers.setdefault(index, data) != data:
+            log.contradicted[index] = data
+    return log
 
 
 class Answered:

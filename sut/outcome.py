@@ -66,8 +66,9 @@ def make_result(
     score = None
     if config.mode == "accuracy" and not (failed_samples or outcome.error or outcome.interrupted or found.problems):
         try:
-            score = score_log(parts, directory, outcome.event("finished")["answers_sum"])
-            found.notes.extend(_doubts(parts, score))
+            depend = outcome.event("answers").get("depend", False)
+            score, notes = score_log(parts, directory, outcome.event("finished")["answers_sum"], depend)
+            found.notes.extend([*notes, *_doubts(parts, score)])
         except ValueError as error:
             found.problems.append(one_line(error))
     if first_error is None and not outcome.interrupted:
@@ -235,19 +236,28 @@ def _reasons(config: RunConfig, outcome: Outcome, found: _Findings, failed_sampl
     return reasons
 
 
-def score_log(parts: Assembly, directory: Path, answers_sum: int) -> Score:
-    """Score the accuracy log in ``directory`` and write ``accuracy.txt`` beside it.
+def score_log(parts: Assembly, directory: Path, answers_sum: int, depend: bool) -> tuple[Score, list[str]]:
+    """Score the accuracy log in ``directory`` and write ``accuracy.txt`` beside it. Returns notes too.
 
-    Raises ``ValueError`` where it is none, or not of the answers that have this ``answers_sum``.
+    Raises ``ValueError`` where it is none, or not of the answers that have this ``answers_sum``, and where a sample has
+    two different ones, unless answers are known to ``depend`` on what else is asked.
     """
     labels = parts.dataset.labels
     if labels is None:
         raise ValueError(f"data set {parts.dataset.name} has no labels")
-    score = find_task(parts.spec.task).score(read_accuracy_log(directory / ACCURACY), labels)
+    log = read_accuracy_log(directory / ACCURACY)
+    if log.contradicted and not depend:
+        index, other = next(iter(log.contradicted.items()))
+        raise ValueError(
+            f"the accuracy log {directory / ACCURACY} has two different answers for sample {index}: "
+            f"{log.answers[index].hex()} and {other.hex()}; the same picture must get the same answer"
+        )
+    score = find_task(parts.spec.task).score(log.answers, labels)
     if logged_sum(directory / ACCURACY) != answers_sum:
         raise ValueError(f"the answers in {directory / ACCURACY} are not those that this run gave: it is another run's")
     (directory / "accuracy.txt").write_text(accuracy_txt(score) + "\n", encoding="utf-8")
-    return score
+    count = len(log.contradicted)
+    return score, [f"samples with two different answers, of which the first counts: {count}"] if count else []
 
 
 def _doubts(parts: Assembly, score: Score) -> list[str]:

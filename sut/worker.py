@@ -175,7 +175,7 @@ class _Run:
         self._events.send("phase", phase="calibrate")
         with _in_warm_up():
             found = check(sut, ready, self._settings.multi_stream_samples_per_query, self._events.beat)
-        self._events.send("answers", answers=found.answers and found.answers.model_dump())
+        self._events.send("answers", answers=found.answers and found.answers.model_dump(), depend=found.depends)
         self._notes += found.notes
         self._broken += found.broken
 

@@ -217,7 +217,7 @@ def test_labels_are_the_same_staged(tmp_path: Path, workers: str) -> None:
     found = results(tmp_path)
     assert {result["accuracy"]["value"] for result in found.values()} == {1.0}
     answers: list[Any] = [
-        {index: np.frombuffer(data, "<f4")[0] for index, data in read_accuracy_log(path / ACCURACY).items()}
+        {index: np.frombuffer(data, "<f4")[0] for index, data in read_accuracy_log(path / ACCURACY).answers.items()}
         for path in (result["directory"] for result in found.values())
     ]
     assert len(answers) == 4

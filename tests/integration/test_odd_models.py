@@ -70,6 +70,16 @@ def test_of_two_outputs_that_fit_the_one_that_is_named_answers(tmp_path: Path) -
     assert sorted(result["output"] for result in every_result(tmp_path)) == ["aux", "scores"]
 
 
+def test_what_depends_on_the_batch_may_answer_the_last_querys_padding_otherwise(tmp_path: Path) -> None:
+    done = run_odd(tmp_path, "softmax over batch", "--accuracy", "--scenario", "MultiStream")
+
+    assert done.code == 0, done.err
+    result = the_result(tmp_path)
+    [note] = [note for note in result["notes"] if note.startswith("samples with two different answers, of which ")]
+    assert 0 < int(note.rpartition(" ")[2]) <= 5  # 11 pictures make two queries of 8
+    assert result["accuracy"]["count"] == 11
+
+
 def every_result(tmp_path: Path) -> list[dict[str, Any]]:
     return [json.loads(path.read_text()) for path in (tmp_path / "output").rglob("result.json")]
 

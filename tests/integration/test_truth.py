@@ -47,7 +47,7 @@ class SwappedRunner(Runner):
 
 def labels_in(directory: Path) -> dict[int, float]:
     """The label given to each sample, by its number in the data set."""
-    answers = read_accuracy_log(directory / ACCURACY)
+    answers = read_accuracy_log(directory / ACCURACY).answers
     return {index: float(np.frombuffer(answer, "<f4")[0]) for index, answer in sorted(answers.items())}
 
 

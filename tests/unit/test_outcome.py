@@ -11,6 +11,7 @@ import pytest
 from backends.onnxruntime import OnnxRuntime
 from preprocess.opencv import OpenCV
 from sut import outcome
+from sut.accuracy import logged_sum
 from sut.assembly import Assembly
 from sut.commands.dataset import names, validation_labels
 from sut.config import RunConfig
@@ -18,9 +19,10 @@ from sut.datasets.base import DataSet
 from sut.ledger import Counter, Ledger, LedgerShape, join
 from sut.logs import Detail
 from sut.models.registry import find
-from sut.outcome import Outcome, _accuracy, versions
+from sut.outcome import Outcome, _accuracy, score_log, versions
 from sut.preparation import Prepared
 from sut.tasks.base import Score
+from tests.unit.test_accuracy import write_log
 
 
 @pytest.mark.parametrize("package", ["onnxruntime", "openvino", "nncf"])
@@ -39,6 +41,21 @@ def test_the_runtimes_and_the_quantiser_are_told_with_their_versions(
     assert found.pop(package) == "1.2.3"
     assert found.pop("python")
     assert set(found.values()) == {None}, "what is not installed has no version"
+
+
+def test_two_answers_to_a_sample_are_refused_where_nothing_explains_them(tmp_path: Path) -> None:
+    log = write_log(tmp_path, (0, "00004041"), (1, "00004041"), (0, "0000803f"))
+    config = RunConfig(model="resnet50", backend="onnxruntime", mode="accuracy")
+    dataset = DataSet("two", Path(), ("a", "b"), np.array([12, 1], np.int32))
+    parts = Assembly(config, find("resnet50"), None, dataset, OnnxRuntime, OpenCV)
+    answers_sum = logged_sum(log)
+
+    with pytest.raises(ValueError, match="two different answers for sample 0: 00004041 and 0000803f; the same picture"):
+        score_log(parts, tmp_path, answers_sum, depend=False)
+    score, notes = score_log(parts, tmp_path, answers_sum, depend=True)
+
+    assert (score.good, score.count) == (1, 2)
+    assert notes == ["samples with two different answers, of which the first counts: 1"]
 
 
 @pytest.mark.parametrize(("label", "applies"), [(65, True), (66, False)])
