@@ -17,10 +17,11 @@ def why_long(
 ) -> str | None:
     """What is known of why a run goes on past twice its plan (a dumped ``Plan``); None while it does not.
 
+    A search makes as many runs as it needs, which nobody can plan: of it nothing is said.
     ``done`` samples were answered after ``elapsed_s`` seconds; ``load`` is the machine's load average, for ``cores``.
     """
     planned_s, planned = float(plan["seconds"]), int(plan["samples"])
-    if elapsed_s <= 2 * planned_s + _SLACK_S:
+    if plan["mode"] == "find_peak" or elapsed_s <= 2 * planned_s + _SLACK_S:
         return None
     calibrated, rate = planned / max(planned_s, 1e-3), done / elapsed_s
     reasons = []

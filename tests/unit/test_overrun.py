@@ -16,6 +16,10 @@ def test_nothing_is_said_up_to_twice_the_plan() -> None:
     assert why_long({**PLAN, "seconds": 0.01}, 64, 10, 0.9, 9.0, 2) is None
 
 
+def test_nothing_is_said_of_a_search_which_makes_many_runs() -> None:
+    assert why_long({**PLAN, "mode": "find_peak"}, 64, 9000, 90.0, 9.0, 2) is None
+
+
 @pytest.mark.parametrize(
     ("changes", "least", "done", "load", "expected"),
     [
