@@ -8,6 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
+_MOST_THROTTLED = 0.01
+"""Of the periods of a CPU quota: beyond, the figures are those of the quota."""
+
 
 def cpu_quota(root: Path) -> float | None:
     """Cores that the cgroup and those above it allow, or None without a quota (version 2: cpu.max; 1: cfs_quota_us)."""
@@ -32,6 +35,13 @@ def most_throttled(before: Periods, after: Periods) -> tuple[int, int] | None:
     """Periods, and throttled ones, between the two of the cgroup that held this process back most; None without one."""
     spent = [(after[each][0] - count, after[each][1] - held) for each, (count, held) in before.items() if each in after]
     return max(spent, key=lambda periods: periods[::-1], default=None)
+
+
+def held_back(cores: float, periods: int, throttled: int) -> str | None:
+    """What to tell of a quota that held a run back in more than a little of its periods; None of one that did not."""
+    if throttled <= _MOST_THROTTLED * periods:
+        return None
+    return f"the quota of {cores:g} cores held the run back in {throttled:,} of {periods:,} periods"
 
 
 def _quotas(root: Path) -> dict[Path, float]:

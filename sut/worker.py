@@ -22,7 +22,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sut.cgroup import Periods, cpu_periods, cpu_quota, free_memory, most_throttled
+from sut.cgroup import Periods, cpu_periods, cpu_quota, free_memory, held_back, most_throttled
 from sut.child import die_with_parent
 from sut.errors import ExitCode, RunError, one_line
 from sut.events import Events, Orders, give_up, in_the_run, never_raising
@@ -39,8 +39,6 @@ _CALIBRATION_SHARE = 0.2
 _CALIBRATION_MAX_S = 1.5
 _CALIBRATION_MIN_OFFLINE_S = 0.5
 """A rate taken from a shorter time makes short Offline runs INVALID where the machine is noisy."""
-_MOST_THROTTLED = 0.01
-"""Of the periods of a CPU quota: beyond, the figures are those of the quota."""
 
 
 def main() -> None:
@@ -308,8 +306,7 @@ class _Run:
         if cores is None or spent is None:
             return None
         periods, throttled = spent
-        if throttled > _MOST_THROTTLED * periods:
-            told = f"the quota of {cores:g} cores held the run back in {throttled:,} of {periods:,} periods"
+        if told := held_back(cores, periods, throttled):
             self._late_notes.append(told)
             self._broken.append(told)
         return CpuQuota(cores=cores, periods=periods, throttled_periods=throttled)

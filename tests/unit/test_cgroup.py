@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sut.cgroup import cpu_periods, most_throttled
+from sut.cgroup import cpu_periods, held_back, most_throttled
 from sut.config import usable_cores
 
 V1 = "3:cpu,cpuacct:/job/a\n2:memory:/job/a\n"
@@ -71,3 +71,10 @@ def test_without_a_quota_nothing_is_throttled(tmp_path: Path) -> None:
     root = plant(tmp_path, {"proc/self/cgroup": V2, "sys/fs/cgroup/a/b/cpu.stat": "nr_periods 3\nnr_throttled 1\n"})
 
     assert most_throttled(cpu_periods(root), cpu_periods(root)) is None
+
+
+@pytest.mark.parametrize(("periods", "throttled", "told"), [(0, 0, False), (1000, 10, False), (1000, 11, True)])
+def test_more_than_a_hundredth_of_the_periods_is_told(periods: int, throttled: int, told: bool) -> None:
+    words = "the quota of 1.5 cores held the run back in 11 of 1,000 periods"
+
+    assert held_back(1.5, periods, throttled) == (words if told else None)
