@@ -22,7 +22,7 @@ from sut.errors import one_line
 from sut.ledger import Counter, Int64Array, Ledger, LedgerError, Stages, join, own_latency_ns
 from sut.logs import ACCURACY, OFFICIAL_SEEDS, Detail, read_detail, read_summary, read_trace
 from sut.results import METRICS, Accuracy, Agreement, Energy, Metric, Result, per_query, percentile_stats, stage_stats
-from sut.rules import broken_rules, explain_invalid, is_official_model
+from sut.rules import broken_rules, explain_invalid, is_official_model, unexplained
 from sut.supervisor import Outcome
 from sut.tasks.base import Score
 from sut.tasks.registry import find_task
@@ -229,7 +229,9 @@ def _reasons(config: RunConfig, outcome: Outcome, found: _Findings, failed_sampl
         plan = outcome.event("plan")
         idle_ns = plan.get("calibration", {}).get("idle_query_ns")
         reasons += explain_invalid(config.scenario, found.detail, idle_ns, plan.get("overload"))
-    reasons += found.flaws
+        reasons += unexplained(found.detail, found.flaws)
+    else:
+        reasons += found.flaws
     done, issued = outcome.counter(Counter.DONE), outcome.counter(Counter.ISSUED)
     if done != issued:
         reasons.append(f"{issued - done} of {issued} samples were never answered")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from backends.registry import BACKENDS
 from preprocess.registry import PREPROCESSORS
 from sut.config import RunConfig
@@ -146,6 +148,17 @@ def explain_invalid(scenario: str, detail: Detail, single_ns: int | None, overlo
         needed = OFFICIAL_QUERIES[scenario]
         found.append(f"{issued:g} queries are too few for early stopping, which needs {needed}: raise --time")
     return found or [f"LoadGen's verdict is {values.get('result_validity', 'missing')}"]
+
+
+def unexplained(detail: Detail, flaws: Sequence[str]) -> list[str]:
+    """Flaws of a log without LoadGen's word that it ended early, where ``explain_invalid`` says why it did.
+
+    LoadGen says of each such run that the expected latency or rate is to be mended, which is seldom the cause.
+    """
+    early = ("result_min_duration_met", "result_min_queries_met")
+    if _cut_by(detail) is None and all(detail.values.get(met) is not False for met in early):
+        return list(flaws)
+    return [flaw for flaw in flaws if "Ending early: " not in flaw]
 
 
 def _cut_by(detail: Detail) -> str | None:

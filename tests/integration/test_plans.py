@@ -239,7 +239,7 @@ def test_server_asked_for_too_much_is_stopped_and_told_what_would_fit(tmp_path: 
     assert child.code == 4, child.err
     [result] = results(tmp_path).values()
     assert result["samples"] < 100_000  # of two million
-    reason = result["invalid_reasons"][0]
+    [reason] = result["invalid_reasons"]
     assert reason.startswith("Server is asked at 100,000 queries/s, and this system answers about ")
     assert reason in result["plan"]["notes"]
     assert 10 < float(re.findall(r"--qps (\S+) is a rate to begin with", reason)[0]) < 1000
@@ -254,9 +254,21 @@ def test_a_max_duration_that_ends_a_run_is_named_before_and_after(tmp_path: Path
     assert child.code == 4, child.err
     assert "max_duration 0.2 s ends this run" in " ".join(result["plan"]["notes"])
     assert result["plan"]["seconds"] == pytest.approx(0.2)
-    explained, *rest = result["invalid_reasons"]
-    assert explained.startswith("max_duration 0.2 s ended the run early")
-    assert not any("--qps" in reason or "--time" in reason for reason in (explained, *rest))
+    [reason] = result["invalid_reasons"]
+    assert reason.startswith("max_duration 0.2 s ended the run early")
+    assert "--qps" not in reason
+    assert "--time" not in reason
+
+
+@pytest.mark.parametrize("scenario", ["SingleStream", "Server"])
+def test_unique_samples_are_the_one_reason_of_a_run_too_short(tmp_path: Path, scenario: str) -> None:
+    conf = conf_of(tmp_path, "*.*.performance_issue_unique = 1\n")
+
+    child, result = run(tmp_path, "--scenario", scenario, "--time", "0.5", "--user_conf", conf)
+
+    assert child.code == 4, child.err
+    [reason] = result["invalid_reasons"]
+    assert reason.startswith("performance_issue_unique asks for each loaded sample once")
 
 
 TIRING = """

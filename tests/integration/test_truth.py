@@ -350,16 +350,36 @@ def test_the_log_of_another_run_in_the_place_of_its_own_fails_a_run(
     assert result["accuracy"] is None
 
 
+ONE_ERROR_MORE = """
+from pathlib import Path
+
+from backends.null import Null
+
+
+class OneErrorMore(Null):
+    name = "one_error_more"
+
+    def close(self):  # LoadGen has written its logs by now, and they are not read yet
+        super().close()
+        for place in Path("output").rglob("mlperf_log_detail.txt"):
+            with place.open("a") as log:
+                log.write(':::MLLOG {"key": "error_runtime", "value": "Attempted to complete a sample twice.", ')
+                log.write('"metadata": {"is_error": true}}\\n')
+"""
+
+
 def test_an_error_that_loadgen_logs_makes_a_run_invalid_and_not_failed(tmp_path: Path) -> None:
-    conf = tmp_path / "early.conf"
-    conf.write_text("*.Server.max_query_count = 5\n")
+    child = run_sut(
+        *("--backend", "one_error_more", "--scenario", "SingleStream", "--time", "0.3"),
+        cwd=tmp_path,
+        plugins=plug_in(tmp_path / "plugins", "one_error_more", ONE_ERROR_MORE, "OneErrorMore"),
+    )
 
-    child = run_sut("--backend", "null", "--scenario", "Server", "--time", "0.3", "--user_conf", conf, cwd=tmp_path)
-
-    result = results(tmp_path)["Server", "performance"]
+    result = results(tmp_path)["SingleStream", "performance"]
     assert child.code == 4, child.err
-    assert "LoadGen logged an error" in result["invalid_reasons"][-1]
-    assert "Max query count reached" in result["invalid_reasons"][-1]
+    [reason] = result["invalid_reasons"]
+    assert reason.startswith("LoadGen logged an error")
+    assert "Attempted to complete a sample twice" in reason
     assert result["first_error"] is None
 
 

@@ -16,7 +16,7 @@ from sut.logs import Detail
 from sut.models.base import ModelSpec
 from sut.models.registry import find
 from sut.preparation import Prepared
-from sut.rules import broken_rules, explain_invalid
+from sut.rules import broken_rules, explain_invalid, unexplained
 
 LABELS = validation_labels()
 IMAGENET = DataSet("imagenet", Path(), tuple(names()), np.array([LABELS[name] for name in names()], np.int32))
@@ -261,6 +261,24 @@ def test_a_run_that_a_setting_ended_early_names_it_and_nothing_else(
     assert reason.startswith(f"{setting} ended the run early")
     assert "--qps" not in reason
     assert explain_invalid("Server", detail, 5_000_000, "asked too much") == ["asked too much"]
+
+
+@pytest.mark.parametrize(
+    ("said", "changes", "told_again"),
+    [
+        ("Max test duration reached.", {}, False),
+        ("Ran out of generated queries", {"result_min_duration_met": False}, False),
+        ("Ran out of generated queries", {"result_min_queries_met": False}, False),
+        ("Ran out of generated queries", {"result_perf_constraints_met": False}, True),
+    ],
+)
+def test_that_loadgen_ended_early_is_not_told_again_where_it_is_explained(
+    said: str, changes: dict[str, Any], told_again: bool
+) -> None:
+    early = f"error_runtime: Ending early: {said}"
+    detail = Detail(log_of("Server", result_validity="INVALID", **changes).values, (early,))
+
+    assert unexplained(detail, [early, "another error"]) == [*([early] if told_again else []), "another error"]
 
 
 def test_unique_samples_are_named_where_they_make_a_run_too_short() -> None:
