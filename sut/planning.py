@@ -191,9 +191,17 @@ def _comfortable(per_query: int, free_memory: int | None) -> int:
 
 
 def make_plan(
-    settings: Settings, config: RunConfig, measured: Calibration, count: int, room: Room, notes: list[str]
+    settings: Settings,
+    config: RunConfig,
+    measured: Calibration,
+    count: int,
+    room: Room,
+    notes: list[str],
+    overload: bool = False,
 ) -> Plan:
     """The expected course of a run with these settings. ``count`` is the data set's size.
+
+    Of an ``overload`` that ends the run early is told already.
 
     Raises ``InputError`` for settings that LoadGen would crash with, and for more queries than fit into half of the
     free memory.
@@ -205,7 +213,7 @@ def make_plan(
     else:
         made = _generated(settings, scenario, count, room, notes)
         queries, samples, took = _performance(settings, scenario, measured, made)
-        queries, samples, took = _cut_short(settings, scenario, (queries, samples, took), notes)
+        queries, samples, took = _cut_short(settings, scenario, (queries, samples, took), [] if overload else notes)
         most = int(1.2 * made.samples) + 1000 if scenario == "Server" else made.samples
     if mode == "find_peak":
         most *= 20

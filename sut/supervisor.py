@@ -266,6 +266,8 @@ class _Watch:
 
     def _note_overrun(self, done: int, elapsed: float) -> None:
         event = self._outcome.event("plan")
+        if event["overload"]:  # which is the cause, and told
+            return
         why = why_long(event["plan"], event["min_query_count"], done, elapsed, os.getloadavg()[0], usable_cores())
         if why:
             self._outcome.notes.append(why)

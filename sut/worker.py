@@ -199,7 +199,7 @@ class _Run:
         self._obey_audit()
         overload = self._stop_overload(measured)
         sut.know_service_times(measured.batch_ns, int(settings.server_target_latency_ns))
-        plan = make_plan(settings, config, measured, self._parts.dataset.count, free, self._notes)
+        plan = make_plan(settings, config, measured, self._parts.dataset.count, free, self._notes, bool(overload))
         if config.scenario == "Offline":
             warm_tail(sut.lanes, sut.policy, ready, plan.samples)
         if config.mode == "accuracy":
