@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from backends.base import TensorSpec
 from sut.errors import InputError, SetupError, one_line
 from sut.models.base import Say, Weights
-from sut.models.files import OnnxGraph, cached
+from sut.models.files import cached
+from sut.models.onnx_graph import OnnxGraph
 from sut.models.torch_pickle import load_state_dict
 
 BUILDER = 1

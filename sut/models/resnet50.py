@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from backends.base import TensorSpec
 from sut.models.base import Say, Weights
-from sut.models.files import OnnxGraph, brought, cached
+from sut.models.files import brought, cached
+from sut.models.onnx_graph import OnnxGraph
 
 BUILDER = 1
 """To be raised with every change of the file made here: it is part of the cache key."""

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 
 from backends.base import TensorSpec
-from sut.models.files import OnnxGraph
+from sut.models.onnx_graph import OnnxGraph
 
 SIZE = 32
 CLASSES = 1000

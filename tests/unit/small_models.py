@@ -13,7 +13,7 @@ import onnxruntime
 from backends.base import TensorSpec
 from preprocess.base import Recipe
 from sut.models.calibration import preprocessed
-from sut.models.files import OnnxGraph
+from sut.models.onnx_graph import OnnxGraph
 
 SIZE = 16
 CLASSES = 10

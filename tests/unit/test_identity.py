@@ -23,8 +23,9 @@ from sut.errors import ExitCode, InputError, RunError
 from sut.models import identity
 from sut.models.base import ModelSpec
 from sut.models.content import digest_of, sums_of
-from sut.models.files import OnnxGraph, sha256_of
+from sut.models.files import sha256_of
 from sut.models.identity import weights_of
+from sut.models.onnx_graph import OnnxGraph
 from sut.models.registry import MODELS
 from sut.outcome import _accuracy
 from sut.preparation import Prepared, check_unchanged, identified

@@ -1,0 +1,92 @@
+"""An ONNX graph in the making, and the file it becomes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backends.base import TensorSpec
+from sut.models.files import import_onnx
+
+if TYPE_CHECKING:
+    from onnx import TensorProto
+
+OPSET = 17
+"""ONNX operator set of the graphs made here: old enough for every supported runtime, new enough for their exporters."""
+IR_VERSION = 8
+"""ONNX file format version that belongs to ``OPSET`` 17 (ONNX 1.12)."""
+
+
+class OnnxGraph:
+    """An ONNX graph in the making. Every node has one output, which has the node's name."""
+
+    def __init__(self, name: str) -> None:
+        """Raises ``SetupError`` where the ``onnx`` package is not installed."""
+        self._onnx = import_onnx()
+        self._name = name
+        self._nodes: list[Any] = []
+        self._weights: list[TensorProto] = []
+
+    def weight(self, name: str, values: NDArray[Any]) -> str:
+        """Add a constant of the array's shape and dtype; returns ``name``."""
+        self._weights.append(self._onnx.numpy_helper.from_array(np.ascontiguousarray(values), name))
+        return name
+
+    def node(self, operator: str, inputs: Sequence[str], name: str, **attributes: object) -> str:
+        """Add a node; returns ``name``."""
+        self._nodes.append(self._onnx.helper.make_node(operator, inputs, [name], name=name, **attributes))
+        return name
+
+    def conv(
+        self,
+        name: str,
+        source: str,
+        weight: NDArray[np.float32],
+        bias: NDArray[np.float32],
+        *,
+        stride: int = 1,
+        pads: tuple[int, int] = (0, 0),
+        groups: int = 1,
+    ) -> str:
+        """Add a square convolution: weight float32 [out, in / groups, k, k], bias float32 [out]; returns ``name``.
+
+        ``pads`` are the zeros before and after, in pixels, the same for both axes.
+        """
+        inputs = [source, self.weight(f"{name}.weight", weight), self.weight(f"{name}.bias", bias)]
+        kernel = [weight.shape[2], weight.shape[3]]
+        before, after = pads
+        return self.node(
+            "Conv",
+            inputs,
+            name,
+            kernel_shape=kernel,
+            strides=[stride, stride],
+            pads=[before, before, after, after],
+            group=groups,
+        )
+
+    def save(self, path: Path, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> None:
+        """Write the file; an axis of size None becomes the dynamic axis ``batch``. The same graph gives the same bytes.
+
+        Raises ``OSError`` where ``path`` cannot be written.
+        """
+        helper = self._onnx.helper
+        values = [
+            [
+                helper.make_tensor_value_info(
+                    spec.name,
+                    helper.np_dtype_to_tensor_dtype(np.dtype(spec.dtype)),
+                    ["batch" if size is None else size for size in spec.shape],
+                )
+                for spec in specs
+            ]
+            for specs in (inputs, outputs)
+        ]
+        graph = helper.make_graph(self._nodes, self._name, *values, initializer=self._weights)
+        opsets = [helper.make_opsetid("", OPSET)]
+        model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="loadgen-sut")
+        path.write_bytes(model.SerializeToString(deterministic=True))
