@@ -47,7 +47,7 @@ RAISED = [
     _raises("sut.pipeline:Recorder.record", "OverflowError('record on a thread')", "Offline", options=WATCHED),
     _raises("sut.library:_Gather.view", "ValueError('view')"),
     _raises("sut.library:_Gather.fill", "ValueError('gather')", "Offline"),
-    _raises("sut.library:_Preprocess.fill", "ValueError('preprocess')", options=JPEG),
+    _raises("sut.picture_library:_Preprocess.fill", "ValueError('preprocess')", options=JPEG),
     _raises("sut.library:Library.require", "ValueError('require')", "Offline"),
     _raises("sut.library:Library.load", "RuntimeError('load')", "Offline", 1, options=ACCURACY),
     _raises("sut.library:Library.unload", "RuntimeError('unload')", "Offline", 1, options=ACCURACY),

@@ -25,7 +25,7 @@ from onnx import TensorProto, helper, numpy_helper
 import kernels.cache
 from backends.base import TensorSpec
 from sut.errors import InputError, SetupError
-from sut.models import efficientnet_lite, files, registry, resnet50
+from sut.models import efficientnet_lite, onnx_graph, registry, resnet50
 from sut.models.base import ModelSpec
 from sut.models.files import SUMS, OnnxInfo, cache_dir, cached, check_onnx, known_digest, sha256_of
 
@@ -545,7 +545,7 @@ def test_without_onnx_the_message_says_what_to_install(tmp_path: Path, monkeypat
     with pytest.raises(SetupError, match="run: pip install onnx"):
         check_onnx(tmp_path / "model.onnx")
     with pytest.raises(SetupError, match="run: pip install onnx"):
-        files.OnnxGraph("graph")
+        onnx_graph.OnnxGraph("graph")
 
 
 # Names and fit
