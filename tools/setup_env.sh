@@ -90,7 +90,7 @@ step() {
 }
 
 interrupted() {
-    trap - INT TERM HUP
+    trap - INT TERM HUP QUIT
     if [[ -n $step_pid ]]; then
         kill "$step_pid" 2>/dev/null || true
         wait "$step_pid" 2>/dev/null || true
@@ -165,7 +165,7 @@ setup_env() {
     error=$(mkdir -p -- "$VENV" 2>&1) || die "cannot make $VENV: $error"
     error=$(: 2>&1 >>"$VENV/setup.lock") || die "cannot write to $VENV: ${error##*: }"
     exec {lock}>>"$VENV/setup.lock"
-    trap interrupted INT TERM HUP
+    trap interrupted INT TERM HUP QUIT
     if ! flock -n "$lock"; then
         say "another set-up of $VENV is at work: waiting for it (at most $((LOCK_WAIT_S / 60)) minutes)"
         step flock -w "$LOCK_WAIT_S" "$lock" || die "the other set-up of $VENV did not end: stop it (it may be a pip), then start again"
@@ -203,7 +203,7 @@ setup_env() {
         rm -f -- "$VENV/setup.busy"
         say "set-up done in $SECONDS s"
     fi
-    trap - INT TERM HUP
+    trap - INT TERM HUP QUIT
     exec {lock}>&-
 }
 

@@ -1,4 +1,4 @@
-"""run_local.sh: which extras a command line asks for. The set-up and the run themselves are replaced."""
+"""run_local.sh: which extras a command line asks for, the set-up and the run replaced; and a set-up interrupted."""
 
 from __future__ import annotations
 
@@ -106,3 +106,24 @@ def test_a_config_file_counts_where_no_flag_does(checkout: Path, text: str, line
     (checkout / "run.yaml").write_text(text)
 
     assert extras(checkout, line) == expected
+
+
+STOPPED = """
+ROOT=$PWD which=$2
+. "$1/tools/setup_env.sh"
+make_venv() { kill -s "$which" $$; step sleep 10; }
+setup_env onnxruntime
+"""
+
+
+@pytest.mark.parametrize("which", ["INT", "TERM", "HUP", "QUIT"])
+def test_a_set_up_that_is_interrupted_says_so(tmp_path: Path, which: str) -> None:
+    shutil.copy(CHECKOUT / "setup.py", tmp_path)
+    shutil.copy(CHECKOUT / "constraints.txt", tmp_path)
+    # What this test runner ignores, a shell could not hear.
+    command = ["env", f"--default-signal={which}", "bash", "-c", STOPPED, "set-up", str(CHECKOUT), which]
+
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=50, check=False)
+
+    assert done.returncode == 130
+    assert done.stderr == "set-up: set-up interrupted; the next start finishes it\n"
