@@ -255,7 +255,7 @@ def per_query(latency_ns: Int64Array, query: Int64Array, which: np.ufunc = np.ma
 def write_text(path: Path, text: str) -> None:
     """Write a file so that it is there whole or not at all."""
     with whole_file(path) as file:
-        file.write(text.encode())
+        file.write(text.encode("utf-8", "surrogateescape"))  # a name may be any bytes
 
 
 def reference_results(result: Result, command: str, took_s: float) -> dict[str, Any]:

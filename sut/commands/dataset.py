@@ -251,7 +251,8 @@ def write_lines(path: Path, text: str, overwrite: bool) -> str:
 
     try:
         if path.exists():
-            there, lines = (each.splitlines() for each in (read_file(path, LARGE_BYTES).decode(errors="replace"), text))
+            old = read_file(path, LARGE_BYTES).decode("utf-8", "surrogateescape")
+            there, lines = (each.splitlines() for each in (old, text))
             if there == lines:
                 return "already right"
             if not overwrite:

@@ -92,6 +92,22 @@ def test_sums_of_another_list_are_refused(sut: Sut) -> None:
     assert sut.run(*QUICK, "--dataset-path", folder).code in (0, 4)
 
 
+def test_a_name_may_be_any_bytes(sut: Sut) -> None:
+    folder = sut.pictures()
+    odd = os.fsdecode(b"caf\xe9.jpg")
+    (folder / odd).write_bytes((folder / "grey picture 0.jpg").read_bytes())
+    with (folder / "val_map.txt").open("ab") as listed:
+        listed.write(b"caf\xe9.jpg 5\n")
+
+    written, again = (run_python("-m", "sut", "dataset", "sums", folder, cwd=sut.cwd) for _ in range(2))
+
+    assert (written.code, written.err, again.code) == (0, "", 0)
+    assert "already right" in again.out
+    assert sut.run(*QUICK, "--dataset-path", folder).errors == []
+    damage(folder / odd)
+    assert "caf\\xe9.jpg was changed" in sut.run(*QUICK, "--dataset-path", folder, "--accuracy").error
+
+
 def test_no_sum_is_taken_of_a_damaged_picture(sut: Sut) -> None:
     folder = sut.pictures()
     half = folder / "grey picture 3.jpg"
