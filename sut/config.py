@@ -8,9 +8,9 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from kernels.files import SMALL_BYTES, read_file
 from sut.cgroup import cpu_quota
@@ -122,8 +122,17 @@ class RunConfig(BaseModel):
     user_conf: Path | None = None
     mlperf_conf: Path | None = None
     audit_conf: Path | None = None
-    watchdog_s: float | None = Field(None, gt=0, le=_MOST_SECONDS)
+    watchdog_s: float | None = Field(None, ge=0.1, le=_MOST_SECONDS)
     debug: bool = False
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _number(cls, value: Any, info: ValidationInfo) -> Any:
+        """YAML's ``yes`` would be taken for 1."""
+        kind = cls.model_fields[str(info.field_name)].annotation
+        if isinstance(value, bool) and {int, float} & {kind, *get_args(kind)}:
+            raise ValueError("expected a number")
+        return value
 
     @field_validator("*", mode="before")
     @classmethod
