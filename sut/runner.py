@@ -37,6 +37,9 @@ _RESERVE = ".reserve"
 _RESERVED_BYTES = 64 * 2**10
 """Room that each run holds for its result, which is then written although the run has filled the disk."""
 
+_LEVELS = 4
+"""Folders below --output that lead to a run's results: of its model, configuration, scenario and mode."""
+
 _NO_MORE = frozenset({ExitCode.INTERRUPTED, ExitCode.USAGE, ExitCode.SETUP})
 """After one of these the rest is not run: the user has had enough, or it would end the same way."""
 
@@ -292,7 +295,8 @@ def _locked(home: Path) -> Iterator[None]:
 
 def _fresh(directory: Path, overwrite: bool) -> Path:
     """An empty directory; one that is there is removed (``overwrite``) or renamed to ``<name>.<started>``."""
-    if overwrite and (link := next((path for path in (directory, directory.parent) if path.is_symlink()), None)):
+    below_output = (directory, *directory.parents)[:_LEVELS]
+    if overwrite and (link := next((path for path in below_output if path.is_symlink()), None)):
         raise InputError(
             f"{link} is a link to {link.readlink()}, behind which --overwrite removes nothing; remove the link, or "
             "leave --overwrite out"

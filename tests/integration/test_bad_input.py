@@ -535,19 +535,19 @@ def test_a_second_run_sets_the_first_aside(sut: Sut) -> None:
     assert aside.parent.name.startswith("performance.2")
 
 
-@pytest.mark.parametrize("linked", ["SingleStream/performance", "SingleStream"])
-def test_nothing_is_removed_behind_a_link(sut: Sut, linked: str) -> None:
+@pytest.mark.parametrize("level", range(4), ids=["mode", "scenario", "configuration", "model"])
+def test_nothing_is_removed_behind_a_link(sut: Sut, level: int) -> None:
     arguments = ["--backend", "null", "--time", "0.3"]
     first = sut.run(*arguments)
     [result] = sut.output.rglob("result.json")
-    place = result.parents[2] / linked
+    place = result.parents[level]
     place.rename(sut.cwd / "elsewhere")
     place.symlink_to(sut.cwd / "elsewhere")
 
     done = sut.run(*arguments, "--overwrite")
 
     assert done.code == 1
-    assert f"{linked} is a link to {sut.cwd}/elsewhere" in done.error
+    assert f"{place.name} is a link to {sut.cwd}/elsewhere" in done.error
     assert tree(sut.cwd / "elsewhere")
     assert sut.run(*arguments).code == first.code == 0
 
