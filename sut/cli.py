@@ -266,20 +266,21 @@ class _Output(io.FileIO):
     def __init__(self, descriptor: int, told: bool) -> None:
         super().__init__(descriptor, "w", closefd=False)
         self._told = told
-        self._patience_s = 1.0
+        self._patience_s: float | None = 1.0 if told else None
 
     def write(self, data: Any, /) -> Any:
-        if self._told and not select.select([], [self], [], self._patience_s)[1]:
-            self._patience_s = 0.0
-            return len(data)
         try:
-            return super().write(data)
+            while select.select([], [self], [], self._patience_s)[1]:
+                if (written := super().write(data)) is not None:  # None: a pipe that does not block has no room yet
+                    return written
         except OSError as error:
             # Python writes what is left once more while it shuts down, and would complain.
             os.dup2(os.open(os.devnull, os.O_WRONLY), self.fileno())
-            if self._told or isinstance(error, BrokenPipeError):
-                return len(data)
-            raise
+            if not self._told and not isinstance(error, BrokenPipeError):
+                raise
+        else:
+            self._patience_s = 0.0
+        return len(data)
 
 
 def _guarded(stream: TextIO, line_buffering: bool, told: bool) -> TextIO:

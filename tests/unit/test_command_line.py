@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+import threading
 from typing import Any
 
 import pytest
@@ -63,3 +65,21 @@ def test_a_reader_that_leaves_does_not_end_the_work() -> None:
 def test_a_key_of_the_space_is_named_once() -> None:
     with pytest.raises(InputError, match=r"^--space has lanes twice; name all of its values at once"):
         parse_space(["lanes=1", "lanes=2"], make_config({"scenario": "Offline"}))
+
+
+def test_a_pipe_that_does_not_block_is_waited_for() -> None:
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    sent = bytes(range(256)) * 2**13
+    got = bytearray()
+    stream = os.fdopen(reader, "rb")
+    thread = threading.Thread(target=lambda: got.extend(stream.read()), daemon=True)
+    thread.start()
+
+    with io.BufferedWriter(cli._Output(writer, told=False)) as output:
+        output.write(sent)
+    os.close(writer)
+    thread.join()
+    stream.close()
+
+    assert got == sent
