@@ -2,27 +2,38 @@
 
 import sys
 
+from sut.signals import ignore, note_all
+
 
 def main() -> None:
-    """Run a command; a Ctrl-C that comes while the commands are still being imported ends it as quietly as later."""
+    """Run a command; what is wrong with a package that the commands need is one line, too."""
+    ending = note_all()
     try:
         from sut.cli import main as run
-
-        run()
-    except KeyboardInterrupt:
-        print("error: interrupted", file=sys.stderr)
-        sys.exit(130)
-    except Exception as error:  # of the imports alone: the commands let none pass
-        from sut.installed import broken_import
-
-        if (text := broken_import(error)) is None:
+    except (Exception, SystemExit) as error:  # a broken package raises anything
+        if ending.came:  # which is only noted yet: it is no failure, whatever a package made of it
+            print("error: interrupted", file=sys.stderr)
+            code: int | None = 130
+        elif (code := _without_commands(error)) is None:
             raise
-        if sys.argv[1:2] == ["doctor"]:
-            from sut.doctor import command
+    else:
+        code = run(ending)
+    ignore()  # all is done but leaving
+    sys.exit(code)
 
-            sys.exit(command("--json" in sys.argv))
-        print(f"error: {text}", file=sys.stderr)
-        sys.exit(2)
+
+def _without_commands(error: BaseException) -> int | None:
+    """The exit code where the commands cannot be imported; None where that is no package's fault."""
+    from sut.installed import broken_import
+
+    if (text := broken_import(error)) is None:
+        return None
+    if sys.argv[1:2] == ["doctor"]:
+        from sut.doctor import command
+
+        return command("--json" in sys.argv)
+    print(f"error: {text}", file=sys.stderr)
+    return 2
 
 
 if __name__ == "__main__":

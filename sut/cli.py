@@ -7,19 +7,18 @@ import io
 import os
 import select
 import shlex
-import signal
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 from typer.exceptions import TyperException
 
 from sut.errors import ExitCode, InputError, SutError, one_line
 from sut.installed import broken_import
-from sut.signals import ENDING
+from sut.signals import Noted
 from sut.text import printable, printable_lines
 
 if TYPE_CHECKING:
@@ -288,23 +287,11 @@ def _guarded(stream: TextIO, line_buffering: bool, told: bool) -> TextIO:
     return io.TextIOWrapper(io.BufferedWriter(raw), stream.encoding, "backslashreplace", line_buffering=line_buffering)
 
 
-class _Terminated(KeyboardInterrupt):
-    """SIGTERM and its like: they end a run as Ctrl-C does."""
+def main(ending: Noted) -> int:
+    """Run the command of the process's arguments: every error becomes one line and an exit code, which is returned.
 
-
-def _terminate(number: int, frame: Any) -> NoReturn:
-    raise _Terminated
-
-
-def _hear_signals() -> None:
-    for which in ENDING:
-        # Under nohup the terminal may go.
-        if which != signal.SIGINT and (which != signal.SIGHUP or signal.getsignal(which) != signal.SIG_IGN):
-            signal.signal(which, _terminate)
-
-
-def main() -> None:
-    """The console script: run a command, turn every error into one line and an exit code."""
+    A signal that ``ending`` notes interrupts the command; one that came before does so at its start.
+    """
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass  # started with one of the three closed: a pipe of ours must not take its place
     os.close(descriptor)
@@ -312,45 +299,44 @@ def main() -> None:
         sys.stdout = _guarded(sys.stdout, sys.stdout.isatty(), told=False)
     if sys.stderr is not None:
         sys.stderr = _guarded(sys.stderr, True, told=True)
-    code = _main(_normalise(sys.argv[1:]))
-    for which in ENDING:  # all is done but leaving
-        signal.signal(which, signal.SIG_IGN)
-    sys.exit(code)
+    return _main(_normalise(sys.argv[1:]), ending)
 
 
 _REMEDIES = ("install ", "update ")
 """Words of a message that says by itself what to do about a missing module."""
 
 
-def _main(arguments: list[str]) -> int:
-    _hear_signals()
+def _main(arguments: list[str], ending: Noted) -> int:
     debug = "--debug" in arguments
     try:
-        _register()
-        code = app(arguments, standalone_mode=False)
-        if sys.stdout is not None:
-            sys.stdout.flush()
+        _register()  # where a signal is only noted: what an import raises, a package may swallow
+        with ending.raising():
+            code = app(arguments, standalone_mode=False)
+            if sys.stdout is not None:
+                sys.stdout.flush()
         # Typer turns Ctrl-C into a plain 130 without a word; a run that was interrupted has said so itself.
-        if code == ExitCode.INTERRUPTED and not isinstance(code, ExitCode):
+        told = isinstance(code, ExitCode) and code == ExitCode.INTERRUPTED
+        if not told and (ending.came or code == ExitCode.INTERRUPTED):
             return _interrupted()
         return int(code or 0)
-    except typer.Abort:
+    except (typer.Abort, KeyboardInterrupt):
         return _interrupted()
-    except KeyboardInterrupt:
-        return _interrupted()
-    except TyperException as error:
+    except (Exception, SystemExit) as error:
+        # What became of a signal in the hands of some package is no failure; an error of ours is, whatever came later.
+        if ending.came and not isinstance(error, SutError):
+            return _interrupted()
+        return _failed(error, arguments, debug)
+
+
+def _failed(error: Exception | SystemExit, arguments: list[str], debug: bool) -> int:
+    """One line on what went wrong, and its exit code."""
+    if isinstance(error, TyperException):
         context = getattr(error, "ctx", None)
         hint = f"; {context.command_path} --help shows what there is" if context else ""
         _fail(error.format_message().rstrip(".") + hint)
         return ExitCode.USAGE
-    except SutError as error:
+    if isinstance(error, SutError):
         return _explain(error, one_line(error), error.exit_code, debug)
-    except Exception as error:
-        return _other(error, arguments, debug)
-
-
-def _other(error: Exception, arguments: list[str], debug: bool) -> ExitCode:
-    """What was not foreseen: something that is not installed or does not import, else a failure."""
     if (broken := broken_import(error)) is not None:
         if arguments[:1] == ["doctor"]:
             from sut.doctor import command
@@ -362,11 +348,20 @@ def _other(error: Exception, arguments: list[str], debug: bool) -> ExitCode:
         if not any(word in text for word in _REMEDIES):
             text += "; ./run_local.sh sets up what is needed"
         return _explain(error, text, ExitCode.SETUP, debug)
-    text = f"{type(error).__name__}: {one_line(error)}; --debug shows where"
-    return _explain(error, text, ExitCode.FAILED, debug)
+    if isinstance(error, SystemExit):
+        raise error
+    hint = "; --debug shows where" if _has_debug(arguments) else ""
+    return _explain(error, f"{type(error).__name__}: {one_line(error)}{hint}", ExitCode.FAILED, debug)
 
 
-def _explain(error: Exception, text: str, code: ExitCode, debug: bool) -> ExitCode:
+def _has_debug(arguments: Sequence[str]) -> bool:
+    """Whether the command that these arguments are of has the option ``--debug``."""
+    commands = getattr(typer.main.get_command(app), "commands", {})
+    found = commands.get(next(iter(arguments), ""))
+    return any("--debug" in parameter.opts for parameter in getattr(found, "params", ()))
+
+
+def _explain(error: BaseException, text: str, code: ExitCode, debug: bool) -> ExitCode:
     if debug:
         print(printable_lines("".join(traceback.format_exception(error))), file=sys.stderr)
     _fail(text)

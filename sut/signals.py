@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,6 +26,17 @@ class Noted:
             self._raises = False  # once: the way out is not disturbed
             raise KeyboardInterrupt
 
+    def hush(self) -> None:
+        """Raise no more: who was asked to end is on the way out."""
+        self._raises = False
+
+    def again(self, lost: sys.UnraisableHookArgs) -> None:
+        """A hook for what cannot be raised (in a ``__del__``, say): the next signal is raised in this one's place."""
+        if lost.exc_type is KeyboardInterrupt:
+            self._raises = True
+        else:
+            sys.__unraisablehook__(lost)
+
     @contextmanager
     def raising(self) -> Iterator[None]:
         """Raise ``KeyboardInterrupt`` where a signal comes, or has come already."""
@@ -37,12 +49,32 @@ class Noted:
             self._raises = False
 
 
+def note_all() -> Noted:
+    """Note such signals from now on; those that the terminal sends only where they are not ignored (``nohup``)."""
+    ending = Noted()
+    for which in ENDING:
+        if which not in (signal.SIGINT, signal.SIGHUP) or signal.getsignal(which) != signal.SIG_IGN:
+            signal.signal(which, ending)
+    sys.unraisablehook = ending.again
+    return ending
+
+
+def ignore() -> None:
+    """Ignore such signals from now on."""
+    for which in ENDING:
+        signal.signal(which, signal.SIG_IGN)
+
+
 @contextmanager
 def noted() -> Iterator[Noted]:
     """Note such signals in place of being ended by them, so that nothing is left half done."""
-    note = Noted()
+    note, outer = Noted(), signal.getsignal(signal.SIGTERM)
     with _handled(note):
-        yield note
+        try:
+            yield note
+        finally:
+            if note.came and isinstance(outer, Noted):
+                outer.hush()
 
 
 @contextmanager

@@ -29,6 +29,29 @@ def logs(sut: Sut) -> set[str]:
     return {path.name for path in sut.output.rglob("mlperf_log_*")}
 
 
+SWALLOWS = """
+import atexit, signal
+for which in [{ending}] * 20:
+    try:
+        signal.raise_signal(which)
+    except BaseException as error:
+        swallowed = error
+atexit.register(signal.raise_signal, signal.SIGTERM)
+raise RuntimeError("this is what a package made of it")
+"""
+
+
+@pytest.mark.parametrize("name", ["typer", "rich", "cv2"])
+def test_while_a_package_is_imported_that_makes_something_else_of_it(sut: Sut, name: str) -> None:
+    ending = ", ".join(str(int(which)) for which in ENDING)
+    (sut.packages / f"{name}.py").write_text(SWALLOWS.format(ending=f"*({ending})"))
+
+    done = sut.run("--backend", "null", "--time", "0.3")
+
+    assert (done.code, done.stderr.split()) == (130, ["error:", "interrupted"])
+    assert not sut.output.exists()
+
+
 @pytest.mark.parametrize("which", [signal.SIGINT, signal.SIGHUP])
 def test_while_the_model_is_built(sut: Sut, which: signal.Signals) -> None:
     with sut.started("--backend", "onnxruntime", "--model", "slow-to-build") as running:

@@ -23,6 +23,7 @@ from kernels.explain import CASES
 from kernels.host import HostDevice, build
 from kernels.profiler import CONFLICTS, REQUESTS, SECTORS, TIME, beside, count, find_profiler, read_ncu, read_nsys
 from sut import cli
+from sut.signals import Noted
 
 CHECKOUT = Path(__file__).parents[2]
 
@@ -61,12 +62,11 @@ def sut(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
         raise OSError(f"{name}: cannot open shared object file")
 
     monkeypatch.setattr(gpu_driver.ctypes, "CDLL", missing)
-    monkeypatch.setattr(cli.signal, "signal", lambda *_: None)
     monkeypatch.setenv("COLUMNS", "80")
 
     def run(*arguments: str) -> Done:
         monkeypatch.setattr(cli, "app", typer.Typer(rich_markup_mode=None))
-        code = cli._main(["kernels", *arguments])
+        code = cli._main(["kernels", *arguments], Noted())
         said = capsys.readouterr()
         return Done(code, said.out, said.err)
 

@@ -6,6 +6,7 @@ import pytest
 
 from sut import cli
 from sut.errors import ExitCode
+from sut.signals import Noted
 
 HINT = "; ./run_local.sh sets up what is needed"
 
@@ -27,7 +28,6 @@ def test_the_way_out_is_added_where_the_message_names_none(
 
     monkeypatch.setattr(cli, "app", fail)
     monkeypatch.setattr(cli, "_register", lambda: None)
-    monkeypatch.setattr("signal.signal", lambda *anything: None)
 
-    assert cli._main(["doctor"]) == ExitCode.SETUP
+    assert cli._main(["doctor"], Noted()) == ExitCode.SETUP
     assert capsys.readouterr().err == f"error: {message}{HINT if hinted else ''}\n"

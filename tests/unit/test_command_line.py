@@ -12,6 +12,7 @@ import pytest
 from sut import cli
 from sut.config import make_config
 from sut.errors import ExitCode, InputError
+from sut.signals import Noted
 from sut.tuning.space import parse_space
 
 
@@ -47,7 +48,7 @@ def test_numbers_that_no_machine_or_loadgen_can_take(setting: dict[str, Any]) ->
 def test_a_wrong_word_is_one_line_that_says_where_the_right_ones_are(
     words: list[str], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert cli._main(words) == ExitCode.USAGE
+    assert cli._main(words, Noted()) == ExitCode.USAGE
 
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith(said)
@@ -83,3 +84,19 @@ def test_a_pipe_that_does_not_block_is_waited_for() -> None:
     stream.close()
 
     assert got == sent
+
+
+def test_what_shows_more_is_named_where_the_command_has_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("a fault of our own")
+
+    monkeypatch.setattr("sut.runner.run_all", fail)
+    monkeypatch.setattr("sut.models.registry.find", fail)
+
+    assert [cli._main([command], Noted()) for command in ("run", "parity")] == [ExitCode.FAILED] * 2
+
+    first, second = capsys.readouterr().err.splitlines()
+    assert first == "error: RuntimeError: a fault of our own; --debug shows where"
+    assert second == "error: RuntimeError: a fault of our own"

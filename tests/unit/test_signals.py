@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 
 import pytest
 
-from sut.signals import ENDING, noted, undisturbed
+from sut.signals import ENDING, note_all, noted, undisturbed
 
 
 @pytest.fixture(autouse=True)
-def heard() -> Iterator[None]:
+def heard(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Each of the signals is a KeyboardInterrupt, whatever the test runner was started with."""
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
     before = {which: signal.signal(which, signal.default_int_handler) for which in ENDING}
     yield
     for which, handler in before.items():
@@ -47,6 +49,25 @@ def test_one_that_came_before_is_raised_there_too() -> None:
         signal.raise_signal(signal.SIGHUP)
         with pytest.raises(KeyboardInterrupt), ending.raising():
             pytest.fail("went on")
+
+
+def test_one_that_ended_a_run_is_not_raised_again_on_the_way_out() -> None:
+    with note_all().raising():
+        with noted() as ending:
+            signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGINT)
+
+    assert ending.came
+
+
+def test_where_an_exception_is_lost_the_next_signal_is_raised() -> None:
+    class Deaf:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(KeyboardInterrupt), note_all().raising():
+        Deaf()
+        signal.raise_signal(signal.SIGTERM)
 
 
 def test_what_is_ignored_stays_ignored() -> None:
