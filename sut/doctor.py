@@ -295,7 +295,8 @@ def _probe(troubles: dict[str, str]) -> tuple[str, str]:
         done = subprocess.run(script, capture_output=True, timeout=PROBE_LIMIT_S, check=False)
         output = done.stdout
         last = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
-        ending = f"fails: {''.join(last)[:160]}" if done.returncode else ""
+        why = "".join(last)[:160] or f"exit code {done.returncode}, and not a word"
+        ending = f"fails: {why}" if done.returncode else ""
         if done.returncode < 0:
             ending = f"crashes ({signal.Signals(-done.returncode).name})"
     except subprocess.TimeoutExpired as error:

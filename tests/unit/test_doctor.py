@@ -422,13 +422,20 @@ def test_without_a_gpu_a_dead_cuda_provider_is_no_warning(monkeypatch: pytest.Mo
     assert by_name(check_providers(gpu=False))["CUDAExecutionProvider"].status == "absent"
 
 
-def test_a_runtime_that_cannot_be_imported_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "PROBE", "raise ImportError('libfoo.so.1: cannot open')")
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ("ImportError('libfoo.so.1: cannot open')", "ImportError: libfoo.so.1: cannot open"),
+        ("SystemExit(7)", "exit code 7, and not a word"),
+    ],
+)
+def test_a_runtime_that_cannot_be_imported_is_missing(monkeypatch: pytest.MonkeyPatch, fault: str, said: str) -> None:
+    monkeypatch.setattr(doctor, "PROBE", f"raise {fault}")
 
     (check,) = check_providers(gpu=False)
 
     assert (check.name, check.status) == ("onnxruntime", "missing")
-    assert check.found == "fails: ImportError: libfoo.so.1: cannot open"
+    assert check.found == f"fails: {said}"
 
 
 def test_a_crash_after_all_is_tried_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
