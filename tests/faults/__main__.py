@@ -10,13 +10,13 @@ from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
-from pathlib import Path
 from typing import get_args
 
 from tests.faults.catalogue import FAULTS, run_number
 from tests.faults.harness import Fault, Kind, Verdict
+from tests.integration.support import CHECKOUT
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "reliability.md"
+DOCUMENT = CHECKOUT / "docs" / "reliability.md"
 _WIDTH = 110
 
 
@@ -103,8 +103,8 @@ def document(verdicts: Sequence[Verdict], took_s: float, jobs: int) -> str:
 
 
 def _short(text: str) -> str:
-    """One line without the folders of this run."""
-    words = " ".join(text.replace(tempfile.gettempdir(), "").split())
+    """One line without the folders of this machine."""
+    words = " ".join(text.replace(f"{CHECKOUT}/", "").replace(tempfile.gettempdir(), "").split())
     return words if len(words) <= _WIDTH else words[: _WIDTH - 3] + "..."
 
 
