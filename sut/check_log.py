@@ -241,13 +241,13 @@ def _bounds(scenario: str, detail: Detail) -> tuple[float, float] | None:
         return None
     if scenario == "Offline":
         rate = queries * (detail.number("generated_samples_per_query") or 0) * 1e9 / most if most > 0 else 0.0
-        return _rounded(rate, rate) if rate else None
+        return rounded(rate, rate) if rate else None
     if scenario == "Server":
         scheduled = detail.number("result_scheduled_samples_per_sec")
         if not scheduled or queries < 2:
             return None
         seconds = (queries - 1) / scheduled
-        return _rounded((queries - 1) / (seconds + most / 1e9), (queries - 1) / (seconds + least / 1e9))
+        return rounded((queries - 1) / (seconds + most / 1e9), (queries - 1) / (seconds + least / 1e9))
     official = OFFICIAL_PERCENTILES[scenario]
     if detail.number("effective_target_latency_percentile") == official:
         least = detail.number(keys[next(name for name, share in PERCENTILES.items() if share == official)]) or least
@@ -266,7 +266,7 @@ def _served(detail: Detail, record: Record) -> Iterator[Finding]:
         return
     gaps = (record.issued - 1) * 1e9
     longest, shortest = record.last_ns + most - record.started_ns, record.last_done_ns - record.first_ns
-    bounds = _rounded(gaps / max(longest, 1), gaps / max(shortest, 1))
+    bounds = rounded(gaps / max(longest, 1), gaps / max(shortest, 1))
     if not bounds[0] <= rate <= bounds[1]:
         yield Finding(Rule.METRIC, DETAIL, key, _text(rate), f"{_range(bounds)} (the ledger)")
 
@@ -387,7 +387,7 @@ def _is_rate(text: str | None, rate: object) -> bool:
         return False
 
 
-def _rounded(low: float, high: float) -> tuple[float, float]:
+def rounded(low: float, high: float) -> tuple[float, float]:
     """Bounds of a rate that LoadGen has rounded."""
     return low * (1 - _ROUNDED), high * (1 + _ROUNDED)
 

@@ -21,7 +21,18 @@ from sut.config import RunConfig, usable_cores
 from sut.errors import one_line
 from sut.ledger import Counter, Int64Array, Ledger, LedgerError, Stages, join, own_latency_ns
 from sut.logs import ACCURACY, OFFICIAL_SEEDS, Detail, read_detail, read_summary, read_trace
-from sut.results import METRICS, Accuracy, Agreement, Energy, Metric, Result, per_query, percentile_stats, stage_stats
+from sut.results import (
+    CONFIGURED,
+    METRICS,
+    Accuracy,
+    Agreement,
+    Energy,
+    Metric,
+    Result,
+    per_query,
+    percentile_stats,
+    stage_stats,
+)
 from sut.rules import broken_rules, explain_invalid, is_official_model, unexplained
 from sut.supervisor import Outcome
 from sut.tasks.base import Score
@@ -31,9 +42,6 @@ _PACKAGES = (
     *("mlcommons-loadgen", "numpy", "onnxruntime", "onnx", "pydantic"),
     *("openvino", "nncf", "opencv-python-headless", "simplejpeg", "nvidia-dali-cuda130"),
 )
-
-
-_CONFIGURED = ("backend", "device", "preprocess", "precision", "boundary", "scenario", "mode")
 
 
 @dataclass(slots=True)
@@ -149,7 +157,7 @@ def _asked_for(config: RunConfig, parts: Assembly, outcome: Outcome) -> dict[str
         "model": parts.spec.name,
         "weights": parts.model.weights if parts.model else None,
         "recipe": asdict(parts.spec.recipe),
-        **{name: getattr(config, name) for name in _CONFIGURED},
+        **{name: getattr(config, name) for name in CONFIGURED},
         "config": config.model_dump(mode="json"),
         "started": datetime.fromtimestamp(outcome.started, UTC).isoformat(timespec="seconds"),
     }

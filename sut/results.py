@@ -27,6 +27,9 @@ METRICS = {
 }
 """Per scenario: the metric's name, LoadGen's key for it in the detail log, and whether higher is better."""
 
+CONFIGURED = ("backend", "device", "preprocess", "precision", "boundary", "scenario", "mode")
+"""Fields of a result that repeat its config."""
+
 PERCENTILES = {"p50": 0.5, "p80": 0.8, "p90": 0.9, "p95": 0.95, "p97": 0.97, "p99": 0.99, "p99_9": 0.999}
 
 
@@ -159,7 +162,7 @@ class Result(_Part):
     device_name: str | None = None
     attested: Mapping[str, Any] = {}
     preprocess: str
-    recipe: Mapping[str, Any]
+    recipe: Mapping[str, Any] = {}
     precision: str
     boundary: str
     scenario: str

@@ -1,0 +1,93 @@
+"""Whether a result agrees with itself: rules that hold in every result.json that a run writes, however it ended."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from sut.check_log import rounded
+from sut.results import CONFIGURED, METRICS, PERCENTILES, Result
+
+
+def contradictions(result: Result) -> Iterator[str]:
+    """What of a result cannot be together, each in words: somebody has edited it."""
+    yield from _identity(result)
+    yield from _verdict(result)
+    yield from _rates(result)
+    yield from _latencies(result)
+    score = result.accuracy
+    if score is not None and not _is_share(score.value, score.count):
+        yield f"accuracy {score.value} is no share of {score.count}"
+
+
+def _identity(result: Result) -> Iterator[str]:
+    for name in CONFIGURED:
+        got, asked = getattr(result, name), result.config.get(name)
+        if asked is not None and got != asked:
+            yield f"{name} is '{got}', but '{asked}' in its config"
+    if result.scenario not in METRICS:
+        yield f"there is no scenario '{result.scenario}'"
+    elif (metric := result.metric) and (metric.name, metric.higher_is_better) != METRICS[result.scenario][::2]:
+        yield f"'{metric.name}' is not the metric of {result.scenario}"
+
+
+def _verdict(result: Result) -> Iterator[str]:
+    if (result.valid is False) != bool(result.invalid_reasons):
+        yield f"valid is {result.valid}, with {len(result.invalid_reasons)} invalid_reasons"
+    if result.valid is None and result.mode != "accuracy":
+        yield f"valid is None in mode {result.mode}"
+    if result.valid is not False and result.failed:
+        yield f"valid is {result.valid}, although it failed"
+    if result.rules_compliant and result.rules_broken:
+        yield "rules_compliant is true, with rules_broken"
+
+
+def _rates(result: Result) -> Iterator[str]:
+    seconds = result.duration_s
+    for figure in (seconds, result.metric.value if result.metric else None):
+        if figure is not None and not math.isfinite(figure):
+            yield f"{figure} is no figure"
+    for name, count in (("samples", result.samples), ("queries", result.queries)):
+        got = getattr(result, f"{name}_per_second")
+        right = count / seconds if count and seconds else None
+        if (got is None) != (right is None) or (got and right and not math.isclose(got, right)):
+            yield f"{name}_per_second is {got}, but {name} {count} by duration_s {seconds} are {right}"
+
+
+def _latencies(result: Result) -> Iterator[str]:
+    latency = result.latency_ns
+    ordered = [time for name in ("min", *PERCENTILES, "max") if (time := latency.get(name)) is not None]
+    if ordered != sorted(ordered):
+        yield "the percentiles of latency_ns are not in order"
+    mean = latency.get("mean")
+    if mean is not None and ordered and not ordered[0] <= mean <= ordered[-1]:
+        yield f"the mean of latency_ns is {mean}, outside min and max"
+    stages = [times["mean"] for times in result.stages_ns.values() if "mean" in times]
+    # In MultiStream latency_ns is per query, and the stages are per sample; without a residual they do not add up.
+    whole = "residual" in result.stages_ns and result.scenario != "MultiStream"
+    if mean is not None and whole and abs(sum(stages) - mean) > 1 + len(stages) / 2:
+        yield f"stages_ns have the mean {sum(stages)} together, latency_ns {mean}"
+    bounds = _metric_bounds(result)
+    value = result.metric.value if result.metric else None
+    if bounds and value is not None and not bounds[0] <= value <= bounds[1]:
+        yield f"the metric is {value:.10g}, but {bounds[0]:.10g} to {bounds[1]:.10g} by its other figures"
+
+
+def _metric_bounds(result: Result) -> tuple[float, float] | None:
+    """Between what the metric of a VALID run must be where ``latency_ns`` is LoadGen's own: as in ``check_log``."""
+    least, most = result.latency_ns.get("min"), result.latency_ns.get("max")
+    traced = bool(result.plan and result.plan.get("trace"))
+    if not (result.valid and traced and least and most and result.duration_s) or result.mode != "performance":
+        return None
+    if result.scenario in ("SingleStream", "MultiStream"):
+        return least, most
+    if result.scenario == "Offline":
+        return rounded(result.samples * 1e9 / most, result.samples * 1e9 / most)
+    # LoadGen's time may begin before the first call, and end before another query's last answer.
+    gaps, longest = result.samples - 1, most / 1e9
+    shortest = result.duration_s - longest
+    return rounded(gaps / (result.duration_s + longest), gaps / shortest if shortest > 0 else math.inf)
+
+
+def _is_share(value: float, count: int) -> bool:
+    return 0 <= value <= 1 and count > 0 and abs(value * count - round(value * count)) < 1e-6
