@@ -12,13 +12,13 @@ from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from math import prod
-from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from backends.base import Attestation, Backend, DeviceNotFound, ModelFile, Runner, Slot, TensorSpec, layout_of
+from kernels.cpuinfo import read_cpuinfo
 
 _HINTS = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}
 """Inference precision hints. Without one, OpenVINO executes an fp32 file in bf16 where the CPU has AMX."""
@@ -249,7 +249,7 @@ def _attest(
         "kernels": _listed(+kernels),
         "build": _import().get_version(),
     }
-    if on == "CPU" and (note := emulated(work, _cpu_flags())):
+    if on == "CPU" and (note := emulated(work, read_cpuinfo().flags)):
         details["emulated"] = note
     # A device raises for a property that is another's: an Intel GPU has no INFERENCE_NUM_THREADS.
     known = compiled.get_property("SUPPORTED_PROPERTIES")
@@ -296,7 +296,7 @@ def _config(precision: str, lanes: int, threads: int, options: Mapping[str, Any]
     elif on_cpu:
         # What the file leaves unquantised, a third of Lite0's layers, makes all of it 8 % (batch 1) to 30 % (batch 8)
         # faster in bf16; not where that would be emulated.
-        config["INFERENCE_PRECISION_HINT"] = "bf16" if _cpu_flags() & _NATIVE_BF16 else "f32"
+        config["INFERENCE_PRECISION_HINT"] = "bf16" if read_cpuinfo().flags & _NATIVE_BF16 else "f32"
     hint = _option(options, "hint", None)
     streams = _option(options, "streams", lanes if hint is None else None)
     if hint is not None:
@@ -346,16 +346,6 @@ def _devices() -> dict[str, str]:
 def _name(device: str) -> str:
     """An OpenVINO device as ``--device`` has it; the only GPU of a machine is listed without a number."""
     return "gpu.0" if device == "GPU" else device.lower()
-
-
-def _cpu_flags() -> frozenset[str]:
-    """Flags of the first CPU; empty where they are not told."""
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return frozenset()
-    found = re.search(r"^(?:flags|Features)\s*:(.*)$", text, re.MULTILINE)
-    return frozenset(found[1].split()) if found else frozenset()
 
 
 def _listed(numbers: Mapping[str, object]) -> str:
