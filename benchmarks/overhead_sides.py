@@ -138,16 +138,17 @@ def copy_checkout(target: Path) -> None:
 
 def facts() -> dict[str, Any]:
     """The machine and the versions, as far as they matter to a reader of the figures."""
-    from sut.outcome import system_facts, versions
+    from sut.machine import system_facts
+    from sut.outcome import versions
 
     machine = system_facts()
     commit = run_command(["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--exclude", "*"])
     packages = ", ".join(f"{name} {version}" for name, version in versions().items() if version)
     return {
         "utc": machine["utc"],
-        "cpu": machine.get("cpu", "unknown"),
+        "cpu": machine["cpu"],
         "cores": machine["cores"],
-        "memory": machine.get("memory", "unknown"),
+        "memory": machine["memory"] or "unknown",
         "platform": machine["platform"],
         "versions": packages,
         "commit": commit.stdout.strip() if commit.returncode == 0 else "unknown",

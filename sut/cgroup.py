@@ -1,10 +1,11 @@
-"""Limits that a cgroup (version 1 or 2) sets on this process, and how far they were felt.
+"""The cores that this process may use, limits that a cgroup (version 1 or 2) sets it, and how far they were felt.
 
 ``root`` is where ``proc`` and ``sys`` are looked for.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
@@ -15,6 +16,22 @@ _MOST_THROTTLED = 0.01
 def cpu_quota(root: Path) -> float | None:
     """Cores that the cgroup and those above it allow, or None without a quota (version 2: cpu.max; 1: cfs_quota_us)."""
     return min(_quotas(root).values(), default=None)
+
+
+def allowed_cores() -> frozenset[int]:
+    """The logical cores that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return frozenset(os.sched_getaffinity(0))
+    return frozenset(range(os.cpu_count() or 1))
+
+
+def usable_cores(root: Path = Path("/")) -> int:
+    """Cores this process can keep busy: those it may run on, or the whole ones of a cgroup's quota if they are fewer.
+
+    More threads would all be held back together when the quota is spent. ``root`` is where ``proc`` and ``sys`` are.
+    """
+    allowed, quota = len(allowed_cores()), cpu_quota(root)
+    return allowed if quota is None else min(allowed, max(1, int(quota)))
 
 
 Periods = Mapping[Path, tuple[int, int]]

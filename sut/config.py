@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from kernels.files import SMALL_BYTES, read_file
-from sut.cgroup import cpu_quota
+from sut.cgroup import usable_cores as usable_cores
 from sut.errors import InputError, one_line, suggest
 from sut.strict_yaml import load_yaml
 from sut.text import printable, shortened
@@ -29,15 +29,6 @@ PROFILES: dict[str, dict[str, str]] = {
 
 # What does not change what is measured stays out of the directory's name, so that a run finds its earlier self.
 _NOT_HASHED = {"scenario", "mode", "output", "overwrite", "debug", "watchdog_s", "cache", "cache_dir", "known_models"}
-
-
-def usable_cores(root: Path = Path("/")) -> int:
-    """Cores this process can keep busy: those it may run on, or the whole ones of a cgroup's quota if they are fewer.
-
-    More threads would all be held back together when the quota is spent. ``root`` is where ``proc`` and ``sys`` are.
-    """
-    allowed, quota = len(os.sched_getaffinity(0)), cpu_quota(root)
-    return allowed if quota is None else min(allowed, max(1, int(quota)))
 
 
 _MOST_THREADS = 1024

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kernels.cache import cache_dir
-from sut.cgroup import cpu_quota, memory_limit, read_text
+from sut.cgroup import memory_limit, read_text
 from sut.errors import ExitCode, one_line
 from sut.installed import (
     Check,
@@ -29,6 +29,7 @@ from sut.installed import (
     driver_cuda,
     version_of,
 )
+from sut.machine import CPU_FEATURES, container, cpu_facts, driver_gpus, nvidia_smi
 from sut.text import printable
 
 if TYPE_CHECKING:
@@ -36,11 +37,6 @@ if TYPE_CHECKING:
 
 PYTHONS = ((3, 11), (3, 13))
 """The oldest and the newest supported Python."""
-CPU_FEATURES = (
-    *("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "amx_int8", "amx_bf16"),
-    *("asimd", "bf16", "i8mm"),
-)
-"""What decides the speed of float32, bfloat16 and int8 models, as /proc/cpuinfo spells it (x86, then ARM)."""
 OWN_NAMES = ("sut", "backends", "preprocess", "kernels")
 CHECKOUT = Path(__file__).resolve().parent.parent
 LOW_DISK_BYTES = 2**30
@@ -103,6 +99,7 @@ def examine(root: Path = Path("/")) -> list[Check]:
         *check_tools(),
         *check_cpu(root),
         *check_memory(root),
+        *check_machine(root),
         *nvidia,
         *check_providers(gpu=any(check.status == "ok" for check in nvidia)),
         *check_names(sys.path),
@@ -170,32 +167,42 @@ def check_python(running: tuple[int, int]) -> Check:
 
 
 def check_cpu(root: Path) -> list[Check]:
-    """Model, cores and the features that matter to the models."""
-    info = read_text(root / "proc/cpuinfo")
-    model = re.search(r"^model name\s*:\s*(.+)$", info, re.MULTILINE)
-    flags = re.search(r"^(?:flags|Features)\s*:\s*(.+)$", info, re.MULTILINE)
-    has = set(flags[1].split()) if flags else set()
-    features = " ".join(feature for feature in CPU_FEATURES if feature in has)
-    siblings = {read_text(path) for path in root.glob("sys/devices/system/cpu/cpu[0-9]*/topology/thread_siblings_list")}
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    cores = Check("cpu", "usable cores", "ok", str(usable))
-    quota = cpu_quota(root)
-    if quota is not None and quota < usable:
-        threads = max(1, int(quota))
-        found = f"{quota:g} by the cgroup's quota, {usable} by affinity"
-        cores = Check(
-            "cpu",
-            "usable cores",
-            "warning",
-            found,
-            f"the quota throttles more threads: --threads {threads} is the default",
-        )
+    """Model, cores, and what matters to the models' speed."""
+    facts = cpu_facts(root)
+    allowed, quota = facts["cores_by_affinity"], facts["cores_by_quota"]
+    cores = Check("cpu", "usable cores", "ok", str(allowed))
+    if quota is not None and quota < allowed:
+        hint = f"the quota throttles more threads: --threads {facts['cores']} is the default"
+        found = f"{quota:g} by the cgroup's quota, {allowed} by affinity"
+        cores = Check("cpu", "usable cores", "warning", found, hint)
+    caches = ", ".join(f"{name} {size // 1024:,} KiB" for name, size in (facts["cache_bytes"] or {}).items())
+    highest_mhz = facts["max_frequency_mhz"]
+    rest = {
+        "logical cores": facts["logical_cores"],
+        "physical cores": facts["physical_cores"],
+        "sockets": facts["sockets"],
+        "NUMA nodes": facts["numa_nodes"],
+        "caches": caches,
+        "governor": facts["governor"],
+        "highest frequency": highest_mhz and f"{highest_mhz:,.0f} MHz",
+    }
+    features = " ".join(facts["features"] or ())
     return [
-        Check("cpu", "model", "ok", model[1] if model else platform.processor() or platform.machine()),
+        Check("cpu", "model", "ok", facts["cpu"]),
         Check("cpu", "features", "ok" if features else "absent", features or f"none of {' '.join(CPU_FEATURES)}"),
-        Check("cpu", "logical cores", "ok", str(os.cpu_count() or "unknown")),
-        Check("cpu", "physical cores", "ok" if siblings else "absent", str(len(siblings) or "unknown")),
+        *(Check("cpu", name, "ok" if told else "absent", str(told or "unknown")) for name, told in rest.items()),
         cores,
+    ]
+
+
+def check_machine(root: Path) -> list[Check]:
+    """What runs on the machine."""
+    kind = container(root)
+    load = " ".join(f"{average:.2f}" for average in os.getloadavg())
+    return [
+        Check("machine", "kernel", "ok", platform.release()),
+        Check("machine", "container", "ok" if kind else "absent", kind or "none seen"),
+        Check("machine", "load average", "ok", load),
     ]
 
 
@@ -238,13 +245,11 @@ def check_nvidia(root: Path) -> list[Check]:
     driver = re.search(r"Kernel Module.*?\s(\d+\.\d+(?:\.\d+)?)\s", read_text(root / "proc/driver/nvidia/version"))
     number = driver[1] if driver else ""
     devices = []
-    for line in _nvidia_smi():
+    for line in nvidia_smi():
         index, name, memory_mib, number = (part.strip() for part in line.split(","))
         devices.append(Check("nvidia", f"cuda:{index}", "ok", f"{name}, {memory_mib} MiB"))
     if not devices:
-        infos = sorted(root.glob("proc/driver/nvidia/gpus/*/information"))
-        models = [re.search(r"^Model:\s*(.+)$", read_text(path), re.MULTILINE) for path in infos]
-        devices = [Check("nvidia", f"cuda:{i}", "ok", model[1].strip()) for i, model in enumerate(models) if model]
+        devices = [Check("nvidia", f"cuda:{i}", "ok", name) for i, name in enumerate(driver_gpus(root))]
     if not number:
         return [Check("nvidia", "driver", "absent", "no NVIDIA driver found")]
     return [Check("nvidia", "driver", "ok", number), *(devices or [Check("nvidia", "devices", "absent", "none")])]
@@ -308,16 +313,6 @@ def _probe(troubles: dict[str, str]) -> tuple[str, str]:
         trying = said["provider"] if said["trouble"] is None else ""
         troubles[said["provider"]] = said["trouble"] if said["trouble"] is not None else ending or "ends the process"
     return trying, ending
-
-
-def _nvidia_smi() -> list[str]:
-    """Lines of index, name, memory in MiB, driver; none where nvidia-smi is not there or has nothing to say."""
-    query = ["nvidia-smi", "--query-gpu=index,name,memory.total,driver_version", "--format=csv,noheader,nounits"]
-    try:
-        done = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return []
-    return [line for line in done.stdout.splitlines() if line.count(",") == 3]
 
 
 def _joined(hints: Iterable[str]) -> list[str]:

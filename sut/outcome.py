@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import platform
-import time
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -17,10 +15,11 @@ from sut.accuracy import accuracy_txt, logged_sum, read_accuracy_log
 from sut.assembly import Assembly
 from sut.chance import near_chance
 from sut.check_log import Record, check_log
-from sut.config import RunConfig, usable_cores
+from sut.config import RunConfig
 from sut.errors import one_line
 from sut.ledger import Counter, Int64Array, Ledger, LedgerError, Stages, join, own_latency_ns
 from sut.logs import ACCURACY, OFFICIAL_SEEDS, Detail, read_detail, read_summary, read_trace
+from sut.machine import system_facts
 from sut.results import (
     CONFIGURED,
     METRICS,
@@ -132,7 +131,7 @@ def make_result(
         cpu_quota=finished.get("cpu_quota"),
         plan=plan.get("plan"),
         calibration=plan.get("calibration"),
-        system=system_facts(),
+        system={**system_facts(), "load_average": outcome.load_average},
         versions=versions(),
     )
 
@@ -331,26 +330,4 @@ def versions() -> dict[str, str | None]:
             found[package] = version(package)
         except PackageNotFoundError:
             found[package] = None
-    return found
-
-
-def system_facts() -> dict[str, Any]:
-    """The machine, as far as it matters to a reader of the figures."""
-    facts: dict[str, Any] = {"platform": platform.platform(), "machine": platform.machine(), "cores": usable_cores()}
-    facts.update(_proc("/proc/cpuinfo", {"model name": "cpu"}))
-    facts.update(_proc("/proc/meminfo", {"MemTotal": "memory"}))
-    facts["utc"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    return facts
-
-
-def _proc(path: str, wanted: Mapping[str, str]) -> dict[str, str]:
-    found: dict[str, str] = {}
-    try:
-        text = Path(path).read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return found
-    for line in text.splitlines():
-        key, _, value = line.partition(":")
-        if (name := wanted.get(key.strip())) and name not in found:
-            found[name] = value.strip()
     return found

@@ -80,6 +80,8 @@ class Outcome:
     traceback: str | None = None
     interrupted: bool = False
     run_s: float | None = None
+    load_average: tuple[float, float, float] = field(default_factory=os.getloadavg)
+    """Of the machine, before there was a process."""
     notes: list[str] = field(default_factory=list)
     """What was noticed from outside."""
     clock_change_ns: int | None = None

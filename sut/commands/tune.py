@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-import platform
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,8 +17,8 @@ from rich.text import Text
 from sut.assembly import Assembly, assemble
 from sut.config import RunConfig, usable_cores
 from sut.errors import ExitCode, InputError
+from sut.machine import system_facts
 from sut.models.content import content_digest
-from sut.outcome import system_facts
 from sut.planning import EARLY_STOPPING_QUERIES
 from sut.results import write_text
 from sut.text import encodable, printable
@@ -171,7 +170,7 @@ def _header(parts: Assembly) -> dict[str, Any]:
     facts = system_facts()
     digest = f", sha256 {content_digest(parts.model.source)[:_DIGITS]}" if parts.model is not None else ""
     return {
-        "machine": f"{facts.get('cpu', platform.machine())}, {facts['cores']} cores",
+        "machine": f"{facts['cpu']}, {facts['cores']} cores",
         "backend": f"{parts.config.backend} {parts.backend.version()}",
         "model": f"{parts.spec.name}{digest}",
     }

@@ -18,7 +18,7 @@ from rich.text import Text
 
 import sut
 from sut.config import RunConfig
-from sut.outcome import system_facts
+from sut.machine import system_facts
 from sut.tuning.bench import figure_of
 from sut.tuning.search import ranked
 from sut.tuning.space import Point
@@ -157,7 +157,7 @@ def yaml_text(config: RunConfig, outcome: Outcome, rows: Sequence[Measured]) -> 
     facts = system_facts()
     comments = [
         f"Found by sut tune, {max(row.started for row in rows)}, {len(rows)} runs.",
-        f"Machine: {facts.get('cpu', facts['machine'])}, {facts['cores']} cores; on another one tune again.",
+        f"Machine: {facts['cpu']}, {facts['cores']} cores; on another one tune again.",
         *(word[0].upper() + word[1:] for word in outcome.words),
         "Run it: sut run --config THIS_FILE; without --time MLPerf's own durations apply.",
     ]

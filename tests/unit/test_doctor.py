@@ -360,6 +360,26 @@ def test_cores_by_threads_affinity_and_quota(tmp_path: Path, monkeypatch: pytest
     assert "--threads 1" in quota.hint
 
 
+def test_caches_and_clocks_of_a_core_we_may_run_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {3}, raising=False)
+    core = "sys/devices/system/cpu/cpu3"
+    cache = {
+        f"{core}/cache/index0/{name}": text for name, text in (("level", "2"), ("type", "Unified"), ("size", "2048K"))
+    }
+    clocks = {f"{core}/cpufreq/scaling_governor": "powersave\n", f"{core}/cpufreq/cpuinfo_max_freq": "3700000\n"}
+
+    checks = by_name(check_cpu(plant(tmp_path, cache | clocks)))
+
+    told = {name: checks[name].found for name in ("caches", "governor", "highest frequency", "sockets")}
+    assert told == {
+        "caches": "L2 2,048 KiB",
+        "governor": "powersave",
+        "highest frequency": "3,700 MHz",
+        "sockets": "unknown",
+    }
+    assert (checks["governor"].status, checks["sockets"].status) == ("ok", "absent")
+
+
 def test_the_tiny_model_is_a_model() -> None:
     model = onnx.load_from_string(doctor.TINY_MODEL)
     onnx.checker.check_model(model, full_check=True)
