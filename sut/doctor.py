@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from importlib.metadata import packages_distributions
@@ -30,6 +31,7 @@ from sut.installed import (
     version_of,
 )
 from sut.machine import CPU_FEATURES, container, cpu_facts, driver_gpus, nvidia_smi
+from sut.quiet import between, look
 from sut.text import printable
 
 if TYPE_CHECKING:
@@ -41,6 +43,7 @@ OWN_NAMES = ("sut", "backends", "preprocess", "kernels")
 CHECKOUT = Path(__file__).resolve().parent.parent
 LOW_DISK_BYTES = 2**30
 PROBE_LIMIT_S = 60.0
+LOOK_S = 0.5
 
 TINY_MODEL = bytes.fromhex(
     "08083a350a0e0a01780a017812017922034164641201675a0f0a0178120a0a08080112040a02"
@@ -196,13 +199,21 @@ def check_cpu(root: Path) -> list[Check]:
 
 
 def check_machine(root: Path) -> list[Check]:
-    """What runs on the machine."""
+    """What runs on the machine: its kernel, and whether it is quiet enough to measure on now."""
     kind = container(root)
     load = " ".join(f"{average:.2f}" for average in os.getloadavg())
+    first = look(os.getpid(), root)
+    # At work, not asleep: a process that does not want a core never waits for one.
+    while time.monotonic() - first.at_s < LOOK_S:
+        pass
+    found = between(first, look(os.getpid(), root))
+    status: Status = {True: "ok", False: "warning", None: "absent"}[found.is_quiet]  # type: ignore[assignment]
+    hint = "wait, or end what else runs: figures measured now are of a busy machine"
     return [
         Check("machine", "kernel", "ok", platform.release()),
         Check("machine", "container", "ok" if kind else "absent", kind or "none seen"),
         Check("machine", "load average", "ok", load),
+        Check("machine", "quiet now", status, found.line(), hint if status == "warning" else ""),
     ]
 
 

@@ -129,6 +129,7 @@ def make_result(
         notes=[*plan.get("plan", {}).get("notes", []), *outcome.notes, *finished.get("notes", []), *found.notes],
         audit=plan.get("audit"),
         cpu_quota=finished.get("cpu_quota"),
+        quiet=finished.get("quiet"),
         plan=plan.get("plan"),
         calibration=plan.get("calibration"),
         system={**system_facts(), "load_average": outcome.load_average},

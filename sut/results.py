@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter
 from pydantic_core import to_json
 
 from kernels.files import whole_file
 from sut.errors import cut, cut_list
 from sut.ledger import Int64Array, Stages
+from sut.quiet import Quiet
 from sut.text import encodable
 
 FILE = "result.json"
@@ -144,6 +145,14 @@ class CpuQuota(_Part):
     throttled_periods: int
 
 
+_QUIET: TypeAdapter[Quiet] = TypeAdapter(Quiet)
+
+
+def _quiet(given: Any) -> Any:
+    """A file's words for it, which a strict reader does not take for a plain data class."""
+    return _QUIET.validate_json(to_json(given), strict=True) if isinstance(given, Mapping) else given
+
+
 Text = Annotated[str, AfterValidator(cut)]
 Texts = Annotated[list[str], AfterValidator(cut_list)]
 
@@ -201,6 +210,8 @@ class Result(_Part):
     audit: Audit | None = None
     cpu_quota: CpuQuota | None = None
     """None where there is no quota, or the run did not come to its end."""
+    quiet: Annotated[Quiet | None, BeforeValidator(_quiet)] = None
+    """What disturbed the run; None where it did not come to its end."""
     plan: Mapping[str, Any] | None = None
     calibration: Mapping[str, Any] | None = None
     config: Mapping[str, Any]

@@ -27,6 +27,7 @@ from sut.child import die_with_parent
 from sut.errors import ExitCode, RunError, one_line
 from sut.events import Events, Orders, give_up, in_the_run, never_raising
 from sut.ledger import Counter, Ledger
+from sut.quiet import between, look
 from sut.signals import ENDING
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ class _Run:
 
     def __init__(self, orders: Orders, events: Events) -> None:
         self._began_s = time.monotonic()
+        self._began = look(os.getppid())
         self._orders = orders
         self._events = events
         events.send("phase", phase="import")
@@ -265,11 +267,13 @@ class _Run:
         # In accuracy mode LoadGen loads pictures first, and generates little.
         events.send("phase", phase="run" if config.mode == "accuracy" else "generate")
         periods = cpu_periods(Path("/"))
+        ready = look(os.getppid())
         cpu = time.process_time()
         audit = config.audit_conf and config.audit_conf.resolve()
         sizes = (self._parts.dataset.count, self._at_a_time)
         loadgen.run(callbacks, self._settings, *sizes, self._directory, audit, plan.trace)
         cpu_s = time.process_time() - cpu
+        quiet = between(ready, look(os.getppid()), before=between(self._began, ready))
         quota = self._held_back(periods)
         events.send("phase", phase="finish")
         if self._parts.model is not None and len(self._parts.model.loads) > 1:
@@ -285,6 +289,7 @@ class _Run:
             first_error=sut.failures.first_error,
             traceback=sut.failures.first_traceback,
             cpu_quota=quota.model_dump() if quota else None,
+            quiet=asdict(quiet),
             rules_broken=[*self._broken, *data_broken],
             data_broken=bool(data_broken),
             answers_sum=self._answered.sum if self._answered else None,
