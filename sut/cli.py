@@ -201,20 +201,27 @@ def _environment(settings: dict[str, Any], demo: bool) -> None:
 
 
 def like_run(
-    to: typer.Typer, name: str, help_text: str, handler: Callable[..., ExitCode], more: Sequence[inspect.Parameter] = ()
+    to: typer.Typer,
+    name: str,
+    help_text: str,
+    handler: Callable[..., ExitCode],
+    more: Sequence[inspect.Parameter] = (),
+    without: Sequence[str] = (),
 ) -> None:
     """Add a command that takes the options of ``sut run`` and gives ``handler`` the runs they describe.
 
-    ``more`` are options of its own, which ``handler`` gets by name.
+    ``more`` are options of its own, which ``handler`` gets by name; ``without`` names those of ``sut run`` that would
+    have no effect, so that it does not have them.
     """
 
     def command(**options: Any) -> None:
         own = {parameter.name: options.pop(parameter.name) for parameter in more}
-        raise typer.Exit(handler(configs_of(options), options["as_json"], **own))
+        raise typer.Exit(handler(configs_of(dict.fromkeys(without) | options), options["as_json"], **own))
 
     # Typer reads a command's options from its signature.
     signature = inspect.signature(run, eval_str=True)
-    signature = signature.replace(parameters=[*more, *signature.parameters.values()])
+    taken = [each for each in signature.parameters.values() if each.name not in without]
+    signature = signature.replace(parameters=[*more, *taken])
     command.__signature__ = signature  # type: ignore[attr-defined]
     to.command(name, help=help_text)(command)
 

@@ -21,6 +21,7 @@ from sut.machine import system_facts
 from sut.models.content import content_digest
 from sut.planning import EARLY_STOPPING_QUERIES
 from sut.results import write_text
+from sut.statistics import FEWEST_PAIRS
 from sut.text import encodable, printable
 from sut.tuning import report
 from sut.tuning.bench import Bench, Quiet
@@ -29,21 +30,23 @@ from sut.tuning.rate import TIMES
 from sut.tuning.search import round_seconds, round_sizes
 from sut.tuning.space import default_points, default_space, parse_space, points_of, with_settings
 from sut.tuning.state import State, held
-from sut.tuning.tuner import PAIRS, Outcome, Tuner
+from sut.tuning.tuner import MOST_PAIRS, Outcome, Tuner
 
 HELP = """Find the settings that are best here, and Server's highest VALID rate.
 
 Example: sut tune onnxruntime efficientnet-lite0 cpu --scenario Offline --time 8
 
 Takes the options of sut run, in one scenario (default SingleStream), and up to three words: backend, model, device.
-Short runs over a grid of settings, the better half longer and so on; the best against the default in five interleaved
-pairs, where less than their spread is no gain. Server: brackets and bisects to the highest VALID rate, confirms it, and
-says why the next one fails. --time is the length of the longest runs (default 8). Interrupted, the same command goes on
-where it was; --overwrite starts anew. Writes tuned.yaml for --config, search.svg, and the state runs.jsonl.
+Short runs over a grid of settings, the better half longer and so on; the best against the default in interleaved pairs,
+until they are told apart or more would not help; what is not is no gain. Server: brackets and bisects to the highest
+VALID rate, confirms it, and says why the next one fails. --time is the length of the longest runs (default 8).
+Interrupted, the same command goes on where it was; --overwrite starts anew. Writes tuned.yaml for --config, search.svg,
+and the state runs.jsonl.
 
 Exit code: that of sut run; 4 where no run was VALID.
 """
 
+_WITHOUT = ("demo", "accuracy", "find_peak_performance")
 _TIME_S = 8.0
 _DIGITS = 16
 """Of a model file's hash: enough to tell files apart, and few enough to be read."""
@@ -73,7 +76,7 @@ def _options(
 
 def register(app: typer.Typer, like_run: Callable[..., None]) -> None:
     """Add the command to ``app``; ``like_run`` gives a handler the options of ``sut run`` and ours."""
-    like_run(app, "tune", HELP, _tune, tuple(inspect.signature(_options, eval_str=True).parameters.values()))
+    like_run(app, "tune", HELP, _tune, tuple(inspect.signature(_options, eval_str=True).parameters.values()), _WITHOUT)
 
 
 def _tune(
@@ -85,12 +88,15 @@ def _tune(
     rounds: int | None = None,
 ) -> ExitCode:
     if len(configs) != 1 or configs[0].mode != "performance":
-        raise InputError("sut tune takes one scenario in performance mode; give one --scenario, without --accuracy")
+        raise InputError("sut tune takes one scenario in performance mode; give one --scenario")
     if len(words or []) > 3:
         raise InputError(f"sut tune takes BACKEND MODEL DEVICE at the most, got '{' '.join(words or [])}'")
     given = dict(zip(("backend", "model", "device"), words or [], strict=False))
     time_s = configs[0].time_s or _TIME_S
     base = with_settings(configs[0], given | {"time_s": time_s})
+    for name in given.keys() & configs[0].model_fields_set:
+        if (other := getattr(configs[0], name)) != getattr(base, name):
+            raise InputError(f"{name} is '{given[name]}' as a word and '{other}' as a setting; leave one of them out")
     tried = parse_space(space, base) if space else default_space(base, usable_cores())
     points = points_of(tried, base) if space else default_points(tried, base)
     if len(points) == 1 and base.scenario != "Server":
@@ -145,16 +151,18 @@ def _forecast(base: RunConfig, sizes: Sequence[int], time_s: float) -> str:
     seconds = round_seconds(len(sizes), time_s)
     search_s = sum(size * (each + _OVERHEAD_S) for size, each in zip(sizes, seconds, strict=True))
     parts = [f"rounds of {', '.join(map(str, sizes))} runs"] if sizes else []
-    rest = 2 * PAIRS if len(sizes) else 0
+    runs = [0, 0]
     if base.scenario == "Server":
         parts.append(f"about 6 rates, {TIMES} to confirm")
-        rest += 6 + TIMES
+        runs = [6 + TIMES, 6 + TIMES]
     if sizes:
-        parts.append(f"{PAIRS} pairs")
-    minutes = (search_s + rest * (time_s + _OVERHEAD_S)) / 60
+        parts.append(f"{FEWEST_PAIRS} to {MOST_PAIRS} pairs")
+        runs = [runs[0] + 2 * FEWEST_PAIRS, runs[1] + 2 * MOST_PAIRS]
+    minutes = [max(1, round((search_s + each * (time_s + _OVERHEAD_S)) / 60)) for each in runs]
+    told = " to ".join(dict.fromkeys(map(str, minutes)))
     queries = EARLY_STOPPING_QUERIES[base.scenario]
     longer = f", more where {queries} queries take longer than a run's time" if queries > 1 else ""
-    return f"{', '.join(parts)}; about {max(1, round(minutes))} min{longer}"
+    return f"{', '.join(parts)}; about {told} min{longer}"
 
 
 def _directory(base: RunConfig, tried: dict[str, list[Any]], rounds: int | None) -> Path:

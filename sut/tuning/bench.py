@@ -146,6 +146,7 @@ def _measured(job: Job, result: Result, directory: Path, took_s: float) -> Measu
         idle_query_ns=calibration.get("idle_query_ns"),
         batch_ns={str(size): took for size, took in calibration.get("batch_ns", {}).items()},
         agreement_line=next(iter(agreement_lines([result])), None),
+        cpu_seconds_per_sample=result.cpu_seconds_per_sample,
         took_s=took_s,
         started=result.started,
     )

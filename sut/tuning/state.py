@@ -75,6 +75,7 @@ class Measured:
     idle_query_ns: int | None = None
     batch_ns: dict[str, int] = field(default_factory=dict)
     agreement_line: str | None = None
+    cpu_seconds_per_sample: float | None = None
     took_s: float = 0.0
     started: str = ""
 

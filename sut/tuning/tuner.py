@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -10,14 +9,17 @@ from sut.compared import is_reduced
 from sut.config import RunConfig
 from sut.errors import ExitCode
 from sut.planning import EARLY_STOPPING_QUERIES
+from sut.statistics import FEWEST_PAIRS, Difference, difference, in_words
 from sut.tuning.rate import RESOLUTION, confirm_rate, search_rate, too_slow_for_any_rate
 from sut.tuning.search import SHORTEST_S, Measure, Search, halve, round_seconds, round_sizes
 from sut.tuning.space import DEFAULT, Point, tidy
 from sut.tuning.state import Job, Measured
 from sut.tuning.words import why_it_fails, why_nothing
 
-PAIRS = 5
-_ENOUGH_PAIRS = 4
+MOST_PAIRS = 20
+"""Of the best against the default. A gain of 5 % is told by half as many where runs vary by 2 %."""
+_HOPELESS_FROM = 8
+_HOPELESS = 5 * MOST_PAIRS
 _FIRST_SHARE = 0.8
 """Of the estimated highest rate, at which Server's points are compared first: there p99 tells them apart."""
 
@@ -25,35 +27,20 @@ Estimate = Callable[[RunConfig, Measured], float | None]
 """The highest rate Server can be expected to hold, from the batch times that a run has measured."""
 
 
-@dataclass(frozen=True, slots=True)
-class Gain:
-    """By how much the best is better than the default, in the median of some pairs: 0.1 is a tenth.
-
-    ``spread`` is how far the worst pair falls below the median, in the same unit.
-    """
-
-    gain: float
-    spread: float
-    pairs: int
-
-    @property
-    def is_one(self) -> bool:
-        """Whether it is more than chance explains."""
-        return self.gain > self.spread
-
-
 @dataclass(slots=True)
 class Outcome:
     """What a tune came to. ``chosen`` are the settings to use; ``rate`` the confirmed one of Server.
 
-    ``pairs`` are (best, default). ``words`` say what happened, for the user.
+    ``pairs`` are (best, default); ``gain`` is the best's figure against the default's, ``cost`` its CPU time a sample.
+    ``words`` say what happened, for the user.
     """
 
     search: Search = field(default_factory=lambda: Search((), DEFAULT))
     probes: list[Measured] = field(default_factory=list)
     confirmations: list[Measured] = field(default_factory=list)
     pairs: list[tuple[Measured, Measured]] = field(default_factory=list)
-    gain: Gain | None = None
+    gain: Difference | None = None
+    cost: Difference | None = None
     best: Point | None = None
     chosen: Point | None = None
     rate: float | None = None
@@ -61,20 +48,24 @@ class Outcome:
     code: ExitCode = ExitCode.OK
 
 
-def gain_of(pairs: Sequence[tuple[Measured, Measured]]) -> Gain | None:
-    """The median of the pairs' ratios less one, and how far the smallest falls below it.
+def gain_of(pairs: Sequence[tuple[Measured, Measured]]) -> Difference:
+    """The best's figure against the default's."""
+    best, default = ([row.figure for row in side] for side in zip(*pairs, strict=True))
+    higher = any(row.higher_is_better for pair in pairs for row in pair)
+    return difference(default, best, higher_is_better=higher)
 
-    A pair is two runs one after the other, so that what slows the machine down for a while slows down both. The
-    smallest of five is where the bootstrap's 95 % interval of the median begins: 5.8 % of the resampled medians are it.
-    So a gain over the spread means that every pair agreed, which without any gain happens once in 32 times. The largest
-    ratio does not count, or one stall of the default's runs would hide a gain. None where fewer than four pairs have
-    figures on both sides.
-    """
-    ratios = [ratio for best, default in pairs if (ratio := best.better_than(default.figure or 0.0)) is not None]
-    if len(ratios) < _ENOUGH_PAIRS:
-        return None
-    median = statistics.median(ratios)
-    return Gain(median - 1, median - min(ratios), len(ratios))
+
+def cost_of(pairs: Sequence[tuple[Measured, Measured]]) -> Difference:
+    """The best's CPU time a sample against the default's."""
+    best, default = ([row.cpu_seconds_per_sample for row in side] for side in zip(*pairs, strict=True))
+    return difference(default, best, higher_is_better=False)
+
+
+def no_more_pairs(run: int, found: Difference) -> bool:
+    """Whether what was ``found`` by so many pairs is the last word: a decision, or more would not make it one."""
+    if found.verdict != "open" or run >= MOST_PAIRS or run - found.pairs >= FEWEST_PAIRS:
+        return True
+    return found.pairs >= _HOPELESS_FROM and (found.pairs_needed is None or found.pairs_needed > _HOPELESS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,13 +170,15 @@ class Tuner:
         return tidy(0.5 * row.samples_per_second) if row.samples_per_second else None
 
     def _pairs(self, outcome: Outcome, best: Point, qps: float | None) -> None:
-        for pair in range(PAIRS):
+        while outcome.gain is None or not no_more_pairs(len(outcome.pairs), outcome.gain):
             found: dict[Point, Measured] = {}
+            pair = len(outcome.pairs)
             for at, point in enumerate((best, DEFAULT) if pair % 2 == 0 else (DEFAULT, best)):
                 number = 2 * pair + at + 1
-                found[point] = self.measure(Job("pairs", number, 2 * PAIRS, point, self.time_s, qps))
+                found[point] = self.measure(Job("pairs", number, 2 * MOST_PAIRS, point, self.time_s, qps))
             outcome.pairs.append((found[best], found[DEFAULT]))
-        outcome.gain = gain_of(outcome.pairs)
+            outcome.gain = gain_of(outcome.pairs)
+        outcome.cost = cost_of(outcome.pairs)
 
     def _note_budget(self, outcome: Outcome) -> None:
         if outcome.search.cut:
@@ -251,27 +244,24 @@ def _explain(outcome: Outcome) -> None:
 
 def _choose(outcome: Outcome, best: Point) -> None:
     """Take the best or the default, by what the pairs showed."""
-    gain = outcome.gain
+    gain, cost = outcome.gain, outcome.cost
+    assert gain is not None and cost is not None
     server = outcome.rate is not None
     held = sum(default.valid for _, default in outcome.pairs)
     if server:
         own = sum(row.valid for row, _ in outcome.pairs)
         outcome.words.append(
-            f"at {outcome.rate:g} queries/s the best is VALID {own} times out of {PAIRS}, the default {held}"
+            f"at {outcome.rate:g} queries/s the best is VALID {own} times out of {len(outcome.pairs)}, the default "
+            f"{held}"
         )
-    if gain is None:
-        outcome.chosen = best if server else DEFAULT
-        outcome.words.append(f"fewer than {_ENOUGH_PAIRS} pairs have figures on both sides: no gain can be shown")
-        return
-    what = "p99" if server else "the figure"
-    spread = f"{100 * gain.spread:.1f} % (median to worst of {gain.pairs} pairs)"
-    told = f"{what} is {100 * gain.gain:+.1f} % better, spread {spread}"
-    if gain.is_one:
-        outcome.chosen = best
-        outcome.words.append(f"gain: {told}")
-    elif server and held < PAIRS:
-        outcome.chosen = best
-        outcome.words.append(f"no gain: {told}; but the default does not hold this rate, so the best stays")
+    told = f"{'p99' if server else 'the figure'}: {in_words(gain, cost)}"
+    outcome.chosen = best
+    if gain.verdict == "better":
+        outcome.words.append(f"gain by {told}")
+    elif server and held < len(outcome.pairs):
+        outcome.words.append(f"no gain by {told}; but the default does not hold this rate, so the best stays")
+    elif gain.verdict == "open" and cost.verdict == "better":
+        outcome.words.append(f"no gain by {told}; so the best stays")
     else:
         outcome.chosen = DEFAULT
-        outcome.words.append(f"no gain: {told}; the default stays")
+        outcome.words.append(f"no gain by {told}; the default stays")

@@ -20,7 +20,7 @@ from sut.tuning.space import (
     Point,
 )
 from sut.tuning.state import Job, Measured
-from sut.tuning.tuner import Tuner
+from sut.tuning.tuner import MOST_PAIRS, Tuner
 from tests.unit.tuning_runs import (
     BOUND_NS,
     LANES,
@@ -78,9 +78,9 @@ def test_settings_that_hold_more_are_kept_with_their_rate(tmp_path: Path) -> Non
 
     assert outcome.chosen == p(threads=1)
     assert outcome.rate is not None and holds(outcome.rate) and not holds(1.05 * outcome.rate)
-    assert len(outcome.pairs) == 5
-    assert f"at {outcome.rate:g} queries/s the best is VALID 5 times out of 5, the default 0" in outcome.words
-    assert outcome.words[-1].startswith("gain: p99 is +")
+    assert len(outcome.pairs) == 4
+    assert f"at {outcome.rate:g} queries/s the best is VALID 4 times out of 4, the default 0" in outcome.words
+    assert outcome.words[-1].startswith("gain by p99: ")
 
 
 def test_no_valid_rate_says_which_bound_to_relax(tmp_path: Path) -> None:
@@ -106,13 +106,28 @@ def test_a_real_gain_is_taken_and_one_in_the_noise_is_not(tmp_path: Path) -> Non
     blurred = offline_tuner(planted(tmp_path / "b", noisy)).run()
 
     assert (clear.best, clear.chosen) == (p(lanes=4), p(lanes=4))
-    assert clear.words == ["gain: the figure is +3.1 % better, spread 0.0 % (median to worst of 5 pairs)"]
+    assert clear.words == ["gain by the figure: 1.03 x (1.03 to 1.03), 4 pairs"]
     assert (blurred.best, blurred.chosen) == (p(lanes=4), DEFAULT)
-    assert blurred.words[0].startswith("no gain: the figure is +")
+    assert blurred.words[0].startswith("no gain by the figure: cannot be told apart; about ")
+    assert blurred.words[0].endswith(" pairs would; the default stays")
+    assert (len(clear.pairs), len(blurred.pairs)) == (4, MOST_PAIRS)
     assert [row.point for row in planted(tmp_path / "b", noisy).rows if row.phase == "pairs"][:4] == [
         *(p(lanes=4), DEFAULT),
         *(DEFAULT, p(lanes=4)),
     ]
+
+
+def test_what_is_no_faster_is_taken_if_it_costs_less_cpu_time(tmp_path: Path) -> None:
+    def cheap(job: Job) -> Measured:
+        value = 100.0 + 5 * (job.number % 3) if job.phase == "pairs" else speed_of(job.point)
+        metric = {"name": "samples_per_second", "value": value, "higher_is_better": True}
+        return run_of(job, metric=metric, cpu_seconds_per_sample=0.02 if job.point == DEFAULT else 0.01)
+
+    outcome = offline_tuner(planted(tmp_path, cheap), [DEFAULT, p(lanes=4)]).run()
+
+    assert outcome.chosen == p(lanes=4)
+    assert outcome.words[0].startswith("no gain by the figure: cannot be told apart; ")
+    assert outcome.words[0].endswith(" pairs would; by CPU time a sample 2 x (2 to 2); so the best stays")
 
 
 def test_a_default_that_is_the_best_needs_no_confirmation(tmp_path: Path) -> None:
@@ -208,7 +223,7 @@ def test_no_gain_of_a_reduced_precision_is_told_without_its_labels(tmp_path: Pat
     outcome = offline_tuner(bench, [DEFAULT, p(precision="int8"), p(precision="int8", lanes=2)]).run()
 
     assert outcome.chosen is not None and dict(outcome.chosen.settings)["precision"] == "int8"
-    assert outcome.words[0].startswith("gain: the figure is +100.0 % better")
+    assert outcome.words[0].startswith("gain by the figure: 2 x (2 to 2), 4 pairs")
     assert outcome.words[1:] == [told]
     text = report.yaml_text(outcome.chosen.apply(RunConfig(scenario="Offline")), outcome, bench.rows)
     assert f"# I{told[1:]}\n" in text

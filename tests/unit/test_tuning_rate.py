@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sut.statistics import difference
 from sut.tuning.rate import Probe, confirm_rate, next_rate, search_rate
 from sut.tuning.state import Measured
-from sut.tuning.tuner import Gain, gain_of
+from sut.tuning.tuner import MOST_PAIRS, cost_of, gain_of, no_more_pairs
 from sut.tuning.words import why_it_fails, why_nothing
 from tests.unit.tuning_runs import MS, run_of, server_run
 
@@ -195,35 +196,26 @@ def test_without_a_valid_run_the_constraint_to_relax_is_named(rows: list[Measure
 
 def pair(best: float | None, default: float | None) -> tuple[Measured, Measured]:
     def one(value: float | None) -> Measured:
-        return run_of(metric={"name": "samples_per_second", "value": value, "higher_is_better": True})
+        metric = {"name": "samples_per_second", "value": value, "higher_is_better": True}
+        return run_of(metric=metric, failed=value is None, cpu_seconds_per_sample=value)
 
     return one(best), one(default)
 
 
 @pytest.mark.parametrize(
-    ("pairs", "gain", "spread", "is_one"),
+    ("pairs", "verdict"),
     [
-        ([pair(110, 100)] * 5, 0.1, 0.0, True),
-        ([pair(100, 100)] * 5, 0.0, 0.0, False),
-        ([pair(90, 100)] * 5, -0.1, 0.0, False),
-        ([pair(105, 100), pair(100, 100), pair(110, 100), pair(105, 100), pair(105, 100)], 0.05, 0.05, False),
-        ([pair(105, 100), pair(101, 100), pair(110, 100), pair(105, 100), pair(105, 100)], 0.05, 0.04, True),
-        ([pair(105, 100), pair(105, 100), pair(105, 30), pair(105, 100), pair(105, 100)], 0.05, 0.0, True),
-        ([pair(2, 1), pair(None, 1), pair(2, 1), pair(2, 1), pair(2, 1)], 1.0, 0.0, True),
+        ([pair(110, 100)] * 4, "better"),
+        ([pair(110, 100)] * 3, "open"),
+        ([pair(100, 100)] * 9, "open"),
+        ([pair(90, 100)] * 4, "worse"),
+        ([pair(105, 100), pair(100, 100), pair(110, 100), pair(105, 100), pair(99, 100)], "open"),
+        ([pair(2, 1), pair(None, 1), pair(2, 1), pair(2, 1), pair(2, 1)], "better"),
+        ([pair(None, 1), pair(2, None)], "open"),
     ],
 )
-def test_a_gain_below_the_spread_is_none(
-    pairs: list[tuple[Measured, Measured]], gain: float, spread: float, is_one: bool
-) -> None:
-    found = gain_of(pairs)
-
-    assert found is not None
-    assert (found.gain, found.spread) == (pytest.approx(gain), pytest.approx(spread))
-    assert found.is_one is is_one
-
-
-def test_less_than_four_pairs_show_nothing() -> None:
-    assert gain_of([pair(2, 1), pair(2, 1), pair(2, 1), pair(None, 1), pair(2, None)]) is None
+def test_a_gain_is_one_beyond_the_spread_of_its_pairs(pairs: list[tuple[Measured, Measured]], verdict: str) -> None:
+    assert gain_of(pairs).verdict == verdict
 
 
 def test_latency_gains_by_falling() -> None:
@@ -232,4 +224,31 @@ def test_latency_gains_by_falling() -> None:
         for value in (8.0 * MS, 10.0 * MS)
     )
 
-    assert gain_of([(fast, slow)] * 4) == Gain(pytest.approx(0.25), 0.0, 4)
+    assert (gain_of([(fast, slow)] * 4).verdict, gain_of([(fast, slow)] * 4).ratio) == ("better", pytest.approx(1.25))
+
+
+def test_cost_gains_by_falling_and_may_be_unknown() -> None:
+    assert cost_of([pair(1, 2)] * 4).verdict == "better"
+    assert cost_of([(run_of(), run_of())] * 4).pairs == 0
+
+
+@pytest.mark.parametrize(
+    ("run", "found", "enough"),
+    [
+        (1, [(1, 2)], False),
+        (4, [(1, 2)] * 4, True),
+        (7, [(1, 1)] * 7, False),
+        (8, [(1, 1)] * 8, True),  # not a million would tell
+        (8, [(1, 1.5), (1, 0.7)] * 4, True),  # hundreds would
+        (9, [(1, 1.2), (1, 1.0), (1, 0.98)] * 3, False),
+        (MOST_PAIRS, [(1, 1.2), (1, 0.8), (1, 1.3)] * 3, True),
+        (3, [], False),
+        (4, [], True),  # the runs fail
+    ],
+)
+def test_pairs_go_on_until_they_tell_or_more_would_not(
+    run: int, found: list[tuple[float, float]], enough: bool
+) -> None:
+    default, best = zip(*found, strict=True) if found else ((), ())
+
+    assert no_more_pairs(run, difference(default, best, higher_is_better=True)) is enough
