@@ -131,9 +131,9 @@ def planted(time_s: float, _: float) -> list[Figure]:
         words = [*options, "--set", f"backend_options.devices={devices}", "--lanes", str(devices)]
         with product(*words, "--scenario", "Offline", "--time", f"{time_s:g}") as (result, _):
             offline.append(result["metric"]["value"])
-    decode = ["--preprocess", "simulated", "--set", "preprocess_options.decode_ms=40"]
+    decode = ["--preprocess", "simulated", "--set", "preprocess_options.decode_ms=40", "--rounds", "1"]
     done = run_command(
-        [sys.executable, "-P", "-m", "sut", "boundary", *options, *decode, "--dataset", "demo", "--time", "1", "--json"]
+        [sys.executable, "-P", "-m", "sut", "boundary", *options, *decode, "--dataset", "demo", "--json"]
     )
     if done.returncode not in (0, 4):
         raise MeasurementError(f"sut boundary: {last_line(done.stderr)}")

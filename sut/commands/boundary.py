@@ -2,127 +2,53 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console as RichConsole
 from rich.table import Table
 
 from backends.registry import load
+from sut.assembly import Assembly
 from sut.config import RunConfig
 from sut.console import Console, agreement_lines, parity_lines
-from sut.errors import ExitCode, InputError
+from sut.errors import ExitCode, InputError, worst
+from sut.prices import limiting_stage, pipeline_of, price_ns, step_cost_of, step_ns, step_of, time_ns
 from sut.results import Result
-from sut.runner import Ran, run_each
+from sut.runner import check_same_model, run_each
+from sut.statistics import Difference, in_words
+from sut.tuning.bench import Quiet
 
 BOUNDARIES = ("tensor", "pixels", "jpeg")
 """Those that every backend has; ``device`` comes before them where a backend takes its input there."""
-_PREPROCESSING = ("decode", "resize", "normalize", "preprocess")
 _STEP_HEADINGS = {"mean_latency": "step of\nmean ms", "time_per_sample": "step of\n1/rate ms"}
+_ENDS = {"value": "ratio", "low": "low", "high": "high"}
+_WITHOUT = ("demo", "accuracy", "find_peak_performance", "boundary")
+_TIME_S = 2.0
+"""Of a run: shorter ones say more about starting than about running, longer ones leave fewer pairs."""
+_BUDGET_S = 115.0
+"""After the first run, which may have a model to make: two minutes with it where it has none."""
 
 HELP = """Run the same work at the boundaries tensor, pixels and jpeg, and show what each step costs.
 
-Example: sut boundary --model efficientnet-lite0 --time 5
+Example: sut boundary --model efficientnet-lite0
 
-Takes the options of sut run, in one scenario (default SingleStream), without --demo. Starts with the boundary device
-where the backend takes its input from a GPU's memory. A step is what a boundary adds to the mean latency; in Offline,
-where latency grows with the run, what it adds to 1/(samples per second). "If inference were free" is what throughput
-would gain if the model took no time at all, by the busy times of the jpeg run, its lanes and its workers.
+Takes the options of sut run, in one scenario (default SingleStream). Short runs over all boundaries, there and back
+again, for two minutes; --time is the length of each run (default 2), --rounds how often. Starts with the boundary
+device where the backend takes its input from a GPU's memory.
+The price of a step is what its stages took in one and the same run from JPEG to label. The step beside it is the
+difference between runs at two boundaries, with the interval that their pairs allow: of the mean latency, in Offline,
+where latency grows with the run, of 1/(samples per second). "If inference were free" is what throughput would gain if
+the model took no time at all, by the busy times of the jpeg run, its lanes and its workers.
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Pipeline:
-    """Busy time per sample of a run, in ns, and how many threads share it: what bounds its throughput.
-
-    Fused (``workers`` 0): each of L lanes preprocesses (P) and infers (I) in turn, so throughput is L / (P + I), and
-    the gains are those of Amdahl's law. Staged: W workers preprocess while L lanes infer, so the slower side decides:
-    min(W / P, L / I). Neither side alone is then worth more than the other allows.
-
-    The model holds where there is always work to do: in Server below its highest rate, and in MultiStream with fewer
-    samples in a query than threads, threads wait and the gains are of what the system could do. It leaves out what is
-    neither P nor I (the copy into the slot, ``postprocess``, ``complete``), and it knows no cores. Lanes, workers and
-    the runtime's own threads share them: with fewer cores than threads, throughput is also bounded by cores / (P + I),
-    where a stage that becomes free leaves its cores to the other, and the P and I measured there include waiting for a
-    core.
-    """
-
-    preprocessing_ns: float
-    inference_ns: float
-    lanes: int = 1
-    workers: int = 0
-
-    @property
-    def gain_without_inference(self) -> float:
-        """By how much throughput would rise if inference took no time: 0.5 is half as much again; ``inf`` unbounded."""
-        if self.workers:
-            return _excess(self.inference_ns / self.lanes, self.preprocessing_ns / self.workers)
-        return _ratio(self.inference_ns, self.preprocessing_ns)
-
-    @property
-    def gain_without_preprocessing(self) -> float:
-        """By how much throughput would rise if preprocessing took no time."""
-        if self.workers:
-            return _excess(self.preprocessing_ns / self.workers, self.inference_ns / self.lanes)
-        return _ratio(self.preprocessing_ns, self.inference_ns)
-
-
-def _ratio(part: float, rest: float) -> float:
-    return part / rest if rest else float("inf")
-
-
-def _excess(freed: float, kept: float) -> float:
-    """The gain where only the longer of two times per sample counts, and ``freed`` becomes nothing."""
-    return max(0.0, _ratio(freed, kept) - 1)
-
-
-def pipeline(cost_ns: Mapping[str, int], scenario: str, lanes: int, workers: int) -> Pipeline:
-    """How a run was worked on: its ``cost_ns``, and the ``lanes`` and ``preprocess_workers`` of its config.
-
-    In SingleStream one sample is under way at a time, so that no second thread has anything to do.
-
-    >>> pipeline({"decode": 6, "gather": 1, "infer": 2}, "Offline", lanes=1, workers=2).gain_without_preprocessing
-    0.5
-    """
-    if scenario == "SingleStream":
-        lanes = 1
-    # Only lanes that workers feed gather; a run whose preprocessing is not timed has no workers, whatever was asked.
-    staged = "gather" in cost_ns and scenario != "SingleStream"
-    preprocessing = sum(cost_ns.get(stage, 0) for stage in _PREPROCESSING)
-    return Pipeline(preprocessing, cost_ns.get("infer", 0), lanes, workers if staged else 0)
-
-
-def limiting_stage(cost_ns: Mapping[str, int], found: Pipeline) -> str:
-    """The stage with the most busy time per sample and thread that does it.
-
-    >>> cost = {"decode": 5, "resize": 2, "gather": 1, "infer": 4}
-    >>> limiting_stage(cost, Pipeline(7, 4)), limiting_stage(cost, Pipeline(7, 4, lanes=1, workers=2))
-    ('decode', 'infer')
-    """
-    threads = dict.fromkeys(_PREPROCESSING, found.workers or found.lanes) | {"infer": found.lanes}
-    return max(threads, key=lambda stage: cost_ns.get(stage, 0) / threads[stage])
-
-
-def step_ns(scenario: str, before: Result | None, result: Result) -> float | None:
-    """What a boundary adds to the one before it, in ns; None for the first, and where it was not measured.
-
-    The difference of the mean latencies; in Offline, where all samples wait from the start so that latency grows with
-    the run, the difference of 1 / samples_per_second.
-    """
-    if before is None:
-        return None
-    earlier, later = (_time_ns(scenario, each) for each in (before, result))
-    return None if earlier is None or later is None else later - earlier
-
-
-def _time_ns(scenario: str, result: Result) -> float | None:
-    if scenario == "Offline":
-        return 1e9 / result.samples_per_second if result.samples_per_second else None
-    return result.latency_ns.get("mean")
 
 
 def device_left_out(name: str, places: Sequence[str], device: str) -> str | None:
@@ -134,27 +60,86 @@ def device_left_out(name: str, places: Sequence[str], device: str) -> str | None
     return None
 
 
+def _options(
+    rounds: Annotated[
+        int | None, typer.Option(min=1, help="How often each boundary is run; default: as often as two minutes allow.")
+    ] = None,
+) -> None:
+    """The option that ``sut boundary`` has besides those of ``sut run``."""
+
+
 def register(app: typer.Typer, like_run: Callable[..., None]) -> None:
-    """Add the command to ``app``; ``like_run`` gives a handler the options of ``sut run``."""
-    like_run(app, "boundary", HELP, _boundary)
+    """Add the command to ``app``; ``like_run`` gives a handler the options of ``sut run`` and ours."""
+    more = tuple(inspect.signature(_options, eval_str=True).parameters.values())
+    like_run(app, "boundary", HELP, _boundary, more, _WITHOUT)
 
 
-def _boundary(configs: Sequence[RunConfig], as_json: bool) -> ExitCode:
+class _Rounds(Quiet):
+    """Shows what is run once, and of each run only what is wrong with it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._begun = False
+
+    def header(self, parts: Assembly, home: Path) -> None:
+        if not self._begun:
+            Console.header(self, parts, home)
+        self._begun = True
+        super().header(parts, home)
+
+    def result(self, result: Result, directory: Path, code: ExitCode, trace: str | None) -> None:
+        super().result(result, directory, code, trace)
+        Console.result(self, result, directory, code, trace)
+
+
+def _boundary(configs: Sequence[RunConfig], as_json: bool, rounds: int | None = None) -> ExitCode:
     if len(configs) != 1 or configs[0].mode != "performance":
-        raise InputError(
-            "sut boundary runs one scenario in performance mode; give one --scenario, without --accuracy or --demo"
-        )
-    console = Console()
-    boundaries = boundaries_of(configs[0], console)
-    runs = [configs[0].model_copy(update={"boundary": boundary}) for boundary in boundaries]
-    ran = run_each(runs, console, "sut boundary")
-    if len(ran.results) == len(boundaries) and not any(result.failed for result in ran.results):
-        rows = _rows(ran.results)
+        raise InputError("sut boundary runs one scenario in performance mode; give one --scenario")
+    if "boundary" in configs[0].model_fields_set:
+        raise InputError("sut boundary runs all boundaries; leave the setting boundary out")
+    base = configs[0].model_copy(update={"time_s": configs[0].time_s or _TIME_S})
+    console = _Rounds()
+    boundaries = boundaries_of(base, console)
+    ran, code = _measured(base, boundaries, rounds, console)
+    if code in (ExitCode.OK, ExitCode.INVALID):
+        rows = _rows(ran)
         if as_json:
             sys.stdout.write(json.dumps({"schema": 1, "command": "boundary", "rows": rows}) + "\n")
         else:
             _show(rows, ran)
-    return ran.code
+    return code
+
+
+def _measured(
+    base: RunConfig, boundaries: Sequence[str], rounds: int | None, console: Console
+) -> tuple[list[list[Result]], ExitCode]:
+    """The results by round and boundary, and the worst exit code; a round that did not come to its end is the last."""
+    measured: list[list[Result]] = []
+    codes = []
+    first_end = 0.0
+    while True:
+        begin = time.monotonic()
+        order = boundaries if len(measured) % 2 == 0 else tuple(reversed(boundaries))
+        results = []
+        for boundary in order:
+            ran = run_each([base.model_copy(update={"boundary": boundary})], console, "sut boundary")
+            first_end = first_end or time.monotonic()
+            codes += ran.codes
+            if worst(codes) not in (ExitCode.OK, ExitCode.INVALID):
+                return measured, worst(codes)
+            results += ran.results
+            check_same_model([*(each for before in measured[:1] for each in before), *results])
+        measured.append(sorted(results, key=lambda each: boundaries.index(each.boundary)))
+        now = time.monotonic()
+        console.note(_round_line(len(measured), measured[-1], now - begin))
+        if len(measured) == rounds or (rounds is None and now - first_end + now - begin > _BUDGET_S):
+            return measured, worst(codes)
+
+
+def _round_line(number: int, results: Sequence[Result], took_s: float) -> str:
+    times = ((each.boundary, time_ns(each.scenario, each)) for each in results)
+    told = ", ".join(f"{name} {_ms(each)}" for name, each in times)
+    return f"round {number}: {told} ms, in {took_s:.0f} s"
 
 
 def boundaries_of(config: RunConfig, console: Console) -> tuple[str, ...]:
@@ -170,29 +155,42 @@ def boundaries_of(config: RunConfig, console: Console) -> tuple[str, ...]:
     return ("device", *BOUNDARIES)
 
 
-def _rows(results: Sequence[Result]) -> list[dict[str, Any]]:
+def _rows(measured: Sequence[Sequence[Result]]) -> list[dict[str, Any]]:
+    """A row for each boundary, of the round whose jpeg run is the median; the differences are of all rounds."""
+    results = _middle(measured)
+    by_boundary = list(zip(*measured, strict=True))
     rows = []
-    for before, result in zip([None, *results], results, strict=False):
+    for at, result in enumerate(results):
+        before = results[at - 1] if at else None
         mean = result.latency_ns.get("mean")
         earlier = before.latency_ns.get("mean") if before else None
-        config = result.config
-        found = pipeline(result.cost_ns, result.scenario, config["lanes"], config["preprocess_workers"])
+        found = pipeline_of(result)
+        all_found = [pipeline_of(each) for each in by_boundary[at]]
+        sides = (by_boundary[at - 1], by_boundary[at])
+        step = step_of(result.scenario, *sides) if at else None
         rows.append(
             {
                 "boundary": result.boundary,
-                "valid": result.valid,
+                "valid": all(each.valid for each in by_boundary[at]),
                 "metric": result.metric.model_dump() if result.metric else None,
                 "samples_per_second": result.samples_per_second,
                 "latency_ns": {"mean": mean, "p99": result.latency_ns.get("p99")},
+                "price_ns": price_ns(results[-1], result.boundary),
                 "step_mean_ns": mean - earlier if mean is not None and earlier is not None else None,
                 "step_ns": step_ns(result.scenario, before, result),
                 "step_of": "time_per_sample" if result.scenario == "Offline" else "mean_latency",
+                "step_pairs_ns": _in_ns(step, time_ns(result.scenario, before)) if step and before else None,
+                "step": asdict(step) if step else None,
+                "step_cpu": asdict(step_cost_of(*sides)) if at else None,
+                "rounds": len(measured),
                 "preprocessing_ns": round(found.preprocessing_ns),
                 "inference_ns": round(found.inference_ns),
                 "lanes": found.lanes,
                 "workers": found.workers,
                 "gain_without_inference": _finite(found.gain_without_inference),
+                "gain_without_inference_range": _range([each.gain_without_inference for each in all_found]),
                 "gain_without_preprocessing": _finite(found.gain_without_preprocessing),
+                "gain_without_preprocessing_range": _range([each.gain_without_preprocessing for each in all_found]),
                 "stages_ns": result.stages_ns,
                 "cost_ns": result.cost_ns,
                 "longest_stage": limiting_stage(result.cost_ns, found),
@@ -203,42 +201,96 @@ def _rows(results: Sequence[Result]) -> list[dict[str, Any]]:
     return rows
 
 
+def _middle(measured: Sequence[Sequence[Result]]) -> Sequence[Result]:
+    """The round whose last run, that from JPEG to label, is the median."""
+    ordered = sorted(measured, key=lambda results: time_ns(results[-1].scenario, results[-1]) or 0.0)
+    return ordered[(len(ordered) - 1) // 2]
+
+
+def _in_ns(step: Difference, before_ns: float | None) -> dict[str, float] | None:
+    """What the step adds to ``before_ns``: with that as it is, the interval of the ratio is one of the difference."""
+    if step.ratio is None or step.low is None or step.high is None or before_ns is None:
+        return None
+    return {name: before_ns * (getattr(step, ratio) - 1) for name, ratio in _ENDS.items()}
+
+
 def _finite(gain: float) -> float | None:
     return None if gain == float("inf") else gain  # JSON has no infinity
 
 
-def _show(rows: Sequence[Mapping[str, Any]], ran: Ran) -> None:
+def _range(gains: Sequence[float]) -> list[float | None]:
+    return [_finite(min(gains)), _finite(max(gains))]
+
+
+def _show(rows: Sequence[Mapping[str, Any]], measured: Sequence[Sequence[Result]]) -> None:
     out = RichConsole(highlight=False)
-    table = Table(box=None, pad_edge=False)
-    table.add_column("clock\nstarts at", no_wrap=True)
-    step_heading = _STEP_HEADINGS[rows[0]["step_of"]]
-    for heading in ("mean ms", "p99 ms", step_heading, "preprocess\nms", "infer ms", "samples/s"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for row in rows:
-        step = row["step_ns"]
-        means = {name: times["mean"] / 1e6 for name, times in row["stages_ns"].items()}
-        table.add_row(
-            row["boundary"],
-            f"{row['latency_ns']['mean'] / 1e6:.3f}",
-            f"{row['latency_ns']['p99'] / 1e6:.3f}",
-            "-" if step is None else f"{step / 1e6:+.3f}",
-            f"{sum(means.get(name, 0.0) for name in _PREPROCESSING):.3f}",
-            f"{means['infer']:.3f}",
-            f"{row['samples_per_second']:.1f}",
-        )
-    out.print(table)
-    for line in (*parity_lines(ran.results), *agreement_lines(ran.results)):
-        out.print(line, soft_wrap=True)
-    if ran.results[0].scenario == "Server":
-        out.print("in Server each boundary may have its own rate, and latency includes queueing: a step is no price")
+    results = _middle(measured)
     last = rows[-1]
+    which = f" (the median of {len(measured)})" if len(measured) > 1 else ""
+    out.print(f"Prices: the ledger of one run from JPEG to label{which}, ms a sample:")
+    out.print("  " + ", ".join(f"{name} {_ms(each)}" for name, each in _ledger(results[-1])))
+    out.print(_table(rows))
+    for before, row in pairwise(rows):
+        step, cost = Difference(**row["step"]), Difference(**row["step_cpu"])
+        if step.verdict == "open":
+            out.print(f"{row['boundary']} after {before['boundary']}: {in_words(step, cost)}", soft_wrap=True)
+    for line in (*parity_lines(results), *agreement_lines(results)):
+        out.print(line, soft_wrap=True)
+    if results[0].scenario == "Server":
+        out.print("in Server each boundary may have its own rate, and latency includes queueing: a step is no price")
     out.print(
-        f"From JPEG to label: if inference were free, {_percent(last['gain_without_inference'])} throughput; "
-        f"if preprocessing were free, {_percent(last['gain_without_preprocessing'])}; "
+        f"From JPEG to label: if inference were free, {_gain(last, 'gain_without_inference')} throughput; "
+        f"if preprocessing were free, {_gain(last, 'gain_without_preprocessing')}; "
         f"the limiting stage is {last['longest_stage']}"
     )
-    if any(result.valid is False for result in ran.results):
+    if not all(row["valid"] for row in rows):
         out.print("not every run was VALID: see above")
+
+
+def _ledger(result: Result) -> list[tuple[str, float]]:
+    """The stages of a sample in their order, in ns: of its latency; in Offline, where it waits, of the busy time."""
+    if result.scenario == "Offline":
+        return list(result.cost_ns.items())
+    return [(name, stats["mean"]) for name, stats in result.stages_ns.items() if "/" not in name]
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    table.add_column("clock\nstarts at", no_wrap=True)
+    for heading in ("price\nms", _STEP_HEADINGS[rows[0]["step_of"]], "mean ms", "p99 ms", "infer ms", "samples/s"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(
+            row["boundary"],
+            _ms(row["price_ns"]),
+            _step(row),
+            _ms(row["latency_ns"]["mean"]),
+            _ms(row["latency_ns"]["p99"]),
+            _ms(row["stages_ns"]["infer"]["mean"]),
+            f"{row['samples_per_second']:.1f}",
+        )
+    return table
+
+
+def _step(row: Mapping[str, Any]) -> str:
+    """A step in words: never a figure that could be noise, nor one below zero, which nobody pays."""
+    if row["step"] is None:
+        return "-"
+    verdict = row["step"]["verdict"]
+    if verdict != "better":
+        return "not told from 0" if verdict == "open" else "none, it is faster"
+    found = row["step_pairs_ns"]
+    return f"{_ms(found['value'])} ({_ms(found['low'])} to {_ms(found['high'])})"
+
+
+def _ms(value: float | None) -> str:
+    return "-" if value is None else f"{value / 1e6:.3g}" if value < 1e9 else f"{value / 1e6:.0f}"
+
+
+def _gain(row: Mapping[str, Any], name: str) -> str:
+    low, high = (_percent(gain).removesuffix(" %") for gain in row[f"{name}_range"])
+    spread = "" if row["rounds"] == 1 else f" ({low} to {high} in {row['rounds']} runs)"
+    return f"{_percent(row[name])}{spread}"
 
 
 def _percent(gain: float | None) -> str:

@@ -11,7 +11,9 @@ from tests.integration.children import run_python
 
 
 def test_each_boundary_is_run_and_priced(tmp_path: Path) -> None:
-    child = run_python("-m", "sut", "boundary", "--time", "0.5", "--json", "--output", "out", cwd=tmp_path)
+    child = run_python(
+        "-m", "sut", "boundary", "--time", "0.5", "--rounds", "1", "--json", "--output", "out", cwd=tmp_path
+    )
 
     assert child.code == 0, child.err
     report = json.loads(child.out)
@@ -21,6 +23,10 @@ def test_each_boundary_is_run_and_priced(tmp_path: Path) -> None:
     assert tensor["step_mean_ns"] is None
     assert jpeg["step_mean_ns"] == jpeg["latency_ns"]["mean"] - pixels["latency_ns"]["mean"]
     assert (jpeg["step_ns"], jpeg["step_of"]) == (jpeg["step_mean_ns"], "mean_latency")
+    stages = jpeg["stages_ns"]
+    assert (tensor["price_ns"], jpeg["price_ns"]) == (None, stages["decode"]["mean"])
+    assert pixels["price_ns"] == stages["resize"]["mean"] + stages["normalize"]["mean"]
+    assert (jpeg["step"]["pairs"], jpeg["step"]["verdict"], jpeg["step_cpu"]["pairs"]) == (1, "open", 1)
     assert jpeg["gain_without_inference"] == pytest.approx(jpeg["inference_ns"] / jpeg["preprocessing_ns"])
     assert "boundary device left out: onnxruntime takes its input from host memory" in child.err
     assert "decode" in jpeg["stages_ns"] and "decode" not in pixels["stages_ns"] and "resize" not in tensor["stages_ns"]
@@ -28,15 +34,30 @@ def test_each_boundary_is_run_and_priced(tmp_path: Path) -> None:
 
 
 def test_the_table_ends_with_the_amdahl_line(tmp_path: Path) -> None:
-    child = run_python("-m", "sut", "boundary", "--time", "0.3", "--output", "out", cwd=tmp_path, COLUMNS="80")
+    child = run_python(
+        "-m", "sut", "boundary", "--time", "0.3", "--rounds", "1", "--output", "out", cwd=tmp_path, COLUMNS="80"
+    )
 
     assert child.code == 0, child.err
-    assert max(map(len, child.out.splitlines())) <= 80
+    assert max(map(len, child.out.splitlines()[:-1])) <= 80
+    assert child.out.startswith("Prices: the ledger of one run from JPEG to label, ms a sample:")
+    assert child.err.splitlines()[-1].startswith("round 1: tensor ")
     assert "if inference were free, +" in child.out.replace("\n", " ")
 
 
 def test_workers_count_and_offline_prices_a_sample(tmp_path: Path) -> None:
-    command = ["boundary", "--scenario", "Offline", "--preprocess-workers", "2", "--time", "0.3", "--json"]
+    command = [
+        "boundary",
+        "--scenario",
+        "Offline",
+        "--preprocess-workers",
+        "2",
+        "--time",
+        "0.3",
+        "--rounds",
+        "1",
+        "--json",
+    ]
     child = run_python("-m", "sut", *command, "--output", "out", cwd=tmp_path)
 
     # INVALID is a machine that changed its speed between calibration and run: rows and prices are there all the same.
@@ -50,11 +71,24 @@ def test_workers_count_and_offline_prices_a_sample(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments",
-    [["--scenario", "all"], ["--accuracy"], ["--scenario", "Server", "--find-peak-performance"], ["--demo"]],
+    ("command", "option"),
+    [
+        *(("boundary", option) for option in ("--accuracy", "--find-peak-performance", "--demo", "--boundary=jpeg")),
+        *(("tune", option) for option in ("--accuracy", "--find-peak-performance", "--demo")),
+    ],
 )
-def test_it_takes_one_scenario_in_performance_mode(tmp_path: Path, arguments: list[str]) -> None:
-    child = run_python("-m", "sut", "boundary", *arguments, cwd=tmp_path)
+def test_an_option_without_effect_is_none(tmp_path: Path, command: str, option: str) -> None:
+    child = run_python("-m", "sut", command, option, cwd=tmp_path)
 
     assert child.code == 1
-    assert "sut boundary runs one scenario in performance mode" in child.err
+    assert child.err.startswith(f"error: No such option: {option.partition('=')[0]}")
+    assert child.err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", ["boundary", "tune"])
+def test_it_takes_one_scenario(tmp_path: Path, command: str) -> None:
+    child = run_python("-m", "sut", command, "--scenario", "all", cwd=tmp_path)
+
+    assert child.code == 1
+    assert "one scenario in performance mode; give one --scenario" in child.err

@@ -8,17 +8,18 @@ from typing import Any, cast
 import pytest
 
 from sut.commands import boundary
-from sut.commands.boundary import Pipeline, device_left_out, limiting_stage, pipeline, step_ns
-from sut.config import make_config
+from sut.commands.boundary import device_left_out
+from sut.config import RunConfig, make_config
 from sut.console import Console
-from sut.errors import ExitCode
+from sut.errors import ExitCode, InputError
+from sut.prices import Pipeline, limiting_stage, pipeline, price_ns, step_ns
 from sut.results import Agreement, Result
 from sut.runner import Ran
 
 INF = float("inf")
 
 
-class Measured:
+class Timed:
     """As much of a result as a step is told from."""
 
     def __init__(self, mean_ns: float | None, samples_per_second: float | None) -> None:
@@ -27,7 +28,33 @@ class Measured:
 
 
 def result(mean_ns: float | None = None, samples_per_second: float | None = None) -> Result:
-    return cast(Result, Measured(mean_ns, samples_per_second))
+    return cast(Result, Timed(mean_ns, samples_per_second))
+
+
+def measured(where: str, cost_ms: dict[str, int], **changes: Any) -> Result:
+    """A result of a run that went well, as far as it is shown; preprocessing is timed only where it is."""
+    timed = {"tensor": ("gather", "infer"), "pixels": ("resize", "normalize", "preprocess", "gather", "infer")}
+    cost = {name: ms for name, ms in cost_ms.items() if name in timed.get(where, cost_ms)}
+    fields: dict[str, Any] = {
+        "boundary": where,
+        "scenario": "SingleStream",
+        "valid": True,
+        "failed_samples": 0,
+        "first_error": None,
+        "metric": None,
+        "samples_per_second": 100.0,
+        "latency_ns": {"mean": 9_000_000, "p99": 9_500_000},
+        "stages_ns": {name: {"mean": 1_000_000 * ms} for name, ms in cost.items()},
+        "cost_ns": {name: 1_000_000 * ms for name, ms in cost.items()},
+        "cpu_seconds_per_sample": None,
+        "parity": None,
+        "agreement": None,
+        "precision": "fp32",
+        "plan": None,
+        "model_sha256": None,
+        "config": {"lanes": 1, "preprocess_workers": 0, "fold": False},
+    }
+    return Result.model_construct(**fields | changes)
 
 
 @pytest.mark.parametrize(
@@ -140,6 +167,152 @@ def test_a_backend_that_does_not_load_is_left_for_the_run_to_refuse(capsys: pyte
     assert capsys.readouterr().err == ""
 
 
+# ---- prices, and the pairs beside them
+
+
+@pytest.mark.parametrize(
+    ("scenario", "workers", "cost", "pixels", "jpeg"),
+    [
+        ("SingleStream", 0, {"decode": 5, "resize": 2, "normalize": 1, "infer": 4}, 3e6, 5e6),
+        ("Server", 0, {"decode": 5, "preprocess": 2, "infer": 4}, 2e6, 5e6),
+        ("Server", 0, {"preprocess": 7, "infer": 4}, None, None),  # decoding is not told from the rest
+        ("Offline", 0, {"decode": 5, "preprocess": 2, "infer": 4}, 1e6, 2.5e6),  # two lanes share it
+        ("Offline", 5, {"decode": 5, "preprocess": 2, "gather": 1, "infer": 4}, 0.4e6, 1e6),
+    ],
+)
+def test_a_price_is_the_time_of_its_stages_in_one_run(
+    scenario: str, workers: int, cost: dict[str, int], pixels: float | None, jpeg: float | None
+) -> None:
+    run = measured("jpeg", cost, scenario=scenario, config={"lanes": 2, "preprocess_workers": workers})
+
+    assert price_ns(run, "tensor") is None
+    assert (price_ns(run, "pixels"), price_ns(run, "jpeg")) == (pixels, jpeg)
+
+
+def a_round(tensor: float, pixels: float, jpeg: float) -> list[Result]:
+    """Results with these mean latencies in ms, of which decoding takes 5, resizing 2."""
+    cost = {"decode": 5, "resize": 2, "infer": 4}
+    latencies = zip(("tensor", "pixels", "jpeg"), (tensor, pixels, jpeg), strict=True)
+    return [measured(where, cost, latency_ns={"mean": mean * 1e6, "p99": 2 * mean * 1e6}) for where, mean in latencies]
+
+
+CLEAR = [a_round(4 + n / 10, 6 + n / 10, 11 + n / 9) for n in range(5)]
+NOISY = [a_round(4, 6, 3), a_round(9, 2, 11), a_round(5, 7, 6), a_round(8, 6, 2), a_round(2, 3, 9)]
+BACKWARDS = [a_round(6 + n / 10, 4 + n / 10, 1 + n / 90) for n in range(5)]
+
+
+def shown(rounds: list[list[Result]], capsys: pytest.CaptureFixture[str]) -> tuple[list[dict[str, Any]], str]:
+    rows = boundary._rows(rounds)
+    boundary._show(rows, rounds)
+    return json.loads(json.dumps(rows)), capsys.readouterr().out
+
+
+def test_a_step_beyond_the_spread_is_told_with_its_interval(capsys: pytest.CaptureFixture[str]) -> None:
+    (tensor, pixels, jpeg), out = shown(CLEAR, capsys)
+
+    assert (tensor["step"], tensor["step_pairs_ns"], tensor["price_ns"]) == (None, None, None)
+    assert (pixels["step"]["verdict"], jpeg["step"]["verdict"], jpeg["step"]["pairs"]) == ("better", "better", 5)
+    ends = jpeg["step_pairs_ns"]
+    assert ends["value"] == pytest.approx(5e6, rel=0.02)
+    assert 4e6 < ends["low"] < ends["value"] < ends["high"] < 6e6
+    assert (pixels["price_ns"], jpeg["price_ns"]) == (2e6, 5e6)
+    assert jpeg["step_ns"] == jpeg["latency_ns"]["mean"] - pixels["latency_ns"]["mean"]
+    assert "not told from 0" not in out and "(the median of 5)" in out
+
+
+def test_where_the_pairs_cannot_tell_the_prices_of_one_run_stand(capsys: pytest.CaptureFixture[str]) -> None:
+    (_, pixels, jpeg), out = shown(NOISY, capsys)
+
+    assert jpeg["step_pairs_ns"]["low"] < 0 < jpeg["step_pairs_ns"]["high"]
+    assert (pixels["price_ns"], jpeg["price_ns"]) == (2e6, 5e6)
+    assert out.count("not told from 0") == 2
+    assert out.count("cannot be told apart; about ") == 2
+    assert "decode 5, resize 2, infer 4" in out
+
+
+def test_cpu_time_is_compared_where_the_clock_cannot_tell(capsys: pytest.CaptureFixture[str]) -> None:
+    dearer = [[each.model_copy(update={"cpu_seconds_per_sample": 1 + at}) for at, each in enumerate(r)] for r in NOISY]
+
+    _, out = shown(dearer, capsys)
+
+    assert "pairs would; by CPU time a sample 2 x (2 to 2)" in out
+    assert "pairs would; by CPU time a sample 1.5 x (1.5 to 1.5)" in out
+
+
+@pytest.mark.parametrize("rounds", [NOISY, BACKWARDS, BACKWARDS[:1]])
+def test_nothing_is_said_to_cost_less_than_nothing(
+    rounds: list[list[Result]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows, out = shown(rounds, capsys)
+
+    table = out[out.index("starts at") :].splitlines()[1:4]
+    assert not any(character == "-" for line in table for character in line.replace(" - ", ""))
+    assert ("none, it is faster" in out) == (rounds is BACKWARDS)
+    assert all(row["price_ns"] is None or row["price_ns"] >= 0 for row in rows)
+
+
+def test_the_gains_are_told_with_their_spread(capsys: pytest.CaptureFixture[str]) -> None:
+    other = [each.model_copy(update={"cost_ns": {"decode": 2, "infer": 4}}) for each in a_round(4, 6, 99)]
+
+    rows, out = shown([*CLEAR, other], capsys)
+
+    assert rows[-1]["gain_without_inference_range"] == [pytest.approx(4 / 7), 2.0]
+    assert "if inference were free, +57 % (+57 to +200 in 6 runs) throughput" in " ".join(out.split())
+
+
+# ---- the command
+
+
+def answering(monkeypatch: pytest.MonkeyPatch, **changes: Any) -> list[str]:
+    """Answer the product's runs, each of which takes 10 s; the boundaries that are run are put down in a list."""
+    made: list[str] = []
+
+    def run_each(configs: list[RunConfig], console: Console, command: str) -> Ran:
+        made.extend(each.boundary for each in configs)
+        cost = {"decode": 5, "infer": 4}
+        return Ran([measured(each.boundary, cost, **changes) for each in configs], [ExitCode.OK])
+
+    monkeypatch.setattr(boundary, "run_each", run_each)
+    monkeypatch.setattr(boundary.time, "monotonic", lambda: 10.0 * len(made))
+    return made
+
+
+def test_rounds_alternate_and_end_after_two_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = answering(monkeypatch)
+
+    assert boundary._boundary([make_config({})], as_json=True) == ExitCode.OK
+    there = ["tensor", "pixels", "jpeg"]
+    assert made == (there + there[::-1]) * 2
+
+
+def test_so_many_rounds_are_run_as_were_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = answering(monkeypatch)
+
+    boundary._boundary([make_config({})], as_json=True, rounds=9)
+
+    assert len(made) == 3 * 9
+
+
+def test_a_run_that_fails_ends_it(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    made: list[str] = []
+
+    def run_each(configs: list[RunConfig], console: Console, command: str) -> Ran:
+        made.extend(each.boundary for each in configs)
+        return Ran([measured("tensor", {})], [ExitCode.FAILED if len(made) == 5 else ExitCode.INVALID])
+
+    monkeypatch.setattr(boundary, "run_each", run_each)
+
+    assert boundary._boundary([make_config({})], as_json=True) == ExitCode.FAILED
+    assert len(made) == 5
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("settings", [{"boundary": "jpeg"}, {"mode": "accuracy"}])
+def test_a_setting_that_would_be_ignored_is_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="sut boundary runs "):
+        boundary._boundary([make_config(settings)], as_json=False)
+
+
 def test_a_reduced_precision_is_not_shown_without_its_agreement(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -147,36 +320,12 @@ def test_a_reduced_precision_is_not_shown_without_its_agreement(
     agreement = Agreement(value=0.974, low=0.962, high=0.982, count=1000, source="", words=words)
     config = make_config({"precision": "int8"})
 
-    def run_each(configs: list[Any], console: Console, command: str) -> Ran:
-        return Ran([ran(each.boundary, agreement if each.precision == "int8" else None) for each in configs])
-
-    monkeypatch.setattr(boundary, "run_each", run_each)
-
+    answering(monkeypatch, agreement=agreement, precision="int8")
     assert boundary._boundary([config], as_json=False) == ExitCode.OK
     assert capsys.readouterr().out.splitlines().count(f"int8 against fp32: {words}") == 1
     assert boundary._boundary([config], as_json=True) == ExitCode.OK
     rows = json.loads(capsys.readouterr().out)["rows"]
     assert [row["agreement"] for row in rows] == 3 * [agreement.model_dump()]
+    answering(monkeypatch)
     assert boundary._boundary([make_config({})], as_json=True) == ExitCode.OK
     assert [row["agreement"] for row in json.loads(capsys.readouterr().out)["rows"]] == [None, None, None]
-
-
-def ran(where: str, agreement: Agreement | None) -> Result:
-    """A result of a run that went well, as far as it is shown."""
-    stages = {"decode": 5, "infer": 4} if where == "jpeg" else {"infer": 4}
-    return Result.model_construct(
-        boundary=where,
-        scenario="SingleStream",
-        valid=True,
-        failed_samples=0,
-        first_error=None,
-        metric=None,
-        samples_per_second=100.0,
-        latency_ns={"mean": 9_000_000, "p99": 9_500_000},
-        stages_ns={name: {"mean": 1_000_000 * ms} for name, ms in stages.items()},
-        cost_ns={name: 1_000_000 * ms for name, ms in stages.items()},
-        parity=None,
-        agreement=agreement,
-        precision="int8" if agreement else "fp32",
-        config={"lanes": 1, "preprocess_workers": 0, "fold": False},
-    )
