@@ -6,8 +6,9 @@ Precedence: the embedded mlperf.conf, ``--mlperf_conf``, ``user.conf``, flags, t
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 from sut.calibrate import Calibration
 from sut.config import RunConfig
@@ -134,6 +135,17 @@ def _tensor_notes(config: RunConfig) -> list[str]:
     if config.cache_dir is not None and not config.cache:
         return ["--cache_dir has no effect without --cache 1"]
     return []
+
+
+def check_effect(configs: Sequence[RunConfig]) -> None:
+    """Raise ``InputError`` for a flag without effect in all of a command's runs."""
+    told = [
+        {note.partition(" has no effect")[0]: note for note in apply_flags(SimpleNamespace(), config, None, "")}
+        for config in configs
+    ]
+    for flag, note in told[-1].items():
+        if all(flag in each for each in told):
+            raise InputError(f"{note}; leave it out")
 
 
 def apply_calibration(

@@ -21,6 +21,7 @@ from sut.assembly import Assembly
 from sut.config import RunConfig
 from sut.console import Console, agreement_lines, parity_lines
 from sut.errors import ExitCode, InputError, worst
+from sut.planning import check_effect
 from sut.prices import limiting_stage, pipeline_of, price_ns, step_cost_of, step_ns, step_of, time_ns
 from sut.results import Result
 from sut.runner import check_same_model, run_each
@@ -100,6 +101,7 @@ def _boundary(configs: Sequence[RunConfig], as_json: bool, rounds: int | None = 
     base = configs[0].model_copy(update={"time_s": configs[0].time_s or _TIME_S})
     console = _Rounds()
     boundaries = boundaries_of(base, console)
+    check_effect([base.model_copy(update={"boundary": boundary}) for boundary in boundaries])
     ran, code = _measured(base, boundaries, rounds, console)
     if code in (ExitCode.OK, ExitCode.INVALID):
         rows = _rows(ran)

@@ -19,7 +19,7 @@ from sut.config import RunConfig, usable_cores
 from sut.errors import ExitCode, InputError
 from sut.machine import system_facts
 from sut.models.content import content_digest
-from sut.planning import EARLY_STOPPING_QUERIES
+from sut.planning import EARLY_STOPPING_QUERIES, check_effect
 from sut.results import write_text
 from sut.statistics import FEWEST_PAIRS
 from sut.text import encodable, printable
@@ -99,6 +99,7 @@ def _tune(
             raise InputError(f"{name} is '{given[name]}' as a word and '{other}' as a setting; leave one of them out")
     tried = parse_space(space, base) if space else default_space(base, usable_cores())
     points = points_of(tried, base) if space else default_points(tried, base)
+    check_effect([point.apply(base) for point in points])
     if len(points) == 1 and base.scenario != "Server":
         raise InputError(f"nothing to search: the grid ({_listed(tried)}) is the default alone; --space names more")
     sizes = round_sizes(len(points), rounds)

@@ -307,10 +307,27 @@ def test_a_run_that_fails_ends_it(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     assert capsys.readouterr().out == ""
 
 
-@pytest.mark.parametrize("settings", [{"boundary": "jpeg"}, {"mode": "accuracy"}])
-def test_a_setting_that_would_be_ignored_is_refused(settings: dict[str, Any]) -> None:
-    with pytest.raises(InputError, match="sut boundary runs "):
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"boundary": "jpeg"}, "sut boundary runs all boundaries; leave the setting boundary out"),
+        ({"mode": "accuracy"}, "sut boundary runs one scenario in performance mode"),
+        ({"qps": 5}, "--qps has no effect in SingleStream: the next query follows the answer; leave it out"),
+        ({"cache_dir": "x"}, "--cache_dir has no effect "),
+    ],
+)
+def test_a_setting_that_would_be_ignored_is_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
         boundary._boundary([make_config(settings)], as_json=False)
+
+
+@pytest.mark.parametrize("settings", [{"cache": True}, {"preprocess_workers": 2}])
+def test_a_setting_with_an_effect_at_one_boundary_is_taken(
+    monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any]
+) -> None:
+    answering(monkeypatch)
+
+    assert boundary._boundary([make_config(settings)], as_json=True) == ExitCode.OK
 
 
 def test_a_reduced_precision_is_not_shown_without_its_agreement(

@@ -314,6 +314,7 @@ def test_a_run_in_one_line(changes: dict[str, Any], text: str) -> None:
             r"nothing to search: the grid \(lanes=1\) is the default alone",
         ),
         ([{}], {"words": ["a", "b", "c", "d"]}, "takes BACKEND MODEL DEVICE at the most, got 'a b c d'"),
+        ([{"qps": 5}], {}, "--qps has no effect in SingleStream: the next query follows the answer; leave it out"),
         ([{}], {"space": ["lanes=1"]}, "--space lanes has no effect in SingleStream"),
         ([{}], {"words": ["nul"]}, "unknown backend 'nul'; did you mean null?"),
         ([{"backend": "null"}], {"words": ["openvino"]}, "backend is 'openvino' as a word and 'null' as a setting"),
