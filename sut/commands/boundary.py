@@ -162,28 +162,17 @@ def _rows(measured: Sequence[Sequence[Result]]) -> list[dict[str, Any]]:
     results = _middle(measured)
     by_boundary = list(zip(*measured, strict=True))
     rows = []
-    for at, result in enumerate(results):
-        before = results[at - 1] if at else None
-        mean = result.latency_ns.get("mean")
-        earlier = before.latency_ns.get("mean") if before else None
-        found = pipeline_of(result)
-        all_found = [pipeline_of(each) for each in by_boundary[at]]
-        sides = (by_boundary[at - 1], by_boundary[at])
-        step = step_of(result.scenario, *sides) if at else None
+    for at, (result, runs) in enumerate(zip(results, by_boundary, strict=True)):
+        found, all_found = pipeline_of(result), [pipeline_of(each) for each in runs]
         rows.append(
             {
                 "boundary": result.boundary,
-                "valid": all(each.valid for each in by_boundary[at]),
+                "valid": all(each.valid for each in runs),
                 "metric": result.metric.model_dump() if result.metric else None,
                 "samples_per_second": result.samples_per_second,
-                "latency_ns": {"mean": mean, "p99": result.latency_ns.get("p99")},
+                "latency_ns": {"mean": result.latency_ns.get("mean"), "p99": result.latency_ns.get("p99")},
                 "price_ns": price_ns(results[-1], result.boundary),
-                "step_mean_ns": mean - earlier if mean is not None and earlier is not None else None,
-                "step_ns": step_ns(result.scenario, before, result),
-                "step_of": "time_per_sample" if result.scenario == "Offline" else "mean_latency",
-                "step_pairs_ns": _in_ns(step, time_ns(result.scenario, before)) if step and before else None,
-                "step": asdict(step) if step else None,
-                "step_cpu": asdict(step_cost_of(*sides)) if at else None,
+                **_step_keys(results[at - 1] if at else None, result, by_boundary[at - 1] if at else (), runs),
                 "rounds": len(measured),
                 "preprocessing_ns": round(found.preprocessing_ns),
                 "inference_ns": round(found.inference_ns),
@@ -201,6 +190,24 @@ def _rows(measured: Sequence[Sequence[Result]]) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def _step_keys(
+    before: Result | None, result: Result, runs_before: Sequence[Result], runs: Sequence[Result]
+) -> dict[str, Any]:
+    """What a row says of the step from the boundary before: in its own round, and by the pairs of all rounds."""
+    found: dict[str, Any] = {"step_of": "time_per_sample" if result.scenario == "Offline" else "mean_latency"}
+    if before is None:
+        return found | dict.fromkeys(("step_mean_ns", "step_ns", "step", "step_cpu", "step_pairs_ns"))
+    mean, earlier = result.latency_ns.get("mean"), before.latency_ns.get("mean")
+    step = step_of(result.scenario, runs_before, runs)
+    return found | {
+        "step_mean_ns": mean - earlier if mean is not None and earlier is not None else None,
+        "step_ns": step_ns(result.scenario, before, result),
+        "step": asdict(step),
+        "step_cpu": asdict(step_cost_of(runs_before, runs)),
+        "step_pairs_ns": _in_ns(step, time_ns(result.scenario, before)),
+    }
 
 
 def _middle(measured: Sequence[Sequence[Result]]) -> Sequence[Result]:

@@ -87,16 +87,7 @@ def _tune(
     budget: float | None = None,
     rounds: int | None = None,
 ) -> ExitCode:
-    if len(configs) != 1 or configs[0].mode != "performance":
-        raise InputError("sut tune takes one scenario in performance mode; give one --scenario")
-    if len(words or []) > 3:
-        raise InputError(f"sut tune takes BACKEND MODEL DEVICE at the most, got '{' '.join(words or [])}'")
-    given = dict(zip(("backend", "model", "device"), words or [], strict=False))
-    time_s = configs[0].time_s or _TIME_S
-    base = with_settings(configs[0], given | {"time_s": time_s})
-    for name in given.keys() & configs[0].model_fields_set:
-        if (other := getattr(configs[0], name)) != getattr(base, name):
-            raise InputError(f"{name} is '{given[name]}' as a word and '{other}' as a setting; leave one of them out")
+    base, time_s = _base_of(configs, words or [])
     tried = parse_space(space, base) if space else default_space(base, usable_cores())
     points = points_of(tried, base) if space else default_points(tried, base)
     check_effect([point.apply(base) for point in points])
@@ -133,6 +124,21 @@ def _tune(
         _write(directory, config, outcome, bench)
         _show(directory, config, outcome, bench, as_json)
     return outcome.code
+
+
+def _base_of(configs: Sequence[RunConfig], words: Sequence[str]) -> tuple[RunConfig, float]:
+    """What is tuned, and the seconds of its longest runs. Raises ``InputError`` for what cannot be tuned."""
+    if len(configs) != 1 or configs[0].mode != "performance":
+        raise InputError("sut tune takes one scenario in performance mode; give one --scenario")
+    if len(words) > 3:
+        raise InputError(f"sut tune takes BACKEND MODEL DEVICE at the most, got '{' '.join(words)}'")
+    given = dict(zip(("backend", "model", "device"), words, strict=False))
+    time_s = configs[0].time_s or _TIME_S
+    base = with_settings(configs[0], given | {"time_s": time_s})
+    for name in given.keys() & configs[0].model_fields_set:
+        if (other := getattr(configs[0], name)) != getattr(base, name):
+            raise InputError(f"{name} is '{given[name]}' as a word and '{other}' as a setting; leave one of them out")
+    return base, time_s
 
 
 def _say(text: str) -> None:
