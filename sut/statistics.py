@@ -41,6 +41,7 @@ _OUTLIER = 5.0
 one error in a hundred more."""
 _DEVIATION = statistics.NormalDist().inv_cdf(0.75)
 _MOST_PAIRS_NEEDED = 1_000_000
+_MOST_LOG = 700.0
 
 Verdict = Literal["better", "worse", "open"]
 
@@ -179,6 +180,6 @@ def _pairs_needed(effect: float, spread: float) -> int | None:
     return max(FEWEST_PAIRS, math.ceil(needed)) if needed <= _MOST_PAIRS_NEEDED else None
 
 
-def _exp(value: float) -> float | None:
-    """The ratio; None where it is beyond all numbers."""
-    return math.exp(value) if abs(value) < 700 else None
+def _exp(value: float) -> float:
+    """The ratio; the largest or smallest number where it is beyond all of them."""
+    return math.exp(max(-_MOST_LOG, min(_MOST_LOG, value)))

@@ -211,9 +211,12 @@ def test_the_sides_and_the_direction_may_be_turned_round() -> None:
 
 
 def test_figures_at_the_ends_of_the_numbers_are_told() -> None:
-    found = difference([1e-300] * 4 + [1e300], [1e300] * 4 + [1e-300], higher_is_better=True)
+    found = difference([1e-300] * 4, [1e300] * 4, higher_is_better=True)
 
-    assert (found.verdict, found.low, found.high) == ("open", None, None)
+    assert (found.verdict, found.low) == ("better", found.high)
+    assert in_words(found) == "1.01e+304 x (1.01e+304 to 1.01e+304), 4 pairs"
+    wide = difference([1e-300] * 4 + [1e300], [1e300] * 4 + [1e-300], higher_is_better=True)
+    assert wide.verdict == "open" and wide.low is not None and wide.low > 0
 
 
 def test_cost_is_told_where_speed_cannot() -> None:
