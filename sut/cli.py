@@ -254,12 +254,13 @@ def _normalise(arguments: list[str]) -> list[str]:
 
 def _register() -> None:
     """Add the commands that have a file of their own."""
-    from sut.commands import boundary, dataset, kernels, parity, tune
+    from sut.commands import boundary, dataset, kernels, parity, show, tune
 
     boundary.register(app, like_run)
     dataset.register(app)
     kernels.register(app)
     parity.register(app)
+    show.register(app)
     tune.register(app, like_run)
 
 

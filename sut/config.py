@@ -28,7 +28,7 @@ PROFILES: dict[str, dict[str, str]] = {
 """The reference harness's presets that work here."""
 
 # What does not change what is measured stays out of the directory's name, so that a run finds its earlier self.
-_NOT_HASHED = {"scenario", "mode", "output", "overwrite", "debug", "watchdog_s", "cache", "cache_dir", "known_models"}
+NOT_HASHED = {"scenario", "mode", "output", "overwrite", "debug", "watchdog_s", "cache", "cache_dir", "known_models"}
 
 
 _MOST_THREADS = 1024
@@ -187,7 +187,7 @@ class RunConfig(BaseModel):
 
     def digest(self, recipe: str = "") -> str:
         """Eight hex digits that tell this configuration, and what its ``recipe`` says, from others in any scenario."""
-        words = self.model_dump(mode="json", exclude=_NOT_HASHED) | {"recipe": recipe or self.recipe}
+        words = self.model_dump(mode="json", exclude=NOT_HASHED) | {"recipe": recipe or self.recipe}
         return hashlib.sha256(json.dumps(words, sort_keys=True).encode()).hexdigest()[:8]
 
 

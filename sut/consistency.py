@@ -51,7 +51,7 @@ def _rates(result: Result) -> Iterator[str]:
         got = getattr(result, f"{name}_per_second")
         right = count / seconds if count and seconds else None
         if (got is None) != (right is None) or (got and right and not math.isclose(got, right)):
-            yield f"{name}_per_second is {got}, but {name} {count} by duration_s {seconds} are {right}"
+            yield f"{name}_per_second is {got}, but {name} {count} by duration_s {seconds} are {right or 'nothing'}"
 
 
 def _latencies(result: Result) -> Iterator[str]:

@@ -19,7 +19,7 @@ from rich.text import Text
 from sut.assembly import Assembly
 from sut.config import RunConfig
 from sut.errors import ExitCode, short
-from sut.results import FILE, Result
+from sut.results import FILE, Accuracy, Metric, Result
 from sut.supervisor import Progress
 from sut.text import encodable, printable, printable_lines
 
@@ -214,7 +214,7 @@ class Watcher:
 
     def progress(self, now: Progress) -> None:
         """Where the run is."""
-        p99 = "" if now.p99_ns is None else f"p99 {_ms(now.p99_ns)} ms, "
+        p99 = "" if now.p99_ns is None else f"p99 {milliseconds(now.p99_ns)} ms, "
         failed = f", {now.failed} FAILED" if now.failed else ""
         text = f"{short(now.rate)}/s, {p99}{now.left_s:.0f} s left{failed}"
         if self._bar is not None and self._task is not None:
@@ -237,27 +237,35 @@ _NAMES = {"accuracy": "accuracy", "find_peak": "peak search"}
 
 
 def _row(result: Result) -> list[str]:
-    if result.mode == "accuracy":
-        verdict = "done" if result.valid is None else "FAILED" if result.failed else "no result"
-    else:
-        verdict = "VALID" if result.valid else "FAILED" if result.failed else "INVALID"
-    latency = [_ms(result.latency_ns.get(name)) for name in ("p50", "p90", "p99")]
-    return [_NAMES.get(result.mode, result.scenario), verdict, _figure(result), *latency, f"{result.samples:,}"]
+    words = verdict(result.mode, result.valid, result.failed)
+    latency = [milliseconds(result.latency_ns.get(name)) for name in ("p50", "p90", "p99")]
+    shown = figure(result.accuracy, result.metric)
+    return [_NAMES.get(result.mode, result.scenario), words, shown, *latency, f"{result.samples:,}"]
 
 
-def _figure(result: Result) -> str:
-    if result.accuracy is not None:
-        score = result.accuracy
-        return f"{round(score.value * score.count)} of {score.count} {score.name}"
-    if result.metric is None or result.metric.value is None:
+def verdict(mode: str, valid: bool | None, failed: bool) -> str:
+    """What became of a run, in a word; ``-`` where nobody has judged it."""
+    if valid is None:
+        return "done" if mode == "accuracy" else "-"
+    if valid:
+        return "VALID"
+    return "FAILED" if failed else "no result" if mode == "accuracy" else "INVALID"
+
+
+def figure(accuracy: Accuracy | None, metric: Metric | None) -> str:
+    """The figure of a run with its unit: what it scored, else what MLPerf compares by."""
+    if accuracy is not None:
+        return f"{round(accuracy.value * accuracy.count)} of {accuracy.count} {accuracy.name}"
+    if metric is None or metric.value is None:
         return "-"
-    if result.metric.name.endswith("_ns"):
-        percentile = result.metric.name.split("_")[2]
-        return f"{result.metric.value / 1e6:.4g} ms {percentile}"
-    return f"{short(result.metric.value)} samples/s"
+    if metric.name.endswith("_ns"):
+        percentile = metric.name.split("_")[2]
+        return f"{metric.value / 1e6:.4g} ms {percentile}"
+    return f"{short(metric.value)} samples/s"
 
 
-def _ms(value: int | None) -> str:
+def milliseconds(value: int | None) -> str:
+    """A time in ns as ms, without the unit."""
     if value is None:
         return "-"
     return f"{value / 1e6:.0f}" if value >= 1e9 else f"{value / 1e6:.3g}"
