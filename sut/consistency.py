@@ -83,10 +83,9 @@ def _metric_bounds(result: Result) -> tuple[float, float] | None:
         return least, most
     if result.scenario == "Offline":
         return rounded(result.samples * 1e9 / most, result.samples * 1e9 / most)
-    # LoadGen's time may begin before the first call, and end before another query's last answer.
-    gaps, longest = result.samples - 1, most / 1e9
-    shortest = result.duration_s - longest
-    return rounded(gaps / (result.duration_s + longest), gaps / shortest if shortest > 0 else math.inf)
+    # LoadGen's time ends with the last query's answer, and others may come after it.
+    shortest = result.duration_s - most / 1e9
+    return rounded(0.0, (result.samples - 1) / shortest if shortest > 0 else math.inf)
 
 
 def _is_share(value: float, count: int) -> bool:
