@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 import typer
 from typer.exceptions import TyperException
 
-from sut.errors import ExitCode, InputError, SutError, one_line
+from sut.errors import ExitCode, InputError, SutError, one_line, suggest
 from sut.installed import broken_import
 from sut.signals import Noted
 from sut.text import printable, printable_lines
@@ -133,33 +133,49 @@ def run(
     ] = False,
     watchdog: Annotated[float | None, typer.Option(help="Stop a run after so many seconds without progress.")] = None,
     config: Annotated[Path | None, typer.Option(help="Settings from a YAML file; flags win.")] = None,
+    from_: Annotated[Path | None, typer.Option("--from", help="Repeat the run of this result.json; flags win.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE: any setting of a YAML file.")] = None,
     debug: Annotated[bool, typer.Option("--debug", help="Tracebacks, and keep LoadGen's trace.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")] = False,
 ) -> None:
     """Collect the settings and run; see RUN_HELP."""
     from sut.console import Console
+    from sut.repeat import read_repeated
     from sut.runner import run_all
 
-    raise typer.Exit(run_all(configs_of(locals()), Console(as_json), shlex.join(sys.argv)))
+    configs = configs_of(locals())
+    repeats = read_repeated(from_).model_sha256 if from_ is not None and model is None else None
+    raise typer.Exit(run_all(configs, Console(as_json), shlex.join(sys.argv), repeats))
 
 
 _RENAMED = {"time": "time_s", "max_latency": "max_latency_s", "max_wait": "max_wait_ms", "watchdog": "watchdog_s"}
 """Options whose setting has a unit in its name."""
 _LISTS = ("inputs", "outputs")
-_NO_SETTINGS = ("demo", "scenario", "accuracy", "find_peak_performance", "profile", "config", "set_", "as_json")
+_NO_SETTINGS = (
+    "demo",
+    "scenario",
+    "accuracy",
+    "find_peak_performance",
+    "profile",
+    "config",
+    "from_",
+    "set_",
+    "as_json",
+)
 
 
 def configs_of(options: Mapping[str, Any]) -> list[RunConfig]:
     """The runs that the options of ``sut run`` describe, which differ in scenario and mode only."""
     from sut.config import PROFILES, RunConfig, assign, make_config, parse_assignment, parse_scenarios, read_config_file
-    from sut.errors import suggest
+    from sut.repeat import settings_of
 
     settings: dict[str, Any] = {}
     if demo := options["demo"]:
         settings |= {"time_s": 3.0, "relax_server": True, "dataset": "demo"}
     if options["config"] is not None:
         settings |= read_config_file(options["config"])
+    if (repeated := options["from_"]) is not None:
+        settings |= settings_of(repeated, [name for name in ("demo", "config", "profile") if options[name]])
     for text in options["set_"] or []:
         key, value = parse_assignment(text)
         assign(settings, key, value)
@@ -173,7 +189,7 @@ def configs_of(options: Mapping[str, Any]) -> list[RunConfig]:
             settings[key] = value.split(",") if name in _LISTS else value
     if options["kernels"] is not None:
         assign(settings, "preprocess_options.kernels", options["kernels"])
-    _environment(settings, demo)
+    _environment(settings, demo or repeated is not None)
     find_peak = options["find_peak_performance"]
     if options["accuracy"] and find_peak:
         raise InputError("--accuracy and --find-peak-performance are two modes; give one of them")
@@ -189,9 +205,9 @@ def configs_of(options: Mapping[str, Any]) -> list[RunConfig]:
     return configs
 
 
-def _environment(settings: dict[str, Any], demo: bool) -> None:
+def _environment(settings: dict[str, Any], has_data: bool) -> None:
     """Defaults from the environment, as the reference harness has them, and the checkout's own user.conf."""
-    if not demo and settings.get("dataset") != "demo" and (data := os.environ.get("DATA_DIR")):
+    if not has_data and settings.get("dataset") != "demo" and (data := os.environ.get("DATA_DIR")):
         settings.setdefault("dataset_path", Path(data))
     if out := os.environ.get("OUTPUT_DIR"):
         settings.setdefault("output", Path(out))

@@ -63,9 +63,12 @@ class Ran:
         return bool(_NO_MORE & set(self.codes))
 
 
-def run_all(configs: Sequence[RunConfig], console: Console, command: str) -> ExitCode:
-    """Run each config (they differ in scenario and mode only), show a table. Returns the worst exit code."""
-    ran = run_experiment(configs, console, command)
+def run_all(configs: Sequence[RunConfig], console: Console, command: str, model_sha256: str | None = None) -> ExitCode:
+    """Run each config (they differ in scenario and mode only), show a table. Returns the worst exit code.
+
+    ``model_sha256`` is that of a run that is repeated: that the model is another now is a note.
+    """
+    ran = run_experiment(configs, console, command, model_sha256)
     if not {ExitCode.USAGE, ExitCode.SETUP} & set(ran.codes):
         console.summary(ran.results, ran.home)
     return ran.code
@@ -96,7 +99,9 @@ def check_same_model(results: Sequence[Result]) -> None:
         )
 
 
-def run_experiment(configs: Sequence[RunConfig], console: Console, command: str) -> Ran:
+def run_experiment(
+    configs: Sequence[RunConfig], console: Console, command: str, model_sha256: str | None = None
+) -> Ran:
     """Run each config; they differ in scenario and mode only, and share a directory.
 
     Raises ``InputError`` or ``SetupError`` before anything was run.
@@ -125,8 +130,10 @@ def run_experiment(configs: Sequence[RunConfig], console: Console, command: str)
         check_names("--inputs", first.inputs or (), info.inputs)
         check_fit(parts.spec, info)
     agreement = _agreement(parts, console)
-    if parts.model is not None and (why := why_not_compared(parts)):
-        parts = replace(parts, model=replace(parts.model, notes=(*parts.model.notes, why)))
+    if parts.model is not None:
+        notes = [why_not_compared(parts), _another_model(parts.model.sha256, model_sha256)]
+        told = tuple(note for note in notes if note)
+        parts = replace(parts, model=replace(parts.model, notes=(*parts.model.notes, *told)))
     home = result_home(first, parts)
     ran = Ran(home=home)
     with _locked(home), noted() as ending:
@@ -142,6 +149,12 @@ def run_experiment(configs: Sequence[RunConfig], console: Console, command: str)
             if ran.stopped:
                 break
     return ran
+
+
+def _another_model(now: str | None, then: str | None) -> str | None:
+    if then is None or now == then:
+        return None
+    return f"the run that is repeated had another model: it has SHA-256 {now}, that one had {then}"
 
 
 def _agreement(parts: Assembly, console: Console) -> Agreement | None:
