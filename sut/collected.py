@@ -84,7 +84,8 @@ def read_result(path: Path) -> Result:
     of another type, a field that is unknown, or figures that contradict each other.
     """
     try:
-        content = from_json(read_file(path, _MOST_BYTES), allow_inf_nan=False)
+        text = read_file(path, _MOST_BYTES)
+        content = from_json(text, allow_inf_nan=False)
     except OSError as error:
         raise ValueError(f"cannot be read ({error.strerror or one_line(error)})") from error
     except ValueError as error:
@@ -95,7 +96,7 @@ def read_result(path: Path) -> Result:
     if schema != 1 or isinstance(schema, bool):
         raise ValueError(f"it has schema {shortened(str(schema))}, expected 1; read it with the version that wrote it")
     try:
-        result = Result.model_validate(content, strict=True)
+        result = Result.model_validate_json(text, strict=True)
     except ValidationError as error:
         raise ValueError(_unfit(error)) from error
     try:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import to_json
 
 from kernels.files import whole_file
@@ -145,14 +145,6 @@ class CpuQuota(_Part):
     throttled_periods: int
 
 
-_QUIET: TypeAdapter[Quiet] = TypeAdapter(Quiet)
-
-
-def _quiet(given: Any) -> Any:
-    """A file's words for it, which a strict reader does not take for a plain data class."""
-    return _QUIET.validate_json(to_json(given), strict=True) if isinstance(given, Mapping) else given
-
-
 Text = Annotated[str, AfterValidator(cut)]
 Texts = Annotated[list[str], AfterValidator(cut_list)]
 
@@ -210,7 +202,7 @@ class Result(_Part):
     audit: Audit | None = None
     cpu_quota: CpuQuota | None = None
     """None where there is no quota, or the run did not come to its end."""
-    quiet: Annotated[Quiet | None, BeforeValidator(_quiet)] = None
+    quiet: Quiet | None = None
     """What disturbed the run; None where it did not come to its end."""
     plan: Mapping[str, Any] | None = None
     calibration: Mapping[str, Any] | None = None

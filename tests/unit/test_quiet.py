@@ -196,17 +196,16 @@ BUSY = Quiet(0.5, 0.2, 0.0, 3_000_000, 17, before=Quiet(None, None, None))
 def test_a_result_has_it_and_can_be_read_again() -> None:
     written = Result(schema=1, mode="performance", quiet=asdict(BUSY), **RESULT).to_json()
 
-    assert Result.model_validate_json(written).quiet == BUSY
-    assert Result.model_validate(json.loads(written), strict=True).quiet == BUSY
+    assert Result.model_validate_json(written, strict=True).quiet == BUSY
     assert Result(schema=1, mode="performance", **RESULT).quiet is None
 
 
 @pytest.mark.parametrize("change", [{"others_share": "0.1"}, {"others": 0.1}, {"before": {"others_share": "0"}}])
 def test_a_result_in_which_it_was_edited_is_refused(change: dict[str, Any]) -> None:
-    with pytest.raises(ValueError):
-        Result.model_validate(
-            {"schema": 1, "mode": "performance", **RESULT, "quiet": asdict(BUSY) | change}, strict=True
-        )
+    content = {"schema": 1, "mode": "performance", **RESULT, "quiet": asdict(BUSY) | change}
+
+    with pytest.raises(ValueError, match="quiet"):
+        Result.model_validate_json(json.dumps(content), strict=True)
 
 
 @pytest.mark.parametrize(
