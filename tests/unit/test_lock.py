@@ -11,6 +11,8 @@ from types import ModuleType
 
 import pytest
 
+from sut.installed import EXTRA_OF, OPTIONAL, PACKAGES
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -35,6 +37,13 @@ def test_everything_that_setup_py_names_is_pinned(lock: ModuleType) -> None:
 
     assert {"numpy", "pyyaml", "setuptools", "mlcommons-loadgen"} <= set(words) <= set(lock.read())
     assert "onnx>=1.23,<2" in lock.requirements(["models"])
+
+
+@pytest.mark.parametrize("package", [*PACKAGES, *OPTIONAL])
+def test_the_extra_that_sut_doctor_names_brings_the_package(lock: ModuleType, package: str) -> None:
+    extra = EXTRA_OF.get(package)
+
+    assert any(word.startswith((f"{package}=", f"{package}>")) for word in lock.requirements([extra] if extra else []))
 
 
 @pytest.mark.parametrize(
