@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Sets itself up on first use, then runs: ./run_local.sh --help
+# Sets itself up on first use, then runs a command of sut, by default run: ./run_local.sh --help
 set -euo pipefail
 
 ROOT=$(readlink -f -- "${BASH_SOURCE[0]}")
@@ -10,6 +10,7 @@ source "$ROOT/tools/setup_env.sh"
 usage() {
     cat <<'END'
 Usage: ./run_local.sh [BACKEND] [MODEL] [DEVICE] [options]
+       ./run_local.sh COMMAND ...
 
   ./run_local.sh                                          the demo: four scenarios, then accuracy, on the demo photos
   ./run_local.sh onnxruntime efficientnet-lite0 cpu       one run with the default scenario
@@ -17,14 +18,32 @@ Usage: ./run_local.sh [BACKEND] [MODEL] [DEVICE] [options]
   ./run_local.sh onnxruntime resnet50 cpu --accuracy --dataset-path /data/imagenet
   ./run_local.sh openvino efficientnet-lite0 cpu --precision int8 --scenario Offline --time 10
   EXTRA_OPS='--time 60' ./run_local.sh onnxruntime mobilenet
+  ./run_local.sh doctor                                   what is installed here, and what works
 
-The first start makes .venv in the checkout and installs what BACKEND needs there; `--preprocess dali` and
+END
+    printf 'COMMAND is one of %s: see ./run_local.sh COMMAND --help.\n' "$(commands)"
+    cat <<'END'
+Without one it is run. A backend of such a name is reached by --backend.
+
+The first start makes .venv in the checkout and installs what is asked for there; `--preprocess dali` and
 `--precision int8` add several hundred MB.
 Environment: MODEL_DIR, DATA_DIR, OUTPUT_DIR; EXTRA_OPS (options to append); PYTHON (a Python 3.11 to 3.13 to make .venv with).
 
 The options are those of `sut run`:
 END
 }
+
+# Prints the commands of sut: those of sut/cli.py, then a file each.
+commands() {
+    local name found='run, doctor'
+    for name in "$ROOT"/sut/commands/[a-z]*.py; do
+        name=${name##*/} name=${name%.py}
+        found+=", ${name//_/-}"
+    done
+    echo "$found"
+}
+
+is_command() { [[ ", $(commands), " == *", $1, "* ]]; }
 
 # Prints which CUDA's packages fit the NVIDIA driver, 12 or 13; nothing where there is none, which `sut run` says better.
 cuda_major() {
@@ -36,74 +55,130 @@ cuda_major() {
     esac
 }
 
-# Adds to `extras` what runs backend $1 with preprocessor $2 in precision $3 and model $4. Words unknown here need
-# nothing: `sut run` refuses them.
+# Adds to `extras` what runs the backends $1 with the preprocessors $2 in the precisions $3 and the models $4, each a
+# comma list. Words unknown here need nothing: `sut` refuses them.
 add_extras() {
-    local cuda=
-    case "$2" in
-        cuda | dali*) cuda=$(cuda_major) ;;
-    esac
-    case "$1" in
-        onnxruntime | openvino) extras+=("$1") ;;
-    esac
-    case "$2" in
-        dali*) # several hundred MB; never both, since they write the same module
-            if [[ $cuda == 12 ]]; then extras+=(dali-cuda12); else extras+=(dali); fi
-            ;;
-        fused) extras+=(numba) ;;
-    esac
-    case "$2" in
-        cuda | dali-gpu*) [[ -z $cuda ]] || extras+=("cuda$cuda") ;;
-    esac
-    case "$3" in
-        int8) extras+=(nncf) ;;
-    esac
-    case "$4" in
-        efficientnet-lite[12]) extras+=(more-models) ;;
-    esac
+    local backends preprocessors precisions models word cuda
+    IFS=, read -r -a backends <<<"$1"
+    IFS=, read -r -a preprocessors <<<"$2"
+    IFS=, read -r -a precisions <<<"$3"
+    IFS=, read -r -a models <<<"$4"
+    for word in "${backends[@]}"; do
+        case $word in onnxruntime | openvino) extras+=("$word") ;; esac
+    done
+    for word in "${preprocessors[@]}"; do
+        case $word in cuda | dali*) cuda=${cuda-$(cuda_major)} ;; esac
+        case $word in
+            dali*) # several hundred MB; never both, since they write the same module
+                if [[ $cuda == 12 ]]; then extras+=(dali-cuda12); else extras+=(dali); fi
+                ;;
+            fused) extras+=(numba) ;;
+        esac
+        case $word in cuda | dali-gpu*) [[ -z $cuda ]] || extras+=("cuda$cuda") ;; esac
+    done
+    for word in "${precisions[@]}"; do
+        case $word in int8) extras+=(nncf) ;; esac
+    done
+    for word in "${models[@]}"; do
+        case $word in efficientnet-lite[12]) extras+=(more-models) ;; esac
+    done
 }
 
-# Prints the setting $2 of the YAML file $1; nothing where it has none.
-setting_of() {
-    head -c 1048576 -- "$1" 2>/dev/null | sed -n "s/^$2[[:space:]]*:[[:space:]]*[\"']\{0,1\}\([A-Za-z0-9._/-]*\).*/\1/p" 2>/dev/null | tail -n 1 || true
+# Prints, as a comma list, the values that the YAML file or result.json $1 has for the setting $2, at its top or below
+# `matrix`.
+values_of() {
+    local line key top=0 section='' is_list='' found=()
+    while IFS= read -r line || [[ -n $line ]]; do
+        [[ $line != '{'* ]] || top=2 # the blank and the quote before a key of a result.json
+        line=${line%%#*} line=${line//[\"\',$'\r'\[\]]/ }
+        if [[ $line =~ ^[[:space:]]*-[[:space:]](.*) ]]; then
+            [[ -z $is_list ]] || read -r -a found <<<"${found[*]} ${BASH_REMATCH[1]}"
+        elif [[ $line =~ ^([[:space:]]*)([A-Za-z0-9_]+)[[:space:]]*:(.*) ]]; then
+            key=${BASH_REMATCH[2]} is_list=
+            [[ -n ${BASH_REMATCH[1]} ]] || section=$key
+            if [[ $key == "$2" ]] && [[ ${#BASH_REMATCH[1]} == "$top" || $section == matrix ]]; then
+                is_list=1
+                read -r -a found <<<"${found[*]} ${BASH_REMATCH[3]}"
+            fi
+        fi
+    done < <(head -c 1048576 -- "$1" 2>/dev/null | tr -d '\0')
+    local IFS=,
+    echo "${found[*]}"
 }
 
 if [[ ${1-} == -h || ${1-} == --help ]]; then
     usage
-    setup_env models onnxruntime opencv
-    use_checkout
-    exec "$VENV_PYTHON" -P -m sut run --help
+    set -- run --help
 fi
 
-arguments=()
-for option in --backend --model --device; do
+command='' arguments=()
+if [[ ${1-} == --version ]] || is_command "${1-}"; then
+    command=$1
+    shift
+fi
+
+# Backend, model and device come first: as options of run, as words of what takes them so.
+declare -A flag=([backend]='' [model]='' [device]='' [preprocess]='' [precision]='' [config]='' [from]='') setting=()
+for name in backend model device; do
     [[ $# -gt 0 && $1 != -* ]] || break
-    arguments+=("$option" "$1")
+    case $command in
+        '' | run) arguments+=("--$name" "$1") ;;
+        compare | tune) arguments+=("$1") flag[$name]=$1 ;;
+        *) break ;;
+    esac
     shift
 done
-read -r -d '' -a extra_ops <<<"${EXTRA_OPS-}" || true
-arguments+=("$@" "${extra_ops[@]}")
+arguments+=("$@")
+case $command in
+    '' | boundary | compare | run | tune)
+        read -r -d '' -a extra_ops <<<"${EXTRA_OPS-}" || true
+        arguments+=("${extra_ops[@]}")
+        ;;
+esac
+[[ -n $command || ${#arguments[@]} -gt 0 ]] || arguments=(--demo)
+command=${command:-run}
 
-# What decides the extras: a flag, else the file of --config, else the default.
-declare -A chosen=([backend]='' [preprocess]='' [precision]='' [model]='' [config]='')
-previous=
+# What decides the extras: a flag, else --set and the like, else the file of --config or --from, else the default.
+previous='' is_help='' is_matrix=''
 for argument in "${arguments[@]}"; do
-    for name in "${!chosen[@]}"; do
-        [[ $argument != "--$name="* ]] || chosen[$name]=${argument#*=}
-        [[ $previous != "--$name" ]] || chosen[$name]=$argument
+    [[ $argument != --help ]] || is_help=1
+    if [[ $argument == --*=* ]]; then
+        previous=${argument%%=*} argument=${argument#*=}
+    fi
+    [[ $previous != --vary ]] || is_matrix=1
+    for name in "${!flag[@]}"; do
+        [[ $previous != "--$name" ]] || flag[$name]=$argument
+        [[ ! $previous =~ ^--(set|space|vary)$ || $argument != "$name="* ]] || setting[$name]=${argument#*=}
     done
     previous=$argument
 done
-if [[ -f ${chosen[config]} ]]; then
+for file in "${flag[config]}" "${flag[from]}"; do
+    [[ -f $file ]] || continue
+    ! grep -q '^matrix[[:space:]]*:' -- "$file" 2>/dev/null || is_matrix=1
     for name in backend preprocess precision model; do
-        [[ -n ${chosen[$name]} ]] || chosen[$name]=$(setting_of "${chosen[config]}" "$name")
+        [[ -n ${flag[$name]}${setting[$name]-} ]] || flag[$name]=$(values_of "$file" "$name")
     done
+done
+for name in backend preprocess precision model; do
+    flag[$name]=${flag[$name]:-${setting[$name]-}}
+    [[ ${flag[$name]} != *,* ]] || is_matrix=1
+done
+default=(onnxruntime opencv fp32)
+if [[ $command == compare && -z $is_matrix$is_help ]]; then # all that works here, but for DALI's several hundred MB
+    default=("onnxruntime,openvino" "opencv,fused" "fp32,int8")
 fi
-extras=(models opencv)
-add_extras "${chosen[backend]:-onnxruntime}" "${chosen[preprocess]:-opencv}" "${chosen[precision]:-fp32}" "${chosen[model]}"
 
-[[ ${#arguments[@]} -gt 0 ]] || arguments=(--demo)
+extras=(models opencv)
+case $command in
+    dataset) [[ ${arguments[0]-} != imagenet ]] || extras+=(imagenet) ;;
+    kernels | report | show) ;;
+    *)
+        add_extras "${flag[backend]:-${default[0]}}" "${flag[preprocess]:-${default[1]}}" \
+            "${flag[precision]:-${default[2]}}" "${flag[model]}"
+        ;;
+esac
+
 setup_env "${extras[@]}"
 use_checkout
 # -P: what lies in the user's directory is never imported.
-exec "$VENV_PYTHON" -P -m sut run "${arguments[@]}"
+exec "$VENV_PYTHON" -P -m sut "$command" "${arguments[@]}"

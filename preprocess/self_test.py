@@ -25,7 +25,7 @@ class DecoderNotUsable(DeviceNotFound):
         """``decoder`` is its name and version, ``reason`` what it said."""
         said = " ".join(str(reason).split()) or "it does not say why"
         super().__init__(
-            f"{decoder} does not decode a plain JPEG here: {said}; sut doctor shows what is installed, and "
+            f"{decoder} does not decode a plain JPEG here: {said}; ./run_local.sh doctor shows what is installed, and "
             "--preprocess opencv needs none of it"
         )
 

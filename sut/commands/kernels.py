@@ -29,18 +29,18 @@ if TYPE_CHECKING:
 
 HELP = """Check, explain and time the CUDA kernels.
 
-Example: sut kernels check
+Example: ./run_local.sh kernels check
 """
 CHECK_HELP = """Every kernel against the oracle, to the bit: on the GPU where there is one, else in host form.
 
-Example: sut kernels check --device host
+Example: ./run_local.sh kernels check --device host
 
 The host form is the same CUDA C, compiled by g++ under AddressSanitizer and UndefinedBehaviorSanitizer.
 Exit code: 0 all equal; 1 wrong usage; 2 something is not installed, or no such device; 3 a kernel is wrong or failed.
 """
 EXPLAIN_HELP = """Why the kernels are as fast as they are: sectors a request, bank conflicts, bytes moved. Needs no GPU.
 
-Example: sut kernels explain --bandwidth 4300
+Example: ./run_local.sh kernels explain --bandwidth 4300
 
 Counted in host form. The time is that of all sectors at the bandwidth given, in GB/s (10^9 bytes) read and written
 together, as sut kernels bench measures it for a copy: too long where sectors are asked for again, since caches answer
@@ -49,14 +49,14 @@ Exit code: 0; 1 wrong usage; 2 g++ is missing.
 """
 BENCH_HELP = """Time the kernels on a GPU beside a copy, separate launches, and CuPy, PyTorch and DALI where installed.
 
-Example: sut kernels bench --device cuda:0
+Example: ./run_local.sh kernels bench --device cuda:0
 
 Median of many passes over inputs that no cache holds. Where another library fails its row says why. Exit code: 0;
 1 wrong usage; 2 no GPU, or something is not installed; 3 the GPU has too little memory, or a kernel failed.
 """
 PROFILE_HELP = """What NVIDIA's profiler counts of the explained kernels, beside predictions. Needs a GPU, ncu and g++.
 
-Example: sut kernels profile
+Example: ./run_local.sh kernels profile
 
 The predictions are counted in host form, which g++ compiles. nsys in the place of ncu gives times alone. Exit code: 0;
 1 wrong usage; 2 no GPU, no profiler or no g++; 3 a kernel or the profiler failed.

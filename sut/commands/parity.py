@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 HELP = """Measure how far preprocessors are from the oracle, in levels of 255 before normalisation.
 
-Example: sut parity --preprocess opencv,dali --model resnet50
+Example: ./run_local.sh parity --preprocess opencv,dali --model resnet50
 
 On the demo photos, white noise, photos squeezed to random sizes, and crops of the photos; of the crops, how many get
 the same label from the trained EfficientNet-Lite0, whichever model's recipe is measured. Without --preprocess: all that

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 HELP = """Show the table again, from all results below folders: what differs between them as columns.
 
-Example: sut show output --csv > results.csv
+Example: ./run_local.sh show output --csv > results.csv
 
 Reads every result.json; where there is none, also the reference harness's results.json and LoadGen's logs. A file that
 is half-written, edited or of another schema is named and left out. Without a folder: $OUTPUT_DIR, else ./output. Exit

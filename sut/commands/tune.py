@@ -34,7 +34,7 @@ from sut.tuning.tuner import MOST_PAIRS, Outcome, Tuner
 
 HELP = """Find the settings that are best here, and Server's highest VALID rate.
 
-Example: sut tune onnxruntime efficientnet-lite0 cpu --scenario Offline --time 8
+Example: ./run_local.sh tune onnxruntime efficientnet-lite0 cpu --scenario Offline --time 8
 
 Takes the options of sut run, in one scenario (default SingleStream), and up to three words: backend, model, device.
 Short runs over a grid of settings, the better half longer and so on; the best against the default in interleaved pairs,
@@ -230,6 +230,6 @@ def _show(directory: Path, config: RunConfig | None, outcome: Outcome, bench: Be
         for line in outcome.words if outcome.code == ExitCode.OK else ():
             out.print(Text(line))
         if config is not None:
-            out.print(Text(printable(f"run it: sut run --config {directory / 'tuned.yaml'}")), soft_wrap=True)
+            out.print(Text(printable(f"run it: ./run_local.sh --config {directory / 'tuned.yaml'}")), soft_wrap=True)
     if outcome.code != ExitCode.OK:
         print(f"error: {outcome.words[-1]}", file=sys.stderr, flush=True)

@@ -43,7 +43,7 @@ def open_dataset(
         if path is not None and list_file is None and path.is_dir() and not (path / LIST_NAME).exists():
             raise InputError(
                 f"there is no list {path / LIST_NAME}; for pictures without labels add --dataset folder, for "
-                f"ImageNet's validation pictures write the list with: sut dataset imagenet {path}"
+                f"ImageNet's validation pictures write the list with: ./run_local.sh dataset imagenet {path}"
             )
     if name == "demo":
         return _open_demo(path, list_file, count)

@@ -16,7 +16,7 @@ from kernels.files import LARGE_BYTES, read_file
 from sut.errors import InputError, one_line
 
 _HEAD = "# CRC-32, bytes and name of each picture; made by sut dataset"
-_REMEDY = "put it back as it was or, if it is right as it is, write the sums again with sut dataset"
+_REMEDY = "put it back as it was or, if it is right as it is, write the sums again with ./run_local.sh dataset"
 
 
 class Sum(NamedTuple):
@@ -79,12 +79,13 @@ def read_sums(list_file: Path, names: Iterable[str]) -> Sums | None:
             sums[name] = Sum(int(size), int(crc32, 16))
         except ValueError:
             raise InputError(
-                f"{path} line {number} is no 'CRC-32 bytes name'; write the sums again with sut dataset, or remove them"
+                f"{path} line {number} is no 'CRC-32 bytes name'; write the sums again with ./run_local.sh dataset, or "
+                "remove them"
             ) from None
     missing = [name for name in names if name not in sums]
     if missing:
         raise InputError(
             f"{path} does not fit its list {list_file}: it has no sums of {len(missing)} of its pictures, such as "
-            f"{missing[0]!r}; write the sums again with sut dataset, or remove them"
+            f"{missing[0]!r}; write the sums again with ./run_local.sh dataset, or remove them"
         )
     return Sums(path, sums)

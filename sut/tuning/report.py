@@ -160,7 +160,7 @@ def yaml_text(config: RunConfig, outcome: Outcome, rows: Sequence[Measured]) -> 
         f"Found by sut tune, {max(row.started for row in rows)}, {len(rows)} runs.",
         f"Machine: {facts['cpu']}, {facts['cores']} cores; on another one tune again.",
         *(word[0].upper() + word[1:] for word in outcome.words),
-        "Run it: sut run --config THIS_FILE; without --time MLPerf's own durations apply.",
+        "Run it: ./run_local.sh --config THIS_FILE; without --time MLPerf's own durations apply.",
     ]
     head = "".join(f"# {' '.join(line.split())}\n" for line in comments)
     return head + yaml.safe_dump(settings_of(config), sort_keys=False, allow_unicode=True)

@@ -231,7 +231,7 @@ def test_help_has_an_example(sut: Run, command: str) -> None:
     done = sut(*filter(None, [command]), "--help")
 
     assert done.code == 0
-    assert "Example: sut kernels" in done.out
+    assert "Example: ./run_local.sh kernels" in done.out
 
 
 def ncu_text() -> str:

@@ -63,7 +63,11 @@ def test_a_path_without_a_list_and_a_name_says_both_ways(tmp_path: Path) -> None
     with pytest.raises(InputError) as refused:
         open_dataset(None, tmp_path, None, None)
 
-    for fragment in (f"no list {tmp_path}/val_map.txt", "--dataset folder", f"sut dataset imagenet {tmp_path}"):
+    for fragment in (
+        f"no list {tmp_path}/val_map.txt",
+        "--dataset folder",
+        f"./run_local.sh dataset imagenet {tmp_path}",
+    ):
         assert fragment in str(refused.value)
 
 

@@ -1,8 +1,9 @@
-"""run_local.sh: which extras a command line asks for, the set-up and the run replaced; and a set-up interrupted."""
+"""run_local.sh: which extras a command line asks for and what it calls, the set-up replaced; a set-up interrupted."""
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -11,6 +12,8 @@ import pytest
 
 CHECKOUT = Path(__file__).parents[2]
 ALWAYS = {"models", "opencv"}
+COMPARE = "compare --config run.yaml"
+FROM = "run --from run.yaml"
 SMI = {
     "none": "",
     "11.4": "CUDA Version: 11.4",
@@ -22,15 +25,19 @@ SMI = {
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """A copy of the script whose set-up only prints the extras."""
+    """A copy of the script whose set-up only prints the extras, and whose Python the words that it is given."""
     shutil.copy(CHECKOUT / "run_local.sh", tmp_path)
     (tmp_path / "tools").mkdir()
-    (tmp_path / "tools" / "setup_env.sh").write_text('setup_env() { echo "$@"; exit 0; }\n')
+    setup = 'VENV_PYTHON=echo\nsetup_env() { echo "$@"; }\nuse_checkout() { :; }\n'
+    (tmp_path / "tools" / "setup_env.sh").write_text(setup)
+    shutil.copytree(CHECKOUT / "sut" / "commands", tmp_path / "sut" / "commands")
+    for name in ("compare", "report", "show", "check_log"):
+        (tmp_path / "sut" / "commands" / f"{name}.py").touch()
     return tmp_path
 
 
-def extras(checkout: Path, line: str, cuda: str = "none", extra_ops: str = "") -> set[str]:
-    """What the script installs beyond ``ALWAYS``."""
+def start(checkout: Path, line: str, cuda: str = "none", extra_ops: str = "") -> list[list[str]]:
+    """The lines that the script prints, as words: the extras, then what Python is given."""
     program = checkout / "bin" / "nvidia-smi"
     program.parent.mkdir(exist_ok=True)
     program.write_text(f"#!/bin/sh\n{f'echo {SMI[cuda]!r}' if SMI[cuda] else 'exit 9'}\n")
@@ -39,7 +46,12 @@ def extras(checkout: Path, line: str, cuda: str = "none", extra_ops: str = "") -
     command = ["bash", "./run_local.sh", *line.split()]
     done = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
-    found = done.stdout.split()
+    return [each.split() for each in done.stdout.splitlines()]
+
+
+def extras(checkout: Path, line: str, cuda: str = "none", extra_ops: str = "") -> set[str]:
+    """What the script installs beyond ``ALWAYS``."""
+    found = start(checkout, line, cuda, extra_ops)[0]
     assert len(found) == len(set(found))
     assert set(found) >= ALWAYS
     return set(found) - ALWAYS
@@ -58,6 +70,24 @@ def extras(checkout: Path, line: str, cuda: str = "none", extra_ops: str = "") -
         ("onnxruntime efficientnet-lite1 --model resnet50", {"onnxruntime"}),
         ("--preprocess fused", {"onnxruntime", "numba"}),
         ("--preprocess fused --preprocess opencv", {"onnxruntime"}),
+        ("--set backend=openvino --set=precision=int8", {"openvino", "nncf"}),
+        ("--set backend=openvino --backend null", set()),
+        ("run --backend openvino", {"openvino"}),
+        ("tune openvino efficientnet-lite1 --space precision=fp32,int8", {"openvino", "nncf", "more-models"}),
+        ("boundary --preprocess=fused", {"onnxruntime", "numba"}),
+        ("parity --preprocess opencv,fused,dali", {"onnxruntime", "numba", "dali"}),
+        ("compare --model my.onnx", {"onnxruntime", "openvino", "numba", "nncf"}),
+        ("compare --backend openvino", {"openvino", "numba", "nncf"}),
+        ("compare --preprocess opencv,dali", {"onnxruntime", "dali"}),
+        ("compare --backend openvino,null --precision fp32,int8", {"openvino", "nncf"}),
+        ("compare --vary lanes=1,2", {"onnxruntime"}),
+        ("compare --help", {"onnxruntime"}),
+        ("dataset imagenet /data", {"imagenet"}),
+        ("dataset sums /data", set()),
+        ("doctor --json", {"onnxruntime"}),
+        ("kernels check", set()),
+        ("report results", set()),
+        ("show --backend openvino", set()),
     ],
 )
 def test_extras_by_the_words_of_the_command_line(checkout: Path, line: str, expected: set[str]) -> None:
@@ -100,12 +130,62 @@ def test_packages_for_a_gpu_by_the_drivers_cuda(checkout: Path, preprocess: str,
         ("# backend: openvino\nname:\n  backend: openvino\n", "--config run.yaml", {"onnxruntime"}),
         ("backend:\n", "--config run.yaml", {"onnxruntime"}),
         ("backend: openvino\n", "--config missing.yaml", {"onnxruntime"}),
+        ("matrix:\n  backend: [openvino, 'null']\n  precision:\n  - fp32\n  - int8\n", COMPARE, {"openvino", "nncf"}),
+        ("matrix:\n  lanes: [1, 2]\n", COMPARE, {"onnxruntime"}),
+        ("time_s: 3\n", COMPARE, {"onnxruntime", "openvino", "numba", "nncf"}),
+        (
+            '{\n "backend": "openvino",\n "config": {\n  "backend": "x",\n  "precision": "int8"\n }\n}\n',
+            FROM,
+            {"openvino"},
+        ),
     ],
 )
 def test_a_config_file_counts_where_no_flag_does(checkout: Path, text: str, line: str, expected: set[str]) -> None:
     (checkout / "run.yaml").write_text(text)
 
     assert extras(checkout, line) == expected
+
+
+@pytest.mark.parametrize(
+    ("line", "called"),
+    [
+        ("", "run --demo"),
+        (
+            "null efficientnet-lite0 cpu --time 3",
+            "run --backend null --model efficientnet-lite0 --device cpu --time 3 A B",
+        ),
+        ("run", "run A B"),
+        ("run openvino", "run --backend openvino A B"),
+        ("--backend tune", "run --backend tune A B"),
+        ("tune openvino resnet50 --json", "tune openvino resnet50 --json A B"),
+        ("boundary --time 3", "boundary --time 3 A B"),
+        ("dataset imagenet /data", "dataset imagenet /data"),
+        ("check-log folder", "check-log folder"),
+        ("show results more", "show results more"),
+        ("doctor", "doctor"),
+        ("--version", "--version"),
+    ],
+)
+def test_a_command_of_sut_is_called_and_else_run(checkout: Path, line: str, called: str) -> None:
+    _, words = start(checkout, line, extra_ops="A B" if called.endswith("A B") else "")
+
+    assert words == ["-P", "-m", "sut", *called.split()]
+
+
+def test_what_is_printed_to_be_typed_starts_run_local() -> None:
+    folders = {"docs": "*.md", "sut": "**/*.py", "preprocess": "*.py"}
+    files = [file for folder, pattern in folders.items() for file in (CHECKOUT / folder).glob(pattern)]
+    typed = re.compile(r"(?:Example: |[Rr]un it: |with: |\.venv/bin/)sut .*|^ *sut [a-z]+ .*--.*", re.M)
+
+    assert [(file.name, found) for file in files for found in typed.findall(file.read_text(encoding="utf-8"))] == []
+
+
+def test_help_names_every_command(checkout: Path) -> None:
+    help_text = " ".join(word for words in start(checkout, "--help") for word in words)
+
+    known = "run, doctor, boundary, check-log, compare, dataset, kernels, parity, report, show, tune"
+    assert f"COMMAND is one of {known}: see" in help_text
+    assert help_text.endswith("-P -m sut run --help")
 
 
 STOPPED = """
