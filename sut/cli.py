@@ -41,9 +41,21 @@ accuracy target missed; 130 interrupted.
 """
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        from sut.installed import own_version
+
+        print(own_version())
+        raise typer.Exit
+
+
 @app.callback()
-def _commands() -> None:
-    """What all commands have in common: nothing."""
+def _commands(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="The version, and the commit it is of.")
+    ] = False,
+) -> None:
+    """What all commands have in common."""
 
 
 @app.command(help=RUN_HELP)

@@ -89,6 +89,7 @@ _ANY_CUDA = 0
 _CHECKOUT = Path(__file__).resolve().parent.parent
 _IMPORT = re.compile(r"(?:from|import)\s+(\w+)")
 _IMPORT_LIMIT_S = 120.0
+_OWN = "loadgen-vision-sut"
 _REINSTALL = "pip install --force-reinstall"
 _IMPORT_EACH = """
 import importlib, sys
@@ -184,6 +185,23 @@ def getting(extra: str | None) -> str:
     """
     what = f"{_CHECKOUT}[{extra}]" if extra else f"{_CHECKOUT}"
     return f"{shlex.quote(sys.executable)} -m pip install -e {shlex.quote(what)}"
+
+
+def own_version() -> str:
+    """Name and version, as setup.py has it, and the commit where this is a checkout and git is there to tell."""
+    try:
+        number = re.search(r'^    version="(.+)",$', (_CHECKOUT / "setup.py").read_text(encoding="utf-8"), re.MULTILINE)
+    except OSError:
+        number = None
+    found = f"{_OWN} {number[1] if number else version_of(_OWN) or 'of an unknown version'}"
+    if not (_CHECKOUT / ".git").exists():  # it may lie in another project's checkout
+        return found
+    describe = ["git", "--no-optional-locks", "-C", str(_CHECKOUT), "describe", "--always", "--exclude=*", "--dirty"]
+    try:
+        done = subprocess.run(describe, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return found
+    return f"{found}, commit {done.stdout.strip()}"
 
 
 def version_of(distribution: str) -> str:

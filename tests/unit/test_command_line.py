@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sut import cli
+from sut import cli, installed
 from sut.config import make_config
 from sut.errors import ExitCode, InputError
 from sut.signals import Noted
@@ -53,6 +55,42 @@ def test_a_wrong_word_is_one_line_that_says_where_the_right_ones_are(
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith(said)
     assert line.endswith(" --help shows what there is")
+
+
+@pytest.mark.parametrize(
+    ("in_git", "git", "commit"),
+    [
+        (True, "echo 4523dad0", ", commit 4523dad0"),
+        (True, "exit 128", ""),
+        (True, None, ""),
+        (False, "echo of another project", ""),
+    ],
+)
+def test_the_version_is_setup_pys_with_the_commit_where_git_tells_it(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    in_git: bool,
+    git: str | None,
+    commit: str,
+) -> None:
+    (tmp_path / "setup.py").write_text('setup(\n    name="loadgen-vision-sut",\n    version="7.8.9",\n)\n')
+    if in_git:
+        (tmp_path / ".git").touch()
+    if git:
+        (tmp_path / "git").write_text(f"#!/bin/sh\n{git}\n")
+        (tmp_path / "git").chmod(0o755)
+    monkeypatch.setattr(installed, "_CHECKOUT", tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+    assert cli._main(["--version"], Noted()) == ExitCode.OK
+    assert capsys.readouterr().out == f"loadgen-vision-sut 7.8.9{commit}\n"
+
+
+def test_the_version_of_this_checkout_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+
+    assert re.fullmatch(r"loadgen-vision-sut \d+\.\d+\.\d+", installed.own_version())
 
 
 def test_a_reader_that_leaves_does_not_end_the_work() -> None:
