@@ -20,6 +20,7 @@ from sut.assembly import Assembly
 from sut.config import RunConfig
 from sut.errors import ExitCode, short
 from sut.results import FILE, Accuracy, Metric, Result
+from sut.rules import in_short
 from sut.supervisor import Progress
 from sut.text import encodable, printable, printable_lines
 
@@ -123,8 +124,10 @@ class Console:
         self.out.print(table)
         for line in (*parity_lines(results), *agreement_lines(results)):
             self.out.print(Text(line), soft_wrap=True)
+        if any(is_estimate(result.metric) for result in results):
+            self.out.print(Text(ESTIMATE))
         if broken := _union(results):
-            self.out.print(Text(printable("not official: " + "; ".join(broken))))
+            self.out.print(Text(printable(in_short(broken))), soft_wrap=True)
         self.out.print(Text(printable(f"files: {home}")), soft_wrap=True)
 
 
@@ -233,6 +236,8 @@ class Watcher:
             self._bar.stop()
 
 
+ESTIMATE = "* LoadGen's early-stopping estimate, on the safe side; the columns are measured"
+"""What the ``*`` of a figure means."""
 _NAMES = {"accuracy": "accuracy", "find_peak": "peak search"}
 
 
@@ -260,8 +265,13 @@ def figure(accuracy: Accuracy | None, metric: Metric | None) -> str:
         return "-"
     if metric.name.endswith("_ns"):
         percentile = metric.name.split("_")[2]
-        return f"{metric.value / 1e6:.4g} ms {percentile}"
+        return f"{metric.value / 1e6:.4g} ms {percentile}{'*' if is_estimate(metric) else ''}"
     return f"{short(metric.value)} samples/s"
+
+
+def is_estimate(metric: Metric | None) -> bool:
+    """Whether a figure is LoadGen's estimate of a percentile, unlike those in the columns."""
+    return metric is not None and metric.value is not None and metric.name.startswith("early_stopping")
 
 
 def milliseconds(value: int | None) -> str:

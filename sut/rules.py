@@ -20,6 +20,25 @@ OFFICIAL_QUERIES = {"SingleStream": 64, "MultiStream": 662, "Server": 459}
 OFFICIAL_OFFLINE_SAMPLES = 24576
 OFFICIAL_PERCENTILES = {"SingleStream": 0.9, "MultiStream": 0.99, "Server": 0.99}
 
+_IN_SHORT = {
+    "random weights": "random weights",
+    "runs no model": "no model",
+    "the run did not come to its end": "no end",
+    "min_duration ": "short run",
+    "not ImageNet's ": "few pictures",
+    f"is not MLPerf's {OFFICIAL_MODEL}": "another model",
+    "not MLPerf's file": "another model file",
+    "Server latency bound ": "relaxed bound",
+    "is not ImageNet's: ": "another list",
+    "int8 is not known ": "own calibration",
+    "a quarter of the calibrated one": "low rate",
+    f" samples < {OFFICIAL_OFFLINE_SAMPLES}": "few samples",
+    " queries < ": "few queries",
+    "performance_sample_count ": "few samples loaded",
+}
+"""Rules by what is in them, in a few words, the most telling first."""
+_COLUMNS = 80
+
 
 def is_official_model(spec: ModelSpec, model: Prepared | None) -> bool:
     """Whether a model is MLPerf's, by the content of its file."""
@@ -52,6 +71,26 @@ def broken_rules(
     if "result_validity" not in detail.values:
         found.append("the run did not come to its end")
     return found + _performance(config, dataset, detail)
+
+
+def in_short(broken: Sequence[str]) -> str:
+    """Of rules that are broken how many they are and, as far as a line has room, which; those without a name of a few
+    words first, by their beginning.
+
+    >>> in_short(["random weights", "min_duration 3 s < 600 s"])
+    'not official: 2 rules broken (random weights, short run), see rules_broken'
+    """
+    named = {rule: [words for part, words in _IN_SHORT.items() if part in rule] for rule in broken}
+    words = [rule.partition(":")[0] for rule, found in named.items() if not found]
+    words += [each for each in _IN_SHORT.values() if any(each in found for found in named.values())]
+    count = f"{len(broken)} rule{'s' if len(broken) > 1 else ''}"
+    lines = [_in_short(count, words)]
+    lines += [_in_short(count, [*words[:kept], "..."]) for kept in range(len(words) - 1, -1, -1)]
+    return next(line for line in lines if len(line) <= _COLUMNS)
+
+
+def _in_short(count: str, words: Sequence[str]) -> str:
+    return f"not official: {count} broken ({', '.join(words)}), see rules_broken"
 
 
 def _not_official(config: RunConfig, spec: ModelSpec, model: Prepared | None) -> list[str]:

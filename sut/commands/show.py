@@ -128,6 +128,7 @@ def _tell(skipped: Sequence[Skipped]) -> None:
 
 
 def _table(rows: Sequence[Row], out: RichConsole) -> None:
+    from sut.console import ESTIMATE
     from sut.rows import differing
 
     differ, same = differing(rows)
@@ -149,6 +150,8 @@ def _table(rows: Sequence[Row], out: RichConsole) -> None:
         before = title
     if without:
         out.print(Text(f"left out for want of room: {', '.join(without)}; --csv and --json have all"))
+    if any(cell.endswith("*") for column in kept if column.name == "figure" for cell in column.cells):
+        out.print(Text(ESTIMATE))
     if broken := sum(bool(row.facts["rules_broken"]) for row in rows):
         out.print(Text(f"not official: {broken} of {len(rows)}; rules_broken says why (--json)"))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from rich.console import Console as RichConsole
 
 from sut import console
 from sut.console import Console, agreement_lines
-from sut.results import Agreement, Result
+from sut.results import Agreement, Metric, Result
 
 SAID = "97.4 % same labels (95 % interval 96.2 to 98.2 %) on 1,000 crops of 11 pictures"
 
@@ -45,6 +46,45 @@ def test_different_agreements_are_all_shown() -> None:
     found = agreement_lines([result("int8", SAID), result("fp32", None), result("bf16", "other words")])
 
     assert found == [f"int8 against fp32: {SAID}", "bf16 against fp32: other words"]
+
+
+def table(*results: Result) -> list[str]:
+    """What is printed of results on a screen of 80 columns, but for where the files are."""
+    shown, text = Console(), io.StringIO()
+    shown.out = RichConsole(file=text, width=80, highlight=False, _environ={})
+    shown.summary(results, Path("output"))
+    *lines, files = text.getvalue().splitlines()
+    assert files == "files: output"
+    return [line.rstrip() for line in lines]
+
+
+def of_scenario(scenario: str, metric: str, value: float, **more: Any) -> Result:
+    """A result of which only the figures matter."""
+    figure = Metric(name=metric, value=value, higher_is_better=False)
+    latency = {"p50": 2_480_000, "p90": 2_660_000, "p99": 3_450_000}
+    words = {"schema": 1, "model": "m", "weights": None, "recipe": {}, "backend": "null", "device": "cpu", "samples": 9}
+    rest = {"preprocess": "opencv", "precision": "fp32", "boundary": "tensor", "mode": "performance", "config": {}}
+    judged = {"valid": True, "invalid_reasons": [], "failed_samples": 0, "started": "", "latency_ns": latency}
+    return Result(**words, **rest, **judged, scenario=scenario, metric=figure, **more)
+
+
+def test_an_estimate_of_a_percentile_is_told_from_the_percentile() -> None:
+    single = of_scenario("SingleStream", "early_stopping_p90_latency_ns", 2_678_000)
+    offline = of_scenario("Offline", "samples_per_second", 355.2)
+
+    _, first, second, note = table(single, offline)
+
+    assert first.split()[2:7] == ["2.678", "ms", "p90*", "2.48", "2.66"]
+    assert second.split()[2:4] == ["355.2", "samples/s"]
+    assert note.startswith("* LoadGen's early-stopping estimate")
+    assert len(table(offline)) == 2
+
+
+def test_what_is_not_official_is_one_line_below_the_table() -> None:
+    rules = ["min_duration 3 s < 600 s", "data set demo has 11 pictures, not ImageNet's 50000", "1467 samples < 24576"]
+    results = [of_scenario(name, "samples_per_second", 1.0, rules_broken=rules) for name in ("Offline", "Server")]
+
+    assert table(*results)[3:] == ["not official: 3 rules broken (short run, few pictures, ...), see rules_broken"]
 
 
 def screen(*, terminal: bool) -> tuple[Console, io.StringIO]:

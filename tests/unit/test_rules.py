@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from sut import rules
 from sut.commands.dataset import names, validation_labels
 from sut.config import RunConfig
 from sut.datasets.base import DataSet
@@ -16,7 +17,7 @@ from sut.logs import Detail
 from sut.models.base import ModelSpec
 from sut.models.registry import find
 from sut.preparation import Prepared
-from sut.rules import broken_rules, explain_invalid, unexplained
+from sut.rules import broken_rules, explain_invalid, in_short, unexplained
 
 LABELS = validation_labels()
 IMAGENET = DataSet("imagenet", Path(), tuple(names()), np.array([LABELS[name] for name in names()], np.int32))
@@ -137,6 +138,51 @@ def test_a_broken_rule_is_named_alone_with_both_figures(scenario: str, changes: 
 )
 def test_just_enough_is_enough(scenario: str, changes: dict[str, Any]) -> None:
     assert broken(scenario, **changes) == []
+
+
+DEMO = [
+    "model efficientnet-lite0 is not MLPerf's resnet50",
+    "data set demo has 11 pictures, not ImageNet's 50000",
+    "min_duration 3 s < 600 s",
+    "performance_sample_count 11 < 1024",
+    "Server latency bound 27.32 ms > 15 ms",
+    "1467 samples < 24576",
+]
+
+
+@pytest.mark.parametrize(
+    ("told", "line"),
+    [
+        (["random weights"], "1 rule broken (random weights)"),
+        (DEMO, "6 rules broken (short run, few pictures, ...)"),
+        ([*DEMO, "random weights"], "7 rules broken (random weights, short run, ...)"),
+        (
+            ["min_duration 3 s < 600 s", "63 queries < 64", "661 queries < 662"],
+            "3 rules broken (short run, few queries)",
+        ),
+        ([*DEMO, "parity of dali: 9 levels > 1 level"], "7 rules broken (parity of dali, short run, ...)"),
+        ([f"the backend {'x' * 90} is not this project's own"], "1 rule broken (...)"),
+    ],
+)
+def test_what_is_not_official_is_one_line_of_a_terminal(told: list[str], line: str) -> None:
+    found = in_short(told)
+
+    assert found == f"not official: {line}, see rules_broken"
+    assert len(found) <= 80
+
+
+def test_every_name_in_short_is_that_of_a_rule() -> None:
+    told = [
+        *broken("Offline", data=FEW, file=None, **{"effective_samples_per_query": 1, "effective_min_duration_ms": 1}),
+        *broken("Server", data=OTHER, model="mobilenet", precision="int8", relax_server=True),
+        *broken("Server", file=replace(TRAINED, weights="unknown"), **{"effective_target_latency_ns": 10**9}),
+        *broken(
+            "Server", file=replace(TRAINED, weights="random"), **{"result_query_count": 1, "result_validity": None}
+        ),
+    ]
+
+    for part, words in rules._IN_SHORT.items():
+        assert words in in_short([rule for rule in told if part in rule]), part
 
 
 @pytest.mark.parametrize("mode", ["performance", "accuracy"])
