@@ -16,7 +16,7 @@ from kernels.files import SMALL_BYTES, read_file
 from sut.cgroup import usable_cores as usable_cores
 from sut.errors import InputError, one_line, suggest
 from sut.strict_yaml import load_yaml
-from sut.text import printable, shortened
+from sut.text import checked_name, shortened
 from sut.userconf import SCENARIOS
 
 Mode = Literal["performance", "accuracy", "find_peak"]
@@ -149,9 +149,7 @@ class RunConfig(BaseModel):
     @field_validator("model_name", "backend", "preprocess")
     @classmethod
     def _word(cls, value: str | None) -> str | None:
-        if value is not None and not re.fullmatch(r"[A-Za-z0-9][\w.+-]*", value):
-            raise ValueError(f"got '{printable(value)}', expected a name")
-        return value
+        return None if value is None else checked_name(value)
 
     @field_validator("known_models")
     @classmethod

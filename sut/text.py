@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from typing import Any
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _SHOWN = 80
+_MOST_NAME_BYTES = 200
+"""Of a name that is a folder's too, for which Linux takes 255."""
 
 
 def printable(text: str) -> str:
@@ -22,6 +25,30 @@ def printable(text: str) -> str:
 def printable_lines(text: str) -> str:
     """``printable`` for each line of a text, such as a traceback."""
     return "\n".join(map(printable, text.split("\n")))
+
+
+def checked_name(text: str) -> str:
+    """A name that is a folder's too, of any script, its letters composed. Raises ``ValueError`` for what is none."""
+    found = unicodedata.normalize("NFC", text)
+    if not found[:1].isalnum() or not all(map(_is_in_names, found)):
+        raise ValueError(f"got '{printable(text)}', expected a name")
+    return found
+
+
+def as_name(stem: str) -> str:
+    """A file's stem as ``checked_name`` takes it.
+
+    >>> as_name("my model (2)"), as_name("..."), as_name("Ko\u0308ln")
+    ('my-model-2', 'model', 'Köln')
+    """
+    kept = "".join(each if _is_in_names(each) else " " for each in unicodedata.normalize("NFC", stem))
+    whole = "-".join(kept.split()).lstrip("-.+_").encode()[:_MOST_NAME_BYTES].decode(errors="ignore")
+    return whole.strip("-.+_") or "model"
+
+
+def _is_in_names(character: str) -> bool:
+    """Letters, the marks that some scripts write them with, digits, and what is no punctuation to a file system."""
+    return character.isalnum() or character in "_.+-" or unicodedata.category(character)[0] == "M"
 
 
 def encodable(value: Any) -> Any:

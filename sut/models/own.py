@@ -14,7 +14,8 @@ from preprocess.base import Recipe
 from sut.errors import InputError
 from sut.models.base import ModelSpec
 from sut.models.files import OnnxInfo
-from sut.models.recipes import MAX_SIZE, RecipeFile, as_name
+from sut.models.recipes import MAX_SIZE, RecipeFile
+from sut.text import as_name
 
 BACKGROUND_CLASSES = 1001
 """So many classes are ImageNet's thousand after a class 0, "background": their labels are off by one."""

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, StrictFloat, StrictInt, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictFloat, StrictInt, ValidationError
 
 from preprocess.base import Recipe
 from preprocess.oracle import check_recipe
@@ -16,6 +15,7 @@ from sut.config import expanded, read_config_file
 from sut.errors import InputError, one_line, suggest
 from sut.models import resnet50
 from sut.models.efficientnet_lite import LITE0, LITE1, LITE2, Variant
+from sut.text import as_name, checked_name
 
 MAX_SIZE = 4096
 """Largest input in pixels a side: one sample of float32 is 200 MB there."""
@@ -24,7 +24,6 @@ MAX_RESIZED = 8192
 MAX_CLASSES = 2**24
 """Answers are float32, which holds every whole number up to here."""
 
-_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$"
 _Three = tuple[StrictFloat, StrictFloat, StrictFloat]
 
 
@@ -87,7 +86,7 @@ class RecipeFile(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    name: str = Field(pattern=_NAME)
+    name: Annotated[str, AfterValidator(checked_name)]
     fit: Literal["resize-crop", "crop-resize"]
     interpolation: Literal["area", "linear", "cubic"]
     size: StrictInt | None = Field(default=None, ge=1, le=MAX_SIZE)
@@ -141,15 +140,6 @@ class RecipeFile(BaseModel):
 
 KEYS = tuple(key for key in RecipeFile.model_fields if not key.startswith("usual_"))
 """What a recipe file may set."""
-
-
-def as_name(stem: str) -> str:
-    """A file's stem as a name, which is also a folder's.
-
-    >>> as_name("my model (2)"), as_name("...")
-    ('my-model-2', 'model')
-    """
-    return re.sub(r"[^A-Za-z0-9_.+-]+", "-", stem).strip("-.+_") or "model"
 
 
 def find_recipe(word: str) -> RecipeFile:
@@ -212,4 +202,4 @@ def _first(error: ValidationError, content: Mapping[str, Any]) -> str:
         return f"the key {key} is missing; expected {_EXPECTED[key]}"
     if key in ("mean", "std"):
         return f"{key}: got {content[key]}, expected three finite numbers, one per channel, as [0, 0, 0]"
-    return f"{key}: {first['msg']}, got {content[key]!r}"
+    return f"{key}: {first['msg'].removeprefix('Value error, ')}, got {content[key]!r}"

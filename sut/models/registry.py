@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import replace
 from importlib.metadata import EntryPoint, entry_points
@@ -106,7 +107,8 @@ def for_file(
 
 def _names(name: str, path: Path) -> bool:
     """Whether a file's name has a model's in it as a word of its own: MobileNetV2 is not MobileNet."""
-    return re.search(rf"(?<![a-z0-9]){re.escape(name)}(?![a-z0-9]|-?v(?!1(?!\d))\d)", _plain(path.stem)) is not None
+    stem = unicodedata.normalize("NFC", _plain(path.stem))
+    return re.search(rf"(?<!\w){re.escape(name)}(?!\w|-?v(?!1(?!\d))\d)", stem) is not None
 
 
 def _not_mistaken(spec: ModelSpec) -> ModelSpec:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from sut.models.registry import find
 from tests.integration.children import CHECKOUT, Finished, results, run_sut
+from tests.unit.small_models import write_classifier
 
 SIZE = 224
 LITE = "fit: crop-resize\ninterpolation: cubic\n"
@@ -137,6 +139,18 @@ def test_a_strangers_model_gets_all_photos_right(tmp_path: Path, lite0: onnx.Mod
         # The last of three batches of four has three pictures; a size of one needs no padding.
         assert result["padded_samples"] == expected["padded"]
         assert set(result["batch_sizes"]) <= {"3", *expected["batches"]}
+
+
+def test_a_name_keeps_its_umlauts(tmp_path: Path) -> None:
+    write_classifier(tmp_path / "Gro\u0308ße.onnx")
+    (tmp_path / "mine.yaml").write_text(LITE)
+    options = ("--recipe", "mine.yaml", "--scenario", "Offline", "--time", "0.1", "--json")
+
+    own = run_sut("--model", "Gro\u0308ße.onnx", *options, cwd=tmp_path, LC_ALL="C")
+    named = run_sut("--model", "Gro\u0308ße.onnx", "--model-name", "Öl+ग", *options, cwd=tmp_path, LC_ALL="C")
+
+    assert [json.loads(each.out)["rows"][0]["model"] for each in (own, named)] == ["Größe", "Öl+ग"]
+    assert sorted(each.name for each in (tmp_path / "output").iterdir()) == ["Größe", "Öl+ग"]
 
 
 @pytest.mark.parametrize("scenario", ["SingleStream", "MultiStream", "Server"])

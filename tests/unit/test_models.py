@@ -639,6 +639,7 @@ def test_find_names_an_entry_point_that_is_not_right(
         ("resnet50_v1.onnx", None, "resnet50"),
         ("my_EfficientNet_Lite0-int8.onnx", None, "efficientnet-lite0"),
         ("model.onnx", "resnet50", "resnet50"),
+        ("Köln-resnet50.onnx", None, "resnet50"),
         ("resnet50_v1.onnx", "efficientnet_lite0", "efficientnet-lite0"),
     ],
 )

@@ -128,7 +128,7 @@ def test_every_key_can_be_set(tmp_path: Path) -> None:
         ("dtype: uint8\nmean: [1, 2, 3]", "dtype uint8 with mean (1.0, 2.0, 3.0)"),
         ("classes: 1", "classes: Input should be greater than or equal to 2, got 1"),
         ("label_offset: one", "label_offset: Input should be a valid integer, got 'one'"),
-        ("name: ../../up", "name: String should match pattern"),
+        ("name: ../../up", "name: got '../../up', expected a name"),
         ("interpolation: nearest", "interpolation: Input should be 'area', 'linear' or 'cubic', got 'nearest'"),
     ],
 )

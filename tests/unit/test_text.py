@@ -9,7 +9,7 @@ import pytest
 
 from kernels.files import utf8_path
 from sut.errors import InputError, one_line
-from sut.text import encodable, printable, printable_lines
+from sut.text import as_name, checked_name, encodable, printable, printable_lines
 
 
 @pytest.mark.parametrize(
@@ -25,6 +25,31 @@ from sut.text import encodable, printable, printable_lines
 def test_a_name_is_shown_escaped_once(name: bytes, shown: str) -> None:
     assert printable(os.fsdecode(name)) == printable(shown) == shown
     assert one_line(InputError(f"{os.fsdecode(name)}: no such file")) == f"{shown}: no such file"
+
+
+@pytest.mark.parametrize(
+    ("stem", "name"),
+    [
+        ("Köln", "Köln"),
+        ("A\u0308hre-2.1", "Ähre-2.1"),
+        ("मॉडल", "मॉडल"),
+        ("모델 (2)", "모델-2"),
+        ("a\u202eb\uff0fc\x1b\udce9d", "a-b-c-d"),
+        ("-.Ö.-", "Ö"),
+        ("\udcff", "model"),
+        ("ü" * 125, "ü" * 100),
+    ],
+)
+def test_a_files_name_is_kept_as_a_models_where_a_folder_can_have_it(stem: str, name: str) -> None:
+    assert as_name(stem) == name
+    assert checked_name(stem if stem == name else name) == name
+    assert len(os.fsencode(name)) <= 200
+
+
+@pytest.mark.parametrize("text", ["", "-a", ".hidden", "a/b", "a b", "a\0", "a\u202e", "caf\udce9", "\u0308a"])
+def test_what_no_folder_should_be_called_is_no_name(text: str) -> None:
+    with pytest.raises(ValueError, match="expected a name"):
+        checked_name(text)
 
 
 def test_line_breaks_of_others_become_blanks() -> None:
