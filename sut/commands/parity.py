@@ -68,13 +68,17 @@ def parity(
     preprocess: Annotated[
         str | None, typer.Option(help="Preprocessors, comma list; default: all that are installed.")
     ] = None,
-    model: Annotated[str, typer.Option(help="The known model whose recipe is measured.")] = _JUDGE,
+    model: Annotated[
+        str | None, typer.Option(help=f"The known model whose recipe is measured; default {_JUDGE}.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")] = False,
 ) -> None:
     """See HELP."""
     from sut.models.registry import find
 
-    recipe = find(model).recipe
+    recipe = find(model or _JUDGE).recipe
+    if model is None and not as_json:
+        print(f"recipe {recipe.name}, for want of another: --model NAME takes that of a known model", file=sys.stderr)
     found = _preprocessors(preprocess)
     rows = _measured(found, recipe)
     if as_json:

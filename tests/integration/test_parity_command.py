@@ -9,6 +9,9 @@ import cv2
 import numpy as np
 import pytest
 
+from sut import cli
+from sut.commands import parity
+from sut.signals import Noted
 from tests.integration.children import run_python
 from tests.integration.support import Sut
 
@@ -55,6 +58,23 @@ class Spoiling(Dali):
 @pytest.fixture
 def sut(tmp_path: Path) -> Sut:
     return Sut(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ([], "recipe efficientnet-lite0, for want of another: --model NAME takes that of a known model\n"),
+        (["--model", "resnet50"], ""),
+        (["--json"], ""),
+    ],
+)
+def test_a_recipe_that_nobody_named_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], options: list[str], said: str
+) -> None:
+    monkeypatch.setattr(parity, "_measured", lambda preprocessors, recipe: [])
+
+    assert cli._main(["parity", "--preprocess", "opencv", *options], Noted()) == 0
+    assert capsys.readouterr().err == said
 
 
 def test_json_has_a_row_per_preprocessor_and_set_of_pictures(tmp_path: Path) -> None:
