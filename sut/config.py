@@ -103,6 +103,8 @@ class RunConfig(BaseModel):
     max_wait_ms: float = Field(0.0, ge=0, le=1000 * _MOST_SECONDS)
     batching: Literal["deadline", "fifo"] = "deadline"
     """How Server's batches are cut: with an eye on the latency bound, or first in, first out."""
+    coalesce_queries: bool = False
+    """Let LoadGen hand over at once all of Server's queries that are due."""
     samples_per_query: int | None = Field(None, ge=1, le=1_000_000)
     performance_sample_count: int | None = Field(None, ge=1, le=1_000_000_000)
     relax_server: bool = False

@@ -111,6 +111,11 @@ def apply_flags(settings: Settings, config: RunConfig, conf: Conf | None, model:
         notes.append(f"--calibration-list has no effect in {config.precision}: only int8 is calibrated on pictures")
     if config.rules is not None and config.precision != "int8":
         notes.append(f"--rules {config.rules} has no effect in {config.precision}: it is about what calibrates int8")
+    if config.coalesce_queries:
+        if scenario == "Server":
+            settings.server_coalesce_queries = True
+        else:
+            notes.append(f"coalesce_queries has no effect in {scenario}: only Server's queries come one by one")
     if "batching" in given and scenario != "Server":
         notes.append(f"batching={config.batching} has no effect in {scenario}: only Server chooses its batches")
     if config.mode == "accuracy" and config.time_s is not None:

@@ -13,7 +13,7 @@ import pytest
 
 from sut.generation import Generated, generated
 from sut.loadgen import settings_for
-from tests.integration.children import Finished, plug_in, results, run_python, run_sut
+from tests.integration.children import CHECKOUT, Finished, plug_in, results, run_python, run_sut
 
 TEST01 = "*.*.mode = 2\n*.*.accuracy_log_rng_seed = 720381539243781796\n*.*.accuracy_log_sampling_target = 4096\n"
 TEST04 = "*.*.mode = 2\n*.*.performance_issue_same = 1\n*.*.performance_issue_same_index = 3\n"
@@ -29,6 +29,17 @@ def conf_of(tmp_path: Path, text: str, name: str = "user.conf") -> Path:
     path = tmp_path / name
     path.write_text(text)
     return path
+
+
+def test_the_ceiling_is_what_is_answered_of_more_than_can_be(tmp_path: Path) -> None:
+    child = run_sut("--config", CHECKOUT / "configs" / "ceiling.yaml", "--time", "0.1", cwd=tmp_path)
+
+    assert child.code == 0, child.err
+    by_scenario = results(tmp_path)
+    assert {scenario for scenario, _ in by_scenario} == {"Server", "Offline"}
+    server = by_scenario["Server", "performance"]
+    assert server["metric"]["value"] < 0.9 * server["config"]["qps"]
+    assert max(map(int, server["batch_sizes"])) == server["config"]["max_batchsize"], "queries came one by one"
 
 
 GENERATE = """

@@ -83,6 +83,7 @@ def test_time_leaves_a_count_that_user_conf_sets() -> None:
         ("Server", {"qps": 3.5}, "server_target_qps", 3.5),
         ("Offline", {"qps": 3.5}, "offline_expected_qps", 3.5),
         ("Server", {"max_latency_s": 0.0125}, "server_target_latency_ns", 12_500_000),
+        ("Server", {"coalesce_queries": True}, "server_coalesce_queries", True),
         ("MultiStream", {"samples_per_query": 3}, "multi_stream_samples_per_query", 3),
         ("Offline", {"performance_sample_count": 5}, "performance_sample_count_override", 5),
     ],
@@ -99,6 +100,7 @@ def test_a_flag_reaches_loadgen(scenario: str, flags: dict[str, Any], attribute:
     ("flag", "settings", "works_in"),
     [
         ("--qps", {"qps": 3.0}, {"Server", "Offline"}),
+        ("coalesce_queries", {"coalesce_queries": True}, {"Server"}),
         ("--max-latency", {"max_latency_s": 3.0}, {"Server"}),
         ("--samples-per-query", {"samples_per_query": 3}, {"MultiStream"}),
         ("--max-wait", {"max_wait_ms": 3.0}, {"Server"}),
