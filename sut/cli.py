@@ -98,6 +98,10 @@ def run(
     calibration_list: Annotated[
         Path | None, typer.Option(help="Names of the pictures that calibrate int8; default: some that are not scored.")
     ] = None,
+    agreement: Annotated[
+        int | None,
+        typer.Option(min=0, help="Crops on which a reduced precision's labels are compared with FP32's; default 1000."),
+    ] = None,
     rules: Annotated[str | None, typer.Option(help="closed: refuse what MLPerf's closed division forbids.")] = None,
     weights: Annotated[str | None, typer.Option(help="trained, or random for speed work without the file.")] = None,
     profile: Annotated[

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from contextlib import ExitStack
 from typing import Any
 
@@ -27,7 +28,9 @@ from sut.preparation import Prepared, Progress, check_unchanged
 from sut.tasks.classification import Classification
 
 CROPS = 1000
-"""Crops to compare on: an interval of 1.4 percentage points around 95 %."""
+"""Crops to compare on where nobody says how many: an interval of 1.4 percentage points around 95 %."""
+NOT_COMPARED = "the labels are not compared with fp32"
+_WORTH_TELLING_S = 5.0
 
 _THEIR_FAULT = {ExitCode.USAGE: InputError, ExitCode.SETUP: SetupError}
 """Exit codes that have nothing to do with comparing: the run itself would have ended with them."""
@@ -50,9 +53,13 @@ def why_not_compared(parts: Assembly) -> str | None:
     if not is_reduced(parts.config) or parts.model is None or parts.model.quantised:
         return None
     if parts.spec.task != "classification":
-        return f"the labels are not compared with fp32: the task {parts.spec.task} has none"
+        return f"{NOT_COMPARED}: the task {parts.spec.task} has none"
     if not parts.config.reads_pictures:
-        return "the labels are not compared with fp32: there are no pictures to compare on, only tensors"
+        return f"{NOT_COMPARED}: there are no pictures to compare on, only tensors"
+    if parts.config.agreement == 0:
+        return f"{NOT_COMPARED}: --agreement 0"
+    if parts.config.agreement is None and parts.model.weights == "random":
+        return f"{NOT_COMPARED}: those of random weights mean nothing (--agreement {CROPS} compares them all the same)"
     return None
 
 
@@ -65,12 +72,35 @@ def compared_with_fp32(parts: Assembly, say: Say, progress: Progress) -> Agreeme
     if not is_reduced(parts.config) or parts.model is None or parts.model.quantised or why_not_compared(parts):
         return None
     sides = (_side(_reference_of(parts), _not_here), _side(parts, _not_here))
+    crops = _crops(parts.config)
+    doing = f"comparing {_name(parts.config)} with fp32"
     try:
-        return measure(*sides, parts.dataset, progress, crops=CROPS, say=say)
+        return measure(*sides, parts.dataset, progress, crops=crops, say=say)
     except _NotKept:
-        say(f"comparing {_name(parts.config)} with fp32 on {CROPS:,} crops, once")
-    _compare_in_child(parts, progress)
-    return measure(*sides, parts.dataset, progress, crops=CROPS)
+        say(f"{doing} on {crops:,} crops, once")
+    _compare_in_child(parts, _forecasting(doing, progress, say))
+    return measure(*sides, parts.dataset, progress, crops=crops)
+
+
+def _crops(config: RunConfig) -> int:
+    return CROPS if config.agreement is None else config.agreement
+
+
+def _forecasting(doing: str, progress: Progress, say: Say) -> Progress:
+    """``progress`` that tells as soon as that is known how long all of it takes, where it takes long."""
+    seen: list[tuple[int, float]] = []
+
+    def step(done: int, total: int) -> None:
+        if len(seen) < 2:
+            seen.append((done, time.monotonic()))
+            if len(seen) == 2:
+                (before, began), (after, now) = seen
+                left_s = (total - after) * (now - began) / max(1, after - before)
+                if left_s >= _WORTH_TELLING_S:
+                    say(f"{doing} takes about {left_s:.0f} s more; --agreement N sets the number of crops")
+        progress(done, total)
+
+    return step
 
 
 def _name(config: RunConfig) -> str:
@@ -121,7 +151,13 @@ def main() -> None:
             reference, reduced = (_side(each, _scores(each, stack)) for each in both)
             for each in both:
                 check_unchanged(each.model)  # the answer is kept by what was loaded
-            measure(reference, reduced, parts.dataset, lambda done, total: tell(done=done, total=total), crops=CROPS)
+            measure(
+                reference,
+                reduced,
+                parts.dataset,
+                lambda done, total: tell(done=done, total=total),
+                crops=_crops(config),
+            )
     except Exception as error:
         tell(error=one_line(error), code=code_of(error))
     # Not a normal exit: runtimes with threads of their own have been seen to crash in their destructors.

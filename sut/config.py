@@ -28,7 +28,18 @@ PROFILES: dict[str, dict[str, str]] = {
 """The reference harness's presets that work here."""
 
 # What does not change what is measured stays out of the directory's name, so that a run finds its earlier self.
-NOT_HASHED = {"scenario", "mode", "output", "overwrite", "debug", "watchdog_s", "cache", "cache_dir", "known_models"}
+NOT_HASHED = {
+    "scenario",
+    "mode",
+    "output",
+    "overwrite",
+    "debug",
+    "watchdog_s",
+    "cache",
+    "cache_dir",
+    "known_models",
+    "agreement",
+}
 
 
 _MOST_THREADS = 1024
@@ -62,6 +73,8 @@ class RunConfig(BaseModel):
     """Put mean, std and layout into the graph: its input is then the pixels themselves, uint8 NHWC."""
     calibration_list: Path | None = None
     """Names of the data set's pictures that calibrate ``int8``; None chooses some that are not scored."""
+    agreement: int | None = Field(None, ge=0, le=1_000_000)
+    """Crops on which the labels of a reduced precision are compared with FP32's; None for 1000, 0 for no comparison."""
     rules: Literal["closed"] | None = None
     """A division whose rules are kept, where they forbid what would otherwise be done."""
     backend_options: dict[str, bool | int | float | str] = {}

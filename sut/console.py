@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sut.assembly import Assembly
+from sut.compared import NOT_COMPARED
 from sut.config import RunConfig
 from sut.errors import ExitCode, short
 from sut.results import FILE, Accuracy, Metric, Result
@@ -291,9 +292,13 @@ def agreement_lines(results: Sequence[Result]) -> list[str]:
     """What no figure of a reduced precision is shown without."""
     lines = []
     for each in results:
+        folded = bool(each.config.get("fold"))
         if each.agreement:
-            name = f"{each.precision}, folded," if each.config.get("fold") else each.precision
+            name = f"{each.precision}, folded," if folded else each.precision
             lines.append(f"{name} against fp32: {each.agreement.words}")
+        elif folded or each.precision != "fp32":
+            why = next((note for note in each.notes if note.startswith(NOT_COMPARED)), NOT_COMPARED)
+            lines.append(f"{each.precision}{', folded' if folded else ''}: {why}")
     return list(dict.fromkeys(lines))
 
 

@@ -109,6 +109,8 @@ def apply_flags(settings: Settings, config: RunConfig, conf: Conf | None, model:
         notes.append("--lanes has no effect in SingleStream: a query is one sample, and they come one at a time")
     if config.calibration_list is not None and config.precision != "int8":
         notes.append(f"--calibration-list has no effect in {config.precision}: only int8 is calibrated on pictures")
+    if config.agreement is not None and config.precision == "fp32" and not config.fold:
+        notes.append("--agreement has no effect in fp32: it is what the labels of other precisions are compared with")
     if config.rules is not None and config.precision != "int8":
         notes.append(f"--rules {config.rules} has no effect in {config.precision}: it is about what calibrates int8")
     if config.coalesce_queries:

@@ -182,7 +182,7 @@ class Result(_Part):
     accuracy: Accuracy | None = None
     parity: Parity | None = None
     agreement: Agreement | None = None
-    """For a reduced precision or a folded model, which no result shows without it."""
+    """For a reduced precision or a folded model, which no result shows without it, or without a note of why not."""
     output: str | None = None
     """Name of the model's output that answers."""
     answers: Answers | None = None

@@ -149,6 +149,20 @@ def test_folding_alone_changes_no_label(small: Small, tmp_path: Path, backend: s
     check_agreement(child, result, "fp32, folded,")
 
 
+def test_the_number_of_crops_is_the_users_and_none_is_said(small: Small, tmp_path: Path) -> None:
+    some = small("--backend", "onnxruntime", "--fold", "--agreement", "40")
+    [before] = results(tmp_path).values()
+    none = small("--backend", "onnxruntime", "--fold", "--agreement", "0", "--overwrite")
+    [after] = results(tmp_path).values()
+
+    why = "the labels are not compared with fp32: --agreement 0"
+    assert (before["agreement"]["count"], before["agreement"]["source"]) == (40, "40 crops of 3 pictures")
+    assert (some.err.count("comparing"), none.err.count("comparing")) == (1, 0)
+    assert after["agreement"] is None
+    assert after["notes"].count(why) == 1
+    assert f"fp32, folded: {why}" in none.out.splitlines()
+
+
 def test_boundaries_are_not_shown_without_the_agreement(small: Small, folder: Path, tmp_path: Path) -> None:
     command = ("-m", "sut", "boundary", "--model", folder / "small.onnx", "--recipe", folder / "small.yaml", "--fold")
     short = ("--time", "0.3", "--rounds", "1", "--json", "--output", "out")

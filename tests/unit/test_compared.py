@@ -24,6 +24,7 @@ from sut.config import RunConfig
 from sut.datasets.demo import open_demo
 from sut.errors import InputError, RunError, SetupError
 from sut.models.base import ModelSpec
+from sut.models.identity import Known
 from sut.preparation import Prepared
 from tests.unit.small_models import RECIPE, write_classifier
 
@@ -81,14 +82,14 @@ def backend(**changes: Any) -> type[Rounded]:
     return type("Changed", (Rounded,), changes)
 
 
-def parts_of(kind: type[Backend] = Rounded, **settings: Any) -> Assembly:
+def parts_of(kind: type[Backend] = Rounded, known: Known = "trained", **settings: Any) -> Assembly:
     def build(weights: str, say: Any) -> Path:
         raise AssertionError("built")
 
     file = Path("small.onnx")
     spec = ModelSpec(name="small", recipe=RECIPE, build=build, classes=CLASSES)
     config = RunConfig(**{"precision": "int8", "backend": "rounded", **settings})
-    return Assembly(config, spec, Prepared(file, file, file), open_demo(), kind, OpenCV)
+    return Assembly(config, spec, Prepared(file, file, file, weights=known), open_demo(), kind, OpenCV)
 
 
 def unheard(done: int, total: int) -> None:
@@ -126,8 +127,10 @@ def quantised(parts: Assembly) -> Assembly:
         quantised(parts_of(fold=True)),
         replace(parts_of(), spec=replace(parts_of().spec, task="detection")),
         parts_of(use_preprocessed_dataset=True),
+        parts_of(known="random"),
+        parts_of(agreement=0),
     ],
-    ids=["not reduced", "no model", "quantised already", "and folded", "another task", "no pictures"],
+    ids=["not reduced", "no model", "quantised", "and folded", "another task", "no pictures", "random", "not wanted"],
 )
 def test_where_there_is_nothing_to_compare_with_nothing_is_run(
     parts: Assembly, monkeypatch: pytest.MonkeyPatch
@@ -147,6 +150,8 @@ def test_where_there_is_nothing_to_compare_with_nothing_is_run(
         (parts_of(use_preprocessed_dataset=True), "there are no pictures to compare on, only tensors"),
         (parts_of(precision="fp32", fold=True, use_preprocessed_dataset=True), "there are no pictures to compare on"),
         (replace(parts_of(), spec=replace(parts_of().spec, task="detection")), "the task detection has none"),
+        (parts_of(known="random"), "those of random weights mean nothing (--agreement 1000 "),
+        (parts_of(known="random", agreement=0), "--agreement 0"),
     ],
 )
 def test_why_there_is_no_comparison_is_told(parts: Assembly, why: str) -> None:
@@ -161,8 +166,9 @@ def test_why_there_is_no_comparison_is_told(parts: Assembly, why: str) -> None:
         parts_of(precision="fp32", use_preprocessed_dataset=True),
         quantised(parts_of(use_preprocessed_dataset=True)),
         replace(parts_of(use_preprocessed_dataset=True), model=None),
+        parts_of(known="random", agreement=20),
     ],
-    ids=["compared", "pictures are read", "not reduced", "quantised already", "no model"],
+    ids=["compared", "pictures are read", "not reduced", "quantised already", "no model", "asked for"],
 )
 def test_where_there_is_one_or_nothing_to_compare_no_reason_is_told(parts: Assembly) -> None:
     assert why_not_compared(parts) is None
@@ -223,6 +229,25 @@ def test_its_progress_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     compared._compare_in_child(parts_of(), lambda *now: told.append(now))
 
     assert told == [(20, 40), (40, 40)]
+
+
+@pytest.mark.parametrize(
+    ("batch_s", "said"),
+    [(1.0, ["comparing int8 takes about 48 s more; --agreement N sets the number of crops"]), (0.01, [])],
+)
+def test_how_long_it_takes_is_told_once_where_it_is_long(
+    monkeypatch: pytest.MonkeyPatch, batch_s: float, said: list[str]
+) -> None:
+    now = 100.0
+    monkeypatch.setattr(compared.time, "monotonic", lambda: now)
+    heard: list[str] = []
+    step = compared._forecasting("comparing int8", unheard, heard.append)
+
+    for done in range(20, 1001, 20):
+        step(done, 1000)
+        now += batch_s
+
+    assert heard == said
 
 
 def test_one_that_falls_silent_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,9 @@ def result(precision: str, words: str | None, **config: Any) -> Result:
     agreement = None
     if words is not None:
         agreement = Agreement(value=0.974, low=0.962, high=0.982, count=1000, source="", words=words)
-    return Result.model_construct(precision=precision, config=config, agreement=agreement)
+    return Result.model_construct(
+        precision=precision, config=config, agreement=agreement, notes=config.get("notes", [])
+    )
 
 
 @pytest.mark.parametrize(
@@ -38,8 +40,22 @@ def test_what_a_precision_costs_is_shown_once(precision: str, fold: bool, line: 
     assert agreement_lines(two) == [line]
 
 
-def test_results_without_agreement_have_no_line() -> None:
-    assert agreement_lines([result("fp32", None), result("int8", None)]) == []
+WHY_NOT = "the labels are not compared with fp32: --agreement 0"
+
+
+@pytest.mark.parametrize(
+    ("precision", "more", "lines"),
+    [
+        ("fp32", {}, []),
+        ("int8", {"notes": ["another", WHY_NOT]}, [f"int8: {WHY_NOT}"]),
+        ("fp32", {"notes": [WHY_NOT], "fold": True}, [f"fp32, folded: {WHY_NOT}"]),
+        ("int8", {}, ["int8: the labels are not compared with fp32"]),
+    ],
+)
+def test_a_precision_without_its_agreement_is_shown_with_why(
+    precision: str, more: dict[str, Any], lines: list[str]
+) -> None:
+    assert agreement_lines([result(precision, None, **more)]) == lines
 
 
 def test_different_agreements_are_all_shown() -> None:
