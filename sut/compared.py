@@ -77,7 +77,7 @@ def compared_with_fp32(parts: Assembly, say: Say, progress: Progress) -> Agreeme
     try:
         return measure(*sides, parts.dataset, progress, crops=crops, say=say)
     except _NotKept:
-        say(f"{doing} on {crops:,} crops, once")
+        say(f"{doing} on {crops:,} crops, once, before the runs")
     _compare_in_child(parts, _forecasting(doing, progress, say))
     return measure(*sides, parts.dataset, progress, crops=crops)
 

@@ -15,11 +15,16 @@ from sut.config import RunConfig
 from sut.errors import InputError
 from sut.generation import COMFORTABLE, Generated, expected_latency_ns, generated, longest_s
 from sut.ledger import MAX_RECORDED_SAMPLES
-from sut.loadgen import Settings
+from sut.loadgen import Settings, settings_for
+from sut.rules import OFFICIAL_MIN_DURATION_S
 from sut.userconf import Conf
 
 EARLY_STOPPING_QUERIES = {"SingleStream": 64, "MultiStream": 662, "Server": 690, "Offline": 1}
 """The fewest queries with which LoadGen's early stopping can be satisfied; ``--time`` lets the count fall to them."""
+
+OVERHEAD_S = 4.0
+"""About what a run takes besides its duration: starting, loading, calibrating."""
+_LONG_S = 60.0
 
 MAX_TRACED_SAMPLES = 4_000_000
 MAX_TRACED_RATE = 20_000.0
@@ -64,7 +69,40 @@ class Room:
 
 
 def _duration(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.1f} min"
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.1f} min".replace(".0 ", " ")
+
+
+def forecast(configs: Sequence[RunConfig], rules: str) -> str | None:
+    """How long runs take in all, by the durations that are asked for, before anything is known of the model.
+
+    ``rules`` is the model whose rules LoadGen is told. None where there is nothing to add to the plan that each run
+    tells: of one run whose length the user has set, of accuracy, and of a search.
+    """
+    timed = [config for config in configs if config.mode == "performance"]
+    durations_s = [_min_duration_s(config, rules) for config in timed]
+    chosen = all(config.time_s is not None for config in timed) or max(durations_s) < _LONG_S
+    if not timed or any(config.mode == "find_peak" for config in configs) or (chosen and len(configs) == 1):
+        return None
+    several = len(configs) > 1
+    runs, in_all, them = (f"{len(configs)} runs, ", " in all", "them") if several else ("", "", "it")
+    if not chosen:
+        why = (
+            f", MLPerf's {OFFICIAL_MIN_DURATION_S} s a scenario"
+            if set(durations_s) == {OFFICIAL_MIN_DURATION_S}
+            else ""
+        )
+        return f"{runs}at least {_duration(sum(durations_s))}{in_all}{why}; --time 10 makes {them} short"
+    asked = {config.scenario: EARLY_STOPPING_QUERIES[config.scenario] for config in timed}
+    many = [f"{scenario} asks at least {queries} queries" for scenario, queries in asked.items() if queries > 100]
+    longer = f", longer where a model is slow: {', '.join(many)}" if many else ""
+    return f"{runs}about {_duration(sum(durations_s) + OVERHEAD_S * len(configs))}{in_all}{longer}"
+
+
+def _min_duration_s(config: RunConfig, rules: str) -> float:
+    if config.time_s is not None:
+        return config.time_s
+    confs = [path for path in (config.mlperf_conf, config.user_conf) if path]
+    return float(settings_for(rules, config.scenario, config.mode, confs).min_duration_ms) / 1000
 
 
 def apply_flags(settings: Settings, config: RunConfig, conf: Conf | None, model: str) -> list[str]:

@@ -26,6 +26,7 @@ from sut.logs import TRACE
 from sut.models.files import check_names, check_onnx
 from sut.models.registry import check_fit
 from sut.outcome import lost_result, make_result
+from sut.planning import forecast
 from sut.results import FILE, REFERENCE_FILE, Agreement, Result, dump_json, reference_results, write_text
 from sut.signals import Noted, noted
 from sut.supervisor import WORKER_LOG, Outcome, supervise
@@ -129,6 +130,8 @@ def run_experiment(
         info = check_onnx(parts.model.onnx).only(first.outputs)
         check_names("--inputs", first.inputs or (), info.inputs)
         check_fit(parts.spec, info)
+    if length := forecast(configs, parts.spec.loadgen_model):
+        console.note(length)
     agreement = _agreement(parts, console)
     if parts.model is not None:
         notes = [why_not_compared(parts), _another_model(parts.model.sha256, model_sha256)]

@@ -19,7 +19,7 @@ from sut.config import RunConfig, usable_cores
 from sut.errors import ExitCode, InputError
 from sut.machine import system_facts
 from sut.models.content import content_digest
-from sut.planning import EARLY_STOPPING_QUERIES, check_effect
+from sut.planning import EARLY_STOPPING_QUERIES, OVERHEAD_S, check_effect
 from sut.results import write_text
 from sut.statistics import FEWEST_PAIRS
 from sut.text import encodable, printable
@@ -50,8 +50,6 @@ _WITHOUT = ("demo", "accuracy", "find_peak_performance")
 _TIME_S = 8.0
 _DIGITS = 16
 """Of a model file's hash: enough to tell files apart, and few enough to be read."""
-_OVERHEAD_S = 4.0
-"""About what a run takes besides its duration: starting, loading, calibrating."""
 
 
 def _options(
@@ -156,7 +154,7 @@ def _listed(tried: dict[str, list[Any]]) -> str:
 def _forecast(base: RunConfig, sizes: Sequence[int], time_s: float) -> str:
     """What is about to run. Early stopping wants so many queries that a slow system takes longer than ``time_s``."""
     seconds = round_seconds(len(sizes), time_s)
-    search_s = sum(size * (each + _OVERHEAD_S) for size, each in zip(sizes, seconds, strict=True))
+    search_s = sum(size * (each + OVERHEAD_S) for size, each in zip(sizes, seconds, strict=True))
     parts = [f"rounds of {', '.join(map(str, sizes))} runs"] if sizes else []
     runs = [0, 0]
     if base.scenario == "Server":
@@ -165,7 +163,7 @@ def _forecast(base: RunConfig, sizes: Sequence[int], time_s: float) -> str:
     if sizes:
         parts.append(f"{FEWEST_PAIRS} to {MOST_PAIRS} pairs")
         runs = [runs[0] + 2 * FEWEST_PAIRS, runs[1] + 2 * MOST_PAIRS]
-    minutes = [max(1, round((search_s + each * (time_s + _OVERHEAD_S)) / 60)) for each in runs]
+    minutes = [max(1, round((search_s + each * (time_s + OVERHEAD_S)) / 60)) for each in runs]
     told = " to ".join(dict.fromkeys(map(str, minutes)))
     queries = EARLY_STOPPING_QUERIES[base.scenario]
     longer = f", more where {queries} queries take longer than a run's time" if queries > 1 else ""

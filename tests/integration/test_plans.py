@@ -31,6 +31,12 @@ def conf_of(tmp_path: Path, text: str, name: str = "user.conf") -> Path:
     return path
 
 
+def test_how_long_several_runs_take_in_all_is_told_first(tmp_path: Path) -> None:
+    child = run_sut("--backend", "null", "--scenario", "SingleStream,Offline", "--time", "0.1", cwd=tmp_path)
+
+    assert child.err.startswith("2 runs, about 8 s in all\n")
+
+
 def test_the_ceiling_is_what_is_answered_of_more_than_can_be(tmp_path: Path) -> None:
     child = run_sut("--config", CHECKOUT / "configs" / "ceiling.yaml", "--time", "0.1", cwd=tmp_path)
 

@@ -25,6 +25,7 @@ from sut.planning import (
     Room,
     apply_calibration,
     apply_flags,
+    forecast,
     make_plan,
 )
 from sut.userconf import SCENARIOS, Conf
@@ -55,6 +56,41 @@ def test_without_flags_the_rules_stand(scenario: str) -> None:
 
     for name in ("min_duration_ms", "min_query_count", "server_target_latency_ns", "performance_sample_count_override"):
         assert getattr(settings, name) == getattr(untouched, name)
+
+
+def four(**settings: Any) -> list[RunConfig]:
+    return [RunConfig(scenario=scenario, **settings) for scenario in SCENARIOS]
+
+
+@pytest.mark.parametrize(
+    ("configs", "said"),
+    [
+        (
+            [*four(time_s=3), RunConfig(scenario="Offline", mode="accuracy")],
+            "5 runs, about 32 s in all, longer where a model is slow: MultiStream asks at least 662 queries, Server "
+            "asks at least 690 queries",
+        ),
+        (four(time_s=3)[::3], "2 runs, about 14 s in all"),
+        (four(), "4 runs, at least 40 min in all, MLPerf's 600 s a scenario; --time 10 makes them short"),
+        ([RunConfig()], "at least 10 min, MLPerf's 600 s a scenario; --time 10 makes it short"),
+        ([RunConfig(time_s=900)], None),
+        ([RunConfig(mode="accuracy", scenario="Offline")], None),
+        ([RunConfig(mode="find_peak", scenario="Server")], None),
+    ],
+    ids=["the demo", "two", "four by the rules", "one by the rules", "chosen", "accuracy", "a search"],
+)
+def test_how_long_it_takes_is_told_before_anything_is_known(configs: list[RunConfig], said: str | None) -> None:
+    assert forecast(configs, MODEL) == said
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(59, None), (90, "at least 90 s; --time 10 makes it short")], ids=["short", "long"]
+)
+def test_the_duration_of_user_conf_counts(tmp_path: Path, seconds: int, said: str | None) -> None:
+    path = tmp_path / "user.conf"
+    path.write_text(f"*.Offline.min_duration = {1000 * seconds}\n")
+
+    assert forecast([RunConfig(scenario="Offline", user_conf=path)], MODEL) == said
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
@@ -418,7 +454,7 @@ def test_the_plan_in_one_line(scenario: str, samples: int, seconds: float, line:
     assert Plan(scenario, "performance", 64, samples, seconds, samples, True, ()).line() == line
 
 
-@pytest.mark.parametrize(("generation_s", "end"), [(4.9, "10.0 min"), (37.2, "after about 37 s of generating them")])
+@pytest.mark.parametrize(("generation_s", "end"), [(4.9, ", 10 min"), (37.2, "after about 37 s of generating them")])
 def test_the_plan_tells_how_long_queries_are_generated_where_that_is_long(generation_s: float, end: str) -> None:
     line = Plan("SingleStream", "performance", 64, 64, 600.0, 64, True, (), generation_s).line()
 
