@@ -236,7 +236,9 @@ def _reasons(config: RunConfig, outcome: Outcome, found: _Findings, failed_sampl
     if config.mode == "performance" and not found.problems:
         plan = outcome.event("plan")
         idle_ns = plan.get("calibration", {}).get("idle_query_ns")
-        reasons += explain_invalid(config.scenario, found.detail, idle_ns, plan.get("overload"))
+        reasons += explain_invalid(
+            config.scenario, found.detail, idle_ns, plan.get("overload"), plan.get("fitting_qps")
+        )
         reasons += unexplained(found.detail, found.flaws)
     else:
         reasons += found.flaws

@@ -33,6 +33,14 @@ def capacity_qps(settings: Settings, config: RunConfig, measured: Calibration) -
     return lanes if settings.server_coalesce_queries else _with_loadgen(lanes, _LEAST_QUERY_NS)
 
 
+def fitting_qps(config: RunConfig, settings: Settings, measured: Calibration) -> float | None:
+    """A rate that the system should answer in time, by what its batches took; None where no batch would be in time."""
+    bound_ns = settings.server_target_latency_ns
+    if not any(2 * took <= bound_ns for took in measured.batch_ns.values()):
+        return None
+    return float(_fitting(config, settings, measured))
+
+
 def stop_overload(
     settings: Settings, config: RunConfig, unset: Callable[[str], bool], measured: Calibration
 ) -> str | None:

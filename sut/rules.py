@@ -157,11 +157,18 @@ _CUT_BY = {
 """What LoadGen says when it ends a run early, the setting that makes it do so, and how the log has its value."""
 
 
-def explain_invalid(scenario: str, detail: Detail, single_ns: int | None, overload: str | None = None) -> list[str]:
+def explain_invalid(
+    scenario: str,
+    detail: Detail,
+    single_ns: int | None,
+    overload: str | None = None,
+    fitting_qps: float | None = None,
+) -> list[str]:
     """Why LoadGen judged a performance run INVALID, and what to change. Empty if it is VALID.
 
     ``single_ns`` is the calibrated latency of one sample, for saying when no rate at all could meet the bound;
-    ``overload`` says of a Server run that it was asked for too much, and so was to be stopped.
+    ``overload`` says of a Server run that it was asked for too much, and so was to be stopped; ``fitting_qps`` is a
+    rate that it should hold by its calibration.
     """
     if (setting := _cut_by(detail)) is not None:
         # All else that LoadGen says of the run follows from its early end.
@@ -177,7 +184,7 @@ def explain_invalid(scenario: str, detail: Detail, single_ns: int | None, overlo
     if values.get("result_perf_constraints_met") is False or (
         scenario == "Server" and values.get("early_stopping_met") is False
     ):
-        found.append(_server_reason(detail, single_ns))
+        found.append(_server_reason(detail, single_ns, fitting_qps))
     if values.get("result_min_duration_met") is False:
         found.append(_duration_reason(scenario, detail))
     if values.get("result_min_queries_met") is False:
@@ -209,7 +216,7 @@ def _cut_by(detail: Detail) -> str | None:
     return None
 
 
-def _server_reason(detail: Detail, single_ns: int | None) -> str:
+def _server_reason(detail: Detail, single_ns: int | None, fitting_qps: float | None) -> str:
     bound_ns = detail.number("effective_target_latency_ns") or 0
     p99_ns = detail.number("result_99.00_percentile_latency_ns") or 0
     late = detail.number("result_overlatency_query_count") or 0
@@ -223,7 +230,7 @@ def _server_reason(detail: Detail, single_ns: int | None) -> str:
     if p99_ns > bound_ns:
         return (
             f"p99 latency {p99_ns / 1e6:.4g} ms is over the bound of {bound_ns / 1e6:.4g} ms at {rate:.4g} queries/s: "
-            "lower --qps, or relax the bound with --max-latency"
+            f"{_lower_rate(detail, fitting_qps)}; or relax the bound with --max-latency"
         )
     if issued < OFFICIAL_QUERIES["Server"]:
         return (
@@ -231,8 +238,27 @@ def _server_reason(detail: Detail, single_ns: int | None) -> str:
         )
     return (
         f"{late:g} of {issued:g} queries were over the bound of {bound_ns / 1e6:.4g} ms, too many for early stopping: "
-        "lower --qps or raise --time"
+        f"{_lower_rate(detail, fitting_qps)}; or raise --time"
     )
+
+
+_FELL_BEHIND = 0.95
+"""Of the rate that was asked: who answers less has a backlog that grows, and shows what can be answered."""
+_LOWER = 0.9
+"""A rate that is less than so much lower than one that failed has no ground to be called better."""
+
+
+def _lower_rate(detail: Detail, fitting_qps: float | None) -> str:
+    """What to try instead of a Server rate that was too much: one that should pass, where anything tells it."""
+    asked = detail.number("effective_target_qps") or 0
+    completed = detail.number("result_completed_samples_per_sec")
+    known = [] if fitting_qps is None else [fitting_qps]
+    if completed and completed < _FELL_BEHIND * asked:
+        known.append(completed / 2)
+    search = "and ./run_local.sh tune with the same options finds the highest that does"
+    if not known or min(known) > _LOWER * asked:
+        return f"a lower --qps may pass, {search}"
+    return f"--qps {float(f'{min(known):.3g}'):.15g} should pass on a quiet machine, {search}"
 
 
 def _duration_reason(scenario: str, detail: Detail) -> str:

@@ -193,6 +193,7 @@ class _Run:
         """Decide on the run, make its ledger in the supervisor's memory, and tell it both."""
         from sut import loadgen
         from sut.calibrate import warm_tail
+        from sut.overload import fitting_qps
         from sut.planning import Room, apply_calibration, make_plan
 
         config, settings = self._config, self._settings
@@ -227,6 +228,7 @@ class _Run:
             setup_s=time.monotonic() - self._began_s,
             audit=self._audit.model_dump() if self._audit else None,
             overload=overload,
+            fitting_qps=fitting_qps(config, settings, measured) if config.scenario == "Server" else None,
             min_query_count=settings.min_query_count,
             server_target_qps=settings.server_target_qps,
             server_target_latency_ns=int(settings.server_target_latency_ns),

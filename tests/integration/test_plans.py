@@ -13,7 +13,7 @@ import pytest
 
 from sut.generation import Generated, generated
 from sut.loadgen import settings_for
-from tests.integration.children import CHECKOUT, Finished, plug_in, results, run_python, run_sut
+from tests.integration.children import CHECKOUT, Finished, plug_in, results, run_python, run_sut, sleeper
 
 TEST01 = "*.*.mode = 2\n*.*.accuracy_log_rng_seed = 720381539243781796\n*.*.accuracy_log_sampling_target = 4096\n"
 TEST04 = "*.*.mode = 2\n*.*.performance_issue_same = 1\n*.*.performance_issue_same_index = 3\n"
@@ -35,6 +35,22 @@ def test_how_long_several_runs_take_in_all_is_told_first(tmp_path: Path) -> None
     child = run_sut("--backend", "null", "--scenario", "SingleStream,Offline", "--time", "0.1", cwd=tmp_path)
 
     assert child.err.startswith("2 runs, about 8 s in all\n")
+
+
+def test_an_invalid_server_run_names_a_rate(tmp_path: Path) -> None:
+    plugins = sleeper(tmp_path / "plugins")
+    conf = conf_of(tmp_path, "*.Server.min_query_count = 100\n")
+    # Workers count as lanes beforehand, and have nothing to do here: that twice too much is asked is not foreseen.
+    workers = ("--boundary", "jpeg", "--preprocess-workers", "3", "--max-batchsize", "1")
+    asked = ("--scenario", "Server", "--qps", "200", "--max-latency", "0.06", "--time", "0.5", "--user_conf", conf)
+    slept = {"SLEEP_BATCH_MS": "10", "SLEEP_SAMPLE_MS": "0"}
+
+    child = run_sut("--backend", "sleeper", *asked, *workers, cwd=tmp_path, plugins=plugins, **slept)
+
+    assert child.code == 4, child.err
+    [reason] = results(tmp_path)["Server", "performance"]["invalid_reasons"]
+    rate = re.search(r"--qps ([\d.]+) should pass on a quiet machine, and \./run_local\.sh tune ", reason)
+    assert rate and float(rate[1]) <= 50, reason
 
 
 def test_the_ceiling_is_what_is_answered_of_more_than_can_be(tmp_path: Path) -> None:

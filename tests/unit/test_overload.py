@@ -10,7 +10,7 @@ from sut import loadgen
 from sut.calibrate import Calibration
 from sut.config import RunConfig
 from sut.generation import generated
-from sut.overload import capacity_qps, stop_overload
+from sut.overload import capacity_qps, fitting_qps, stop_overload
 
 MS = 1_000_000
 BATCHES = {1: 3 * MS, 4: 6 * MS, 8: 10 * MS}
@@ -48,6 +48,15 @@ def test_the_capacity_is_that_of_the_best_batch_with_loadgens_time_on_top(
     known = capacity_qps(server(1), RunConfig(scenario="Server", **config), measured)
 
     assert known == (capacity and pytest.approx(capacity, 1e-4))
+
+
+@pytest.mark.parametrize(
+    ("batch_ns", "qps"), [(BATCHES, 328.0), ({1: 7 * MS}, 71.2), ({1: 8 * MS, 8: 20 * MS}, None), ({}, None)]
+)
+def test_a_rate_fits_by_batches_that_leave_half_of_the_bound(batch_ns: dict[int, int], qps: float | None) -> None:
+    config = RunConfig(scenario="Server")
+
+    assert fitting_qps(config, server(1000), Calibration(MS, MS, batch_ns=batch_ns)) == qps
 
 
 def test_queries_that_come_together_are_not_bound_by_loadgen() -> None:

@@ -287,6 +287,34 @@ def test_an_invalid_run_says_why_and_what_to_change(
         assert fragment in reason
 
 
+TUNE = "and ./run_local.sh tune with the same options finds the highest that does"
+SHOULD = f"should pass on a quiet machine, {TUNE}"
+LATE = {"result_perf_constraints_met": False, "result_99.00_percentile_latency_ns": 31_000_000}
+SOME_LATE = {"early_stopping_met": False, "result_99.00_percentile_latency_ns": 14_000_000}
+
+
+@pytest.mark.parametrize("changes", [LATE, SOME_LATE], ids=["p99", "early stopping"])
+@pytest.mark.parametrize(
+    ("fitting_qps", "completed", "advice"),
+    [
+        (23.456, 50.0, f"--qps 23.456 {SHOULD}"),
+        (23.456, 41.0, f"--qps 20.5 {SHOULD}"),
+        (None, 41.0, f"--qps 20.5 {SHOULD}"),
+        (None, 49.0, f"a lower --qps may pass, {TUNE}"),
+        (46.0, 50.0, f"a lower --qps may pass, {TUNE}"),
+        (None, None, f"a lower --qps may pass, {TUNE}"),
+    ],
+)
+def test_an_invalid_server_run_names_a_rate_where_something_tells_one(
+    changes: dict[str, Any], fitting_qps: float | None, completed: float | None, advice: str
+) -> None:
+    detail = log_of("Server", result_validity="INVALID", result_completed_samples_per_sec=completed, **changes)
+
+    [reason] = explain_invalid("Server", detail, 5_000_000, fitting_qps=fitting_qps)
+
+    assert advice.replace("23.456", "23.5") in reason
+
+
 @pytest.mark.parametrize("validity", ["VALID", "INVALID"])
 @pytest.mark.parametrize(
     ("said", "changes", "setting"),
