@@ -21,9 +21,14 @@ OFFICIAL_OFFLINE_SAMPLES = 24576
 OFFICIAL_PERCENTILES = {"SingleStream": 0.9, "MultiStream": 0.99, "Server": 0.99}
 
 _IN_SHORT = {
+    "answers depend on the batch: ": "batch-dependent answers",
     "random weights": "random weights",
     "runs no model": "no model",
     "the run did not come to its end": "no end",
+    "LoadGen left no log ": "no log",
+    "is a search, not a result": "a search",
+    "at the boundary device ": "boundary device",
+    "is not this project's own": "a plug-in",
     "min_duration ": "short run",
     "not ImageNet's ": "few pictures",
     f"is not MLPerf's {OFFICIAL_MODEL}": "another model",
@@ -74,8 +79,8 @@ def broken_rules(
 
 
 def in_short(broken: Sequence[str]) -> str:
-    """Of rules that are broken how many they are and, as far as a line has room, which; those without a name of a few
-    words first, by their beginning.
+    """Of rules that are broken how many they are and, as far as a line has room, which; first those without a name of a
+    few words, by their beginning where that fits.
 
     >>> in_short(["random weights", "min_duration 3 s < 600 s"])
     'not official: 2 rules broken (random weights, short run), see rules_broken'
@@ -84,6 +89,7 @@ def in_short(broken: Sequence[str]) -> str:
     words = [rule.partition(":")[0] for rule, found in named.items() if not found]
     words += [each for each in _IN_SHORT.values() if any(each in found for found in named.values())]
     count = f"{len(broken)} rule{'s' if len(broken) > 1 else ''}"
+    words.sort(key=lambda each: len(_in_short(count, [each, "..."])) > _COLUMNS)
     lines = [_in_short(count, words)]
     lines += [_in_short(count, [*words[:kept], "..."]) for kept in range(len(words) - 1, -1, -1)]
     return next(line for line in lines if len(line) <= _COLUMNS)

@@ -161,7 +161,11 @@ DEMO = [
             "3 rules broken (short run, few queries)",
         ),
         ([*DEMO, "parity of dali: 9 levels > 1 level"], "7 rules broken (parity of dali, short run, ...)"),
-        ([f"the backend {'x' * 90} is not this project's own"], "1 rule broken (...)"),
+        ([f"the backend {'x' * 90} is not this project's own"], "1 rule broken (a plug-in)"),
+        ([f"tensors {'x' * 90}", "min_duration 3 s < 600 s"], "2 rules broken (short run, ...)"),
+        ([f"tensors {'x' * 90}"], "1 rule broken (...)"),
+        ([*DEMO, "answers depend on the batch: 3 of 8 labels"], "7 rules broken (batch-dependent answers, ...)"),
+        ([*DEMO, "LoadGen left no log to check"], "7 rules broken (no log, short run, ...)"),
     ],
 )
 def test_what_is_not_official_is_one_line_of_a_terminal(told: list[str], line: str) -> None:
@@ -180,6 +184,10 @@ def test_every_name_in_short_is_that_of_a_rule() -> None:
             "Server", file=replace(TRAINED, weights="random"), **{"result_query_count": 1, "result_validity": None}
         ),
     ]
+
+    told.append("answers depend on the batch: 1 of 8")  # which only the run's own process sees
+    told += broken_rules(RunConfig(), find("resnet50"), TRAINED, IMAGENET, Detail({}, ()))
+    told += broken("Server", mode="find_peak", backend="theirs", boundary="device")
 
     for part, words in rules._IN_SHORT.items():
         assert words in in_short([rule for rule in told if part in rule]), part
