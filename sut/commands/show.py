@@ -7,10 +7,10 @@ import itertools
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.cells import cell_len
@@ -212,9 +212,17 @@ def _cells(row: Row) -> dict[str, str]:
         "samples/s": "-" if facts["samples_per_second"] is None else short(facts["samples_per_second"]),
         "accuracy": "-" if accuracy is None else f"{100 * accuracy.value:.4g} %",
         "parity": "-" if parity is None else str(parity["max_levels"]),
-        "same labels": "-" if facts["agreement"] is None else f"{100 * facts['agreement']['value']:.1f} %",
+        "same labels": _same_labels(facts),
         "notes": ", ".join([*(["busy"] if row.is_busy else []), *([str(said)] if said else [])]) or "-",
     }
+
+
+def _same_labels(facts: Mapping[str, Any]) -> str:
+    """How many labels are those of FP32, which no reduced precision is shown without, or without that nobody knows."""
+    if facts["agreement"] is not None:
+        return f"{100 * facts['agreement']['value']:.1f} %"
+    reduced = facts["precision"] not in (None, "fp32") or (facts["config"] or {}).get("fold")
+    return "unknown" if reduced else "-"
 
 
 def fitting(columns: Sequence[Column], width: int) -> tuple[list[Column], list[str]]:

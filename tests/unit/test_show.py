@@ -12,6 +12,7 @@ import pytest
 
 from sut.commands.show import Column, fitting, show
 from sut.config import make_config
+from sut.console import ESTIMATE
 from sut.errors import InputError
 from sut.quiet import Quiet
 from sut.results import Agreement, Metric, Parity, Result
@@ -64,6 +65,7 @@ def test_a_reduced_precision_and_timed_pictures_are_not_shown_without_what_they_
     put(tmp_path / "a", of({"precision": "int8"}, precision="int8", agreement=AGREEMENT))
     put(tmp_path / "b", of({"boundary": "jpeg"}, boundary="jpeg", parity=PARITY))
     put(tmp_path / "c", of(parity=PARITY))
+    put(tmp_path / "d", of({"precision": "bf16", "agreement": 0}, precision="bf16"))
 
     show([tmp_path])
 
@@ -77,8 +79,21 @@ def test_a_reduced_precision_and_timed_pictures_are_not_shown_without_what_they_
         return [row[:at_parity].split()[-1], " ".join(row[at_parity:at_labels].split())]
 
     assert cells("int8", "tensor") == ["-", "97.4 %"]
+    assert cells("bf16", "tensor") == ["-", "unknown"]
     assert cells("fp32", "jpeg") == ["1", "-"]
     assert cells("fp32", "tensor") == ["-", "-"]
+
+
+def test_an_estimate_of_a_percentile_is_explained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    estimate = Metric(name="early_stopping_p90_latency_ns", value=3e6, higher_is_better=False)
+    single = of({"scenario": "SingleStream"}, scenario="SingleStream", metric=estimate)
+    put(tmp_path / "a", single)
+
+    show([tmp_path])
+
+    printed = lines(capsys)
+    assert any("3 ms p90*" in line for line in printed)
+    assert ESTIMATE in printed
 
 
 def many(width: int) -> list[Column]:
