@@ -123,7 +123,7 @@ for name in backend model device; do
     [[ $# -gt 0 && $1 != -* ]] || break
     case $command in
         '' | run) arguments+=("--$name" "$1") ;;
-        compare | tune) arguments+=("$1") flag[$name]=$1 ;;
+        tune) arguments+=("$1") flag[$name]=$1 ;;
         *) break ;;
     esac
     shift
