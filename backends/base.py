@@ -60,12 +60,14 @@ class ModelFile:
     """The file a backend loads, and the precision it must execute (``fp32``, ``fp16``, ``bf16``, ``int8``).
 
     The file is in the form that ``Backend.precisions`` names for the precision. ``sample_shape`` is that of one input
-    sample, without the batch: it decides axes that the file leaves open.
+    sample, without the batch: it decides axes that the file leaves open. A ``quantised`` file is computed in 8 bits as
+    far as the runtime has kernels for that: how far has to be found out.
     """
 
     path: Path
     precision: str = "fp32"
     sample_shape: tuple[int, ...] | None = None
+    quantised: bool = False
 
 
 @dataclass(frozen=True, slots=True)

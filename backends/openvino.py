@@ -18,13 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends.base import Attestation, Backend, DeviceNotFound, ModelFile, Runner, Slot, TensorSpec, layout_of
+from backends.executed import executed_precision, listed, shares
 from kernels.cpuinfo import read_cpuinfo
 
 _HINTS = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}
 """Inference precision hints. Without one, OpenVINO executes an fp32 file in bf16 where the CPU has AMX."""
 _EXECUTED = {"f32": "fp32", "f16": "fp16", "bf16": "bf16", "u8": "int8", "i8": "int8"}
-_PRECISE = ("int8", "bf16", "fp16", "fp32")
-"""From the least to the most precise."""
 _COMPUTE = ("Convolution", "Deconvolution", "FullyConnected", "MatMul")
 """Layers that multiply and accumulate, as the executed graph calls them."""
 _NATIVE_BF16 = {"avx512_bf16", "amx_bf16"}
@@ -190,27 +189,6 @@ class OpenVinoRunner(Runner):
         self._request = None
 
 
-def executed_precision(work: Mapping[str, int]) -> str:
-    """One word for what executes, from the multiply-accumulates done in each precision.
-
-    It is the precision of more than half of them, if nothing at all executes in a lower one. Counting the arithmetic,
-    not the layers, keeps a quantised model from hiding one large layer left in fp32 behind ten small ones; and a model
-    in which one layer is rounded more coarsely than asked for is not what was asked for. Parts in a *higher* precision
-    are what every quantised model has. Anything else is called by all its parts.
-
-    >>> executed_precision({"int8": 98, "fp32": 2}), executed_precision({"fp32": 98, "bf16": 2})
-    ('int8', 'fp32+bf16')
-    """
-    if not work:
-        return "unknown"
-    ordered = sorted(work, key=lambda each: -work[each])
-    first = ordered[0]
-    known = all(each in _PRECISE for each in ordered)
-    if known and 2 * work[first] > sum(work.values()) and first == min(ordered, key=_PRECISE.index):
-        return first
-    return "+".join(ordered)
-
-
 def emulated(work: Mapping[str, int], cpu_flags: frozenset[str]) -> str:
     """What executes without instructions of its own: OpenVINO does bf16 on any AVX-512, slower than fp32."""
     if "bf16" in work and cpu_flags and not cpu_flags & _NATIVE_BF16:
@@ -244,9 +222,9 @@ def _attest(
             kernels[kernel] += not kernel.startswith("undef")
     [on] = compiled.get_property("EXECUTION_DEVICES")
     details = {
-        "layers": _listed(layers) or "none that multiplies and accumulates",
-        "multiply_accumulates": _listed({each: f"{100 * n / sum(work.values()):.1f} %" for each, n in work.items()}),
-        "kernels": _listed(+kernels),
+        "layers": listed(layers) or "none that multiplies and accumulates",
+        "multiply_accumulates": shares(work),
+        "kernels": listed(+kernels),
         "build": _import().get_version(),
     }
     if on == "CPU" and (note := emulated(work, read_cpuinfo().flags)):
@@ -346,10 +324,6 @@ def _devices() -> dict[str, str]:
 def _name(device: str) -> str:
     """An OpenVINO device as ``--device`` has it; the only GPU of a machine is listed without a number."""
     return "gpu.0" if device == "GPU" else device.lower()
-
-
-def _listed(numbers: Mapping[str, object]) -> str:
-    return ", ".join(f"{name}: {number}" for name, number in sorted(numbers.items()))
 
 
 def _reason(error: Exception) -> str:

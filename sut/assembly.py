@@ -59,15 +59,28 @@ class Assembly:
             return self.backend.load(replace(file, path=path), *rest)
 
     def check_attested(self, found: Attestation) -> None:
-        """Raise ``SetupError`` where a backend executes on another device, or in another precision, than asked for."""
+        """Raise ``SetupError`` where a backend executes on another device, or in another precision, than asked for.
+
+        A file that was quantised already has no other form: it may be asked for by what most of it executes in.
+        """
         config = self.config
         same = {config.device, "cuda:0"} if config.device == "cuda" else {config.device}
         if found.device not in same:
             raise SetupError(
                 f"asked {config.backend} for the device {config.device}, but it executes on {found.device}"
             )
-        if found.precision not in (config.precision, "none"):  # "none": there is no model to execute
-            raise SetupError(f"asked {config.backend} for {config.precision}, but it executes in {found.precision}")
+        if found.precision in (config.precision, "none"):  # "none": there is no model to execute
+            return
+        instead = ""
+        if self.model is not None and self.model.quantised:
+            most = found.precision.partition("+")[0]
+            if most == config.precision:
+                return
+            if most in self.backend.precisions:
+                instead = f"; the file is quantised already: run it with --precision {most}"
+        raise SetupError(
+            f"asked {config.backend} for {config.precision}, but it executes in {found.precision}{instead}"
+        )
 
     def task_for(self, backend: Backend) -> Task:
         """The task that reads this backend's outputs, of a model only those that ``--outputs`` names."""

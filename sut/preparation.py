@@ -74,7 +74,7 @@ class Prepared:
 
     def model_file(self, precision: str, spec: ModelSpec) -> ModelFile:
         """What the backend is given."""
-        return ModelFile(self.file, precision, spec.recipe.sample_shape)
+        return ModelFile(self.file, precision, spec.recipe.sample_shape, self.form.startswith("int8"))
 
 
 def form_for(backend: type[Backend], precision: str) -> str:
@@ -165,10 +165,8 @@ def check_unchanged(prepared: Prepared | None) -> None:
 
 
 def _check_quantised(config: RunConfig, source: Path, operator: str) -> None:
-    """Refuse to run a quantised file as anything else, or as if it were known what has calibrated it."""
+    """Refuse to run a quantised file as if it were known what has calibrated it."""
     what = f"model {source} is quantised already (it has a node {operator})"
-    if config.precision != "int8":
-        raise InputError(f"{what}: run it with --precision int8")
     if config.calibration_list is not None:
         raise InputError(f"{what}, so --calibration-list has no effect: leave it out, or bring the float32 model")
     if config.rules == "closed":

@@ -59,7 +59,7 @@ def broken_rules(
     """
     found = _not_official(config, spec, model)
     # With it, every list but MLCommons' was refused, and every file that was quantised already.
-    if config.precision == "int8" and config.rules != "closed":
+    if (config.precision == "int8" or (model is not None and model.quantised)) and config.rules != "closed":
         found.append("int8 is not known to be calibrated on MLCommons' list (--rules closed)")
     if config.boundary == "device":
         found.append("at the boundary device the input has already arrived where MLPerf's clock starts")

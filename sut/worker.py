@@ -148,6 +148,8 @@ class _Run:
         events.send("attested", attested=asdict(attested), backend_version=version, output=sut.output)
         if emulated := attested.details.get("emulated"):
             self._notes.append(f"emulated: {emulated}")
+        if parts.model is not None and parts.model.quantised and (work := attested.details.get("multiply_accumulates")):
+            self._notes.append(f"{self._config.backend} executes the quantised file's multiply-accumulates in {work}")
         if sut.backend.inputs and not self._config.use_preprocessed_dataset:
             parity = measure_quickly(parts.preprocessor_for, parts.spec.recipe)
             events.send("parity", parity=parity.model_dump())

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from backends.base import Attestation
+from backends.openvino import OpenVino
 from backends.simulated import Simulated as SimulatedBackend
 from preprocess.base import Mark, Target
 from preprocess.simulated import Simulated
@@ -17,6 +19,7 @@ from sut.assembly import Assembly, assemble
 from sut.config import RunConfig
 from sut.errors import InputError, SetupError
 from sut.models.registry import find
+from sut.preparation import Prepared
 from sut.system import SUT
 
 
@@ -96,6 +99,30 @@ def test_what_executes_is_what_was_asked_for(asked: dict[str, Any], found: dict[
         with pytest.raises(SetupError) as refused:
             parts.check_attested(attested)
         assert str(refused.value).startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("asked", "found", "said"),
+    [
+        ("fp32", "fp32+int8", None),
+        ("int8", "int8+fp32", None),
+        ("fp32", "int8", "executes in int8; the file is quantised already: run it with --precision int8"),
+        ("int8", "bf16+int8", "executes in bf16+int8; the file is quantised already: run it with --precision bf16"),
+        ("int8", "f64", "executes in f64"),
+    ],
+)
+def test_a_quantised_file_is_asked_for_by_what_most_of_it_executes_in(asked: Any, found: str, said: str | None) -> None:
+    file = Path("quantised.onnx")
+    config = RunConfig(backend="openvino", precision=asked)
+    parts = replace(parts_of(), config=config, backend=OpenVino, model=Prepared(file, file, file, quantised=True))
+    attested = Attestation("cpu", "", "", found)
+
+    if said is None:
+        parts.check_attested(attested)
+    else:
+        with pytest.raises(SetupError) as refused:
+            parts.check_attested(attested)
+        assert str(refused.value) == f"asked openvino for {asked}, but it {said}"
 
 
 @pytest.mark.parametrize(

@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from backends import openvino as module
 from backends import registry
 from backends.base import DeviceNotFound, ModelFile, Runner, Slot, TensorSpec
+from backends.executed import executed_precision
 from backends.null import Null
 from backends.onnxruntime import OnnxRuntime
-from backends.openvino import OpenVino, emulated, executed_precision
+from backends.openvino import OpenVino, emulated
 from preprocess.opencv import OpenCV
 from sut.datasets.base import DataSet
 from sut.datasets.demo import open_demo

@@ -257,11 +257,17 @@ def test_a_precision_that_is_not_there_is_refused_before_the_model_is_built() ->
 # Files that are quantised already
 
 
-@pytest.mark.parametrize("backend", [Anything, OnnxRuntime, OpenVino])
-def test_a_quantised_file_is_run_as_it_is(quantised: Path, cache: Path, backend: Any) -> None:
-    prepared = prepare(RunConfig(precision="int8"), spec_of(quantised), backend, open_demo(), quiet, unheard)
+@pytest.mark.parametrize(
+    ("backend", "precision"),
+    [(Anything, "int8"), (OnnxRuntime, "int8"), (OpenVino, "int8"), (Plain, "fp32"), (OnnxRuntime, "fp32")],
+)
+def test_a_quantised_file_is_run_as_it_is(quantised: Path, cache: Path, backend: Any, precision: Any) -> None:
+    spec = spec_of(quantised)
+
+    prepared = prepare(RunConfig(precision=precision), spec, backend, open_demo(), quiet, unheard)
 
     assert prepared == Prepared(quantised, quantised, quantised, "int8", QUANTISED_NOTES, quantised=True)
+    assert prepared.model_file(precision, spec) == ModelFile(quantised, precision, RECIPE.sample_shape, quantised=True)
     assert not cache.exists()
 
 
@@ -274,25 +280,6 @@ def test_a_quantised_file_can_be_folded(quantised: Path) -> None:
     assert operators[0] == "Transpose" and "QuantizeLinear" in operators
     assert (prepared.onnx, prepared.source) == (prepared.file, quantised)
     assert (prepared.notes, prepared.quantised) == (QUANTISED_NOTES, True)
-
-
-@pytest.mark.parametrize(
-    ("backend", "precision"),
-    [(Plain, "fp32"), (OnnxRuntime, "fp32"), (OpenVino, "fp32"), (OpenVino, "bf16"), (Anything, "fp16")],
-)
-@pytest.mark.parametrize("fold", [False, True])
-def test_a_quantised_file_is_not_run_as_anything_else(
-    quantised: Path, cache: Path, backend: Any, precision: str, fold: bool
-) -> None:
-    config = RunConfig(precision=precision, fold=fold)
-
-    with pytest.raises(InputError) as refused:
-        prepare(config, spec_of(quantised), backend, open_demo(), quiet, unheard)
-
-    assert str(refused.value) == (
-        f"model {quantised} is quantised already (it has a node QuantizeLinear): run it with --precision int8"
-    )
-    assert not cache.exists()
 
 
 @pytest.mark.parametrize(
@@ -323,8 +310,7 @@ def test_integer_arithmetic_is_found_by_its_node(model: Path, tmp_path: Path, op
     node = helper.make_node(operator, ["a"], ["b"], name="more")
     path = changed(model, tmp_path / "changed.onnx", lambda found: found.graph.node.append(node))
 
-    with pytest.raises(InputError, match=rf"quantised already \(it has a node {operator}\): run it with"):
-        prepare(RunConfig(), spec_of(path), OnnxRuntime, open_demo(), quiet, unheard)
+    assert prepare(RunConfig(), spec_of(path), OnnxRuntime, open_demo(), quiet, unheard).quantised
 
 
 def test_8_bit_weights_that_become_floats_are_computed_in_fp32(model: Path, tmp_path: Path) -> None:

@@ -109,6 +109,7 @@ def test_a_run_by_the_rules_breaks_none(scenario: str) -> None:
             "int8 is not known to be calibrated on MLCommons' list (--rules closed)",
         ),
         ("Offline", {"precision": "int8", "mode": "accuracy"}, "int8 is not known to be calibrated"),
+        ("Offline", {"file": replace(TRAINED, quantised=True)}, "int8 is not known to be calibrated"),
         (
             "Offline",
             {"model": "efficientnet-lite0", "file": replace(TRAINED, weights="unknown")},

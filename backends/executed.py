@@ -1,0 +1,43 @@
+"""What executes, in words, from the multiply-accumulates that a runtime does in each precision."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+_PRECISE = ("int8", "bf16", "fp16", "fp32")
+"""From the least to the most precise."""
+
+
+def executed_precision(work: Mapping[str, int]) -> str:
+    """One word for what executes, from the multiply-accumulates done in each precision.
+
+    It is the precision of more than half of them, if nothing at all executes in a lower one. Counting the arithmetic,
+    not the layers, keeps a quantised model from hiding one large layer left in fp32 behind ten small ones; and a model
+    in which one layer is rounded more coarsely than asked for is not what was asked for. Parts in a *higher* precision
+    are what every quantised model has. Anything else is called by all its parts, the largest first.
+
+    >>> executed_precision({"int8": 98, "fp32": 2}), executed_precision({"fp32": 98, "bf16": 2})
+    ('int8', 'fp32+bf16')
+    """
+    if not work:
+        return "unknown"
+    ordered = sorted(work, key=lambda each: -work[each])
+    first = ordered[0]
+    known = all(each in _PRECISE for each in ordered)
+    if known and 2 * work[first] > sum(work.values()) and first == min(ordered, key=_PRECISE.index):
+        return first
+    return "+".join(ordered)
+
+
+def shares(work: Mapping[str, int]) -> str:
+    """The parts of all multiply-accumulates, by precision.
+
+    >>> shares({"fp32": 1, "int8": 3})
+    'fp32: 25.0 %, int8: 75.0 %'
+    """
+    return listed({each: f"{100 * done / sum(work.values()):.1f} %" for each, done in work.items()})
+
+
+def listed(numbers: Mapping[str, object]) -> str:
+    """Names and numbers, by name."""
+    return ", ".join(f"{name}: {number}" for name, number in sorted(numbers.items()))
