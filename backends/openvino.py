@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from math import prod
 from typing import Any, ClassVar, Self
 
@@ -21,6 +22,7 @@ from backends.base import Attestation, Backend, DeviceNotFound, ModelFile, Runne
 from backends.executed import executed_precision, listed, shares
 from kernels.cpuinfo import read_cpuinfo
 
+_HINT = "INFERENCE_PRECISION_HINT"
 _HINTS = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}
 """Inference precision hints. Without one, OpenVINO executes an fp32 file in bf16 where the CPU has AMX."""
 _EXECUTED = {"f32": "fp32", "f16": "fp16", "bf16": "bf16", "u8": "int8", "i8": "int8"}
@@ -49,15 +51,16 @@ class OpenVino(Backend):
     }
     reads_host_arrays = True
 
-    def __init__(self, compiled: Any, device: str, network: Any) -> None:
-        """``compiled`` on OpenVINO's ``device`` from ``network``, the model as it was read."""
+    def __init__(self, compiled: Any, device: str, network: Any, more: Mapping[str, str] = {}) -> None:
+        """``compiled`` on OpenVINO's ``device`` from ``network``, the model as it was read; ``more`` is attested."""
         self._compiled = compiled
         self.inputs = tuple(_spec(port, index, "input") for index, port in enumerate(compiled.inputs))
         self.outputs = tuple(_spec(port, index, "output") for index, port in enumerate(compiled.outputs))
         fixed = [spec.shape[0] for spec in self.inputs if spec.shape and spec.shape[0] is not None]
         if fixed:
             self.batch_sizes = (fixed[0],)
-        self._attested = _attest(compiled, device, self.inputs, _weights(network))
+        attested = _attest(compiled, device, self.inputs, _weights(network))
+        self._attested = replace(attested, details={**attested.details, **more})
 
     @classmethod
     def devices(cls) -> list[str]:
@@ -93,8 +96,16 @@ class OpenVino(Backend):
         cls.check_device(device)
         core = _import().Core()
         try:
-            network = _read(core, model, rows)
-            return cls(core.compile_model(network, _devices()[device.lower()], config), device, network)
+            network, on = _read(core, model, rows), _devices()[device.lower()]
+            try:
+                return cls(core.compile_model(network, on, config), device, network)
+            except RuntimeError as error:
+                if (model.precision, config.get(_HINT)) != ("int8", "bf16"):
+                    raise
+                # bf16 is our choice, not the user's: what runs without it is run.
+                refused = f"OpenVINO cannot run this file with bf16 beside int8 ({_reason(error)}): it has fp32 there"
+            compiled = core.compile_model(network, on, {**config, _HINT: "f32"})
+            return cls(compiled, device, network, {"fallback": refused})
         except RuntimeError as error:
             # All its errors are RuntimeErrors; whichever step failed, it cannot run this file.
             raise ValueError(f"{model.path}: openvino cannot run it: {_reason(error)}") from error
@@ -270,11 +281,11 @@ def _config(precision: str, lanes: int, threads: int, options: Mapping[str, Any]
     """Properties to compile with. Raises ``ValueError`` for a bad option."""
     config: dict[str, Any] = {}
     if precision != "int8":
-        config["INFERENCE_PRECISION_HINT"] = _HINTS[precision]
+        config[_HINT] = _HINTS[precision]
     elif on_cpu:
         # What the file leaves unquantised, a third of Lite0's layers, makes all of it 8 % (batch 1) to 30 % (batch 8)
         # faster in bf16; not where that would be emulated.
-        config["INFERENCE_PRECISION_HINT"] = "bf16" if read_cpuinfo().flags & _NATIVE_BF16 else "f32"
+        config[_HINT] = "bf16" if read_cpuinfo().flags & _NATIVE_BF16 else "f32"
     hint = _option(options, "hint", None)
     streams = _option(options, "streams", lanes if hint is None else None)
     if hint is not None:

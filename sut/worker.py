@@ -146,8 +146,9 @@ class _Run:
         attested = sut.backend.attest()
         version = type(sut.backend).version()
         events.send("attested", attested=asdict(attested), backend_version=version, output=sut.output)
-        if emulated := attested.details.get("emulated"):
-            self._notes.append(f"emulated: {emulated}")
+        self._notes += [
+            f"{key}: {attested.details[key]}" for key in ("emulated", "fallback") if key in attested.details
+        ]
         if parts.model is not None and parts.model.quantised and (work := attested.details.get("multiply_accumulates")):
             self._notes.append(f"{self._config.backend} executes the quantised file's multiply-accumulates in {work}")
         if sut.backend.inputs and not self._config.use_preprocessed_dataset:

@@ -22,6 +22,7 @@ from backends.executed import executed_precision
 from backends.null import Null
 from backends.onnxruntime import OnnxRuntime
 from backends.openvino import OpenVino, emulated
+from kernels.cpuinfo import CpuInfo
 from preprocess.opencv import OpenCV
 from sut.datasets.base import DataSet
 from sut.datasets.demo import open_demo
@@ -182,6 +183,31 @@ def test_the_rule_of_precision(work: Mapping[str, int], word: str) -> None:
 )
 def test_bf16_without_instructions_is_called_emulated(work: dict[str, int], flags: set[str], is_emulated: bool) -> None:
     assert bool(emulated(work, frozenset(flags))) is is_emulated
+
+
+def test_an_int8_file_that_cannot_be_run_with_bf16_is_run_without(
+    files: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hints: list[str] = []
+
+    class Refusing(openvino.Core):
+        def compile_model(self, network: Any, device: str, config: dict[str, Any]) -> Any:
+            hints.append(config["INFERENCE_PRECISION_HINT"])
+            if hints[-1] == "bf16":
+                raise RuntimeError("Exception from src/plugin.cpp:7:\ncould not create a primitive")
+            return super().compile_model(network, device, config)
+
+    monkeypatch.setattr(openvino, "Core", Refusing)
+    monkeypatch.setattr(module, "read_cpuinfo", lambda: CpuInfo(None, frozenset({"amx_bf16"})))
+
+    with load(files["int8"], "int8") as backend:
+        found = backend.attest()
+    with pytest.raises(ValueError, match="openvino cannot run it: could not create a primitive"):
+        load(files["fp32"], "bf16")
+
+    assert hints == ["bf16", "f32", "bf16"]
+    assert (found.precision, found.details["layers"]) == ("int8", "f32: 1, u8/i8: 2")
+    assert found.details["fallback"].endswith("(could not create a primitive): it has fp32 there")
 
 
 class OnGpu:
