@@ -128,6 +128,8 @@ class Backend(ABC):
     """The precisions that can be asked for, each with the form of the model file it needs: ``fp32`` (the ONNX file as
     it is), ``fp16`` (ONNX cast to float16), ``int8`` (ONNX with Q/DQ, unsigned activations), ``int8-signed`` (ONNX with
     Q/DQ, symmetric signed activations), ``int8-openvino`` (OpenVINO IR, quantised)."""
+    reads: ClassVar[tuple[str, ...]] = (".onnx",)
+    """How the names of the model files end that it can be given: ``.onnx``, and ``.xml`` for OpenVINO's."""
     options: ClassVar[Mapping[str, str]] = {}
     """The runtime's own options that a user may set, each with a line of help."""
 

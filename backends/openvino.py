@@ -42,6 +42,7 @@ class OpenVino(Backend):
     name = "openvino"
     # The runtime converts an fp32 file to fp16 and bf16 itself, and keeps inputs and outputs as they are in the file.
     precisions: ClassVar[Mapping[str, str]] = {"fp32": "fp32", "bf16": "fp32", "fp16": "fp32", "int8": "int8-openvino"}
+    reads = (".onnx", ".xml")
     # Compiled for one batch size, Lite0 and ResNet-50 took 3 to 10 % less time at batch 1 and at 8, less than padding
     # costs where batches are smaller, and nobody tells load the sizes: so any batch size is the default.
     options: ClassVar[Mapping[str, str]] = {
@@ -227,6 +228,9 @@ def _attest(
         info = node.get_rt_info()
         kind, name, kernel = (info[key].astype(str) for key in ("layerType", "runtimePrecision", "primitiveType"))
         if kind in _COMPUTE:
+            # Weights kept in float16 give their name to a layer whose kernel converts them and computes in float32.
+            if name == "f16" and node.input(0).get_element_type().get_type_name() == "f32":
+                name = "f32"
             layers["u8/i8" if name in ("u8", "i8") else name] += 1
             work[_EXECUTED.get(name, name)] += _multiply_accumulates(node, kind, weights)
             # There is a graph per stream, and the one shown may have no kernels yet for what waits for a batch size.

@@ -260,7 +260,7 @@ def _look_behind(sut: SUT, task: Classification, indices: Sequence[int], found: 
     model = sut.parts.model
     assert model is not None
     behind = f"the scores behind {task.output.name}"
-    path = model.file if model.file.suffix == ".onnx" else model.onnx
+    path = model.file if model.file.suffix == model.source.suffix else model.onnx
     try:
         with TemporaryDirectory(prefix="sut-scores-") as folder:
             copy = Path(folder) / path.name

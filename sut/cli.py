@@ -67,7 +67,7 @@ def run(
     backend: Annotated[
         str | None, typer.Option(help="onnxruntime, openvino, null, simulated, or a plug-in's name.")
     ] = None,
-    model: Annotated[str | None, typer.Option(help="A known model's name, or an .onnx file.")] = None,
+    model: Annotated[str | None, typer.Option(help="A known model's name, or an .onnx or .xml file.")] = None,
     model_name: Annotated[
         str | None, typer.Option(help="Which known model a file is; with --recipe, its name in the results.")
     ] = None,

@@ -59,7 +59,7 @@ class RunConfig(BaseModel):
 
     backend: str = "onnxruntime"
     model: str = "efficientnet-lite0"
-    """A known model's name, or an .onnx file."""
+    """A known model's name, or an .onnx or .xml file."""
     model_name: str | None = None
     """Which known model a file is; with ``recipe``, what the model is called."""
     recipe: str | None = None
@@ -196,7 +196,7 @@ class RunConfig(BaseModel):
     @property
     def is_file(self) -> bool:
         """Whether ``model`` names a file rather than a known model."""
-        return self.model.endswith(".onnx") or "/" in self.model
+        return self.model.endswith((".onnx", ".xml")) or "/" in self.model
 
     def digest(self, recipe: str = "") -> str:
         """Eight hex digits that tell this configuration, and what its ``recipe`` says, from others in any scenario."""

@@ -21,6 +21,7 @@ from sut.models.content import digest_of, sums_of
 from sut.models.files import known_digest, sha256_of
 from sut.models.fold import fold, folded
 from sut.models.identity import Known, weights_of
+from sut.models.ir import SUFFIX
 
 Progress = Callable[[int, int], None]
 """Called with how many steps are done, and how many there will be."""
@@ -34,7 +35,7 @@ _QUANTISED_NOTES = ("the file is quantised already", "there is no FP32 form to c
 class Prepared:
     """A model's file in the form that a backend needs for a precision.
 
-    ``onnx`` is the ONNX file with the same inputs and outputs: the file itself, or what it was converted from.
+    ``onnx`` is the file with the same inputs and outputs that was not converted: an ONNX file, or OpenVINO's .xml.
     ``source`` is the file that was brought or built, before it was folded or converted; ``quantised`` where that was
     in 8 bits already, so that there is no FP32 form of it.
 
@@ -102,6 +103,8 @@ def prepare(
 
     form = form_for(backend, config.precision)
     source = onnx = spec.build(config.weights, say)
+    if source.suffix == SUFFIX:
+        _check_ir(config, source, backend)
     operator = quantising_node(source)
     if operator is not None:
         _check_quantised(config, source, operator)
@@ -122,7 +125,7 @@ def prepare(
         calibration = calibrate_on(dataset, whole, recipe, config.calibration_list, closed=closed)
     file = convert(onnx, form, calibration, say, progress)
     notes = (f"calibrated on {calibration.source}", *calibration.notes) if calibration else ()
-    return Prepared(file, file if file.suffix == ".onnx" else onnx, source, form, notes)
+    return Prepared(file, file if file.suffix == onnx.suffix else onnx, source, form, notes)
 
 
 def identified(
@@ -162,6 +165,17 @@ def check_unchanged(prepared: Prepared | None) -> None:
             raise RunError(
                 f"the model changed during the runs: {path} {found}, expected {expected}; run all of it again"
             )
+
+
+def _check_ir(config: RunConfig, source: Path, backend: type[Backend]) -> None:
+    """Refuse what is not done with OpenVINO's own files."""
+    what = f"model {source} is OpenVINO's IR"
+    if source.suffix not in backend.reads:
+        raise InputError(f"{what}, which backend {backend.name} cannot read: use --backend openvino, or bring an .onnx")
+    if config.fold:
+        raise InputError(
+            f"{what}, and --fold changes .onnx files: leave it out, or bring the .onnx that it is made from"
+        )
 
 
 def _check_quantised(config: RunConfig, source: Path, operator: str) -> None:

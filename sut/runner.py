@@ -23,7 +23,8 @@ from sut.config import RunConfig
 from sut.console import Console
 from sut.errors import ExitCode, InputError, RunError, one_line, worst
 from sut.logs import TRACE
-from sut.models.files import check_names, check_onnx
+from sut.models.content import check_model
+from sut.models.files import check_names
 from sut.models.registry import check_fit
 from sut.outcome import lost_result, make_result
 from sut.planning import forecast
@@ -127,7 +128,7 @@ def run_experiment(
     if (store := parts.tensor_store()) is not None:
         store.close()  # it is there and can be used; the runs open it again
     if parts.model is not None:
-        info = check_onnx(parts.model.onnx).only(first.outputs)
+        info = check_model(parts.model.onnx).only(first.outputs)
         check_names("--inputs", first.inputs or (), info.inputs)
         check_fit(parts.spec, info)
     if length := forecast(configs, parts.spec.loadgen_model):

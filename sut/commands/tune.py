@@ -174,7 +174,7 @@ def _directory(base: RunConfig, tried: dict[str, list[Any]], rounds: int | None)
     """Where a tune of this configuration over this space is kept: another one is another tune."""
     words = json.dumps([base.digest(), base.scenario, tried, rounds], sort_keys=True)
     digest = hashlib.sha256(words.encode()).hexdigest()[:8]
-    model = base.model_name or Path(base.model).name.removesuffix(".onnx")
+    model = base.model_name or Path(base.model).name.removesuffix(".onnx").removesuffix(".xml")
     return base.output / model / f"tune-{base.backend}-{base.scenario}-{digest}"
 
 

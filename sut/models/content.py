@@ -9,10 +9,16 @@ from typing import TYPE_CHECKING
 
 from kernels.files import utf8_path
 from sut.errors import InputError, one_line
-from sut.models.files import check_onnx, known_digest
+from sut.models.files import ModelInfo, check_onnx, known_digest
+from sut.models.ir import SUFFIX, check_ir
 
 if TYPE_CHECKING:
     from onnx import ModelProto
+
+
+def check_model(path: Path) -> ModelInfo:
+    """Read the inputs and outputs of any model file: an .onnx file, or OpenVINO's .xml. Raises what reading it does."""
+    return check_ir(path) if path.suffix == SUFFIX else check_onnx(path)
 
 
 def load_whole(path: Path) -> ModelProto:
@@ -43,10 +49,9 @@ def save_whole(model: ModelProto, path: Path) -> None:
 def sums_of(path: Path) -> dict[Path, str]:
     """SHA-256 of a model file and of the files beside it that hold its weights, the model file first.
 
-    An OpenVINO .xml goes with its .bin. Raises what ``check_onnx`` does for other files.
+    Raises what ``check_model`` does.
     """
-    beside = (path.with_suffix(".bin"),) if path.suffix == ".xml" else check_onnx(path).beside
-    return {file: known_digest(file) for file in (path, *beside)}
+    return {file: known_digest(file) for file in (path, *check_model(path).beside)}
 
 
 def digest_of(sums: Mapping[Path, str]) -> str:
@@ -58,9 +63,11 @@ def digest_of(sums: Mapping[Path, str]) -> str:
 def normalises_in_training(path: Path) -> bool:
     """Whether an .onnx file has a batch norm in training mode, which some runtimes carry on from batch to batch.
 
-    Raises what ``check_onnx`` does.
+    OpenVINO's own files have no such thing. Raises what ``check_model`` does.
     """
-    check_onnx(path)
+    check_model(path)
+    if path.suffix == SUFFIX:
+        return False
     import onnx
 
     norms = (node for node in onnx.load(path, load_external_data=False).graph.node if "BatchNorm" in node.op_type)

@@ -195,8 +195,8 @@ def _read_digest(path: Path, algorithm: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class OnnxInfo:
-    """What an ONNX file says of itself.
+class ModelInfo:
+    """What a model file says of itself.
 
     A shape of ``()`` also stands for one that the file does not tell. ``layout`` is not known from a file.
     """
@@ -205,12 +205,12 @@ class OnnxInfo:
     inputs: tuple[TensorSpec, ...]
     """Without initializers, which old files list among the inputs."""
     outputs: tuple[TensorSpec, ...]
-    opset: int
-    """Version of the default operator set."""
+    opset: int = 0
+    """Version of ONNX's default operator set; 0 where there is none."""
     beside: tuple[Path, ...] = ()
     """The other files that hold its weights, by name."""
 
-    def only(self, outputs: Sequence[str] | None) -> OnnxInfo:
+    def only(self, outputs: Sequence[str] | None) -> ModelInfo:
         """Itself with these outputs alone, as ``--outputs`` names them; None for all of them.
 
         Raises ``InputError`` for one that it does not have.
@@ -229,17 +229,17 @@ def check_names(flag: str, wanted: Iterable[str], specs: Sequence[TensorSpec]) -
             raise InputError(f"{flag}: the model has no '{name}'; {suggest(name, known)}")
 
 
-def check_onnx(path: Path) -> OnnxInfo:
+def check_onnx(path: Path) -> ModelInfo:
     """Read the inputs and outputs of any .onnx file; weights kept in other files are looked for but not read.
 
     Raises ``InputError`` for what is missing, a folder, empty, cut off, not ONNX, or lacks a data file, and
     ``SetupError`` where the ``onnx`` package is not installed.
     """
-    model = _parse(path, _read(path))
+    model = _parse(path, read_model(path, _MOST_BYTES, "an .onnx file"))
     beside = _external_data(path, model)
     graph = model.graph
     weights = {tensor.name for tensor in graph.initializer}
-    return OnnxInfo(
+    return ModelInfo(
         path=path,
         inputs=tuple(_spec(path, value) for value in graph.input if value.name not in weights),
         outputs=tuple(_spec(path, value) for value in graph.output),
@@ -248,18 +248,19 @@ def check_onnx(path: Path) -> OnnxInfo:
     )
 
 
-def _read(path: Path) -> bytes:
+def read_model(path: Path, most_bytes: int, expected: str) -> bytes:
+    """The content of a model file. Raises ``InputError``, with what was ``expected``, where there is none."""
     try:
-        data = read_file(path, _MOST_BYTES)
+        data = read_file(path, most_bytes)
     except FileNotFoundError:
-        raise InputError(f"model {path} does not exist, expected an .onnx file") from None
+        raise InputError(f"model {path} does not exist, expected {expected}") from None
     except IsADirectoryError:
-        raise InputError(f"model {path} is a folder, expected an .onnx file") from None
+        raise InputError(f"model {path} is a folder, expected {expected}") from None
     except OSError as error:
         reason = error.strerror or one_line(error)
-        raise InputError(f"model {path} cannot be read: {reason}; expected an .onnx file") from error
+        raise InputError(f"model {path} cannot be read: {reason}; expected {expected}") from error
     if not data:
-        raise InputError(f"model {path} is empty (0 bytes), expected an ONNX model; copy or download it again")
+        raise InputError(f"model {path} is empty (0 bytes), expected {expected}; copy or download it again")
     return data
 
 
@@ -302,22 +303,28 @@ def _external_data(path: Path, model: ModelProto) -> set[Path]:
             continue
         facts = {entry.key: entry.value for entry in tensor.external_data}
         file = path.parent / facts.get("location", "")
-        if encodable(path.name) != path.name:
-            raise InputError(f"model {path} keeps its weights in {file}; rename it to a name in UTF-8 to be run")
-        if not file.is_file():
-            got = "is no file" if file.exists() else "does not exist"
-            raise InputError(f"model {path} keeps its weights in {file}, which {got}; put it beside the model")
+        check_beside(path, file)
         try:
             needed = int(facts.get("offset", 0)) + int(facts.get("length", 0))
         except ValueError:
             raise InputError(f"model {path} is damaged: its weight {tensor.name} has no place in {file}") from None
-        if file.stat().st_size < needed:
-            raise InputError(
-                f"model {path} keeps its weights in {file}, which is cut off: {file.stat().st_size} bytes,"
-                f" expected at least {needed}; copy or download it again"
-            )
+        check_beside(path, file, needed)
         found.add(file)
     return found
+
+
+def check_beside(path: Path, file: Path, needed: int = 0) -> None:
+    """Raise ``InputError`` where ``file``, with the weights of a model, is not there or shorter than ``needed``."""
+    if encodable(path.name) != path.name:
+        raise InputError(f"model {path} keeps its weights in {file}; rename it to a name in UTF-8 to be run")
+    if not file.is_file():
+        got = "is no file" if file.exists() else "does not exist"
+        raise InputError(f"model {path} keeps its weights in {file}, which {got}; put it beside the model")
+    if file.stat().st_size < needed:
+        raise InputError(
+            f"model {path} keeps its weights in {file}, which is cut off: {file.stat().st_size} bytes,"
+            f" expected at least {needed}; copy or download it again"
+        )
 
 
 def _tensors(graph: GraphProto | FunctionProto) -> Iterator[TensorProto]:

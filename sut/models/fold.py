@@ -21,7 +21,7 @@ from preprocess.base import Recipe
 from sut.errors import InputError
 from sut.models.base import Say
 from sut.models.content import content_digest, load_whole, save_whole
-from sut.models.files import OnnxInfo, cached, check_onnx
+from sut.models.files import ModelInfo, cached, check_onnx
 from sut.models.own import shown
 from sut.text import printable
 
@@ -58,7 +58,7 @@ def folded(recipe: Recipe) -> Recipe:
     return replace(recipe, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), layout="NHWC", dtype="uint8")
 
 
-def _check(info: OnnxInfo, recipe: Recipe) -> None:
+def _check(info: ModelInfo, recipe: Recipe) -> None:
     where = f"model {info.path} takes {shown(info.inputs)}"
     if recipe.dtype == "uint8" or any(spec.dtype == "uint8" for spec in info.inputs):
         raise InputError(f"{where}, which are the pixels already (recipe {recipe.name}); leave --fold out")

@@ -13,7 +13,7 @@ from backends.base import TensorSpec
 from preprocess.base import Recipe
 from sut.errors import InputError
 from sut.models.base import ModelSpec
-from sut.models.files import OnnxInfo
+from sut.models.files import ModelInfo
 from sut.models.recipes import MAX_SIZE, RecipeFile
 from sut.text import as_name
 
@@ -24,7 +24,7 @@ _IMAGENET_CLASSES = (1000, BACKGROUND_CLASSES)
 _DTYPES = ("float32", "float16", "uint8")
 
 
-def own_model(told: RecipeFile, info: OnnxInfo, name: str | None) -> ModelSpec:
+def own_model(told: RecipeFile, info: ModelInfo, name: str | None) -> ModelSpec:
     """The model in ``info``'s file under ``name`` (None: the file's), prepared for as ``told``.
 
     Raises ``InputError`` for a model that is no classifier of pictures, a recipe that contradicts it, and what neither
@@ -39,7 +39,7 @@ def own_model(told: RecipeFile, info: OnnxInfo, name: str | None) -> ModelSpec:
     )
 
 
-def describe(spec: ModelSpec, info: OnnxInfo) -> str:
+def describe(spec: ModelSpec, info: ModelInfo) -> str:
     """One line about what was worked out."""
     recipe, image = spec.recipe, info.inputs[0]
     return (
@@ -48,7 +48,7 @@ def describe(spec: ModelSpec, info: OnnxInfo) -> str:
     )
 
 
-def score_outputs(info: OnnxInfo) -> list[TensorSpec]:
+def score_outputs(info: ModelInfo) -> list[TensorSpec]:
     """Outputs of class shape: floats [batch, classes], more than one class; axes of length 1 may follow."""
     floats = (output for output in info.outputs if output.dtype.startswith(("float", "bfloat")))
     return [
@@ -58,7 +58,7 @@ def score_outputs(info: OnnxInfo) -> list[TensorSpec]:
     ]
 
 
-def label_outputs(info: OnnxInfo) -> list[TensorSpec]:
+def label_outputs(info: ModelInfo) -> list[TensorSpec]:
     """Outputs that are labels already: integers [batch] or [batch, 1]."""
     integers = (output for output in info.outputs if output.dtype.startswith(("int", "uint")))
     return [output for output in integers if output.shape and output.shape[1:] in ((), (1,))]
@@ -73,7 +73,7 @@ def shown(tensors: Iterable[TensorSpec]) -> str:
     return ", ".join(texts) or "none"
 
 
-def _recipe(told: RecipeFile, info: OnnxInfo) -> Recipe:
+def _recipe(told: RecipeFile, info: ModelInfo) -> Recipe:
     image = _image(info)
     where = f"model {info.path} takes {shown(info.inputs)}"
     if image.dtype not in _DTYPES:
@@ -89,7 +89,7 @@ def _recipe(told: RecipeFile, info: OnnxInfo) -> Recipe:
     return told.recipe(size, layout, cast(Literal["float32", "float16", "uint8"], image.dtype))
 
 
-def _image(info: OnnxInfo) -> TensorSpec:
+def _image(info: ModelInfo) -> TensorSpec:
     if len(info.inputs) != 1 or len(info.inputs[0].shape) != 4:
         raise InputError(
             f"model {info.path} has {len(info.inputs)} inputs ({shown(info.inputs)}), "
@@ -128,7 +128,7 @@ def _size(told: RecipeFile, axes: tuple[int | None, ...], where: str) -> int:
     return size
 
 
-def _classes(told: RecipeFile, info: OnnxInfo) -> int:
+def _classes(told: RecipeFile, info: ModelInfo) -> int:
     """The width of the scores; where the file does not tell it, what the recipe says."""
     scores, where = score_outputs(info), f"model {info.path} has the outputs {shown(info.outputs)}"
     if not scores and not label_outputs(info):

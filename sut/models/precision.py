@@ -24,8 +24,9 @@ from sut.child import follow
 from sut.errors import InputError, SetupError, suggest
 from sut.models.base import Say
 from sut.models.calibration import Calibration
-from sut.models.content import content_digest, load_whole
-from sut.models.files import OnnxInfo, cached, check_onnx
+from sut.models.content import check_model, content_digest, load_whole
+from sut.models.files import ModelInfo, cached
+from sut.models.ir import SUFFIX, layer_types
 from sut.models.own import shown
 from sut.models.quantize import Orders
 from sut.text import printable
@@ -56,6 +57,8 @@ _INTEGER_NODES = ("QLinear", "QGemm", "QAttention", "ConvInteger", "MatMulIntege
 def convert(model: Path, form: str, calibration: Calibration | None, say: Say, progress: Progress) -> Path:
     """``model``, an .onnx file in float32, in another of ``FORMS``; made once per content, calibration and tools.
 
+    OpenVINO's own files are converted to ``int8-openvino`` only.
+
     ``calibration`` is for the int8 forms, whose layers are chosen by NNCF's preset PERFORMANCE. The answer is an .onnx
     file, for ``int8-openvino`` an .xml with its .bin beside it; for ``fp16`` the model itself if it has that form.
 
@@ -64,13 +67,17 @@ def convert(model: Path, form: str, calibration: Calibration | None, say: Say, p
     """
     if form not in FORMS:
         raise InputError(f"unknown form {form!r} of a model; {suggest(form, FORMS)}")
-    info = check_onnx(model)
-    whole = load_whole(model)
-    _refuse_quantised(model, whole)
-    if is_float16(whole):
-        if form == "fp16":
-            return model
-        raise InputError(f"model {model} is float16, expected float32 weights to quantise; bring that file")
+    info = check_model(model)
+    if model.suffix == SUFFIX:
+        if form != "int8-openvino":
+            raise InputError(f"model {model} is OpenVINO's IR, expected an .onnx file to make {form} of")
+    else:
+        whole = load_whole(model)
+        _refuse_quantised(model, whole)
+        if is_float16(whole):
+            if form == "fp16":
+                return model
+            raise InputError(f"model {model} is float16, expected float32 weights to quantise; bring that file")
     _require(form)
     if form == "fp16":
         calibration = None
@@ -99,26 +106,31 @@ def is_float16(model: ModelProto) -> bool:
 
 
 def quantising_node(path: Path) -> str | None:
-    """The operator of the first node that has a runtime compute an .onnx file in 8 bits; None where there is none.
+    """The operator of the first node that has a runtime compute a model in 8 bits; None where there is none.
 
     8-bit weights alone do not: DequantizeLinear makes them floats before anything is computed. Raises what
-    ``check_onnx`` does.
+    ``check_model`` does.
     """
-    check_onnx(path)
+    check_model(path)
+    if path.suffix == SUFFIX:
+        return _first(layer_types(path), _QUANTISING_NODES)
     import onnx
 
-    return _first_operator(onnx.load(path, load_external_data=False), _QUANTISING_NODES)
+    return _first(_operators(onnx.load(path, load_external_data=False)), _QUANTISING_NODES)
 
 
-def _first_operator(model: ModelProto, among: tuple[str, ...]) -> str | None:
-    operators = (node.op_type for node in model.graph.node)
+def _operators(model: ModelProto) -> list[str]:
+    return [node.op_type for node in model.graph.node]
+
+
+def _first(operators: list[str], among: tuple[str, ...]) -> str | None:
     return next((each for each in operators if each in among or each.startswith(_INTEGER_NODES)), None)
 
 
 def _refuse_quantised(path: Path, model: ModelProto) -> None:
     from onnx import TensorProto
 
-    operator = _first_operator(model, (*_QUANTISING_NODES, "DequantizeLinear"))
+    operator = _first(_operators(model), (*_QUANTISING_NODES, "DequantizeLinear"))
     weights = (
         f"the 8-bit weight {tensor.name}"
         for tensor in model.graph.initializer
@@ -145,7 +157,7 @@ def _version(package: str) -> str:
     return "unknown"
 
 
-def _check_samples(path: Path, info: OnnxInfo, calibration: Calibration) -> None:
+def _check_samples(path: Path, info: ModelInfo, calibration: Calibration) -> None:
     tensors = calibration.tensors
     where = f"model {path} takes {shown(info.inputs)}"
     fits = len(info.inputs) == 1 and len(info.inputs[0].shape) == tensors.ndim

@@ -85,20 +85,20 @@ def main() -> None:
 def _convert(orders: Orders, events: int) -> None:
     from sut.models.content import load_whole, save_whole
 
-    model, to = load_whole(Path(orders.model)), Path(orders.to)
+    path, to = Path(orders.model), Path(orders.to)
     if orders.form == "fp16":
-        save_whole(_float16(model), to)
+        save_whole(_float16(load_whole(path)), to)
         return
     assert orders.samples is not None
     with os.fdopen(orders.samples, "rb") as file:
         tensors = np.load(file)
-    model = _modern(model)
+    if orders.form == "int8-openvino":
+        _to_ir(path, tensors, to, events)
+        return
+    model = _modern(load_whole(path))
     image = model.graph.input[0]
     batch = image.type.tensor_type.shape.dim[0].dim_value or 1
     samples = Samples(tensors, image.name, batch, events)
-    if orders.form == "int8-openvino":
-        _to_ir(model, samples, to)
-        return
     quantised = _quantised(model, samples)
     if not any(node.op_type == "QuantizeLinear" for node in quantised.graph.node):
         raise ValueError("it has no layer that can be quantised")
@@ -202,11 +202,24 @@ def _sign(graph: GraphProto) -> None:
         tensors[name].CopyFrom(numpy_helper.from_array(np.asarray(scale, np.float32), name))
 
 
-def _to_ir(model: ModelProto, samples: Samples, to: Path) -> None:
+def _to_ir(path: Path, tensors: NDArray[Any], to: Path, events: int) -> None:
     import openvino
     from openvino._offline_transformations import apply_moc_transformations
 
-    graph = openvino.Core().read_model(model.SerializeToString(), b"")
+    from sut.models.content import load_whole
+    from sut.models.ir import SUFFIX
+
+    core = openvino.Core()
+    if path.suffix == SUFFIX:
+        with utf8_path(path) as named:
+            graph = core.read_model(named)
+    else:
+        graph = core.read_model(_modern(load_whole(path)).SerializeToString(), b"")
+    image = graph.inputs[0]
+    if not image.get_names():
+        image.set_names({"input0"})
+    batch = image.get_partial_shape()[0]
+    samples = Samples(tensors, image.get_any_name(), batch.get_length() if batch.is_static else 1, events)
     # Folds the reshapes in front of biases: NNCF does not correct a bias that it cannot see.
     apply_moc_transformations(graph, True)
     quantised = _quantised(graph, samples)

@@ -13,7 +13,8 @@ from preprocess.base import Recipe
 from sut.errors import InputError, SetupError, one_line, suggest
 from sut.models import efficientnet_lite, mobilenet, resnet50
 from sut.models.base import ModelSpec, Say
-from sut.models.files import OnnxInfo, check_onnx
+from sut.models.content import check_model
+from sut.models.files import ModelInfo
 from sut.models.own import describe, label_outputs, own_model, score_outputs, shown
 from sut.models.recipes import RECIPES, find_recipe
 from sut.tasks.classification import Classification
@@ -86,7 +87,7 @@ def for_file(
     ``SetupError`` as ``find`` does.
     """
     if recipe is not None:
-        info = check_onnx(path).only(outputs)
+        info = check_model(path).only(outputs)
         spec = _not_mistaken(own_model(find_recipe(recipe), info, model_name))
         say(describe(spec, info))
         return spec
@@ -95,7 +96,7 @@ def for_file(
         within = [name for name in known if _names(name, path)]
         if len(within) != 1:
             if not path.exists():
-                raise InputError(f"model {path} does not exist, expected an .onnx file")
+                raise InputError(f"model {path} does not exist, expected an .onnx or .xml file")
             got = f"names {' and '.join(within)}" if within else "names no known model"
             raise InputError(
                 f"model file {path.name} {got}; say which it is with --model-name ({', '.join(known)}), or how to "
@@ -124,7 +125,7 @@ def _not_mistaken(spec: ModelSpec) -> ModelSpec:
     return replace(spec, name=f"{spec.name}-{spec.recipe.name}")
 
 
-def check_fit(spec: ModelSpec, info: OnnxInfo) -> None:
+def check_fit(spec: ModelSpec, info: ModelInfo) -> None:
     """Check that a file can be run as ``spec``: what its recipe produces fits the one input, and an output the classes.
 
     An output fits if it has float scores [batch, classes]; where there are none at all, integer labels [batch] will do.
@@ -144,7 +145,7 @@ def check_fit(spec: ModelSpec, info: OnnxInfo) -> None:
         raise InputError(f"model {info.path} has the outputs {shown(info.outputs)}: {error}") from error
 
 
-def _check_input(recipe: Recipe, info: OnnxInfo) -> None:
+def _check_input(recipe: Recipe, info: ModelInfo) -> None:
     axes = ", ".join(("batch", *map(str, recipe.sample_shape)))
     expected = f"{recipe.dtype} [{axes}] ({recipe.layout}) for the recipe {recipe.name}"
     if len(info.inputs) != 1:

@@ -9,11 +9,13 @@ from typing import Any
 
 import numpy as np
 import onnx
+import openvino
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from sut.models.registry import find
 from tests.integration.children import CHECKOUT, Finished, results, run_sut
+from tests.unit.odd_models import RECIPE, write_odd
 from tests.unit.small_models import write_classifier
 
 SIZE = 224
@@ -151,6 +153,36 @@ def test_a_name_keeps_its_umlauts(tmp_path: Path) -> None:
 
     assert [json.loads(each.out)["rows"][0]["model"] for each in (own, named)] == ["Größe", "Öl+ग"]
     assert sorted(each.name for each in (tmp_path / "output").iterdir()) == ["Größe", "Öl+ग"]
+
+
+def test_openvinos_own_file_gets_all_photos_right(tmp_path: Path, lite0: onnx.ModelProto) -> None:
+    network = openvino.Core().read_model(lite0.SerializeToString(), b"")
+    openvino.save_model(network, tmp_path / "stranger.xml", compress_to_fp16=True)
+    (tmp_path / "recipe.yaml").write_text(NORMALISED)
+
+    done = run_sut(
+        *("--backend", "openvino", "--model", "stranger.xml", "--recipe", "recipe.yaml", "--accuracy"), cwd=tmp_path
+    )
+
+    assert done.code == 0, done.err
+    result = results(tmp_path)["Offline", "accuracy"]
+    assert (result["accuracy"]["value"], result["accuracy"]["count"]) == (1.0, 11)
+    assert (result["model"], result["weights"]) == ("stranger", "unknown")
+    assert result["precision"] == result["attested"]["precision"] == "fp32"
+    assert list(result["loaded_sha256"]) == ["stranger.xml", "stranger.bin"]
+
+
+def test_scores_behind_the_labels_of_openvinos_own_file_are_looked_at(tmp_path: Path) -> None:
+    write_odd(tmp_path / "odd.onnx", "nan behind argmax")
+    openvino.save_model(openvino.Core().read_model(tmp_path / "odd.onnx"), tmp_path / "odd.xml")
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+
+    done = run_sut(
+        *("--backend", "openvino", "--model", "odd.xml", "--recipe", "recipe.yaml", "--time", "0.2"), cwd=tmp_path
+    )
+
+    assert done.code == 3
+    assert "the scores behind labels are not finite (NaN or inf in spoilt)" in done.err
 
 
 @pytest.mark.parametrize("scenario", ["SingleStream", "MultiStream", "Server"])

@@ -27,7 +27,7 @@ from backends.base import TensorSpec
 from sut.errors import InputError, SetupError
 from sut.models import efficientnet_lite, onnx_graph, registry, resnet50
 from sut.models.base import ModelSpec
-from sut.models.files import SUMS, OnnxInfo, cache_dir, cached, check_onnx, known_digest, sha256_of
+from sut.models.files import SUMS, ModelInfo, cache_dir, cached, check_onnx, known_digest, sha256_of
 
 ROOT = Path(__file__).parents[2]
 PHOTOS = ROOT / "sut" / "datasets" / "demo_photos"
@@ -459,7 +459,7 @@ def test_check_onnx_reads_inputs_outputs_and_opset(tmp_path: Path) -> None:
     info = check_onnx(path)
 
     shape = (None, None, 4)
-    assert info == OnnxInfo(path, (TensorSpec("x", "float32", shape),), (TensorSpec("y", "float32", shape),), 13)
+    assert info == ModelInfo(path, (TensorSpec("x", "float32", shape),), (TensorSpec("y", "float32", shape),), 13)
 
 
 @pytest.mark.parametrize(
@@ -678,8 +678,8 @@ SCORES = TensorSpec("scores", "float32", (None, 1001))
 LABELS = TensorSpec("labels", "int64", (None,))
 
 
-def info(inputs: tuple[TensorSpec, ...] = (IMAGES,), outputs: tuple[TensorSpec, ...] = (SCORES,)) -> OnnxInfo:
-    return OnnxInfo(Path("model.onnx"), inputs, outputs, 17)
+def info(inputs: tuple[TensorSpec, ...] = (IMAGES,), outputs: tuple[TensorSpec, ...] = (SCORES,)) -> ModelInfo:
+    return ModelInfo(Path("model.onnx"), inputs, outputs, 17)
 
 
 @pytest.mark.parametrize(
@@ -694,7 +694,7 @@ def info(inputs: tuple[TensorSpec, ...] = (IMAGES,), outputs: tuple[TensorSpec, 
         info(outputs=(replace(SCORES, shape=(None, None)),)),
     ],
 )
-def test_check_fit_takes_what_fits(fitting: OnnxInfo) -> None:
+def test_check_fit_takes_what_fits(fitting: ModelInfo) -> None:
     registry.check_fit(RESNET50, fitting)
 
 
@@ -740,7 +740,7 @@ def test_of_outputs_that_fit_alike_one_has_to_be_named() -> None:
         (info(outputs=(replace(SCORES, shape=()),)), "expected scores [batch, 1001] for resnet50"),
     ],
 )
-def test_check_fit_tells_got_and_expected(wrong: OnnxInfo, fragment: str) -> None:
+def test_check_fit_tells_got_and_expected(wrong: ModelInfo, fragment: str) -> None:
     with pytest.raises(InputError) as caught:
         registry.check_fit(RESNET50, wrong)
 
