@@ -196,7 +196,7 @@ class RunConfig(BaseModel):
     @property
     def is_file(self) -> bool:
         """Whether ``model`` names a file rather than a known model."""
-        return self.model.endswith((".onnx", ".xml")) or "/" in self.model
+        return self.model.lower().endswith((".onnx", ".xml")) or "/" in self.model
 
     def digest(self, recipe: str = "") -> str:
         """Eight hex digits that tell this configuration, and what its ``recipe`` says, from others in any scenario."""

@@ -235,7 +235,7 @@ def check_onnx(path: Path) -> ModelInfo:
     Raises ``InputError`` for what is missing, a folder, empty, cut off, not ONNX, or lacks a data file, and
     ``SetupError`` where the ``onnx`` package is not installed.
     """
-    model = _parse(path, read_model(path, _MOST_BYTES, "an .onnx file"))
+    model = _with_shapes(_parse(path, read_model(path, _MOST_BYTES, "an .onnx file")))
     beside = _external_data(path, model)
     graph = model.graph
     weights = {tensor.name for tensor in graph.initializer}
@@ -280,6 +280,16 @@ def _parse(path: Path, data: bytes) -> ModelProto:
         )
     got = next((what for start, what in _FOREIGN if data.startswith(start)), f"{len(data)} bytes of something else")
     raise InputError(f"model {path} is {got}, expected an ONNX model")
+
+
+def _with_shapes(model: ModelProto) -> ModelProto:
+    """With the shape of each output, as far as it follows from the graph, where the file does not tell one."""
+    if all(value.type.tensor_type.HasField("shape") for value in model.graph.output):
+        return model
+    with suppress(Exception):  # what it raises for a graph that does not add up is many things
+        inferred: ModelProto = import_onnx().shape_inference.infer_shapes(model)
+        return inferred
+    return model
 
 
 def _spec(path: Path, value: ValueInfoProto) -> TensorSpec:

@@ -92,7 +92,7 @@ def _recipe(told: RecipeFile, info: ModelInfo) -> Recipe:
 def _image(info: ModelInfo) -> TensorSpec:
     if len(info.inputs) != 1 or len(info.inputs[0].shape) != 4:
         raise InputError(
-            f"model {info.path} has {len(info.inputs)} inputs ({shown(info.inputs)}), "
+            f"model {info.path} has {(count := len(info.inputs))} input{'s' * (count != 1)} ({shown(info.inputs)}), "
             "expected 1 with 4 axes: pictures [batch, 3, height, width] or [batch, height, width, 3]"
         )
     return info.inputs[0]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
@@ -108,6 +109,17 @@ def test_layout_dtype_and_size_are_the_files(
     assert (spec.recipe.layout, spec.recipe.dtype, spec.recipe.size) == expected
     assert (spec.name, spec.recipe.name, spec.loadgen_model) == ("strange", "plain", "resnet50")
     assert spec.build("trained", quiet) == tmp_path / "strange.onnx"
+    registry.check_fit(spec, check_onnx(tmp_path / "strange.onnx"))
+
+
+def test_an_output_whose_shape_is_not_told_has_that_which_follows_from_the_graph(tmp_path: Path) -> None:
+    model = onnx.load(write_model(tmp_path / "strange.onnx", classes=9))
+    model.graph.output[0].type.tensor_type.ClearField("shape")
+    onnx.save(model, tmp_path / "strange.onnx")
+
+    spec = registry.for_file(tmp_path / "strange.onnx", None, "pytorch", quiet)
+
+    assert spec.classes == 9
     registry.check_fit(spec, check_onnx(tmp_path / "strange.onnx"))
 
 

@@ -114,7 +114,14 @@ def test_lanes_share_the_cores_and_each_has_a_thread(lanes: int) -> None:
 
 @pytest.mark.parametrize(
     ("model", "is_file"),
-    [("resnet50", False), ("resnet50.onnx", True), ("./resnet50", True), ("efficientnet-lite0", False)],
+    [
+        ("resnet50", False),
+        ("resnet50.onnx", True),
+        ("OTHER.ONNX", True),
+        ("ir.xml", True),
+        ("./resnet50", True),
+        ("efficientnet-lite0", False),
+    ],
 )
 def test_a_model_is_a_name_or_a_file(model: str, is_file: bool) -> None:
     assert make_config({"model": model}).is_file is is_file
