@@ -78,6 +78,8 @@ class Assembly:
                 return
             if most in self.backend.precisions:
                 instead = f"; the file is quantised already: run it with --precision {most}"
+        elif config.precision == "int8" and self.model is not None:
+            instead = "; it has integer kernels for too little of this model: run it in fp32, or on another backend"
         raise SetupError(
             f"asked {config.backend} for {config.precision}, but it executes in {found.precision}{instead}"
         )

@@ -101,6 +101,15 @@ def test_what_executes_is_what_was_asked_for(asked: dict[str, Any], found: dict[
         assert str(refused.value).startswith(said)
 
 
+def test_what_to_do_is_said_where_too_little_of_a_model_executes_in_int8() -> None:
+    file = Path("made.onnx")
+    config = RunConfig(backend="openvino", precision="int8")
+    parts = replace(parts_of(), config=config, backend=OpenVino, model=Prepared(file, file, file, "int8"))
+
+    with pytest.raises(SetupError, match=r"in fp32\+int8; it has integer kernels for too little of this model"):
+        parts.check_attested(Attestation("cpu", "", "", "fp32+int8"))
+
+
 @pytest.mark.parametrize(
     ("asked", "found", "said"),
     [

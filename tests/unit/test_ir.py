@@ -20,11 +20,12 @@ from sut.datasets.demo import open_demo
 from sut.errors import InputError, RunError
 from sut.models.calibration import Calibration, preprocessed
 from sut.models.content import content_digest, sums_of
-from sut.models.ir import check_ir
+from sut.models.ir import check_ir, expose_scores
 from sut.models.precision import convert, quantising_node
 from sut.models.registry import for_file
 from sut.preparation import Prepared, check_unchanged, prepare
 from tests.unit.ir_models import write_ir
+from tests.unit.odd_models import write_odd
 from tests.unit.quantised_models import write_quantised
 from tests.unit.small_models import CLASSES, RECIPE, pictures
 
@@ -195,6 +196,16 @@ def test_weights_in_float16_are_computed_with_in_float32(ir: Path, tmp_path: Pat
                 scores.append(np.array(runner.infer(slot)["scores"]))
 
     assert 0 < np.abs(scores[0] - scores[1]).max() < 1e-2 * np.ptp(scores[0])
+
+
+def test_the_scores_that_labels_are_chosen_from_can_be_shown(ir: Path, tmp_path: Path) -> None:
+    labels = write_ir(tmp_path / "labels.xml", source=write_odd(tmp_path / "odd.onnx", "nan behind argmax"))
+    shown = tmp_path / "shown.xml"
+
+    assert expose_scores(labels, "labels", shown) == "spoilt"
+    assert [(spec.name, spec.dtype) for spec in check_ir(shown).outputs] == [("spoilt", "float32")]
+    assert expose_scores(ir, "scores", tmp_path / "none.xml") is None
+    assert not (tmp_path / "none.xml").exists()
 
 
 def test_int8_is_made_of_it(ir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
