@@ -156,11 +156,8 @@ def assemble(
     Raises ``InputError`` or ``SetupError`` in one line; ``say`` and ``progress`` are told what takes time. ``prepared``
     is the model's file where somebody has made it for this very config.
     """
-    backend = _loaded(backends.registry.load, "backend", config.backend)
-    # Where a preprocessor that is compiled when it is loaded keeps the code; Numba reads it when it is imported.
-    if "NUMBA_CACHE_DIR" not in os.environ:
-        os.environ["NUMBA_CACHE_DIR"] = str(_code_dir())
-    preprocessor = _loaded(preprocess.registry.load, "preprocessor", config.preprocess)
+    backend = load_backend(config.backend)
+    preprocessor = load_preprocessor(config.preprocess)
     _check_device(config, backend)
     _check_options(config, backend, preprocessor)
     spec = _spec_of(config, say)
@@ -191,6 +188,19 @@ def _check_labels(spec: ModelSpec, dataset: DataSet) -> None:
                 f"data set {dataset.name}: {name} has the label {label}, but {spec.name} answers {lowest} to {highest} "
                 f"({spec.classes} classes, label_offset {spec.label_offset}); is it another model's data set?"
             )
+
+
+def load_backend(name: str) -> type[Backend]:
+    """The class of a backend. Raises ``InputError``, ``SetupError`` or ``ModuleNotFoundError`` in one line."""
+    return _loaded(backends.registry.load, "backend", name)
+
+
+def load_preprocessor(name: str) -> type[Preprocessor]:
+    """The class of a preprocessor. Raises what ``load_backend`` does."""
+    # Where one that is compiled when it is loaded keeps the code; Numba reads it when it is imported.
+    if "NUMBA_CACHE_DIR" not in os.environ:
+        os.environ["NUMBA_CACHE_DIR"] = str(_code_dir())
+    return _loaded(preprocess.registry.load, "preprocessor", name)
 
 
 def _code_dir() -> Path:

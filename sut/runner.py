@@ -143,7 +143,7 @@ def run_experiment(
     with _locked(home), noted() as ending:
         console.header(parts, home)
         for config in configs:
-            directory = _fresh(home / config.scenario / config.mode, overwrite=first.overwrite)
+            directory = fresh(home / config.scenario / config.mode, overwrite=first.overwrite)
             result, code = _run_one(config, parts, agreement, directory, console, command, ending)
             ran.results.append(result)
             ran.codes.append(code)
@@ -310,7 +310,7 @@ def _locked(home: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _fresh(directory: Path, overwrite: bool) -> Path:
+def fresh(directory: Path, overwrite: bool) -> Path:
     """An empty directory; one that is there is removed (``overwrite``) or renamed to ``<name>.<started>``."""
     below_output = (directory, *directory.parents)[:_LEVELS]
     if overwrite and (link := next((path for path in below_output if path.is_symlink()), None)):
