@@ -181,15 +181,20 @@ _NO_SETTINGS = (
 
 
 def configs_of(options: Mapping[str, Any]) -> list[RunConfig]:
-    """The runs that the options of ``sut run`` describe, which differ in scenario and mode only."""
+    """The runs that the options of ``sut run`` describe, which differ in scenario and mode only.
+
+    ``config`` is the YAML file, or the settings that somebody has read from it.
+    """
     from sut.config import PROFILES, RunConfig, assign, make_config, parse_assignment, parse_scenarios, read_config_file
     from sut.repeat import settings_of
 
     settings: dict[str, Any] = {}
     if demo := options["demo"]:
         settings |= {"time_s": 3.0, "relax_server": True, "dataset": "demo"}
-    if options["config"] is not None:
-        settings |= read_config_file(options["config"])
+    if (file := options["config"]) is not None:
+        settings |= read_config_file(file) if isinstance(file, Path) else file
+    if "matrix" in settings:
+        raise InputError(f"{file}: it has a matrix, which sut compare takes; leave it out to run one configuration")
     if (repeated := options["from_"]) is not None:
         settings |= settings_of(repeated, [name for name in ("demo", "config", "profile") if options[name]])
     for text in options["set_"] or []:
@@ -239,15 +244,18 @@ def like_run(
     handler: Callable[..., ExitCode],
     more: Sequence[inspect.Parameter] = (),
     without: Sequence[str] = (),
+    before: Callable[[dict[str, Any]], dict[str, Any]] = lambda options: {},
 ) -> None:
     """Add a command that takes the options of ``sut run`` and gives ``handler`` the runs they describe.
 
     ``more`` are options of its own, which ``handler`` gets by name; ``without`` names those of ``sut run`` that would
-    have no effect, so that it does not have them.
+    have no effect, so that it does not have them. ``before`` may change what the options are, where the command takes
+    more than ``sut run`` does; what it gives is for ``handler`` too.
     """
 
     def command(**options: Any) -> None:
         own = {parameter.name: options.pop(parameter.name) for parameter in more}
+        own |= before(options)
         raise typer.Exit(handler(configs_of(dict.fromkeys(without) | options), options["as_json"], **own))
 
     # Typer reads a command's options from its signature.
@@ -286,9 +294,10 @@ def _normalise(arguments: list[str]) -> list[str]:
 
 def _register() -> None:
     """Add the commands that have a file of their own."""
-    from sut.commands import boundary, dataset, kernels, parity, show, tune
+    from sut.commands import boundary, compare, dataset, kernels, parity, show, tune
 
     boundary.register(app, like_run)
+    compare.register(app, like_run)
     dataset.register(app)
     kernels.register(app)
     parity.register(app)

@@ -1,0 +1,129 @@
+"""Figures of before, from a result.json or compare.json, and whether it has become slower since."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kernels.files import LARGE_BYTES, read_file
+from sut.comparing.bench import figure_of, higher_is_better
+from sut.comparing.matrix import Cell
+from sut.errors import InputError, one_line
+from sut.results import Result
+from sut.statistics import difference
+
+ROUNDS = 8
+"""Runs of a cell that is held against figures of before, where the budget has room for them."""
+_SAME = ("backend", "precision", "preprocess", "boundary", "scenario")
+_WHERE_TOLD = ("lanes", "threads", "max_batchsize", "fold", "weights", "device")
+"""A result.json tells these too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Earlier:
+    """A cell of before: what it was, its figures, one for each run, and the machine."""
+
+    settings: Mapping[str, Any]
+    figures: tuple[float, ...]
+    system: Mapping[str, Any]
+
+    def is_of(self, cell: Cell) -> bool:
+        """Whether ``cell`` is the same work done in the same way, as far as the file tells."""
+        now = cell.config.model_dump(mode="json") | dict(cell.settings)
+        if Path(str(self.settings.get("model"))).name != Path(cell.config.model).name:
+            return False
+        told = {*_SAME, *(key for key in (*_WHERE_TOLD, *cell.settings) if key in self.settings)} - {"model"}
+        return all(self.settings.get(key) == now[key] for key in told)
+
+
+@dataclass(frozen=True, slots=True)
+class Since:
+    """Now against before: over 1 is better. The interval is None where too little is known."""
+
+    cell: str
+    ratio: float
+    low: float | None
+    high: float | None
+    runs: tuple[int, int]
+    """Of before, and now."""
+
+    def slower_by(self, share: float) -> bool | None:
+        """Whether it is slower by more than ``share``: 0.03 is 3 %; None where that cannot be told."""
+        if self.low is None or self.high is None:
+            return None
+        return True if self.high < 1 - share else False if self.low >= 1 - share else None
+
+    def words(self, share: float | None) -> str:
+        """In one line."""
+        interval = "" if self.low is None or self.high is None else f" ({self.low:.3f} to {self.high:.3f})"
+        runs = f"{self.runs[1]} runs against {self.runs[0]}"
+        said = f"{self.cell}: {self.ratio:.3f} x the baseline's speed{interval}, {runs}"
+        if share is None:
+            return said
+        verdicts = {
+            True: f"slower by more than {100 * share:g} %",
+            False: f"not slower by more than {100 * share:g} %",
+            None: f"whether it is slower by more than {100 * share:g} % cannot be told; more runs on both sides would",
+        }
+        return f"{said}: {verdicts[self.slower_by(share)]}"
+
+
+def read_earlier(path: Path) -> list[Earlier]:
+    """The cells in a result.json or compare.json. Raises ``InputError`` for one without figures and other files."""
+    try:
+        content = json.loads(read_file(path, LARGE_BYTES))
+        if not isinstance(content, dict) or content.get("schema") != 1:
+            raise ValueError("no schema 1")
+        found = _from_compare(content) if content.get("command") == "compare" else [_from_result(content)]
+    except FileNotFoundError:
+        raise InputError(f"--baseline {path}: no such file; it takes a result.json or compare.json") from None
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise InputError(
+            f"--baseline {path}: not a result.json or compare.json of this program ({one_line(error)})"
+        ) from None
+    if not any(each.figures for each in found):
+        raise InputError(f"--baseline {path}: it has no figure to compare with")
+    return found
+
+
+def _from_compare(content: Mapping[str, Any]) -> list[Earlier]:
+    rows = [row for row in content["rows"] if row.get("figures")]
+    return [
+        Earlier(
+            {**{key: row[key] for key in (*_SAME, "model")}, **row["settings"]},
+            tuple(float(value) for value in row["figures"].values()),
+            content.get("system", {}),
+        )
+        for row in rows
+    ]
+
+
+def _from_result(content: Mapping[str, Any]) -> Earlier:
+    result = Result.model_validate(content)
+    figure = None if result.failed else figure_of(result)
+    return Earlier(result.config, () if not figure else (figure,), result.system)
+
+
+def since(cell: Cell, figures: Sequence[float], earlier: Earlier) -> Since | None:
+    """What has become of a cell; None without figures on one of the sides.
+
+    The runs are no pairs: they lie far apart in time. The interval is that of today's figures against a fixed one,
+    widened by sqrt(1 + n / m) for n runs now and m before, which have a spread of their own, taken to be today's.
+    """
+    if not figures or not earlier.figures:
+        return None
+    before, now = len(earlier.figures), len(figures)
+    fixed = [statistics.median(earlier.figures)] * now
+    found = difference(fixed, figures, higher_is_better=higher_is_better(cell.config.scenario))
+    if found.ratio is None:
+        return None
+    low, high = found.low, found.high
+    if low and high:
+        wider = math.sqrt(1 + now / before)
+        low, high = (found.ratio * (end / found.ratio) ** wider for end in (low, high))
+    return Since(cell.label, found.ratio, low, high, (before, now))

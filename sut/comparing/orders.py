@@ -1,0 +1,176 @@
+"""What a comparison is asked for: its cells, its time, and whether that can be."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import typer
+
+import backends.registry
+import preprocess.registry
+from sut.assembly import load_backend, load_preprocessor
+from sut.comparing.automatic import available, cells_to_try, put_off
+from sut.comparing.bench import words_of
+from sut.comparing.earlier import Earlier
+from sut.comparing.matrix import Axes, Cell, cells_of, count_of
+from sut.config import RunConfig, expanded
+from sut.errors import InputError, SetupError, SutError
+from sut.models.registry import for_file
+from sut.text import printable
+from sut.tuning.space import with_settings
+
+Say = Callable[[str], None]
+
+_TIME_S = 2.0
+"""Of a run. Starting one takes longer than that: more runs say more than longer ones."""
+_OVERHEAD_S = 4.0
+"""About what a run takes besides its duration: starting, loading, calibrating; the bare loop as much."""
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
+_SHARE_OF_FIRST_LOOK = 1 / 3
+"""Of the budget: where a look at all that works takes more, preprocessors are tried with the best of the rest only."""
+_ANY_RECIPE = "pytorch"
+"""How pictures are prepared for a stranger's file where nobody says: for its speed one way is as good as another."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What is wanted of a comparison, besides its cells."""
+
+    budget_s: float
+    bare: bool
+    yes: bool
+    price_per_hour: float | None
+    earlier: list[Earlier]
+    fail_if_slower: float | None
+    accuracy: bool
+
+
+def base_of(configs: Sequence[RunConfig]) -> RunConfig:
+    """What all cells have in common, as the options of ``sut run`` say it. Raises ``InputError`` for no comparison."""
+    base = configs[0]
+    if base.mode != "performance":
+        raise InputError(f"sut compare compares speed, got mode: {base.mode}; leave it out")
+    if any(config.scenario == "Server" for config in configs) and base.qps is None:
+        raise InputError(
+            "in Server all cells are asked at one rate and compared by p99: add --qps R that all of them can bear"
+        )
+    boundary = base.boundary if "boundary" in base.model_fields_set else "jpeg"
+    return with_settings(base, {"time_s": base.time_s or _TIME_S, "boundary": boundary})
+
+
+def seconds_of(text: str) -> float:
+    """A duration such as 90s, 5m or 1h.
+
+    >>> seconds_of("5m"), seconds_of("90")
+    (300.0, 90.0)
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|m|h|)", text.strip())
+    if found is None or not (seconds := float(found[1]) * _UNITS[found[2]]):
+        raise InputError(f"--budget takes a time such as 90s, 5m or 1h, got '{printable(text)}'")
+    return seconds
+
+
+def share_of(text: str) -> float:
+    """A percentage as a share.
+
+    >>> share_of("3%"), share_of("0.5 %")
+    (0.03, 0.005)
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*%", text.strip())
+    if found is None or float(found[1]) >= 100:
+        raise InputError(f"--fail-if-slower takes a percentage such as 3%, got '{printable(text)}'")
+    return float(found[1]) / 100
+
+
+def with_recipe(base: RunConfig, say: Say) -> RunConfig:
+    """``base``, with a recipe for a file that nobody has said anything of: its speed hardly depends on it."""
+    if not base.is_file or base.recipe is not None or base.model_name is not None:
+        return base
+    path = expanded(base.model)
+    try:
+        for_file(path, None)
+    except SutError:
+        if not path.is_file():
+            raise
+        say(
+            f"{path.name}: nobody says how its pictures are prepared; for their speed the recipe {_ANY_RECIPE} is "
+            "taken, labels mean nothing then; --recipe names the right one"
+        )
+        return with_settings(base, {"recipe": _ANY_RECIPE})
+    return base
+
+
+@dataclass(frozen=True, slots=True)
+class Cells:
+    """What is compared: ``now``, and ``later`` what waits for the best of these. ``absent`` is what cannot be tried."""
+
+    now: list[Cell]
+    later: list[Cell]
+    absent: dict[str, str]
+
+
+def find_cells(axes: Axes, base: RunConfig, asked: Asked, say: Say) -> tuple[Cells, Asked]:
+    """The cells of the matrix; without one, and with nothing to hold against a baseline, all that works here.
+
+    Where looking at all of them takes longer than the budget, whoever is there is asked; the answer is in what is asked
+    for then. Raises ``InputError`` where nobody is there, and ``typer.Abort`` for a no.
+    """
+    if any(len(values) > 1 for values in axes.values()) or asked.earlier:
+        _check_names(axes)
+        asked = _agreed(count_of(axes), base, asked)
+        return Cells(cells_of(axes, base), [], {}), asked
+    base = with_settings(base, {key: values[0] for key, values in axes.items()})
+    found = available(base)
+    for kind, names in (("backend", found.backends), ("preprocessor", found.preprocessors)):
+        if not names:
+            raise SetupError(
+                f"no {kind} works here: {'; '.join(f'{name}: {why}' for name, why in found.absent.items())}"
+            )
+    names = [f"{name} ({', '.join(precisions)})" for name, precisions in found.backends.items()]
+    say(
+        f"no matrix is given: all that works here is tried, in {base.scenario} at the boundary {base.boundary}: "
+        f"{', '.join(names)}; preprocessors {', '.join(found.preprocessors)}"
+    )
+    cells = cells_to_try(found, base)
+    if len(cells) * _look_s(base, asked) <= _SHARE_OF_FIRST_LOOK * asked.budget_s:
+        return Cells(cells, [], found.absent), asked
+    now, later = put_off(cells)
+    asked = _agreed(len(now) + len(found.preprocessors) - 1, base, asked)
+    return Cells(now, later, found.absent), asked
+
+
+def _check_names(axes: Axes) -> None:
+    """Refuse unknown names. What is known and not installed will be a row."""
+    for name in axes.get("backend", ()):
+        if name not in backends.registry.names():
+            load_backend(str(name))
+    for name in axes.get("preprocess", ()):
+        if name not in preprocess.registry.names():
+            load_preprocessor(str(name))
+
+
+def _look_s(base: RunConfig, asked: Asked) -> float:
+    """About what one look at one cell takes."""
+    time_s = base.time_s or _TIME_S
+    return (time_s + _OVERHEAD_S) * (2 if asked.bare else 1)
+
+
+def _is_there_somebody() -> bool:
+    return bool(sys.stdin and sys.stdin.isatty() and sys.stderr.isatty())
+
+
+def _agreed(cells: int, base: RunConfig, asked: Asked) -> Asked:
+    """What is asked for, after a look at so many cells was agreed to where it takes longer than the budget."""
+    needed_s = cells * _look_s(base, asked)
+    if needed_s <= asked.budget_s or asked.yes:
+        return asked
+    look = f"one look at each takes about {words_of(needed_s)}"
+    text = f"{cells:,} cells: {look}, the budget is {words_of(asked.budget_s)}"
+    if not _is_there_somebody():
+        raise InputError(f"{text}; name fewer values, give a longer --budget, or --yes to look at all of them")
+    if not typer.confirm(f"{text}. Look at all of them?", err=True):
+        raise typer.Abort
+    return replace(asked, yes=True)

@@ -1,0 +1,131 @@
+"""The sentence that decides: what to use here, and how sure that is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from sut.comparing.comparison import Comparison
+from sut.comparing.contest import LOOK, Contest
+from sut.comparing.matrix import APART, WORDS
+from sut.statistics import FEWEST_PAIRS, Difference, difference
+from sut.text import printable
+
+
+def sentence_of(comparison: Comparison) -> str:
+    """What to use, and how sure that is; one part for each group of cells that do the same work."""
+    parts = []
+    for group, contest in comparison.contests.items():
+        said = _decision(comparison, contest)
+        if len(comparison.contests) > 1:
+            said = f"{title_of(group, comparison)}: {within(group, said)}"
+        parts.append(said)
+    return printable(". ".join(parts))
+
+
+def title_of(group: tuple[str, ...], comparison: Comparison) -> str:
+    """What tells a group from the others."""
+    differ = [at for at in range(len(APART)) if len({each[at] for each in comparison.contests}) > 1]
+    return ", ".join(Path(group[at]).stem if APART[at] == "model" else group[at] for at in differ)
+
+
+def within(group: tuple[str, ...], text: str) -> str:
+    """``text`` about cells of one group, without what they have in common anyway.
+
+    >>> within(("lite0", "jpeg", "Offline"), "use openvino at jpeg in Offline")
+    'use openvino'
+    """
+    for key, value in zip(APART, group, strict=True):
+        text = text.replace(f" {WORDS[key]}{value}", "") if key in WORDS else text
+    return text
+
+
+def _decision(comparison: Comparison, contest: Contest) -> str:
+    leader, baseline = contest.leader, contest.baseline
+    if leader is None:
+        why = "; ".join(f"{cell}: {reason}" for cell, reason in contest.barred.items())
+        return f"nothing can be recommended ({why})"
+    if sum(bool(found) for found in contest.figures.values()) == 1:
+        return f"{leader} is all that could be run: there is nothing to compare it with"
+    gain = contest.versus(leader, baseline)
+    if leader == baseline:
+        said = f"stay with {baseline}" + ("" if contest.rivals else ": nothing here is faster")
+    elif gain is None or gain.pairs < FEWEST_PAIRS:
+        pairs = "before any pair" if gain is None else f"after {gain.pairs} pair{'s' * (gain.pairs > 1)}"
+        return (
+            f"the budget ended {pairs} of runs: so far {leader} is {contest.share(leader, baseline):.2f} x {baseline}, "
+            f"which may be chance before there are {FEWEST_PAIRS}; --budget takes more"
+        )
+    elif gain.verdict == "better":
+        said = f"use {leader}: {_times(gain)} against {baseline}{_labels(comparison, leader)}"
+    else:
+        said = _undecided(comparison, leader, baseline, gain)
+    alike = [cell for cell in contest.rivals if cell != baseline or leader == baseline or gain is None]
+    if alike:
+        said += f"; {_alike(comparison, contest, leader, alike)}"
+    return said + _barred(contest, leader)
+
+
+def _undecided(comparison: Comparison, leader: str, baseline: str, gain: Difference) -> str:
+    """Two that speed cannot tell apart: what the one costs less is CPU time, if anything."""
+    apart = f"{gain.ratio:.2f} x so far{_needed(gain)}"
+    cost = _cost(comparison, baseline, leader)
+    if cost is None or cost.verdict != "better" or cost.ratio is None:
+        return f"stay with {baseline}: {leader} cannot be told from it here ({apart})"
+    return (
+        f"use {leader}: it takes {1 / cost.ratio:.2f} x the CPU time of {baseline}{_labels(comparison, leader)}; by "
+        f"speed the two cannot be told apart here ({apart})"
+    )
+
+
+def _times(found: Difference) -> str:
+    if found.low is None or found.high is None:
+        return f"{found.ratio:.2f} x"
+    return f"{found.ratio:.2f} x ({found.low:.2f} to {found.high:.2f})"
+
+
+def _labels(comparison: Comparison, cell: str) -> str:
+    accuracy = comparison.accuracies.get(cell)
+    if accuracy is not None:
+        return f" with {round(accuracy.value * accuracy.count)} of {accuracy.count} right"
+    result = comparison.bench.results[cell]
+    if result.agreement is None or result.weights == "random":
+        return ""
+    return f" at {100 * result.agreement.value:.1f} % same labels"
+
+
+def _needed(found: Difference) -> str:
+    if not found.pairs_needed:
+        return ""
+    return f", about {int(float(f'{found.pairs_needed:.2g}')):,} pairs would tell"
+
+
+def _alike(comparison: Comparison, contest: Contest, leader: str, cells: Sequence[str]) -> str:
+    """Those that cannot be told from the leader; by their CPU time where that can."""
+    cheaper = []
+    for cell in cells:
+        cost = _cost(comparison, leader, cell)
+        if cost is not None and cost.verdict != "open" and cost.ratio is not None:
+            cheaper.append(f"{cell} takes {1 / cost.ratio:.2f} x the CPU time")
+    found = contest.versus(leader, cells[0])
+    needed = _needed(found) if found is not None and len(cells) == 1 else ""
+    who = cells[0] if len(cells) == 1 else f"{', '.join(cells[:-1])} and {cells[-1]}"
+    return f"{who} cannot be told from {leader} here{needed}" + "".join(f"; {text}" for text in cheaper)
+
+
+def _cost(comparison: Comparison, baseline: str, cell: str) -> Difference | None:
+    """CPU time a sample of a cell against another's, by the rounds of both; over 1 where it is less."""
+    one, two = (
+        {run.number: run.cpu_seconds_per_sample for run in comparison.runs[each] if run.number != LOOK}
+        for each in (baseline, cell)
+    )
+    rounds = sorted(one.keys() & two.keys())
+    if not rounds:
+        return None
+    return difference([one[each] for each in rounds], [two[each] for each in rounds], higher_is_better=False)
+
+
+def _barred(contest: Contest, leader: str) -> str:
+    """The faster ones that are not recommended, and why."""
+    faster = [cell for cell in contest.barred if contest.share(cell, leader) > 1]
+    return "".join(f"; {cell} is faster, but {contest.barred[cell]}" for cell in faster)
