@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -36,6 +37,7 @@ from sut.tuning.space import with_settings
 HELP = """Compare ways to run a model, and say which to use here.
 
 Example: sut compare --model efficientnet-lite0
+
 Example: sut compare --backend onnxruntime,openvino --precision fp32,int8 --preprocess opencv,fused,dali --budget 10m
 
 Takes the options of sut run; --model, --backend, --precision, --preprocess, --boundary and --scenario take comma lists,
@@ -115,7 +117,7 @@ def _compare(
     base = base_of(configs)
     if fail_if_slower is not None and baseline is None:
         raise InputError("--fail-if-slower says by how much, --baseline than what; give both")
-    if price_per_hour is not None and not price_per_hour > 0:
+    if price_per_hour is not None and not 0 < price_per_hour < math.inf:
         raise InputError(f"--price-per-hour takes a price over 0, got {price_per_hour:g}")
     earlier = read_earlier(baseline) if baseline is not None else []
     share = None if fail_if_slower is None else share_of(fail_if_slower)
@@ -124,6 +126,8 @@ def _compare(
         axes = axes | {"scenario": [config.scenario for config in configs]}
     base = with_recipe(base, _say)
     cells, asked = find_cells(axes | parse_vary(vary or []), base, asked, _say)
+    if earlier and not any(each.is_of(cell) for each in earlier for cell in cells.now):
+        raise InputError(f"--baseline {baseline}: it has none of these cells; it has {'; '.join(map(str, earlier))}")
     return _run(cells, base, asked, as_json)
 
 
@@ -135,15 +139,14 @@ def _run(cells: Cells, base: RunConfig, asked: Asked, as_json: bool) -> ExitCode
     absent = dict(cells.absent)
     try:
         able = _prepared(bench, cells.now, absent)
-    except SutError:
+    except (SutError, KeyboardInterrupt):
         with suppress(OSError):
             directory.rmdir()
         raise
     comparison = Comparison(able, bench, asked.budget_s, _say, with_bare=asked.bare, look_at_all=asked.yes)
     comparison.absent = absent
     comparison.later = [cell for cell in cells.later if _runs_like(cell, able) and bench.prepare(cell) is None]
-    if asked.earlier:
-        comparison.at_least = {cell.label: ROUNDS for cell in able if any(each.is_of(cell) for each in asked.earlier)}
+    comparison.at_least = {cell.label: ROUNDS for cell in able if any(each.is_of(cell) for each in asked.earlier)}
 
     def keep() -> dict[str, Any]:
         told = _content(comparison, directory, asked)
@@ -165,6 +168,9 @@ def _run(cells: Cells, base: RunConfig, asked: Asked, as_json: bool) -> ExitCode
     told = keep()
     code, words = _against(comparison, asked)
     _show(comparison, told, words, directory, as_json)
+    if not any(figures for contest in comparison.contests.values() for figures in contest.figures.values()):
+        print(f"error: every run failed: {told['sentence']}", file=sys.stderr, flush=True)
+        return ExitCode.FAILED
     return code
 
 
@@ -240,8 +246,6 @@ def _against(comparison: Comparison, asked: Asked) -> tuple[ExitCode, list[str]]
         slower = slower or (asked.fail_if_slower is not None and found.slower_by(asked.fail_if_slower) is True)
         if other := differs(old.system, facts):
             words.append(f"the baseline is of another machine: {'; '.join(other)}")
-    if asked.earlier and not words:
-        words.append("no cell is in the baseline: nothing to hold against it")
     return (ExitCode.INVALID if slower else ExitCode.OK), list(dict.fromkeys(words))
 
 

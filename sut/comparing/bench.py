@@ -18,7 +18,7 @@ from sut.console import Console
 from sut.errors import ExitCode, InputError, SetupError, SutError, one_line
 from sut.planning import EARLY_STOPPING_QUERIES
 from sut.results import FILE, Result
-from sut.runner import run_experiment
+from sut.runner import check_same_model, run_experiment
 
 COMMAND = "sut compare"
 _SAMPLES_PER_QUERY = 8
@@ -72,6 +72,8 @@ class Bench:
         self._console = console
         self._say = say
         self._limit_s = limit_s
+        self._first: dict[str, Result] = {}
+        """Of each model."""
         self._known: dict[str, SutError | float] = {}
         """Of a model on a backend in a precision: seconds for a picture, or why it cannot run."""
 
@@ -112,7 +114,7 @@ class Bench:
         )
 
     def run(self, cell: Cell, number: int, mode: str = "performance") -> Run:
-        """One run. Raises ``KeyboardInterrupt`` where it was interrupted."""
+        """One run. Raises ``KeyboardInterrupt`` where it was interrupted, ``RunError`` where the model has changed."""
         begin = time.monotonic()
         config = cell.config.model_copy(update={"output": self._output, "overwrite": True, "mode": mode})
         try:
@@ -122,6 +124,7 @@ class Bench:
         if ExitCode.INTERRUPTED in ran.codes:
             raise KeyboardInterrupt
         result, code = ran.results[0], ran.codes[0]
+        check_same_model([self._first.setdefault(config.model, result), result])
         failed = result.failed or code in (ExitCode.USAGE, ExitCode.SETUP, ExitCode.FAILED)
         if mode == "performance":
             self.results[cell.label] = result

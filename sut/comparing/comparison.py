@@ -87,7 +87,7 @@ class Comparison:
         for at, cell in enumerate(cells, 1):
             contest = self.contest_of(cell)
             if not self.look_at_all and self.left_s <= 0:
-                self.absent[cell.label] = "not run: the budget was spent; --budget takes more"
+                self.absent[cell.label] = "the budget was spent before; --budget takes more"
                 continue
             run = self._run(cell, LOOK)
             bare = self.bench.bare(cell) if self.with_bare and not run.failed else None

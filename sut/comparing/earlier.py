@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from kernels.files import LARGE_BYTES, read_file
+from sut.collected import read_result
 from sut.comparing.bench import figure_of, higher_is_better
 from sut.comparing.matrix import Cell
 from sut.errors import InputError, one_line
@@ -31,6 +32,9 @@ class Earlier:
     settings: Mapping[str, Any]
     figures: tuple[float, ...]
     system: Mapping[str, Any]
+
+    def __str__(self) -> str:
+        return ", ".join(str(self.settings.get(key)) for key in ("model", *_SAME))
 
     def is_of(self, cell: Cell) -> bool:
         """Whether ``cell`` is the same work done in the same way, as far as the file tells."""
@@ -78,8 +82,9 @@ def read_earlier(path: Path) -> list[Earlier]:
     try:
         content = json.loads(read_file(path, LARGE_BYTES))
         if not isinstance(content, dict) or content.get("schema") != 1:
-            raise ValueError("no schema 1")
-        found = _from_compare(content) if content.get("command") == "compare" else [_from_result(content)]
+            raise ValueError("it has no schema 1")
+        is_compare = content.get("command") == "compare"
+        found = _from_compare(content) if is_compare else [_from_result(read_result(path))]
     except FileNotFoundError:
         raise InputError(f"--baseline {path}: no such file; it takes a result.json or compare.json") from None
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
@@ -103,8 +108,7 @@ def _from_compare(content: Mapping[str, Any]) -> list[Earlier]:
     ]
 
 
-def _from_result(content: Mapping[str, Any]) -> Earlier:
-    result = Result.model_validate(content)
+def _from_result(result: Result) -> Earlier:
     figure = None if result.failed else figure_of(result)
     return Earlier(result.config, () if not figure else (figure,), result.system)
 

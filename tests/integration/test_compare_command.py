@@ -111,6 +111,9 @@ def test_it_fails_where_it_has_become_slower(tmp_path: Path) -> None:
         }
         for rate in (100_000.0,)
     ]
+    (tmp_path / "other.json").write_text(json.dumps({"schema": 1, "command": "compare", "rows": rows}))
+    other = compare(*device, "--precision", "fp32", "--backend", "null", "--baseline", "other.json", cwd=tmp_path)
+    assert other.code == 1 and "it has none of these cells; it has efficientnet-lite0, simulated, fp32" in other.err
     old = {"schema": 1, "command": "compare", "rows": rows, "system": {"cores": 4096}}
     (tmp_path / "old.json").write_text(json.dumps(old))
 

@@ -474,7 +474,7 @@ def test_the_baseline_is_a_result_or_a_comparison_and_of_the_same_cell(tmp_path:
     (tmp_path / "compare.json").write_text(
         json.dumps({"schema": 1, "command": "compare", "rows": rows_of(comparison, tmp_path), "system": {"cores": 2}})
     )
-    (tmp_path / "result.json").write_text(result_of(BASE, 50.0).to_json())
+    (tmp_path / "result.json").write_text(result_of(BASE, 50.0, duration_s=2.0).to_json())
     first, second = comparison.cells
 
     for found in (read_earlier(tmp_path / "compare.json"), read_earlier(tmp_path / "result.json")):
