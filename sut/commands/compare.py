@@ -36,9 +36,9 @@ from sut.tuning.space import with_settings
 
 HELP = """Compare ways to run a model, and say which to use here.
 
-Example: sut compare --model efficientnet-lite0
+Example: ./run_local.sh compare --model efficientnet-lite0
 
-Example: sut compare --backend onnxruntime,openvino --precision fp32,int8 --preprocess opencv,fused,dali --budget 10m
+Example: ./run_local.sh compare --backend onnxruntime,openvino --precision fp32,int8 --preprocess opencv,fused
 
 Takes the options of sut run; --model, --backend, --precision, --preprocess, --boundary and --scenario take comma lists,
 --vary any other setting. Without a list it tries what works here: every backend in every precision, then every

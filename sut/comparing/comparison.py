@@ -133,7 +133,8 @@ class Comparison:
         rivals = contest.rivals
         state = f"{leader} is ahead" if leader is not None else "nothing works any more"
         still = f", {len(rivals)} still open" if rivals else ""
-        return f"round {number}, {len(chosen)} runs: {state}{still}; {max(0.0, self.left_s):.0f} s left"
+        runs = f"{len(chosen)} run{'s' * (len(chosen) > 1)}"
+        return f"round {number}, {runs}: {state}{still}; {max(0.0, self.left_s):.0f} s left"
 
 
 def bar_of(runs: Sequence[Run], result: Result | None) -> str | None:

@@ -17,8 +17,8 @@ from sut.statistics import FEWEST_PAIRS, Difference, difference
 LOOK = 0
 """The number of the round in which every cell is looked at."""
 BEHIND = 0.5
-"""Of the leader's figure: a cell with less is not pursued, which its row says. A matrix has too many cells for all of
-them to be run a dozen times."""
+"""Of the leader's figure: a cell with less is looked at once more at the end, and if it still has less is not pursued,
+which its row says. A matrix has too many cells for all of them to be run a dozen times."""
 
 
 @dataclass(slots=True)
@@ -72,7 +72,7 @@ class Contest:
         return max(able, key=lambda cell: self.share(cell, self.baseline), default=None)
 
     def is_behind(self, cell: str) -> bool:
-        """Whether a cell is so far from the leader that one look tells."""
+        """Whether a cell is so far from the leader that it is not pursued."""
         leader = self.leader
         return leader is not None and self.share(cell, leader) < BEHIND
 
@@ -101,7 +101,7 @@ class Contest:
             return []
         rivals = self.rivals
         if not rivals and (leader == self.baseline or not self._is_open(leader, self.baseline)):
-            return []
+            return self._second_look(leader, seconds, left_s)
         chosen = list(dict.fromkeys((leader, self.baseline)))
         found = self.versus(leader, self.baseline)
         rounds = max(1, FEWEST_PAIRS - (found.pairs if found is not None else 0))
@@ -113,3 +113,13 @@ class Contest:
             return []
         ordered = [cell for cell in self.figures if cell in chosen]
         return ordered if number % 2 else ordered[::-1]
+
+    def _second_look(self, leader: str, seconds: Mapping[str, float], left_s: float) -> list[str]:
+        """The leader, and those that one look alone has put far behind it, the nearest first, as far as time lasts."""
+        able = [cell for cell in self.figures if self.is_behind(cell) and cell not in self.barred]
+        doubtful = [cell for cell in able if not (self.figures[cell].keys() & self.figures[leader].keys()) - {LOOK}]
+        chosen = [leader]
+        for cell in sorted(doubtful, key=lambda cell: -self.share(cell, leader)):
+            if sum(seconds[each] for each in (*chosen, cell)) <= left_s:
+                chosen.append(cell)
+        return chosen if len(chosen) > 1 else []

@@ -133,11 +133,12 @@ def label_of(config: RunConfig, told: Sequence[str], settings: Mapping[str, Any]
     >>> label_of(config, ["precision", "backend", "preprocess", "lanes"], {"lanes": 2})
     'openvino int8 with fused, lanes=2'
     """
-    words = []
+    words: list[str] = []
     for key in AXES:
         if key in told:
             value = str(getattr(config, key))
-            words.append(WORDS.get(key, "") + (Path(value).stem if key == "model" and config.is_file else value))
+            before = WORDS.get(key, "") if words else ""
+            words.append(before + (Path(value).stem if key == "model" and config.is_file else value))
     others = [f"{key.rpartition('.')[2]}={_text(settings[key])}" for key in told if key not in AXES]
     return printable(", ".join([*([" ".join(words)] if words else []), *others]))
 

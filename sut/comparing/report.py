@@ -21,7 +21,7 @@ from sut.comparing.sentence import title_of, within
 from sut.console import milliseconds
 from sut.errors import short
 from sut.results import Result
-from sut.text import printable
+from sut.text import printable, shortened
 
 _UNITS = {"Offline": "samples/s", "SingleStream": "p90 ms", "MultiStream": "p99 ms", "Server": "p99 ms"}
 """Of what cells are compared by."""
@@ -163,7 +163,7 @@ def _group(row: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def table_of(comparison: Comparison, rows: Sequence[Mapping[str, Any]]) -> RenderableType:
-    """A table for each group, two lines a cell, and why others did not run."""
+    """A table for each group, two lines a cell, and why others did not run, of which compare.json says all."""
     parts: list[RenderableType] = []
     for group in comparison.contests:
         mine = [row for row in rows if "metric" in row and _group(row) == group]
@@ -172,7 +172,9 @@ def table_of(comparison: Comparison, rows: Sequence[Mapping[str, Any]]) -> Rende
             parts += [Text(title, style="bold")] * bool(title) + [_table(mine, bool(title))]
     for why, key in (("not chosen", "barred"), ("not VALID", "invalid_reason")):
         parts += [Text(printable(f"{why}: {row['cell']}: {row[key]}")) for row in rows if row.get(key)]
-    parts += [Text(printable(f"does not run: {row['cell']}: {row['reason']}")) for row in rows if "metric" not in row]
+    for row in rows:
+        if "metric" not in row:
+            parts.append(Text(printable(f"does not run: {row['cell']}: {shortened(row['reason'])}")))
     return Group(*parts)
 
 

@@ -46,7 +46,8 @@ def _decision(comparison: Comparison, contest: Contest) -> str:
         why = "; ".join(f"{cell}: {reason}" for cell, reason in contest.barred.items())
         return f"nothing can be recommended ({why})"
     if sum(bool(found) for found in contest.figures.values()) == 1:
-        return f"{leader} is all that could be run: there is nothing to compare it with"
+        which = "is the only cell" if len(contest.figures) == 1 else "is all that could be run"
+        return f"{leader} {which}: there is nothing to compare it with"
     gain = contest.versus(leader, baseline)
     if leader == baseline:
         said = f"stay with {baseline}" + ("" if contest.rivals else ": nothing here is faster")
