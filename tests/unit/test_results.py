@@ -69,10 +69,24 @@ def test_stages_keep_their_order_and_an_empty_one_is_left_out() -> None:
     stages = Stages(ramp, {"queue": ramp, "infer": 2 * ramp, "never": ramp[:0], "residual": -ramp}, {}, {})
 
     assert stage_stats(stages) == {
-        "queue": {"mean": 51, "p50": 51, "p99": 100},
-        "infer": {"mean": 102, "p50": 102, "p99": 200},
-        "residual": {"mean": -51, "p50": -51, "p99": -2},
+        "queue": {"mean": 51, "p50": 51, "p99": 100, "middle": 50, "tail": 100},
+        "infer": {"mean": 102, "p50": 102, "p99": 200, "middle": 101, "tail": 201},
+        "residual": {"mean": -51, "p50": -51, "p99": -2, "middle": -50, "tail": -100},
     }
+
+
+@given(st.lists(st.integers(0, 2**40), min_size=1, max_size=500), st.randoms())
+def test_around_the_median_and_in_the_tail_the_stages_add_up(latency: list[int], random: Any) -> None:
+    infer = [random.randint(0, each) for each in latency]
+    whole = np.array(latency)
+    stages = Stages(whole, {"infer": np.array(infer), "residual": whole - np.array(infer)}, {}, {})
+
+    found = stage_stats(stages)
+
+    ordered, n = sorted(latency), len(latency)
+    for key, ranks in {"middle": (int(n * 0.45), int(n * 0.55)), "tail": (int(n * 0.99), n)}.items():
+        chosen = ordered[slice(*ranks)] or ordered[ranks[0] : ranks[0] + 1]
+        assert found["infer"][key] + found["residual"][key] == pytest.approx(sum(chosen) / len(chosen), abs=1.01)
 
 
 def a_result(**changes: Any) -> Result:
