@@ -13,9 +13,14 @@ setup(
     # An explicit root makes an editable installation one path entry: packages added later are found without another.
     package_dir={"": "."},
     packages=find_packages(include=["sut*", "backends*", "preprocess*", "kernels*"]),
-    package_data={"sut.datasets": ["demo_photos/*"], "kernels": ["*.cu", "*.cuh", "host/*.cpp", "host/*.hpp"]},
+    package_data={
+        "sut.datasets": ["demo_photos/*"],
+        "sut.reporting": ["page.css", "page.html.j2", "page.js"],
+        "kernels": ["*.cu", "*.cuh", "host/*.cpp", "host/*.hpp"],
+    },
     entry_points={"console_scripts": ["sut = sut.__main__:main"]},
     install_requires=[
+        "jinja2>=3.1,<4",
         "mlcommons-loadgen==6.0.*",  # its rules (early stopping, seeds, log format) are written down here
         "numpy>=2.4,<3",
         "pydantic>=2,<3",
