@@ -294,13 +294,14 @@ def _normalise(arguments: list[str]) -> list[str]:
 
 def _register() -> None:
     """Add the commands that have a file of their own."""
-    from sut.commands import boundary, compare, dataset, kernels, parity, show, tune
+    from sut.commands import boundary, compare, dataset, kernels, parity, report, show, tune
 
     boundary.register(app, like_run)
     compare.register(app, like_run)
     dataset.register(app)
     kernels.register(app)
     parity.register(app)
+    report.register(app)
     show.register(app)
     tune.register(app, like_run)
 

@@ -131,6 +131,11 @@ class Console:
             self.out.print(Text(printable(in_short(broken))), soft_wrap=True)
         self.out.print(Text(printable(f"files: {home}")), soft_wrap=True)
 
+    def page(self, path: Path) -> None:
+        """Where the page to look at is."""
+        if not self._as_json:
+            self.out.print(Text(printable(f"page: {path}")), soft_wrap=True)
+
 
 class Work:
     """A piece of work before the runs on the screen."""
@@ -246,7 +251,12 @@ def _row(result: Result) -> list[str]:
     words = verdict(result.mode, result.valid, result.failed)
     latency = [milliseconds(result.latency_ns.get(name)) for name in ("p50", "p90", "p99")]
     shown = figure(result.accuracy, result.metric)
-    return [_NAMES.get(result.mode, result.scenario), words, shown, *latency, f"{result.samples:,}"]
+    return [kind(result), words, shown, *latency, f"{result.samples:,}"]
+
+
+def kind(result: Result) -> str:
+    """Scenario or mode, in words: results of one kind have the same figure."""
+    return _NAMES.get(result.mode, result.scenario)
 
 
 def verdict(mode: str, valid: bool | None, failed: bool) -> str:

@@ -19,6 +19,7 @@ from sut.text import encodable
 
 FILE = "result.json"
 REFERENCE_FILE = "results.json"
+PAGE = "report.html"
 
 METRICS = {
     "SingleStream": ("early_stopping_p90_latency_ns", "early_stopping_latency_ss", False),

@@ -1,0 +1,85 @@
+"""``sut report``: one page of results to look at."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console as RichConsole
+from rich.text import Text
+
+from sut.errors import InputError
+from sut.text import printable
+
+if TYPE_CHECKING:
+    from sut.collected import Skipped
+    from sut.reporting.comparison import Comparison
+
+HELP = """Write one self-contained page: what was measured on what, where the time goes, what differs, what to doubt.
+
+Example: sut report output/ -o report.html
+
+RESULTS are result.json and compare.json files, or folders with such below them; default: the folder of sut run's
+results (output/). A file that cannot be read, or is of another schema, is named and skipped. The page loads nothing: it
+can be mailed, printed and read on a telephone. Exit code: 0 written; 1 there is no result, or no place for the page.
+"""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command ``report`` to ``app``."""
+    app.command(help=HELP)(report)
+
+
+def report(
+    results: Annotated[list[Path] | None, typer.Argument(help="Files and folders of results; default output/.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The page; default report.html in the first folder.")
+    ] = None,
+) -> None:
+    """See HELP."""
+    from sut.collected import collect
+    from sut.reporting.comparison import FILE as COMPARISON
+    from sut.reporting.page import write_page
+    from sut.results import PAGE
+
+    paths = results or [Path(os.environ.get("OUTPUT_DIR") or "output")]
+    named = {path for path in paths if path.name == COMPARISON}
+    collected = collect([path for path in paths if path not in named])
+    comparisons, unread = _comparisons(paths)
+    skipped = (*collected.skipped, *unread)
+    said = RichConsole(stderr=True, highlight=False)
+    for each in skipped:
+        said.print(Text(printable(f"skipped: {each.path}: {each.reason}")), soft_wrap=True)
+    if collected.earlier:
+        said.print(f"{collected.earlier:,} folders of earlier results are left out; name one to see it")
+    if not (collected.found or comparisons):
+        where = ", ".join(map(str, paths))
+        raise InputError(f"{where}: no result.json to be read; sut run makes one, and sut report takes its folder")
+    folder = paths[0] if paths[0].is_dir() else paths[0].parent
+    page = output or folder / PAGE
+    try:
+        write_page(page, collected.found, comparisons, skipped)
+    except OSError as error:
+        raise InputError(f"{page}: cannot be written ({error.strerror or error}); choose another --output") from error
+    count = len(collected.found)
+    out = RichConsole(highlight=False)
+    out.print(Text(printable(f"page: {page}, {count:,} result{'' if count == 1 else 's'}")), soft_wrap=True)
+
+
+def _comparisons(paths: Sequence[Path]) -> tuple[list[Comparison], list[Skipped]]:
+    """The comparisons below folders, or named."""
+    from sut.collected import Skipped
+    from sut.reporting.comparison import FILE, read_comparison
+
+    found: list[Comparison] = []
+    skipped: list[Skipped] = []
+    files = [file for path in paths for file in (sorted(path.rglob(FILE)) if path.is_dir() else [path])]
+    for file in dict.fromkeys(each for each in files if each.name == FILE):
+        try:
+            found.append(read_comparison(file, len(found)))
+        except ValueError as error:
+            skipped.append(Skipped(file, str(error)))
+    return found, skipped

@@ -1,0 +1,1 @@
+"""One self-contained page from results: what they say, and how it is drawn."""
