@@ -28,7 +28,7 @@ from sut.models.files import check_names
 from sut.models.registry import check_fit
 from sut.outcome import lost_result, make_result
 from sut.planning import forecast
-from sut.results import FILE, REFERENCE_FILE, Agreement, Result, dump_json, reference_results, write_text
+from sut.results import FILE, PAGE, REFERENCE_FILE, Agreement, Result, dump_json, reference_results, write_text
 from sut.signals import Noted, noted
 from sut.supervisor import WORKER_LOG, Outcome, supervise
 from sut.userconf import read_conf
@@ -73,7 +73,25 @@ def run_all(configs: Sequence[RunConfig], console: Console, command: str, model_
     ran = run_experiment(configs, console, command, model_sha256)
     if not {ExitCode.USAGE, ExitCode.SETUP} & set(ran.codes):
         console.summary(ran.results, ran.home)
+        _write_page(ran, console)
     return ran.code
+
+
+def _write_page(ran: Ran, console: Console) -> None:
+    """The page of all runs, beside their folders; without one the runs are what they are."""
+    page = ran.home / PAGE
+    shown = [result for result in ran.results if result.mode != "find_peak"]
+    if not any(result.samples for result in shown):
+        return
+    try:
+        from sut.collected import Found
+        from sut.reporting.page import write_page
+
+        write_page(page, [Found(ran.home / each.scenario / each.mode / FILE, each) for each in shown])
+    except Exception as error:  # whatever it is: the runs are done, and count
+        console.note(f"{page}: no page was written: {one_line(error)}")
+    else:
+        console.page(page)
 
 
 def run_each(configs: Sequence[RunConfig], console: Console, command: str) -> Ran:

@@ -245,6 +245,9 @@ def test_what_was_done_before_is_kept_and_what_comes_after_is_not_begun(sut: Sut
         "Offline": False,
     }
     assert "SingleStream  VALID" in done.stdout
+    [page] = sut.cwd.rglob("report.html")
+    assert "interrupted after" in page.read_text()
+    assert f"page: {page.relative_to(sut.cwd)}\n" in done.stdout
 
 
 @pytest.mark.parametrize("backend", ["load-hangs", "counts", "hangs-with-the-gil"])
