@@ -30,7 +30,7 @@ _COMPUTE = ("Convolution", "Deconvolution", "FullyConnected", "MatMul")
 """Layers that multiply and accumulate, as the executed graph calls them."""
 _NATIVE_BF16 = {"avx512_bf16", "amx_bf16"}
 """Either of these flags in /proc/cpuinfo means instructions that multiply bfloat16; OpenVINO does so on x86 only."""
-_WORDS: Mapping[str, tuple[str, ...]] = {"hint": ("latency", "throughput"), "shape": ("dynamic",)}
+_WORDS: Mapping[str, tuple[str, ...]] = {"hint": ("auto", "latency", "throughput"), "shape": ("dynamic",)}
 """What options may be, beside numbers."""
 _NOISE = re.compile(r"(?:Exception from|Check '[^\n]*?' failed at) \S+?:\d+:\s*")
 """Where in its sources OpenVINO gave up; the reason follows."""
@@ -46,7 +46,7 @@ class OpenVino(Backend):
     # Compiled for one batch size, Lite0 and ResNet-50 took 3 to 10 % less time at batch 1 and at 8, less than padding
     # costs where batches are smaller, and nobody tells load the sizes: so any batch size is the default.
     options: ClassVar[Mapping[str, str]] = {
-        "hint": "latency or throughput: what OpenVINO chooses the number of streams for",
+        "hint": "latency or throughput: what OpenVINO chooses the number of streams for; auto: one for each lane",
         "streams": "how many requests execute at once, sharing the threads: the lanes, or what hint chooses",
         "shape": "dynamic (any batch size), or the one batch size to compile for: smaller batches are padded",
     }
@@ -290,10 +290,11 @@ def _config(precision: str, lanes: int, threads: int, options: Mapping[str, Any]
         # What the file leaves unquantised, a third of Lite0's layers, makes all of it 8 % (batch 1) to 30 % (batch 8)
         # faster in bf16; not where that would be emulated.
         config[_HINT] = "bf16" if read_cpuinfo().flags & _NATIVE_BF16 else "f32"
-    hint = _option(options, "hint", None)
-    streams = _option(options, "streams", lanes if hint is None else None)
-    if hint is not None:
-        config["PERFORMANCE_HINT"] = str(hint).upper()
+    hint = _option(options, "hint", "auto")
+    streams = _option(options, "streams", lanes if hint == "auto" else None)
+    if hint == "auto":
+        hint = "latency" if streams == 1 else "throughput"
+    config["PERFORMANCE_HINT"] = str(hint).upper()
     if streams is not None:
         config["NUM_STREAMS"] = streams
     if on_cpu:

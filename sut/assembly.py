@@ -48,13 +48,18 @@ class Assembly:
     backend: type[Backend]
     preprocessor: type[Preprocessor]
 
+    @property
+    def model_bytes(self) -> int | None:
+        """Size of the files that the backend loads, so that a quantised model counts as the small one that it is."""
+        return sum(path.stat().st_size for path in self.model.loads) if self.model is not None else None
+
     def load_backend(self) -> Backend:
         """Load the model. Raises ``InputError`` where backend and recipe do not fit together."""
         config = self.config
         file = ModelFile(Path("/nonexistent"), config.precision, self.spec.recipe.sample_shape)
         if self.model is not None:
             file = self.model.model_file(config.precision, self.spec)
-        rest = (config.device, config.lanes, config.threads_per_lane, config.backend_options)
+        rest = (config.device, config.lane_count, config.threads_per_lane, config.backend_options)
         with utf8_path(file.path) as path:
             return self.backend.load(replace(file, path=path), *rest)
 

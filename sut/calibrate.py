@@ -85,18 +85,9 @@ def calibrate(
 
     Raises whatever the backend raises: a run that cannot do its work once is not started.
     """
-    lanes, policy = system.lanes, system.policy
+    lanes = system.lanes
     first = _timed(lanes[0].rehearse, _some(indices, 1))
-    batch_ns: dict[int, int] = {}
-    # The largest first: a GPU decoder, DALI's pipeline and buffers are made anew for each batch larger than any before.
-    for size in reversed(sizes_to_warm(scenario, policy, samples_per_query)):
-        some = _some(indices, size)
-        for lane in lanes:
-            lane.rehearse(some)
-            beat()
-        batch_ns[size] = _timed(lanes[0].rehearse, some)
-        beat()
-    batch_ns = dict(sorted(batch_ns.items()))
+    batch_ns = warm_up(scenario, system, indices, samples_per_query, beat)
     slowest = max(batch_ns.values())
     if scenario == "Offline":
         rate = _throughput(system, indices, budget_s, beat)
@@ -108,6 +99,38 @@ def calibrate(
     query = _some(indices, 1 if scenario == "SingleStream" else samples_per_query)
     took = _median(lambda: _timed(system.ask, query), budget_s, beat)
     return Calibration(first, slowest, query_ns=took, batch_ns=batch_ns)
+
+
+def window(
+    scenario: str, system: Asked, indices: Sequence[int], samples_per_query: int, seconds: float, beat: Beat
+) -> float:
+    """One figure of a warm system, to be compared with another system's of the same scenario, after some ``seconds``.
+
+    Offline: samples per second with all lanes busy; elsewhere the median latency of a query in ns, asked back to back.
+    """
+    if scenario != "Offline":
+        query = _some(indices, samples_per_query if scenario == "MultiStream" else 1)
+        return _median(lambda: _timed(system.ask, query), seconds, beat, at_least=1)
+    top = system.policy.max_batch
+    if system.staged:
+        many = _some(indices, 2 * top * len(system.lanes))
+        return 1e9 * len(many) / _median(lambda: _timed(system.ask, many), seconds, beat, at_least=1)
+    with ThreadPoolExecutor(len(system.lanes), thread_name_prefix="trial") as pool:
+        return _busy_rate(system, pool, _some(indices, top), seconds, beat)
+
+
+def warm_up(scenario: str, system: Asked, indices: Sequence[int], samples_per_query: int, beat: Beat) -> dict[int, int]:
+    """Run every batch size that a run can meet once in every lane. Returns what each then took, in ns."""
+    batch_ns: dict[int, int] = {}
+    # The largest first: a GPU decoder, DALI's pipeline and buffers are made anew for each batch larger than any before.
+    for size in reversed(sizes_to_warm(scenario, system.policy, samples_per_query)):
+        some = _some(indices, size)
+        for lane in system.lanes:
+            lane.rehearse(some)
+            beat()
+        batch_ns[size] = _timed(system.lanes[0].rehearse, some)
+        beat()
+    return dict(sorted(batch_ns.items()))
 
 
 def warm_tail(lanes: Sequence[Lane], policy: BatchingPolicy, indices: Sequence[int], samples: int) -> None:
@@ -185,13 +208,15 @@ def _throughput(system: Asked, indices: Sequence[int], budget_s: float, beat: Be
         many = _some(indices, 4 * top * len(system.lanes))
         return 1e9 * len(many) / min(_timed_until(lambda: _timed(system.ask, many), budget_s, beat))
     batch = _some(indices, top)
-    best = 0.0
     with ThreadPoolExecutor(len(system.lanes), thread_name_prefix="calibrate") as pool:
-        for _ in range(_WINDOWS):
-            begin = time.perf_counter()
-            batches = sum(pool.map(lambda lane: _keep_busy(lane, batch, budget_s / _WINDOWS, beat), system.lanes))
-            best = max(best, batches * top / (time.perf_counter() - begin))
-    return best
+        return max(_busy_rate(system, pool, batch, budget_s / _WINDOWS, beat) for _ in range(_WINDOWS))
+
+
+def _busy_rate(system: Asked, pool: ThreadPoolExecutor, batch: Sequence[int], seconds: float, beat: Beat) -> float:
+    """Samples per second with all lanes busy for a while."""
+    begin = time.perf_counter()
+    batches = sum(pool.map(lambda lane: _keep_busy(lane, batch, seconds, beat), system.lanes))
+    return batches * len(batch) / (time.perf_counter() - begin)
 
 
 def _timed_until(measure: Callable[[], int], budget_s: float, beat: Beat, at_least: int = 1) -> list[int]:

@@ -47,6 +47,9 @@ _MOST_SECONDS = 1e7
 """A third of a year. More than these, a machine is busy with making threads and LoadGen with its numbers."""
 
 
+AUTO = ("lanes", "threads", "max_batchsize")
+"""What is chosen where it is not set, or is set to ``auto``."""
+
 _MOST_PATH_BYTES = 4095
 _MOST_NAME_BYTES = 255
 """What Linux takes of a path, and of each name in it."""
@@ -107,10 +110,11 @@ class RunConfig(BaseModel):
     """Use the first ``count`` samples of the data set."""
     qps: float | None = Field(None, ge=1e-3, le=1e9)
     max_latency_s: float | None = Field(None, gt=0, le=_MOST_SECONDS)
-    max_batchsize: int = Field(8, ge=1, le=65536)
+    max_batchsize: int | None = Field(None, ge=1, le=65536)
     threads: int | None = Field(None, ge=1, le=_MOST_THREADS)
-    """Runtime threads per lane; None shares the cores among the lanes."""
-    lanes: int = Field(1, ge=1, le=_MOST_THREADS)
+    """Runtime threads per lane."""
+    lanes: int | None = Field(None, ge=1, le=_MOST_THREADS)
+    """None, as for ``max_batchsize`` and ``threads``: chosen per scenario, see ``sut/auto.py``."""
     preprocess_workers: int = Field(0, ge=0, le=_MOST_THREADS)
     """Threads that only preprocess and feed the lanes; 0: each lane preprocesses for itself."""
     max_wait_ms: float = Field(0.0, ge=0, le=1000 * _MOST_SECONDS)
@@ -139,6 +143,11 @@ class RunConfig(BaseModel):
         if isinstance(value, bool) and {int, float} & {kind, *get_args(kind)}:
             raise ValueError("expected a number")
         return value
+
+    @field_validator(*AUTO, mode="before")
+    @classmethod
+    def _auto(cls, value: Any) -> Any:
+        return None if isinstance(value, str) and value.strip().lower() == "auto" else value
 
     @field_validator("*", mode="before")
     @classmethod
@@ -174,9 +183,19 @@ class RunConfig(BaseModel):
         return {text.lower(): name for text, name in value.items()}
 
     @property
+    def lane_count(self) -> int:
+        """Lanes as set; one as long as nothing has chosen."""
+        return self.lanes or 1
+
+    @property
     def threads_per_lane(self) -> int:
-        """Runtime threads of each lane: as asked, else the usable cores shared among the lanes."""
-        return self.threads or max(1, usable_cores() // self.lanes)
+        """Runtime threads of each lane: as set, else the usable cores shared among the lanes."""
+        return self.threads or max(1, usable_cores() // self.lane_count)
+
+    @property
+    def largest_batch(self) -> int:
+        """Samples in a batch at most: as set; eight as long as nothing has chosen."""
+        return self.max_batchsize or 8
 
     @property
     def preprocessed_from(self) -> Path | None:

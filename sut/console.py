@@ -28,6 +28,7 @@ from sut.text import encodable, printable, printable_lines
 _PLAIN_EVERY_S = 5.0
 _PHASES = {
     "import": "starting",
+    "choose": "trying lanes, threads and batch",
     "load": "loading the model",
     "samples": "preprocessing the samples",
     "calibrate": "warming up and calibrating",

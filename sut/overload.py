@@ -29,7 +29,7 @@ def capacity_qps(settings: Settings, config: RunConfig, measured: Calibration) -
     if not measured.batch_ns:
         return None
     workers = config.preprocess_workers if config.times_preprocessing else 0
-    lanes = (config.lanes + workers) * max(size * 1e9 / took for size, took in measured.batch_ns.items())
+    lanes = (config.lane_count + workers) * max(size * 1e9 / took for size, took in measured.batch_ns.items())
     return lanes if settings.server_coalesce_queries else _with_loadgen(lanes, _LEAST_QUERY_NS)
 
 
@@ -100,5 +100,5 @@ def _fitting(config: RunConfig, settings: Settings, measured: Calibration) -> st
     """
     in_time = [size / took for size, took in measured.batch_ns.items() if 2 * took <= settings.server_target_latency_ns]
     slowest = min(size / took for size, took in measured.batch_ns.items())
-    rate = _with_loadgen(config.lanes * 1e9 * max(in_time, default=slowest), _MOST_QUERY_NS) / 2
+    rate = _with_loadgen(config.lane_count * 1e9 * max(in_time, default=slowest), _MOST_QUERY_NS) / 2
     return f"{float(f'{rate:.3g}'):.15g}"

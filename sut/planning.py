@@ -141,9 +141,9 @@ def apply_flags(settings: Settings, config: RunConfig, conf: Conf | None, model:
     given = config.model_fields_set
     if config.max_wait_ms and scenario != "Server":
         notes.append(f"--max-wait has no effect in {scenario}: only Server waits for a batch to fill")
-    if "max_batchsize" in given and scenario == "SingleStream":
+    if config.max_batchsize is not None and scenario == "SingleStream":
         notes.append("--max-batchsize has no effect in SingleStream: a query is one sample")
-    if config.lanes > 1 and scenario == "SingleStream":
+    if config.lane_count > 1 and scenario == "SingleStream":
         notes.append("--lanes has no effect in SingleStream: a query is one sample, and they come one at a time")
     if config.calibration_list is not None and config.precision != "int8":
         notes.append(f"--calibration-list has no effect in {config.precision}: only int8 is calibrated on pictures")
@@ -226,7 +226,7 @@ def _server(settings: Settings, config: RunConfig, unset: Callable[[str], bool],
     if config.relax_server and config.max_latency_s is None:
         settings.server_target_latency_ns = max(settings.server_target_latency_ns, 10 * idle_ns)
     if config.qps is None and unset("target_qps"):
-        settings.server_target_qps = 0.25 * config.lanes * 1e9 / idle_ns
+        settings.server_target_qps = 0.25 * config.lane_count * 1e9 / idle_ns
         notes.append(
             f"Server is asked at {settings.server_target_qps:,.4g} queries/s, a quarter of what {idle_ns / 1e6:.3g} ms "
             "per picture allow; --qps sets another rate"

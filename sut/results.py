@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import to_json
 
 from kernels.files import whole_file
+from sut.config import AUTO
 from sut.errors import cut, cut_list
 from sut.ledger import Int64Array, Stages
 from sut.quiet import Quiet
@@ -223,6 +224,15 @@ class Result(_Part):
         """The file's text."""
         words = encodable(self.model_dump(mode="json", by_alias=True))
         return to_json(words, indent=1, inf_nan_mode="null").decode() + "\n"
+
+
+def used(result: Result) -> dict[str, int]:
+    """``lanes``, ``threads`` and ``max_batchsize`` as a run used them: its plan has them, where its config says auto.
+
+    Those that neither has (a run that ended before its plan was made) are left out.
+    """
+    both = (result.config, result.plan or {})
+    return {name: told[name] for told in both for name in AUTO if told.get(name) is not None}
 
 
 def percentile_stats(values: Int64Array) -> dict[str, int | None]:

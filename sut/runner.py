@@ -31,6 +31,7 @@ from sut.planning import forecast
 from sut.results import FILE, PAGE, REFERENCE_FILE, Agreement, Result, dump_json, reference_results, write_text
 from sut.signals import Noted, noted
 from sut.supervisor import WORKER_LOG, Outcome, supervise
+from sut.tried import keep_run
 from sut.userconf import read_conf
 
 _NEEDED_BYTES = 64 * 2**20
@@ -229,6 +230,8 @@ def _run_one(
         result = lost_result(config, parts, outcome, error)
         texts = {FILE: result.to_json()}
     _write(texts, directory, config)
+    if key := outcome.event("plan").get("tried"):
+        keep_run(key, result)
     code = _code(result, outcome)
     console.result(result, directory, code, outcome.traceback if config.debug else None)
     return result, code

@@ -10,13 +10,15 @@ import time
 from collections import Counter as Counts
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
 from backends.base import Backend
 from sut.assembly import Assembly, assemble
+from sut.auto import prior
 from sut.batching import Batcher, BatchingPolicy
-from sut.config import RunConfig
+from sut.config import RunConfig, usable_cores
 from sut.errors import RunError
 from sut.ledger import Counter, Ledger, LedgerShape
 from sut.library import Library, Source
@@ -34,7 +36,7 @@ class SUT:
     ``SUT(RunConfig(...))`` loads everything for the config's scenario; ``issue(ids, indices)`` and ``flush()`` are
     LoadGen's callbacks (``ConstructFastSUT``), ``library.load`` and ``library.unload`` those of its sample library.
     ``complete`` gets each batch of answers; by default they go to LoadGen. Use it as a context manager: its lanes are
-    threads.
+    threads. What is ``auto`` in the config is guessed from the model's size and the cores; ``config`` says how.
     """
 
     def __init__(
@@ -48,8 +50,9 @@ class SUT:
         performance_samples: int | None = None,
         assembly: Assembly | None = None,
     ) -> None:
-        self.config = config
-        self.parts = assembly or assemble(config)
+        parts = assembly or assemble(config)
+        self.config = config = prior(config, usable_cores(), parts.model_bytes).apply(config)
+        self.parts = replace(parts, config=config)
         self._issued = 0
         self._threads: list[threading.Thread] = []
         self._deliver = complete
@@ -61,10 +64,10 @@ class SUT:
             self.library: Library = self.parts.library(self.backend, performance_samples, loaded)
             self.policy = BatchingPolicy.of(
                 config.scenario,
-                config.max_batchsize,
+                config.largest_batch,
                 int(config.max_wait_ms * 1e6),
                 self.backend.batch_sizes,
-                config.lanes,
+                config.lane_count,
                 config.batching,
             )
             self._shared = Surroundings(
@@ -79,7 +82,7 @@ class SUT:
             lend_to = self.backend.inputs[0].name if one else None
             self.lanes = []
             self._sources: list[Source] = []
-            for _ in range(config.lanes):
+            for _ in range(config.lane_count):
                 runner = stack.enter_context(self.backend.runner())
                 self._sources.append(self.library.source())
                 self.lanes.append(Lane(runner, self._sources[-1], self._shared, lend_to))

@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -114,12 +114,30 @@ class _Run:
 
     def go(self) -> None:
         """All of it."""
+        self._settle()
         sut = self._load()
         ready = self._load_samples(sut)
         self._check_answers(sut, ready)
         measured = self._calibrate(sut, ready)
         plan = self._plan(sut, measured, ready)
         self._run(sut, plan)
+
+    def _settle(self) -> None:
+        """Choose what is ``auto``: from here on there are numbers."""
+        from sut.trial import settle
+
+        settings, events = self._settings, self._events
+        events.send("phase", phase="load")
+        seconds = settings.min_duration_ms / 1000 if self._config.mode == "performance" else 0.0
+
+        def begin() -> None:
+            events.send("phase", phase="choose")
+
+        per_query = settings.multi_stream_samples_per_query
+        self._settled = found = settle(self._parts, per_query, seconds, begin, events.beat)
+        self._config = found.choice.apply(self._config)
+        self._parts = replace(self._parts, config=self._config)
+        self._settled_s = time.monotonic()
 
     def _load(self) -> SUT:
         from sut import loadgen
@@ -217,15 +235,17 @@ class _Run:
         sut.start(ledger)
         self._events.send(
             "plan",
-            plan=asdict(plan),
-            line=plan.line(),
+            plan=asdict(plan) | self._settled.facts(sut.backend.attest().details.get("performance_hint")),
+            line=f"{plan.line()}; {self._settled.line(config.scenario)}",
+            tried=self._settled.key,
             asked=loadgen.asked(settings, self._parts.dataset.count, self._at_a_time),
             rules_broken=self._broken,
             shape=asdict(shape),
             calibration=asdict(measured),
             cold_start_s={
                 "import": self._imported_s - self._orders.started_s,
-                "load": self._loaded_s - self._imported_s,
+                "choose": self._settled_s - self._imported_s,
+                "load": self._loaded_s - self._settled_s,
                 "first": measured.first_ns / 1e9,
             },
             setup_s=time.monotonic() - self._began_s,

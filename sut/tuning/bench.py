@@ -11,7 +11,7 @@ from sut.config import RunConfig
 from sut.console import Console, agreement_lines
 from sut.errors import ExitCode, InputError, SetupError, SutError, one_line
 from sut.logs import Detail, read_detail
-from sut.results import Result
+from sut.results import Result, used
 from sut.runner import check_same_model, run_experiment
 from sut.tuning.state import Job, Measured, State
 
@@ -147,6 +147,7 @@ def _measured(job: Job, result: Result, directory: Path, took_s: float) -> Measu
         batch_ns={str(size): took for size, took in calibration.get("batch_ns", {}).items()},
         agreement_line=next(iter(agreement_lines([result])), None),
         cpu_seconds_per_sample=result.cpu_seconds_per_sample,
+        used=used(result),
         took_s=took_s,
         started=result.started,
     )

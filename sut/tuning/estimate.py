@@ -22,7 +22,7 @@ def estimate(config: RunConfig, row: Measured) -> float | None:
     if not row.batch_ns or row.bound_ns is None:
         return None
     batch_ns = {int(size): took for size, took in row.batch_ns.items()}
-    largest = min(config.max_batchsize, max(batch_ns))
+    largest = min(config.max_batchsize or max(batch_ns), max(batch_ns))
     service_ns = service_times(batch_ns, range(1, largest + 1))
     staged = config.preprocess_workers > 0 and config.times_preprocessing
     rate, queries = 0.0, 0
@@ -31,7 +31,7 @@ def estimate(config: RunConfig, row: Measured) -> float | None:
         rate = highest_rate(
             service_ns,
             int(row.bound_ns),
-            config.lanes,
+            config.lanes or row.used.get("lanes", 1),
             by_deadline=config.batching == "deadline" and not staged,
             run_queries=queries,
             sigma=_SIGMA,

@@ -176,7 +176,7 @@ def default_points(space: Mapping[str, Sequence[Any]], base: RunConfig) -> list[
     """
     points = points_of({key: values for key, values in space.items() if key != STREAMS}, base)
     for point in tuple(points):
-        streams = point.apply(base).lanes // 2
+        streams = point.apply(base).lane_count // 2
         if streams in space.get(STREAMS, ()):
             points.append(Point((*point.settings, (STREAMS, streams))))
     return points
@@ -196,7 +196,7 @@ def points_of(space: Mapping[str, Sequence[Any]], base: RunConfig) -> list[Point
 
 def _effect(config: RunConfig) -> str:
     """What a config does: the same text for configs that do the same."""
-    same: dict[str, Any] = {"threads": config.threads_per_lane}
+    same: dict[str, Any] = {"threads": config.threads_per_lane} if config.lanes else {}
     if config.max_batchsize == 1:
         same["max_wait_ms"] = 0.0  # nothing to wait for
     return repr(config.model_dump() | same)

@@ -50,7 +50,8 @@ class Measured:
     """What one run came to; names and units are those of result.json. ``valid`` is False for a failed run, too.
 
     ``bound_ns`` and ``late`` are Server's latency bound and how many queries were over it; ``took_s`` is the run's
-    wall time with all that belongs to it; ``agreement_line`` is what a run in a reduced precision says of its labels.
+    wall time with all that belongs to it; ``agreement_line`` is what a run in a reduced precision says of its labels;
+    ``used`` are its lanes, threads and batch.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
@@ -76,6 +77,7 @@ class Measured:
     batch_ns: dict[str, int] = field(default_factory=dict)
     agreement_line: str | None = None
     cpu_seconds_per_sample: float | None = None
+    used: dict[str, int] = field(default_factory=dict)
     took_s: float = 0.0
     started: str = ""
 

@@ -93,7 +93,7 @@ def test_nothing_given_is_a_config_by_the_rules() -> None:
 
     assert (config.time_s, config.qps, config.max_latency_s, config.samples_per_query) == (None, None, None, None)
     assert not config.relax_server
-    assert (config.max_batchsize, config.max_wait_ms, config.lanes) == (8, 0.0, 1)
+    assert (config.lanes, config.threads, config.max_batchsize, config.max_wait_ms) == (None, None, None, 0.0)
 
 
 def test_a_config_does_not_change() -> None:
@@ -130,7 +130,7 @@ def test_a_model_is_a_name_or_a_file(model: str, is_file: bool) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        *({"max_batchsize": 4}, {"lanes": 2}, {"time_s": 9.0}, {"qps": 3.0}, {"weights": "random"}, {"count": 3}),
+        *({"max_batchsize": 8}, {"lanes": 1}, {"threads": 1}, {"time_s": 9.0}, {"qps": 3.0}, {"weights": "random"}, {"count": 3}),
         *({"precision": "int8"}, {"fold": True}, {"batching": "fifo"}, {"rules": "closed"}),
         *({"backend_options": {"streams": 2}}, {"preprocess_options": {"gpu": 1}}, {"calibration_list": "some.txt"}),
     ],
@@ -148,7 +148,7 @@ def test_what_changes_the_measurement_changes_the_digest(change: dict[str, Any])
         {"overwrite": True},
         {"debug": True},
         {"watchdog_s": 5.0},
-        {"lanes": 1},
+        {"lanes": "auto", "threads": "Auto", "max_batchsize": None},
         {"known_models": {"0" * 32: "resnet50"}},
     ],
 )

@@ -76,7 +76,7 @@ def test_a_dotted_setting_is_one_entry_of_a_map() -> None:
 
 def test_points_begin_with_the_default_and_none_does_what_another_does(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sut.config.usable_cores", lambda: 2)
-    base = RunConfig(scenario="Server", max_batchsize=8)
+    base = RunConfig(scenario="Server", lanes=1, max_batchsize=8)
 
     points = points_of({"threads": [1, 2], "max_batchsize": [1, 8], "max_wait_ms": [0.0, 2.0]}, base)
 
@@ -125,7 +125,7 @@ def test_a_backend_with_streams_has_half_as_many_as_lanes_tried_too(scenario: st
     for point in more:
         *others, (key, streams) = point.settings
         assert Point(tuple(others)) in plain
-        assert (key, streams) == (STREAMS, point.apply(config).lanes // 2)
+        assert (key, streams) == (STREAMS, point.apply(config).lane_count // 2)
         assert streams >= 1
     texts = [f"{key}={','.join(map(str, values))}" for key, values in space.items()]
     assert parse_space(texts, config) == space

@@ -48,7 +48,7 @@ def a_result(config: RunConfig, **changes: Any) -> Result:
         "invalid_reasons": [],
         "failed_samples": 0,
         "first_error": None,
-        "metric": Metric(name="samples_per_second", value=10.0 * config.lanes, higher_is_better=True),
+        "metric": Metric(name="samples_per_second", value=10.0 * config.lane_count, higher_is_better=True),
         "samples_per_second": 10.0,
         "queries": 1,
         "latency_ns": {},
@@ -116,7 +116,7 @@ def test_a_run_keeps_what_became_of_its_labels(tmp_path: Path, monkeypatch: pyte
 
 
 def test_runs_of_a_model_that_changed_are_not_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    runs_made(monkeypatch, lambda each: a_result(each, model_sha256="0a" if each.lanes == 1 else "0b"))
+    runs_made(monkeypatch, lambda each: a_result(each, model_sha256="0a" if each.lane_count == 1 else "0b"))
     bench = a_bench(tmp_path)
     first = bench(Job("round 1", 1, 2, DEFAULT, 2.0))
 
@@ -309,7 +309,7 @@ def test_a_run_in_one_line(changes: dict[str, Any], text: str) -> None:
         ([{}, {}], {}, "takes one scenario in performance mode"),
         ([{"mode": "accuracy"}], {}, "takes one scenario in performance mode"),
         (
-            [{"scenario": "Offline"}],
+            [{"scenario": "Offline", "lanes": 1}],
             {"space": ["lanes=1"]},
             r"nothing to search: the grid \(lanes=1\) is the default alone",
         ),

@@ -1,0 +1,166 @@
+"""Lanes, threads and batch where they are ``auto``: what is a good guess, what else is tried, and what is taken.
+
+Pure functions: ``sut.trial`` measures, ``sut.tried`` keeps what was measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from sut.config import RunConfig
+from sut.statistics import difference
+
+_MOST_LANES = 8
+"""Lanes are threads of one Python process: more cores than these are shared among the lanes' own threads."""
+_LARGE_BYTES, _HUGE_BYTES = 2**28, 2**30
+"""Model files beyond which a copy of the activations, and of the caches' content, per core is too much."""
+_BATCH, _BATCH_OF_LARGE = 8, 4
+
+Figures = list[Annotated[float, Field(gt=0, allow_inf_nan=False)]]
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Settings that a run can be made with, ``threads`` being those of each lane."""
+
+    lanes: Annotated[int, Field(ge=1, le=1024)]
+    threads: Annotated[int, Field(ge=1, le=1024)]
+    max_batchsize: Annotated[int, Field(ge=1, le=65536)]
+
+    def apply(self, config: RunConfig) -> RunConfig:
+        """``config`` with these settings."""
+        return config.model_copy(update=asdict(self))
+
+    def seen_by(self, scenario: str) -> Choice:
+        """Itself, without what has no effect in the scenario: choices that do the same are equal then."""
+        return replace(self, lanes=1, max_batchsize=_BATCH) if scenario == "SingleStream" else self
+
+    def words(self, scenario: str) -> str:
+        """Itself in words.
+
+        >>> Choice(2, 1, 16).words("Offline"), Choice(1, 2, 8).words("SingleStream")
+        ('2 lanes x 1 thread, batch 16', '1 lane x 2 threads')
+        """
+        shape = f"{_counted(self.lanes, 'lane')} x {_counted(self.threads, 'thread')}"
+        return shape if scenario == "SingleStream" else f"{shape}, batch {self.max_batchsize}"
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'s' if number != 1 else ''}"
+
+
+@dataclass(slots=True)
+class Trial:
+    """Candidates that were measured side by side for so many seconds at the most, each with its figure per round."""
+
+    seconds: float
+    choices: list[Choice]
+    rounds: list[Figures]
+
+    def is_open(self, higher_is_better: bool) -> bool:
+        """Whether more rounds may tell more: of one that is neither better nor worse than the first so far.
+
+        What could not be measured, while the first could, is out of it.
+        """
+        first, *others = self.rounds
+        return not first or any(_verdict(each, first, higher_is_better) == "open" for each in others if each)
+
+
+@dataclass(slots=True)
+class Runs:
+    """Figures of finished runs that were made with one choice, the oldest first."""
+
+    choice: Choice
+    figures: Figures = field(default_factory=list)
+
+
+def prior(config: RunConfig, cores: int, model_bytes: int | None) -> Choice:
+    """The guess for a config, of which everything that is set stays. ``model_bytes``: of its files; None: no model.
+
+    Where one query follows the other, all cores work on it, in one lane. Offline has work for all at any time: a lane
+    per core, as threads that share a batch wait for each other; fewer for a large model, whose weights they would all
+    drag through the caches at once. Without a model, or on another device than the CPU, cores are not what is shared.
+    """
+    size = model_bytes or 0
+    lanes, batch = 1, _BATCH if size < _LARGE_BYTES else _BATCH_OF_LARGE
+    if config.scenario == "Offline" and _shares_cores(config, model_bytes) and size < _HUGE_BYTES:
+        lanes = _spread(max(1, cores // (config.threads or (1 if size < _LARGE_BYTES else 2))))
+    lanes = config.lanes or lanes
+    return Choice(lanes, config.threads or max(1, cores // lanes), config.max_batchsize or batch)
+
+
+def _shares_cores(config: RunConfig, model_bytes: int | None) -> bool:
+    return model_bytes is not None and config.device == "cpu"
+
+
+def _spread(cores: int) -> int:
+    """Lanes for so many cores: one each, or as few as share them evenly.
+
+    >>> [_spread(cores) for cores in (1, 2, 6, 12, 64)]
+    [1, 2, 6, 6, 8]
+    """
+    return cores // -(-cores // _MOST_LANES)
+
+
+def candidates(config: RunConfig, cores: int, model_bytes: int | None) -> list[Choice]:
+    """The prior, and what may be better: three at the most, each of which leaves everything that is set as it is.
+
+    The prior alone where cores are not what is shared, and in Server, whose figure is the rate that it is asked.
+    """
+    first = prior(config, cores, model_bytes)
+    others: list[Choice] = []
+    if not _shares_cores(config, model_bytes) or config.scenario == "Server":
+        pass
+    elif config.scenario == "Offline":
+        others = [replace(first, max_batchsize=size) for size in (2 * first.max_batchsize, first.max_batchsize // 2)]
+    elif config.scenario == "MultiStream":
+        lanes = _spread(cores)
+        others = [replace(first, lanes=lanes, threads=cores // lanes)]
+    else:
+        others = [replace(first, threads=max(1, cores // 2))]
+    return list(dict.fromkeys([first, *(each for each in others if fits(each, config))]))
+
+
+def fits(choice: Choice, config: RunConfig) -> bool:
+    """Whether a choice leaves everything that is set as it is."""
+    return all(getattr(config, name) in (None, value) for name, value in asdict(choice).items())
+
+
+Basis = Literal["prior", "trial", "runs"]
+"""What a choice was taken by."""
+
+
+def decide(
+    found: Sequence[Choice], trial: Trial | None, runs: Iterable[Runs], higher_is_better: bool
+) -> tuple[Choice, Basis]:
+    """The choice to take, and by what: the prior stays unless another was better beyond the spread.
+
+    ``found`` are the candidates, the prior first. ``runs`` are finished ones of any choices that may be taken: being
+    the real thing, they have the last word.
+    """
+    best = found[0]
+    basis: Basis = "prior"
+    if trial is not None:
+        rounds = dict(zip(trial.choices, trial.rounds, strict=True))
+        for choice in found[1:]:
+            if _verdict(rounds[choice], rounds[best], higher_is_better) == "better":
+                best = choice
+        if any(rounds.values()) and (best != found[0] or not trial.is_open(higher_is_better)):
+            basis = "trial"
+    finished = {each.choice: each.figures for each in runs}
+    for choice, figures in finished.items():
+        if _verdict(figures, finished.get(best, []), higher_is_better) == "better":
+            best, basis = choice, "runs"
+    return best, basis
+
+
+def _verdict(figures: Figures, than: Figures, higher_is_better: bool) -> str:
+    """How figures compare with as many of another choice, the last of each."""
+    pairs = min(len(figures), len(than))
+    if not pairs:
+        return "open"
+    return difference(than[-pairs:], figures[-pairs:], higher_is_better=higher_is_better).verdict

@@ -1,0 +1,61 @@
+"""What nobody has set, from end to end: chosen, printed, written, and kept for the next start."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration.support import Finished, Sut
+from tests.unit.small_models import SIZE, write_classifier
+
+RECIPE = f"size: {SIZE}\nfit: crop-resize\ninterpolation: linear\ncrop_padding: 0\n"
+AUTO = ("lanes", "threads", "max_batchsize")
+
+
+@pytest.fixture
+def sut(tmp_path: Path) -> Sut:
+    return Sut(tmp_path)
+
+
+def run(sut: Sut, *arguments: str) -> Finished:
+    (sut.cwd / "recipe.yaml").write_text(RECIPE)
+    model = write_classifier(sut.cwd / "small.onnx")
+    # A short run may be INVALID: it ends before its time if the rate was told too low.
+    return sut.run(
+        *("--model", model, "--recipe", "recipe.yaml", "--scenario", "Offline", "--dataset", "demo", "--overwrite"),
+        *arguments,
+        wrapper=("taskset", "-c", "0"),
+    )
+
+
+def kept(sut: Sut) -> dict[str, Any]:
+    [file] = (sut.cache / "auto").iterdir()
+    found: dict[str, Any] = json.loads(file.read_text())
+    return found
+
+
+def test_on_one_core_there_is_one_lane_and_the_second_start_tries_nothing(sut: Sut) -> None:
+    first = run(sut, "--time", "1")
+    trials = kept(sut)["trials"]
+    second = run(sut, "--time", "1")
+    asked = run(sut, "--time", "0.1", "--lanes", "1", "--threads", "1", "--max-batchsize", "8")
+
+    for done in (first, second):
+        assert done.code in (0, 4), done.stderr
+    [(place, result), *_] = first.results.items()
+    assert [result["config"][name] for name in AUTO] == [None, None, None]
+    plan = result["plan"]
+    assert (plan["lanes"], plan["threads"]) == (1, 1)
+    assert max(map(int, result["batch_sizes"])) == plan["max_batchsize"]
+    assert plan["chosen"].endswith("; --lanes fixes it")
+    assert f"1 lane x 1 thread, batch {plan['max_batchsize']}: {plan['chosen']}" in first.stderr
+    assert len(trials) == 1
+    assert kept(sut)["trials"] == trials
+    assert place in second.results
+    assert "measured" not in second.stderr
+    assert "no other" not in second.stderr
+    assert "1 lane x 1 thread, batch 8: as asked" in asked.stderr
+    assert len(asked.results) == 2  # the hash is over what was asked
