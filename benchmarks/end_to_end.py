@@ -141,7 +141,16 @@ def main() -> None:
     parser.add_argument("--write-docs", action="store_true", help="write docs/performance.md")
     given = parser.parse_args()
     seconds = str(given.seconds)
-    lanes = ["--lanes", str(usable_cores()), "--preprocess", given.preprocess, "--time", seconds]
+    lanes = [
+        "--lanes",
+        str(usable_cores()),
+        "--max-batchsize",
+        "8",
+        "--preprocess",
+        given.preprocess,
+        "--time",
+        seconds,
+    ]
     ratios: list[float] = []
     sums: dict[str, list[Sum]] = {backend: [] for backend in BACKENDS}
     for number in range(given.repeat):

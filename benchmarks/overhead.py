@@ -91,7 +91,7 @@ def _resnet50(setting: Setting, scenario: str, batch: int) -> tuple[dict[str, An
     )
     limit = [] if scenario == "SingleStream" else ["--max-batchsize", str(batch)]
     conf = ["--user_conf", str(setting.work / "few.conf")]
-    with product(*options.split(), "--threads", str(setting.threads), *limit, *conf) as (result, _):
+    with product(*options.split(), "--lanes", "1", "--threads", str(setting.threads), *limit, *conf) as (result, _):
         pass
     bare = child(
         "session",
@@ -195,7 +195,10 @@ def memory(setting: Setting) -> Pair:
     sizes = ["--max-batchsize", str(BATCH), "--performance-sample-count", str(MEMORY_SAMPLES)]
     data = ["--dataset", "imagenet", "--dataset-path", str(pictures)]
     conf = ["--user_conf", str(setting.work / "plain.conf")]
-    with product(*options.split(), "--threads", str(setting.threads), *sizes, *data, *conf) as (result, logs):
+    with product(*options.split(), "--lanes", "1", "--threads", str(setting.threads), *sizes, *data, *conf) as (
+        result,
+        logs,
+    ):
         loaded = int(log_values(logs)["effective_performance_sample_count"])
     if loaded != MEMORY_SAMPLES:
         raise MeasurementError(f"LoadGen loaded {loaded} samples, expected {MEMORY_SAMPLES}")

@@ -65,7 +65,8 @@ def tune(bound_s: float, *options: str) -> dict[str, Any]:
     """What ``sut tune`` for Server prints, of one configuration: rows of its runs, and the outcome."""
     with tempfile.TemporaryDirectory(prefix="server-") as output:
         command = [sys.executable, "-P", "-m", "sut", "tune", "--scenario", "Server", "--dataset", "demo", "--json"]
-        command += ["--space", f"max_batchsize={BATCH}", "--max-latency", str(bound_s), *options, "--output", output]
+        command += ["--lanes", "1", "--max-batchsize", str(BATCH), "--space", f"max_batchsize={BATCH}"]
+        command += ["--max-latency", str(bound_s), *options, "--output", output]
         done = run_command(command)
     if done.returncode not in (0, 4) or not done.stdout.strip():
         raise MeasurementError(f"sut tune {' '.join(options)}: {last_line(done.stderr)}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from sut.assembly import Assembly
 from sut.config import RunConfig
@@ -13,6 +14,7 @@ from sut.errors import ExitCode, InputError, SetupError, SutError, one_line
 from sut.logs import Detail, read_detail
 from sut.results import Result, used
 from sut.runner import check_same_model, run_experiment
+from sut.tuning.space import DEFAULT
 from sut.tuning.state import Job, Measured, State
 
 
@@ -82,7 +84,9 @@ class Bench:
 
     def _run(self, job: Job) -> Measured:
         begin = time.monotonic()
-        more = {"time_s": job.time_s} | ({} if job.qps is None else {"qps": job.qps})
+        more: dict[str, Any] = {"time_s": job.time_s} | ({} if job.qps is None else {"qps": job.qps})
+        if job.point == DEFAULT:  # what its first run has chosen: auto learns from every run of the tune
+            more |= next((row.used for row in self.rows if row.point == DEFAULT), {})
         config = job.point.apply(self._base, **more)
         try:
             ran = run_experiment([config], self._console, "sut tune")
