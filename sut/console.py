@@ -203,6 +203,7 @@ class Watcher:
         """The plan, before the run starts."""
         details = plan["plan"]
         self._console.note(f"{self._name}: plan: {plan['line']}")
+        self._console.note(f"{self._name}: {plan['settled']}")
         for note in details["notes"]:
             self._console.note(f"  {note}")
         if self._bar is not None and self._task is not None:

@@ -236,7 +236,8 @@ class _Run:
         self._events.send(
             "plan",
             plan=asdict(plan) | self._settled.facts(sut.backend.attest().details.get("performance_hint")),
-            line=f"{plan.line()}; {self._settled.line(config.scenario)}",
+            line=plan.line(),
+            settled=self._settled.line(config.scenario),
             tried=self._settled.key,
             asked=loadgen.asked(settings, self._parts.dataset.count, self._at_a_time),
             rules_broken=self._broken,
