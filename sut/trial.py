@@ -64,6 +64,7 @@ def settle(parts: Assembly, samples_per_query: int, seconds: float, begin: Calla
     if is_new:
         begin()
         trial = _try(parts, found, samples_per_query, budget_s, higher, beat)
+        _forget_peak()
         tried.keep_trial(key, trial)
     choice, basis = decide(found, trial, [each for each in known.runs if fits(each.choice, config)], higher)
     return Settled(choice, f"{_WHY[basis, is_new]}; --{free[0].replace('_', '-')} fixes it", key)
@@ -79,6 +80,12 @@ _WHY: dict[tuple[Basis, bool], str] = {
     ("runs", False): "kept from earlier runs",
     ("runs", True): "kept from earlier runs",
 }
+
+
+def _forget_peak() -> None:
+    """Count the peak of this process's memory anew: it is told of the run (proc(5): 5 in clear_refs, Linux 4.0)."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
 def _may_tell_more(trial: Trial | None, seconds: float, higher_is_better: bool) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ from sut.results import Metric, Result
 from sut.system import SUT
 from sut.trial import Settled, settle
 from sut.userconf import SCENARIOS
+from sut.worker import _peak_memory_bytes
 from tests.unit.small_models import SIZE, pictures, write_classifier
 
 MB = 2**20
@@ -161,6 +163,20 @@ def test_the_second_start_tries_nothing(tmp_path: Path, cache: Path) -> None:
     [file] = cache.iterdir()
     [kept] = json.loads(file.read_text())["trials"]
     assert [len(rounds) for rounds in kept["rounds"]] == [2, 2, 2]
+
+
+def test_what_is_tried_does_not_count_as_the_runs_memory() -> None:
+    before = _peak_memory_bytes() or 0
+    np.ones(2**25)  # 256 MiB, gone at once
+    with_it = _peak_memory_bytes() or 0
+
+    module._forget_peak()
+
+    after = _peak_memory_bytes() or 0
+    if not os.access("/proc/self/clear_refs", os.W_OK):
+        pytest.skip("this kernel does not forget peaks")
+    assert with_it > before
+    assert after < with_it - 2**27
 
 
 def test_what_is_kept_decides(tmp_path: Path, cache: Path) -> None:
