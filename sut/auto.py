@@ -17,8 +17,11 @@ from sut.statistics import difference
 _MOST_LANES = 8
 """Lanes are threads of one Python process: more cores than these are shared among the lanes' own threads."""
 _LARGE_BYTES, _HUGE_BYTES = 2**28, 2**30
-"""Model files beyond which a copy of the activations, and of the caches' content, per core is too much."""
+"""Weights, as they are executed, beyond which a lane for every second core is enough, or one for all."""
+_WEIGHTS_ARE = {"bf16": 1 / 2, "fp16": 1 / 2}
+"""Of the file's size, where a file in FP32 is executed in less; one in INT8 is as small as it is executed."""
 _BATCH, _BATCH_OF_LARGE = 8, 4
+_MOST_CANDIDATES = 3
 
 Figures = list[Annotated[float, Field(gt=0, allow_inf_nan=False)]]
 
@@ -85,7 +88,7 @@ def prior(config: RunConfig, cores: int, model_bytes: int | None) -> Choice:
     per core, as threads that share a batch wait for each other; fewer for a large model, whose weights they would all
     drag through the caches at once. Without a model, or on another device than the CPU, cores are not what is shared.
     """
-    size = model_bytes or 0
+    size = (model_bytes or 0) * _WEIGHTS_ARE.get(config.precision, 1)
     lanes, batch = 1, _BATCH if size < _LARGE_BYTES else _BATCH_OF_LARGE
     if config.scenario == "Offline" and _shares_cores(config, model_bytes) and size < _HUGE_BYTES:
         lanes = _spread(max(1, cores // (config.threads or (1 if size < _LARGE_BYTES else 2))))
@@ -117,12 +120,13 @@ def candidates(config: RunConfig, cores: int, model_bytes: int | None) -> list[C
         pass
     elif config.scenario == "Offline":
         others = [replace(first, max_batchsize=size) for size in (2 * first.max_batchsize, first.max_batchsize // 2)]
+        others.append(replace(first, lanes=1, threads=cores))
     elif config.scenario == "MultiStream":
         lanes = _spread(cores)
         others = [replace(first, lanes=lanes, threads=cores // lanes)]
     else:
         others = [replace(first, threads=max(1, cores // 2))]
-    return list(dict.fromkeys([first, *(each for each in others if fits(each, config))]))
+    return list(dict.fromkeys([first, *(each for each in others if fits(each, config))]))[:_MOST_CANDIDATES]
 
 
 def fits(choice: Choice, config: RunConfig) -> bool:

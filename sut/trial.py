@@ -66,6 +66,7 @@ def settle(parts: Assembly, samples_per_query: int, seconds: float, begin: Calla
         trial = _try(parts, found, samples_per_query, budget_s, higher, beat)
         _forget_peak()
         tried.keep_trial(key, trial)
+        is_new = any(trial.rounds)
     choice, basis = decide(found, trial, [each for each in known.runs if fits(each.choice, config)], higher)
     return Settled(choice, f"{_WHY[basis, is_new]}; --{free[0].replace('_', '-')} fixes it", key)
 

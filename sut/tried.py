@@ -48,7 +48,7 @@ class Tried:
 
     def trial_of(self, choices: list[Choice]) -> Trial | None:
         """The last trial of just these candidates."""
-        same = (trial for trial in reversed(self.trials) if trial.choices == choices)
+        same = (each for each in reversed(self.trials) if each.choices == choices and len(each.rounds) == len(choices))
         return next(same, None)
 
 

@@ -43,7 +43,7 @@ RECIPE = (
         ("Offline", 2, 20, Choice(2, 1, 8)),
         ("Offline", 64, 20, Choice(8, 8, 8)),
         ("Offline", 8, 400, Choice(4, 2, 4)),
-        ("Offline", 8, 4000, Choice(1, 8, 4)),
+        ("Offline", 8, 2000, Choice(1, 8, 4)),
         ("Offline", 2, None, Choice(1, 2, 8)),
         ("SingleStream", 64, 20, Choice(1, 64, 8)),
         ("MultiStream", 2, 20, Choice(1, 2, 8)),
@@ -69,6 +69,18 @@ def test_candidates_are_few_and_leave_what_is_set(scenario: str, cores: int, ask
     for choice in found:
         assert fits(choice, config)
         assert {"lanes", "threads"} & asked.keys() or choice.lanes * choice.threads <= cores
+
+
+def test_weights_count_as_they_are_executed() -> None:
+    fp32, bf16 = (make_config({"scenario": "Offline", "precision": precision}) for precision in ("fp32", "bf16"))
+
+    assert (prior(fp32, 8, 400 * MB).lanes, prior(bf16, 8, 400 * MB).lanes) == (4, 8)
+
+
+def test_where_the_batch_is_set_lanes_are_tried() -> None:
+    config = make_config({"scenario": "Offline", "max_batchsize": 32})
+
+    assert candidates(config, 6, 20 * MB) == [Choice(6, 1, 32), Choice(1, 6, 32)]
 
 
 def test_on_another_device_cores_decide_nothing() -> None:
@@ -211,15 +223,22 @@ def test_nothing_is_tried_where_nothing_could_come_of_it(
     assert not cache.exists()
 
 
+def _without_figures(file: Path) -> None:
+    kept = json.loads(file.read_text())
+    kept["trials"][0]["rounds"] = []
+    file.write_text(json.dumps(kept))
+
+
 @pytest.mark.parametrize(
     "damage",
     [
         lambda file: file.write_text("{"),
         lambda file: file.write_text(file.read_text().replace('"lanes": 2', '"lanes": -2')),
         lambda file: file.write_text(file.read_text().replace('"precision": "fp32"', '"precision": "bf16"')),
+        _without_figures,
         lambda file: (file.unlink(), file.mkdir()),
     ],
-    ids=["cut off", "impossible", "another system's", "a folder"],
+    ids=["cut off", "impossible", "another system's", "without figures", "a folder"],
 )
 def test_a_file_that_cannot_be_believed_is_as_good_as_none(tmp_path: Path, cache: Path, damage: Any) -> None:
     parts = an_assembly(tmp_path)

@@ -130,7 +130,8 @@ def test_a_model_is_a_name_or_a_file(model: str, is_file: bool) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        *({"max_batchsize": 8}, {"lanes": 1}, {"threads": 1}, {"time_s": 9.0}, {"qps": 3.0}, {"weights": "random"}, {"count": 3}),
+        *({"max_batchsize": 8}, {"lanes": 1}, {"threads": 1}, {"time_s": 9.0}, {"qps": 3.0}, {"count": 3}),
+        {"weights": "random"},
         *({"precision": "int8"}, {"fold": True}, {"batching": "fifo"}, {"rules": "closed"}),
         *({"backend_options": {"streams": 2}}, {"preprocess_options": {"gpu": 1}}, {"calibration_list": "some.txt"}),
     ],
