@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from sut.results import Result
+from sut.results import Result, used
 from sut.statistics import Difference, difference
 
 _PREPROCESSING = ("decode", "resize", "normalize", "preprocess")
@@ -87,8 +87,7 @@ def limiting_stage(cost_ns: Mapping[str, int], found: Pipeline) -> str:
 
 def pipeline_of(result: Result) -> Pipeline:
     """How a run was worked on."""
-    lanes = (result.plan or {}).get("lanes") or result.config["lanes"] or 1
-    return pipeline(result.cost_ns, result.scenario, lanes, result.config["preprocess_workers"])
+    return pipeline(result.cost_ns, result.scenario, used(result).get("lanes", 1), result.config["preprocess_workers"])
 
 
 def price_ns(jpeg: Result, boundary: str) -> float | None:

@@ -18,7 +18,8 @@ from backends.base import Backend
 from sut.assembly import Assembly, assemble
 from sut.auto import prior
 from sut.batching import Batcher, BatchingPolicy
-from sut.config import RunConfig, usable_cores
+from sut.cgroup import usable_cores
+from sut.config import RunConfig
 from sut.errors import RunError
 from sut.ledger import Counter, Ledger, LedgerShape
 from sut.library import Library, Source

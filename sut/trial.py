@@ -17,8 +17,8 @@ from sut import tried
 from sut.assembly import Assembly
 from sut.auto import Basis, Choice, Trial, candidates, decide, fits
 from sut.calibrate import Beat, warm_up, window
-from sut.cgroup import free_memory
-from sut.config import AUTO, usable_cores
+from sut.cgroup import free_memory, usable_cores
+from sut.config import AUTO
 from sut.system import SUT
 
 MOST_S = 5.0
@@ -45,7 +45,7 @@ class Settled:
 
     def facts(self, hint: str | None) -> dict[str, Any]:
         """For ``plan`` of the result. ``hint`` is the backend's own, as the runtime reports it."""
-        return {**asdict(self.choice), "hint": hint, "chosen": self.why}
+        return {**asdict(self.choice), "hint": hint and hint.lower(), "chosen": self.why}
 
 
 def settle(parts: Assembly, samples_per_query: int, seconds: float, begin: Callable[[], None], beat: Beat) -> Settled:

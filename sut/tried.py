@@ -19,11 +19,11 @@ from typing import Any, Literal
 from pydantic import TypeAdapter
 
 from kernels.cache import cache_dir, make_private
+from kernels.cpuinfo import read_cpuinfo
 from kernels.files import SMALL_BYTES, read_file
 from sut.assembly import Assembly
 from sut.auto import Choice, Runs, Trial
-from sut.cgroup import cpu_quota, read_text
-from sut.config import usable_cores
+from sut.cgroup import cpu_quota, usable_cores
 from sut.models.content import digest_of
 from sut.results import Result, used, write_text
 
@@ -75,9 +75,7 @@ def key_of(parts: Assembly, samples_per_query: int) -> Key:
 
 
 def _machine() -> str:
-    lines = (line.partition(":") for line in read_text(Path("/proc/cpuinfo")).splitlines())
-    names = (value.strip() for name, _, value in lines if name.strip() == "model name")
-    return f"{next(names, platform.processor())}, {platform.machine()}, {os.cpu_count()} cores"
+    return f"{read_cpuinfo().model}, {platform.machine()}, {os.cpu_count()} cores"
 
 
 def read(key: Key) -> Tried:
@@ -99,8 +97,8 @@ def keep_trial(key: Key, trial: Trial) -> None:
 def keep_run(key: Key, result: Result) -> None:
     """Keep what a finished run came to with its lanes, threads and batch, where its figure says something of them."""
     figure = _figure(result)
-    quiet = getattr(result, "quiet", None)
-    if figure is None or not result.valid or (result.duration_s or 0) < SHORTEST_S or (quiet and not quiet.is_quiet):
+    is_busy = result.quiet is not None and result.quiet.is_quiet is False
+    if figure is None or not result.valid or (result.duration_s or 0) < SHORTEST_S or is_busy:
         return
     try:
         choice = Choice(**used(result)).seen_by(result.scenario)

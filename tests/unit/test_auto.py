@@ -18,6 +18,7 @@ from sut import tried
 from sut.assembly import Assembly, assemble
 from sut.auto import Choice, Runs, Trial, candidates, decide, fits, prior
 from sut.config import RunConfig, make_config
+from sut.quiet import Quiet
 from sut.results import Metric, Result
 from sut.system import SUT
 from sut.trial import Settled, settle
@@ -290,6 +291,7 @@ def a_result(config: RunConfig, choice: Choice, **changes: Any) -> Result:
         "samples_per_second": 10.0,
         "latency_ns": {"p90": 10, "p99": 11},
         "duration_s": 2.0,
+        "quiet": None,
         "config": config.model_dump(mode="json"),
         "plan": {"lanes": choice.lanes, "threads": choice.threads, "max_batchsize": choice.max_batchsize},
     }
@@ -317,6 +319,7 @@ def test_finished_runs_overrule_what_they_disprove(tmp_path: Path, cache: Path) 
         ("Offline", {"valid": False}),
         ("Offline", {"mode": "accuracy"}),
         ("Offline", {"duration_s": 0.3}),
+        ("Offline", {"quiet": Quiet(0.5, 0.0, 0.0)}),
         ("Offline", {"plan": None}),
         ("Server", {}),
     ],
