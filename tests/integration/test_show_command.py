@@ -45,7 +45,8 @@ def test_real_runs_are_shown_again_in_each_form(tmp_path: Path) -> None:
     assert [row["scenario"] for row in rows] == ["SingleStream", "Offline", "Offline", "Offline"]
     assert [row["mode"] for row in rows] == ["performance"] * 3 + ["accuracy"]
     lines = list(csv.DictReader(io.StringIO(as_csv.out)))
-    assert [line["config.max_batchsize"] for line in lines] == [str(row["config"]["max_batchsize"]) for row in rows]
+    assert [line["config.max_batchsize"] for line in lines] == ["", "", "4", ""]
+    assert [line["plan.max_batchsize"] for line in lines] == [str(row["plan"]["max_batchsize"]) for row in rows]
     assert [float(line["metric.value"]) for line in lines[:3]] == [row["metric"]["value"] for row in rows[:3]]
 
 
