@@ -85,9 +85,18 @@ def calibrate(
 
     Raises whatever the backend raises: a run that cannot do its work once is not started.
     """
-    lanes = system.lanes
+    lanes, policy = system.lanes, system.policy
     first = _timed(lanes[0].rehearse, _some(indices, 1))
-    batch_ns = warm_up(scenario, system, indices, samples_per_query, beat)
+    batch_ns: dict[int, int] = {}
+    # The largest first: a GPU decoder, DALI's pipeline and buffers are made anew for each batch larger than any before.
+    for size in reversed(sizes_to_warm(scenario, policy, samples_per_query)):
+        some = _some(indices, size)
+        for lane in lanes:
+            lane.rehearse(some)
+            beat()
+        batch_ns[size] = _timed(lanes[0].rehearse, some)
+        beat()
+    batch_ns = dict(sorted(batch_ns.items()))
     slowest = max(batch_ns.values())
     if scenario == "Offline":
         rate = _throughput(system, indices, budget_s, beat)
@@ -102,35 +111,27 @@ def calibrate(
 
 
 def window(
-    scenario: str, system: Asked, indices: Sequence[int], samples_per_query: int, seconds: float, beat: Beat
+    scenario: str,
+    system: Asked,
+    indices: Sequence[int],
+    samples_per_query: int,
+    max_batch: int,
+    seconds: float,
+    beat: Beat,
 ) -> float:
-    """One figure of a warm system, to be compared with another system's of the same scenario, after some ``seconds``.
+    """One figure of a system, to be compared with others of the same scenario, after so many ``seconds``.
 
-    Offline: samples per second with all lanes busy; elsewhere the median latency of a query in ns, asked back to back.
+    Offline: samples per second with all lanes busy, in batches of ``max_batch`` unless preprocessing has workers of its
+    own, which know the system's batch only. Elsewhere the median latency of a query in ns, asked back to back.
     """
     if scenario != "Offline":
         query = _some(indices, samples_per_query if scenario == "MultiStream" else 1)
         return _median(lambda: _timed(system.ask, query), seconds, beat, at_least=1)
-    top = system.policy.max_batch
     if system.staged:
-        many = _some(indices, 2 * top * len(system.lanes))
+        many = _some(indices, 2 * system.policy.max_batch * len(system.lanes))
         return 1e9 * len(many) / _median(lambda: _timed(system.ask, many), seconds, beat, at_least=1)
     with ThreadPoolExecutor(len(system.lanes), thread_name_prefix="trial") as pool:
-        return _busy_rate(system, pool, _some(indices, top), seconds, beat)
-
-
-def warm_up(scenario: str, system: Asked, indices: Sequence[int], samples_per_query: int, beat: Beat) -> dict[int, int]:
-    """Run every batch size that a run can meet once in every lane. Returns what each then took, in ns."""
-    batch_ns: dict[int, int] = {}
-    # The largest first: a GPU decoder, DALI's pipeline and buffers are made anew for each batch larger than any before.
-    for size in reversed(sizes_to_warm(scenario, system.policy, samples_per_query)):
-        some = _some(indices, size)
-        for lane in system.lanes:
-            lane.rehearse(some)
-            beat()
-        batch_ns[size] = _timed(system.lanes[0].rehearse, some)
-        beat()
-    return dict(sorted(batch_ns.items()))
+        return _busy_rate(system, pool, _some(indices, min(max_batch, system.policy.max_batch)), seconds, beat)
 
 
 def warm_tail(lanes: Sequence[Lane], policy: BatchingPolicy, indices: Sequence[int], samples: int) -> None:

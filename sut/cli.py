@@ -129,9 +129,7 @@ def run(
     time: Annotated[float | None, typer.Option(help="min_duration in seconds.")] = None,
     qps: Annotated[float | None, typer.Option(help="Server's rate, or what Offline expects.")] = None,
     max_latency: Annotated[float | None, typer.Option(help="Server's latency bound in seconds.")] = None,
-    max_batchsize: Annotated[
-        str | None, typer.Option(help="Samples in a batch at most; default auto: what is fastest here, kept.")
-    ] = None,
+    max_batchsize: Annotated[str | None, typer.Option(help="Samples in a batch at most; default auto.")] = None,
     max_wait: Annotated[
         float | None, typer.Option(help="How long Server waits to fill a batch, in ms; default 0.")
     ] = None,
@@ -139,11 +137,9 @@ def run(
         int | None, typer.Option(help="Threads that only preprocess and feed the lanes; default 0.")
     ] = None,
     lanes: Annotated[
-        str | None, typer.Option(help="Copies of the pipeline that work at once; default auto, as --max-batchsize.")
+        str | None, typer.Option(help="Pipelines that work at once; default auto: tried and kept.")
     ] = None,
-    threads: Annotated[
-        str | None, typer.Option(help="Runtime threads a lane; default auto: as the lanes share the cores.")
-    ] = None,
+    threads: Annotated[str | None, typer.Option(help="Runtime threads a lane; default auto.")] = None,
     samples_per_query: Annotated[int | None, typer.Option(help="MultiStream's samples in a query.")] = None,
     performance_sample_count: Annotated[int | None, typer.Option(help="Samples that are loaded at a time.")] = None,
     user_conf: Annotated[Path | None, typer.Option(help="LoadGen settings; default user.conf of the checkout.")] = None,

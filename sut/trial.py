@@ -7,16 +7,17 @@ that what slows the machine down for a while slows down all of them.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from sut import tried
 from sut.assembly import Assembly
 from sut.auto import Basis, Choice, Trial, candidates, decide, fits
-from sut.calibrate import Beat, warm_up, window
+from sut.calibrate import Beat, window
 from sut.cgroup import free_memory, usable_cores
 from sut.config import AUTO
 from sut.system import SUT
@@ -24,6 +25,7 @@ from sut.system import SUT
 MOST_S = 5.0
 LEAST_S = 1.0
 """In a shorter run nothing is tried: nothing could be told apart in its time."""
+_LEAST_TURNS_S = 3.0
 _WINDOW_S = 0.1
 _MOST_ROUNDS = 20
 _SAMPLES = 32
@@ -63,7 +65,7 @@ def settle(parts: Assembly, samples_per_query: int, seconds: float, begin: Calla
     is_new = len(found) > 1 and budget_s >= LEAST_S and _may_tell_more(trial, budget_s, higher) and _have_room(parts)
     if is_new:
         begin()
-        trial = _try(parts, found, samples_per_query, budget_s, higher, beat)
+        trial = _try(parts, found, samples_per_query, seconds, higher, beat)
         _forget_peak()
         tried.keep_trial(key, trial)
         is_new = any(trial.rounds)
@@ -100,53 +102,70 @@ def _have_room(parts: Assembly) -> bool:
 
 
 def _try(
-    parts: Assembly, found: list[Choice], samples_per_query: int, budget_s: float, higher_is_better: bool, beat: Beat
+    parts: Assembly, found: list[Choice], samples_per_query: int, seconds: float, higher_is_better: bool, beat: Beat
 ) -> Trial:
-    """Measure the candidates by turns until it is clear which is best, or the budget is spent.
+    """Measure the candidates by turns until it is clear which is best, or the time is spent.
 
     One that cannot be run is out of it; where the first cannot, nothing is measured: the run itself will say why. What
-    takes so long to load that the budget would be spent is left alone.
+    would take the whole budget to load is left alone; what was loaded has some time for its turns in any case.
     """
-    trial = Trial(budget_s, found, [[] for _ in found])
-    end = time.perf_counter() + budget_s
+    trial = Trial(min(MOST_S, seconds), found, [[] for _ in found])
+    begin = time.perf_counter()
     with ExitStack() as stack:
-        systems: dict[int, SUT] = {}
+        systems: dict[Choice, SUT] = {}
+        ready: dict[int, Callable[[float], float]] = {}
         longest_s = 0.0
         for number, choice in enumerate(found):
-            begin = time.perf_counter()
-            if begin + longest_s > end:
+            at_s, system = time.perf_counter() - begin, _system(choice, found, parts.config.preprocess_workers > 0)
+            if system not in systems and at_s + longest_s > trial.seconds:
                 break
             with suppress(Exception):
-                systems[number] = _warm(stack, parts, choice, samples_per_query, beat)
-            longest_s = max(longest_s, time.perf_counter() - begin)
-        if 0 not in systems or len(systems) < 2:
-            return trial
-        with suppress(Exception):
-            _take_turns(trial, systems, samples_per_query, end, higher_is_better, beat)
+                if system not in systems:
+                    systems[system] = _load(stack, parts, system, beat)
+                measure = partial(_figure, systems[system], samples_per_query, choice.max_batchsize, beat=beat)
+                measure(0.0)
+                ready[number] = measure
+            longest_s = max(longest_s, time.perf_counter() - begin - at_s)
+        loaded_s = time.perf_counter() - begin
+        end_s = min(seconds, max(MOST_S, loaded_s + _LEAST_TURNS_S))
+        if 0 in ready and len(ready) > 1:
+            with suppress(Exception):
+                _take_turns(trial, ready, begin + end_s, higher_is_better)
     return trial
 
 
-def _take_turns(
-    trial: Trial, systems: Mapping[int, SUT], samples_per_query: int, end: float, higher_is_better: bool, beat: Beat
-) -> None:
-    order = list(systems.items())
-    for _ in range(_MOST_ROUNDS):
-        for number, sut in order:
-            ready = range(sut.library.performance_count)
-            figure = window(sut.config.scenario, sut, ready, samples_per_query, _WINDOW_S, beat)
-            trial.rounds[number].append(figure)
-        if time.perf_counter() > end or not trial.is_open(higher_is_better):
-            return
-        order.reverse()
+def _system(choice: Choice, found: Sequence[Choice], staged: bool) -> Choice:
+    """What a candidate is measured on: those that differ in the batch alone share one, with the largest of them.
+
+    Not where workers preprocess: they fill its largest batch.
+    """
+    same = (each for each in found if replace(each, max_batchsize=1) == replace(choice, max_batchsize=1))
+    return choice if staged else max(same, key=lambda each: each.max_batchsize)
 
 
-def _warm(stack: ExitStack, parts: Assembly, choice: Choice, samples_per_query: int, beat: Beat) -> SUT:
-    """A candidate's system, ready. It keeps no tensors on disk: the run itself does."""
+def _load(stack: ExitStack, parts: Assembly, choice: Choice, beat: Beat) -> SUT:
+    """A system with a few samples. It keeps no tensors on disk: the run itself does."""
     config = choice.apply(parts.config)
     kept = {} if config.use_preprocessed_dataset else {"preprocessed_dir": None}
     parts = replace(parts, config=config.model_copy(update={"cache": False, **kept}))
-    count = min(parts.dataset.count, _SAMPLES)
-    sut = stack.enter_context(SUT(parts.config, loaded=lambda count: beat(), performance_samples=count, assembly=parts))
-    sut.library.load(range(count))
-    warm_up(config.scenario, sut, range(count), samples_per_query, beat)
+    few = min(parts.dataset.count, _SAMPLES)
+    sut = stack.enter_context(SUT(parts.config, loaded=lambda count: beat(), performance_samples=few, assembly=parts))
+    sut.library.load(range(few))
     return sut
+
+
+def _figure(sut: SUT, samples_per_query: int, max_batch: int, seconds: float, *, beat: Beat) -> float:
+    loaded = range(sut.library.performance_count)
+    return window(sut.config.scenario, sut, loaded, samples_per_query, max_batch, seconds, beat)
+
+
+def _take_turns(
+    trial: Trial, ready: Mapping[int, Callable[[float], float]], end: float, higher_is_better: bool
+) -> None:
+    order = list(ready.items())
+    for _ in range(_MOST_ROUNDS):
+        for number, measure in order:
+            trial.rounds[number].append(measure(_WINDOW_S))
+        if time.perf_counter() > end or not trial.is_open(higher_is_better):
+            return
+        order.reverse()

@@ -266,11 +266,12 @@ def test_a_cache_that_cannot_be_written_is_no_error(
 def test_a_candidate_that_cannot_be_run_is_out_of_it(tmp_path: Path, cache: Path, monkeypatch: Any) -> None:
     parts = an_assembly(tmp_path)
 
-    def warm_up(scenario: str, system: SUT, *rest: Any) -> None:
-        if system.policy.max_batch == 16:
+    def window(scenario: str, system: SUT, loaded: range, per_query: int, max_batch: int, *rest: Any) -> float:
+        if max_batch == 16:
             raise MemoryError
+        return 1.0
 
-    monkeypatch.setattr(module, "warm_up", warm_up)
+    monkeypatch.setattr(module, "window", window)
 
     settled(parts)
 
