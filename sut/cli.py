@@ -136,9 +136,7 @@ def run(
     preprocess_workers: Annotated[
         int | None, typer.Option(help="Threads that only preprocess and feed the lanes; default 0.")
     ] = None,
-    lanes: Annotated[
-        str | None, typer.Option(help="Pipelines that work at once; default auto: tried and kept.")
-    ] = None,
+    lanes: Annotated[str | None, typer.Option(help="Pipelines that work at once; default auto.")] = None,
     threads: Annotated[str | None, typer.Option(help="Runtime threads a lane; default auto.")] = None,
     samples_per_query: Annotated[int | None, typer.Option(help="MultiStream's samples in a query.")] = None,
     performance_sample_count: Annotated[int | None, typer.Option(help="Samples that are loaded at a time.")] = None,

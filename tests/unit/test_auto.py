@@ -40,9 +40,9 @@ RECIPE = (
 @pytest.mark.parametrize(
     ("scenario", "cores", "megabytes", "expected"),
     [
-        ("Offline", 1, 20, Choice(1, 1, 8)),
-        ("Offline", 2, 20, Choice(2, 1, 8)),
-        ("Offline", 64, 20, Choice(8, 8, 8)),
+        ("Offline", 1, 20, Choice(1, 1, 4)),
+        ("Offline", 2, 20, Choice(2, 1, 4)),
+        ("Offline", 64, 20, Choice(8, 8, 4)),
         ("Offline", 8, 400, Choice(4, 2, 4)),
         ("Offline", 8, 2000, Choice(1, 8, 4)),
         ("Offline", 2, None, Choice(1, 2, 8)),
@@ -75,7 +75,7 @@ def test_candidates_are_few_and_leave_what_is_set(scenario: str, cores: int, ask
 def test_weights_count_as_they_are_executed() -> None:
     fp32, bf16 = (make_config({"scenario": "Offline", "precision": precision}) for precision in ("fp32", "bf16"))
 
-    assert (prior(fp32, 8, 400 * MB).lanes, prior(bf16, 8, 400 * MB).lanes) == (4, 8)
+    assert (prior(fp32, 8, 400 * MB), prior(bf16, 8, 400 * MB)) == (Choice(4, 2, 4), Choice(8, 1, 8))
 
 
 def test_where_the_batch_is_set_lanes_are_tried() -> None:
@@ -168,7 +168,7 @@ def test_the_second_start_tries_nothing(tmp_path: Path, cache: Path) -> None:
     second, was_tried_again = settled(parts)
 
     assert (was_tried, was_tried_again) == (True, False)
-    assert second.choice == first.choice == Choice(2, 1, 8)  # two rounds cannot overrule anything
+    assert second.choice == first.choice == Choice(2, 1, 4)  # two rounds cannot overrule anything
     assert (first.why, second.why) == (
         "prior, and no other was faster beyond the spread; --lanes fixes it",
         "prior; --lanes fixes it",
@@ -200,7 +200,7 @@ def test_what_is_kept_decides(tmp_path: Path, cache: Path) -> None:
     found, was_tried = settled(parts)
 
     assert not was_tried
-    assert found.line("Offline") == "2 lanes x 1 thread, batch 16: kept from an earlier run; --lanes fixes it"
+    assert found.line("Offline") == "2 lanes x 1 thread, batch 8: kept from an earlier run; --lanes fixes it"
 
 
 @pytest.mark.parametrize(
@@ -250,7 +250,7 @@ def test_a_file_that_cannot_be_believed_is_as_good_as_none(tmp_path: Path, cache
     found, was_tried = settled(parts)
 
     assert was_tried
-    assert found.choice == Choice(2, 1, 8)
+    assert found.choice == Choice(2, 1, 4)
 
 
 def test_a_cache_that_cannot_be_written_is_no_error(
@@ -260,14 +260,14 @@ def test_a_cache_that_cannot_be_written_is_no_error(
     (tmp_path / "file").touch()
     monkeypatch.setenv("SUT_CACHE_DIR", str(tmp_path / "file"))
 
-    assert settled(parts)[0].choice == Choice(2, 1, 8)
+    assert settled(parts)[0].choice == Choice(2, 1, 4)
 
 
 def test_a_candidate_that_cannot_be_run_is_out_of_it(tmp_path: Path, cache: Path, monkeypatch: Any) -> None:
     parts = an_assembly(tmp_path)
 
     def window(scenario: str, system: SUT, loaded: range, per_query: int, max_batch: int, *rest: Any) -> float:
-        if max_batch == 16:
+        if max_batch == 8:
             raise MemoryError
         return 1.0
 
@@ -304,14 +304,14 @@ def test_finished_runs_overrule_what_they_disprove(tmp_path: Path, cache: Path) 
     key = tried.key_of(parts, 8)
     better = Choice(1, 2, 32)
     for same, more in zip(SAME, MORE, strict=True):
-        tried.keep_run(key, a_result(parts.config, Choice(2, 1, 8), samples_per_second=same))
+        tried.keep_run(key, a_result(parts.config, Choice(2, 1, 4), samples_per_second=same))
         tried.keep_run(key, a_result(parts.config, better, samples_per_second=more))
 
     found, _ = settled(parts, 0.0)
     asked, _ = settled(an_assembly(tmp_path, lanes=2), 0.0)
 
     assert found.line("Offline") == "1 lane x 2 threads, batch 32: kept from earlier runs; --lanes fixes it"
-    assert asked.choice == Choice(2, 1, 8)
+    assert asked.choice == Choice(2, 1, 4)
 
 
 @pytest.mark.parametrize(
@@ -331,7 +331,7 @@ def test_a_run_that_says_nothing_is_not_kept(
     parts = an_assembly(tmp_path, scenario=scenario)
     key = tried.key_of(parts, 8)
 
-    tried.keep_run(key, a_result(parts.config, Choice(2, 1, 8), **changes))
+    tried.keep_run(key, a_result(parts.config, Choice(2, 1, 4), **changes))
 
     assert tried.read(key).runs == []
 
