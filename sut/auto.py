@@ -5,13 +5,13 @@ Pure functions: ``sut.trial`` measures, ``sut.tried`` keeps what was measured.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Annotated, Literal
 
 from pydantic import Field
 
-from sut.config import RunConfig
+from sut.config import AUTO, RunConfig
 from sut.statistics import difference
 
 _MOST_LANES = 8
@@ -132,6 +132,16 @@ def candidates(config: RunConfig, cores: int, model_bytes: int | None) -> list[C
     else:
         others = [replace(first, threads=max(1, cores // 2))]
     return list(dict.fromkeys([first, *(each for each in others if fits(each, config))]))[:_MOST_CANDIDATES]
+
+
+def with_effect(scenario: str) -> tuple[str, ...]:
+    """Which of the settings do something in a scenario."""
+    return ("threads",) if scenario == "SingleStream" else AUTO
+
+
+def fixed(used: Mapping[str, int], scenario: str) -> dict[str, int]:
+    """The settings that make other runs do as one did that ``used`` these."""
+    return {name: used[name] for name in with_effect(scenario) if name in used}
 
 
 def fits(choice: Choice, config: RunConfig) -> bool:

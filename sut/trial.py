@@ -16,10 +16,9 @@ from typing import Any
 
 from sut import tried
 from sut.assembly import Assembly
-from sut.auto import Basis, Choice, Trial, candidates, decide, fits
+from sut.auto import Basis, Choice, Trial, candidates, decide, fits, with_effect
 from sut.calibrate import Beat, window
 from sut.cgroup import free_memory, usable_cores
-from sut.config import AUTO
 from sut.system import SUT
 
 MOST_S = 5.0
@@ -55,7 +54,7 @@ def settle(parts: Assembly, samples_per_query: int, seconds: float, begin: Calla
     config = parts.config
     found = candidates(config, usable_cores(), parts.model_bytes)
     key = tried.key_of(parts, samples_per_query)
-    free = [name for name in _EFFECTIVE.get(config.scenario, AUTO) if getattr(config, name) is None]
+    free = [name for name in with_effect(config.scenario) if getattr(config, name) is None]
     if not free:
         return Settled(found[0], "as asked", key)
     higher = config.scenario in tried.HIGHER_IS_BETTER
@@ -73,8 +72,6 @@ def settle(parts: Assembly, samples_per_query: int, seconds: float, begin: Calla
     return Settled(choice, f"{_WHY[basis, is_new]}; --{free[0].replace('_', '-')} fixes it", key)
 
 
-_EFFECTIVE = {"SingleStream": ("threads",)}
-"""Which of the settings do something in a scenario; elsewhere all of them do."""
 _WHY: dict[tuple[Basis, bool], str] = {
     ("prior", False): "prior",
     ("prior", True): "prior, and no other was faster beyond the spread",

@@ -18,12 +18,13 @@ from rich.table import Table
 
 from backends.registry import load
 from sut.assembly import Assembly
+from sut.auto import fixed
 from sut.config import RunConfig
 from sut.console import Console, agreement_lines, parity_lines
 from sut.errors import ExitCode, InputError, worst
 from sut.planning import check_effect
 from sut.prices import limiting_stage, pipeline_of, price_ns, step_cost_of, step_ns, step_of, time_ns
-from sut.results import Result
+from sut.results import Result, used
 from sut.runner import check_same_model, run_each
 from sut.statistics import Difference, in_words
 from sut.tuning.bench import Quiet
@@ -130,6 +131,8 @@ def _measured(
             if worst(codes) not in (ExitCode.OK, ExitCode.INVALID):
                 return measured, worst(codes)
             results += ran.results
+            # What the first run chose: it is to be the same work at each boundary.
+            base = base.model_copy(update=fixed(used(ran.results[0]), base.scenario))
             check_same_model([*(each for before in measured[:1] for each in before), *results])
         measured.append(sorted(results, key=lambda each: boundaries.index(each.boundary)))
         now = time.monotonic()

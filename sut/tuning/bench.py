@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sut.assembly import Assembly
+from sut.auto import fixed
 from sut.config import RunConfig
 from sut.console import Console, agreement_lines
 from sut.errors import ExitCode, InputError, SetupError, SutError, one_line
@@ -86,7 +87,8 @@ class Bench:
         begin = time.monotonic()
         more: dict[str, Any] = {"time_s": job.time_s} | ({} if job.qps is None else {"qps": job.qps})
         if job.point == DEFAULT:  # what its first run has chosen: auto learns from every run of the tune
-            more |= next((row.used for row in self.rows if row.point == DEFAULT), {})
+            used_then = next((row.used for row in self.rows if row.point == DEFAULT), {})
+            more |= fixed(used_then, self._base.scenario)
         config = job.point.apply(self._base, **more)
         try:
             ran = run_experiment([config], self._console, "sut tune")

@@ -293,6 +293,21 @@ def test_so_many_rounds_are_run_as_were_asked_for(monkeypatch: pytest.MonkeyPatc
     assert len(made) == 3 * 9
 
 
+def test_what_the_first_run_chose_holds_at_each_boundary(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[RunConfig] = []
+    plan = {"lanes": 2, "threads": 1, "max_batchsize": 4}
+
+    def run_each(configs: list[RunConfig], console: Console, command: str) -> Ran:
+        made.extend(configs)
+        return Ran([measured(configs[0].boundary, {"decode": 5, "infer": 4}, plan=plan)], [ExitCode.OK])
+
+    monkeypatch.setattr(boundary, "run_each", run_each)
+
+    boundary._boundary([make_config({"scenario": "Offline"})], as_json=True, rounds=1)
+
+    assert [(each.lanes, each.threads, each.max_batchsize) for each in made] == [(None, None, None), *[(2, 1, 4)] * 2]
+
+
 def test_a_run_that_fails_ends_it(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     made: list[str] = []
 
