@@ -36,7 +36,7 @@ def looked_at(tmp_path: Path, kind: str, recipe: str = RECIPE, **config: Any) ->
     """What ``check`` finds of an odd model on the demo photos."""
     (tmp_path / "recipe.yaml").write_text(recipe)
     model = write_odd(tmp_path / "odd.onnx", kind)
-    told = {"model": str(model), "recipe": str(tmp_path / "recipe.yaml"), "threads": 1, **config}
+    told = {"model": str(model), "recipe": str(tmp_path / "recipe.yaml"), "threads": 1, "max_batchsize": 8, **config}
     with SUT(make_config(told)) as sut:
         samples = range(told.get("count", 11))
         sut.library.load(samples)
