@@ -61,7 +61,7 @@ def test_the_ceiling_is_what_is_answered_of_more_than_can_be(tmp_path: Path) -> 
     assert {scenario for scenario, _ in by_scenario} == {"Server", "Offline"}
     server = by_scenario["Server", "performance"]
     assert server["metric"]["value"] < 0.9 * server["config"]["qps"]
-    assert max(map(int, server["batch_sizes"])) == server["config"]["max_batchsize"], "queries came one by one"
+    assert max(map(int, server["batch_sizes"])) == server["plan"]["max_batchsize"], "queries came one by one"
 
 
 GENERATE = """
