@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from sut.assembly import Assembly, assemble
 from sut.bare import Bare, has_loop, run_bare
@@ -17,7 +16,7 @@ from sut.config import RunConfig, usable_cores
 from sut.console import Console
 from sut.errors import ExitCode, InputError, SetupError, SutError, one_line
 from sut.planning import EARLY_STOPPING_QUERIES
-from sut.results import FILE, Result
+from sut.results import FILE, Result, used
 from sut.runner import check_same_model, run_experiment
 
 COMMAND = "sut compare"
@@ -148,8 +147,7 @@ class Bench:
         result = self.results[cell.label]
         if not has_loop(cell.config):
             return None
-        used = used_of(result)
-        config = cell.config.model_copy(update=used)
+        config = cell.config.model_copy(update=used(result))
         samples = cell.config.samples_per_query or _SAMPLES_PER_QUERY
         try:
             parts = replace(assemble(config), config=config)
@@ -157,13 +155,6 @@ class Bench:
         except (SutError, ModuleNotFoundError) as error:
             self._say(f"{cell.label}: no bare loop: {one_line(error)}")
             return None
-
-
-def used_of(result: Result) -> dict[str, Any]:
-    """Lanes, threads and batch as a run really used them: its plan says so, or what was asked."""
-    plan = result.plan or {}
-    used = {name: plan.get(name) or result.config.get(name) for name in ("lanes", "threads", "max_batchsize")}
-    return {name: value for name, value in used.items() if value is not None}
 
 
 def _told(error: SutError | ModuleNotFoundError) -> SutError:

@@ -13,14 +13,14 @@ from rich.table import Table
 from rich.text import Text
 
 from sut.bare import Bare
-from sut.comparing.bench import Run, used_of
+from sut.comparing.bench import Run
 from sut.comparing.comparison import Comparison
 from sut.comparing.contest import Contest
 from sut.comparing.matrix import APART, Cell
 from sut.comparing.sentence import title_of, within
 from sut.console import milliseconds
 from sut.errors import short
-from sut.results import Result
+from sut.results import Result, used
 from sut.text import printable, shortened
 
 _UNITS = {"Offline": "samples/s", "SingleStream": "p90 ms", "MultiStream": "p99 ms", "Server": "p99 ms"}
@@ -61,7 +61,7 @@ def _row(comparison: Comparison, cell: Cell, directory: Path, price_per_hour: fl
     return {
         "cell": cell.label,
         "settings": dict(cell.settings),
-        "used": used_of(result) if result else {},
+        "used": used(result) if result else {},
         **{key: getattr(cell.config, key) for key in ("backend", "precision", "preprocess", *APART)},
         "metric": _metric(result, cell.config.scenario, figure),
         "samples_per_second": rate,
