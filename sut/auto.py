@@ -65,6 +65,8 @@ class Trial:
     seconds: float
     choices: list[Choice]
     rounds: list[Figures]
+    is_busy: bool = False
+    """Whether others were seen at work meanwhile: the fewer cores are left, the more they favour few threads."""
 
     def is_open(self, higher_is_better: bool) -> bool:
         """Whether more rounds may tell more: of one that is neither better nor worse than the first so far.

@@ -6,6 +6,7 @@ that what slows the machine down for a while slows down all of them.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
@@ -19,6 +20,7 @@ from sut.assembly import Assembly
 from sut.auto import Basis, Choice, Trial, candidates, decide, fits, with_effect
 from sut.calibrate import Beat, window
 from sut.cgroup import free_memory, usable_cores
+from sut.quiet import Look, between, look
 from sut.system import SUT
 
 MOST_S = 5.0
@@ -49,8 +51,18 @@ class Settled:
         return {**asdict(self.choice), "hint": hint and hint.lower(), "chosen": self.why}
 
 
-def settle(parts: Assembly, samples_per_query: int, seconds: float, begin: Callable[[], None], beat: Beat) -> Settled:
-    """Choose for a run of so many ``seconds`` (0: nothing is tried). ``begin`` is called before anything is tried."""
+def settle(
+    parts: Assembly,
+    samples_per_query: int,
+    seconds: float,
+    is_quiet: bool,
+    begin: Callable[[], None],
+    beat: Beat,
+) -> Settled:
+    """Choose for a run of so many ``seconds`` (0: nothing is tried). ``begin`` is called before anything is tried.
+
+    Where the machine ``is_quiet``, what was tried on a busy one is tried again.
+    """
     config = parts.config
     found = candidates(config, usable_cores(), parts.model_bytes)
     key = tried.key_of(parts, samples_per_query)
@@ -61,8 +73,8 @@ def settle(parts: Assembly, samples_per_query: int, seconds: float, begin: Calla
     known = tried.read(key)
     trial = known.trial_of(found)
     budget_s = min(MOST_S, seconds)
-    is_new = len(found) > 1 and budget_s >= LEAST_S and _may_tell_more(trial, budget_s, higher) and _have_room(parts)
-    if is_new:
+    may_try = len(found) > 1 and budget_s >= LEAST_S and _have_room(parts)
+    if is_new := may_try and _may_tell_more(trial, budget_s, is_quiet, higher):
         begin()
         trial = _try(parts, found, samples_per_query, seconds, higher, beat)
         _forget_peak()
@@ -88,8 +100,18 @@ def _forget_peak() -> None:
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
-def _may_tell_more(trial: Trial | None, seconds: float, higher_is_better: bool) -> bool:
-    return trial is None or (trial.seconds < seconds and trial.is_open(higher_is_better))
+def is_undisturbed(since: Look) -> bool | None:
+    """Whether neither others nor the host have taken much of the cores since then; None where that cannot be told.
+
+    How long our own threads waited does not count: candidates have more threads than cores.
+    """
+    return replace(between(since, look(os.getppid())), own_wait_share=0.0).is_quiet
+
+
+def _may_tell_more(trial: Trial | None, seconds: float, is_quiet: bool, higher_is_better: bool) -> bool:
+    if trial is None or (trial.is_busy and is_quiet):
+        return True
+    return trial.seconds < seconds and trial.is_open(higher_is_better)
 
 
 def _have_room(parts: Assembly) -> bool:
@@ -126,8 +148,10 @@ def _try(
         loaded_s = time.perf_counter() - begin
         end_s = min(seconds, max(MOST_S, loaded_s + _LEAST_TURNS_S))
         if 0 in ready and len(ready) > 1:
+            since = look(os.getppid())
             with suppress(Exception):
                 _take_turns(trial, ready, begin + end_s, higher_is_better)
+            trial.is_busy = is_undisturbed(since) is False
     return trial
 
 

@@ -124,7 +124,7 @@ class _Run:
 
     def _settle(self) -> None:
         """Choose what is ``auto``: from here on there are numbers."""
-        from sut.trial import settle
+        from sut.trial import is_undisturbed, settle
 
         settings, events = self._settings, self._events
         events.send("phase", phase="load")
@@ -134,7 +134,8 @@ class _Run:
             events.send("phase", phase="choose")
 
         per_query = settings.multi_stream_samples_per_query
-        self._settled = found = settle(self._parts, per_query, seconds, begin, events.beat)
+        is_quiet = is_undisturbed(self._began) is True
+        self._settled = found = settle(self._parts, per_query, seconds, is_quiet, begin, events.beat)
         self._config = found.choice.apply(self._config)
         self._parts = replace(self._parts, config=self._config)
         self._settled_s = time.monotonic()

@@ -18,7 +18,7 @@ from sut import tried
 from sut.assembly import Assembly, assemble
 from sut.auto import Choice, Runs, Trial, candidates, decide, fits, prior
 from sut.config import RunConfig, make_config
-from sut.quiet import Quiet
+from sut.quiet import Quiet, look
 from sut.results import Metric, Result
 from sut.system import SUT
 from sut.trial import Settled, settle
@@ -151,13 +151,14 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(module, "_WINDOW_S", 0.001)
     monkeypatch.setattr(module, "_MOST_ROUNDS", 2)
     monkeypatch.setattr(module, "usable_cores", lambda: 2)
+    monkeypatch.setattr(module, "is_undisturbed", lambda since: None)
     return tmp_path / "cache" / "auto"
 
 
-def settled(parts: Assembly, seconds: float = 500.0) -> tuple[Settled, bool]:
+def settled(parts: Assembly, seconds: float = 500.0, is_quiet: bool = True) -> tuple[Settled, bool]:
     """What was chosen, and whether anything was tried for it."""
     begun: list[bool] = []
-    found = settle(parts, 8, seconds, lambda: begun.append(True), lambda: None)
+    found = settle(parts, 8, seconds, is_quiet, lambda: begun.append(True), lambda: None)
     return found, bool(begun)
 
 
@@ -176,6 +177,30 @@ def test_the_second_start_tries_nothing(tmp_path: Path, cache: Path) -> None:
     [file] = cache.iterdir()
     [kept] = json.loads(file.read_text())["trials"]
     assert [len(rounds) for rounds in kept["rounds"]] == [2, 2, 2]
+
+
+def test_what_was_tried_on_a_busy_machine_is_tried_again_on_a_quiet_one(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = an_assembly(tmp_path)
+    monkeypatch.setattr(module, "is_undisturbed", lambda since: False)
+    settled(parts)
+
+    _, tried_while_busy = settled(parts, is_quiet=False)
+    monkeypatch.setattr(module, "is_undisturbed", lambda since: True)
+    _, tried_when_quiet = settled(parts)
+    _, tried_once_more = settled(parts)
+
+    assert (tried_while_busy, tried_when_quiet, tried_once_more) == (False, True, False)
+
+
+def test_others_at_work_disturb(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = Quiet(0.0, own_wait_share=0.9, steal_share=0.0)
+    monkeypatch.setattr(module, "between", lambda *looks: found)
+
+    assert module.is_undisturbed(look(os.getppid())) is True
+    found = Quiet(0.2, own_wait_share=0.0, steal_share=0.0)
+    assert module.is_undisturbed(look(os.getppid())) is False
 
 
 def test_what_is_tried_does_not_count_as_the_runs_memory() -> None:
