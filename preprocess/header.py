@@ -50,7 +50,7 @@ def read_header(data: bytes) -> Header | None:
         if pattern.match(data):
             try:
                 return read(data)
-            except struct.error:
+            except (struct.error, OverflowError):  # a place behind the file's end, or behind all that a number can say
                 return None
     return None
 

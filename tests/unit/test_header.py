@@ -124,3 +124,8 @@ def test_no_bytes_make_it_stumble(start: bytes, rest: bytes) -> None:
 @pytest.mark.parametrize("data", [b"", b"<html>", b"hello" * 50])
 def test_what_is_no_picture_has_none(data: bytes) -> None:
     assert read_header(data) is None
+
+
+def test_a_place_beyond_all_files_is_none() -> None:
+    big_tiff = b"II+\x00\x08\x00\x00\x00" + (2**63).to_bytes(8, "little")
+    assert read_header(big_tiff) is None
