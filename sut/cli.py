@@ -62,7 +62,9 @@ def _commands(
 def run(
     demo: Annotated[
         bool,
-        typer.Option("--demo", help="The embedded demo: all four scenarios for a few seconds each, then accuracy."),
+        typer.Option(
+            "--demo", help="The embedded demo: all scenarios from JPEG to label for some seconds, then accuracy."
+        ),
     ] = False,
     backend: Annotated[
         str | None, typer.Option(help="onnxruntime, openvino, null, simulated, or a plug-in's name.")
@@ -190,7 +192,7 @@ def configs_of(options: Mapping[str, Any]) -> list[RunConfig]:
 
     settings: dict[str, Any] = {}
     if demo := options["demo"]:
-        settings |= {"time_s": 3.0, "relax_server": True, "dataset": "demo"}
+        settings |= {"time_s": 3.0, "relax_server": True, "dataset": "demo", "boundary": "jpeg"}
     if (file := options["config"]) is not None:
         settings |= read_config_file(file) if isinstance(file, Path) else file
     if "matrix" in settings:
