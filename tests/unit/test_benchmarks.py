@@ -1,8 +1,9 @@
-"""The benchmarks' pure parts: verdicts at their limits, tables, sections that keep the rest."""
+"""The benchmarks' pure parts: verdicts at their limits, tables, sections that keep the rest, what is planted."""
 
 from __future__ import annotations
 
 import math
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ import pytest
 from benchmarks.bare import FIGURES
 from benchmarks.document import Figure, Target, best, compared, figures_table, replace_section, short, spread
 from benchmarks.overhead_sides import ROOT, MeasurementError, check_same_settings
+from benchmarks.reference import FAULTS, SCENARIOS, Bench, shortened, speed
+from benchmarks.reference_plant import STRIKES
 from sut.comparing.matrix import cells_of, count_of, from_file
 from sut.config import RunConfig, read_config_file
 
@@ -152,6 +155,40 @@ def test_both_sides_must_have_the_same_settings():
             check_same_settings(ours, {**ours, key: 7})
         with pytest.raises(MeasurementError, match=key):
             check_same_settings({name: value for name, value in ours.items() if name != key}, ours)
+
+
+def test_every_fault_strikes_and_in_a_scenario_that_is_run():
+    assert {fault.strike for fault in FAULTS} - {""} == set(STRIKES)
+    assert {fault.scenario for fault in FAULTS} <= set(SCENARIOS)
+
+
+def test_a_fault_of_the_pictures_changes_its_own_folder(tmp_path: Path):
+    bench = Bench(Path("harness"), tmp_path, 1, Path("model.onnx"))
+    plain = {path.name: path.stat().st_size for path in bench.folder().iterdir()}
+
+    for fault in FAULTS:
+        folder = bench.folder(fault.change)
+        found = {path.name: path.stat().st_size for path in folder.iterdir()}
+        changed = {name for name, size in plain.items() if found.get(name) != size}
+        assert changed == ({"bee.jpg"} if "picture" in fault.name else set())
+        assert len((folder / "val_map.txt").read_text(encoding="utf-8").splitlines()) == len(plain) - 1
+        shutil.rmtree(folder)
+
+
+def test_speed_says_how_many_times_as_fast(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    bench = Bench(Path("harness"), tmp_path, 1, Path("model.onnx"))
+    figures = {"reference": 40.0, "ours fp32": 20.0, "ours int8": 5.0}
+    monkeypatch.setattr(Bench, "figure", lambda self, side, scenario: figures[side])
+
+    lines = speed(bench, 3)
+
+    assert lines[2].startswith("| SingleStream p50 | 40 ms | 20 ms | 2.00 x (2.00 to 2.00) | 5 ms | 8.00 x ")
+    assert lines[-1].startswith("| Offline rate | 40 samples/s | 20 samples/s | 0.50 x ")
+
+
+def test_what_a_run_said_fits_into_a_cell(tmp_path: Path):
+    assert shortened(f"exit 1: {tmp_path}/photos-x/bee.jpg is cut off", tmp_path) == "exit 1: bee.jpg is cut off"
+    assert len(shortened("x" * 1000, tmp_path)) == 110
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "benchmarks").glob("*.yaml")), ids=lambda path: path.stem)
