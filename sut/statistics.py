@@ -64,12 +64,15 @@ class Difference:
 
 
 def difference(
-    baseline: Sequence[float | None], candidate: Sequence[float | None], *, higher_is_better: bool
+    baseline: Sequence[float | None], candidate: Sequence[float | None], *, higher_is_better: bool, verdicts: int = 1
 ) -> Difference:
     """What the pairs so far say; element i of both is pair i, a rate, a time or any other figure over 0.
 
-    A pair in which either is None, not finite or not over 0 does not count. Raises ``ValueError`` where one is longer.
+    Where it is one of so many ``verdicts`` from which the best is picked, each needs that many times the evidence, so
+    that all of them together are wrong no oftener than one alone (Bonferroni). A pair in which either is None, not
+    finite or not over 0 does not count. Raises ``ValueError`` where one is longer.
     """
+    evidence = _EVIDENCE * verdicts
     logs = [(_log(before), _log(after)) for before, after in zip(baseline, candidate, strict=True)]
     sign = 1 if higher_is_better else -1
     effects = [sign * (after - before) for before, after in logs if before is not None and after is not None]
@@ -79,11 +82,11 @@ def difference(
     kept = _without_outliers(effects)
     effect, spread = _mean_and_deviation(kept)
     verdict: Verdict = "open"
-    reach = _farthest(len(kept)) * spread / math.sqrt(len(kept)) if pairs >= FEWEST_PAIRS else math.inf
+    reach = _farthest(len(kept), evidence) * spread / math.sqrt(len(kept)) if pairs >= FEWEST_PAIRS else math.inf
     if abs(effect) > reach:
         verdict = "better" if effect > 0 else "worse"
     needed = None
-    if verdict == "open" and (found := _pairs_needed(effect, spread)) is not None:
+    if verdict == "open" and (found := _pairs_needed(effect, spread, evidence)) is not None:
         needed = max(pairs + 1, math.ceil(found * pairs / len(kept)))
     low, high = (None, None) if math.isinf(reach) else (_exp(effect - reach), _exp(effect + reach))
     return Difference(_exp(effect), low, high, pairs, verdict, needed)
@@ -152,16 +155,16 @@ def _log_evidence(t: float, pairs: int) -> float:
 
 
 @cache
-def _farthest(pairs: int) -> float:
+def _farthest(pairs: int, evidence: float) -> float:
     """The largest value of Student's t that so many pairs may have without being called different."""
     low, high = 0.0, 1e6
     for _ in range(60):
         middle = (low + high) / 2
-        low, high = (middle, high) if _log_evidence(middle, pairs) < math.log(_EVIDENCE) else (low, middle)
+        low, high = (middle, high) if _log_evidence(middle, pairs) < math.log(evidence) else (low, middle)
     return high
 
 
-def _pairs_needed(effect: float, spread: float) -> int | None:
+def _pairs_needed(effect: float, spread: float, evidence: float) -> int | None:
     """About how many pairs would tell an effect; None for none at all, and where a million would not do.
 
     With so many the evidence comes up to what is needed by one of the priors alone; each step comes ten times closer.
@@ -175,7 +178,7 @@ def _pairs_needed(effect: float, spread: float) -> int | None:
         for _ in range(10):
             wider = 1 + pairs * variance
             a_pair = (math.log1p(share) - math.log1p(share / wider)) / 2
-            pairs = (math.log(_EVIDENCE / weight) + math.log(wider) / 2) / a_pair if a_pair else math.inf
+            pairs = (math.log(evidence / weight) + math.log(wider) / 2) / a_pair if a_pair else math.inf
         needed = min(needed, pairs)
     return max(FEWEST_PAIRS, math.ceil(needed)) if needed <= _MOST_PAIRS_NEEDED else None
 

@@ -57,13 +57,17 @@ class Contest:
         return mine / theirs if self.higher_is_better else theirs / mine
 
     def versus(self, cell: str, other: str) -> Difference | None:
-        """A cell against another, by the rounds that have both, behind the first look; None where none has."""
+        """A cell against another, by the rounds that have both, behind the first look; None where none has.
+
+        Who is ahead of many that are the same is so by luck, so a verdict is one of as many as cells take part.
+        """
         one, two = self.figures.get(cell, {}), self.figures.get(other, {})
         rounds = sorted((one.keys() & two.keys()) - {LOOK})
         if not rounds or cell == other:
             return None
         pairs = ([two[each] for each in rounds], [one[each] for each in rounds])
-        return difference(*pairs, higher_is_better=self.higher_is_better)
+        others = sum(len(found.keys() - {LOOK}) > 0 for found in self.figures.values()) - 1
+        return difference(*pairs, higher_is_better=self.higher_is_better, verdicts=others)
 
     @property
     def leader(self) -> str | None:

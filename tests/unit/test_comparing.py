@@ -353,6 +353,22 @@ def test_identical_cells_are_rarely_called_different() -> None:
     assert wrong <= 5
 
 
+def test_of_many_that_are_the_same_none_is_called_slower_than_the_one_that_luck_puts_ahead() -> None:
+    wrong = 0
+    for seed in range(60):
+        contest = Contest("a", True)
+        draw = random.Random(seed)
+        open_to_the_last = True
+        for number in range(12):
+            contest.add("a", number, draw.gauss(50, 2.5))
+            for name in "bcdefghi":
+                contest.add(name, number, draw.gauss(100, 5))
+            open_to_the_last = open_to_the_last and len(contest.rivals) >= 7
+        wrong += not open_to_the_last
+
+    assert wrong <= 3
+
+
 def test_latencies_are_better_when_lower() -> None:
     contest = Contest("a", False)
     for number in range(6):

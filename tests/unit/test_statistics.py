@@ -128,7 +128,7 @@ def test_the_evidence_is_a_ratio_of_scipy_s_t_densities(monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("pairs", [4, 8, 40, 1000])
 def test_what_is_called_different_has_that_much_evidence(pairs: int) -> None:
-    farthest = statistics._farthest(pairs)
+    farthest = statistics._farthest(pairs, statistics._EVIDENCE)
 
     assert math.exp(statistics._log_evidence(farthest, pairs)) == pytest.approx(15)
     assert 2 * stats.t.sf(farthest, pairs - 1) < 0.005  # a single look would need far less
