@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from sut.assembly import Assembly, assemble
+from sut.auto import fixed
 from sut.bare import Bare, has_loop, run_bare
 from sut.child import SILENCE_S
 from sut.compared import compared_with_fp32
@@ -73,6 +77,8 @@ class Bench:
         self._limit_s = limit_s
         self._first: dict[str, Result] = {}
         """Of each model."""
+        self._chosen: dict[str, dict[str, int]] = {}
+        """What a cell's first run chose, by label: auto learns from every run, and all of a cell's do the same."""
         self._known: dict[str, SutError | float] = {}
         """Of a model on a backend in a precision: seconds for a picture, or why it cannot run."""
 
@@ -115,7 +121,7 @@ class Bench:
     def run(self, cell: Cell, number: int, mode: str = "performance") -> Run:
         """One run. Raises ``KeyboardInterrupt`` where it was interrupted, ``RunError`` where the model has changed."""
         begin = time.monotonic()
-        config = cell.config.model_copy(update={"output": self._output, "overwrite": True, "mode": mode})
+        config = self._config_of(cell, mode)
         try:
             ran = run_experiment([config], self._console, COMMAND)
         except (SutError, ModuleNotFoundError) as error:
@@ -126,8 +132,7 @@ class Bench:
         check_same_model([self._first.setdefault(config.model, result), result])
         failed = result.failed or code in (ExitCode.USAGE, ExitCode.SETUP, ExitCode.FAILED)
         if mode == "performance":
-            self.results[cell.label] = result
-            self.paths[cell.label] = ran.home / config.scenario / config.mode / FILE
+            self._keep(cell, result, ran.home, failed)
         else:
             self.results[f"{cell.label}, {mode}"] = result
         return Run(
@@ -141,6 +146,20 @@ class Bench:
             result.cpu_seconds_per_sample,
             result.quiet.is_quiet if result.quiet is not None else None,
         )
+
+    def _keep(self, cell: Cell, result: Result, home: Path, failed: bool) -> None:
+        before, path = self.paths.get(cell.label), home / result.scenario / result.mode / FILE
+        if before is not None and before != path:  # of the first run, when what it chose was still open
+            shutil.rmtree(before.parents[2], ignore_errors=True)
+        self.results[cell.label], self.paths[cell.label] = result, path
+        if not failed:
+            self._chosen.setdefault(cell.label, fixed(used(result), result.scenario))
+
+    def _config_of(self, cell: Cell, mode: str) -> RunConfig:
+        """That of a cell's next run, in a folder of its own: what is chosen for one may be what another is told."""
+        output = self._output / hashlib.sha256(cell.label.encode()).hexdigest()[:8]
+        told: dict[str, Any] = {"output": output, "overwrite": True, "mode": mode}
+        return cell.config.model_copy(update=self._chosen.get(cell.label, {}) | told)
 
     def bare(self, cell: Cell) -> Bare | None:
         """The bare loop with what the cell's last run used; None where there is no such loop, or it fails."""

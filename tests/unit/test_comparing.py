@@ -19,7 +19,7 @@ from sut import cli
 from sut.bare import Bare
 from sut.commands import compare
 from sut.comparing import orders
-from sut.comparing.bench import Run, figure_of
+from sut.comparing.bench import Bench, Run, figure_of
 from sut.comparing.comparison import Comparison, bar_of
 from sut.comparing.contest import Contest
 from sut.comparing.earlier import Earlier, Since, read_earlier, since
@@ -28,8 +28,10 @@ from sut.comparing.orders import Asked, base_of, find_cells, seconds_of, share_o
 from sut.comparing.report import rows_of, table_of
 from sut.comparing.sentence import sentence_of
 from sut.config import RunConfig, make_config
-from sut.errors import InputError
+from sut.errors import ExitCode, InputError
 from sut.results import Agreement, Parity, Result
+from sut.runner import Ran
+from sut.tuning.bench import Quiet
 
 BASE = make_config({"scenario": "Offline", "boundary": "jpeg", "time_s": 2.0})
 ASKED = Asked(300.0, True, False, None, [], None, False)
@@ -271,6 +273,30 @@ def test_equal_ones_cannot_be_told_apart_and_the_budget_ends_it() -> None:
 
     assert "cannot be told from" in sentence and "use " not in sentence
     assert 0 <= comparison.left_s < 10
+
+
+def test_what_a_cell_s_first_run_chose_is_what_all_its_runs_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = iter([{"lanes": 2, "threads": 1, "max_batchsize": 4}, {"lanes": 1, "threads": 2, "max_batchsize": 8}])
+
+    def run(configs: list[RunConfig], console: object, command: str) -> Ran:
+        [config] = configs
+        plan = {name: getattr(config, name) for name in ("lanes", "threads", "max_batchsize")}
+        result = result_of(config, 100.0, plan=next(chosen) if config.lanes is None else plan)
+        home = config.output / config.digest()
+        (home / "Offline" / "performance").mkdir(parents=True, exist_ok=True)
+        (home / "Offline" / "performance" / "result.json").write_text(result.to_json())
+        return Ran([result], [ExitCode.OK], home)
+
+    monkeypatch.setattr("sut.comparing.bench.run_experiment", run)
+    bench = Bench(tmp_path, Quiet(), lambda text: None, 60.0)
+    auto, told = cells_of({"lanes": [None, 2]}, BASE)
+
+    for number in range(3):
+        bench.run(auto, number)
+        assert bench.results[auto.label].plan == {"lanes": 2, "threads": 1, "max_batchsize": 4}
+    bench.run(told, 0)
+
+    assert set(tmp_path.rglob("result.json")) == set(bench.paths.values()) and len(set(bench.paths.values())) == 2
 
 
 def test_where_speed_cannot_tell_cpu_time_may() -> None:
