@@ -107,6 +107,9 @@ class Comparison:
         contest.barred.pop(cell.label, None)
         if why is not None:
             contest.barred[cell.label] = why
+        if run.failed and cell.label == contest.baseline:  # nothing more can be held against it
+            able = (each for each in contest.figures if contest.figures[each] and each not in contest.barred)
+            contest.baseline = next(able, contest.baseline)
         return run
 
     def _round(self, number: int) -> bool:

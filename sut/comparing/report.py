@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sut.bare import Bare
+from sut.compared import is_reduced
 from sut.comparing.bench import Run
 from sut.comparing.comparison import Comparison
 from sut.comparing.contest import Contest
@@ -83,6 +84,7 @@ def _row(comparison: Comparison, cell: Cell, directory: Path, price_per_hour: fl
         "valid": any(run.valid for run in runs),
         "invalid_reason": None if any(run.valid for run in runs) else runs[-1].reason,
         "weights": result.weights if result else None,
+        "reduced": is_reduced(cell.config),
         "result": str(path.relative_to(directory)) if path else None,
         "reason": None,
     }
@@ -131,10 +133,15 @@ def _verdict(contest: Contest, cell: str) -> str:
 
 
 def _quality(row: Mapping[str, Any]) -> float:
-    """The share of right answers where they were scored, else of those that are FP32's, which has them all."""
+    """The share of right answers where they were scored, else of those that are FP32's, which has them all.
+
+    That of a reduced precision which nobody has compared is not known, and so is no better than any other.
+    """
     if row["accuracy"]:
         return float(row["accuracy"]["value"])
-    return float(row["agreement"]["value"]) if row["agreement"] else 1.0
+    if row["agreement"] and row["weights"] != "random":
+        return float(row["agreement"]["value"])
+    return 0.0 if row["reduced"] else 1.0
 
 
 def _on_pareto_line(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> bool:

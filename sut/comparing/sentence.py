@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from sut.compared import is_reduced
 from sut.comparing.comparison import Comparison
 from sut.comparing.contest import LOOK, Contest
 from sut.comparing.matrix import APART, WORDS
@@ -16,11 +17,17 @@ def sentence_of(comparison: Comparison) -> str:
     """What to use, and how sure that is; one part for each group of cells that do the same work."""
     parts = []
     for group, contest in comparison.contests.items():
-        said = _decision(comparison, contest)
+        said = _decision(comparison, contest) + _unseen(comparison, group)
         if len(comparison.contests) > 1:
             said = f"{title_of(group, comparison)}: {within(group, said)}"
         parts.append(said)
     return printable(". ".join(parts))
+
+
+def _unseen(comparison: Comparison, group: tuple[str, ...]) -> str:
+    """That some cells have not been run, of which nothing is known."""
+    unseen = sum(cell.group == group and cell.label not in comparison.runs for cell in comparison.cells)
+    return f"; {unseen} cell{'s were' if unseen > 1 else ' was'} not looked at" if unseen else ""
 
 
 def title_of(group: tuple[str, ...], comparison: Comparison) -> str:
@@ -58,7 +65,7 @@ def _decision(comparison: Comparison, contest: Contest) -> str:
             f"which may be chance before there are {FEWEST_PAIRS}; --budget takes more"
         )
     elif gain.verdict == "better":
-        said = f"use {leader}: {_times(gain)} against {baseline}{_labels(comparison, leader)}"
+        said = f"use {leader}: {_times(gain)} against {baseline}{_labels(comparison, leader, baseline)}"
     else:
         said = _undecided(comparison, leader, baseline, gain)
     alike = [cell for cell in contest.rivals if cell != baseline or leader == baseline or gain is None]
@@ -73,9 +80,10 @@ def _undecided(comparison: Comparison, leader: str, baseline: str, gain: Differe
     cost = _cost(comparison, baseline, leader)
     if cost is None or cost.verdict != "better" or cost.ratio is None:
         return f"stay with {baseline}: {leader} cannot be told from it here ({apart})"
+    labels = _labels(comparison, leader, baseline)
     return (
-        f"use {leader}: it takes {1 / cost.ratio:.2f} x the CPU time of {baseline}{_labels(comparison, leader)}; by "
-        f"speed the two cannot be told apart here ({apart})"
+        f"use {leader}: it takes {1 / cost.ratio:.2f} x the CPU time of {baseline}{labels}; by speed the "
+        f"two cannot be told apart here ({apart})"
     )
 
 
@@ -85,13 +93,17 @@ def _times(found: Difference) -> str:
     return f"{found.ratio:.2f} x ({found.low:.2f} to {found.high:.2f})"
 
 
-def _labels(comparison: Comparison, cell: str) -> str:
+def _labels(comparison: Comparison, cell: str, baseline: str) -> str:
     accuracy = comparison.accuracies.get(cell)
     if accuracy is not None:
         return f" with {round(accuracy.value * accuracy.count)} of {accuracy.count} right"
     result = comparison.bench.results[cell]
     if result.agreement is None or result.weights == "random":
-        return ""
+        configs = {each.label: each.config for each in comparison.cells}
+        forms = {(configs[each].precision, configs[each].fold) for each in (cell, baseline)}
+        if len(forms) == 1 or not is_reduced(configs[cell]):
+            return ""
+        return "; its labels are not compared with fp32's" + (", random weights" if result.weights == "random" else "")
     return f" at {100 * result.agreement.value:.1f} % same labels"
 
 
@@ -123,7 +135,9 @@ def _cost(comparison: Comparison, baseline: str, cell: str) -> Difference | None
     rounds = sorted(one.keys() & two.keys())
     if not rounds:
         return None
-    return difference([one[each] for each in rounds], [two[each] for each in rounds], higher_is_better=False)
+    others = sum(any(run.number != LOOK for run in runs) for runs in comparison.runs.values()) - 1
+    pairs = [one[each] for each in rounds], [two[each] for each in rounds]
+    return difference(*pairs, higher_is_better=False, verdicts=others)
 
 
 def _barred(contest: Contest, leader: str) -> str:

@@ -431,6 +431,49 @@ def test_labels_decide_too() -> None:
     assert [row["pareto"] for row in rows_of(comparison, Path())] == [True, True, True]
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, "; its labels are not compared with fp32's"),
+        ({"weights": "random", "agreement": SAME | {"value": 1.0}},
+         "; its labels are not compared with fp32's, random weights"),
+    ],
+)  # fmt: skip
+def test_labels_that_nobody_has_compared_are_not_taken_for_the_same(changes: dict[str, Any], said: str) -> None:
+    comparison = compared(Drawn({"fp32": 100.0, "int8": 300.0}, int8=changes), {"precision": ["fp32", "int8"]})
+
+    assert sentence_of(comparison).endswith(f" against fp32{said}")
+    assert [row["pareto"] for row in rows_of(comparison, Path())] == [True, True]
+
+
+def test_cells_that_were_not_looked_at_are_not_called_slower() -> None:
+    bench = Drawn({"max_batchsize=1": 300.0, "max_batchsize=2": 100.0, "max_batchsize=4": 600.0})
+
+    comparison = compared(bench, {"max_batchsize": [1, 2, 4]}, budget_s=15.0)
+
+    assert sentence_of(comparison).endswith("; 1 cell was not looked at")
+    alone = compared(bench, {"max_batchsize": [1, 2, 4]}, budget_s=5.0)
+    assert sentence_of(alone).endswith("; 2 cells were not looked at")
+
+
+def test_where_the_first_cell_fails_on_the_way_the_next_is_the_baseline() -> None:
+    bench = Drawn({"max_batchsize=1": 100.0, "max_batchsize=2": 101.0, "max_batchsize=4": 300.0})
+    plain = bench.run
+
+    def run(cell: Cell, number: int) -> Run:
+        fails = cell.label == "max_batchsize=1" and number == 2
+        found = plain(cell, number)
+        return replace(found, figure=None, failed=True, reason="out of memory") if fails else found
+
+    bench.run = run  # type: ignore[method-assign]
+
+    comparison = compared(bench, {"max_batchsize": [1, 2, 4]})
+
+    assert sentence_of(comparison).startswith("use max_batchsize=4: ")
+    assert " against max_batchsize=2" in sentence_of(comparison)
+    assert bench.order.count("max_batchsize=1") == 3
+
+
 def test_other_pictures_are_no_choice_and_not_on_the_pareto_line() -> None:
     off = Parity(max_levels=41, mean_levels=0.8, share_over_1=0.2, psnr_db=40.0, pictures=11)
     run = Run(0, 100.0, True, False, 1.0)
