@@ -26,7 +26,7 @@ from sut.comparing.orders import Asked, Cells, base_of, find_cells, seconds_of, 
 from sut.comparing.report import rows_of, table_of
 from sut.comparing.sentence import sentence_of
 from sut.config import RunConfig, read_config_file
-from sut.errors import ExitCode, InputError, SutError, one_line
+from sut.errors import ExitCode, InputError, SutError, one_line, worst
 from sut.machine import differs, system_facts
 from sut.results import dump_json, write_text
 from sut.runner import fresh
@@ -46,7 +46,8 @@ preprocessor on the best of them. Unless told otherwise it runs Offline at the b
 costs. Every cell is run once, then those that may still be the best in turns with the first one, until the best is
 known or --budget is spent; making int8 files comes before. Writes compare.json.
 
-Exit code: 0 for a decision, and for "cannot be told"; 4 where --fail-if-slower says so; else that of sut run.
+Exit code: 0 for a decision, and for "cannot be told"; 4 where --fail-if-slower says so, and 3 where a cell of the
+baseline has no figure now; else that of sut run.
 """
 
 _BUDGET = "5m"
@@ -166,7 +167,7 @@ def _run(cells: Cells, base: RunConfig, asked: Asked, as_json: bool) -> ExitCode
         _say(f"what was measured until then is in {directory / FILE}")
         raise
     told = keep()
-    code, words = _against(comparison, asked)
+    code, words = _against(cells.now, comparison, asked)
     _show(comparison, told, words, directory, as_json)
     if not any(figures for contest in comparison.contests.values() for figures in contest.figures.values()):
         print(f"error: every run failed: {told['sentence']}", file=sys.stderr, flush=True)
@@ -233,20 +234,32 @@ def _content(comparison: Comparison, directory: Path, asked: Asked) -> dict[str,
     }
 
 
-def _against(comparison: Comparison, asked: Asked) -> tuple[ExitCode, list[str]]:
-    """What ``--baseline`` says of the cells, and whether ``--fail-if-slower`` makes that an exit code."""
-    words, slower = [], False
+def _against(cells: Sequence[Cell], comparison: Comparison, asked: Asked) -> tuple[ExitCode, list[str]]:
+    """What ``--baseline`` says of the cells, and whether ``--fail-if-slower`` makes that an exit code.
+
+    One that ran then and fails now, or that was not come to, is not as fast as it was.
+    """
+    words, codes = [], [ExitCode.OK]
     facts = system_facts()
-    for cell in comparison.cells:
-        old = next((each for each in asked.earlier if each.is_of(cell)), None)
-        figures = list(comparison.contest_of(cell).figures.get(cell.label, {}).values())
-        if old is None or (found := since(cell, figures, old)) is None:
+    for cell in cells:
+        old = next((each for each in asked.earlier if each.is_of(cell) and each.figures), None)
+        if old is None:
+            continue
+        contest = comparison.contests.get(cell.group)
+        figures = list(contest.figures.get(cell.label, {}).values()) if contest else []
+        found = since(cell, figures, old)
+        failed = next((run.reason for run in comparison.runs.get(cell.label, []) if run.failed), None)
+        if found is None or failed:
+            why = failed or comparison.absent.get(cell.label) or "it has no figure"
+            words.append(f"{cell.label}: cannot be held against the baseline: {why}")
+            codes.append(ExitCode.FAILED)
             continue
         words.append(found.words(asked.fail_if_slower))
-        slower = slower or (asked.fail_if_slower is not None and found.slower_by(asked.fail_if_slower) is True)
+        if asked.fail_if_slower is not None and found.slower_by(asked.fail_if_slower):
+            codes.append(ExitCode.INVALID)
         if other := differs(old.system, facts):
             words.append(f"the baseline is of another machine: {'; '.join(other)}")
-    return (ExitCode.INVALID if slower else ExitCode.OK), list(dict.fromkeys(words))
+    return (ExitCode.OK if asked.fail_if_slower is None else worst(codes)), list(dict.fromkeys(words))
 
 
 def _show(

@@ -21,8 +21,11 @@ from sut.statistics import difference
 ROUNDS = 8
 """Runs of a cell that is held against figures of before, where the budget has room for them."""
 _SAME = ("backend", "precision", "preprocess", "boundary", "scenario")
-_WHERE_TOLD = ("lanes", "threads", "max_batchsize", "fold", "weights", "device")
-"""A result.json tells these too."""
+WHERE_TOLD = (
+    *("lanes", "threads", "max_batchsize", "fold", "weights", "device", "backend_options", "preprocess_options"),
+    *("preprocess_workers", "dataset", "dataset_path", "count", "performance_sample_count", "samples_per_query", "qps"),
+)
+"""Other settings without which figures are of other work. A compare.json of before they were told does not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +44,7 @@ class Earlier:
         now = cell.config.model_dump(mode="json") | dict(cell.settings)
         if Path(str(self.settings.get("model"))).name != Path(cell.config.model).name:
             return False
-        told = {*_SAME, *(key for key in (*_WHERE_TOLD, *cell.settings) if key in self.settings)} - {"model"}
+        told = {*_SAME, *(key for key in (*WHERE_TOLD, *cell.settings) if key in self.settings)} - {"model"}
         return all(self.settings.get(key) == now[key] for key in told)
 
 
@@ -100,7 +103,7 @@ def _from_compare(content: Mapping[str, Any]) -> list[Earlier]:
     rows = [row for row in content["rows"] if row.get("figures")]
     return [
         Earlier(
-            {**{key: row[key] for key in (*_SAME, "model")}, **row["settings"]},
+            {**row.get("config", {}), **{key: row[key] for key in (*_SAME, "model")}, **row["settings"]},
             tuple(float(value) for value in row["figures"].values()),
             content.get("system", {}),
         )
@@ -109,7 +112,7 @@ def _from_compare(content: Mapping[str, Any]) -> list[Earlier]:
 
 
 def _from_result(result: Result) -> Earlier:
-    figure = None if result.failed else figure_of(result)
+    figure = None if result.failed or result.mode != "performance" else figure_of(result)
     return Earlier(result.config, () if not figure else (figure,), result.system)
 
 

@@ -17,6 +17,7 @@ from sut.compared import is_reduced
 from sut.comparing.bench import Run
 from sut.comparing.comparison import Comparison
 from sut.comparing.contest import Contest
+from sut.comparing.earlier import WHERE_TOLD
 from sut.comparing.matrix import APART, Cell
 from sut.comparing.sentence import title_of, within
 from sut.console import milliseconds
@@ -64,6 +65,7 @@ def _row(comparison: Comparison, cell: Cell, directory: Path, price_per_hour: fl
         "settings": dict(cell.settings),
         "used": used(result) if result else {},
         **{key: getattr(cell.config, key) for key in ("backend", "precision", "preprocess", *APART)},
+        "config": cell.config.model_dump(mode="json", include=set(WHERE_TOLD)),
         "metric": _metric(result, cell.config.scenario, figure),
         "samples_per_second": rate,
         "latency_ns": dict(result.latency_ns) if result else {},

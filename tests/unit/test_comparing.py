@@ -587,5 +587,30 @@ def test_the_baseline_is_a_result_or_a_comparison_and_of_the_same_cell(tmp_path:
             read_earlier(tmp_path / "bad.json")
 
 
+def test_a_cell_of_the_baseline_that_fails_now_is_not_as_fast_as_it_was() -> None:
+    comparison = compared(Drawn({"openvino": 300.0}), BACKENDS, with_bare=False)
+    ran, failed = ([Earlier(cell.config.model_dump(mode="json"), (1.0,), {})] for cell in comparison.cells[::-1])
+
+    asked = replace(ASKED, earlier=failed, fail_if_slower=0.03)
+    code, words = compare._against(comparison.cells, comparison, asked)
+
+    assert (code, words) == (3, ["onnxruntime: cannot be held against the baseline: the disk is on fire"])
+    assert compare._against(comparison.cells, comparison, replace(asked, earlier=ran))[0] == 0
+    assert compare._against(comparison.cells, comparison, replace(asked, fail_if_slower=None))[0] == 0
+
+
+def test_other_pictures_or_another_rate_are_no_baseline(tmp_path: Path) -> None:
+    comparison = compared(Drawn({"onnxruntime": 100.0, "openvino": 300.0}), BACKENDS)
+    rows = rows_of(comparison, tmp_path)
+    (tmp_path / "compare.json").write_text(json.dumps({"schema": 1, "command": "compare", "rows": rows}))
+    (tmp_path / "result.json").write_text(result_of(BASE, 50.0, duration_s=2.0).to_json())
+    cell = comparison.cells[0]
+
+    for found in (read_earlier(tmp_path / "compare.json")[0], read_earlier(tmp_path / "result.json")[0]):
+        assert found.is_of(cell)
+        for other in ({"dataset_path": Path("others")}, {"qps": 3.0}, {"backend_options": {"hint": "latency"}}):
+            assert not found.is_of(replace(cell, config=cell.config.model_copy(update=other)))
+
+
 def test_an_unknown_interval_fails_nothing() -> None:
     assert Since("a", 0.5, None, None, (1, 2)).slower_by(0.03) is None
