@@ -21,7 +21,7 @@ from pydantic import TypeAdapter
 from kernels.cache import cache_dir, make_private
 from kernels.cpuinfo import read_cpuinfo
 from kernels.files import SMALL_BYTES, read_file
-from sut.assembly import Assembly
+from sut.assembly import PERFORMANCE_SAMPLES, Assembly
 from sut.auto import Choice, Runs, Trial
 from sut.cgroup import cpu_quota, usable_cores
 from sut.models.content import digest_of
@@ -56,7 +56,7 @@ _TRIED = TypeAdapter(Tried)
 
 
 def key_of(parts: Assembly, samples_per_query: int) -> Key:
-    """What tells a system from others: its model's content, what runs it and how, and the machine."""
+    """What tells a system from others: its model's content, what runs it and how, on what, and the machine."""
     config = parts.config
     key: dict[str, Any] = {
         "model": digest_of(parts.model.loads) if parts.model else None,
@@ -64,9 +64,12 @@ def key_of(parts: Assembly, samples_per_query: int) -> Key:
         "precision": config.precision,
         "boundary": [config.boundary, config.preprocess, config.preprocess_workers, dict(config.preprocess_options)],
         "scenario": config.scenario,
+        "samples": min(config.performance_sample_count or PERFORMANCE_SAMPLES, parts.dataset.count),
         "cores": [usable_cores(), cpu_quota(Path("/"))],
         "machine": _machine(),
     }
+    if config.times_preprocessing:  # larger pictures take longer, whatever the settings
+        key["pictures"] = [parts.dataset.name, str(parts.dataset.root)]
     if config.scenario == "MultiStream":
         key["samples_per_query"] = samples_per_query
     if config.scenario == "Server":  # the same rate and bound: what else could be compared?
