@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from sut.machine import differs
 from sut.reporting.figures import Number
 from sut.reporting.runs import Run, order
 from sut.reporting.shares import MODEL, gains, splits
@@ -118,14 +119,25 @@ def _percentiles(what: str, run: Run) -> Said:
 def _many_setups(runs: Sequence[Run], setups: int) -> Said:
     counting = sorted((run for run in runs if run.is_performance and run.result.valid), key=order)
     for kind in ("Offline", "SingleStream", "Server", "MultiStream"):
-        ranked = [run for run in counting if run.kind == kind]
-        if len({run.setup for run in ranked}) > 1:
-            first = ranked[0]
-            second = next(run for run in ranked if run.setup != first.setup)
-            said = _ahead(kind, first, second)
-            if said:
+        for first in (run for run in counting if run.kind == kind):
+            others = (run for run in counting if run.kind == kind and run.setup != first.setup and _alike(run, first))
+            second = next(others, None)
+            if second is not None and (said := _ahead(kind, first, second)):
                 return said
-    return (f"{setups} configurations, of which no two have a figure of one kind that counts: nothing to compare.",)
+    return (f"{setups} configurations, of which no two have figures of the same work that count: nothing to compare.",)
+
+
+_WORK = ("dataset", "dataset_path", "count", "qps", "samples_per_query")
+"""Settings in which runs must be equal, beside model, boundary and machine, for one to be better than the other."""
+
+
+def _alike(run: Run, other: Run) -> bool:
+    """Whether two runs are of the same work on the same machine."""
+    one, two = (
+        (each.result.model, each.result.boundary, *(each.result.config.get(name) for name in _WORK))
+        for each in (run, other)
+    )
+    return one == two and not differs(run.result.system, other.result.system)
 
 
 def _ahead(kind: str, first: Run, second: Run) -> Said:

@@ -139,6 +139,24 @@ def test_of_several_configurations_the_best_is_ahead_and_nothing_is_decided() ->
     assert said.startswith("In Offline, fast is ahead: 2.5 times as good as the next, slow. These are single runs")
 
 
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"model": "resnet50"},
+        {"boundary": "jpeg"},
+        {"system": {"cpu": "AMD EPYC", "cores": 64}},
+        {"config": {"dataset": "folder", "dataset_path": "/photos"}},
+    ],
+)
+def test_of_other_work_or_another_machine_none_is_ahead(other: dict[str, Any]) -> None:
+    first = a_result(rate=100.0, scenario="Offline")
+    second = a_result(rate=250.0, scenario="Offline", backend="openvino", **other)
+
+    said = text_of(words.deciding(runs_of(found(first, second))))
+
+    assert said == "2 configurations, of which no two have figures of the same work that count: nothing to compare."
+
+
 def test_a_latency_is_better_lower() -> None:
     results = [a_result(backend=name) for name in ("slow", "fast")]
     results[1] = a_result(backend="fast", metric={**results[1].model_dump()["metric"], "value": 1.0e6})
