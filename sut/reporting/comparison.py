@@ -40,8 +40,9 @@ def read_comparison(path: Path, position: int) -> Comparison:
     rows, sentence = content.get("rows"), content.get("sentence")
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows) or not isinstance(sentence, str):
         raise ValueError("it has no sentence or no rows")
-    against = _text(content.get("baseline")) or "the first row"
-    return Comparison(cut(sentence), _table(rows, position, against, path))
+    against = [name for row in rows if (name := _text(row.get("against")))] or [_text(content.get("baseline"))]
+    names = "; of other work ".join(dict.fromkeys(against)) or "the first row"
+    return Comparison(cut(sentence), _table(rows, position, names, path))
 
 
 def _table(rows: Sequence[Mapping[str, Any]], position: int, against: str, path: Path) -> Table:
@@ -57,7 +58,7 @@ def _table(rows: Sequence[Mapping[str, Any]], position: int, against: str, path:
     labels = zip(*(all_of("%", f"{name}.value") for name in ("accuracy", "agreement")), strict=True)
     return Table(
         caption=f"Against {against}: a ratio over 1 is better, and its interval is what the runs leave open.",
-        first=Column("configuration", [Cell((_text(row.get("cell")),), (_text(row.get("reason")),)) for row in rows]),
+        first=Column("configuration", [Cell((_text(row.get("cell")),), (_doubt(row),)) for row in rows]),
         columns=[
             figures("per second", all_of("", "samples_per_second")),
             Column("ratio", [_ratio(*each) for each in ratios]),
@@ -92,6 +93,12 @@ def _labels(right: Number | None, same: Number | None) -> Cell:
 def _verdict(row: Mapping[str, Any]) -> str:
     ratio = row.get("ratio")
     return _text(row.get("verdict")) or (_text(ratio.get("verdict")) if isinstance(ratio, dict) else "")
+
+
+def _doubt(row: Mapping[str, Any]) -> str:
+    """Why a cell does not run, would not be chosen, or had no VALID run."""
+    reason, barred, invalid = (_text(row.get(name)) for name in ("reason", "barred", "invalid_reason"))
+    return reason or barred or (f"not VALID: {invalid}" if invalid else "")
 
 
 def _text(value: object) -> str:

@@ -166,9 +166,11 @@ def amdahl(run: Run) -> Said:
     elif found[0].of == "mean":
         said.append(" % of the mean latency")
     else:
+        # There LoadGen's own latency is that of a query, whose pictures have one each.
+        whose = " of a picture" if run.result.scenario == "MultiStream" else ""
         said.append(" % of p50")
-        if len(shares) > 1:
-            said += [" and ", shares[1], " % of p99"]
+        said += [" and ", shares[1], " % of p99"] if len(shares) > 1 else []
+        said.append(whose)
     gained = gains(run)
     if gained is None:
         return (*said, _no_gain(run.result.boundary))

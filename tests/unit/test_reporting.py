@@ -281,6 +281,31 @@ def test_a_page_of_one_result_is_small_and_asks_for_nothing() -> None:
     assert "http" not in page.replace("http-equiv", "")
 
 
+def test_a_comparison_s_cells_say_what_they_are_held_against_and_what_to_doubt(tmp_path: Path) -> None:
+    told = a_comparison()
+    for row, baseline in zip(told["rows"], ("a at tensor", "a at jpeg"), strict=False):
+        row["against"] = baseline
+    told["rows"][0]["barred"] = "41.0 % same labels as fp32, less than 95 %"
+    told["rows"][1]["invalid_reason"] = "raise --qps"
+    path = tmp_path / "compare.json"
+    path.write_text(json.dumps(told))
+
+    table = read_comparison(path, 0).table
+
+    assert table.caption.startswith("Against a at tensor; of other work a at jpeg: ")
+    assert [cell.small[0] for cell in table.first.cells] == [
+        "41.0 % same labels as fp32, less than 95 %",
+        "not VALID: raise --qps",
+        "nvidia-dali is not installed",
+    ]
+
+
+def test_a_query_s_p50_is_not_a_picture_s() -> None:
+    run = the_run(scenario="MultiStream", boundary="jpeg")
+
+    assert text_of(words.amdahl(run)).startswith("The model itself is 49.2 % of p50 and 49.2 % of p99 of a picture; ")
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
