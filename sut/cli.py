@@ -363,7 +363,7 @@ def _main(arguments: list[str], ending: Noted) -> int:
     try:
         _register()  # where a signal is only noted: what an import raises, a package may swallow
         with ending.raising():
-            code = app(arguments, standalone_mode=False)
+            code = app(arguments, prog_name=_called(), standalone_mode=False)
             if sys.stdout is not None:
                 sys.stdout.flush()
         # Typer turns Ctrl-C into a plain 130 without a word; a run that was interrupted has said so itself.
@@ -378,6 +378,11 @@ def _main(arguments: list[str], ending: Noted) -> int:
         if ending.came and not isinstance(error, SutError):
             return _interrupted()
         return _failed(error, arguments, debug)
+
+
+def _called() -> str:
+    """How the user calls the commands: by the console script, or by the script that sets up a checkout."""
+    return "./run_local.sh" if Path(sys.argv[0]).name == "__main__.py" else "sut"
 
 
 def _failed(error: Exception | SystemExit, arguments: list[str], debug: bool) -> int:

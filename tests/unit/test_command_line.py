@@ -48,13 +48,15 @@ def test_numbers_that_no_machine_or_loadgen_can_take(setting: dict[str, Any]) ->
     ],
 )
 def test_a_wrong_word_is_one_line_that_says_where_the_right_ones_are(
-    words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+    words: list[str], said: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("sys.argv", ["/src/sut/__main__.py", *words])  # as run_local.sh calls it
+
     assert cli._main(words, Noted()) == ExitCode.USAGE
 
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith(said)
-    assert line.endswith(" --help shows what there is")
+    assert line.endswith(f"; ./run_local.sh {words[0]} --help shows what there is")
 
 
 @pytest.mark.parametrize(
