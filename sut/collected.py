@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import stat
@@ -94,7 +95,9 @@ def read_result(path: Path) -> Result:
     if schema is None:
         raise ValueError("no result of a run: it has no 'schema'")
     if schema != 1 or isinstance(schema, bool):
-        raise ValueError(f"it has schema {shortened(str(schema))}, expected 1; read it with the version that wrote it")
+        raise ValueError(
+            f"it has schema {shortened(json.dumps(schema))}, expected 1; read it with the version that wrote it"
+        )
     try:
         result = Result.model_validate_json(text, strict=True)
     except ValidationError as error:

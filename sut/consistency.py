@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from sut.check_log import rounded
 from sut.results import CONFIGURED, METRICS, PERCENTILES, Result
+from sut.text import shortened
 
 
 def contradictions(result: Result) -> Iterator[str]:
@@ -24,11 +25,11 @@ def _identity(result: Result) -> Iterator[str]:
     for name in CONFIGURED:
         got, asked = getattr(result, name), result.config.get(name)
         if asked is not None and got != asked:
-            yield f"{name} is '{got}', but '{asked}' in its config"
+            yield f"{name} is '{shortened(str(got))}', but '{shortened(str(asked))}' in its config"
     if result.scenario not in METRICS:
-        yield f"there is no scenario '{result.scenario}'"
+        yield f"there is no scenario '{shortened(result.scenario)}'"
     elif (metric := result.metric) and (metric.name, metric.higher_is_better) != METRICS[result.scenario][::2]:
-        yield f"'{metric.name}' is not the metric of {result.scenario}"
+        yield f"'{shortened(metric.name)}' is not the metric of {result.scenario}"
 
 
 def _verdict(result: Result) -> Iterator[str]:

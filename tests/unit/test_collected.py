@@ -126,7 +126,12 @@ BROKEN = {
         lambda text: text.replace(b'"schema": 1', b'"schema": 2'),
         "it has schema 2, expected 1; read it with the version that wrote it",
     ),
-    "true for 1": (lambda text: text.replace(b'"schema": 1', b'"schema": true'), "it has schema True, expected 1"),
+    "true for 1": (lambda text: text.replace(b'"schema": 1', b'"schema": true'), "it has schema true, expected 1"),
+    "a word for 1": (lambda text: text.replace(b'"schema": 1', b'"schema": "1"'), 'it has schema "1", expected 1'),
+    "an endless name": (
+        lambda text: text.replace(b'"scenario": "', b'"scenario": "' + b"x" * 5000),
+        "edited, or no run's: there is no scenario 'xxx",
+    ),
     "less": (lambda text: b'{"schema": 1, "model": "resnet50"}', "no whole result: it has no '"),
     "a word for a number": (
         lambda text: text.replace(b'"samples": 24', b'"samples": "24"'),
