@@ -59,7 +59,9 @@ def report(
         where = ", ".join(map(str, paths))
         raise InputError(f"{where}: no result.json to be read; sut run makes one, and sut report takes its folder")
     folder = paths[0] if paths[0].is_dir() else paths[0].parent
-    page = output or folder / PAGE
+    page = folder / PAGE if output is None else output
+    if not page.name:
+        raise InputError(f"--output is '{page}', expected the name of the page; for example --output report.html")
     try:
         write_page(page, collected.found, comparisons, skipped)
     except OSError as error:

@@ -141,3 +141,12 @@ def test_a_page_that_nobody_may_write_is_one_line(tmp_path: Path) -> None:
 
     assert (done.code, done.out) == (1, "")
     assert done.err.startswith("error: /proc/report.html: cannot be written (") and done.err.count("\n") == 1
+
+
+def test_a_page_without_a_name_is_one_line(tmp_path: Path) -> None:
+    put(tmp_path / "output/sound", a_result().to_json())
+
+    done = report(tmp_path, "output", "-o", "")
+
+    assert (done.code, done.out) == (1, "")
+    assert done.err == "error: --output is '.', expected the name of the page; for example --output report.html\n"
