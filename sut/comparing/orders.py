@@ -28,7 +28,7 @@ _TIME_S = 2.0
 """Of a run. Starting one takes longer than that: more runs say more than longer ones."""
 _OVERHEAD_S = 4.0
 """About what a run takes besides its duration: starting, loading, calibrating; the bare loop as much."""
-_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 _SHARE_OF_FIRST_LOOK = 1 / 3
 """Of the budget: where a look at all that works takes more, preprocessors are tried with the best of the rest only."""
 _ANY_RECIPE = "pytorch"
@@ -64,10 +64,10 @@ def base_of(configs: Sequence[RunConfig]) -> RunConfig:
 def seconds_of(text: str) -> float:
     """A duration such as 90s, 5m or 1h.
 
-    >>> seconds_of("5m"), seconds_of("90")
+    >>> seconds_of("5m"), seconds_of("90 s")
     (300.0, 90.0)
     """
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|m|h|)", text.strip())
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|m|h)", text.strip())
     if found is None or not (seconds := float(found[1]) * _UNITS[found[2]]):
         raise InputError(f"--budget takes a time such as 90s, 5m or 1h, got '{printable(text)}'")
     return seconds
@@ -116,19 +116,22 @@ def find_cells(axes: Axes, base: RunConfig, asked: Asked, say: Say) -> tuple[Cel
     """The cells of the matrix; without one, and with nothing to hold against a baseline, all that works here.
 
     Where looking at all of them takes longer than the budget, whoever is there is asked; the answer is in what is asked
-    for then. Raises ``InputError`` where nobody is there, and ``typer.Abort`` for a no.
+    for then. Raises ``InputError`` for a no, and where nobody is there.
     """
     if any(len(values) > 1 for values in axes.values()) or asked.earlier:
         _check_names(axes)
         asked = _agreed(count_of(axes), base, asked)
         return Cells(cells_of(axes, base), [], {}), asked
     base = with_settings(base, {key: values[0] for key, values in axes.items()})
+    _check_names({"backend": [base.backend], "preprocess": [base.preprocess]})
     found = available(base)
-    for kind, names in (("backend", found.backends), ("preprocessor", found.preprocessors)):
+    for kind, names, known in (
+        ("backend", found.backends, backends.registry.names()),
+        ("preprocessor", found.preprocessors, preprocess.registry.names()),
+    ):
         if not names:
-            raise SetupError(
-                f"no {kind} works here: {'; '.join(f'{name}: {why}' for name, why in found.absent.items())}"
-            )
+            reasons = [f"{name}: {why}" for name, why in found.absent.items() if name in known]
+            raise SetupError(f"no {kind} works here: {'; '.join(reasons)}")
     names = [f"{name} ({', '.join(precisions)})" for name, precisions in found.backends.items()]
     say(
         f"no matrix is given: all that works here is tried, in {base.scenario} at the boundary {base.boundary}: "
@@ -168,9 +171,7 @@ def _agreed(cells: int, base: RunConfig, asked: Asked) -> Asked:
     if needed_s <= asked.budget_s or asked.yes:
         return asked
     look = f"one look at each takes about {words_of(needed_s)}"
-    text = f"{cells:,} cells: {look}, the budget is {words_of(asked.budget_s)}"
-    if not _is_there_somebody():
-        raise InputError(f"{text}; name fewer values, give a longer --budget, or --yes to look at all of them")
-    if not typer.confirm(f"{text}. Look at all of them?", err=True):
-        raise typer.Abort
-    return replace(asked, yes=True)
+    text = f"{cells:,} cell{'s' if cells > 1 else ''}: {look}, the budget is {words_of(asked.budget_s)}"
+    if _is_there_somebody() and typer.confirm(f"{text}. Look at all of them?", err=True):
+        return replace(asked, yes=True)
+    raise InputError(f"{text}; name fewer values, give a longer --budget, or --yes to look at all of them")

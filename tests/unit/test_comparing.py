@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-import typer
 from rich.console import Console
 
 from backends.null import Null
@@ -28,7 +27,7 @@ from sut.comparing.orders import Asked, base_of, find_cells, seconds_of, share_o
 from sut.comparing.report import rows_of, table_of
 from sut.comparing.sentence import sentence_of
 from sut.config import RunConfig, make_config
-from sut.errors import ExitCode, InputError
+from sut.errors import ExitCode, InputError, SetupError
 from sut.results import Agreement, Parity, Result
 from sut.runner import Ran
 from sut.tuning.bench import Quiet
@@ -154,8 +153,9 @@ def test_bad_words_are_refused_in_one_line() -> None:
         from_file({"backend": [["a"]]}, Path("a.yaml"))
     with pytest.raises(InputError, match="--budget takes a time"):
         seconds_of("5 days")
-    with pytest.raises(InputError, match="--budget takes a time"):
-        seconds_of("0m")
+    for nothing in ("0m", "5"):
+        with pytest.raises(InputError, match="--budget takes a time"):
+            seconds_of(nothing)
     with pytest.raises(InputError, match="takes a percentage"):
         share_of("3")
     with pytest.raises(InputError, match="add --qps R"):
@@ -185,7 +185,7 @@ def test_whoever_is_there_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
 
     assert (len(cells.now), asked.yes) == (100, True)
     assert questions == ["100 cells: one look at each takes about 20 min, the budget is 5 min. Look at all of them?"]
-    with pytest.raises(typer.Abort):
+    with pytest.raises(InputError, match=r"100 cells: .* name fewer values"):
         find_cells(axes, BASE, ASKED, lambda text: None)
 
 
@@ -219,13 +219,29 @@ def test_without_a_matrix_all_that_works_here_is_tried_and_the_rest_is_named(mon
     ]
 
 
+def test_where_nothing_works_the_reasons_are_those_of_its_kind(monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(name: str) -> Any:
+        raise ModuleNotFoundError(f"{name} is not installed")
+
+    monkeypatch.setattr("sut.comparing.automatic.load_backend", absent)
+    monkeypatch.setattr("sut.comparing.automatic.load_preprocessor", absent)
+    given = make_config({**BASE.model_dump(exclude_unset=True), "backend": "openvino"})
+
+    with pytest.raises(SetupError, match=r"^no backend works here: openvino: openvino is not installed$"):
+        find_cells({}, given, ASKED, lambda text: None)
+
+
 def test_unknown_names_are_refused_before_anything_runs() -> None:
     for axes, fragment in (
         ({"backend": ["openvino", "onnxruntme"]}, "did you mean onnxruntime"),
         ({"preprocess": ["opencv", "fusd"]}, "did you mean fused"),
+        ({"backend": ["onnxruntme"]}, "did you mean onnxruntime"),
     ):
         with pytest.raises(InputError, match=fragment):
             find_cells(axes, BASE, ASKED, lambda text: None)
+    alone = make_config(BASE.model_dump(exclude_unset=True) | {"backend": "onnxruntme"})
+    with pytest.raises(InputError, match="did you mean onnxruntime"):
+        find_cells({}, alone, ASKED, lambda text: None)
 
 
 @pytest.mark.parametrize("name", ["backends", "preprocessors"])
