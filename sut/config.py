@@ -295,6 +295,18 @@ def assign(settings: dict[str, Any], key: str, value: Any) -> None:
     settings[outer] = {**within, inner: value}
 
 
+def parse_budget(text: str) -> float:
+    """The seconds of a duration with a unit.
+
+    >>> parse_budget("5m"), parse_budget("90 s")
+    (300.0, 90.0)
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh])", text.strip())
+    if found is None or not (seconds := float(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2]]):
+        raise InputError(f"--budget takes a time such as 90s, 5m or 1h, got '{shortened(text)}'")
+    return seconds
+
+
 def parse_scenarios(text: str) -> tuple[str, ...]:
     """A comma list of scenarios, or ``all``. Spelling aside, in the order given, each once.
 

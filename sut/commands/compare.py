@@ -22,10 +22,10 @@ from sut.comparing.bench import Bench, words_of
 from sut.comparing.comparison import Comparison
 from sut.comparing.earlier import ROUNDS, read_earlier, since
 from sut.comparing.matrix import AXES, Axes, Cell, from_file, parse_vary, split_list
-from sut.comparing.orders import Asked, Cells, base_of, find_cells, seconds_of, share_of, with_recipe
+from sut.comparing.orders import Asked, Cells, base_of, find_cells, share_of, with_recipe
 from sut.comparing.report import rows_of, table_of
 from sut.comparing.sentence import sentence_of
-from sut.config import RunConfig, read_config_file
+from sut.config import RunConfig, parse_budget, read_config_file
 from sut.errors import ExitCode, InputError, SutError, one_line, worst
 from sut.machine import differs, system_facts
 from sut.results import dump_json, write_text
@@ -122,7 +122,7 @@ def _compare(
         raise InputError(f"--price-per-hour takes a price over 0, got {price_per_hour:g}")
     earlier = read_earlier(baseline) if baseline is not None else []
     share = None if fail_if_slower is None else share_of(fail_if_slower)
-    asked = Asked(seconds_of(budget), bare, yes, price_per_hour, earlier, share, with_accuracy)
+    asked = Asked(parse_budget(budget), bare, yes, price_per_hour, earlier, share, with_accuracy)
     if len(configs) > 1:
         axes = axes | {"scenario": [config.scenario for config in configs]}
     base = with_recipe(base, _say)

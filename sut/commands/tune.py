@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import math
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,7 +17,7 @@ from rich.console import Console as RichConsole
 from rich.text import Text
 
 from sut.assembly import Assembly, assemble
-from sut.config import RunConfig, usable_cores
+from sut.config import RunConfig, parse_budget, usable_cores
 from sut.errors import ExitCode, InputError
 from sut.machine import system_facts
 from sut.models.content import content_digest
@@ -63,7 +65,8 @@ def _options(
         ),
     ] = None,
     budget: Annotated[
-        float | None, typer.Option(min=0.0, help="Minutes for the search; finding the rate and confirming come on top.")
+        str | None,
+        typer.Option(help="Time for the search: 90s, 5m, 1h, or minutes; finding the rate and confirming come on top."),
     ] = None,
     rounds: Annotated[
         int | None, typer.Option(min=1, help="Rounds of halving at most; default: until two are left.")
@@ -82,9 +85,10 @@ def _tune(
     as_json: bool,
     words: list[str] | None = None,
     space: list[str] | None = None,
-    budget: float | None = None,
+    budget: str | None = None,
     rounds: int | None = None,
 ) -> ExitCode:
+    limit_s = _budget_s(budget) if budget is not None else math.inf
     base, time_s = _base_of(configs, words or [])
     tried = parse_space(space, base) if space else default_space(base, usable_cores())
     points = points_of(tried, base) if space else default_points(tried, base)
@@ -110,7 +114,7 @@ def _tune(
             bench,
             estimate,
             rounds,
-            may_go_on=lambda: budget is None or bench.spent_s < 60 * budget,
+            may_go_on=lambda: bench.spent_s < limit_s,
             pin=bench.pin,
         )
         try:
@@ -122,6 +126,11 @@ def _tune(
         _write(directory, config, outcome, bench)
         _show(directory, config, outcome, bench, as_json)
     return outcome.code
+
+
+def _budget_s(text: str) -> float:
+    """The seconds of ``--budget``, where a bare number is minutes."""
+    return 60 * float(text) if re.fullmatch(r"\d+(\.\d+)?", text) else parse_budget(text)
 
 
 def _base_of(configs: Sequence[RunConfig], words: Sequence[str]) -> tuple[RunConfig, float]:

@@ -28,7 +28,6 @@ _TIME_S = 2.0
 """Of a run. Starting one takes longer than that: more runs say more than longer ones."""
 _OVERHEAD_S = 4.0
 """About what a run takes besides its duration: starting, loading, calibrating; the bare loop as much."""
-_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 _SHARE_OF_FIRST_LOOK = 1 / 3
 """Of the budget: where a look at all that works takes more, preprocessors are tried with the best of the rest only."""
 _ANY_RECIPE = "pytorch"
@@ -59,18 +58,6 @@ def base_of(configs: Sequence[RunConfig]) -> RunConfig:
         )
     boundary = base.boundary if "boundary" in base.model_fields_set else "jpeg"
     return with_settings(base, {"time_s": base.time_s or _TIME_S, "boundary": boundary})
-
-
-def seconds_of(text: str) -> float:
-    """A duration such as 90s, 5m or 1h.
-
-    >>> seconds_of("5m"), seconds_of("90 s")
-    (300.0, 90.0)
-    """
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|m|h)", text.strip())
-    if found is None or not (seconds := float(found[1]) * _UNITS[found[2]]):
-        raise InputError(f"--budget takes a time such as 90s, 5m or 1h, got '{printable(text)}'")
-    return seconds
 
 
 def share_of(text: str) -> float:

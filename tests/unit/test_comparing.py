@@ -23,10 +23,10 @@ from sut.comparing.comparison import Comparison, bar_of
 from sut.comparing.contest import Contest
 from sut.comparing.earlier import Earlier, Since, read_earlier, since
 from sut.comparing.matrix import Cell, cells_of, count_of, from_file, parse_vary
-from sut.comparing.orders import Asked, base_of, find_cells, seconds_of, share_of
+from sut.comparing.orders import Asked, base_of, find_cells, share_of
 from sut.comparing.report import rows_of, table_of
 from sut.comparing.sentence import sentence_of
-from sut.config import RunConfig, make_config
+from sut.config import RunConfig, make_config, parse_budget
 from sut.errors import ExitCode, InputError, SetupError
 from sut.results import Agreement, Parity, Result
 from sut.runner import Ran
@@ -152,10 +152,10 @@ def test_bad_words_are_refused_in_one_line() -> None:
     with pytest.raises(InputError, match="expected a list of plain values"):
         from_file({"backend": [["a"]]}, Path("a.yaml"))
     with pytest.raises(InputError, match="--budget takes a time"):
-        seconds_of("5 days")
+        parse_budget("5 days")
     for nothing in ("0m", "5"):
         with pytest.raises(InputError, match="--budget takes a time"):
-            seconds_of(nothing)
+            parse_budget(nothing)
     with pytest.raises(InputError, match="takes a percentage"):
         share_of("3")
     with pytest.raises(InputError, match="add --qps R"):
