@@ -32,7 +32,7 @@ class Makes(Protocol):
 
 @dataclass(slots=True)
 class Comparison:
-    """Compares ``cells``. ``later`` are cells that wait for a leader, and are run if they differ from it by the
+    """Compares ``cells``. ``later`` are cells that wait for a leader, and are run if they differ from one by the
     preprocessor only.
 
     ``budget_s`` is for all runs; where ``look_at_all`` the first look does not heed it. ``absent`` is what cannot be
@@ -61,15 +61,10 @@ class Comparison:
         """All of it. Raises ``KeyboardInterrupt``; what was measured until then is here."""
         self.began = self.clock()
         self._look(self.cells)
-        for contest in list(self.contests.values()):
-            if contest.leader is not None and self.later:
-                leader = next(cell for cell in self.cells if cell.label == contest.leader)
-                more = like(leader, self.later)
-                self.say(f"{leader.label} is ahead; its preprocessors come next, which are tried with it alone")
-                self.cells = [*self.cells, *more]
-                self._look(more)
+        self._widen()
         number = LOOK + 1
         while self._round(number):
+            self._widen()
             number += 1
 
     @property
@@ -97,6 +92,17 @@ class Comparison:
             if not contest.figures.get(contest.baseline):
                 contest.baseline = cell.label  # the first that has a figure
             self.keep()
+
+    def _widen(self) -> None:
+        """Look at what has waited for those that are ahead now: who was ahead at first may have been so by chance."""
+        for contest in list(self.contests.values()):
+            known = {cell.label for cell in self.cells}
+            leaders = [cell for cell in self.cells if cell.label == contest.leader]
+            more = [cell for leader in leaders for cell in like(leader, self.later) if cell.label not in known]
+            if more:
+                self.say(f"{contest.leader} is ahead; what is left of its preprocessors comes next")
+                self.cells = [*self.cells, *more]
+                self._look(more)
 
     def _run(self, cell: Cell, number: int) -> Run:
         run = self.bench.run(cell, number)

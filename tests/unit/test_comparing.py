@@ -18,9 +18,10 @@ from sut import cli
 from sut.bare import Bare
 from sut.commands import compare
 from sut.comparing import orders
+from sut.comparing.automatic import put_off
 from sut.comparing.bench import Bench, Run, figure_of
 from sut.comparing.comparison import Comparison, bar_of
-from sut.comparing.contest import Contest
+from sut.comparing.contest import LOOK, Contest
 from sut.comparing.earlier import Earlier, Since, read_earlier, since
 from sut.comparing.matrix import Cell, cells_of, count_of, from_file, parse_vary
 from sut.comparing.orders import Asked, base_of, find_cells, share_of
@@ -351,6 +352,26 @@ def test_time_goes_where_the_answer_is_open() -> None:
     assert words["max_batchsize=2"] == "slower" and words["max_batchsize=1"] == "far behind"
     assert sorted(words.values())[:2] == ["best", "far behind"] and "like the best" in words.values()
     assert "cannot be told from max_batchsize=" in sentence_of(comparison)
+
+
+def test_preprocessors_are_tried_with_who_is_ahead_later_too() -> None:
+    rates = {"onnxruntime": 100.0, "openvino": 200.0}
+    bench = Drawn({f"{name} with {how}": rate for name, rate in rates.items() for how in ("opencv", "fused")})
+    bench.rates = {**bench.rates, "openvino with fused": 300.0}
+    plain = bench.run
+
+    def run(cell: Cell, number: int) -> Run:
+        made = plain(cell, number)
+        is_chance = number == LOOK and cell.label == "onnxruntime with opencv"
+        return replace(made, figure=500.0) if is_chance else made
+
+    bench.run = run  # type: ignore[method-assign]
+    now, later = put_off(cells_of({**BACKENDS, "preprocess": ["opencv", "fused"]}, BASE))
+
+    comparison = Comparison(now, bench, 600.0, lambda text: None, later=later, clock=lambda: bench.now)
+    comparison.run()
+
+    assert sentence_of(comparison).startswith("use openvino with fused: ")
 
 
 def test_who_was_put_far_behind_by_chance_is_looked_at_again() -> None:
