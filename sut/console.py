@@ -214,7 +214,7 @@ class Watcher:
         text = f"{_PHASES['generate']}, {left_s:.0f} s left"
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, now=text)
-        elif time.monotonic() - self._last_line >= _PLAIN_EVERY_S:
+        elif left_s >= 1 and time.monotonic() - self._last_line >= _PLAIN_EVERY_S:
             self._last_line = time.monotonic()
             self._console.note(f"{self._name}: {text}")
 

@@ -85,8 +85,8 @@ def settle(
 
 
 _WHY: dict[tuple[Basis, bool], str] = {
-    ("prior", False): "prior",
-    ("prior", True): "prior, and no other was faster beyond the spread",
+    ("prior", False): "guessed",
+    ("prior", True): "guessed, and no other was faster beyond the spread",
     ("trial", False): "kept from an earlier run",
     ("trial", True): "measured",
     ("runs", False): "kept from earlier runs",

@@ -171,8 +171,8 @@ def test_the_second_start_tries_nothing(tmp_path: Path, cache: Path) -> None:
     assert (was_tried, was_tried_again) == (True, False)
     assert second.choice == first.choice == Choice(2, 1, 4)  # two rounds cannot overrule anything
     assert (first.why, second.why) == (
-        "prior, and no other was faster beyond the spread; --lanes fixes it",
-        "prior; --lanes fixes it",
+        "guessed, and no other was faster beyond the spread; --lanes fixes it",
+        "guessed; --lanes fixes it",
     )
     [file] = cache.iterdir()
     [kept] = json.loads(file.read_text())["trials"]
@@ -233,9 +233,9 @@ def test_what_is_kept_decides(tmp_path: Path, cache: Path) -> None:
     [
         ({"lanes": 1, "threads": 1, "max_batchsize": 4}, 5.0, "as asked"),
         ({"scenario": "SingleStream", "threads": 2}, 5.0, "as asked"),
-        ({"lanes": 1, "max_batchsize": 4}, 5.0, "prior; --threads fixes it"),
-        ({"scenario": "Server"}, 5.0, "prior; --lanes fixes it"),
-        ({}, 0.0, "prior; --lanes fixes it"),
+        ({"lanes": 1, "max_batchsize": 4}, 5.0, "guessed; --threads fixes it"),
+        ({"scenario": "Server"}, 5.0, "guessed; --lanes fixes it"),
+        ({}, 0.0, "guessed; --lanes fixes it"),
     ],
 )
 def test_nothing_is_tried_where_nothing_could_come_of_it(

@@ -10,7 +10,8 @@ import pytest
 from rich.console import Console as RichConsole
 
 from sut import console
-from sut.console import Console, agreement_lines
+from sut.config import make_config
+from sut.console import Console, Watcher, agreement_lines
 from sut.results import Agreement, Metric, Result
 
 SAID = "97.4 % same labels (95 % interval 96.2 to 98.2 %) on 1,000 crops of 11 pictures"
@@ -124,6 +125,19 @@ def test_work_that_goes_on_is_a_line_now_and_then(monkeypatch: pytest.MonkeyPatc
         "preparing the model: 5,000 of 12,000",
         "preparing the model: 10,000 of 12,000",
     ]
+
+
+def test_a_moment_in_which_loadgen_generates_queries_is_no_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown, text = screen(terminal=False)
+    now = 100.0
+    monkeypatch.setattr(console.time, "monotonic", lambda: now)
+    watcher = Watcher(make_config({}), shown)
+
+    for left_s in (0.2, 30.0):
+        now += 10
+        watcher.generating(left_s)
+
+    assert text.getvalue() == "SingleStream performance: LoadGen generates its queries, 30 s left\n"
 
 
 def test_work_on_a_terminal_is_a_bar_that_goes_away() -> None:
