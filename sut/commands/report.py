@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 HELP = """Write one self-contained page: what was measured on what, where the time goes, what differs, what to doubt.
 
-Example: sut report output/ -o report.html
+Example: ./run_local.sh report output/ -o report.html
 
 RESULTS are result.json and compare.json files, or folders with such below them; default: the folder of sut run's
 results (output/). A file that cannot be read, or is of another schema, is named and skipped. The page loads nothing: it
