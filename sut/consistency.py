@@ -16,6 +16,8 @@ def contradictions(result: Result) -> Iterator[str]:
     yield from _verdict(result)
     yield from _rates(result)
     yield from _latencies(result)
+    yield from _tails(result)
+    yield from _counts(result)
     score = result.accuracy
     if score is not None and not _is_share(score.value, score.count):
         yield f"accuracy {score.value} is no share of {score.count}"
@@ -72,6 +74,38 @@ def _latencies(result: Result) -> Iterator[str]:
     value = result.metric.value if result.metric else None
     if bounds and value is not None and not bounds[0] <= value <= bounds[1]:
         yield f"the metric is {value:.10g}, but {bounds[0]:.10g} to {bounds[1]:.10g} by its other figures"
+
+
+def _tails(result: Result) -> Iterator[str]:
+    """The means over samples around p50 and from p99 up, whose stages add up to latencies that are known."""
+    stages, latency = result.stages_ns, result.latency_ns
+    if "residual" not in stages or result.scenario == "MultiStream" or result.recorded_samples != result.samples:
+        return
+    for name, ends in (("middle", ("min", "p80")), ("tail", ("p99", "max"))):
+        parts = [times[name] for times in stages.values() if name in times]
+        low, high = (latency.get(end) for end in ends)
+        if len(parts) < len(stages) or low is None or high is None:
+            continue
+        if not low - len(parts) <= sum(parts) <= high + len(parts):
+            yield f"stages_ns have {name} {sum(parts)} together, outside {ends[0]} and {ends[1]} of latency_ns"
+
+
+def _counts(result: Result) -> Iterator[str]:
+    """Of what there can be no less than none, or no other number."""
+    told = {"failed_samples": result.failed_samples, "samples": result.samples}
+    told |= {f"batch_sizes.{size}": count for size, count in result.batch_sizes.items()}
+    told |= {f"cost_ns.{stage}": cost for stage, cost in result.cost_ns.items()}
+    for name, value in (*told.items(), ("cpu_seconds_per_sample", result.cpu_seconds_per_sample or 0)):
+        if value < 0:
+            yield f"{name} is {value}"
+    sizes = result.batch_sizes
+    answered = sum(int(size) * count for size, count in sizes.items() if size.isdecimal() and len(size) < 10)
+    # Where the ledger was too small, or the run was stopped, a batch may be counted without its samples.
+    if sizes and result.valid and result.samples == result.recorded_samples != answered:
+        yield f"batch_sizes are of {answered} samples, recorded_samples are {result.recorded_samples}"
+    same = result.agreement
+    if same is not None and not (_is_share(same.value, same.count) and same.low <= same.value <= same.high):
+        yield f"agreement {same.value} is no share of {same.count} in its own interval"
 
 
 def _metric_bounds(result: Result) -> tuple[float, float] | None:

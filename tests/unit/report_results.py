@@ -41,7 +41,7 @@ def a_result(rate: float = 180.5, **changes: Any) -> Result:
         "stages_ns": {stage: {"mean": ns, "p50": ns, "p99": 3 * ns, "middle": ns, "tail": 2 * ns}
                       for stage, ns in STAGES.items()},
         "cost_ns": {stage: ns for stage, ns in STAGES.items() if stage in ("decode", "resize", "normalize", "infer")},
-        "batch_sizes": {"1": 646, "2": 19, "8": 2}, "memory_bytes": {"host_peak": 256_876_544},
+        "batch_sizes": {"1": 649, "2": 19, "8": 58}, "memory_bytes": {"host_peak": 256_876_544},
         "cpu_seconds_per_sample": 0.0249, "rules_broken": ["min_duration 3 s < 600 s"], "notes": [],
         "plan": {"lanes": 1}, "config": {"lanes": None, "threads": None, "max_batchsize": 8, "dataset": "demo"},
         "system": {"cpu": "AMD EPYC", "cores": 2, "memory": "24684092 kB", "platform": "Linux"},

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from sut.collected import collect, read_result
-from sut.results import Accuracy, Metric, Result
+from sut.results import Accuracy, Agreement, Metric, Result
 from tests.unit.test_results import a_result
 
 LATENCY_NS = {"min": 10, "p50": 20, "p90": 30, "p99": 40, "max": 50_000_000, "mean": 25}
@@ -53,6 +53,39 @@ def test_every_result_below_folders_and_those_named_are_found_once_by_path(tmp_p
     assert [each.path for each in collected.found] == [below[1], below[0], named]
     assert all(each.result == a_result() for each in collected.found)
     assert collected.skipped == ()
+
+
+STAGES_NS = {name: {"mean": 12, "middle": 10, "tail": 21} for name in ("infer", "residual")}
+
+
+@pytest.mark.parametrize(
+    ("edit", "reason"),
+    [
+        ({"stages_ns": {**STAGES_NS, "infer": {"mean": 12, "middle": 10, "tail": 2}}}, "stages_ns have tail 23"),
+        ({"stages_ns": {**STAGES_NS, "infer": {"mean": 12, "middle": 30, "tail": 21}}}, "stages_ns have middle 40"),
+        ({"batch_sizes": {"8": 4}}, "batch_sizes are of 32 samples, recorded_samples are 24"),
+        ({"failed_samples": -1}, "failed_samples is -1"),
+        ({"cost_ns": {"infer": -5}}, "cost_ns.infer is -5"),
+        ({"cpu_seconds_per_sample": -0.1}, "cpu_seconds_per_sample is -0.1"),
+        ({"agreement": {"value": 0.9}}, "agreement 0.9 is no share of 1000 in its own interval"),
+        ({"agreement": {"value": 0.9995}}, "agreement 0.9995 is no share of 1000 in its own interval"),
+    ],
+)
+def test_what_a_page_tells_first_is_not_edited_either(tmp_path: Path, edit: dict[str, Any], reason: str) -> None:
+    agreement = {"value": 0.992, "low": 0.985, "high": 0.996, "count": 1000, "source": "crops", "words": "same"}
+    whole = {
+        "latency_ns": LATENCY_NS | {"p80": 29, "mean": 24},
+        "stages_ns": STAGES_NS,
+        "batch_sizes": {"8": 3},
+        "recorded_samples": 24,
+        "agreement": Agreement(**agreement),
+    }
+    read_result(put(tmp_path / "sound", a_result(**whole)))
+    if "agreement" in edit:
+        edit = {"agreement": agreement | edit["agreement"]}
+
+    with pytest.raises(ValueError, match=f"^edited, or no run's: {reason}"):
+        read_result(edited(tmp_path, lambda content: content.update(edit), a_result(**whole)))
 
 
 def test_a_link_to_a_folder_is_followed_and_one_that_leads_back_ends(tmp_path: Path) -> None:
