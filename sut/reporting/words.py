@@ -86,9 +86,9 @@ def _one_setup(runs: Sequence[Run]) -> Said:
         said.append(_percentiles("answers a query of several pictures", several))
     if (server := by_kind.get("Server")) and not single:
         said.append(_percentiles("answers a picture that comes at a random moment", server))
-        if said[-1] and (rate := server.number("", "samples_per_second")):
+        if said[-1] and (rate := server.number("", "metric", "value")):
             said[-1] += (" at ", rate, " a second")
-    if (offline := by_kind.get("Offline")) and (rate := offline.number("", "samples_per_second")):
+    if (offline := by_kind.get("Offline")) and (rate := offline.number("", "metric", "value")):
         said.append((("" if said else "answers "), rate, " pictures a second when all are there at once"))
     said = [part for part in said if part]
     if (scored := by_kind.get("accuracy")) and (share := scored.number("%", "accuracy", "value")):
@@ -206,6 +206,10 @@ def warnings(runs: Sequence[Run]) -> list[str]:
         found.append(f"Short: {_some(short, timed)} took less than a minute, where MLPerf asks for ten")
     if random := [run for run in runs if run.result.weights == "random"]:
         found.append(f"Random weights: {_some(random, runs)}; the speed is real, the labels mean nothing")
+    if empty := [run for run in runs if run.result.weights is None]:
+        found.append(
+            f"No model: {_some(empty, runs)}; the backend {empty[0].result.backend} executes none, so its figures are no model's"
+        )
     found += _busy(timed)
     found += _machines(runs)
     found += _versions(runs)

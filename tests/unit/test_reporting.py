@@ -106,6 +106,21 @@ def test_one_configuration_says_what_it_does() -> None:
     )
 
 
+def test_the_rate_that_is_told_is_the_one_that_mlperf_compares_by() -> None:
+    metric = {"name": "samples_per_second", "value": 170.25, "higher_is_better": True}
+
+    said = text_of(words.deciding([the_run(scenario="Offline", samples_per_second=176.75, metric=metric)]))
+
+    assert "answers 170.2 pictures a second" in said
+
+
+def test_where_no_model_ran_the_page_says_so() -> None:
+    runs = runs_of(found(a_result(), a_result(backend="null", weights=None)))
+
+    [said] = [each for each in words.warnings(runs) if each.startswith("No model")]
+    assert said == "No model: 1 of 2 runs; the backend null executes none, so its figures are no model's"
+
+
 def test_of_several_runs_the_latest_is_told_not_the_best() -> None:
     rates = {"2026-11-28": 250.0, "2026-11-30": 100.0, "2026-11-29": 400.0}
     results = [a_result(rate=rate, scenario="Offline", started=f"{day}T08:00:00+00:00") for day, rate in rates.items()]
