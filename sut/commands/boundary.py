@@ -260,10 +260,13 @@ def _show(rows: Sequence[Mapping[str, Any]], measured: Sequence[Sequence[Result]
 
 
 def _ledger(result: Result) -> list[tuple[str, float]]:
-    """The stages of a sample in their order, in ns: of its latency; in Offline, where it waits, of the busy time."""
+    """The stages of a sample in their order, in ns: of its latency; in Offline, where it waits, of the busy time.
+
+    What is left over may be less than nothing, which is no price.
+    """
     if result.scenario == "Offline":
         return list(result.cost_ns.items())
-    return [(name, stats["mean"]) for name, stats in result.stages_ns.items() if "/" not in name]
+    return [(name, stats["mean"]) for name, stats in result.stages_ns.items() if "/" not in name and stats["mean"] >= 0]
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> Table:

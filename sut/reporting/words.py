@@ -207,9 +207,8 @@ def warnings(runs: Sequence[Run]) -> list[str]:
     if random := [run for run in runs if run.result.weights == "random"]:
         found.append(f"Random weights: {_some(random, runs)}; the speed is real, the labels mean nothing")
     if empty := [run for run in runs if run.result.weights is None]:
-        found.append(
-            f"No model: {_some(empty, runs)}; the backend {empty[0].result.backend} executes none, so its figures are no model's"
-        )
+        backend = empty[0].result.backend
+        found.append(f"No model: {_some(empty, runs)}; {backend} executes none, so its figures are no model's")
     found += _busy(timed)
     found += _machines(runs)
     found += _versions(runs)

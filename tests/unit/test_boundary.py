@@ -243,8 +243,12 @@ def test_cpu_time_is_compared_where_the_clock_cannot_tell(capsys: pytest.Capture
 def test_nothing_is_said_to_cost_less_than_nothing(
     rounds: list[list[Result]], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    rows, out = shown(rounds, capsys)
+    less = {"residual": {"mean": -9_700_000}}
+    told = [[each.model_copy(update={"stages_ns": {**each.stages_ns, **less}}) for each in some] for some in rounds]
 
+    rows, out = shown(told, capsys)
+
+    assert "-9.7" not in out
     table = out[out.index("starts at") :].splitlines()[1:4]
     assert not any(character == "-" for line in table for character in line.replace(" - ", ""))
     assert ("none, it is faster" in out) == (rounds is BACKWARDS)

@@ -118,7 +118,7 @@ def test_where_no_model_ran_the_page_says_so() -> None:
     runs = runs_of(found(a_result(), a_result(backend="null", weights=None)))
 
     [said] = [each for each in words.warnings(runs) if each.startswith("No model")]
-    assert said == "No model: 1 of 2 runs; the backend null executes none, so its figures are no model's"
+    assert said == "No model: 1 of 2 runs; null executes none, so its figures are no model's"
 
 
 def test_of_several_runs_the_latest_is_told_not_the_best() -> None:
