@@ -71,7 +71,7 @@ def _decision(comparison: Comparison, contest: Contest) -> str:
     alike = [cell for cell in contest.rivals if cell != baseline or leader == baseline or gain is None]
     if alike:
         said += f"; {_alike(comparison, contest, leader, alike)}"
-    return said + _barred(contest, leader)
+    return said + _invalid(comparison, leader) + _barred(contest, leader)
 
 
 def _undecided(comparison: Comparison, leader: str, baseline: str, gain: Difference) -> str:
@@ -138,6 +138,12 @@ def _cost(comparison: Comparison, baseline: str, cell: str) -> Difference | None
     others = sum(any(run.number != LOOK for run in runs) for runs in comparison.runs.values()) - 1
     pairs = [one[each] for each in rounds], [two[each] for each in rounds]
     return difference(*pairs, higher_is_better=False, verdicts=others)
+
+
+def _invalid(comparison: Comparison, cell: str) -> str:
+    """That nothing of what a cell's figures are of was VALID, which is seldom its shortness alone."""
+    runs = comparison.runs[cell]
+    return "" if any(run.valid for run in runs) else f"; no run of {cell} was VALID: {runs[-1].reason}"
 
 
 def _barred(contest: Contest, leader: str) -> str:

@@ -483,6 +483,18 @@ def test_labels_that_nobody_has_compared_are_not_taken_for_the_same(changes: dic
     assert [row["pareto"] for row in rows_of(comparison, Path())] == [True, True]
 
 
+def test_who_is_chosen_without_a_valid_run_is_said_to_be() -> None:
+    bench = Drawn({"onnxruntime": 100.0, "openvino": 300.0})
+    plain = bench.run
+    bench.run = lambda cell, number: replace(  # type: ignore[method-assign]
+        plain(cell, number), valid=cell.label != "openvino", reason="LoadGen logged an error"
+    )
+
+    said = sentence_of(compared(bench, BACKENDS))
+
+    assert said.endswith(" against onnxruntime; no run of openvino was VALID: LoadGen logged an error")
+
+
 def test_cells_that_were_not_looked_at_are_not_called_slower() -> None:
     bench = Drawn({"max_batchsize=1": 300.0, "max_batchsize=2": 100.0, "max_batchsize=4": 600.0})
 
