@@ -59,7 +59,8 @@ class Contest:
     def versus(self, cell: str, other: str) -> Difference | None:
         """A cell against another, by the rounds that have both, behind the first look; None where none has.
 
-        Who is ahead of many that are the same is so by luck, so a verdict is one of as many as cells take part.
+        Who is ahead of many that are the same is so by luck: that another is worse than it is one verdict of as many
+        as cells take part. Against the baseline, which was there before, each stands for itself.
         """
         one, two = self.figures.get(cell, {}), self.figures.get(other, {})
         rounds = sorted((one.keys() & two.keys()) - {LOOK})
@@ -67,7 +68,8 @@ class Contest:
             return None
         pairs = ([two[each] for each in rounds], [one[each] for each in rounds])
         others = sum(len(found.keys() - {LOOK}) > 0 for found in self.figures.values()) - 1
-        return difference(*pairs, higher_is_better=self.higher_is_better, verdicts=others)
+        verdicts = 1 if self.baseline in (cell, other) else others
+        return difference(*pairs, higher_is_better=self.higher_is_better, verdicts=verdicts)
 
     @property
     def leader(self) -> str | None:
