@@ -93,8 +93,8 @@ def _order(row: Row) -> tuple[Any, ...]:
     metric, accuracy = facts["metric"] or {}, facts["accuracy"] or {}
     figure = metric.get("value") or accuracy.get("value")
     worse = 0.0 if figure is None else figure if metric.get("higher_is_better") is False else -figure
-    identity = (facts["model"] or "~", facts["weights"] or "", scenario, facts["mode"] != "performance")
-    return (*identity, figure is None, worse, str(row.path))
+    identity = (facts["model"] or "~", facts["weights"] or "", facts["boundary"] or "~", scenario)
+    return (*identity, facts["mode"] != "performance", figure is None, worse, str(row.path))
 
 
 def _leaves(prefix: str, value: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

@@ -37,11 +37,11 @@ code: 0 something was shown; 1 nothing was there.
 _NAMED = 10
 """Files left out that are named; of the others it is told how many there are."""
 
-_KEPT = ("model", "weights", "backend", "preprocess", "precision", "scenario")
+_KEPT = ("model", "weights", "backend", "preprocess", "precision", "boundary", "scenario")
 """Settings that stay however narrow the terminal is, where they differ."""
 _LEAST_TELLING = ("user_conf", "samples/s", "accuracy", "backend_version", "started", "p50 ms", "notes", "p99 ms")
 """Columns that are left out first, in this order; then settings, the last first."""
-_TITLES = ("model", "weights", "scenario")
+_TITLES = ("model", "weights", "boundary", "scenario")
 """What becomes a line above its results, where that is what it takes: results of several are not compared anyway."""
 _UNTOLD = ("model_sha256", "user_conf")
 """Long, and of no interest where it is the same."""

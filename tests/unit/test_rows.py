@@ -81,7 +81,7 @@ def test_a_version_and_a_hash_are_columns_only_where_the_name_is_not_enough() ->
     assert list(again) == ["model", "model_sha256", "backend_version"]
 
 
-def test_rows_are_by_model_and_scenario_the_best_figure_first() -> None:
+def test_rows_are_by_model_boundary_and_scenario_the_best_figure_first() -> None:
     def rate(value: float | None, **changes: Any) -> Result:
         metric = Metric(name="completed_samples_per_second", value=value, higher_is_better=True)
         return a_result(metric=metric, **changes)

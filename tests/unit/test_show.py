@@ -103,6 +103,21 @@ def many(width: int) -> list[Column]:
     return [Column(name, ["x" * width], name in settings) for name in [*settings, *figures]]
 
 
+def test_boundaries_stay_apart_however_narrow_the_terminal_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    for number, boundary in enumerate(("jpeg", "tensor", "jpeg", "tensor")):
+        rate = Metric(name="completed_samples_per_second", value=100.0 * (4 - number), higher_is_better=True)
+        asked = {"boundary": boundary, "precision": ("fp32", "int8")[number // 2]}
+        put(tmp_path / str(number), of(asked, **asked, metric=rate, parity=PARITY, agreement=AGREEMENT))
+
+    show([tmp_path])
+
+    told = [word for line in lines(capsys) for word in line.split() if word in ("jpeg", "tensor")]
+    assert told == ["jpeg", "tensor"]
+
+
 @pytest.mark.parametrize("width", [60, 80, 100, 120, 200])
 def test_the_least_telling_columns_go_first_and_are_named(width: int) -> None:
     columns = many(10)
@@ -136,7 +151,7 @@ def test_everything_that_differs_at_once_is_readable_in_80_columns(
 
     printed = lines(capsys)
     assert max(map(len, printed)) <= 80
-    assert "a-model-with-a-long-name-0, random, Server" in printed
+    assert "a-model-with-a-long-name-0, random, jpeg, Server" in printed
     assert any(line.split()[:4] == ["openvino", "opencv", "fp32", "VALID"] for line in printed)
     assert any(line.startswith("left out for want of room: samples/s, ") for line in printed)
 
