@@ -19,10 +19,11 @@ _SCHEMA = 1
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """One file's sentence and table."""
+    """One file's sentence and table, and where the result of its best cell should lie."""
 
     sentence: str
     table: Table
+    best: Path | None
 
 
 def read_comparison(path: Path, position: int) -> Comparison:
@@ -42,7 +43,8 @@ def read_comparison(path: Path, position: int) -> Comparison:
         raise ValueError("it has no sentence or no rows")
     against = [name for row in rows if (name := _text(row.get("against")))] or [_text(content.get("baseline"))]
     names = "; of other work ".join(dict.fromkeys(against)) or "the first row"
-    return Comparison(cut(sentence), _table(rows, position, names, path))
+    best = next((result for row in rows if _verdict(row) == "best" and (result := _text(row.get("result")))), None)
+    return Comparison(cut(sentence), _table(rows, position, names, path), path.parent / best if best else None)
 
 
 def _table(rows: Sequence[Mapping[str, Any]], position: int, against: str, path: Path) -> Table:

@@ -98,7 +98,7 @@ def make_page(found: Sequence[Found], comparisons: Sequence[Comparison] = (), sk
         comparisons=comparisons,
         skipped=skipped,
         words=words,
-        **_content(found),
+        **_content(found, [each.best for each in comparisons]),
     )
     return printable_lines(html)  # a name may hold what turns the text around, or what no file can
 
@@ -110,11 +110,11 @@ def write_page(
     write_text(path, make_page(found, comparisons, skipped))
 
 
-def _content(found: Sequence[Found]) -> dict[str, Any]:
+def _content(found: Sequence[Found], best: Sequence[Path | None]) -> dict[str, Any]:
     runs = runs_of(found)
     runs.sort(key=order)
     results = [run.result for run in runs]
-    lead = words.lead_of(runs)
+    lead = words.lead_of([run for run in runs if run.path in best]) or words.lead_of(runs)
     chosen = _chosen(runs)
     return {
         "runs": runs,

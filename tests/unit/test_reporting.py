@@ -289,6 +289,20 @@ def test_a_thousand_results_are_a_page_of_a_few_megabytes() -> None:
     assert page.count('data-label="p50 ms"') == 1000
 
 
+def test_the_bar_at_the_top_is_that_of_the_best_of_a_comparison(tmp_path: Path) -> None:
+    rates = {"faster": 900.0, "chosen": 100.0}
+    faster, chosen = found(*(a_result(rate, backend=name, scenario="Offline") for name, rate in rates.items()))
+    told = a_comparison()
+    told["rows"][1] |= {"verdict": "best", "result": "1/result.json"}
+    (tmp_path / "compare.json").write_text(json.dumps(told))
+    here = [Found(tmp_path / each.path, each.result) for each in (faster, chosen)]
+
+    page = make_page(here, [read_comparison(tmp_path / "compare.json", 0)])
+
+    bar = page[page.index("Where a picture") :]
+    assert "chosen" in bar[: bar.index("<svg")] and "faster" not in bar[: bar.index("<svg")]
+
+
 def test_a_page_of_one_result_is_small_and_asks_for_nothing() -> None:
     page = make_page(found(a_result()))
 
