@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import io
 import os
@@ -162,8 +163,20 @@ def run(
     from sut.runner import run_all
 
     configs = configs_of(locals())
+    _check_is_no_command(configs[0].backend)
     repeats = read_repeated(from_).model_sha256 if from_ is not None and model is None else None
     raise typer.Exit(run_all(configs, Console(as_json), shlex.join(sys.argv), repeats))
+
+
+def _check_is_no_command(backend: str) -> None:
+    """Refuse what is no backend and nearly a command: run_local.sh takes a first word that is no command for one."""
+    import backends.registry
+
+    near = difflib.get_close_matches(backend, getattr(typer.main.get_command(app), "commands", {}), 1)
+    if near and backend not in backends.registry.names():
+        raise InputError(
+            f"unknown command or backend '{backend}'; did you mean {near[0]}? {_called()} --help shows all"
+        )
 
 
 _RENAMED = {"time": "time_s", "max_latency": "max_latency_s", "max_wait": "max_wait_ms", "watchdog": "watchdog_s"}

@@ -38,6 +38,13 @@ def test_numbers_that_no_machine_or_loadgen_can_take(setting: dict[str, Any]) ->
         make_config(setting)
 
 
+def test_a_word_that_is_nearly_a_command_is_not_taken_for_a_backend(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli._main(["run", "--backend", "comprae"], Noted()) == ExitCode.USAGE
+
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: unknown command or backend 'comprae'; did you mean compare? ")
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
