@@ -23,6 +23,7 @@ from sut.comparing.sentence import title_of, within
 from sut.console import milliseconds
 from sut.errors import short
 from sut.results import Result, used
+from sut.statistics import FEWEST_PAIRS
 from sut.text import printable, shortened
 
 _UNITS = {"Offline": "samples/s", "SingleStream": "p90 ms", "MultiStream": "p99 ms", "Server": "p99 ms"}
@@ -129,9 +130,11 @@ def _verdict(contest: Contest, cell: str) -> str:
         return "not chosen"
     if cell == contest.leader:
         return "best"
-    if contest.is_behind(cell):
+    found = contest.versus(cell, contest.leader) if contest.leader is not None else None
+    is_open = found is None or found.verdict == "open"
+    if contest.is_behind(cell) and (found is None or found.pairs < FEWEST_PAIRS or not is_open):
         return "far behind"
-    return "like the best" if cell in contest.rivals else "slower"
+    return "like the best" if is_open else "slower"
 
 
 def _quality(row: Mapping[str, Any]) -> float:

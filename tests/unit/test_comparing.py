@@ -316,6 +316,22 @@ def test_what_a_cell_s_first_run_chose_is_what_all_its_runs_do(tmp_path: Path, m
     assert set(tmp_path.rglob("result.json")) == set(bench.paths.values()) and len(set(bench.paths.values())) == 2
 
 
+def test_who_cannot_be_told_from_the_best_is_never_far_behind() -> None:
+    bench = Drawn({"onnxruntime": 100.0, "openvino": 100.0})
+    plain = bench.run
+
+    def run(cell: Cell, number: int) -> Run:
+        share = 1.0 if cell.label == "onnxruntime" or number % 4 == 1 else 3.0
+        return replace(plain(cell, number), figure=100.0 * share * (1 + 0.2 * (number % 3)))
+
+    bench.run = run  # type: ignore[method-assign]
+    comparison = compared(bench, BACKENDS, budget_s=75.0)
+
+    words = {row["cell"]: row["verdict"] for row in rows_of(comparison, Path())}
+    assert words == {"onnxruntime": "like the best", "openvino": "best"}
+    assert sentence_of(comparison).startswith("stay with onnxruntime: openvino cannot be told from it here")
+
+
 def test_where_speed_cannot_tell_cpu_time_may() -> None:
     bench = Drawn({"onnxruntime": 100.0, "openvino": 106.0}, noise=0.2)
     plain = bench.run
