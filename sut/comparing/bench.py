@@ -75,8 +75,8 @@ class Bench:
         self._console = console
         self._say = say
         self._limit_s = limit_s
-        self._first: dict[str, Result] = {}
-        """Of each model."""
+        self._first: dict[tuple[str, bool], Result] = {}
+        """Of each model, and of what reads none of its files."""
         self._chosen: dict[str, dict[str, int]] = {}
         """What a cell's first run chose, by label: auto learns from every run, and all of a cell's do the same."""
         self._known: dict[str, SutError | float] = {}
@@ -129,7 +129,7 @@ class Bench:
         if ExitCode.INTERRUPTED in ran.codes:
             raise KeyboardInterrupt
         result, code = ran.results[0], ran.codes[0]
-        check_same_model([self._first.setdefault(config.model, result), result])
+        check_same_model([self._first.setdefault((config.model, result.model_sha256 is None), result), result])
         failed = result.failed or code in (ExitCode.USAGE, ExitCode.SETUP, ExitCode.FAILED)
         if mode == "performance":
             self._keep(cell, result, ran.home, failed)

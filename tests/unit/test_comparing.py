@@ -28,7 +28,7 @@ from sut.comparing.orders import Asked, base_of, find_cells, share_of
 from sut.comparing.report import rows_of, table_of
 from sut.comparing.sentence import sentence_of
 from sut.config import RunConfig, make_config, parse_budget
-from sut.errors import ExitCode, InputError, SetupError
+from sut.errors import ExitCode, InputError, RunError, SetupError
 from sut.results import Agreement, Parity, Result
 from sut.runner import Ran
 from sut.tuning.bench import Quiet
@@ -368,6 +368,24 @@ def test_time_goes_where_the_answer_is_open() -> None:
     assert words["max_batchsize=2"] == "slower" and words["max_batchsize=1"] == "far behind"
     assert sorted(words.values())[:2] == ["best", "far behind"] and "like the best" in words.values()
     assert "cannot be told from max_batchsize=" in sentence_of(comparison)
+
+
+def test_a_backend_that_reads_no_model_does_not_make_it_another_and_a_changed_file_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = iter((None, "ab", None, "ab", "cd"))
+
+    def experiment(configs: list[RunConfig], *more: object) -> Ran:
+        made = result_of(configs[0], 100.0, model_sha256=next(content))
+        return Ran(results=[made], codes=[ExitCode.OK], home=tmp_path)
+
+    monkeypatch.setattr("sut.comparing.bench.run_experiment", experiment)
+    bench = Bench(tmp_path, Quiet(), lambda text: None, 100.0)
+    nothing, something = cells_of({"backend": ["null", "onnxruntime"]}, BASE)
+
+    assert [bench.run(cell, LOOK).figure for cell in (nothing, something, nothing, something)] == [100.0] * 4
+    with pytest.raises(RunError, match="the model changed during the runs"):
+        bench.run(something, LOOK)
 
 
 def test_preprocessors_are_tried_with_who_is_ahead_later_too() -> None:
