@@ -91,9 +91,10 @@ def _before(options: dict[str, Any]) -> dict[str, Any]:
     for key in _LISTS:
         if options[key] is not None:
             axes.pop(key, None)
-            if len(values := split_list(options[key])) > 1:
+            values = split_list(options[key])
+            options[key] = values[0]
+            if len(values) > 1:
                 axes[key] = values
-                options[key] = values[0]
     scenarios = axes.pop("scenario", None) or content.pop("scenario", None) or "Offline"
     options["scenario"] = options["scenario"] or ",".join(scenarios if isinstance(scenarios, list) else [scenarios])
     if path is not None:

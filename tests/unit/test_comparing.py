@@ -262,7 +262,7 @@ def test_the_shipped_matrices_are_for_compare_and_not_for_run(name: str) -> None
 def test_lists_of_the_options_win_over_those_of_the_file(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("matrix:\n  backend: [onnxruntime, openvino]\n  scenario: [Offline, Server]\n")
     options: dict[str, Any] = dict.fromkeys(inspect.signature(cli.run).parameters)
-    options |= {"config": tmp_path / "a.yaml", "backend": "null", "precision": "fp32,int8", "accuracy": True}
+    options |= {"config": tmp_path / "a.yaml", "backend": "null,null", "precision": "fp32,int8", "accuracy": True}
 
     own = compare._before(options)
 
