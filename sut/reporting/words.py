@@ -42,6 +42,8 @@ STAGES = {
 }
 _SHORT_S = 60.0
 _NAMED = 3
+_ALIKE = 1.01
+"""Times as good: nobody is called ahead by less."""
 
 
 def scenario(kind: str) -> str:
@@ -146,6 +148,8 @@ def _ahead(kind: str, first: Run, second: Run) -> Said:
     if best is None or next_ is None or metric is None or min(best.raw, next_.raw) <= 0:
         return ()
     ratio = best.raw / next_.raw if metric.higher_is_better else next_.raw / best.raw
+    if ratio < _ALIKE:
+        return (f"In {kind}, {first.label} and {second.label} are within 1 % of each other, which says nothing yet.",)
     return (
         f"In {kind}, {first.label} is ahead: ",
         Number(ratio),
@@ -183,7 +187,7 @@ def _no_gain(boundary: str) -> str:
         return "."
     return (
         f". Decoding and resizing are outside this clock (boundary {boundary}), so what a faster model would gain from "
-        "JPEG to label cannot be said: --boundary jpeg measures it."
+        "JPEG to label cannot be said: ./run_local.sh boundary measures it, or a run with --boundary jpeg."
     )
 
 

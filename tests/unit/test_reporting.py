@@ -179,6 +179,14 @@ def test_a_latency_is_better_lower() -> None:
     assert "fast is ahead: 5.3 times" in text_of(words.deciding(runs_of(found(*results))))
 
 
+def test_of_two_that_are_alike_nobody_is_ahead() -> None:
+    results = [a_result(rate=rate, backend=name, scenario="Offline") for name, rate in (("one", 100.0), ("two", 100.5))]
+
+    said = text_of(words.deciding(runs_of(found(*results))))
+
+    assert said.startswith("In Offline, two and one are within 1 % of each other")
+
+
 def test_labels_are_what_differs_and_never_the_same() -> None:
     results = [a_result(precision="int8"), a_result(), a_result(started="2026-11-29T00:00:00+00:00")]
 
