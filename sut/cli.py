@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import difflib
 import inspect
-import io
 import os
-import select
 import shlex
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TextIO
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.exceptions import TyperException
@@ -20,7 +18,8 @@ from typer.exceptions import TyperException
 from sut.errors import ExitCode, InputError, SutError, one_line, suggest
 from sut.installed import broken_import
 from sut.signals import Noted
-from sut.text import printable, printable_lines
+from sut.streams import guard_streams, tell_error
+from sut.text import printable_lines
 
 if TYPE_CHECKING:
     from sut.config import RunConfig
@@ -321,49 +320,12 @@ def _register() -> None:
     tune.register(app, like_run)
 
 
-class _Output(io.FileIO):
-    """A stream whose reader may leave (``2>&1 | head -1``): the work goes on, and its exit code is what counts.
-
-    What is only ``told`` may also be lost in other ways: on a full disk, or to a reader that has stopped reading.
-    """
-
-    def __init__(self, descriptor: int, told: bool) -> None:
-        super().__init__(descriptor, "w", closefd=False)
-        self._told = told
-        self._patience_s: float | None = 1.0 if told else None
-
-    def write(self, data: Any, /) -> Any:
-        try:
-            while select.select([], [self], [], self._patience_s)[1]:
-                if (written := super().write(data)) is not None:  # None: a pipe that does not block has no room yet
-                    return written
-        except OSError as error:
-            # Python writes what is left once more while it shuts down, and would complain.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), self.fileno())
-            if not self._told and not isinstance(error, BrokenPipeError):
-                raise
-        else:
-            self._patience_s = 0.0
-        return len(data)
-
-
-def _guarded(stream: TextIO, line_buffering: bool, told: bool) -> TextIO:
-    raw = _Output(stream.fileno(), told)
-    return io.TextIOWrapper(io.BufferedWriter(raw), stream.encoding, "backslashreplace", line_buffering=line_buffering)
-
-
 def main(ending: Noted) -> int:
     """Run the command of the process's arguments: every error becomes one line and an exit code, which is returned.
 
     A signal that ``ending`` notes interrupts the command; one that came before does so at its start.
     """
-    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
-        pass  # started with one of the three closed: a pipe of ours must not take its place
-    os.close(descriptor)
-    if sys.stdout is not None:
-        sys.stdout = _guarded(sys.stdout, sys.stdout.isatty(), told=False)
-    if sys.stderr is not None:
-        sys.stderr = _guarded(sys.stderr, True, told=True)
+    guard_streams()
     return _main(_normalise(sys.argv[1:]), ending)
 
 
@@ -403,7 +365,7 @@ def _failed(error: Exception | SystemExit, arguments: list[str], debug: bool) ->
     if isinstance(error, TyperException):
         context = getattr(error, "ctx", None)
         hint = f"; {context.command_path} --help shows what there is" if context else ""
-        _fail(error.format_message().rstrip(".") + hint)
+        tell_error(error.format_message().rstrip(".") + hint)
         return ExitCode.USAGE
     if isinstance(error, SutError):
         return _explain(error, one_line(error), error.exit_code, debug)
@@ -434,14 +396,10 @@ def _has_debug(arguments: Sequence[str]) -> bool:
 def _explain(error: BaseException, text: str, code: ExitCode, debug: bool) -> ExitCode:
     if debug:
         print(printable_lines("".join(traceback.format_exception(error))), file=sys.stderr)
-    _fail(text)
+    tell_error(text)
     return code
 
 
 def _interrupted() -> int:
-    _fail("interrupted")
+    tell_error("interrupted")
     return ExitCode.INTERRUPTED
-
-
-def _fail(text: str) -> None:
-    print(f"error: {printable(text)}", file=sys.stderr, flush=True)

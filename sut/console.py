@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,8 +21,9 @@ from sut.config import RunConfig
 from sut.errors import ExitCode, short
 from sut.results import FILE, Accuracy, Metric, Result
 from sut.rules import in_short
+from sut.streams import print_json, tell_error
 from sut.supervisor import Progress
-from sut.text import encodable, printable, printable_lines
+from sut.text import printable, printable_lines
 
 _PLAIN_EVERY_S = 5.0
 _PHASES = {
@@ -54,7 +54,7 @@ class Console:
 
     def error(self, text: str) -> None:
         """One line about what went wrong, never wrapped: scripts read it."""
-        print(f"error: {printable(text)}", file=sys.stderr, flush=True)
+        tell_error(text)
 
     def _line(self, text: str, style: str = "") -> None:
         self.err.print(Text(printable(text), style=style), soft_wrap=True)
@@ -114,7 +114,7 @@ class Console:
         """One table of all runs, what keeps them from being official, and where the files are."""
         if self._as_json:
             rows = [result.model_dump(mode="json", by_alias=True) for result in results]
-            self.out.file.write(json.dumps(encodable({"schema": 1, "command": "run", "rows": rows})) + "\n")
+            print_json("run", rows)
             return
         table = Table(box=None, pad_edge=False)
         for heading in ("scenario", "result"):

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -27,6 +25,7 @@ from sut.prices import limiting_stage, pipeline_of, price_ns, step_cost_of, step
 from sut.results import Result, used
 from sut.runner import check_same_model, run_each
 from sut.statistics import Difference, in_words
+from sut.streams import print_json
 from sut.tuning.bench import Quiet
 
 BOUNDARIES = ("tensor", "pixels", "jpeg")
@@ -107,7 +106,7 @@ def _boundary(configs: Sequence[RunConfig], as_json: bool, rounds: int | None = 
     if code in (ExitCode.OK, ExitCode.INVALID):
         rows = _rows(ran)
         if as_json:
-            sys.stdout.write(json.dumps({"schema": 1, "command": "boundary", "rows": rows}) + "\n")
+            print_json("boundary", rows)
         else:
             _show(rows, ran)
     return code

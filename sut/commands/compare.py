@@ -30,6 +30,7 @@ from sut.errors import ExitCode, InputError, SutError, one_line, worst
 from sut.machine import differs, system_facts
 from sut.results import dump_json, write_text
 from sut.runner import fresh
+from sut.streams import tell, tell_error
 from sut.text import printable
 from sut.tuning.bench import Quiet
 from sut.tuning.space import with_settings
@@ -126,8 +127,8 @@ def _compare(
     asked = Asked(parse_budget(budget), bare, yes, price_per_hour, earlier, share, with_accuracy)
     if len(configs) > 1:
         axes = axes | {"scenario": [config.scenario for config in configs]}
-    base = with_recipe(base, _say)
-    cells, asked = find_cells(axes | parse_vary(vary or []), base, asked, _say)
+    base = with_recipe(base, tell)
+    cells, asked = find_cells(axes | parse_vary(vary or []), base, asked, tell)
     if earlier and not any(each.is_of(cell) for each in earlier for cell in cells.now):
         raise InputError(f"--baseline {baseline}: it has none of these cells; it has {'; '.join(map(str, earlier))}")
     return _run(cells, base, asked, as_json)
@@ -135,9 +136,9 @@ def _compare(
 
 def _run(cells: Cells, base: RunConfig, asked: Asked, as_json: bool) -> ExitCode:
     directory = fresh(base.output / _name([*cells.now, *cells.later], base), base.overwrite)
-    _say(f"compare: {len(cells.now)} cells, {words_of(asked.budget_s)} for the runs; files: {directory}")
-    _say("before the clock each model answers a picture; int8 files are made and labels compared, once, and kept")
-    bench = Bench(directory, Quiet(), _say, asked.budget_s)
+    tell(f"compare: {len(cells.now)} cells, {words_of(asked.budget_s)} for the runs; files: {directory}")
+    tell("before the clock each model answers a picture; int8 files are made and labels compared, once, and kept")
+    bench = Bench(directory, Quiet(), tell, asked.budget_s)
     absent = dict(cells.absent)
     try:
         able = _prepared(bench, cells.now, absent)
@@ -145,7 +146,7 @@ def _run(cells: Cells, base: RunConfig, asked: Asked, as_json: bool) -> ExitCode
         with suppress(OSError):
             directory.rmdir()
         raise
-    comparison = Comparison(able, bench, asked.budget_s, _say, with_bare=asked.bare, look_at_all=asked.yes)
+    comparison = Comparison(able, bench, asked.budget_s, tell, with_bare=asked.bare, look_at_all=asked.yes)
     comparison.absent = absent
     comparison.later = [cell for cell in cells.later if _runs_like(cell, able) and bench.prepare(cell) is None]
     comparison.at_least = {cell.label: ROUNDS for cell in able if any(each.is_of(cell) for each in asked.earlier)}
@@ -165,13 +166,13 @@ def _run(cells: Cells, base: RunConfig, asked: Asked, as_json: bool) -> ExitCode
             _accuracies(comparison, bench)
     except KeyboardInterrupt:
         keep()
-        _say(f"what was measured until then is in {directory / FILE}")
+        tell(f"what was measured until then is in {directory / FILE}")
         raise
     told = keep()
     code, words = _against(cells.now, comparison, asked)
     _show(comparison, told, words, directory, as_json)
     if not any(figures for contest in comparison.contests.values() for figures in contest.figures.values()):
-        print(f"error: every run failed: {told['sentence']}", file=sys.stderr, flush=True)
+        tell_error(f"every run failed: {told['sentence']}")
         return ExitCode.FAILED
     return code
 
@@ -214,9 +215,9 @@ def _accuracies(comparison: Comparison, bench: Bench) -> None:
             accuracy = bench.results[f"{cell.label}, accuracy"].accuracy if not run.failed else None
             if accuracy is not None:
                 comparison.accuracies[cell.label] = accuracy
-                _say(f"accuracy of {cell.label}: {accuracy.value * accuracy.count:.0f} of {accuracy.count}")
+                tell(f"accuracy of {cell.label}: {accuracy.value * accuracy.count:.0f} of {accuracy.count}")
             else:
-                _say(f"accuracy of {cell.label}: {run.reason}")
+                tell(f"accuracy of {cell.label}: {run.reason}")
             comparison.keep()
 
 
@@ -269,7 +270,7 @@ def _show(
     if as_json:
         sys.stdout.write(dump_json(dict(told)))
         for text in words:
-            _say(text)
+            tell(text)
         return
     out = RichConsole(highlight=False)
     out.print(table_of(comparison, told["rows"]))
@@ -279,7 +280,3 @@ def _show(
     for text in (told["sentence"], *words):
         out.print(Text(printable(text)))
     out.print(Text(printable(f"files: {directory}")), soft_wrap=True)
-
-
-def _say(text: str) -> None:
-    print(printable(text), file=sys.stderr, flush=True)

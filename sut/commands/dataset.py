@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console as RichConsole
@@ -23,7 +23,8 @@ from sut.config import usable_cores
 from sut.datasets.base import IMAGENET_PICTURES as PICTURES
 from sut.datasets.sums import Sum, sum_of, sums_path, sums_text
 from sut.errors import InputError, SetupError, one_line
-from sut.text import encodable, printable
+from sut.streams import print_json
+from sut.text import printable
 
 CLASSES = 1000
 
@@ -112,7 +113,7 @@ def imagenet(
         except (InputError, SetupError) as error:
             refusal = error
     if as_json:
-        sys.stdout.write(_json(folder, found, states) + "\n")
+        print_json("dataset", [_row(folder, found, states)])
     else:
         _show(folder, found, states)
     if refusal is not None:
@@ -267,9 +268,9 @@ def write_lines(path: Path, text: str, overwrite: bool) -> str:
     return "written"
 
 
-def _json(folder: Path, found: Found, states: Mapping[Path, str]) -> str:
+def _row(folder: Path, found: Found, states: Mapping[Path, str]) -> dict[str, Any]:
     (path, state), (sums, sums_state) = states.items()
-    row = {
+    return {
         "dataset": "imagenet",
         "path": str(folder),
         "pictures": len(found.files),
@@ -281,7 +282,6 @@ def _json(folder: Path, found: Found, states: Mapping[Path, str]) -> str:
         "sums": str(sums),
         "sums_state": sums_state,
     }
-    return json.dumps(encodable({"schema": 1, "command": "dataset", "rows": [row]}))
 
 
 def _show(folder: Path, found: Found, states: Mapping[Path, str]) -> None:

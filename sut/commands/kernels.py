@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
-import sys
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -15,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sut.errors import ExitCode, InputError, RunError, SetupError, one_line
+from sut.streams import print_json, tell
 
 if TYPE_CHECKING:
     import numpy as np
@@ -87,10 +86,12 @@ def check(
     from kernels.check import check as check_all
 
     with _told(), _open(device) as (opened, details):
-        print(f"checking on {details}", file=sys.stderr)
+        tell(f"checking on {details}")
         rows = list(check_all(opened, _truth))
     if as_json:
-        _print_json("check", [{"device": opened.name, "architecture": opened.architecture, **asdict(r)} for r in rows])
+        print_json(
+            "kernels check", [{"device": opened.name, "architecture": opened.architecture, **asdict(r)} for r in rows]
+        )
     else:
         _show_check(rows, opened.name)
     if not all(row.ok for row in rows):
@@ -107,7 +108,7 @@ def explain(
     with _told():
         explanations = _explanations()
     if as_json:
-        _print_json("explain", [_explained(each, bandwidth) for each in explanations])
+        print_json("kernels explain", [_explained(each, bandwidth) for each in explanations])
     else:
         _show_explained(explanations, bandwidth)
 
@@ -123,16 +124,16 @@ def bench(
     with _told(), open_device(device) as gpu:
         from kernels.bench import check_memory, run
 
-        print(f"timing on {gpu.details}", file=sys.stderr)
+        tell(f"timing on {gpu.details}")
         check_memory(gpu)
         timings = []
         for timing in run(gpu, repeat):
-            print(f"{timing.group}: {timing.kernel}", file=sys.stderr)
+            tell(f"{timing.group}: {timing.kernel}")
             timings.append(timing)
         details = gpu.details
     copy = timings[0]
     if as_json:
-        _print_json("bench", [_timed(timing, copy, details) for timing in timings])
+        print_json("kernels bench", [_timed(timing, copy, details) for timing in timings])
     else:
         _show_timings(timings, copy)
 
@@ -145,10 +146,10 @@ def profile(device: GpuOption = "cuda", as_json: JsonOption = False) -> None:
     with _told():
         profiler = _profiler()
         with open_device(device) as gpu:
-            print(f"{profiler.name} on {gpu.details}", file=sys.stderr)
+            tell(f"{profiler.name} on {gpu.details}")
         profiled = beside(_explanations(), count(profiler, device))
     if as_json:
-        _print_json("profile", [_counted(each) for each in profiled])
+        print_json("kernels profile", [_counted(each) for each in profiled])
     else:
         _show_profiled(profiled)
 
@@ -271,10 +272,6 @@ def _counted(each: Profiled) -> dict[str, Any]:
         },
         "metrics": dict(each.counted),
     }
-
-
-def _print_json(command: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    sys.stdout.write(json.dumps({"schema": 1, "command": f"kernels {command}", "rows": rows}) + "\n")
 
 
 def _show_check(rows: Sequence[Row], device: str) -> None:

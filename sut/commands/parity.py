@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sut.errors import InputError, SetupError, one_line
-from sut.text import printable
+from sut.streams import print_json, tell
 
 if TYPE_CHECKING:
     import numpy as np
@@ -77,13 +75,12 @@ def parity(
     from sut.models.registry import find
 
     recipe = find(model or _JUDGE).recipe
-    if model is None and not as_json:
-        print(f"recipe {recipe.name}, for want of another: --model NAME takes that of a known model", file=sys.stderr)
     found = _preprocessors(preprocess)
+    if model is None and not as_json:
+        tell(f"recipe {recipe.name}, for want of another: --model NAME takes that of a known model")
     rows = _measured(found, recipe)
     if as_json:
-        printed = {"schema": 1, "command": "parity", "rows": [row.as_json(recipe) for row in rows]}
-        sys.stdout.write(json.dumps(printed) + "\n")
+        print_json("parity", [row.as_json(recipe) for row in rows])
     else:
         _show(rows, recipe)
 
@@ -106,7 +103,7 @@ def _preprocessors(names: str | None) -> list[type[Preprocessor]]:
         except ModuleNotFoundError as error:
             if names is not None:
                 raise
-            print(f"left out: {one_line(error)}", file=sys.stderr)
+            tell(f"left out: {one_line(error)}")
     return found
 
 
@@ -150,7 +147,7 @@ def _judge(recipe: Recipe) -> Callable[[Levels], NDArray[np.float32]] | None:
     wanted = spec.recipe
     if recipe.size != wanted.size:
         return None
-    path = spec.build("trained", lambda text: print(printable(text), file=sys.stderr))
+    path = spec.build("trained", tell)
     with utf8_path(path) as named:
         backend = load("onnxruntime").load(ModelFile(named), "cpu", 1, usable_cores())
     runner = backend.runner()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import itertools
-import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -19,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sut.errors import InputError, short
+from sut.streams import print_json, tell
 from sut.text import encodable, printable, shortened
 
 if TYPE_CHECKING:
@@ -98,15 +98,15 @@ def show(
     rows, skipped = rows_of(collected)
     _tell(skipped)
     if count := collected.earlier:
-        _say(f"left out: {count} folder{'s' if count > 1 else ''} of earlier results; --all shows them too")
+        tell(f"left out: {count} folder{'s' if count > 1 else ''} of earlier results; --all shows them too")
     if not rows:
         where = ", ".join(printable(str(folder)) for folder in folders)
         raise InputError(f"no results in {where}; name a folder in which sut run has left some")
     if words := machines(rows):
-        _say(f"results of several machines, whose figures cannot be compared: {'; '.join(map(shortened, words))}")
+        tell(f"results of several machines, whose figures cannot be compared: {'; '.join(map(shortened, words))}")
     if as_json:
         printed = [{"path": str(row.path), "source": row.source, **row.facts} for row in rows]
-        sys.stdout.write(json.dumps(encodable({"schema": 1, "command": "show", "rows": printed})) + "\n")
+        print_json("show", printed)
     elif as_csv:
         names, flat = flat_rows(rows)
         writer = csv.DictWriter(sys.stdout, names, extrasaction="ignore", lineterminator="\n")
@@ -116,15 +116,11 @@ def show(
         _table(rows, RichConsole(highlight=False))
 
 
-def _say(text: str) -> None:
-    print(printable(text), file=sys.stderr)
-
-
 def _tell(skipped: Sequence[Skipped]) -> None:
     for each in skipped[:_NAMED]:
-        _say(f"left out: {each.path}: {each.reason}")
+        tell(f"left out: {each.path}: {each.reason}")
     if len(skipped) > _NAMED:
-        _say(f"left out: {len(skipped) - _NAMED:,} more")
+        tell(f"left out: {len(skipped) - _NAMED:,} more")
 
 
 def _table(rows: Sequence[Row], out: RichConsole) -> None:

@@ -24,7 +24,8 @@ from sut.models.content import content_digest
 from sut.planning import EARLY_STOPPING_QUERIES, OVERHEAD_S, check_effect
 from sut.results import write_text
 from sut.statistics import FEWEST_PAIRS
-from sut.text import encodable, printable
+from sut.streams import print_json, tell, tell_error
+from sut.text import printable
 from sut.tuning import report
 from sut.tuning.bench import Bench, Quiet
 from sut.tuning.estimate import estimate
@@ -104,10 +105,10 @@ def _tune(
         state = State.open(directory, _header(parts), overwrite=base.overwrite)
         there = len(state.rows)
         grid = f"{len(points)} point{'s' if len(points) > 1 else ''} ({_listed(tried)})"
-        _say(f"tune: {grid}; {_forecast(base, sizes, time_s)}; files: {directory}")
+        tell(f"tune: {grid}; {_forecast(base, sizes, time_s)}; files: {directory}")
         if there:
-            _say(f"{_runs(there)} there already, it goes on behind them; --overwrite starts anew")
-        bench = Bench(base, directory / "runs", state, _say, console)
+            tell(f"{_runs(there)} there already, it goes on behind them; --overwrite starts anew")
+        bench = Bench(base, directory / "runs", state, tell, console)
         tuner = Tuner(
             base,
             points,
@@ -120,7 +121,7 @@ def _tune(
         try:
             outcome = tuner.run()
         except KeyboardInterrupt:
-            _say(f"{_runs(len(state.rows))} kept; the same command without --overwrite goes on behind them")
+            tell(f"{_runs(len(state.rows))} kept; the same command without --overwrite goes on behind them")
             raise
         config = _config(base, outcome)
         _write(directory, config, outcome, bench)
@@ -146,10 +147,6 @@ def _base_of(configs: Sequence[RunConfig], words: Sequence[str]) -> tuple[RunCon
         if (other := getattr(configs[0], name)) != getattr(base, name):
             raise InputError(f"{name} is '{given[name]}' as a word and '{other}' as a setting; leave one of them out")
     return base, time_s
-
-
-def _say(text: str) -> None:
-    print(printable(text), file=sys.stderr, flush=True)
 
 
 def _runs(count: int) -> str:
@@ -224,13 +221,7 @@ def _write(directory: Path, config: RunConfig | None, outcome: Outcome, bench: B
 
 def _show(directory: Path, config: RunConfig | None, outcome: Outcome, bench: Bench, as_json: bool) -> None:
     if as_json:
-        told = {
-            "schema": 1,
-            "command": "tune",
-            "rows": report.rows_of(bench.rows),
-            "outcome": report.outcome_of(outcome, config),
-        }
-        sys.stdout.write(json.dumps(encodable(told)) + "\n")
+        print_json("tune", report.rows_of(bench.rows), outcome=report.outcome_of(outcome, config))
     else:
         out = RichConsole(highlight=False)
         out.print(report.picture(outcome))
@@ -239,4 +230,4 @@ def _show(directory: Path, config: RunConfig | None, outcome: Outcome, bench: Be
         if config is not None:
             out.print(Text(printable(f"run it: ./run_local.sh --config {directory / 'tuned.yaml'}")), soft_wrap=True)
     if outcome.code != ExitCode.OK:
-        print(f"error: {outcome.words[-1]}", file=sys.stderr, flush=True)
+        tell_error(outcome.words[-1])

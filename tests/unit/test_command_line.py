@@ -15,6 +15,7 @@ from sut import cli, installed
 from sut.config import make_config
 from sut.errors import ExitCode, InputError
 from sut.signals import Noted
+from sut.streams import _Output
 from sut.tuning.space import parse_space
 
 
@@ -106,7 +107,7 @@ def test_a_reader_that_leaves_does_not_end_the_work() -> None:
     reader, writer = os.pipe()
     os.close(reader)
 
-    with cli._Output(writer, "w") as output:
+    with _Output(writer, told=True) as output:
         assert [output.write(b"two"), output.write(b"lines")] == [3, 5]
 
 
@@ -124,7 +125,7 @@ def test_a_pipe_that_does_not_block_is_waited_for() -> None:
     thread = threading.Thread(target=lambda: got.extend(stream.read()), daemon=True)
     thread.start()
 
-    with io.BufferedWriter(cli._Output(writer, told=False)) as output:
+    with io.BufferedWriter(_Output(writer, told=False)) as output:
         output.write(sent)
     os.close(writer)
     thread.join()
