@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import statistics
-import sys
 import tempfile
 import threading
 import time
@@ -28,17 +26,16 @@ from preprocess.base import Preprocessor
 from preprocess.decode import decode
 from sut.assembly import Assembly, assemble
 from sut.batching import BatchingPolicy
-from sut.child import SILENCE_S, Log, die_with_parent, end_of, json_lines, spawn
+from sut.child import SILENCE_S, Log, end_of, json_lines, spawn
 from sut.config import RunConfig
-from sut.errors import ExitCode, InputError, RunError, SetupError, SutError, one_line
-from sut.events import code_of
+from sut.errors import RunError, error_of
+from sut.events import carry_out
 from sut.library import Rows
 from sut.preparation import Prepared, check_unchanged
 
 _WARM_S = 0.5
 _PICTURES = 64
 """Pictures that the loop goes round, at the most: enough that a batch is not the one before."""
-_ERRORS: dict[ExitCode, type[SutError]] = {ExitCode.USAGE: InputError, ExitCode.SETUP: SetupError}
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,33 +76,21 @@ def run_bare(parts: Assembly, samples_per_query: int, seconds: float, doing: str
                 told |= event
             code = child.wait(SILENCE_S)
         if "error" in told:
-            raise _ERRORS.get(told["code"], RunError)(told["error"])
+            raise error_of(told["code"], told["error"])
         if code or "bare" not in told:
             raise RunError(f"{doing} failed: {end_of(code, log) if code else 'its process ended without a word'}")
     return Bare(**told["bare"])
 
 
-def main() -> None:
-    """Go round, as the orders on the command line say."""
-    die_with_parent()
-    orders, pipe = json.loads(sys.argv[1]), int(sys.argv[2])
-
-    def tell(**fields: object) -> None:
-        os.write(pipe, json.dumps(fields).encode() + b"\n")
-
-    try:
-        prepared = Prepared.load(orders["prepared"]) if orders["prepared"] else None
-        parts = assemble(RunConfig(**orders["config"]), prepared=prepared)
-        with ExitStack() as stack:
-            backend = stack.enter_context(parts.load_backend())
-            check_unchanged(prepared)
-            parts.check_attested(backend.attest())
-            loop = _Loop(parts, backend, stack)
-            tell(bare=loop.measured(orders["samples_per_query"], orders["seconds"]))
-    except Exception as error:
-        tell(error=one_line(error), code=code_of(error))
-    # Not a normal exit: runtimes with threads of their own have been seen to crash in their destructors.
-    os._exit(0)
+def _go_round(orders: dict[str, Any], tell: Callable[..., None]) -> None:
+    prepared = Prepared.load(orders["prepared"]) if orders["prepared"] else None
+    parts = assemble(RunConfig(**orders["config"]), prepared=prepared)
+    with ExitStack() as stack:
+        backend = stack.enter_context(parts.load_backend())
+        check_unchanged(prepared)
+        parts.check_attested(backend.attest())
+        loop = _Loop(parts, backend, stack)
+        tell(bare=loop.measured(orders["samples_per_query"], orders["seconds"]))
 
 
 class _Loop:
@@ -272,4 +257,4 @@ def _unmarked(stage: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    carry_out(_go_round)

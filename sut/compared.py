@@ -8,9 +8,8 @@ made once per model, precision, backend and data set.
 from __future__ import annotations
 
 import json
-import os
-import sys
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
@@ -18,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sut.assembly import Assembly, assemble
-from sut.child import die_with_parent, follow
+from sut.child import follow
 from sut.config import RunConfig, usable_cores
-from sut.errors import ExitCode, InputError, RunError, SetupError, one_line
-from sut.events import code_of
+from sut.errors import ExitCode, error_of
+from sut.events import carry_out
 from sut.models.agreement import Agreement, Scores, Side, measure
 from sut.models.base import Say
 from sut.preparation import Prepared, Progress, check_unchanged
@@ -31,9 +30,6 @@ CROPS = 1000
 """Crops to compare on where nobody says how many: an interval of 1.4 percentage points around 95 %."""
 NOT_COMPARED = "the labels are not compared with fp32"
 _WORTH_TELLING_S = 5.0
-
-_THEIR_FAULT = {ExitCode.USAGE: InputError, ExitCode.SETUP: SetupError}
-"""Exit codes that have nothing to do with comparing: the run itself would have ended with them."""
 
 
 class _NotKept(Exception):
@@ -129,39 +125,22 @@ def _compare_in_child(parts: Assembly, progress: Progress) -> None:
     orders = {"config": parts.config.model_dump(mode="json", exclude_unset=True), "prepared": parts.model.dump()}
     doing = f"comparing {_name(parts.config)} with fp32"
     failed = follow("sut.compared", [json.dumps(orders)], doing, progress)
-    if failed.get("code") in _THEIR_FAULT:
-        raise _THEIR_FAULT[failed["code"]](failed["error"])
     if failed:
-        raise RunError(f"{doing} failed: {failed['error']}")
+        # As the run itself would have ended, whatever is compared.
+        whole = failed["code"] in (ExitCode.USAGE, ExitCode.SETUP)
+        raise error_of(failed["code"], failed["error"] if whole else f"{doing} failed: {failed['error']}")
 
 
-def main() -> None:
-    """Compare, as the orders on the command line say."""
-    die_with_parent()
-    orders, pipe = json.loads(sys.argv[1]), int(sys.argv[2])
-
-    def tell(**fields: object) -> None:
-        os.write(pipe, json.dumps(fields).encode() + b"\n")
-
-    try:
-        config = RunConfig(**orders["config"]).model_copy(update={"lanes": 1, "threads": usable_cores()})
-        parts = assemble(config, prepared=Prepared.load(orders["prepared"]))
-        with ExitStack() as stack:
-            both = (_reference_of(parts), parts)
-            reference, reduced = (_side(each, _scores(each, stack)) for each in both)
-            for each in both:
-                check_unchanged(each.model)  # the answer is kept by what was loaded
-            measure(
-                reference,
-                reduced,
-                parts.dataset,
-                lambda done, total: tell(done=done, total=total),
-                crops=_crops(config),
-            )
-    except Exception as error:
-        tell(error=one_line(error), code=code_of(error))
-    # Not a normal exit: runtimes with threads of their own have been seen to crash in their destructors.
-    os._exit(0)
+def _compare(orders: dict[str, Any], tell: Callable[..., None]) -> None:
+    config = RunConfig(**orders["config"]).model_copy(update={"lanes": 1, "threads": usable_cores()})
+    parts = assemble(config, prepared=Prepared.load(orders["prepared"]))
+    with ExitStack() as stack:
+        both = (_reference_of(parts), parts)
+        reference, reduced = (_side(each, _scores(each, stack)) for each in both)
+        for each in both:
+            check_unchanged(each.model)  # the answer is kept by what was loaded
+        crops = _crops(config)
+        measure(reference, reduced, parts.dataset, lambda done, total: tell(done=done, total=total), crops=crops)
 
 
 def _scores(parts: Assembly, stack: ExitStack) -> Scores:
@@ -191,4 +170,4 @@ def _scores(parts: Assembly, stack: ExitStack) -> Scores:
 
 
 if __name__ == "__main__":
-    main()
+    carry_out(_compare)

@@ -48,6 +48,12 @@ class RunError(SutError):
     exit_code = ExitCode.FAILED
 
 
+def error_of(code: int | None, text: str) -> SutError:
+    """The error that another process has ended with, by its exit code."""
+    kinds: dict[int | None, type[SutError]] = {ExitCode.USAGE: InputError, ExitCode.SETUP: SetupError}
+    return kinds.get(code, RunError)(text)
+
+
 _TEXT_CHARACTERS = 1000
 _LIST_ENTRIES = 20
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import select
+import sys
 import threading
 import time
 import traceback
@@ -15,6 +16,7 @@ from typing import Any, NoReturn
 
 from backends.base import DeviceNotFound
 from kernels.device import DeviceNotFound as GpuNotFound
+from sut.child import die_with_parent
 from sut.clock import Steps, look
 from sut.errors import ExitCode, RunError, SutError, one_line
 from sut.installed import broken_import
@@ -96,6 +98,26 @@ def give_up(events: Events, error: BaseException) -> NoReturn:
         traceback="".join(traceback.format_exception(error))[-_TRACEBACK_CHARACTERS:],
     )
     os._exit(code)
+
+
+def carry_out(work: Callable[[dict[str, Any], Callable[..., None]], object]) -> NoReturn:
+    """For a process that ``sut.child`` has started: do ``work`` and end.
+
+    ``work`` gets the orders of the command line, and what tells its keywords as a line of JSON on the pipe; what it
+    raises is told as ``error``, with its exit ``code``.
+    """
+    die_with_parent()
+    orders, pipe = json.loads(sys.argv[1]), int(sys.argv[2])
+
+    def tell(**fields: object) -> None:
+        os.write(pipe, json.dumps(fields).encode() + b"\n")
+
+    try:
+        work(orders, tell)
+    except Exception as error:
+        tell(error=one_line(error), code=code_of(error))
+    # Not a normal exit: runtimes with threads of their own have been seen to crash in their destructors.
+    os._exit(0)
 
 
 def code_of(error: BaseException) -> ExitCode:

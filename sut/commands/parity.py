@@ -76,13 +76,13 @@ def parity(
 
     recipe = find(model or _JUDGE).recipe
     found = _preprocessors(preprocess)
-    if model is None and not as_json:
-        tell(f"recipe {recipe.name}, for want of another: --model NAME takes that of a known model")
     rows = _measured(found, recipe)
     if as_json:
         print_json("parity", [row.as_json(recipe) for row in rows])
-    else:
-        _show(rows, recipe)
+        return
+    if model is None:
+        tell(f"recipe {recipe.name}, for want of another: --model NAME takes that of a known model")
+    _show(rows, recipe)
 
 
 def _preprocessors(names: str | None) -> list[type[Preprocessor]]:

@@ -11,7 +11,7 @@ from sut.assembly import Assembly
 from sut.auto import fixed
 from sut.config import RunConfig
 from sut.console import Console, agreement_lines
-from sut.errors import ExitCode, InputError, SetupError, SutError, one_line
+from sut.errors import ExitCode, SutError, error_of, one_line
 from sut.logs import Detail, read_detail
 from sut.results import Result, used
 from sut.runner import check_same_model, run_experiment
@@ -102,12 +102,9 @@ class Bench:
         if ExitCode.INTERRUPTED in ran.codes:
             raise KeyboardInterrupt
         if code in (ExitCode.USAGE, ExitCode.SETUP) and not self._state.rows:
-            raise _ERRORS[code](result.first_error or "the run could not be started")
+            raise error_of(code, result.first_error or "the run could not be started")
         directory = ran.home / config.scenario / config.mode
         return _measured(job, result, directory, time.monotonic() - begin)
-
-
-_ERRORS: dict[ExitCode, type[SutError]] = {ExitCode.USAGE: InputError, ExitCode.SETUP: SetupError}
 
 
 def _not_run(job: Job, reason: str, took_s: float) -> Measured:
