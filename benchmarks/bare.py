@@ -26,9 +26,9 @@ from sut.bare import run_bare
 from sut.comparing.bench import Bench
 from sut.comparing.matrix import Cell, cells_of, from_file
 from sut.config import RunConfig, read_config_file
+from sut.console import BriefConsole
 from sut.errors import ExitCode, SutError, one_line
 from sut.results import Result, used
-from sut.tuning.bench import Quiet
 
 FEW_QUERIES = 150
 """MultiStream's least count here: LoadGen's own (662), which is for a verdict, takes a minute where a CPU is slow."""
@@ -64,7 +64,7 @@ def measure(path: Path, pairs: int, work: Path) -> list[Figure]:
     content = read_config_file(path)
     axes = from_file(content.pop("matrix"), path)
     cells = cells_of(axes, RunConfig(**content | {"user_conf": work / "few.conf"}))
-    bench = Bench(work / path.stem, Quiet(), _say, _LIMIT_S)
+    bench = Bench(work / path.stem, BriefConsole(), _say, _LIMIT_S)
     figures = []
     for cell in cells:
         if (error := bench.prepare(cell)) is not None:

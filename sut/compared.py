@@ -69,7 +69,7 @@ def compared_with_fp32(parts: Assembly, say: Say, progress: Progress) -> Agreeme
         return None
     sides = (_side(_reference_of(parts), _not_here), _side(parts, _not_here))
     crops = _crops(parts.config)
-    doing = f"comparing {_name(parts.config)} with fp32"
+    doing = f"comparing {reduced_name(parts.config.precision, parts.config.fold)} with fp32"
     try:
         return measure(*sides, parts.dataset, progress, crops=crops, say=say)
     except _NotKept:
@@ -99,8 +99,9 @@ def _forecasting(doing: str, progress: Progress, say: Say) -> Progress:
     return step
 
 
-def _name(config: RunConfig) -> str:
-    return f"{config.precision}, folded," if config.fold else config.precision
+def reduced_name(precision: str, fold: bool) -> str:
+    """What a model in a reduced precision is called where its labels are compared."""
+    return f"{precision}, folded," if fold else precision
 
 
 def _reference_of(parts: Assembly) -> Assembly:
@@ -123,7 +124,7 @@ def _compare_in_child(parts: Assembly, progress: Progress) -> None:
     """Have both models run. Raises what the child raised, and ``RunError`` where it falls silent or dies."""
     assert parts.model is not None
     orders = {"config": parts.config.model_dump(mode="json", exclude_unset=True), "prepared": parts.model.dump()}
-    doing = f"comparing {_name(parts.config)} with fp32"
+    doing = f"comparing {reduced_name(parts.config.precision, parts.config.fold)} with fp32"
     failed = follow("sut.compared", [json.dumps(orders)], doing, progress)
     if failed:
         # As the run itself would have ended, whatever is compared.

@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sut.assembly import Assembly
-from sut.compared import NOT_COMPARED
+from sut.compared import NOT_COMPARED, reduced_name
 from sut.config import RunConfig
 from sut.errors import ExitCode, short
 from sut.results import FILE, Accuracy, Metric, Result
@@ -136,6 +136,26 @@ class Console:
         """Where the page to look at is."""
         if not self._as_json:
             self.out.print(Text(printable(f"page: {path}")), soft_wrap=True)
+
+
+class BriefConsole(Console):
+    """Shows a run's bar where there is a terminal, and what was noted before it once; nothing else."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._noted: set[str] = set()
+        self.running = False
+
+    def note(self, text: str) -> None:
+        if not self.running and text not in self._noted:
+            self._noted.add(text)
+            super().note(text)
+
+    def header(self, parts: Assembly, home: Path) -> None:
+        self.running = True  # the plan and its notes differ from run to run
+
+    def result(self, result: Result, directory: Path, code: ExitCode, trace: str | None) -> None:
+        self.running = False
 
 
 class Work:
@@ -287,7 +307,7 @@ def is_estimate(metric: Metric | None) -> bool:
     return metric is not None and metric.value is not None and metric.name.startswith("early_stopping")
 
 
-def milliseconds(value: int | None) -> str:
+def milliseconds(value: float | None) -> str:
     """A time in ns as ms, without the unit."""
     if value is None:
         return "-"
@@ -306,11 +326,10 @@ def agreement_lines(results: Sequence[Result]) -> list[str]:
     for each in results:
         folded = bool(each.config.get("fold"))
         if each.agreement:
-            name = f"{each.precision}, folded," if folded else each.precision
-            lines.append(f"{name} against fp32: {each.agreement.words}")
+            lines.append(f"{reduced_name(each.precision, folded)} against fp32: {each.agreement.words}")
         elif folded or each.precision != "fp32":
             why = next((note for note in each.notes if note.startswith(NOT_COMPARED)), NOT_COMPARED)
-            lines.append(f"{each.precision}{', folded' if folded else ''}: {why}")
+            lines.append(f"{reduced_name(each.precision, folded).rstrip(',')}: {why}")
     return list(dict.fromkeys(lines))
 
 

@@ -17,6 +17,7 @@ from sut.generation import COMFORTABLE, Generated, expected_latency_ns, generate
 from sut.ledger import MAX_RECORDED_SAMPLES
 from sut.loadgen import Settings, settings_for
 from sut.rules import OFFICIAL_MIN_DURATION_S
+from sut.text import duration
 from sut.userconf import Conf
 
 EARLY_STOPPING_QUERIES = {"SingleStream": 64, "MultiStream": 662, "Server": 690, "Offline": 1}
@@ -56,8 +57,8 @@ class Plan:
         """The plan in one line."""
         what = "samples" if self.scenario == "Offline" or self.mode == "accuracy" else "queries"
         number = self.samples if what == "samples" else self.queries
-        before = f", after about {_duration(self.generation_s)} of generating them" if self.generation_s >= 5 else ""
-        return f"about {number:,} {what}, {_duration(self.seconds)}{before}"
+        before = f", after about {duration(self.generation_s)} of generating them" if self.generation_s >= 5 else ""
+        return f"about {number:,} {what}, {duration(self.seconds)}{before}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +67,6 @@ class Room:
 
     disk: int
     memory: int | None
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.1f} min".replace(".0 ", " ")
 
 
 def forecast(configs: Sequence[RunConfig], rules: str) -> str | None:
@@ -91,11 +88,11 @@ def forecast(configs: Sequence[RunConfig], rules: str) -> str | None:
             if set(durations_s) == {OFFICIAL_MIN_DURATION_S}
             else ""
         )
-        return f"{runs}at least {_duration(sum(durations_s))}{in_all}{why}; --time 10 makes {them} short"
+        return f"{runs}at least {duration(sum(durations_s))}{in_all}{why}; --time 10 makes {them} short"
     asked = {config.scenario: EARLY_STOPPING_QUERIES[config.scenario] for config in timed}
     many = [f"{scenario} asks at least {queries} queries" for scenario, queries in asked.items() if queries > 100]
     longer = f", longer where a model is slow: {', '.join(many)}" if many else ""
-    return f"{runs}about {_duration(sum(durations_s) + OVERHEAD_S * len(configs))}{in_all}{longer}"
+    return f"{runs}about {duration(sum(durations_s) + OVERHEAD_S * len(configs))}{in_all}{longer}"
 
 
 def _min_duration_s(config: RunConfig, rules: str) -> float:

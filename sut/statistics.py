@@ -101,25 +101,31 @@ def in_words(speed: Difference, cost: Difference | None = None) -> str:
     'cannot be told apart; about 210 pairs would'
     """
     if speed.verdict != "open":
-        return f"{_interval(speed)}, {speed.pairs} pairs"
+        return f"{interval(speed)}, {speed.pairs} pairs"
     text = "cannot be told apart"
     if speed.pairs_needed is not None:
-        text += f"; about {_two_digits(speed.pairs_needed):,} pairs would"
+        text += f"; {about_pairs(speed.pairs_needed)} would"
     elif speed.pairs < 2:
         text += f"; {FEWEST_PAIRS} pairs at least are needed, got {speed.pairs}"
     else:
         text += "; not even a million pairs would"
     if cost is not None and cost.verdict != "open":
-        text += f"; by CPU time a sample {_interval(cost)}"
+        text += f"; by CPU time a sample {interval(cost)}"
     return text
 
 
-def _interval(found: Difference) -> str:
+def interval(found: Difference) -> str:
+    """The ratio, and what it may be, of one that is bounded."""
     return f"{found.ratio:.3g} x ({found.low:.3g} to {found.high:.3g})"
 
 
-def _two_digits(count: int) -> int:
-    return int(float(f"{count:.2g}"))
+def about_pairs(needed: int) -> str:
+    """So many in words, with no more digits than are known.
+
+    >>> about_pairs(12345)
+    'about 12,000 pairs'
+    """
+    return f"about {int(float(f'{needed:.2g}')):,} pairs"
 
 
 def _log(figure: float | None) -> float | None:

@@ -66,6 +66,18 @@ def encodable(value: Any) -> Any:
     return value
 
 
+def duration(seconds: float) -> str:
+    """A time in words.
+
+    >>> duration(42), duration(150), duration(300), duration(90000)
+    ('42 s', '2.5 min', '5 min', '25 h')
+    """
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    number, unit = (seconds / 60, "min") if seconds < 6000 else (seconds / 3600, "h")
+    return f"{number:.1f} {unit}".replace(".0 ", " ")
+
+
 def shortened(text: str) -> str:
     """The start of a text that may be endless, for a message."""
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."

@@ -18,7 +18,7 @@ from backends.registry import load
 from sut.assembly import Assembly
 from sut.auto import fixed
 from sut.config import RunConfig
-from sut.console import Console, agreement_lines, parity_lines
+from sut.console import BriefConsole, Console, agreement_lines, milliseconds, parity_lines
 from sut.errors import ExitCode, InputError, worst
 from sut.planning import check_effect
 from sut.prices import limiting_stage, pipeline_of, price_ns, step_cost_of, step_ns, step_of, time_ns
@@ -26,7 +26,6 @@ from sut.results import Result, used
 from sut.runner import check_same_model, run_each
 from sut.statistics import Difference, in_words
 from sut.streams import print_json
-from sut.tuning.bench import Quiet
 
 BOUNDARIES = ("tensor", "pixels", "jpeg")
 """Those that every backend has; ``device`` comes before them where a backend takes its input there."""
@@ -75,7 +74,7 @@ def register(app: typer.Typer, like_run: Callable[..., None]) -> None:
     like_run(app, "boundary", HELP, _boundary, more, _WITHOUT)
 
 
-class _Rounds(Quiet):
+class _Rounds(BriefConsole):
     """Shows what is run once, and of each run only what is wrong with it."""
 
     def __init__(self) -> None:
@@ -142,7 +141,7 @@ def _measured(
 
 def _round_line(number: int, results: Sequence[Result], took_s: float) -> str:
     times = ((each.boundary, time_ns(each.scenario, each)) for each in results)
-    told = ", ".join(f"{name} {_ms(each)}" for name, each in times)
+    told = ", ".join(f"{name} {milliseconds(each)}" for name, each in times)
     return f"round {number}: {told} ms, in {took_s:.0f} s"
 
 
@@ -239,7 +238,7 @@ def _show(rows: Sequence[Mapping[str, Any]], measured: Sequence[Sequence[Result]
     last = rows[-1]
     which = f" (the median of {len(measured)})" if len(measured) > 1 else ""
     out.print(f"Prices: the ledger of one run from JPEG to label{which}, ms a sample:")
-    out.print("  " + ", ".join(f"{name} {_ms(each)}" for name, each in _ledger(results[-1])))
+    out.print("  " + ", ".join(f"{name} {milliseconds(each)}" for name, each in _ledger(results[-1])))
     out.print(_table(rows))
     for before, row in pairwise(rows):
         step, cost = Difference(**row["step"]), Difference(**row["step_cpu"])
@@ -276,11 +275,11 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
     for row in rows:
         table.add_row(
             row["boundary"],
-            _ms(row["price_ns"]),
+            milliseconds(row["price_ns"]),
             _step(row),
-            _ms(row["latency_ns"]["mean"]),
-            _ms(row["latency_ns"]["p99"]),
-            _ms(row["stages_ns"]["infer"]["mean"]),
+            milliseconds(row["latency_ns"]["mean"]),
+            milliseconds(row["latency_ns"]["p99"]),
+            milliseconds(row["stages_ns"]["infer"]["mean"]),
             f"{row['samples_per_second']:.1f}",
         )
     return table
@@ -294,11 +293,7 @@ def _step(row: Mapping[str, Any]) -> str:
     if verdict != "better":
         return "not told from 0" if verdict == "open" else "none, it is faster"
     found = row["step_pairs_ns"]
-    return f"{_ms(found['value'])} ({_ms(found['low'])} to {_ms(found['high'])})"
-
-
-def _ms(value: float | None) -> str:
-    return "-" if value is None else f"{value / 1e6:.3g}" if value < 1e9 else f"{value / 1e6:.0f}"
+    return f"{milliseconds(found['value'])} ({milliseconds(found['low'])} to {milliseconds(found['high'])})"
 
 
 def _gain(row: Mapping[str, Any], name: str) -> str:

@@ -18,22 +18,22 @@ from rich.console import Console as RichConsole
 from rich.text import Text
 
 from sut.comparing.automatic import like
-from sut.comparing.bench import Bench, words_of
+from sut.comparing.bench import Bench
 from sut.comparing.comparison import Comparison
 from sut.comparing.earlier import ROUNDS, read_earlier, since
-from sut.comparing.matrix import AXES, Axes, Cell, from_file, parse_vary, split_list
+from sut.comparing.matrix import AXES, Axes, Cell, from_file, split_list
 from sut.comparing.orders import Asked, Cells, base_of, find_cells, share_of, with_recipe
 from sut.comparing.report import rows_of, table_of
 from sut.comparing.sentence import sentence_of
 from sut.config import RunConfig, parse_budget, read_config_file
+from sut.console import BriefConsole
 from sut.errors import ExitCode, InputError, SutError, one_line, worst
 from sut.machine import differs, system_facts
 from sut.results import dump_json, write_text
 from sut.runner import fresh
 from sut.streams import tell, tell_error
-from sut.text import printable
-from sut.tuning.bench import Quiet
-from sut.tuning.space import with_settings
+from sut.text import duration, printable
+from sut.tuning.space import parse_lists, with_settings
 
 HELP = """Compare ways to run a model, and say which to use here.
 
@@ -128,7 +128,7 @@ def _compare(
     if len(configs) > 1:
         axes = axes | {"scenario": [config.scenario for config in configs]}
     base = with_recipe(base, tell)
-    cells, asked = find_cells(axes | parse_vary(vary or []), base, asked, tell)
+    cells, asked = find_cells(axes | parse_lists("--vary", vary or []), base, asked, tell)
     if earlier and not any(each.is_of(cell) for each in earlier for cell in cells.now):
         raise InputError(f"--baseline {baseline}: it has none of these cells; it has {'; '.join(map(str, earlier))}")
     return _run(cells, base, asked, as_json)
@@ -136,9 +136,9 @@ def _compare(
 
 def _run(cells: Cells, base: RunConfig, asked: Asked, as_json: bool) -> ExitCode:
     directory = fresh(base.output / _name([*cells.now, *cells.later], base), base.overwrite)
-    tell(f"compare: {len(cells.now)} cells, {words_of(asked.budget_s)} for the runs; files: {directory}")
+    tell(f"compare: {len(cells.now)} cells, {duration(asked.budget_s)} for the runs; files: {directory}")
     tell("before the clock each model answers a picture; int8 files are made and labels compared, once, and kept")
-    bench = Bench(directory, Quiet(), tell, asked.budget_s)
+    bench = Bench(directory, BriefConsole(), tell, asked.budget_s)
     absent = dict(cells.absent)
     try:
         able = _prepared(bench, cells.now, absent)

@@ -7,7 +7,6 @@ import inspect
 import json
 import math
 import re
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,6 +17,7 @@ from rich.text import Text
 
 from sut.assembly import Assembly, assemble
 from sut.config import RunConfig, parse_budget, usable_cores
+from sut.console import BriefConsole
 from sut.errors import ExitCode, InputError
 from sut.machine import system_facts
 from sut.models.content import content_digest
@@ -27,7 +27,7 @@ from sut.statistics import FEWEST_PAIRS
 from sut.streams import print_json, tell, tell_error
 from sut.text import printable
 from sut.tuning import report
-from sut.tuning.bench import Bench, Quiet
+from sut.tuning.bench import Bench
 from sut.tuning.estimate import estimate
 from sut.tuning.rate import TIMES
 from sut.tuning.search import round_seconds, round_sizes
@@ -97,7 +97,7 @@ def _tune(
     if len(points) == 1 and base.scenario != "Server":
         raise InputError(f"nothing to search: the grid ({_listed(tried)}) is the default alone; --space names more")
     sizes = round_sizes(len(points), rounds)
-    console = Quiet()
+    console = BriefConsole()
     with console.working("preparing the model") as progress:
         parts = assemble(base, console.note, progress)
     directory = _directory(base, tried, rounds)

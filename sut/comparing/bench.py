@@ -22,6 +22,7 @@ from sut.errors import ExitCode, InputError, SetupError, SutError, one_line
 from sut.planning import EARLY_STOPPING_QUERIES
 from sut.results import FILE, Result, used
 from sut.runner import check_same_model, run_experiment
+from sut.text import duration
 
 COMMAND = "sut compare"
 _SAMPLES_PER_QUERY = 8
@@ -114,7 +115,7 @@ class Bench:
         if (needed_s := picture_s * samples / (config.lanes or 1)) <= self._limit_s:
             return None
         return InputError(
-            f"one picture takes {picture_s:.3g} s, so a run would take about {words_of(needed_s)}, longer than the "
+            f"one picture takes {picture_s:.3g} s, so a run would take about {duration(needed_s)}, longer than the "
             f"budget; --budget {2 * needed_s / 60:.0f}m would do"
         )
 
@@ -184,14 +185,3 @@ def _what_runs(config: RunConfig) -> str:
     """The same for configs that run the same file in the same way, however its pictures are prepared."""
     words = (config.model, config.recipe, config.weights, config.backend, config.device, config.precision, config.fold)
     return repr((*words, sorted(config.backend_options.items())))
-
-
-def words_of(seconds: float) -> str:
-    """A duration in words.
-
-    >>> words_of(42), words_of(300), words_of(90000)
-    ('42 s', '5 min', '25 h')
-    """
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.0f} h"

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sut.config import RunConfig
 from sut.errors import InputError
-from sut.strict_yaml import load_yaml
-from sut.text import printable, shortened
+from sut.text import printable
 from sut.tuning.space import with_settings
 
 AXES = ("model", "backend", "precision", "preprocess", "boundary", "scenario")
@@ -51,27 +50,6 @@ def split_list(text: str) -> list[str]:
     ['opencv', 'fused']
     """
     return list(dict.fromkeys(word.strip() for word in text.split(",")))
-
-
-def parse_vary(texts: Iterable[str]) -> Axes:
-    """``KEY=V1,V2`` words, their values read as YAML. Raises ``InputError`` for what is none.
-
-    >>> parse_vary(["lanes=1,2", "backend_options.streams=1"])
-    {'lanes': [1, 2], 'backend_options.streams': [1]}
-    """
-    axes: Axes = {}
-    for text in texts:
-        key, _, values = text.partition("=")
-        key = key.strip().replace("-", "_")
-        if not key or not all(values.split(",")):
-            raise InputError(f"--vary takes KEY=V1,V2, got '{shortened(text)}'; for example --vary lanes=1,2")
-        if key in axes:
-            raise InputError(f"--vary has {key} twice; name all of its values at once: --vary {key}=V1,V2")
-        try:
-            axes[key] = [load_yaml(value) for value in values.split(",")]
-        except ValueError as error:
-            raise InputError(f"--vary {key}: '{shortened(values)}' are no YAML values ({error})") from None
-    return axes
 
 
 def from_file(content: Any, path: Path | None) -> Axes:

@@ -13,21 +13,19 @@ import backends.registry
 import preprocess.registry
 from sut.assembly import load_backend, load_preprocessor
 from sut.comparing.automatic import available, cells_to_try, put_off
-from sut.comparing.bench import words_of
 from sut.comparing.earlier import Earlier
 from sut.comparing.matrix import Axes, Cell, cells_of, count_of
 from sut.config import RunConfig, expanded
 from sut.errors import InputError, SetupError, SutError
 from sut.models.registry import for_file
-from sut.text import printable
+from sut.planning import OVERHEAD_S
+from sut.text import duration, printable
 from sut.tuning.space import with_settings
 
 Say = Callable[[str], None]
 
 _TIME_S = 2.0
 """Of a run. Starting one takes longer than that: more runs say more than longer ones."""
-_OVERHEAD_S = 4.0
-"""About what a run takes besides its duration: starting, loading, calibrating; the bare loop as much."""
 _SHARE_OF_FIRST_LOOK = 1 / 3
 """Of the budget: where a look at all that works takes more, preprocessors are tried with the best of the rest only."""
 _ANY_RECIPE = "pytorch"
@@ -145,7 +143,7 @@ def _check_names(axes: Axes) -> None:
 def _look_s(base: RunConfig, asked: Asked) -> float:
     """About what one look at one cell takes."""
     time_s = base.time_s or _TIME_S
-    return (time_s + _OVERHEAD_S) * (2 if asked.bare else 1)
+    return (time_s + OVERHEAD_S) * (2 if asked.bare else 1)  # the bare loop takes about as much
 
 
 def _is_there_somebody() -> bool:
@@ -157,8 +155,8 @@ def _agreed(cells: int, base: RunConfig, asked: Asked) -> Asked:
     needed_s = cells * _look_s(base, asked)
     if needed_s <= asked.budget_s or asked.yes:
         return asked
-    look = f"one look at each takes about {words_of(needed_s)}"
-    text = f"{cells:,} cell{'s' if cells > 1 else ''}: {look}, the budget is {words_of(asked.budget_s)}"
+    look = f"one look at each takes about {duration(needed_s)}"
+    text = f"{cells:,} cell{'s' if cells > 1 else ''}: {look}, the budget is {duration(asked.budget_s)}"
     if _is_there_somebody() and typer.confirm(f"{text}. Look at all of them?", err=True):
         return replace(asked, yes=True)
     raise InputError(f"{text}; name fewer values, give a longer --budget, or --yes to look at all of them")

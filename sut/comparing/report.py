@@ -225,7 +225,7 @@ def _figure(row: Mapping[str, Any]) -> str:
     value = row["metric"]["value"] if row["metric"] else None
     if value is None:
         return "-"
-    return short(value) if row["metric"]["higher_is_better"] else milliseconds(round(value))
+    return short(value) if row["metric"]["higher_is_better"] else milliseconds(value)
 
 
 def _ratio(row: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ from sut.compared import is_reduced
 from sut.comparing.comparison import Comparison
 from sut.comparing.contest import LOOK, Contest
 from sut.comparing.matrix import APART, WORDS
-from sut.statistics import FEWEST_PAIRS, Difference, difference
+from sut.statistics import FEWEST_PAIRS, Difference, about_pairs, difference, interval
 from sut.text import printable
 
 
@@ -65,7 +65,7 @@ def _decision(comparison: Comparison, contest: Contest) -> str:
             f"which may be chance before there are {FEWEST_PAIRS}; --budget takes more"
         )
     elif gain.verdict == "better":
-        said = f"use {leader}: {_times(gain)} against {baseline}{_labels(comparison, leader, baseline)}"
+        said = f"use {leader}: {interval(gain)} against {baseline}{_labels(comparison, leader, baseline)}"
     else:
         said = _undecided(comparison, leader, baseline, gain)
     alike = [cell for cell in contest.rivals if cell != baseline or leader == baseline or gain is None]
@@ -87,12 +87,6 @@ def _undecided(comparison: Comparison, leader: str, baseline: str, gain: Differe
     )
 
 
-def _times(found: Difference) -> str:
-    if found.low is None or found.high is None:
-        return f"{found.ratio:.2f} x"
-    return f"{found.ratio:.2f} x ({found.low:.2f} to {found.high:.2f})"
-
-
 def _labels(comparison: Comparison, cell: str, baseline: str) -> str:
     accuracy = comparison.accuracies.get(cell)
     if accuracy is not None:
@@ -110,7 +104,7 @@ def _labels(comparison: Comparison, cell: str, baseline: str) -> str:
 def _needed(found: Difference) -> str:
     if not found.pairs_needed:
         return ""
-    return f", about {int(float(f'{found.pairs_needed:.2g}')):,} pairs would tell"
+    return f", {about_pairs(found.pairs_needed)} would tell"
 
 
 def _alike(comparison: Comparison, contest: Contest, leader: str, cells: Sequence[str]) -> str:

@@ -7,36 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from sut.assembly import Assembly
 from sut.auto import fixed
 from sut.config import RunConfig
 from sut.console import Console, agreement_lines
-from sut.errors import ExitCode, SutError, error_of, one_line
+from sut.errors import ExitCode, SutError, error_of, one_line, short
 from sut.logs import Detail, read_detail
 from sut.results import Result, used
 from sut.runner import check_same_model, run_experiment
 from sut.tuning.space import DEFAULT
 from sut.tuning.state import Job, Measured, State
-
-
-class Quiet(Console):
-    """Shows a run's bar where there is a terminal, and what was noted before it once; nothing else."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._noted: set[str] = set()
-        self.running = False
-
-    def note(self, text: str) -> None:
-        if not self.running and text not in self._noted:
-            self._noted.add(text)
-            super().note(text)
-
-    def header(self, parts: Assembly, home: Path) -> None:
-        self.running = True  # the plan and its notes differ from run to run
-
-    def result(self, result: Result, directory: Path, code: ExitCode, trace: str | None) -> None:
-        self.running = False
 
 
 class Bench:
@@ -175,13 +154,8 @@ def line_of(row: Measured) -> str:
 def figure_of(row: Measured) -> str:
     """What a run is ranked by, with its unit."""
     if row.qps is not None or row.metric is None or row.metric["value"] is None:
-        return "-" if row.p99_ns is None else f"p99 {_four(row.p99_ns / 1e6)} ms"
+        return "-" if row.p99_ns is None else f"p99 {short(row.p99_ns / 1e6)} ms"
     value = row.metric["value"]
     if row.metric["name"].endswith("_ns"):
-        return f"{row.metric['name'].split('_')[2]} {_four(value / 1e6)} ms"
-    return f"{_four(value)} samples/s"
-
-
-def _four(value: float) -> str:
-    """Four digits, without an exponent."""
-    return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
+        return f"{row.metric['name'].split('_')[2]} {short(value / 1e6)} ms"
+    return f"{short(value)} samples/s"

@@ -18,6 +18,7 @@ from rich.text import Text
 
 import sut
 from sut.config import RunConfig
+from sut.console import milliseconds
 from sut.machine import system_facts
 from sut.tuning.bench import figure_of
 from sut.tuning.search import ranked
@@ -87,7 +88,7 @@ def _rates(outcome: Outcome) -> Table:
         table.add_row(
             f"{rate:g}" + (" *" if rate == outcome.rate else "  "),
             f"{sum(row.valid for row in rows)} of {len(rows)}",
-            "-" if p99 is None else f"{p99 / 1e6:.3g}" if p99 < 1e9 else f"{p99 / 1e6:,.0f}",
+            milliseconds(p99),
             _bar(share),
         )
     return table

@@ -73,22 +73,33 @@ def parse_space(texts: Iterable[str], config: RunConfig) -> dict[str, list[Any]]
     >>> parse_space(["lanes=1,2", "threads=1"], RunConfig(scenario="Offline"))
     {'lanes': [1, 2], 'threads': [1]}
     """
-    space: dict[str, list[Any]] = {}
-    for word in itertools.chain.from_iterable(text.split() for text in texts):
-        key, _, values = word.partition("=")
-        key = key.replace("-", "_")
-        if not key or not all(values.split(",")):
-            raise InputError(f"--space takes KEY=V1,V2, got '{word}'; for example --space lanes=1,2")
-        if key in space:
-            raise InputError(f"--space has {key} twice; name all of its values at once: --space {key}=V1,V2")
+    space = parse_lists("--space", itertools.chain.from_iterable(text.split() for text in texts))
+    for key, values in space.items():
         _check_key(key, config)
-        try:
-            space[key] = [load_yaml(value) for value in values.split(",")]
-        except ValueError as error:
-            raise InputError(f"--space {key}: '{shortened(values)}' are no YAML values ({error})") from None
-        for value in space[key]:
+        for value in values:
             _check_backend(with_settings(config, {key: value}))
     return space
+
+
+def parse_lists(option: str, words: Iterable[str]) -> dict[str, list[Any]]:
+    """``KEY=V1,V2`` words of an option, their values read as YAML. Raises ``InputError`` for what is none.
+
+    >>> parse_lists("--vary", ["lanes=1,2", "backend_options.streams=1"])
+    {'lanes': [1, 2], 'backend_options.streams': [1]}
+    """
+    found: dict[str, list[Any]] = {}
+    for word in words:
+        key, _, values = word.partition("=")
+        key = key.strip().replace("-", "_")
+        if not key or not all(values.split(",")):
+            raise InputError(f"{option} takes KEY=V1,V2, got '{shortened(word)}'; for example {option} lanes=1,2")
+        if key in found:
+            raise InputError(f"{option} has {key} twice; name all of its values at once: {option} {key}=V1,V2")
+        try:
+            found[key] = [load_yaml(value) for value in values.split(",")]
+        except ValueError as error:
+            raise InputError(f"{option} {key}: '{shortened(values)}' are no YAML values ({error})") from None
+    return found
 
 
 def _check_backend(config: RunConfig) -> None:

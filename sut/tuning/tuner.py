@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from sut.compared import is_reduced
+from sut.compared import is_reduced, reduced_name
 from sut.config import RunConfig
 from sut.errors import ExitCode
 from sut.planning import EARLY_STOPPING_QUERIES
@@ -194,7 +194,7 @@ class Tuner:
         for row in rows:
             config = row.point.apply(self.base)
             if is_reduced(config) and not row.failed:
-                name = f"{config.precision}, folded," if config.fold else config.precision
+                name = reduced_name(config.precision, config.fold)
                 said[name] = said.get(name) or row.agreement_line
         return [line or f"{name} against fp32: no run says how many labels are the same" for name, line in said.items()]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+from sut.console import milliseconds as _ms
 from sut.results import PERCENTILES
 from sut.tuning.rate import too_slow_for_any_rate
 from sut.tuning.space import tidy
@@ -102,10 +103,6 @@ def _commonest(rows: Sequence[Measured]) -> str:
         return "no reason was recorded"
     [(text, times)] = reasons.most_common(1)
     return text if len(rows) == 1 else f"{text} ({times} of {len(rows)} runs)"
-
-
-def _ms(value: float) -> str:
-    return f"{value / 1e6:.3g}" if value < 1e9 else f"{value / 1e6:.0f}"
 
 
 def _seconds(nanoseconds: float) -> str:

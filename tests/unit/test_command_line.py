@@ -16,7 +16,6 @@ from sut.config import make_config
 from sut.errors import ExitCode, InputError
 from sut.signals import Noted
 from sut.streams import _Output
-from sut.tuning.space import parse_space
 
 
 @pytest.mark.parametrize(
@@ -109,11 +108,6 @@ def test_a_reader_that_leaves_does_not_end_the_work() -> None:
 
     with _Output(writer, told=True) as output:
         assert [output.write(b"two"), output.write(b"lines")] == [3, 5]
-
-
-def test_a_key_of_the_space_is_named_once() -> None:
-    with pytest.raises(InputError, match=r"^--space has lanes twice; name all of its values at once"):
-        parse_space(["lanes=1", "lanes=2"], make_config({"scenario": "Offline"}))
 
 
 def test_a_pipe_that_does_not_block_is_waited_for() -> None:

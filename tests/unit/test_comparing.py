@@ -23,15 +23,16 @@ from sut.comparing.bench import Bench, Run, figure_of
 from sut.comparing.comparison import Comparison, bar_of
 from sut.comparing.contest import LOOK, Contest
 from sut.comparing.earlier import Earlier, Since, read_earlier, since
-from sut.comparing.matrix import Cell, cells_of, count_of, from_file, parse_vary
+from sut.comparing.matrix import Cell, cells_of, count_of, from_file
 from sut.comparing.orders import Asked, base_of, find_cells, share_of
 from sut.comparing.report import rows_of, table_of
 from sut.comparing.sentence import sentence_of
 from sut.config import RunConfig, make_config, parse_budget
+from sut.console import BriefConsole
 from sut.errors import ExitCode, InputError, RunError, SetupError
 from sut.results import Agreement, Parity, Result
 from sut.runner import Ran
-from sut.tuning.bench import Quiet
+from sut.tuning.space import parse_lists
 
 BASE = make_config({"scenario": "Offline", "boundary": "jpeg", "time_s": 2.0})
 ASKED = Asked(300.0, True, False, None, [], None, False)
@@ -149,7 +150,7 @@ def test_preprocessors_are_compared_only_where_they_are_timed() -> None:
 def test_bad_words_are_refused_in_one_line() -> None:
     for words, fragment in ((["lanes"], "--vary takes KEY=V1,V2"), (["lanes=1", "lanes=2"], "--vary has lanes twice")):
         with pytest.raises(InputError, match=fragment):
-            parse_vary(words)
+            parse_lists("--vary", words)
     with pytest.raises(InputError, match="expected a list of plain values"):
         from_file({"backend": [["a"]]}, Path("a.yaml"))
     with pytest.raises(InputError, match="--budget takes a time"):
@@ -305,7 +306,7 @@ def test_what_a_cell_s_first_run_chose_is_what_all_its_runs_do(tmp_path: Path, m
         return Ran([result], [ExitCode.OK], home)
 
     monkeypatch.setattr("sut.comparing.bench.run_experiment", run)
-    bench = Bench(tmp_path, Quiet(), lambda text: None, 60.0)
+    bench = Bench(tmp_path, BriefConsole(), lambda text: None, 60.0)
     auto, told = cells_of({"lanes": [None, 2]}, BASE)
 
     for number in range(3):

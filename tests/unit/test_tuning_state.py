@@ -20,11 +20,12 @@ from rich.console import Console as RichConsole
 
 from sut.commands import tune as command
 from sut.config import RunConfig, make_config
+from sut.console import BriefConsole
 from sut.errors import ExitCode, InputError, RunError
 from sut.results import Agreement, Metric, Result
 from sut.runner import Ran
 from sut.tuning import report
-from sut.tuning.bench import Bench, Quiet, line_of
+from sut.tuning.bench import Bench, line_of
 from sut.tuning.space import (
     DEFAULT,
     Point,
@@ -77,7 +78,7 @@ def runs_made(monkeypatch: pytest.MonkeyPatch, answer: Callable[[RunConfig], Res
 
 def a_bench(tmp_path: Path) -> Bench:
     state = State.open(tmp_path, HEADER, overwrite=False)
-    return Bench(OFFLINE, tmp_path / "runs", state, lambda text: None, Quiet())
+    return Bench(OFFLINE, tmp_path / "runs", state, lambda text: None, BriefConsole())
 
 
 def test_a_point_whose_preparation_dies_is_a_failed_run_unless_it_is_the_first(

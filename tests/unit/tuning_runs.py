@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from sut.config import RunConfig
+from sut.console import BriefConsole
 from sut.simulation import allowed_late, line, poisson, simulate
-from sut.tuning.bench import Bench, Quiet
+from sut.tuning.bench import Bench
 from sut.tuning.estimate import estimate
 from sut.tuning.space import DEFAULT, Point
 from sut.tuning.state import Job, Measured, State
@@ -102,7 +103,7 @@ class Planted(Bench):
     """Answers jobs with a function in the place of a run."""
 
     def __init__(self, state: State, answer: Callable[[Job], Measured], stop_after: int | None = None) -> None:
-        super().__init__(RunConfig(), Path(), state, lambda text: None, Quiet())
+        super().__init__(RunConfig(), Path(), state, lambda text: None, BriefConsole())
         self._answer = answer
         self._stop_after = stop_after
         self.runs = 0
