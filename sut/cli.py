@@ -256,27 +256,28 @@ def like_run(
     name: str,
     help_text: str,
     handler: Callable[..., ExitCode],
-    more: Sequence[inspect.Parameter] = (),
+    more: Callable[..., None] = lambda: None,
     without: Sequence[str] = (),
     before: Callable[[dict[str, Any]], dict[str, Any]] = lambda options: {},
 ) -> None:
     """Add a command that takes the options of ``sut run`` and gives ``handler`` the runs they describe.
 
-    ``more`` are options of its own, which ``handler`` gets by name; ``without`` names those of ``sut run`` that would
-    have no effect, so that it does not have them. ``before`` may change what the options are, where the command takes
-    more than ``sut run`` does; what it gives is for ``handler`` too.
+    ``more`` has options of its own in its signature, which ``handler`` gets by name; ``without`` names those of
+    ``sut run`` that would have no effect, so that it does not have them. ``before`` may change what the options are,
+    where the command takes more than ``sut run`` does; what it gives is for ``handler`` too.
     """
 
+    # Typer reads a command's options from its signature.
+    added = inspect.signature(more, eval_str=True).parameters.values()
+    signature = inspect.signature(run, eval_str=True)
+    taken = [each for each in signature.parameters.values() if each.name not in without]
+
     def command(**options: Any) -> None:
-        own = {parameter.name: options.pop(parameter.name) for parameter in more}
+        own = {parameter.name: options.pop(parameter.name) for parameter in added}
         own |= before(options)
         raise typer.Exit(handler(configs_of(dict.fromkeys(without) | options), options["as_json"], **own))
 
-    # Typer reads a command's options from its signature.
-    signature = inspect.signature(run, eval_str=True)
-    taken = [each for each in signature.parameters.values() if each.name not in without]
-    signature = signature.replace(parameters=[*more, *taken])
-    command.__signature__ = signature  # type: ignore[attr-defined]
+    command.__signature__ = signature.replace(parameters=[*added, *taken])  # type: ignore[attr-defined]
     to.command(name, help=help_text)(command)
 
 

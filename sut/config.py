@@ -27,25 +27,20 @@ PROFILES: dict[str, dict[str, str]] = {
 }
 """The reference harness's presets that work here."""
 
+HOW_KEPT = frozenset({"mode", "output", "overwrite", "debug", "watchdog_s"})
+"""How and where it is run and kept, as opposed to what is run."""
+
 # What does not change what is measured stays out of the directory's name, so that a run finds its earlier self.
-NOT_HASHED = {
-    "scenario",
-    "mode",
-    "output",
-    "overwrite",
-    "debug",
-    "watchdog_s",
-    "cache",
-    "cache_dir",
-    "known_models",
-    "agreement",
-}
+NOT_HASHED = {*HOW_KEPT, "scenario", "cache", "cache_dir", "known_models", "agreement"}
 
 
 _MOST_THREADS = 1024
 _MOST_SECONDS = 1e7
 """A third of a year. More than these, a machine is busy with making threads and LoadGen with its numbers."""
 
+
+TIMED_BOUNDARIES = ("pixels", "jpeg")
+"""Those with preprocessing inside the clock."""
 
 AUTO = ("lanes", "threads", "max_batchsize")
 """What is chosen where it is not set, or is set to ``auto``."""
@@ -210,17 +205,36 @@ class RunConfig(BaseModel):
     @property
     def times_preprocessing(self) -> bool:
         """Whether any of it lies inside the clock."""
-        return self.boundary in ("pixels", "jpeg")
+        return self.boundary in TIMED_BOUNDARIES
 
     @property
     def is_file(self) -> bool:
         """Whether ``model`` names a file rather than a known model."""
-        return self.model.lower().endswith((".onnx", ".xml")) or "/" in self.model
+        return is_model_file(self.model)
 
     def digest(self, recipe: str = "") -> str:
         """Eight hex digits that tell this configuration, and what its ``recipe`` says, from others in any scenario."""
         words = self.model_dump(mode="json", exclude=NOT_HASHED) | {"recipe": recipe or self.recipe}
         return hashlib.sha256(json.dumps(words, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def is_model_file(model: str) -> bool:
+    """Whether the word for a model names a file rather than a known one."""
+    return model.lower().endswith((".onnx", ".xml")) or "/" in model
+
+
+def model_stem(model: str) -> str:
+    """What a model is called in few words: a file without its folder and ending.
+
+    >>> model_stem("models/cats.v2.onnx"), model_stem("resnet50-v1.5")
+    ('cats.v2', 'resnet50-v1.5')
+    """
+    return Path(model).stem if is_model_file(model) else model
+
+
+def output_folder() -> Path:
+    """Where results go and are looked for, if nobody says."""
+    return Path(os.environ.get("OUTPUT_DIR") or "output")
 
 
 def expanded(word: str) -> Path:

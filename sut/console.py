@@ -17,7 +17,7 @@ from rich.text import Text
 
 from sut.assembly import Assembly
 from sut.compared import NOT_COMPARED, reduced_name
-from sut.config import RunConfig
+from sut.config import TIMED_BOUNDARIES, RunConfig
 from sut.errors import ExitCode, short
 from sut.results import FILE, Accuracy, Metric, Result
 from sut.rules import in_short
@@ -296,9 +296,8 @@ def figure(accuracy: Accuracy | None, metric: Metric | None) -> str:
         return f"{round(accuracy.value * accuracy.count)} of {accuracy.count} {accuracy.name}"
     if metric is None or metric.value is None:
         return "-"
-    if metric.name.endswith("_ns"):
-        percentile = metric.name.split("_")[2]
-        return f"{metric.value / 1e6:.4g} ms {percentile}{'*' if is_estimate(metric) else ''}"
+    if metric.percentile is not None:
+        return f"{metric.value / 1e6:.4g} ms {metric.percentile}{'*' if is_estimate(metric) else ''}"
     return f"{short(metric.value)} samples/s"
 
 
@@ -316,7 +315,7 @@ def milliseconds(value: float | None) -> str:
 
 def parity_lines(results: Sequence[Result]) -> list[str]:
     """What a preprocessor's speed is not shown without: where preprocessing is timed."""
-    timed = [result for result in results if result.boundary in ("pixels", "jpeg")]
+    timed = [result for result in results if result.boundary in TIMED_BOUNDARIES]
     return list(dict.fromkeys(f"parity of {each.preprocess}: {each.parity.line()}" for each in timed if each.parity))
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from enum import IntEnum
+from pathlib import Path
 
 from sut.text import printable
 
@@ -52,6 +54,16 @@ def error_of(code: int | None, text: str) -> SutError:
     """The error that another process has ended with, by its exit code."""
     kinds: dict[int | None, type[SutError]] = {ExitCode.USAGE: InputError, ExitCode.SETUP: SetupError}
     return kinds.get(code, RunError)(text)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Raises ``InputError`` where ``path``, which the user has chosen, cannot be written within the ``with``."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or one_line(error)
+        raise InputError(f"{path}: cannot be written ({reason}); choose another --output") from error
 
 
 _TEXT_CHARACTERS = 1000

@@ -62,6 +62,11 @@ def system_facts(root: Path = Path("/")) -> dict[str, Any]:
     }
 
 
+def named(facts: Mapping[str, Any]) -> str:
+    """A machine, the ``system`` of a result, in few words."""
+    return f"{facts.get('cpu') or facts.get('machine') or 'unknown'}, {facts.get('cores', '?')} cores"
+
+
 def cpu_facts(root: Path) -> dict[str, Any]:
     """The CPU: what it is, what it can do, and how much of it there is for this process."""
     cpus = root / "sys/devices/system/cpu"

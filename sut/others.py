@@ -14,7 +14,7 @@ from kernels.files import SMALL_BYTES, read_file
 from sut.check_log import latency_keys
 from sut.errors import one_line
 from sut.logs import DETAIL, Detail, read_detail
-from sut.results import METRICS, REFERENCE_FILE
+from sut.results import METRICS, REFERENCE_FILE, REFERENCE_PERCENTILES
 
 _MODES = {
     "PerformanceOnly": "performance",
@@ -25,7 +25,6 @@ _MODES = {
 _ENTRY = "TestScenario."
 _MODEL = re.compile(r"\bmodel_name='([^']+)'")
 """In the reference harness's ``cmdline``, which is argparse's words for all options."""
-_PERCENTILES = {"50.0": "p50", "80.0": "p80", "90.0": "p90", "95.0": "p95", "99.0": "p99", "99.9": "p99_9"}
 
 
 def read_other(folder: Path) -> dict[str, Any]:
@@ -86,7 +85,7 @@ def _reference(path: Path) -> dict[str, Any]:
     named = _MODEL.search(str(content.get("cmdline")))
     total = int(entry.get("total_items") or 0)
     has_accuracy = "accuracy" in entry and total
-    latency = {ours: entry["percentiles"].get(theirs) for theirs, ours in _PERCENTILES.items()}
+    latency = {ours: entry["percentiles"].get(theirs) for theirs, ours in REFERENCE_PERCENTILES.items()}
     time = content.get("time")
     return {
         "model": config.get("model") if isinstance(config, Mapping) else named and named[1],

@@ -20,6 +20,7 @@ from sut.text import encodable
 
 FILE = "result.json"
 REFERENCE_FILE = "results.json"
+COMPARISON = "compare.json"
 PAGE = "report.html"
 
 METRICS = {
@@ -35,6 +36,9 @@ CONFIGURED = ("backend", "device", "preprocess", "precision", "boundary", "scena
 
 PERCENTILES = {"p50": 0.5, "p80": 0.8, "p90": 0.9, "p95": 0.95, "p97": 0.97, "p99": 0.99, "p99_9": 0.999}
 
+REFERENCE_PERCENTILES = {"50.0": "p50", "80.0": "p80", "90.0": "p90", "95.0": "p95", "99.0": "p99", "99.9": "p99_9"}
+"""What the reference harness calls them in its results.json, and we."""
+
 
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -46,6 +50,11 @@ class Metric(_Part):
     name: str
     value: float | None
     higher_is_better: bool
+
+    @property
+    def percentile(self) -> str | None:
+        """``p90`` where the figure is that of latencies, in ns; None where it is a rate."""
+        return next((word for word in self.name.split("_") if word in PERCENTILES), None)
 
 
 class Accuracy(_Part):
@@ -231,8 +240,18 @@ def used(result: Result) -> dict[str, int]:
 
     Those that neither has (a run that ended before its plan was made) are left out.
     """
-    both = (result.config, result.plan or {})
-    return {name: told[name] for told in both for name in AUTO if told.get(name) is not None}
+    return {name: value for name in AUTO if (value := setting(result, name)) is not None}
+
+
+def more_is_better(scenario: str) -> bool:
+    """Whether runs are compared by a rate; else it is by a latency. In Server all are asked the same rate."""
+    return scenario == "Offline"
+
+
+def setting(result: Result, name: str) -> Any:
+    """A setting as it was really used, where the plan says that, else as it was asked; None where neither does."""
+    used = (result.plan or {}).get(name)
+    return result.config.get(name) if used is None else used
 
 
 def percentile_stats(values: Int64Array) -> dict[str, int | None]:
@@ -292,7 +311,6 @@ def write_text(path: Path, text: str) -> None:
 def reference_results(result: Result, command: str, took_s: float) -> dict[str, Any]:
     """The keys of the reference harness's results.json; latencies in seconds."""
     latency = result.latency_ns
-    percentiles = {"50.0": "p50", "80.0": "p80", "90.0": "p90", "95.0": "p95", "99.0": "p99", "99.9": "p99_9"}
 
     def seconds(name: str) -> float | None:
         value = latency.get(name)
@@ -302,7 +320,7 @@ def reference_results(result: Result, command: str, took_s: float) -> dict[str, 
     entry: dict[str, Any] = {
         "took": took_s,
         "mean": seconds("mean"),
-        "percentiles": {name: seconds(ours) for name, ours in percentiles.items()},
+        "percentiles": {name: seconds(ours) for name, ours in REFERENCE_PERCENTILES.items()},
         "qps": result.samples / took_s if took_s else None,
         "count": result.samples,
         "good_items": good,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sut.collected import Collected, Skipped
+from sut.collected import Collected, Found, Skipped
 from sut.config import NOT_HASHED, RunConfig
 from sut.errors import one_line
 from sut.logs import DETAIL
@@ -38,6 +38,13 @@ class Row:
     is_busy: bool = False
     """Whether the machine had other work during the run."""
 
+    @classmethod
+    def of(cls, found: Found) -> Row:
+        """One of our own."""
+        quiet = found.result.quiet
+        is_busy = quiet is not None and quiet.is_quiet is False
+        return cls(found.path, "result.json", found.result.model_dump(mode="json", by_alias=True), is_busy)
+
     @property
     def folder(self) -> str:
         """The last two folders of where it lies."""
@@ -65,15 +72,7 @@ class Row:
 
 def rows_of(collected: Collected) -> tuple[list[Row], list[Skipped]]:
     """A row for each result, by model, weights, scenario and mode, the best figure first; and what cannot be read."""
-    rows = [
-        Row(
-            found.path,
-            "result.json",
-            found.result.model_dump(mode="json", by_alias=True),
-            is_busy=found.result.quiet is not None and found.result.quiet.is_quiet is False,
-        )
-        for found in collected.found
-    ]
+    rows = [Row.of(found) for found in collected.found]
     skipped = list(collected.skipped)
     for folder in collected.others:
         try:

@@ -21,7 +21,7 @@ from sut.audit import read_audit
 from sut.compared import compared_with_fp32, why_not_compared
 from sut.config import RunConfig
 from sut.console import Console
-from sut.errors import ExitCode, InputError, RunError, one_line, worst
+from sut.errors import ExitCode, InputError, RunError, one_line, worst, writing
 from sut.logs import TRACE
 from sut.models.content import check_model
 from sut.models.files import check_names
@@ -304,7 +304,7 @@ def _tidy(directory: Path, config: RunConfig) -> None:
 @contextmanager
 def _locked(home: Path) -> Iterator[None]:
     """Hold ``home`` for ourselves. Raises ``InputError`` if it cannot be written, or another run writes there."""
-    try:
+    with writing(home):
         home.mkdir(parents=True, exist_ok=True)
         probe = home / f".probe.{secrets.token_hex(8)}"
         try:
@@ -314,8 +314,6 @@ def _locked(home: Path) -> Iterator[None]:
             probe.unlink(missing_ok=True)
         free = shutil.disk_usage(home).free
         descriptor = os.open(home, os.O_RDONLY)
-    except OSError as error:
-        raise InputError(f"{home}: cannot be written ({error.strerror or error}); choose another --output") from error
     try:
         if free < _NEEDED_BYTES:
             raise InputError(

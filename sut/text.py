@@ -78,6 +78,16 @@ def duration(seconds: float) -> str:
     return f"{number:.1f} {unit}".replace(".0 ", " ")
 
 
+def share_in_percent(share: float) -> str:
+    """A share of labels: rounded to 0.1, but never up to what it is not, nor down: 99.96 % is not 100 %.
+
+    >>> share_in_percent(0.9996), share_in_percent(1.0), share_in_percent(0.985)
+    ('99.9', '100.0', '98.5')
+    """
+    rounded = round(100 * share, 1)
+    return f"{min(rounded, 99.9) if share < 1 else rounded:.1f}"
+
+
 def shortened(text: str) -> str:
     """The start of a text that may be endless, for a message."""
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."

@@ -21,6 +21,7 @@ from sut.auto import Basis, Choice, Trial, candidates, decide, fits, with_effect
 from sut.calibrate import Beat, window
 from sut.cgroup import free_memory, usable_cores
 from sut.quiet import Look, between, look
+from sut.results import more_is_better
 from sut.system import SUT
 
 MOST_S = 5.0
@@ -69,7 +70,7 @@ def settle(
     free = [name for name in with_effect(config.scenario) if getattr(config, name) is None]
     if not free:
         return Settled(found[0], "as asked", key)
-    higher = config.scenario in tried.HIGHER_IS_BETTER
+    higher = more_is_better(config.scenario)
     known = tried.read(key)
     trial = known.trial_of(found)
     budget_s = min(MOST_S, seconds)

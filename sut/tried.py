@@ -30,8 +30,6 @@ from sut.results import Result, used, write_text
 Key = Mapping[str, Any]
 """What a figure depends on, beside the choice."""
 
-HIGHER_IS_BETTER = frozenset({"Offline"})
-"""Scenarios whose figures here are rates; those of the others are latencies."""
 SHORTEST_S = 1.0
 """Of a run whose figure is kept: shorter ones say more about starting than about running."""
 _MOST_FIGURES, _MOST_CHOICES, _MOST_TRIALS, _MOST_FILES = 20, 32, 8, 256

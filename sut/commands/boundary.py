@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -70,8 +69,7 @@ def _options(
 
 def register(app: typer.Typer, like_run: Callable[..., None]) -> None:
     """Add the command to ``app``; ``like_run`` gives a handler the options of ``sut run`` and ours."""
-    more = tuple(inspect.signature(_options, eval_str=True).parameters.values())
-    like_run(app, "boundary", HELP, _boundary, more, _WITHOUT)
+    like_run(app, "boundary", HELP, _boundary, _options, _WITHOUT)
 
 
 class _Rounds(BriefConsole):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 import math
 import sys
@@ -25,11 +24,11 @@ from sut.comparing.matrix import AXES, Axes, Cell, from_file, split_list
 from sut.comparing.orders import Asked, Cells, base_of, find_cells, share_of, with_recipe
 from sut.comparing.report import rows_of, table_of
 from sut.comparing.sentence import sentence_of
-from sut.config import RunConfig, parse_budget, read_config_file
+from sut.config import RunConfig, model_stem, parse_budget, read_config_file
 from sut.console import BriefConsole
-from sut.errors import ExitCode, InputError, SutError, one_line, worst
+from sut.errors import ExitCode, InputError, SutError, one_line, worst, writing
 from sut.machine import differs, system_facts
-from sut.results import dump_json, write_text
+from sut.results import COMPARISON, dump_json, write_text
 from sut.runner import fresh
 from sut.streams import tell, tell_error
 from sut.text import duration, printable
@@ -53,7 +52,6 @@ baseline has no figure now; else that of sut run.
 
 _BUDGET = "5m"
 _LISTS = AXES[:-1]
-FILE = "compare.json"
 
 
 def _options(
@@ -80,8 +78,7 @@ def _options(
 
 def register(app: typer.Typer, like_run: Callable[..., None]) -> None:
     """Add the command to ``app``; ``like_run`` gives a handler the options of ``sut run`` and ours."""
-    own = tuple(inspect.signature(_options, eval_str=True).parameters.values())
-    like_run(app, "compare", HELP, _compare, own, ("demo", "find_peak_performance", "from_"), _before)
+    like_run(app, "compare", HELP, _compare, _options, ("demo", "find_peak_performance", "from_"), _before)
 
 
 def _before(options: dict[str, Any]) -> dict[str, Any]:
@@ -153,10 +150,8 @@ def _run(cells: Cells, base: RunConfig, asked: Asked, as_json: bool) -> ExitCode
 
     def keep() -> dict[str, Any]:
         told = _content(comparison, directory, asked)
-        try:
-            write_text(directory / FILE, dump_json(told))
-        except OSError as error:
-            raise InputError(f"{directory}: cannot be written ({error.strerror or error})") from error
+        with writing(directory):
+            write_text(directory / COMPARISON, dump_json(told))
         return told
 
     comparison.keep = keep
@@ -166,7 +161,7 @@ def _run(cells: Cells, base: RunConfig, asked: Asked, as_json: bool) -> ExitCode
             _accuracies(comparison, bench)
     except KeyboardInterrupt:
         keep()
-        tell(f"what was measured until then is in {directory / FILE}")
+        tell(f"what was measured until then is in {directory / COMPARISON}")
         raise
     told = keep()
     code, words = _against(cells.now, comparison, asked)
@@ -182,7 +177,7 @@ def _name(cells: Sequence[Cell], base: RunConfig) -> str:
     words = json.dumps([[cell.label, cell.config.digest(), cell.config.scenario] for cell in cells])
     digest = hashlib.sha256(words.encode()).hexdigest()[:8]
     models = {cell.config.model for cell in cells}
-    name = base.model_name or (Path(base.model).name.removesuffix(".onnx") if len(models) == 1 else "models")
+    name = base.model_name or (model_stem(base.model) if len(models) == 1 else "models")
     return f"compare-{name}-{digest}"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,7 +10,8 @@ import typer
 from rich.console import Console as RichConsole
 from rich.text import Text
 
-from sut.errors import InputError
+from sut.errors import InputError, writing
+from sut.streams import tell
 from sut.text import printable
 
 if TYPE_CHECKING:
@@ -41,20 +41,19 @@ def report(
 ) -> None:
     """See HELP."""
     from sut.collected import collect
-    from sut.reporting.comparison import FILE as COMPARISON
+    from sut.config import output_folder
     from sut.reporting.page import write_page
-    from sut.results import PAGE
+    from sut.results import COMPARISON, PAGE
 
-    paths = results or [Path(os.environ.get("OUTPUT_DIR") or "output")]
+    paths = results or [output_folder()]
     named = {path for path in paths if path.name == COMPARISON}
     collected = collect([path for path in paths if path not in named])
     comparisons, unread = _comparisons(paths)
     skipped = (*collected.skipped, *unread)
-    said = RichConsole(stderr=True, highlight=False)
     for each in skipped:
-        said.print(Text(printable(f"skipped: {each.path}: {each.reason}")), soft_wrap=True)
+        tell(f"skipped: {each.path}: {each.reason}")
     if collected.earlier:
-        said.print(f"{collected.earlier:,} folders of earlier results are left out; name one to see it")
+        tell(f"{collected.earlier:,} folders of earlier results are left out; name one to see it")
     if not (collected.found or comparisons):
         where = ", ".join(map(str, paths))
         raise InputError(f"{where}: no result.json to be read; sut run makes one, and sut report takes its folder")
@@ -62,10 +61,8 @@ def report(
     page = folder / PAGE if output is None else output
     if not page.name:
         raise InputError(f"--output is '{page}', expected the name of the page; for example --output report.html")
-    try:
+    with writing(page):
         write_page(page, collected.found, comparisons, skipped)
-    except OSError as error:
-        raise InputError(f"{page}: cannot be written ({error.strerror or error}); choose another --output") from error
     count = len(collected.found)
     out = RichConsole(highlight=False)
     out.print(Text(printable(f"page: {page}, {count:,} result{'' if count == 1 else 's'}")), soft_wrap=True)
@@ -74,12 +71,13 @@ def report(
 def _comparisons(paths: Sequence[Path]) -> tuple[list[Comparison], list[Skipped]]:
     """The comparisons below folders, or named."""
     from sut.collected import Skipped
-    from sut.reporting.comparison import FILE, read_comparison
+    from sut.reporting.comparison import read_comparison
+    from sut.results import COMPARISON
 
     found: list[Comparison] = []
     skipped: list[Skipped] = []
-    files = [file for path in paths for file in (sorted(path.rglob(FILE)) if path.is_dir() else [path])]
-    for file in dict.fromkeys(each for each in files if each.name == FILE):
+    files = [file for path in paths for file in (sorted(path.rglob(COMPARISON)) if path.is_dir() else [path])]
+    for file in dict.fromkeys(each for each in files if each.name == COMPARISON):
         try:
             found.append(read_comparison(file, len(found)))
         except ValueError as error:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import itertools
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from rich.text import Text
 
 from sut.errors import InputError, short
 from sut.streams import print_json, tell
-from sut.text import encodable, printable, shortened
+from sut.text import encodable, printable, share_in_percent, shortened
 
 if TYPE_CHECKING:
     from sut.collected import Skipped
@@ -89,11 +88,12 @@ def show(
 ) -> None:
     """See HELP."""
     from sut.collected import collect
+    from sut.config import output_folder
     from sut.rows import flat_rows, machines, rows_of
 
     if as_csv and as_json:
         raise InputError("--csv and --json are two forms of the same; give one of them")
-    folders = folders or [Path(os.environ.get("OUTPUT_DIR") or "output")]
+    folders = folders or [output_folder()]
     collected = collect(folders, everything)
     rows, skipped = rows_of(collected)
     _tell(skipped)
@@ -191,6 +191,7 @@ def _figures(rows: Sequence[Row]) -> list[Column]:
 
 
 def _cells(row: Row) -> dict[str, str]:
+    from sut.config import TIMED_BOUNDARIES
     from sut.console import figure, milliseconds, verdict
     from sut.results import Accuracy, Metric
 
@@ -198,7 +199,7 @@ def _cells(row: Row) -> dict[str, str]:
     latency = facts["latency_ns"] or {}
     accuracy = Accuracy(**facts["accuracy"]) if facts["accuracy"] else None
     metric = Metric(**facts["metric"]) if facts["metric"] else None
-    parity = facts["parity"] if facts["boundary"] in ("pixels", "jpeg") else None
+    parity = facts["parity"] if facts["boundary"] in TIMED_BOUNDARIES else None
     said = len(facts["rules_broken"] or ()) + len(facts["notes"] or ())
     return {
         "result": verdict(facts["mode"], facts["valid"], row.failed),
@@ -216,7 +217,7 @@ def _cells(row: Row) -> dict[str, str]:
 def _same_labels(facts: Mapping[str, Any]) -> str:
     """How many labels are those of FP32, which no reduced precision is shown without, or without that nobody knows."""
     if facts["agreement"] is not None:
-        return f"{100 * facts['agreement']['value']:.1f} %"
+        return f"{share_in_percent(facts['agreement']['value'])} %"
     reduced = facts["precision"] not in (None, "fp32") or (facts["config"] or {}).get("fold")
     return "unknown" if reduced else "-"
 

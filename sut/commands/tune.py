@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 import math
 import re
@@ -16,10 +15,10 @@ from rich.console import Console as RichConsole
 from rich.text import Text
 
 from sut.assembly import Assembly, assemble
-from sut.config import RunConfig, parse_budget, usable_cores
+from sut.config import RunConfig, model_stem, parse_budget, usable_cores
 from sut.console import BriefConsole
-from sut.errors import ExitCode, InputError
-from sut.machine import system_facts
+from sut.errors import ExitCode, InputError, writing
+from sut.machine import named, system_facts
 from sut.models.content import content_digest
 from sut.planning import EARLY_STOPPING_QUERIES, OVERHEAD_S, check_effect
 from sut.results import write_text
@@ -78,7 +77,7 @@ def _options(
 
 def register(app: typer.Typer, like_run: Callable[..., None]) -> None:
     """Add the command to ``app``; ``like_run`` gives a handler the options of ``sut run`` and ours."""
-    like_run(app, "tune", HELP, _tune, tuple(inspect.signature(_options, eval_str=True).parameters.values()), _WITHOUT)
+    like_run(app, "tune", HELP, _tune, _options, _WITHOUT)
 
 
 def _tune(
@@ -180,16 +179,15 @@ def _directory(base: RunConfig, tried: dict[str, list[Any]], rounds: int | None)
     """Where a tune of this configuration over this space is kept: another one is another tune."""
     words = json.dumps([base.digest(), base.scenario, tried, rounds], sort_keys=True)
     digest = hashlib.sha256(words.encode()).hexdigest()[:8]
-    model = base.model_name or Path(base.model).name.removesuffix(".onnx").removesuffix(".xml")
+    model = base.model_name or model_stem(base.model)
     return base.output / model / f"tune-{base.backend}-{base.scenario}-{digest}"
 
 
 def _header(parts: Assembly) -> dict[str, Any]:
     """What all runs of a tune have in common, beside the words of its config."""
-    facts = system_facts()
     digest = f", sha256 {content_digest(parts.model.source)[:_DIGITS]}" if parts.model is not None else ""
     return {
-        "machine": f"{facts['cpu']}, {facts['cores']} cores",
+        "machine": named(system_facts()),
         "backend": f"{parts.config.backend} {parts.backend.version()}",
         "model": f"{parts.spec.name}{digest}",
     }
@@ -209,14 +207,12 @@ def _config(base: RunConfig, outcome: Outcome) -> RunConfig | None:
 
 
 def _write(directory: Path, config: RunConfig | None, outcome: Outcome, bench: Bench) -> None:
-    try:
+    with writing(directory):
         if config is not None:
             write_text(directory / "tuned.yaml", report.yaml_text(config, outcome, bench.rows))
         else:
             (directory / "tuned.yaml").unlink(missing_ok=True)
         write_text(directory / "search.svg", report.svg(outcome, "sut tune"))
-    except OSError as error:
-        raise InputError(f"{directory}: cannot be written ({error.strerror or error})") from error
 
 
 def _show(directory: Path, config: RunConfig | None, outcome: Outcome, bench: Bench, as_json: bool) -> None:

@@ -60,11 +60,6 @@ def figure_of(result: Result) -> float | None:
     return result.latency_ns.get({"SingleStream": "p90", "MultiStream": "p99"}.get(result.scenario, ""))
 
 
-def higher_is_better(scenario: str) -> bool:
-    """Whether more of ``figure_of`` is better."""
-    return scenario == "Offline"
-
-
 class Bench:
     """Runs cells in ``directory``. A cell's last result stays there; ``results`` has it, by label."""
 

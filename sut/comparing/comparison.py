@@ -10,10 +10,11 @@ from typing import Protocol
 
 from sut.bare import Bare
 from sut.comparing.automatic import like
-from sut.comparing.bench import Run, higher_is_better
+from sut.comparing.bench import Run
 from sut.comparing.contest import LOOK, Contest
 from sut.comparing.matrix import Cell
-from sut.results import Accuracy, Result
+from sut.results import Accuracy, Result, more_is_better
+from sut.text import share_in_percent
 
 SAME_LABELS = 0.95
 """Of a reduced precision's labels so many must be those of FP32 for it to be recommended. The Pareto line has it all
@@ -75,7 +76,7 @@ class Comparison:
     def contest_of(self, cell: Cell) -> Contest:
         """The one that a cell takes part in."""
         if cell.group not in self.contests:
-            self.contests[cell.group] = Contest(cell.label, higher_is_better(cell.config.scenario))
+            self.contests[cell.group] = Contest(cell.label, more_is_better(cell.config.scenario))
         return self.contests[cell.group]
 
     def _look(self, cells: Sequence[Cell]) -> None:
@@ -161,7 +162,7 @@ def bar_of(runs: Sequence[Run], result: Result | None) -> str | None:
         return f"other pictures than the reference's: {result.parity.line()}"
     agreement = result.agreement
     if agreement is not None and result.weights != "random" and agreement.value < SAME_LABELS:
-        return f"{100 * agreement.value:.1f} % same labels as fp32, less than {100 * SAME_LABELS:.0f} %"
+        return f"{share_in_percent(agreement.value)} % same labels as fp32, less than {100 * SAME_LABELS:.0f} %"
     return None
 
 
@@ -171,5 +172,5 @@ def words_of(run: Run, scenario: str) -> str:
         return f"FAILED: {run.reason}"
     if run.figure is None:
         return f"no figure: {run.reason}"
-    text = f"{run.figure:,.4g} samples/s" if higher_is_better(scenario) else f"{run.figure / 1e6:.4g} ms"
+    text = f"{run.figure:,.4g} samples/s" if more_is_better(scenario) else f"{run.figure / 1e6:.4g} ms"
     return text if run.valid else f"{text}, INVALID: {run.reason}"

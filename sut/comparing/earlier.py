@@ -12,10 +12,10 @@ from typing import Any
 
 from kernels.files import LARGE_BYTES, read_file
 from sut.collected import read_result
-from sut.comparing.bench import figure_of, higher_is_better
+from sut.comparing.bench import figure_of
 from sut.comparing.matrix import Cell
 from sut.errors import InputError, one_line
-from sut.results import Result
+from sut.results import Result, more_is_better
 from sut.statistics import difference
 
 ROUNDS = 8
@@ -126,7 +126,7 @@ def since(cell: Cell, figures: Sequence[float], earlier: Earlier) -> Since | Non
         return None
     before, now = len(earlier.figures), len(figures)
     fixed = [statistics.median(earlier.figures)] * now
-    found = difference(fixed, figures, higher_is_better=higher_is_better(cell.config.scenario))
+    found = difference(fixed, figures, higher_is_better=more_is_better(cell.config.scenario))
     if found.ratio is None:
         return None
     low, high = found.low, found.high

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sut.config import RunConfig
+from sut.config import HOW_KEPT, RunConfig, model_stem
 from sut.errors import InputError
 from sut.text import printable
 from sut.tuning.space import with_settings
@@ -23,8 +23,7 @@ MOST_CELLS = 10_000
 
 WORDS = {"preprocess": "with ", "boundary": "at ", "scenario": "in "}
 """What stands before their values in a cell's name."""
-_NOT_COMPARED = frozenset({"output", "overwrite", "debug", "watchdog_s", "mode", "cache_dir"})
-"""How and where it is run and kept, as opposed to what is run."""
+_NOT_COMPARED = HOW_KEPT | {"cache_dir"}
 
 Axes = dict[str, list[Any]]
 
@@ -116,7 +115,7 @@ def label_of(config: RunConfig, told: Sequence[str], settings: Mapping[str, Any]
         if key in told:
             value = str(getattr(config, key))
             before = WORDS.get(key, "") if words else ""
-            words.append(before + (Path(value).stem if key == "model" and config.is_file else value))
+            words.append(before + (model_stem(value) if key == "model" else value))
     others = [f"{key.rpartition('.')[2]}={_text(settings[key])}" for key in told if key not in AXES]
     return printable(", ".join([*([" ".join(words)] if words else []), *others]))
 

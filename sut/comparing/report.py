@@ -22,9 +22,9 @@ from sut.comparing.matrix import APART, Cell
 from sut.comparing.sentence import title_of, within
 from sut.console import milliseconds
 from sut.errors import short
-from sut.results import Result, used
+from sut.results import Result, more_is_better, used
 from sut.statistics import FEWEST_PAIRS
-from sut.text import printable, shortened
+from sut.text import printable, share_in_percent, shortened
 
 _UNITS = {"Offline": "samples/s", "SingleStream": "p90 ms", "MultiStream": "p99 ms", "Server": "p99 ms"}
 """Of what cells are compared by."""
@@ -97,7 +97,7 @@ def _metric(result: Result | None, scenario: str, figure: float | None) -> dict[
     if result is None or result.metric is None:
         return None
     name = "p99_latency_ns" if scenario == "Server" else result.metric.name
-    return {"name": name, "value": figure, "higher_is_better": scenario == "Offline"}
+    return {"name": name, "value": figure, "higher_is_better": more_is_better(scenario)}
 
 
 def ratio_of(contest: Contest, cell: str) -> dict[str, Any] | None:
@@ -247,7 +247,7 @@ def _quality_words(row: Mapping[str, Any]) -> str:
     if accuracy:
         labels = f"{round(accuracy['value'] * accuracy['count'])}/{accuracy['count']}"
     elif agreement and row["weights"] != "random":
-        labels = f"{100 * agreement['value']:.1f} %"
+        labels = f"{share_in_percent(agreement['value'])} %"
     levels = "-"
     if parity:
         levels = (

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from sut.compared import is_reduced
 from sut.comparing.comparison import Comparison
 from sut.comparing.contest import LOOK, Contest
 from sut.comparing.matrix import APART, WORDS
+from sut.config import model_stem
 from sut.statistics import FEWEST_PAIRS, Difference, about_pairs, difference, interval
-from sut.text import printable
+from sut.text import printable, share_in_percent
 
 
 def sentence_of(comparison: Comparison) -> str:
@@ -33,7 +33,7 @@ def _unseen(comparison: Comparison, group: tuple[str, ...]) -> str:
 def title_of(group: tuple[str, ...], comparison: Comparison) -> str:
     """What tells a group from the others."""
     differ = [at for at in range(len(APART)) if len({each[at] for each in comparison.contests}) > 1]
-    return ", ".join(Path(group[at]).stem if APART[at] == "model" else group[at] for at in differ)
+    return ", ".join(model_stem(group[at]) if APART[at] == "model" else group[at] for at in differ)
 
 
 def within(group: tuple[str, ...], text: str) -> str:
@@ -98,7 +98,7 @@ def _labels(comparison: Comparison, cell: str, baseline: str) -> str:
         if len(forms) == 1 or not is_reduced(configs[cell]):
             return ""
         return "; its labels are not compared with fp32's" + (", random weights" if result.weights == "random" else "")
-    return f" at {100 * result.agreement.value:.1f} % same labels"
+    return f" at {share_in_percent(result.agreement.value)} % same labels"
 
 
 def _needed(found: Difference) -> str:

@@ -27,6 +27,7 @@ from sut.models.base import Say
 from sut.models.calibration import Picture, preprocessed, random_crops, read_picture
 from sut.models.content import content_digest
 from sut.models.files import cached
+from sut.text import share_in_percent
 
 COMPARISON = 2
 """To be raised with every change of the crops, of how answers are compared or of what is kept: it is part of the cache
@@ -102,7 +103,8 @@ class Agreement:
 
     def line(self) -> str:
         """The verdict in words."""
-        share = f"{_percent(self.value)} % same labels (95 % interval {_percent(self.low)} to {_percent(self.high)} %)"
+        value, low, high = map(share_in_percent, (self.value, self.low, self.high))
+        share = f"{value} % same labels (95 % interval {low} to {high} %)"
         more = [f"{self.not_finite} without a finite score"] * (self.not_finite > 0)
         more += [f"{self.ties} with a tie"] * (self.ties > 0)
         apart = ""
@@ -260,13 +262,3 @@ def _labels(answers: NDArray[Any]) -> tuple[NDArray[np.intp], NDArray[np.bool_],
     # NaN and inf win every argmax, so looking at the winners finds them all.
     highest = answers[np.arange(len(answers)), best]
     return best, (answers == highest[:, None]).sum(axis=1) > 1, ~np.isfinite(highest)
-
-
-def _percent(share: float) -> str:
-    """Rounded to 0.1, but never up to what it is not, nor down: 99.96 % is not 100 %.
-
-    >>> _percent(0.9996), _percent(1.0), _percent(0.985)
-    ('99.9', '100.0', '98.5')
-    """
-    rounded = round(100 * share, 1)
-    return f"{min(rounded, 99.9) if share < 1 else rounded:.1f}"

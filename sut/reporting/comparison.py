@@ -13,7 +13,6 @@ from sut.errors import cut, one_line
 from sut.reporting.figures import Number, number
 from sut.reporting.tables import Cell, Column, Table, beside, figures
 
-FILE = "compare.json"
 _SCHEMA = 1
 
 

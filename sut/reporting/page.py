@@ -197,9 +197,8 @@ def _figure(run: Run) -> Cell:
     metric, accuracy = run.result.metric, run.result.accuracy
     if accuracy is not None:
         figure, unit = run.number("%", "accuracy", "value"), f"% {accuracy.name}"
-    elif metric is not None and metric.name.endswith("_ns"):
-        percentile = next((word for word in metric.name.split("_") if word in SHARES), "")
-        figure, unit = run.number("ms", "metric", "value"), f"ms {percentile}"
+    elif metric is not None and metric.percentile is not None:
+        figure, unit = run.number("ms", "metric", "value"), f"ms {metric.percentile}"
     else:
         figure, unit = run.number("", "metric", "value"), "/s"
     return Cell((figure,), (f" {unit}",)) if figure else Cell()

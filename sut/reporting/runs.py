@@ -10,7 +10,7 @@ from pathlib import Path
 from sut.collected import Found
 from sut.console import kind
 from sut.reporting.figures import Number, finite, number
-from sut.results import Result
+from sut.results import Result, setting
 from sut.rows import Row, differing
 from sut.userconf import SCENARIOS
 
@@ -38,7 +38,7 @@ class Run:
     @property
     def row(self) -> Row:
         """The result as ``sut show`` has it."""
-        return Row(self.path, "result.json", self.result.model_dump(mode="json", by_alias=True))
+        return Row.of(Found(self.path, self.result))
 
     @property
     def is_performance(self) -> bool:
@@ -64,8 +64,7 @@ class Run:
 
     def setting(self, name: str) -> object:
         """A setting as it was really used, where that is known, else as it was asked; None where it was not said."""
-        used = (self.result.plan or {}).get(name)
-        return self.result.config.get(name) if used is None else used
+        return setting(self.result, name)
 
     def whole(self, name: str, default: int) -> int:
         """A setting that is a whole number of at least 0."""

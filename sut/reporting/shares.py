@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from sut.config import TIMED_BOUNDARIES
 from sut.prices import pipeline
 from sut.reporting.figures import Number, finite
 from sut.reporting.runs import Run
@@ -76,7 +77,7 @@ class Gains:
 def gains(run: Run) -> Gains | None:
     """By Amdahl's law from the busy times; None where preprocessing lies outside the clock, or nothing is known."""
     result = run.result
-    if result.boundary not in ("pixels", "jpeg") or MODEL not in result.cost_ns or not _numbers(result.cost_ns):
+    if result.boundary not in TIMED_BOUNDARIES or MODEL not in result.cost_ns or not _numbers(result.cost_ns):
         return None
     found = pipeline(result.cost_ns, result.scenario, run.whole("lanes", 1) or 1, run.whole("preprocess_workers", 0))
     return Gains(found.gain_without_inference, found.gain_without_preprocessing)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from sut.machine import differs
+from sut.machine import differs, named
 from sut.reporting.figures import Number
 from sut.reporting.runs import Run, order
 from sut.reporting.shares import MODEL, gains, splits
@@ -232,8 +232,7 @@ def _busy(runs: Sequence[Run]) -> list[str]:
 
 def machine(run: Run) -> str:
     """The machine that a result names."""
-    system = run.result.system
-    return f"{system.get('cpu') or system.get('machine') or 'unknown'}, {system.get('cores', '?')} cores"
+    return named(run.result.system)
 
 
 def _machines(runs: Sequence[Run]) -> list[str]:

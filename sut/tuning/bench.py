@@ -12,7 +12,7 @@ from sut.config import RunConfig
 from sut.console import Console, agreement_lines
 from sut.errors import ExitCode, SutError, error_of, one_line, short
 from sut.logs import Detail, read_detail
-from sut.results import Result, used
+from sut.results import Metric, Result, used
 from sut.runner import check_same_model, run_experiment
 from sut.tuning.space import DEFAULT
 from sut.tuning.state import Job, Measured, State
@@ -155,7 +155,6 @@ def figure_of(row: Measured) -> str:
     """What a run is ranked by, with its unit."""
     if row.qps is not None or row.metric is None or row.metric["value"] is None:
         return "-" if row.p99_ns is None else f"p99 {short(row.p99_ns / 1e6)} ms"
+    metric = Metric(**row.metric)
     value = row.metric["value"]
-    if row.metric["name"].endswith("_ns"):
-        return f"{row.metric['name'].split('_')[2]} {short(value / 1e6)} ms"
-    return f"{short(value)} samples/s"
+    return f"{short(value)} samples/s" if metric.percentile is None else f"{metric.percentile} {short(value / 1e6)} ms"

@@ -17,9 +17,9 @@ from rich.table import Table
 from rich.text import Text
 
 import sut
-from sut.config import RunConfig
+from sut.config import HOW_KEPT, RunConfig
 from sut.console import milliseconds
-from sut.machine import system_facts
+from sut.machine import named, system_facts
 from sut.tuning.bench import figure_of
 from sut.tuning.search import ranked
 from sut.tuning.space import Point
@@ -28,8 +28,7 @@ from sut.tuning.tuner import Outcome
 
 _SHOWN = 24
 _BAR = 18
-# Where and how it is run and kept, as opposed to what is run.
-_NOT_WRITTEN = frozenset({"output", "overwrite", "debug", "time_s", "watchdog_s", "mode"})
+_NOT_WRITTEN = HOW_KEPT | {"time_s"}
 
 
 def picture(outcome: Outcome) -> RenderableType:
@@ -156,10 +155,9 @@ def settings_of(config: RunConfig) -> dict[str, Any]:
 
 def yaml_text(config: RunConfig, outcome: Outcome, rows: Sequence[Measured]) -> str:
     """The file for ``--config``: the settings, under comments that say where they come from."""
-    facts = system_facts()
     comments = [
         f"Found by sut tune, {max(row.started for row in rows)}, {len(rows)} runs.",
-        f"Machine: {facts['cpu']}, {facts['cores']} cores; on another one tune again.",
+        f"Machine: {named(system_facts())}; on another one tune again.",
         *(word[0].upper() + word[1:] for word in outcome.words),
         "Run it: ./run_local.sh --config THIS_FILE; without --time MLPerf's own durations apply.",
     ]

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from kernels.files import LARGE_BYTES, read_file
-from sut.errors import InputError, one_line
+from sut.errors import InputError, one_line, writing
 from sut.results import Metric, write_text
 from sut.tuning.space import DEFAULT, Point
 
@@ -162,22 +162,16 @@ class State:
         """Keep a run. The file is there whole or as it was before. Raises ``InputError`` if it cannot be written."""
         self.rows[row.key] = row
         lines = [json.dumps(self._header), *(json.dumps(asdict(each)) for each in self.rows.values())]
-        try:
+        with writing(self.path):
             write_text(self.path, "\n".join(lines) + "\n")
-        except OSError as error:
-            raise InputError(f"{self.path}: cannot be written ({error.strerror or one_line(error)})") from error
 
 
 @contextmanager
 def held(directory: Path) -> Iterator[None]:
     """Make ``directory`` and hold it for ourselves. Raises ``InputError`` if another tune is at work there."""
-    try:
+    with writing(directory):
         directory.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(directory, os.O_RDONLY)
-    except OSError as error:
-        raise InputError(
-            f"{directory}: cannot be written ({error.strerror or error}); choose another --output"
-        ) from error
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
