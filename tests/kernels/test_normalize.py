@@ -13,7 +13,7 @@ MEAN, STD = (123.68, 116.78, 103.94), (58.395, 57.12, 2.5)
 WAYS = [("NHWC", "NCHW"), ("NHWC", "NHWC"), ("NCHW", "NCHW")]
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.integers(0, 2**32 - 1),
     st.integers(1, 3),

@@ -38,7 +38,7 @@ def outputs(draw: st.DrawFn) -> Output:
 
 
 def examples(count: int):
-    return settings(max_examples=count, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    return settings(max_examples=count, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def whole(width: int, height: int, to_width: int, to_height: int, size: int, left: int = 0, top: int = 0) -> Place:

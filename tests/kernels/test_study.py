@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from kernels.host import HostDevice
 
-FEW = settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FEW = settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @pytest.mark.parametrize("kernel", ["copy_linear_f32", "copy_coalesced_f32"])

@@ -15,7 +15,7 @@ from kernels.host import HostDevice
 from kernels.transpose import transpose, transpose_images
 
 DTYPES = ("float32", "float16", "uint8")
-FEW = settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FEW = settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def noise(shape: tuple[int, ...], dtype: str, seed: int = 0) -> NDArray[Any]:
