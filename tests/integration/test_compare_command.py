@@ -94,7 +94,7 @@ def test_thousands_of_cells_are_refused_with_how_long_they_take(tmp_path: Path) 
     child = compare(*DEVICE, "--vary", f"max_batchsize={sizes}", cwd=tmp_path)
 
     assert child.code == 1
-    assert "error: 2,000 cells: one look at each takes about 5 h, the budget is 5 min; name fewer values" in child.err
+    assert "error: 2,000 cells: one look at each takes about 4.7 h, the budget is 5 min; name fewer values" in child.err
     assert not (tmp_path / "out").exists()
 
 
@@ -103,20 +103,17 @@ def test_it_fails_where_it_has_become_slower(tmp_path: Path) -> None:
     device = (*DEVICE, "--no-bare", "--set", "backend_options.a_ms=2")
     first = compare(*device, "--vary", "lanes=1", "--baseline", "old.json", cwd=tmp_path)
     assert first.code == 1 and "error: --baseline old.json: no such file" in first.err
-    rows = [
-        {
-            "cell": "a",
-            "settings": {"lanes": 1},
-            **{"backend": "simulated", "precision": "fp32", "preprocess": "opencv"},
-            **{"boundary": "tensor", "scenario": "Offline", "model": "efficientnet-lite0"},
-            "figures": dict(enumerate([rate] * 30)),
-        }
-        for rate in (100_000.0,)
-    ]
-    (tmp_path / "other.json").write_text(json.dumps({"schema": 1, "command": "compare", "rows": rows}))
+    row = {
+        "cell": "a",
+        "settings": {"lanes": 1},
+        **{"backend": "simulated", "precision": "fp32", "preprocess": "opencv"},
+        **{"boundary": "tensor", "scenario": "Offline", "model": "efficientnet-lite0"},
+        "figures": dict.fromkeys(range(30), 100_000.0),
+    }
+    (tmp_path / "other.json").write_text(json.dumps({"schema": 1, "command": "compare", "rows": [row]}))
     other = compare(*device, "--precision", "fp32", "--backend", "null", "--baseline", "other.json", cwd=tmp_path)
     assert other.code == 1 and "it has none of these cells; it has efficientnet-lite0, simulated, fp32" in other.err
-    old = {"schema": 1, "command": "compare", "rows": rows, "system": {"cores": 4096}}
+    old = {"schema": 1, "command": "compare", "rows": [row], "system": {"cores": 4096}}
     (tmp_path / "old.json").write_text(json.dumps(old))
 
     child = compare(*device, "--vary", "lanes=1", "--baseline", "old.json", "--fail-if-slower", "3%", cwd=tmp_path)
