@@ -6,11 +6,12 @@ import base64
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from sut.collected import Found, Skipped
@@ -82,16 +83,9 @@ class Detail:
 
 def make_page(found: Sequence[Found], comparisons: Sequence[Comparison] = (), skipped: Sequence[Skipped] = ()) -> str:
     """The HTML of a page about these results, of which there is at least one, or a comparison."""
-    environment = Environment(
-        loader=FileSystemLoader(_HERE),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     style, script = ((_HERE / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()  # no other script may run
-    html = environment.get_template("page.html.j2").render(
+    html = _template().render(
         script=Markup(script),
         style=Markup(style),
         script_hash=digest,
@@ -101,6 +95,18 @@ def make_page(found: Sequence[Found], comparisons: Sequence[Comparison] = (), sk
         **_content(found, [each.best for each in comparisons]),
     )
     return printable_lines(html)  # a name may hold what turns the text around, or what no file can
+
+
+@cache
+def _template() -> Template:
+    environment = Environment(
+        loader=FileSystemLoader(_HERE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("page.html.j2")
 
 
 def write_page(

@@ -67,6 +67,27 @@ def test_a_wrong_word_is_one_line_that_says_where_the_right_ones_are(
 
 
 @pytest.mark.parametrize(
+    ("command", "option"),
+    [
+        *(("boundary", option) for option in ("--accuracy", "--find-peak-performance", "--demo", "--boundary=jpeg")),
+        *(("tune", option) for option in ("--accuracy", "--find-peak-performance", "--demo")),
+    ],
+)
+def test_an_option_without_effect_is_none(command: str, option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli._main([command, option], Noted()) == ExitCode.USAGE
+
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: No such option: {option.partition('=')[0]}")
+
+
+@pytest.mark.parametrize("command", ["boundary", "tune"])
+def test_one_scenario_is_taken(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli._main([command, "--scenario", "all"], Noted()) == ExitCode.USAGE
+
+    assert "one scenario in performance mode; give one --scenario" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
     ("in_git", "git", "commit"),
     [
         (True, "echo 4523dad0", ", commit 4523dad0"),
