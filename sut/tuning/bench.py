@@ -14,7 +14,6 @@ from sut.errors import ExitCode, SutError, error_of, one_line, short
 from sut.logs import Detail, read_detail
 from sut.results import Metric, Result, used
 from sut.runner import check_same_model, run_experiment
-from sut.tuning.space import DEFAULT
 from sut.tuning.state import Job, Measured, State
 
 
@@ -64,10 +63,10 @@ class Bench:
 
     def _run(self, job: Job) -> Measured:
         begin = time.monotonic()
-        more: dict[str, Any] = {"time_s": job.time_s} | ({} if job.qps is None else {"qps": job.qps})
-        if job.point == DEFAULT:  # what its first run has chosen: auto learns from every run of the tune
-            used_then = next((row.used for row in self.rows if row.point == DEFAULT), {})
-            more |= fixed(used_then, self._base.scenario)
+        # What the point's first run has chosen: auto learns from every run of the tune.
+        used_then = next((row.used for row in self.rows if row.point == job.point and row.used), {})
+        more: dict[str, Any] = fixed(used_then, self._base.scenario) | dict(job.point.settings)
+        more |= {"time_s": job.time_s} | ({} if job.qps is None else {"qps": job.qps})
         config = job.point.apply(self._base, **more)
         try:
             ran = run_experiment([config], self._console, "sut tune")

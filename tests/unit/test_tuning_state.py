@@ -116,17 +116,19 @@ def test_a_run_keeps_what_became_of_its_labels(tmp_path: Path, monkeypatch: pyte
     assert a_bench(tmp_path).rows == [plain, reduced]
 
 
-def test_the_default_stays_what_its_first_run_chose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_point_stays_what_its_first_run_chose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     chosen = {"lanes": 2, "threads": 1, "max_batchsize": 16}
     made = runs_made(monkeypatch, lambda each: a_result(each, plan=chosen))
     bench = a_bench(tmp_path)
 
     bench(Job("round 1", 1, 2, DEFAULT, 2.0))
     bench(Job("round 1", 2, 2, p(max_batchsize=4), 2.0))
-    a_bench(tmp_path)(Job("round 2", 1, 2, DEFAULT, 2.0))
+    bench = a_bench(tmp_path)
+    bench(Job("round 2", 1, 2, DEFAULT, 2.0))
+    bench(Job("round 2", 2, 2, p(max_batchsize=4), 2.0))
 
     asked = [(each.lanes, each.threads, each.max_batchsize) for each in made]
-    assert asked == [(None, None, None), (None, None, 4), (2, 1, 16)]
+    assert asked == [(None, None, None), (None, None, 4), (2, 1, 16), (2, 1, 4)]
 
 
 def test_runs_of_a_model_that_changed_are_not_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
