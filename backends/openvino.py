@@ -221,20 +221,7 @@ def _attest(
         request.set_input_tensor(position, _import().Tensor(array, shared_memory=True))
     request.start_async()
     request.wait()
-    layers: Counter[str] = Counter()
-    work: Counter[str] = Counter()
-    kernels: Counter[str] = Counter()
-    for node in compiled.get_runtime_model().get_ordered_ops():
-        info = node.get_rt_info()
-        kind, name, kernel = (info[key].astype(str) for key in ("layerType", "runtimePrecision", "primitiveType"))
-        if kind in _COMPUTE:
-            # Weights kept in float16 give their name to a layer whose kernel converts them and computes in float32.
-            if name == "f16" and node.input(0).get_element_type().get_type_name() == "f32":
-                name = "f32"
-            layers["u8/i8" if name in ("u8", "i8") else name] += 1
-            work[_EXECUTED.get(name, name)] += _multiply_accumulates(node, kind, weights)
-            # There is a graph per stream, and the one shown may have no kernels yet for what waits for a batch size.
-            kernels[kernel] += not kernel.startswith("undef")
+    layers, work, kernels = _executed(compiled, weights)
     [on] = compiled.get_property("EXECUTION_DEVICES")
     details = {
         "layers": listed(layers) or "none that multiplies and accumulates",
@@ -256,6 +243,25 @@ def _attest(
         precision=executed_precision(work),
         details=details,
     )
+
+
+def _executed(compiled: Any, weights: Mapping[str, list[int]]) -> tuple[Counter[str], Counter[str], Counter[str]]:
+    """What multiplies and accumulates in the graph: layers and work by precision, layers by kernel."""
+    layers: Counter[str] = Counter()
+    work: Counter[str] = Counter()
+    kernels: Counter[str] = Counter()
+    for node in compiled.get_runtime_model().get_ordered_ops():
+        info = node.get_rt_info()
+        kind, name, kernel = (info[key].astype(str) for key in ("layerType", "runtimePrecision", "primitiveType"))
+        if kind in _COMPUTE:
+            # Weights kept in float16 give their name to a layer whose kernel converts them and computes in float32.
+            if name == "f16" and node.input(0).get_element_type().get_type_name() == "f32":
+                name = "f32"
+            layers["u8/i8" if name in ("u8", "i8") else name] += 1
+            work[_EXECUTED.get(name, name)] += _multiply_accumulates(node, kind, weights)
+            # There is a graph per stream, and the one shown may have no kernels yet for what waits for a batch size.
+            kernels[kernel] += not kernel.startswith("undef")
+    return layers, work, kernels
 
 
 def _weights(network: Any) -> dict[str, list[int]]:

@@ -101,7 +101,7 @@ class Console:
         if code == ExitCode.INTERRUPTED:
             self.error(f"{name}: {'; '.join(result.invalid_reasons)}")
             return
-        if result.mode != "accuracy" and result.quiet is not None and result.quiet.is_quiet is False:
+        if result.mode != "accuracy" and result.quiet is not None and result.is_busy:
             self._line(f"{name}: {result.quiet.line()}", "yellow")
         for reason in result.invalid_reasons:
             self._line(f"{name}: INVALID: {reason}", "red")

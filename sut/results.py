@@ -229,6 +229,11 @@ class Result(_Part):
         """Whether the run failed, as opposed to ending INVALID."""
         return self.failed_samples > 0 or self.first_error is not None
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether something disturbed the run, as far as that is known."""
+        return self.quiet is not None and self.quiet.is_quiet is False
+
     def to_json(self) -> str:
         """The file's text."""
         words = encodable(self.model_dump(mode="json", by_alias=True))

@@ -41,9 +41,8 @@ class Row:
     @classmethod
     def of(cls, found: Found) -> Row:
         """One of our own."""
-        quiet = found.result.quiet
-        is_busy = quiet is not None and quiet.is_quiet is False
-        return cls(found.path, "result.json", found.result.model_dump(mode="json", by_alias=True), is_busy)
+        facts = found.result.model_dump(mode="json", by_alias=True)
+        return cls(found.path, "result.json", facts, found.result.is_busy)
 
     @property
     def folder(self) -> str:

@@ -98,8 +98,7 @@ def keep_trial(key: Key, trial: Trial) -> None:
 def keep_run(key: Key, result: Result) -> None:
     """Keep what a finished run came to with its lanes, threads and batch, where its figure says something of them."""
     figure = _figure(result)
-    is_busy = result.quiet is not None and result.quiet.is_quiet is False
-    if figure is None or not result.valid or (result.duration_s or 0) < SHORTEST_S or is_busy:
+    if figure is None or not result.valid or (result.duration_s or 0) < SHORTEST_S or result.is_busy:
         return
     try:
         choice = Choice(**used(result)).seen_by(result.scenario)

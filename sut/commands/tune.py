@@ -108,15 +108,7 @@ def _tune(
         if there:
             tell(f"{_runs(there)} there already, it goes on behind them; --overwrite starts anew")
         bench = Bench(base, directory / "runs", state, tell, console)
-        tuner = Tuner(
-            base,
-            points,
-            bench,
-            estimate,
-            rounds,
-            may_go_on=lambda: bench.spent_s < limit_s,
-            pin=bench.pin,
-        )
+        tuner = Tuner(base, points, bench, estimate, rounds, lambda: bench.spent_s < limit_s, bench.pin)
         try:
             outcome = tuner.run()
         except KeyboardInterrupt:

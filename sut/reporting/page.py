@@ -17,6 +17,7 @@ from markupsafe import Markup
 from sut.collected import Found, Skipped
 from sut.console import agreement_lines, parity_lines, verdict
 from sut.errors import cut_list
+from sut.machine import named
 from sut.reporting import words
 from sut.reporting.charts import batch_histogram, latency_curve, stage_bar
 from sut.reporting.comparison import Comparison
@@ -125,7 +126,7 @@ def _content(found: Sequence[Found], best: Sequence[Path | None]) -> dict[str, A
     return {
         "runs": runs,
         "title": _title(runs),
-        "machines": list(dict.fromkeys(map(words.machine, runs))),
+        "machines": list(dict.fromkeys(named(result.system) for result in results)),
         "started": sorted(result.started for result in results),
         "sentence": words.deciding(runs) if runs else (),
         "lead": lead,
@@ -300,7 +301,7 @@ def _facts(run: Run) -> list[tuple[str, str]]:
         "Data set": str(run.setting("dataset_path") or run.setting("dataset") or "demo"),
         "Settings": ", ".join(f"{name} {_auto(run.setting(name))}" for name in _SHOWN_SETTINGS),
         "Chosen": run.setting("chosen"),
-        "Machine": f"{words.machine(run)}, memory {system.get('memory', '?')}, {system.get('platform', '')}",
+        "Machine": f"{named(system)}, memory {system.get('memory', '?')}, {system.get('platform', '')}",
         "Software": ", ".join(f"{name} {version}" for name, version in result.versions.items() if version),
     }
     return [(name, str(text).strip()) for name, text in told.items() if text]

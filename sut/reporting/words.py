@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from sut.machine import differs, named
+from sut.machine import differs
 from sut.reporting.figures import Number
 from sut.reporting.runs import Run, order
 from sut.reporting.shares import MODEL, gains, splits
@@ -228,11 +228,6 @@ def _busy(runs: Sequence[Run]) -> list[str]:
     if unknown := [run for run in runs if run.result.quiet is None or run.result.quiet.is_quiet is None]:
         found.append(f"How busy the machine was is not recorded: {_some(unknown, runs)}")
     return found
-
-
-def machine(run: Run) -> str:
-    """The machine that a result names."""
-    return named(run.result.system)
 
 
 def _machines(runs: Sequence[Run]) -> list[str]:
