@@ -46,13 +46,6 @@ def line(first_ns: float, each_ns: float, max_batch: int) -> list[int]:
     return [round(first_ns + n * each_ns) for n in range(1, max_batch + 1)]
 
 
-def poisson(rate: float, queries: int, seed: int) -> Int64Array:
-    """Arrival times in ns of a Poisson process of ``rate`` per second: gaps are exponential with mean 1 / rate."""
-    gaps = np.random.default_rng(seed).exponential(1e9 / rate, queries)
-    arrivals: Int64Array = np.cumsum(gaps).astype(np.int64)
-    return arrivals
-
-
 def noise(kind: Noise, count: int, seed: int, sigma: float = 0.0) -> list[float]:
     """Factors with mean 1 on the service time of each batch, in the order in which batches begin.
 

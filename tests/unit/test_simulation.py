@@ -17,9 +17,9 @@ from sut.simulation import (
     highest_rate,
     line,
     noise,
-    poisson,
     simulate,
 )
+from tests.unit.tuning_runs import poisson
 
 MS = 1_000_000
 QUERIES = 130_000
@@ -55,13 +55,6 @@ def test_mean_wait_of_an_mm1_queue(load: float) -> None:
 def test_mean_wait_of_an_mm2_queue(load: float) -> None:
     # Erlang C for two servers: W = rho^2 / (1 - rho^2) service times.
     assert mean_wait(load, exponential=True, servers=2) == pytest.approx(load**2 / (1 - load**2), rel=0.05)
-
-
-def test_arrivals_are_poisson() -> None:
-    gaps = np.diff(poisson(2000, 200_000, seed=3)) / 1e9
-
-    assert gaps.mean() == pytest.approx(1 / 2000, rel=0.01)
-    assert gaps.std() == pytest.approx(gaps.mean(), rel=0.02)
 
 
 @pytest.mark.parametrize("kind", ["exponential", "lognormal"])

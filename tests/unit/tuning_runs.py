@@ -11,7 +11,8 @@ import numpy as np
 
 from sut.config import RunConfig
 from sut.console import BriefConsole
-from sut.simulation import allowed_late, line, poisson, simulate
+from sut.ledger import Int64Array
+from sut.simulation import allowed_late, line, simulate
 from sut.tuning.bench import Bench
 from sut.tuning.estimate import estimate
 from sut.tuning.space import DEFAULT, Point
@@ -19,6 +20,13 @@ from sut.tuning.state import Job, Measured, State
 from sut.tuning.tuner import Tuner
 
 MS = 1_000_000
+
+
+def poisson(rate: float, queries: int, seed: int) -> Int64Array:
+    """Arrival times in ns of a Poisson process of ``rate`` per second: gaps are exponential with mean 1 / rate."""
+    gaps = np.random.default_rng(seed).exponential(1e9 / rate, queries)
+    arrivals: Int64Array = np.cumsum(gaps).astype(np.int64)
+    return arrivals
 
 
 def run_of(job: Job | None = None, **changes: Any) -> Measured:
