@@ -91,6 +91,7 @@ def test_server_confirms_a_rate_and_says_why_the_next_one_fails(tmp_path: Path) 
     assert tuned["max_latency_s"] == 0.3
 
 
+@pytest.mark.slow
 def test_without_a_valid_rate_the_bound_to_relax_is_named(tmp_path: Path) -> None:
     arguments = ["--scenario", "Server", "--time", "0.5", "--space", "lanes=1"]
 
