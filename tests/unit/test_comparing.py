@@ -381,7 +381,7 @@ def test_a_backend_that_reads_no_model_does_not_make_it_another_and_a_changed_fi
         return Ran(results=[made], codes=[ExitCode.OK], home=tmp_path)
 
     monkeypatch.setattr("sut.comparing.bench.run_experiment", experiment)
-    bench = Bench(tmp_path, Quiet(), lambda text: None, 100.0)
+    bench = Bench(tmp_path, BriefConsole(), lambda text: None, 100.0)
     nothing, something = cells_of({"backend": ["null", "onnxruntime"]}, BASE)
 
     assert [bench.run(cell, LOOK).figure for cell in (nothing, something, nothing, something)] == [100.0] * 4
