@@ -17,45 +17,44 @@ _STEPS = {"pixels": ("resize", "normalize", "preprocess"), "jpeg": ("decode",)}
 class Pipeline:
     """Busy time per sample of a run, in ns, and how many threads share it: what bounds its throughput.
 
-    Fused (``workers`` 0): each of L lanes preprocesses (P) and infers (I) in turn, so throughput is L / (P + I), and
-    the gains are those of Amdahl's law. Staged: W workers preprocess while L lanes infer, so the slower side decides:
-    min(W / P, L / I). Neither side alone is then worth more than the other allows.
+    Fused (``workers`` 0): each of L lanes preprocesses (P), infers (I) and does the rest (R: the copy into the slot,
+    ``postprocess``, ``complete``) in turn, so throughput is L / (P + I + R), and the gains are those of Amdahl's law.
+    Staged: W workers preprocess while L lanes do what is left, so the slower side decides: min(W / P, L / (I + R)).
+    Neither side alone is then worth more than the other allows.
 
     The model holds where there is always work to do: in Server below its highest rate, and in MultiStream with fewer
-    samples in a query than threads, threads wait and the gains are of what the system could do. It leaves out what is
-    neither P nor I (the copy into the slot, ``postprocess``, ``complete``), and it knows no cores. Lanes, workers and
-    the runtime's own threads share them: with fewer cores than threads, throughput is also bounded by cores / (P + I),
-    where a stage that becomes free leaves its cores to the other, and the P and I measured there include waiting for a
-    core.
+    samples in a query than threads, threads wait and the gains are of what the system could do. It knows no cores.
+    Lanes, workers and the runtime's own threads share them: with fewer cores than threads, throughput is also bounded
+    by cores / (P + I + R), where a stage that becomes free leaves its cores to the other, and the times measured there
+    include waiting for a core.
     """
 
     preprocessing_ns: float
     inference_ns: float
     lanes: int = 1
     workers: int = 0
+    rest_ns: float = 0.0
 
     @property
     def gain_without_inference(self) -> float:
         """By how much throughput would rise if inference took no time: 0.5 is half as much again; ``inf`` unbounded."""
-        if self.workers:
-            return _excess(self.inference_ns / self.lanes, self.preprocessing_ns / self.workers)
-        return _ratio(self.inference_ns, self.preprocessing_ns)
+        return self._gain(self._time_ns(self.preprocessing_ns, 0.0))
 
     @property
     def gain_without_preprocessing(self) -> float:
         """By how much throughput would rise if preprocessing took no time."""
+        return self._gain(self._time_ns(0.0, self.inference_ns))
+
+    def _gain(self, instead_ns: float) -> float:
+        now_ns = self._time_ns(self.preprocessing_ns, self.inference_ns)
+        return now_ns / instead_ns - 1 if instead_ns else float("inf")
+
+    def _time_ns(self, preprocessing_ns: float, inference_ns: float) -> float:
+        """A sample's share of the time, if its two parts took so long."""
+        in_lanes_ns = (inference_ns + self.rest_ns) / self.lanes
         if self.workers:
-            return _excess(self.preprocessing_ns / self.workers, self.inference_ns / self.lanes)
-        return _ratio(self.preprocessing_ns, self.inference_ns)
-
-
-def _ratio(part: float, rest: float) -> float:
-    return part / rest if rest else float("inf")
-
-
-def _excess(freed: float, kept: float) -> float:
-    """The gain where only the longer of two times per sample counts, and ``freed`` becomes nothing."""
-    return max(0.0, _ratio(freed, kept) - 1)
+            return max(preprocessing_ns / self.workers, in_lanes_ns)
+        return preprocessing_ns / self.lanes + in_lanes_ns
 
 
 def pipeline(cost_ns: Mapping[str, int], scenario: str, lanes: int, workers: int) -> Pipeline:
@@ -63,7 +62,7 @@ def pipeline(cost_ns: Mapping[str, int], scenario: str, lanes: int, workers: int
 
     In SingleStream one sample is under way at a time, so that no second thread has anything to do.
 
-    >>> pipeline({"decode": 6, "gather": 1, "infer": 2}, "Offline", lanes=1, workers=2).gain_without_preprocessing
+    >>> pipeline({"decode": 9, "gather": 1, "infer": 2}, "Offline", lanes=1, workers=2).gain_without_preprocessing
     0.5
     """
     if scenario == "SingleStream":
@@ -71,7 +70,9 @@ def pipeline(cost_ns: Mapping[str, int], scenario: str, lanes: int, workers: int
     # Only lanes that workers feed gather; a run whose preprocessing is not timed has no workers, whatever was asked.
     staged = "gather" in cost_ns and scenario != "SingleStream"
     preprocessing = sum(cost_ns.get(stage, 0) for stage in _PREPROCESSING)
-    return Pipeline(preprocessing, cost_ns.get("infer", 0), lanes, workers if staged else 0)
+    inference = cost_ns.get("infer", 0)
+    rest = sum(cost_ns.values()) - preprocessing - inference
+    return Pipeline(preprocessing, inference, lanes, workers if staged else 0, rest)
 
 
 def limiting_stage(cost_ns: Mapping[str, int], found: Pipeline) -> str:
