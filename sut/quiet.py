@@ -67,8 +67,10 @@ class Quiet:
     def line(self) -> str:
         """All of it that decides, in words."""
         verdict = {True: "quiet", False: "not quiet", None: "quiet or not is unknown"}[self.is_quiet]
-        others, waited, steal = map(_percent, (self.others_share, self.own_wait_share, self.steal_share))
-        return f"{verdict}: others used {others} of the cores, own wait {waited} of CPU time, steal {steal}"
+        others, steal = map(_percent, (self.others_share, self.steal_share))
+        waited = self.own_wait_share
+        own = f"{_percent(waited)} of" if waited is None or waited < 1 else f"{waited:.2g} times"
+        return f"{verdict}: others used {others} of the cores, own wait for one {own} its CPU time, steal {steal}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,6 +77,9 @@ def settle(
     may_try = len(found) > 1 and budget_s >= LEAST_S and _have_room(parts)
     if is_new := may_try and _may_tell_more(trial, budget_s, is_quiet, higher):
         begin()
+        # In case that this process does not live to tell: a candidate may crash it. Once more, as it may be Ctrl-C.
+        was_cut_off = trial is not None and not any(trial.rounds)
+        tried.keep_trial(key, Trial(budget_s if was_cut_off else 0.0, found, [[] for _ in found]))
         trial = _try(parts, found, samples_per_query, seconds, higher, beat)
         _forget_peak()
         tried.keep_trial(key, trial)

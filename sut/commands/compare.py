@@ -133,7 +133,8 @@ def _compare(
 
 def _run(cells: Cells, base: RunConfig, asked: Asked, as_json: bool) -> ExitCode:
     directory = fresh(base.output / _name([*cells.now, *cells.later], base), base.overwrite)
-    tell(f"compare: {len(cells.now)} cells, {duration(asked.budget_s)} for the runs; files: {directory}")
+    count = f"{len(cells.now)} cell{'s' if len(cells.now) > 1 else ''}"
+    tell(f"compare: {count}, {duration(asked.budget_s)} for the runs; files: {directory}")
     tell("before the clock each model answers a picture; int8 files are made and labels compared, once, and kept")
     bench = Bench(directory, BriefConsole(), tell, asked.budget_s)
     absent = dict(cells.absent)

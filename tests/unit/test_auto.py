@@ -194,6 +194,23 @@ def test_what_was_tried_on_a_busy_machine_is_tried_again_on_a_quiet_one(
     assert (tried_while_busy, tried_when_quiet, tried_once_more) == (False, True, False)
 
 
+def test_a_candidate_that_ends_the_process_is_tried_twice_at_the_most(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def crash(*arguments: object) -> Trial:
+        raise SystemExit
+
+    parts = an_assembly(tmp_path)
+    monkeypatch.setattr(module, "_try", crash)
+    for _ in range(2):
+        with pytest.raises(SystemExit):
+            settled(parts)
+
+    found, was_tried = settled(parts)
+
+    assert not was_tried and found.why.startswith("guessed")
+
+
 def test_others_at_work_disturb(monkeypatch: pytest.MonkeyPatch) -> None:
     found = Quiet(0.0, own_wait_share=0.9, steal_share=0.0)
     monkeypatch.setattr(module, "between", lambda *looks: found)

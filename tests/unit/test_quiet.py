@@ -159,12 +159,21 @@ def test_what_is_not_quiet(
 @pytest.mark.parametrize(
     ("found", "line"),
     [
-        (Quiet(0.371, 0.1249, 0.0), "not quiet: others used 37 % of the cores, own wait 12 % of CPU time, steal 0 %"),
-        (Quiet(0.0, 0.002, 0.0144), "not quiet: others used 0 % of the cores, own wait 0.2 % of CPU time, steal 1.4 %"),
-        (Quiet(0.04, 1.5, 0.0, 100), "quiet: others used 4 % of the cores, own wait 150 % of CPU time, steal 0 %"),
+        (
+            Quiet(0.371, 0.1249, 0.0),
+            "not quiet: others used 37 % of the cores, own wait for one 12 % of its CPU time, steal 0 %",
+        ),
+        (
+            Quiet(0.0, 0.002, 0.0144),
+            "not quiet: others used 0 % of the cores, own wait for one 0.2 % of its CPU time, steal 1.4 %",
+        ),
+        (
+            Quiet(0.04, 1.5, 0.0, 100),
+            "quiet: others used 4 % of the cores, own wait for one 1.5 times its CPU time, steal 0 %",
+        ),
         (
             Quiet(None, 0.0, None),
-            "quiet or not is unknown: others used an unknown part of the cores, own wait 0 % of CPU time, "
+            "quiet or not is unknown: others used an unknown part of the cores, own wait for one 0 % of its CPU time, "
             "steal an unknown part",
         ),
     ],
