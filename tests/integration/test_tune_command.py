@@ -67,7 +67,8 @@ def test_the_planted_batch_is_found_and_its_yaml_runs(tmp_path: Path) -> None:
         "scenario": "Offline",
         "backend": "simulated",
         "backend_options": {"a_ms": 5, "b_ms": 1},
-    }  # a batch of 8 is what a run without settings has
+        "max_batchsize": 8,
+    }
     again = run_python("-m", "sut", "run", "--config", tuned, "--time", "0.4", "--json", cwd=tmp_path)
     assert again.code == 0, again.err
     [result] = json.loads(again.out)["rows"]
@@ -142,7 +143,7 @@ def test_what_cannot_be_run_at_all_is_told_once(tmp_path: Path) -> None:
 def test_killed_and_interrupted_it_goes_on_where_it_was(tmp_path: Path) -> None:
     arguments = [*OFFLINE, "--space", "max_batchsize=64,1024", "--rounds", "1"]
     counts = []
-    for which, until in ((signal.SIGKILL, 1), (signal.SIGINT, 3)):
+    for which, until in ((signal.SIGKILL, 1), (signal.SIGINT, 2)):
         code, err = _stopped(which, until, arguments, tmp_path)
         assert code in (130, -signal.SIGKILL)
         assert which == signal.SIGKILL or "runs are kept; the same command without --overwrite goes on" in err
