@@ -40,6 +40,7 @@ class Quiet:
     ``others_share`` and ``steal_share`` are of the cores that it may run on, ``own_wait_share`` is its threads' time in
     the run queue as a share of their CPU time, ``own_wait_mean_ns`` the mean of these waits. ``frequency_mhz`` is the
     cores' mean at the end; ``thermal_throttles`` how often one got too hot. ``before`` is the time up to the run.
+    ``busy_share`` is the part of the cores' time in which anybody worked.
     """
 
     __pydantic_config__: ClassVar[Mapping[str, Any]] = {"extra": "forbid"}  # for whoever reads it from a file
@@ -48,6 +49,7 @@ class Quiet:
     own_wait_share: float | None
     steal_share: float | None
     own_wait_mean_ns: int | None = None
+    busy_share: float | None = None
     involuntary_switches: int | None = None
     frequency_mhz: float | None = None
     thermal_throttles: int | None = None
@@ -56,13 +58,29 @@ class Quiet:
     @property
     def is_quiet(self) -> bool | None:
         """Whether nothing disturbed beyond a little; None where that cannot be told."""
-        waited = self.own_wait_share
-        if waited is not None and self.own_wait_mean_ns is not None and self.own_wait_mean_ns <= WAKING_NS:
-            waited = 0.0
-        found = ((self.others_share, MOST_OTHERS), (waited, MOST_OWN_WAIT), (self.steal_share, MOST_STEAL))
+        found = (
+            (self.others_share, MOST_OTHERS),
+            (self._disturbing_wait, MOST_OWN_WAIT),
+            (self.steal_share, MOST_STEAL),
+        )
         if any(share is not None and share > most for share, most in found):
             return False
         return None if any(share is None for share, _ in found) else True
+
+    @property
+    def _disturbing_wait(self) -> float | None:
+        """The own wait without what is no disturbance: waking up, and waiting for a thread of our own.
+
+        While a thread waits for a core, somebody works there: others as much of the time as their part of all work. A
+        runtime with more threads than cores makes its own threads wait for a quarter of their time on an idle machine.
+        """
+        if self.own_wait_share is None:
+            return None
+        if self.own_wait_mean_ns is not None and self.own_wait_mean_ns <= WAKING_NS:
+            return 0.0
+        if self.others_share is None or not self.busy_share:
+            return self.own_wait_share
+        return self.own_wait_share * min(1.0, self.others_share / self.busy_share)
 
     def line(self) -> str:
         """All of it that decides, in words."""
@@ -112,7 +130,7 @@ def look(tree: int, root: Path = Path("/")) -> Look:
 
 def between(first: Look, last: Look, before: Quiet | None = None) -> Quiet:
     """What disturbed this process between two looks."""
-    others, steal = _disturbed(first, last)
+    others, steal, busy = _disturbed(first, last)
     cpu_ns = wait_ns = turns = 0
     # A thread that has ended took its counters along, so it counts neither as waiting nor as working.
     for thread, now in last.threads.items():
@@ -128,6 +146,7 @@ def between(first: Look, last: Look, before: Quiet | None = None) -> Quiet:
         own_wait_share=wait_ns / cpu_ns if cpu_ns else None,
         steal_share=steal,
         own_wait_mean_ns=round(wait_ns / turns) if turns else None,
+        busy_share=busy,
         involuntary_switches=last.involuntary_switches - first.involuntary_switches,
         frequency_mhz=last.frequency_mhz,
         thermal_throttles=throttles,
@@ -135,20 +154,20 @@ def between(first: Look, last: Look, before: Quiet | None = None) -> Quiet:
     )
 
 
-def _disturbed(first: Look, last: Look) -> tuple[float | None, float | None]:
-    """The shares of the cores that others and that the host took."""
+def _disturbed(first: Look, last: Look) -> tuple[float | None, float | None, float | None]:
+    """The shares of the cores that others took, that the host took, and in which anybody worked."""
     counted = first.allowed & first.cores.keys() & last.cores.keys()
     ticks = (last.at_s - first.at_s) * _TICKS_PER_S * len(first.allowed)
     if counted != first.allowed or ticks < _LEAST_TICKS:
-        return None, None
+        return None, None, None
     spent = [[now - then for now, then in zip(last.cores[each], first.cores[each], strict=True)] for each in counted]
     busy, stolen, total = (sum(column) for column in zip(*spent, strict=True))
     if total < ticks / 2:  # some containers' /proc/stat counts nothing, or not the time of these cores
-        return None, None
-    steal = min(1.0, max(0.0, stolen / ticks))
+        return None, None, None
+    steal, working = (min(1.0, max(0.0, each / ticks)) for each in (stolen, busy))
     if first.tree_ticks is None or last.tree_ticks is None:
-        return None, steal
-    return min(1.0, max(0.0, (busy - (last.tree_ticks - first.tree_ticks)) / ticks)), steal
+        return None, steal, working
+    return min(1.0, max(0.0, (busy - (last.tree_ticks - first.tree_ticks)) / ticks)), steal, working
 
 
 def _cores(stat: str) -> dict[int, tuple[int, int, int]]:

@@ -69,6 +69,22 @@ def test_others_are_whoever_worked_on_our_cores_and_is_not_of_our_processes(mome
     ours = 30 + 100 + 70
     assert found.others_share == pytest.approx((600 - ours) / (2 * TICKS))
     assert found.steal_share == pytest.approx(100 / (2 * TICKS))
+    assert found.busy_share == pytest.approx(600 / (2 * TICKS))
+
+
+@pytest.mark.parametrize(
+    ("others", "busy", "is_quiet"),
+    [
+        (0.007, 0.9, True),
+        (0.07, 0.9, False),
+        (0.05, 0.1, False),
+        (0.0, 1.0, True),
+        (0.05, None, False),
+        (0.0, 0.0, False),
+    ],
+)
+def test_waiting_for_threads_of_our_own_is_no_disturbance(others: float, busy: float | None, is_quiet: bool) -> None:
+    assert Quiet(others, 0.28, 0.0, 500_000, busy).is_quiet is is_quiet
 
 
 def test_the_wait_is_that_of_all_threads_that_are_still_there(moment: Any) -> None:
@@ -199,7 +215,7 @@ RESULT: dict[str, Any] = {
     **{"precision": "fp32", "boundary": "tensor", "scenario": "Offline", "valid": True, "invalid_reasons": []},
     **{"failed_samples": 0, "samples": 1, "config": {}, "started": "now"},
 }
-BUSY = Quiet(0.5, 0.2, 0.0, 3_000_000, 17, before=Quiet(None, None, None))
+BUSY = Quiet(0.5, 0.2, 0.0, 3_000_000, 0.9, 17, before=Quiet(None, None, None))
 
 
 def test_a_result_has_it_and_can_be_read_again() -> None:
