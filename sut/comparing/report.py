@@ -134,7 +134,7 @@ def _verdict(contest: Contest, cell: str) -> str:
     is_open = found is None or found.verdict == "open"
     if contest.is_behind(cell) and (found is None or found.pairs < FEWEST_PAIRS or not is_open):
         return "far behind"
-    return "like the best" if is_open else "slower"
+    return "not told from the best" if is_open else "slower"
 
 
 def _quality(row: Mapping[str, Any]) -> float:
