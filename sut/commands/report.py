@@ -56,7 +56,7 @@ def report(
         tell(f"{collected.earlier:,} folders of earlier results are left out; name one to see it")
     if not (collected.found or comparisons):
         where = ", ".join(map(str, paths))
-        raise InputError(f"{where}: no result.json to be read; sut run makes one, and sut report takes its folder")
+        raise InputError(f"{where}: no result.json to be read; ./run_local.sh makes one, and the page is of its folder")
     folder = paths[0] if paths[0].is_dir() else paths[0].parent
     page = folder / PAGE if output is None else output
     if not page.name:
