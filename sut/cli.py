@@ -4,25 +4,21 @@ from __future__ import annotations
 
 import difflib
 import inspect
-import os
 import shlex
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from typer.exceptions import TyperException
 
-from sut.errors import ExitCode, InputError, SutError, one_line, suggest
+from sut.errors import ExitCode, InputError, SutError, one_line
 from sut.installed import broken_import
 from sut.signals import Noted
 from sut.streams import guard_streams, tell_error
 from sut.text import printable_lines
-
-if TYPE_CHECKING:
-    from sut.config import RunConfig
 
 app = typer.Typer(
     add_completion=False,
@@ -157,11 +153,13 @@ def run(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")] = False,
 ) -> None:
     """Collect the settings and run; see RUN_HELP."""
+    options = dict(locals())
     from sut.console import Console
+    from sut.options import configs_of
     from sut.repeat import read_repeated
     from sut.runner import run_all
 
-    configs = configs_of(locals())
+    configs = configs_of(options)
     _check_is_no_command(configs[0].backend)
     repeats = read_repeated(from_).model_sha256 if from_ is not None and model is None else None
     raise typer.Exit(run_all(configs, Console(as_json), shlex.join(sys.argv), repeats))
@@ -176,79 +174,6 @@ def _check_is_no_command(backend: str) -> None:
         raise InputError(
             f"unknown command or backend '{backend}'; did you mean {near[0]}? {_called()} --help shows all"
         )
-
-
-_RENAMED = {"time": "time_s", "max_latency": "max_latency_s", "max_wait": "max_wait_ms", "watchdog": "watchdog_s"}
-"""Options whose setting has a unit in its name."""
-_LISTS = ("inputs", "outputs")
-_NO_SETTINGS = (
-    "demo",
-    "scenario",
-    "accuracy",
-    "find_peak_performance",
-    "profile",
-    "config",
-    "from_",
-    "set_",
-    "as_json",
-)
-
-
-def configs_of(options: Mapping[str, Any]) -> list[RunConfig]:
-    """The runs that the options of ``sut run`` describe, which differ in scenario and mode only.
-
-    ``config`` is the YAML file, or the settings that somebody has read from it.
-    """
-    from sut.config import PROFILES, RunConfig, assign, make_config, parse_assignment, parse_scenarios, read_config_file
-    from sut.repeat import settings_of
-
-    settings: dict[str, Any] = {}
-    if demo := options["demo"]:
-        settings |= {"time_s": 3.0, "relax_server": True, "dataset": "demo", "boundary": "jpeg"}
-    if (file := options["config"]) is not None:
-        settings |= read_config_file(file) if isinstance(file, Path) else file
-    if "matrix" in settings:
-        raise InputError(f"{file}: it has a matrix, which sut compare takes; leave it out to run one configuration")
-    if (repeated := options["from_"]) is not None:
-        settings |= settings_of(repeated, [name for name in ("demo", "config", "profile") if options[name]])
-    for text in options["set_"] or []:
-        key, value = parse_assignment(text)
-        assign(settings, key, value)
-    if (profile := options["profile"]) is not None:
-        if profile not in PROFILES:
-            raise InputError(f"unknown profile '{profile}'; {suggest(profile, PROFILES)}")
-        settings |= PROFILES[profile]
-    for name, value in options.items():
-        key = _RENAMED.get(name, name)
-        if name not in _NO_SETTINGS and key in RunConfig.model_fields and value is not None and value is not False:
-            settings[key] = value.split(",") if name in _LISTS else value
-    if options["kernels"] is not None:
-        assign(settings, "preprocess_options.kernels", options["kernels"])
-    _environment(settings, demo or repeated is not None)
-    find_peak = options["find_peak_performance"]
-    if options["accuracy"] and find_peak:
-        raise InputError("--accuracy and --find-peak-performance are two modes; give one of them")
-    mode = "accuracy" if options["accuracy"] else "find_peak" if find_peak else settings.get("mode", "performance")
-    default = "all" if demo else {"accuracy": "Offline", "find_peak": "Server"}.get(str(mode), "SingleStream")
-    scenarios = parse_scenarios(str(options["scenario"] or settings.get("scenario") or default))
-    if mode == "find_peak" and scenarios != ("Server",):
-        raise InputError("--find-peak-performance works in Server only; add --scenario Server")
-    base = make_config({**settings, "scenario": scenarios[0], "mode": mode})
-    configs = [base.model_copy(update={"scenario": name}) for name in scenarios]
-    if demo and mode == "performance":
-        configs.append(base.model_copy(update={"scenario": "Offline", "mode": "accuracy", "time_s": None}))
-    return configs
-
-
-def _environment(settings: dict[str, Any], has_data: bool) -> None:
-    """Defaults from the environment, as the reference harness has them, and the checkout's own user.conf."""
-    if not has_data and settings.get("dataset") != "demo" and (data := os.environ.get("DATA_DIR")):
-        settings.setdefault("dataset_path", Path(data))
-    if out := os.environ.get("OUTPUT_DIR"):
-        settings.setdefault("output", Path(out))
-    shipped = Path(__file__).parent.parent / "user.conf"
-    if shipped.exists():
-        settings.setdefault("user_conf", shipped)
 
 
 def like_run(
@@ -273,6 +198,8 @@ def like_run(
     taken = [each for each in signature.parameters.values() if each.name not in without]
 
     def command(**options: Any) -> None:
+        from sut.options import configs_of
+
         own = {parameter.name: options.pop(parameter.name) for parameter in added}
         own |= before(options)
         raise typer.Exit(handler(configs_of(dict.fromkeys(without) | options), options["as_json"], **own))

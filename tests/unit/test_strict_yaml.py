@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from sut.cli import configs_of, run
+from sut.cli import run
 from sut.config import make_config, read_config_file
 from sut.errors import InputError, one_line
+from sut.options import configs_of
 from sut.strict_yaml import load_yaml
 
 REFUSED = {
