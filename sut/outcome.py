@@ -66,26 +66,10 @@ def make_result(
 ) -> Result:
     """The result of a run, however it ended. Reads the logs in ``directory``; writes ``accuracy.txt`` there."""
     found = _read(config, outcome, directory)
-    failed_samples = outcome.counter(Counter.FAILED)
-    first_error = outcome.event("finished").get("first_error") or outcome.event("failure").get("message")
-    if outcome.error is not None:
-        first_error = first_error or outcome.error
-    score = None
-    if config.mode == "accuracy" and not (failed_samples or outcome.error or outcome.interrupted or found.problems):
-        try:
-            depend = outcome.event("answers").get("depend", False)
-            score, notes = score_log(parts, directory, outcome.event("finished")["answers_sum"], depend)
-            found.notes.extend([*notes, *_doubts(parts, score)])
-        except ValueError as error:
-            found.problems.append(one_line(error))
-    if first_error is None and not outcome.interrupted:
-        first_error = next(iter(found.problems), None)
+    score = _scored(config, parts, outcome, found, directory)
+    failed_samples, samples = outcome.counter(Counter.FAILED), outcome.counter(Counter.DONE)
     reasons = _reasons(config, outcome, found, failed_samples)
-    valid = None if config.mode == "accuracy" and not reasons else not reasons
-    samples = outcome.counter(Counter.DONE)
-    attested = outcome.event("attested")
-    finished = outcome.event("finished")
-    plan = outcome.event("plan")
+    attested, plan, finished = (outcome.event(name) for name in ("attested", "plan", "finished"))
     broken = broken_rules(config, parts.spec, parts.model, parts.dataset, found.detail)
     broken += (finished or plan).get("rules_broken", [])
     believed = Detail({}, ()) if found.problems else found.detail  # figures of another run are none
@@ -98,10 +82,10 @@ def make_result(
         backend_version=attested.get("backend_version"),
         device_name=attested.get("attested", {}).get("device_name") or None,
         attested=attested.get("attested", {}),
-        valid=valid,
+        valid=None if config.mode == "accuracy" and not reasons else not reasons,
         invalid_reasons=reasons,
         failed_samples=failed_samples,
-        first_error=first_error,
+        first_error=_first_error(outcome, found),
         metric=_metric(config, believed),
         queries_per_second=_rate(believed.number("result_query_count"), duration_s),
         samples_per_second=_rate(samples, duration_s),
@@ -135,6 +119,26 @@ def make_result(
         system={**system_facts(), "load_average": outcome.load_average},
         versions=versions(),
     )
+
+
+def _scored(config: RunConfig, parts: Assembly, outcome: Outcome, found: _Findings, directory: Path) -> Score | None:
+    """The score of a whole accuracy run; why there is none goes into ``found``."""
+    broken = outcome.counter(Counter.FAILED) or outcome.error or outcome.interrupted or found.problems
+    if config.mode != "accuracy" or broken:
+        return None
+    try:
+        depend = outcome.event("answers").get("depend", False)
+        score, notes = score_log(parts, directory, outcome.event("finished")["answers_sum"], depend)
+    except ValueError as error:
+        found.problems.append(one_line(error))
+        return None
+    found.notes.extend([*notes, *_doubts(parts, score)])
+    return score
+
+
+def _first_error(outcome: Outcome, found: _Findings) -> str | None:
+    first = outcome.event("finished").get("first_error") or outcome.event("failure").get("message") or outcome.error
+    return first or (None if outcome.interrupted else next(iter(found.problems), None))
 
 
 def lost_result(config: RunConfig, parts: Assembly, outcome: Outcome, error: BaseException) -> Result:

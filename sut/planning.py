@@ -6,7 +6,7 @@ Precedence: the embedded mlperf.conf, ``--mlperf_conf``, ``user.conf``, flags, t
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
 
@@ -105,59 +105,54 @@ def _min_duration_s(config: RunConfig, rules: str) -> float:
 def apply_flags(settings: Settings, config: RunConfig, conf: Conf | None, model: str) -> list[str]:
     """Put the flags into LoadGen's settings. Returns what to tell the user: flags without effect here."""
     scenario = config.scenario
-    notes: list[str] = []
     if config.time_s is not None:
         settings.min_duration_ms = round(config.time_s * 1000)
         if conf is None or not conf.sets(model, scenario, "min_query_count"):
             settings.min_query_count = EARLY_STOPPING_QUERIES[scenario]
     if config.performance_sample_count is not None:
         settings.performance_sample_count_override = config.performance_sample_count
-    if config.qps is not None:
-        if scenario == "Server":
+    if scenario == "Offline" and config.qps is not None:
+        settings.offline_expected_qps = config.qps
+    if scenario == "MultiStream" and config.samples_per_query is not None:
+        settings.multi_stream_samples_per_query = config.samples_per_query
+    if scenario == "Server":
+        if config.qps is not None:
             settings.server_target_qps = config.qps
-        elif scenario == "Offline":
-            settings.offline_expected_qps = config.qps
-        else:
-            notes.append(f"--qps has no effect in {scenario}: the next query follows the answer")
-    if config.max_latency_s is not None:
-        if scenario == "Server":
+        if config.max_latency_s is not None:
             settings.server_target_latency_ns = round(config.max_latency_s * 1e9)
-        else:
-            notes.append(f"--max-latency has no effect in {scenario}: only Server has a latency bound")
-    if config.samples_per_query is not None:
-        if scenario == "MultiStream":
-            settings.multi_stream_samples_per_query = config.samples_per_query
-        else:
-            notes.append(f"--samples-per-query has no effect in {scenario}")
-    if config.preprocess_workers and not config.times_preprocessing:
-        notes.append(
-            f"--preprocess-workers has no effect at the boundary {config.boundary}: "
-            "preprocessing is done before the clock"
-        )
-    notes += _tensor_notes(config)
-    given = config.model_fields_set
-    if config.max_wait_ms and scenario != "Server":
-        notes.append(f"--max-wait has no effect in {scenario}: only Server waits for a batch to fill")
-    if config.max_batchsize is not None and scenario == "SingleStream":
-        notes.append("--max-batchsize has no effect in SingleStream: a query is one sample")
-    if config.lane_count > 1 and scenario == "SingleStream":
-        notes.append("--lanes has no effect in SingleStream: a query is one sample, and they come one at a time")
-    if config.calibration_list is not None and config.precision != "int8":
-        notes.append(f"--calibration-list has no effect in {config.precision}: only int8 is calibrated on pictures")
-    if config.agreement is not None and config.precision == "fp32" and not config.fold:
-        notes.append("--agreement has no effect in fp32: it is what the labels of other precisions are compared with")
-    if config.rules is not None and config.precision != "int8":
-        notes.append(f"--rules {config.rules} has no effect in {config.precision}: it is about what calibrates int8")
-    if config.coalesce_queries:
-        if scenario == "Server":
+        if config.coalesce_queries:
             settings.server_coalesce_queries = True
-        else:
-            notes.append(f"coalesce_queries has no effect in {scenario}: only Server's queries come one by one")
-    if "batching" in given and scenario != "Server":
-        notes.append(f"batching={config.batching} has no effect in {scenario}: only Server chooses its batches")
-    if config.mode == "accuracy" and config.time_s is not None:
-        notes.append("--time has no effect in accuracy mode: the whole data set is asked once")
-    return notes
+    notes = [f"{flag} has no effect {why}" for flag, given, why in _without_effect(config) if given]
+    return [*notes, *_tensor_notes(config)]
+
+
+def _without_effect(config: RunConfig) -> Iterator[tuple[str, object, str]]:
+    """Flags that do nothing here, whether each is given, and why it does nothing."""
+    here, given = f"in {config.scenario}", config.model_fields_set
+    if config.scenario in ("SingleStream", "MultiStream"):
+        yield "--qps", config.qps is not None, f"{here}: the next query follows the answer"
+    if config.scenario != "MultiStream":
+        yield "--samples-per-query", config.samples_per_query is not None, f"{here}: that is of MultiStream's queries"
+    if config.scenario == "SingleStream":
+        yield "--max-batchsize", config.max_batchsize is not None, f"{here}: a query is one sample"
+        yield "--lanes", config.lane_count > 1, f"{here}: a query is one sample, and they come one at a time"
+    if config.scenario != "Server":
+        yield "--max-latency", config.max_latency_s is not None, f"{here}: only Server has a latency bound"
+        yield "--max-wait", config.max_wait_ms, f"{here}: only Server waits for a batch to fill"
+        yield "coalesce_queries", config.coalesce_queries, f"{here}: only Server's queries come one by one"
+        yield f"batching={config.batching}", "batching" in given, f"{here}: only Server chooses its batches"
+    if not config.times_preprocessing:
+        at = f"at the boundary {config.boundary}"
+        yield "--preprocess-workers", config.preprocess_workers, f"{at}: preprocessing is done before the clock"
+    here = f"in {config.precision}"
+    if config.precision != "int8":
+        yield "--calibration-list", config.calibration_list, f"{here}: only int8 is calibrated on pictures"
+        yield f"--rules {config.rules}", config.rules, f"{here}: it is about what calibrates int8"
+    if config.precision == "fp32" and not config.fold:
+        why = "it is what the labels of other precisions are compared with"
+        yield "--agreement", config.agreement is not None, f"{here}: {why}"
+    if config.mode == "accuracy":
+        yield "--time", config.time_s is not None, "in accuracy mode: the whole data set is asked once"
 
 
 def _tensor_notes(config: RunConfig) -> list[str]:

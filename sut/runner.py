@@ -128,15 +128,7 @@ def run_experiment(
     Raises ``InputError`` or ``SetupError`` before anything was run.
     """
     first = configs[0]
-    if first.user_conf is not None:
-        read_conf(first.user_conf)
-    if first.mlperf_conf is not None:
-        read_conf(first.mlperf_conf, "rules")
-    for config in configs:
-        if config.audit_conf is not None:
-            read_audit(config.audit_conf, config.scenario, config.mode)
-    if first.audit_conf is None and Path("audit.config").exists():
-        console.note("audit.config in the current directory is not obeyed; --audit_conf names one that shall be")
+    _check_files(configs, console)
     with console.working("preparing the model") as progress:
         parts = assemble(first, console.note, progress)
     if parts.dataset.labels is None and any(config.mode == "accuracy" for config in configs):
@@ -172,6 +164,20 @@ def run_experiment(
             if ran.stopped:
                 break
     return ran
+
+
+def _check_files(configs: Sequence[RunConfig], console: Console) -> None:
+    """Raise ``InputError`` for settings files that LoadGen or this system could not read."""
+    first = configs[0]
+    if first.user_conf is not None:
+        read_conf(first.user_conf)
+    if first.mlperf_conf is not None:
+        read_conf(first.mlperf_conf, "rules")
+    for config in configs:
+        if config.audit_conf is not None:
+            read_audit(config.audit_conf, config.scenario, config.mode)
+    if first.audit_conf is None and Path("audit.config").exists():
+        console.note("audit.config in the current directory is not obeyed; --audit_conf names one that shall be")
 
 
 def _another_model(now: str | None, then: str | None) -> str | None:
