@@ -42,9 +42,25 @@ addEventListener("load", () => {
     [each.dataset.of || "", each.value, each.dataset.unit, each.textContent]);
   const rows = [...document.querySelectorAll("table.sortable")].map((table) =>
     [...table.tBodies[0].rows].map((row) => row.cells[0].textContent.trim()));
+  const channels = (color) => color.match(/[\\d.]+/g).map(Number);
+  const light = ([...color]) => color.slice(0, 3).map((each) => each / 255)
+    .map((each) => each <= 0.04045 ? each / 12.92 : ((each + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, each, at) => sum + each * [0.2126, 0.7152, 0.0722][at], 0);
+  const behind = (each) => {
+    const color = channels(getComputedStyle(each).backgroundColor);
+    return color[3] !== 0 || !each.parentElement ? color : behind(each.parentElement);
+  };
+  const written = (each) => each.getClientRects().length > 0
+    && [...each.childNodes].some((node) => node.nodeType === 3 && node.textContent.trim());
+  const pale = [...document.querySelectorAll("body *:not(script)")].filter(written).flatMap((each) => {
+    const style = getComputedStyle(each);
+    const [one, other] = [channels(each.ownerSVGElement ? style.fill : style.color), behind(each)].map(light);
+    const contrast = (Math.max(one, other) + 0.05) / (Math.min(one, other) + 0.05);
+    return contrast < 4.5 ? [name(each) + " " + contrast.toFixed(2)] : [];
+  });
   const images = document.querySelectorAll("img, iframe, object, link").length;
-  const found = { width: innerWidth, errors, charts, wide, figures, rows, images, scripts: document.scripts.length,
-                  text: document.body.innerText };
+  const found = { width: innerWidth, errors, charts, wide, pale, figures, rows, images, text: document.body.innerText,
+                  scripts: document.scripts.length, page: light(behind(document.body)) };
   parent.postMessage(JSON.stringify(found), "*");
 });
 """
@@ -56,12 +72,18 @@ addEventListener("message", (event) => {{ document.getElementById("found").textC
 
 @dataclass(frozen=True)
 class Seen:
-    """A page in a window of so many pixels: errors, charts, elements wider than their container, figures, words."""
+    """A page in a window of so many pixels: errors, charts, elements wider than their container, figures, words.
+
+    ``pale`` is text with less than 4.5 : 1 of contrast to what is behind it (WCAG 2.2, 1.4.3), ``page`` the luminance
+    of the page itself, 0 for black and 1 for white.
+    """
 
     width: int
     errors: list[str]
     charts: list[dict[str, Any]]
     wide: list[str]
+    pale: list[str]
+    page: float
     figures: list[tuple[str, str, str, str]]
     rows: list[list[str]]
     images: int
@@ -77,8 +99,8 @@ def chromium() -> str:
     return found
 
 
-def look_at(page: Path, folder: Path, width: int = 360) -> Seen:
-    """Show a page in a window of that ``width``; ``folder`` is for what that takes."""
+def look_at(page: Path, folder: Path, width: int = 360, dark: bool = False) -> Seen:
+    """Show a page in a window of that ``width``, dark or light; ``folder`` is for what that takes."""
     browser = chromium()
     digest = base64.b64encode(hashlib.sha256(_PROBE.encode()).digest()).decode()
     text = page.read_text(encoding="utf-8")
@@ -90,8 +112,9 @@ def look_at(page: Path, folder: Path, width: int = 360) -> Seen:
     frame = folder / "frame.html"  # a window of its own would be at least 500 wide
     frame.write_text(_FRAME.format(width=width), encoding="utf-8")
     flags = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder / 'profile'}"]
+    scheme = [f"--blink-settings=preferredColorScheme={0 if dark else 1}"]
     done = subprocess.run(
-        [browser, *flags, "--virtual-time-budget=20000", "--dump-dom", frame.as_uri()],
+        [browser, *flags, *scheme, "--virtual-time-budget=20000", "--dump-dom", frame.as_uri()],
         capture_output=True,
         text=True,
         timeout=240,

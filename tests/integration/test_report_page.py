@@ -50,7 +50,7 @@ def check_figures(seen: Seen, files: Mapping[str, Any], at_least: int) -> None:
 
 def check_sound(seen: Seen, charts: int) -> None:
     assert seen.errors == []
-    assert seen.wide == []
+    assert seen.wide == [] and seen.pale == []
     assert len(seen.charts) == charts
     for chart in seen.charts:
         assert all(chart["named"])
@@ -61,14 +61,15 @@ def check_sound(seen: Seen, charts: int) -> None:
 SCENARIOS = ("SingleStream", "MultiStream", "Server", "Offline")
 
 
-@pytest.mark.parametrize("width", [360, 1200])
-def test_the_page_of_a_demo(tmp_path: Path, width: int) -> None:
+@pytest.mark.parametrize(("width", "dark"), [(360, False), (1200, True)])
+def test_the_page_of_a_demo(tmp_path: Path, width: int, dark: bool) -> None:
     results = [a_result(scenario=name, boundary="jpeg") for name in SCENARIOS]
     results.append(a_result(mode="accuracy", scenario="Offline", metric=None, valid=None, accuracy=ELEVEN))
 
-    seen = look_at(page_of(tmp_path, results), tmp_path, width)
+    seen = look_at(page_of(tmp_path, results), tmp_path, width, dark)
 
     assert seen.width == width
+    assert seen.page < 0.05 if dark else seen.page > 0.9
     check_sound(seen, charts=2 + 2 + 2 + 1 + 2 * 4)
     check_figures(seen, {str(i): json.loads(each.to_json()) for i, each in enumerate(results)}, at_least=200)
     assert (seen.images, seen.scripts) == (0, 2)
