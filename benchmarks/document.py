@@ -157,7 +157,10 @@ def compared(told: Mapping[str, Any]) -> list[str]:
 
 
 def best(files: Sequence[Mapping[str, Any]]) -> list[str]:
-    """A table of the first cell of each compare.json against the best of its others, as far as pairs tell."""
+    """A table of the first cell of each compare.json against the best of its others, as far as pairs tell.
+
+    Where both used the same settings, the first is the best, and the ratio is what noise makes of that.
+    """
     rows = []
     for told in files:
         first, *others = [row for row in told["rows"] if row["reason"] is None]
@@ -169,6 +172,8 @@ def best(files: Sequence[Mapping[str, Any]]) -> list[str]:
         }
         what = f"{first['precision']} on {first['backend']}, {first['scenario']}"
         met = "met" if inverse["value"] >= BEST_ASKED else "NOT MET"
+        if first["used"] == rival["used"]:
+            met = "met: the same settings"
         cells = [f"{_figure(row)} ({_used(row)})" for row in (first, rival)]
         rows.append([f"{_model(told)} {what}", *cells, _ratio(inverse), f"at least {BEST_ASKED}", met])
     columns = ("", "auto (lanes, threads, batch)", "best of the others", "auto against it", "asked", "")

@@ -112,22 +112,29 @@ def test_what_compare_found_is_a_table():
 
 
 @pytest.mark.parametrize(
-    ("found", "told"),
+    ("found", "batch", "told"),
     [
-        (ratio(1.25, 1.0, 2.0, 7), "0.80 x (0.50 to 1.00), 7 pairs | at least 0.95 | NOT MET"),
-        (ratio(0.6, 0.55, 0.65, 7), "1.67 x (1.54 to 1.82), 7 pairs | at least 0.95 | met"),
+        (ratio(1.25, 1.0, 2.0, 7), 16, "0.80 x (0.50 to 1.00), 7 pairs | at least 0.95 | NOT MET"),
+        (ratio(0.6, 0.55, 0.65, 7), 16, "1.67 x (1.54 to 1.82), 7 pairs | at least 0.95 | met"),
+        (ratio(1.25, 1.0, 2.0, 7), 8, "0.80 x (0.50 to 1.00), 7 pairs | at least 0.95 | met: the same settings"),
     ],
 )
-def test_the_first_cell_is_held_against_the_best_of_the_others(found, told):
+def test_the_first_cell_is_held_against_the_best_of_the_others(found, batch, told):
     worse = ROW | {"cell": "lanes=1", "ratio": ratio(0.5, 0.4, 0.6, 7)}
-    rival = ROW | {"cell": "lanes=2", "ratio": found, "metric": {"value": 1500.0, "higher_is_better": True}}
+    used = ROW["used"] | {"max_batchsize": batch}
+    rival = ROW | {
+        "cell": "lanes=2",
+        "used": used,
+        "ratio": found,
+        "metric": {"value": 1500.0, "higher_is_better": True},
+    }
     absent = {"cell": "d", "reason": "it is not installed"}
 
     luck = ROW | {"cell": "lanes=3", "ratio": ratio(0.7, None, None, 1)}
 
     lines = best([{"rows": [ROW, worse, rival, luck, absent], "system": SYSTEM}])
 
-    assert lines[2] == f"| lite0 int8 on openvino, Offline | 1,234/s (2, 1, 8) | 1,500/s (2, 1, 8) | {told} |"
+    assert lines[2] == f"| lite0 int8 on openvino, Offline | 1,234/s (2, 1, 8) | 1,500/s (2, 1, {batch}) | {told} |"
 
 
 def test_a_section_is_added_then_replaced_and_the_rest_kept():
