@@ -31,7 +31,7 @@ from sut.machine import differs, system_facts
 from sut.results import COMPARISON, dump_json, write_text
 from sut.runner import fresh
 from sut.streams import tell, tell_error
-from sut.text import duration, printable
+from sut.text import duration, printable, shortened
 from sut.tuning.space import parse_lists, with_settings
 
 HELP = """Compare ways to run a model, and say which to use here.
@@ -186,12 +186,14 @@ def _prepared(bench: Bench, cells: Sequence[Cell], absent: dict[str, str]) -> li
     """The cells that can run; ``absent`` gets why others cannot. Raises the first one's error where none can."""
     able: list[Cell] = []
     errors = []
-    for cell in cells:
+    for at, cell in enumerate(cells, 1):
         if (error := bench.prepare(cell)) is None:
             able.append(cell)
+            tell(f"ready {at} of {len(cells)}: {cell.label}")
         else:
             errors.append(error)
             absent[cell.label] = one_line(error)
+            tell(f"does not run: {cell.label}: {shortened(one_line(error))}")
     if not able:
         raise errors[0]
     return able

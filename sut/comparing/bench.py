@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import shutil
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,7 @@ class Run:
     started: str = ""
     reason: str | None = None
     cpu_seconds_per_sample: float | None = None
+    latency_ns: Mapping[str, float | None] = field(default_factory=dict)
     quiet: bool | None = None
     """Whether nothing disturbed it; None where that is not known."""
 
@@ -140,6 +141,7 @@ class Bench:
             result.started,
             result.first_error or next(iter(result.invalid_reasons), None),
             result.cpu_seconds_per_sample,
+            result.latency_ns,
             result.quiet.is_quiet if result.quiet is not None else None,
         )
 

@@ -69,14 +69,14 @@ def _row(comparison: Comparison, cell: Cell, directory: Path, price_per_hour: fl
         "config": cell.config.model_dump(mode="json", include=set(WHERE_TOLD)),
         "metric": _metric(result, cell.config.scenario, figure),
         "samples_per_second": rate,
-        "latency_ns": dict(result.latency_ns) if result else {},
+        "latency_ns": _latencies(runs),
         "ratio": ratio_of(contest, cell.label),
         "cpu_seconds_per_sample": _median([run.cpu_seconds_per_sample for run in runs]),
         "memory_bytes": dict(result.memory_bytes) if result else {},
         "accuracy": accuracy.model_dump() if accuracy else None,
         "agreement": result.agreement.model_dump() if result and result.agreement else None,
         "parity": result.parity.model_dump() if result and result.parity else None,
-        "bare": asdict(bare) | {"share": _share_of_bare(cell.config.scenario, runs[0], result, bare)} if bare else None,
+        "bare": asdict(bare) | {"share": _share_of_bare(cell.config.scenario, runs[0], bare)} if bare else None,
         "price_per_million": price_per_hour / 3600 / rate * 1e6 if price_per_hour and rate else None,
         "verdict": _verdict(contest, cell.label),
         "barred": contest.barred.get(cell.label),
@@ -116,11 +116,16 @@ def _median(values: Sequence[float | None]) -> float | None:
     return statistics.median(found) if found else None
 
 
-def _share_of_bare(scenario: str, look: Run, result: Result | None, bare: Bare) -> float | None:
-    """How much of the bare loop's speed is left: in Offline by the rate of the run before it, else by the medians."""
+def _latencies(runs: Sequence[Run]) -> dict[str, float | None]:
+    """The medians of the runs, percentile by percentile, as the figure is."""
+    return {name: _median([run.latency_ns.get(name) for run in runs]) for name in runs[-1].latency_ns}
+
+
+def _share_of_bare(scenario: str, look: Run, bare: Bare) -> float | None:
+    """How much of the bare loop's speed the run before it had left: in Offline by the rate, else by p50."""
     if scenario == "Offline":
         return look.figure / bare.samples_per_second if look.figure and bare.samples_per_second else None
-    p50 = result.latency_ns.get("p50") if result else None
+    p50 = look.latency_ns.get("p50")
     return bare.p50_ns / p50 if p50 and bare.p50_ns else None
 
 
@@ -184,10 +189,19 @@ def table_of(comparison: Comparison, rows: Sequence[Mapping[str, Any]]) -> Rende
             parts += [Text(title, style="bold")] * bool(title) + [_table(mine, bool(title))]
     for why, key in (("not chosen", "barred"), ("not VALID", "invalid_reason")):
         parts += [Text(printable(f"{why}: {row['cell']}: {row[key]}")) for row in rows if row.get(key)]
-    for row in rows:
-        if "metric" not in row:
-            parts.append(Text(printable(f"does not run: {row['cell']}: {shortened(row['reason'])}")))
+    parts += [Text(printable(line)) for line in _absent([row for row in rows if "metric" not in row])]
     return Group(*parts)
+
+
+def _absent(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Why others do not run, in a line for all that have the same reason, their names aside."""
+    alike: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        alike.setdefault(row["reason"].replace(f" {row['cell']}", "", 1), []).append(row)
+    return [
+        f"does not run: {', '.join(row['cell'] for row in mine)}: {shortened(why if mine[1:] else mine[0]['reason'])}"
+        for why, mine in alike.items()
+    ]
 
 
 def _table(rows: Sequence[Mapping[str, Any]], apart: bool) -> Table:

@@ -35,6 +35,7 @@ def test_the_planted_device_is_found_and_what_does_not_run_is_a_row(tmp_path: Pa
     child = compare(*DEVICE, *matrix, "--budget", "120s", "--price-per-hour", "1", "--json", cwd=tmp_path)
 
     assert child.code == 0, child.err
+    assert "\nready 1 of 4: fp32, a_ms=60\n" in child.err and "\ndoes not run: int8, a_ms=2: backend sim" in child.err
     told = json.loads(child.out)
     assert told == left(tmp_path)
     assert (told["schema"], told["command"], told["baseline"]) == (1, "compare", "fp32, a_ms=60")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import random
+import statistics
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +31,7 @@ from sut.comparing.sentence import sentence_of
 from sut.config import RunConfig, make_config, parse_budget
 from sut.console import BriefConsole
 from sut.errors import ExitCode, InputError, RunError, SetupError
+from sut.options import configs_of
 from sut.results import Agreement, Parity, Result
 from sut.runner import Ran
 from sut.tuning.space import parse_lists
@@ -86,7 +88,7 @@ class Drawn:
             return Run(number, None, False, True, self.took_s, reason="the disk is on fire")
         figure = rate * (1 + self._draw.gauss(0, self.noise))
         self.results[cell.label] = result_of(cell.config, figure, **self.changes.get(cell.config.precision, {}))
-        return Run(number, figure, True, False, self.took_s, cpu_seconds_per_sample=1 / figure)
+        return Run(number, figure, True, False, self.took_s, "", None, 1 / figure, {"p50": 1e9 / figure})
 
     def bare(self, cell: Cell) -> Bare:
         self.now += self.took_s
@@ -252,9 +254,9 @@ def test_the_shipped_matrices_are_for_compare_and_not_for_run(name: str) -> None
     options: dict[str, Any] = dict.fromkeys(inspect.signature(cli.run).parameters) | {"config": path}
 
     with pytest.raises(InputError, match="it has a matrix, which sut compare takes"):
-        cli.configs_of(options)
+        configs_of(options)
     own = compare._before(options)
-    [config] = cli.configs_of(options)
+    [config] = configs_of(options)
 
     assert (config.scenario, own["with_accuracy"]) == ("Offline", None)
     assert len(cells_of(own["axes"], base_of([config]))) in (3, 4)
@@ -608,19 +610,34 @@ def test_rows_have_price_bare_and_figures_and_the_table_fits_80_columns(capsys: 
     rates = {cell.label: 123.4 for cell in cells_of(axes, BASE)}
     comparison = compared(Drawn(rates), axes, budget_s=200.0)
     comparison.absent["cuda"] = "no GPU here"
+    comparison.absent |= {name: f"the backend {name} needs what is not here: a GPU" for name in ("tensorrt", "cudnn")}
 
     rows = rows_of(comparison, Path(), price_per_hour=3.6)
 
     first = rows[0]
     assert first["price_per_million"] == pytest.approx(3.6 / 3600 / first["samples_per_second"] * 1e6)
     assert first["bare"]["share"] == pytest.approx(first["figures"]["0"] / (1.25 * 123.4))
-    assert rows[-1] == {"cell": "cuda", "settings": {}, "result": None, "reason": "no GPU here"}
+    assert first["latency_ns"] == {"p50": statistics.median(1e9 / each for each in first["figures"].values())}
+    assert rows[-3] == {"cell": "cuda", "settings": {}, "result": None, "reason": "no GPU here"}
     json.dumps(rows, allow_nan=False)
     Console(width=80, highlight=False).print(table_of(comparison, rows))
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 80
     text = "\n".join(lines)
     assert "onnxruntime with" in text and "0.80" in text and "does not run: cuda: no GPU here" in text
+    assert "does not run: tensorrt, cudnn: the backend needs what is not here: a GPU" in text
+
+
+def test_what_is_left_of_bare_is_by_the_run_before_it() -> None:
+    base = BASE.model_copy(update={"scenario": "SingleStream"})
+    bench = Drawn({"onnxruntime": 123.4, "openvino": 130.0}, noise=0.2)
+    comparison = Comparison(cells_of(BACKENDS, base), bench, 100.0, lambda text: None, clock=lambda: bench.now)
+    comparison.run()
+
+    row = rows_of(comparison, Path())[0]
+
+    assert len(row["figures"]) > 1
+    assert row["bare"]["share"] == pytest.approx(4_000_000 / (1e9 / row["figures"]["0"]))
 
 
 def test_a_server_run_is_compared_by_p99_and_a_missing_estimate_by_what_was_seen() -> None:
