@@ -12,6 +12,9 @@ from sut.config import model_stem
 from sut.statistics import FEWEST_PAIRS, Difference, about_pairs, difference, interval
 from sut.text import printable, share_in_percent
 
+_NEAR = 0.9
+"""Of the leader's figure: what is less and still cannot be told from it has had too few runs for its spread."""
+
 
 def sentence_of(comparison: Comparison) -> str:
     """What to use, and how sure that is; one part for each group of cells that do the same work."""
@@ -116,7 +119,9 @@ def _alike(comparison: Comparison, contest: Contest, leader: str, cells: Sequenc
             cheaper.append(f"{cell} takes {1 / cost.ratio:.2f} x the CPU time")
     found = contest.versus(leader, cells[0])
     needed = _needed(found) if found is not None and len(cells) == 1 else ""
-    who = cells[0] if len(cells) == 1 else f"{', '.join(cells[:-1])} and {cells[-1]}"
+    shares = {cell: contest.share(cell, leader) for cell in cells}
+    names = [f"{cell} ({share:.2f} x so far)" if share < _NEAR else cell for cell, share in shares.items()]
+    who = names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
     return f"{who} cannot be told from {leader} here{needed}" + "".join(f"; {text}" for text in cheaper)
 
 

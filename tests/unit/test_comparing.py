@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import random
+import re
 import statistics
 from collections.abc import Mapping
 from dataclasses import replace
@@ -356,6 +357,14 @@ def test_without_time_for_a_pair_nothing_is_decided() -> None:
 
     assert sentence_of(comparison).startswith("the budget ended before any pair of runs: so far openvino is 3")
     assert rows_of(comparison, Path())[1]["ratio"]["low"] is None
+
+
+def test_who_is_far_from_the_leader_and_not_told_from_it_is_said_to_be() -> None:
+    comparison = compared(Drawn({"onnxruntime": 100.0, "openvino": 60.0}), BACKENDS, budget_s=40.0)
+
+    assert re.match(
+        r"stay with onnxruntime; openvino \(0\.\d\d x so far\) cannot be told from onnxruntime", sentence_of(comparison)
+    )
 
 
 def test_time_goes_where_the_answer_is_open() -> None:
