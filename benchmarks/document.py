@@ -159,12 +159,12 @@ def compared(told: Mapping[str, Any]) -> list[str]:
 def best(files: Sequence[Mapping[str, Any]]) -> list[str]:
     """A table of the first cell of each compare.json against the best of its others, as far as pairs tell.
 
-    Where both used the same settings, the first is the best, and the ratio is what noise makes of that.
+    Cells that used the same settings as the first are none of the others: only noise tells them from it.
     """
     rows = []
     for told in files:
         first, *others = [row for row in told["rows"] if row["reason"] is None]
-        rated = [row for row in others if row["ratio"]]
+        rated = [row for row in others if row["ratio"] and row["used"] != first["used"]]
         rival = max(rated, key=lambda row: (row["ratio"]["low"] is not None, row["ratio"]["value"]))
         ratio = rival["ratio"]
         inverse = {key: ratio[other] and 1 / ratio[other] for key, other in _INVERSE.items()} | {
@@ -172,8 +172,6 @@ def best(files: Sequence[Mapping[str, Any]]) -> list[str]:
         }
         what = f"{first['precision']} on {first['backend']}, {first['scenario']}"
         met = "met" if inverse["value"] >= BEST_ASKED else "NOT MET"
-        if first["used"] == rival["used"]:
-            met = "met: the same settings"
         cells = [f"{_figure(row)} ({_used(row)})" for row in (first, rival)]
         rows.append([f"{_model(told)} {what}", *cells, _ratio(inverse), f"at least {BEST_ASKED}", met])
     columns = ("", "auto (lanes, threads, batch)", "best of the others", "auto against it", "asked", "")
