@@ -74,21 +74,23 @@ def run_all(configs: Sequence[RunConfig], console: Console, command: str, model_
     ran = run_experiment(configs, console, command, model_sha256)
     if not {ExitCode.USAGE, ExitCode.SETUP} & set(ran.codes):
         console.summary(ran.results, ran.home)
-        _write_page(ran, console)
+        shown = [result for result in ran.results if result.mode != "find_peak"]
+        leave_page(ran.home, {ran.home / each.scenario / each.mode / FILE: each for each in shown}, console)
     return ran.code
 
 
-def _write_page(ran: Ran, console: Console) -> None:
-    """The page of all runs, beside their folders; without one the runs are what they are."""
-    page = ran.home / PAGE
-    shown = [result for result in ran.results if result.mode != "find_peak"]
-    if not any(result.samples for result in shown):
+def leave_page(folder: Path, results: Mapping[Path, Result], console: Console, compared: Path | None = None) -> None:
+    """Write the page of results by their files, and of compare.json; without one the runs are what they are."""
+    page = folder / PAGE
+    if not any(result.samples for result in results.values()):
         return
     try:
         from sut.collected import Found
+        from sut.reporting.comparison import read_comparison
         from sut.reporting.page import write_page
 
-        write_page(page, [Found(ran.home / each.scenario / each.mode / FILE, each) for each in shown])
+        comparisons = [read_comparison(compared, 0)] if compared is not None else []
+        write_page(page, [Found(path, result) for path, result in results.items()], comparisons)
     except Exception as error:  # whatever it is: the runs are done, and count
         console.note(f"{page}: no page was written: {one_line(error)}")
     else:

@@ -25,13 +25,14 @@ from sut.comparing.orders import Asked, Cells, base_of, find_cells, share_of, wi
 from sut.comparing.report import rows_of, table_of
 from sut.comparing.sentence import sentence_of
 from sut.config import RunConfig, model_stem, parse_budget, read_config_file
-from sut.console import BriefConsole
+from sut.console import BriefConsole, Console
 from sut.errors import ExitCode, InputError, SutError, one_line, worst, writing
 from sut.machine import differs, system_facts
+from sut.models.calibration import OPTIMISTIC
 from sut.results import COMPARISON, dump_json, write_text
-from sut.runner import fresh
+from sut.runner import fresh, leave_page
 from sut.streams import tell, tell_error
-from sut.text import duration, printable, shortened
+from sut.text import as_name, duration, printable, shortened
 from sut.tuning.space import parse_lists, with_settings
 
 HELP = """Compare ways to run a model, and say which to use here.
@@ -44,7 +45,7 @@ Takes the options of sut run; --model, --backend, --precision, --preprocess, --b
 --vary any other setting. Without a list it tries what works here: every backend in every precision, then every
 preprocessor on the best of them. Unless told otherwise it runs Offline at the boundary jpeg, which is what serving
 costs. Every cell is run once, then those that may still be the best in turns with the first one, until the best is
-known or --budget is spent; making int8 files comes before. Writes compare.json.
+known or --budget is spent; making int8 files comes before. Writes compare.json and report.html.
 
 Exit code: 0 for a decision, and for "cannot be told"; 4 where --fail-if-slower says so, and 3 where a cell of the
 baseline has no figure now; else that of sut run.
@@ -161,12 +162,14 @@ def _run(cells: Cells, base: RunConfig, asked: Asked, as_json: bool) -> ExitCode
         if asked.accuracy:
             _accuracies(comparison, bench)
     except KeyboardInterrupt:
-        keep()
+        _show(comparison, keep(), (), directory, as_json)
         tell(f"what was measured until then is in {directory / COMPARISON}")
         raise
     told = keep()
     code, words = _against(cells.now, comparison, asked)
     _show(comparison, told, words, directory, as_json)
+    found = {path: bench.results[label] for label, path in bench.paths.items()}
+    leave_page(directory, found, Console(as_json), directory / COMPARISON)
     if not any(figures for contest in comparison.contests.values() for figures in contest.figures.values()):
         tell_error(f"every run failed: {told['sentence']}")
         return ExitCode.FAILED
@@ -179,7 +182,7 @@ def _name(cells: Sequence[Cell], base: RunConfig) -> str:
     digest = hashlib.sha256(words.encode()).hexdigest()[:8]
     models = {cell.config.model for cell in cells}
     name = base.model_name or (model_stem(base.model) if len(models) == 1 else "models")
-    return f"compare-{name}-{digest}"
+    return f"compare-{as_name(name)}-{digest}"
 
 
 def _prepared(bench: Bench, cells: Sequence[Cell], absent: dict[str, str]) -> list[Cell]:
@@ -275,6 +278,8 @@ def _show(
     runs = [run for runs in comparison.runs.values() for run in runs]
     if busy := sum(run.quiet is False for run in runs):
         out.print(Text(f"the machine was not quiet in {busy} of {len(runs)} runs"))
+    if any(OPTIMISTIC in result.notes for result in comparison.bench.results.values()):
+        out.print(Text(f"labels: {OPTIMISTIC}"))
     for text in (told["sentence"], *words):
         out.print(Text(printable(text)))
     out.print(Text(printable(f"files: {directory}")), soft_wrap=True)

@@ -13,6 +13,7 @@ from sut.comparing.automatic import like
 from sut.comparing.bench import Run
 from sut.comparing.contest import LOOK, Contest
 from sut.comparing.matrix import Cell
+from sut.errors import short
 from sut.results import Accuracy, Result, more_is_better
 from sut.text import share_in_percent
 
@@ -172,5 +173,5 @@ def words_of(run: Run, scenario: str) -> str:
         return f"FAILED: {run.reason}"
     if run.figure is None:
         return f"no figure: {run.reason}"
-    text = f"{run.figure:,.4g} samples/s" if more_is_better(scenario) else f"{run.figure / 1e6:.4g} ms"
+    text = f"{short(run.figure)} samples/s" if more_is_better(scenario) else f"{short(run.figure / 1e6)} ms"
     return text if run.valid else f"{text}, INVALID: {run.reason}"

@@ -39,6 +39,8 @@ LEAST_UNSEEN = 5
 
 _SEED = 20_200_713
 _SMALLEST_CROP = 0.5
+OPTIMISTIC = "calibrated on crops of the pictures that are scored; agreement is optimistic"
+"""The note that says so."""
 _OFFICIAL = re.compile(r"ILSVRC2012_val_(\d{8})\.JPEG")
 MLCOMMONS_LISTS: tuple[Mapping[int, int], ...] = (
     {1: 27145, 2: 42168, 3: 41705, 4: 42546, 5: 4352, 496: 8036, 497: 9784, 498: 14783, 499: 33806, 500: 38174},
@@ -103,7 +105,7 @@ def calibrate_on(
         chosen, what = unseen, "pictures that are not scored"
     else:
         chosen, what = _drawn(range(whole.count), wanted), "scored pictures"
-        notes.append("calibrated on crops of the pictures that are scored; agreement is optimistic")
+        notes.append(OPTIMISTIC)
     if len(chosen) < FEW_PICTURES:
         notes.append(f"calibrated on crops of only {len(chosen)} pictures, expected {FEW_PICTURES} or more")
     pictures = (read_picture(whole, index, "calibrate the model") for index in chosen)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import signal
 import subprocess
@@ -38,6 +39,8 @@ def test_the_planted_device_is_found_and_what_does_not_run_is_a_row(tmp_path: Pa
     assert "\nready 1 of 4: fp32, a_ms=60\n" in child.err and "\ndoes not run: int8, a_ms=2: backend sim" in child.err
     told = json.loads(child.out)
     assert told == left(tmp_path)
+    [page] = tmp_path.glob("out/compare-*/report.html")
+    assert told["sentence"] in html.unescape(page.read_text())
     assert (told["schema"], told["command"], told["baseline"]) == (1, "compare", "fp32, a_ms=60")
     assert told["sentence"].startswith("use fp32, a_ms=2: ")
     slow, fast, *others = told["rows"]
@@ -61,7 +64,7 @@ def test_interrupted_it_leaves_what_was_measured(tmp_path: Path) -> None:
             cwd=tmp_path,
             env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(CHECKOUT), "SUT_CACHE_DIR": str(tmp_path / "cache")},
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
@@ -74,11 +77,12 @@ def test_interrupted_it_leaves_what_was_measured(tmp_path: Path) -> None:
         if line.startswith("look 2 of 4"):
             child.send_signal(signal.SIGINT)
             break
-    rest = child.communicate(timeout=60)[1]
+    table, rest = child.communicate(timeout=60)
 
     assert child.returncode == 130, "".join(said) + rest
     assert "what was measured until then is in out/compare-" in rest and "error: interrupted" in rest
     assert [row["cell"] for row in left(tmp_path)["rows"]] == ["a_ms=2", "a_ms=3"]
+    assert "a_ms=3" in table
 
 
 def test_too_slow_a_model_is_told_before_it_is_run(tmp_path: Path) -> None:

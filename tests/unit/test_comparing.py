@@ -22,7 +22,7 @@ from sut.commands import compare
 from sut.comparing import orders
 from sut.comparing.automatic import put_off
 from sut.comparing.bench import Bench, Run, figure_of
-from sut.comparing.comparison import Comparison, bar_of
+from sut.comparing.comparison import Comparison, bar_of, words_of
 from sut.comparing.contest import LOOK, Contest
 from sut.comparing.earlier import Earlier, Since, read_earlier, since
 from sut.comparing.matrix import Cell, cells_of, count_of, from_file
@@ -273,6 +273,20 @@ def test_lists_of_the_options_win_over_those_of_the_file(tmp_path: Path) -> None
     assert own == {"axes": {"precision": ["fp32", "int8"]}, "with_accuracy": True}
     assert (options["backend"], options["precision"], options["scenario"]) == ("null", "fp32", "Offline,Server")
     assert options["accuracy"] is False
+
+
+def test_the_folder_of_a_comparison_has_a_name_that_is_one(tmp_path: Path) -> None:
+    base = BASE.model_copy(update={"model": "<b>x & K\u00f6ln.onnx"})
+
+    assert re.fullmatch("compare-b-x-K\u00f6ln-[0-9a-f]{8}", compare._name(cells_of(BACKENDS, base), base))
+
+
+@pytest.mark.parametrize(
+    ("scenario", "figure", "words"),
+    [("Offline", 469_200.4, "469,200 samples/s"), ("SingleStream", 2.5e6, "2.5 ms")],
+)
+def test_a_run_in_words_has_no_exponent(scenario: str, figure: float, words: str) -> None:
+    assert words_of(Run(0, figure, True, False, 1.0), scenario) == words
 
 
 def test_the_better_one_is_used_and_by_how_much() -> None:
