@@ -250,7 +250,7 @@ def _against(cells: Sequence[Cell], comparison: Comparison, asked: Asked) -> tup
             continue
         contest = comparison.contests.get(cell.group)
         figures = list(contest.figures.get(cell.label, {}).values()) if contest else []
-        found = since(cell, figures, old)
+        found = since(cell, figures, old, comparison.bench.results.get(cell.label))
         failed = next((run.reason for run in comparison.runs.get(cell.label, []) if run.failed), None)
         if found is None or failed:
             why = failed or comparison.absent.get(cell.label) or "it has no figure"

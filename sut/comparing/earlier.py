@@ -14,7 +14,8 @@ from kernels.files import LARGE_BYTES, read_file
 from sut.collected import read_result
 from sut.comparing.bench import figure_of
 from sut.comparing.matrix import Cell
-from sut.errors import InputError, one_line
+from sut.errors import InputError, SutError, one_line
+from sut.models.content import digest_of, sums_of
 from sut.results import Result, more_is_better
 from sut.statistics import difference
 
@@ -35,17 +36,34 @@ class Earlier:
     settings: Mapping[str, Any]
     figures: tuple[float, ...]
     system: Mapping[str, Any]
+    model_sha256: str | None = None
+    backend_version: str | None = None
 
     def __str__(self) -> str:
         return ", ".join(str(self.settings.get(key)) for key in ("model", *_SAME))
 
     def is_of(self, cell: Cell) -> bool:
-        """Whether ``cell`` is the same work done in the same way, as far as the file tells."""
+        """Whether ``cell`` is the same work done in the same way, as far as the file tells.
+
+        Raises ``InputError`` where it would be, but for another model in a file of the same name.
+        """
         now = cell.config.model_dump(mode="json") | dict(cell.settings)
         if Path(str(self.settings.get("model"))).name != Path(cell.config.model).name:
             return False
         told = {*_SAME, *(key for key in (*WHERE_TOLD, *cell.settings) if key in self.settings)} - {"model"}
-        return all(self.settings.get(key) == now[key] for key in told)
+        if not all(self.settings.get(key) == now[key] for key in told):
+            return False
+        if self.model_sha256 is not None:
+            self.check_model(cell, _sha256(cell.config.model))
+        return True
+
+    def check_model(self, cell: Cell, sha256: str | None) -> None:
+        """Raise ``InputError`` where ``sha256``, that of the cell's model, is another than it was; None is unknown."""
+        if sha256 is not None and self.model_sha256 not in (None, sha256):
+            raise InputError(
+                f"{cell.label}: cannot be held against the baseline: another model; {cell.config.model} has SHA-256 "
+                f"{sha256}, the baseline's {self.settings.get('model')} had {self.model_sha256}"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +76,8 @@ class Since:
     high: float | None
     runs: tuple[int, int]
     """Of before, and now."""
+    versions: tuple[str, str] | None = None
+    """Of the backend, before and now, where they are known to differ."""
 
     def slower_by(self, share: float) -> bool | None:
         """Whether it is slower by more than ``share``: 0.03 is 3 %; None where that cannot be told."""
@@ -69,7 +89,8 @@ class Since:
         """In one line."""
         interval = "" if self.low is None or self.high is None else f" ({self.low:.3f} to {self.high:.3f})"
         runs = f"{self.runs[1]} runs against {self.runs[0]}"
-        said = f"{self.cell}: {self.ratio:.3f} x the baseline's speed{interval}, {runs}"
+        versions = f", the backend's version is {self.versions[1]}, was {self.versions[0]}" if self.versions else ""
+        said = f"{self.cell}: {self.ratio:.3f} x the baseline's speed{interval}, {runs}{versions}"
         if share is None:
             return said
         verdicts = {
@@ -106,6 +127,8 @@ def _from_compare(content: Mapping[str, Any]) -> list[Earlier]:
             {**row.get("config", {}), **{key: row[key] for key in (*_SAME, "model")}, **row["settings"]},
             tuple(float(value) for value in row["figures"].values()),
             content.get("system", {}),
+            row.get("model_sha256"),
+            row.get("backend_version"),
         )
         for row in rows
     ]
@@ -113,24 +136,39 @@ def _from_compare(content: Mapping[str, Any]) -> list[Earlier]:
 
 def _from_result(result: Result) -> Earlier:
     figure = None if result.failed or result.mode != "performance" else figure_of(result)
-    return Earlier(result.config, () if not figure else (figure,), result.system)
+    figures = () if not figure else (figure,)
+    return Earlier(result.config, figures, result.system, result.model_sha256, result.backend_version)
 
 
-def since(cell: Cell, figures: Sequence[float], earlier: Earlier) -> Since | None:
-    """What has become of a cell; None without figures on one of the sides.
+def _sha256(model: str) -> str | None:
+    """Of a model in a file; None for a known model's name, and for a file that cannot be read: loading it says why."""
+    try:
+        return digest_of(sums_of(Path(model)))
+    except (SutError, OSError, ModuleNotFoundError):
+        return None
+
+
+def since(cell: Cell, figures: Sequence[float], earlier: Earlier, now: Result | None = None) -> Since | None:
+    """What has become of a cell, ``now`` its last result; None without figures on one of the sides.
 
     The runs are no pairs: they lie far apart in time. The interval is that of today's figures against a fixed one,
     widened by sqrt(1 + n / m) for n runs now and m before, which have a spread of their own, taken to be today's.
+
+    Raises ``InputError`` where it was another model.
     """
+    if now is not None:
+        earlier.check_model(cell, now.model_sha256)
     if not figures or not earlier.figures:
         return None
-    before, now = len(earlier.figures), len(figures)
-    fixed = [statistics.median(earlier.figures)] * now
+    runs = (len(earlier.figures), len(figures))
+    fixed = [statistics.median(earlier.figures)] * runs[1]
     found = difference(fixed, figures, higher_is_better=more_is_better(cell.config.scenario))
     if found.ratio is None:
         return None
     low, high = found.low, found.high
     if low and high:
-        wider = math.sqrt(1 + now / before)
+        wider = math.sqrt(1 + runs[1] / runs[0])
         low, high = (found.ratio * (end / found.ratio) ** wider for end in (low, high))
-    return Since(cell.label, found.ratio, low, high, (before, now))
+    was, is_now = earlier.backend_version, now.backend_version if now else None
+    versions = (was, is_now) if was and is_now and was != is_now else None
+    return Since(cell.label, found.ratio, low, high, runs, versions)

@@ -86,6 +86,8 @@ def _row(comparison: Comparison, cell: Cell, directory: Path, price_per_hour: fl
         "busy_runs": sum(run.quiet is False for run in runs),
         "valid": any(run.valid for run in runs),
         "invalid_reason": None if any(run.valid for run in runs) else runs[-1].reason,
+        "model_sha256": result.model_sha256 if result else None,
+        "backend_version": result.backend_version if result else None,
         "weights": result.weights if result else None,
         "reduced": is_reduced(cell.config),
         "result": str(path.relative_to(directory)) if path else None,

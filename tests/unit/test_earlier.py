@@ -1,0 +1,75 @@
+"""``--baseline``: which figures of before a cell may be held against, and which are refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sut.commands import compare
+from sut.comparing.earlier import read_earlier
+from sut.comparing.matrix import cells_of
+from sut.comparing.report import rows_of
+from sut.errors import InputError
+from sut.models.files import sha256_of
+from tests.unit.small_models import write_classifier
+from tests.unit.test_comparing import ASKED, BACKENDS, BASE, Drawn, compared, result_of
+
+RATES = {"onnxruntime": 100.0, "openvino": 300.0}
+
+
+def written(path: Path, rows: list[dict[str, Any]]) -> Path:
+    """A compare.json."""
+    path.write_text(json.dumps({"schema": 1, "command": "compare", "rows": rows}))
+    return path
+
+
+def said_of(before: Mapping[str, Any], now: Mapping[str, Any], folder: Path, forget: tuple[str, ...] = ()) -> list[str]:
+    """What ``--baseline`` says where the result of a cell has these values."""
+    rows = rows_of(compared(Drawn(RATES, fp32=before), BACKENDS), folder)
+    kept = [{key: value for key, value in row.items() if key not in forget} for row in rows]
+    comparison = compared(Drawn(RATES, fp32=now), BACKENDS)
+    asked = replace(ASKED, earlier=read_earlier(written(folder / "compare.json", kept)))
+    return compare._against(comparison.cells, comparison, asked)[1]
+
+
+def test_another_model_in_a_file_of_the_same_name_is_refused_before_anything_runs(tmp_path: Path) -> None:
+    models = [tmp_path / name / "m.onnx" for name in ("one", "two")]
+    for seed, model in enumerate(models, 1):
+        model.parent.mkdir()
+        write_classifier(model, seed=seed)
+    one, two = (BASE.model_copy(update={"model": str(model)}) for model in models)
+    (tmp_path / "result.json").write_text(
+        result_of(one, 50.0, duration_s=2.0, model_sha256=sha256_of(models[0])).to_json()
+    )
+    [old] = read_earlier(tmp_path / "result.json")
+    [same], [other] = cells_of({}, one), cells_of({}, two)
+
+    assert old.is_of(same)
+    with pytest.raises(InputError, match="cannot be held against the baseline: another model") as caught:
+        old.is_of(other)
+
+    assert all(str(word) in str(caught.value) for model in models for word in (model, sha256_of(model)))
+    assert replace(old, model_sha256=None).is_of(other)
+
+
+def test_a_known_model_that_is_another_now_is_refused_and_what_is_not_known_is_not(tmp_path: Path) -> None:
+    old, new = ({"model_sha256": digit * 64} for digit in "ab")
+
+    with pytest.raises(InputError, match=f"another model; efficientnet-lite0 has SHA-256 {'b' * 64}, .* {'a' * 64}$"):
+        said_of(old, new, tmp_path)
+    for before, now, forget in ((old, old, ()), (old, {}, ()), ({}, new, ()), (old, new, ("model_sha256",))):
+        assert len(said_of(before, now, tmp_path, forget)) == 2
+
+
+def test_another_version_of_the_backend_is_said_where_both_are_known(tmp_path: Path) -> None:
+    old, new = ({"backend_version": version} for version in ("1.30", "1.31"))
+    words = "the backend's version is 1.31, was 1.30"
+
+    assert all(words in line for line in said_of(old, new, tmp_path))
+    for before, now, forget in ((new, new, ()), (old, {}, ()), (old, new, ("backend_version",))):
+        assert not any("version" in line for line in said_of(before, now, tmp_path, forget))
