@@ -14,6 +14,7 @@ from kernels.files import LARGE_BYTES, read_file
 from sut.collected import read_result
 from sut.comparing.bench import figure_of
 from sut.comparing.matrix import Cell
+from sut.config import AUTO
 from sut.errors import InputError, SutError, one_line
 from sut.models.content import digest_of, sums_of
 from sut.results import Result, more_is_better
@@ -38,6 +39,8 @@ class Earlier:
     system: Mapping[str, Any]
     model_sha256: str | None = None
     backend_version: str | None = None
+    chooses: bool = False
+    """Whether what is set of ``AUTO`` may have been chosen: compare's own runs are told what their first one chose."""
 
     def __str__(self) -> str:
         return ", ".join(str(self.settings.get(key)) for key in ("model", *_SAME))
@@ -51,6 +54,8 @@ class Earlier:
         if Path(str(self.settings.get("model"))).name != Path(cell.config.model).name:
             return False
         told = {*_SAME, *(key for key in (*WHERE_TOLD, *cell.settings) if key in self.settings)} - {"model"}
+        if self.chooses:
+            told -= {key for key in AUTO if getattr(cell.config, key) is None}
         if not all(self.settings.get(key) == now[key] for key in told):
             return False
         if self.model_sha256 is not None:
@@ -137,7 +142,7 @@ def _from_compare(content: Mapping[str, Any]) -> list[Earlier]:
 def _from_result(result: Result) -> Earlier:
     figure = None if result.failed or result.mode != "performance" else figure_of(result)
     figures = () if not figure else (figure,)
-    return Earlier(result.config, figures, result.system, result.model_sha256, result.backend_version)
+    return Earlier(result.config, figures, result.system, result.model_sha256, result.backend_version, chooses=True)
 
 
 def _sha256(model: str) -> str | None:

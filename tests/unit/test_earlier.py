@@ -73,3 +73,15 @@ def test_another_version_of_the_backend_is_said_where_both_are_known(tmp_path: P
     assert all(words in line for line in said_of(old, new, tmp_path))
     for before, now, forget in ((new, new, ()), (old, {}, ()), (old, new, ("backend_version",))):
         assert not any("version" in line for line in said_of(before, now, tmp_path, forget))
+
+
+def test_a_run_that_was_told_what_auto_chose_is_of_the_cell_that_leaves_it_open(tmp_path: Path) -> None:
+    chosen = BASE.model_copy(update={"lanes": 2, "threads": 1, "max_batchsize": 8})
+    (tmp_path / "result.json").write_text(result_of(chosen, 50.0, duration_s=2.0).to_json())
+    rows = rows_of(compared(Drawn(RATES), BACKENDS | {"lanes": [2]}), tmp_path)
+    [run], [asked, _] = read_earlier(tmp_path / "result.json"), read_earlier(written(tmp_path / "compare.json", rows))
+    [is_open], [same], [auto, other] = (cells_of(axes, BASE) for axes in ({}, {"lanes": [2]}, {"lanes": [None, 3]}))
+
+    assert [run.is_of(cell) for cell in (is_open, same, auto, other)] == [True, True, True, False]
+    # A comparison says what was asked.
+    assert [asked.is_of(cell) for cell in (is_open, same, auto, other)] == [False, True, False, False]
