@@ -116,7 +116,7 @@ def read_earlier(path: Path) -> list[Earlier]:
         found = _from_compare(content) if is_compare else [_from_result(read_result(path))]
     except FileNotFoundError:
         raise InputError(f"--baseline {path}: no such file; it takes a result.json or compare.json") from None
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
         raise InputError(
             f"--baseline {path}: not a result.json or compare.json of this program ({one_line(error)})"
         ) from None
@@ -126,17 +126,22 @@ def read_earlier(path: Path) -> list[Earlier]:
 
 
 def _from_compare(content: Mapping[str, Any]) -> list[Earlier]:
-    rows = [row for row in content["rows"] if row.get("figures")]
-    return [
-        Earlier(
-            {**row.get("config", {}), **{key: row[key] for key in (*_SAME, "model")}, **row["settings"]},
-            tuple(float(value) for value in row["figures"].values()),
-            content.get("system", {}),
-            row.get("model_sha256"),
-            row.get("backend_version"),
-        )
-        for row in rows
-    ]
+    return [_from_row(row, content.get("system", {})) for row in content["rows"] if row.get("figures")]
+
+
+def _from_row(row: Mapping[str, Any], system: Mapping[str, Any]) -> Earlier:
+    figures = tuple(float(value) for value in row["figures"].values())
+    if metric := row.get("metric"):
+        told, median = metric["value"], statistics.median(figures)
+        if not math.isclose(told, median):
+            raise ValueError(f"edited: metric.value of {row['cell']} is {told}, the median of its figures {median}")
+    return Earlier(
+        {**row.get("config", {}), **{key: row[key] for key in (*_SAME, "model")}, **row["settings"]},
+        figures,
+        system,
+        row.get("model_sha256"),
+        row.get("backend_version"),
+    )
 
 
 def _from_result(result: Result) -> Earlier:

@@ -85,3 +85,24 @@ def test_a_run_that_was_told_what_auto_chose_is_of_the_cell_that_leaves_it_open(
     assert [run.is_of(cell) for cell in (is_open, same, auto, other)] == [True, True, True, False]
     # A comparison says what was asked.
     assert [asked.is_of(cell) for cell in (is_open, same, auto, other)] == [False, True, False, False]
+
+
+@pytest.mark.parametrize("edit", [2.0, 1 + 1e-8, 1 - 1e-8, float("nan")])
+@pytest.mark.parametrize("part", ["figures", "metric"])
+def test_figures_that_somebody_has_edited_are_no_baseline(tmp_path: Path, part: str, edit: float) -> None:
+    first, second = rows_of(compared(Drawn(RATES), BACKENDS), tmp_path)
+    read_earlier(written(tmp_path / "compare.json", [first, second]))
+    if part == "figures":
+        second["figures"] = {number: edit * value for number, value in second["figures"].items()}
+    else:
+        second["metric"]["value"] *= edit
+
+    with pytest.raises(InputError, match=r"--baseline .*\(edited: metric\.value of openvino is .*, the median of its"):
+        read_earlier(written(tmp_path / "compare.json", [first, second]))
+
+
+def test_a_figure_beyond_all_bounds_is_refused_in_one_line(tmp_path: Path) -> None:
+    [row, _] = rows_of(compared(Drawn(RATES), BACKENDS), tmp_path)
+
+    with pytest.raises(InputError, match=r"--baseline .*: not a result.json or compare.json of this program"):
+        read_earlier(written(tmp_path / "compare.json", [{**row, "figures": {"1": 10**400}}]))
