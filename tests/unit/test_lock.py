@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -39,7 +40,13 @@ def test_everything_that_setup_py_names_is_pinned(lock: ModuleType) -> None:
     assert "onnx>=1.23,<2" in lock.requirements(["models"])
 
 
-@pytest.mark.parametrize("package", [*PACKAGES, *OPTIONAL])
+def test_sut_doctor_looks_for_everything_that_comes_with_the_project(lock: ModuleType) -> None:
+    words = [re.split("[<>=~]", word)[0] for word in lock.requirements(()) if word != "setuptools"]
+
+    assert "numpy" in words and set(words) <= set(PACKAGES)
+
+
+@pytest.mark.parametrize("package", dict.fromkeys([*PACKAGES, *OPTIONAL, *EXTRA_OF]))
 def test_the_extra_that_sut_doctor_names_brings_the_package(lock: ModuleType, package: str) -> None:
     extra = EXTRA_OF.get(package)
 
