@@ -250,8 +250,13 @@ def _against(cells: Sequence[Cell], comparison: Comparison, asked: Asked) -> tup
             continue
         contest = comparison.contests.get(cell.group)
         figures = list(contest.figures.get(cell.label, {}).values()) if contest else []
-        found = since(cell, figures, old, comparison.bench.results.get(cell.label))
         failed = next((run.reason for run in comparison.runs.get(cell.label, []) if run.failed), None)
+        try:
+            found = since(cell, figures, old, comparison.bench.results.get(cell.label))
+        except InputError as error:  # it is known only now, and the runs are made: the table comes all the same
+            words.append(one_line(error))
+            codes.append(ExitCode.FAILED)
+            continue
         if found is None or failed:
             why = failed or comparison.absent.get(cell.label) or "it has no figure"
             words.append(f"{cell.label}: cannot be held against the baseline: {why}")

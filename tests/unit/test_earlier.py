@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -60,10 +61,10 @@ def test_another_model_in_a_file_of_the_same_name_is_refused_before_anything_run
 def test_a_known_model_that_is_another_now_is_refused_and_what_is_not_known_is_not(tmp_path: Path) -> None:
     old, new = ({"model_sha256": digit * 64} for digit in "ab")
 
-    with pytest.raises(InputError, match=f"another model; efficientnet-lite0 has SHA-256 {'b' * 64}, .* {'a' * 64}$"):
-        said_of(old, new, tmp_path)
+    told = re.compile(f"another model; efficientnet-lite0 has SHA-256 {'b' * 64}, .* {'a' * 64}$")
+    assert [bool(told.search(line)) for line in said_of(old, new, tmp_path)] == [True, True]
     for before, now, forget in ((old, old, ()), (old, {}, ()), ({}, new, ()), (old, new, ("model_sha256",))):
-        assert len(said_of(before, now, tmp_path, forget)) == 2
+        assert all("x the baseline's speed" in line for line in said_of(before, now, tmp_path, forget))
 
 
 def test_another_version_of_the_backend_is_said_where_both_are_known(tmp_path: Path) -> None:
