@@ -24,6 +24,11 @@ MOST_CELLS = 10_000
 WORDS = {"preprocess": "with ", "boundary": "at ", "scenario": "in "}
 """What stands before their values in a cell's name."""
 _NOT_COMPARED = HOW_KEPT | {"cache_dir"}
+_OTHER_WORK = frozenset(
+    {"samples_per_query", "qps", "time_s", "max_latency_s", "relax_server", "user_conf", "mlperf_conf", "audit_conf"}
+    | {"dataset", "dataset_path", "dataset_list", "count", "performance_sample_count", "weights"}
+)
+"""What is asked, of which pictures and under which bound. Cells that differ in it are no alternatives."""
 
 Axes = dict[str, list[Any]]
 
@@ -72,11 +77,17 @@ def count_of(axes: Mapping[str, Sequence[Any]]) -> int:
 def cells_of(axes: Mapping[str, Sequence[Any]], base: RunConfig) -> list[Cell]:
     """Every combination, the last axis changing fastest.
 
-    Raises ``InputError`` for an unknown setting, a value that it cannot have, and more cells than ``MOST_CELLS``.
+    Raises ``InputError`` for an unknown setting, a value that it cannot have, a setting by which ways to do the same
+    work do not differ, and more cells than ``MOST_CELLS``.
     """
-    for key in axes:
+    for key, values in axes.items():
         if key.partition(".")[0] in _NOT_COMPARED:
             raise InputError(f"'{key}' is nothing to compare by: it does not change what is run")
+        if key in _OTHER_WORK and len(values) > 1:
+            raise InputError(
+                f"'{key}' is nothing to compare by: it changes what is asked, so that its cells do not do the same "
+                "work; give it one value, and make a comparison for each"
+            )
     if (count := count_of(axes)) > MOST_CELLS:
         raise InputError(f"a matrix of {count:,} cells, at most {MOST_CELLS:,} are taken; name fewer values")
     unique = {key: list(dict.fromkeys(values)) for key, values in axes.items()}

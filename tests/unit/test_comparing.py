@@ -738,3 +738,14 @@ def test_other_pictures_or_another_rate_are_no_baseline(tmp_path: Path) -> None:
 
 def test_an_unknown_interval_fails_nothing() -> None:
     assert Since("a", 0.5, None, None, (1, 2)).slower_by(0.03) is None
+
+
+def test_what_changes_the_question_is_no_alternative() -> None:
+    stream = make_config(BASE.model_dump(exclude_unset=True) | {"scenario": "MultiStream"})
+    asked = {"samples_per_query": [2, 8], "qps": [1, 2], "count": [3, 4], "dataset": ["demo", "folder"]}
+
+    for axes in ({key: values} for key, values in asked.items()):
+        with pytest.raises(InputError, match="it changes what is asked, so that its cells do not do the same work"):
+            find_cells(axes, stream, ASKED, lambda text: None)
+    [one, two] = cells_of({"samples_per_query": [8], "lanes": [1, 2]}, stream)
+    assert (one.config.samples_per_query, two.label) == (8, "lanes=2")
