@@ -156,20 +156,25 @@ def _quality(row: Mapping[str, Any]) -> float:
     return 0.0 if row["reduced"] else 1.0
 
 
+def _speed(row: Mapping[str, Any]) -> float | None:
+    """Against the baseline, as the row shows it: the medians have the first look in them, which decides nothing."""
+    if row["cell"] == row["against"]:
+        return 1.0
+    return row["ratio"]["value"] if row["ratio"] else None
+
+
 def _on_pareto_line(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> bool:
     """Whether no other cell of the group is as fast and as right, and one of the two more. Not by other pictures."""
 
-    def able(each: Mapping[str, Any]) -> bool:
-        return bool(each["metric"] and each["metric"]["value"] and _same_pictures(each) and each["reason"] is None)
+    def at(each: Mapping[str, Any]) -> tuple[float, float] | None:
+        able = each["metric"] and each["metric"]["value"] and _same_pictures(each) and each["reason"] is None
+        speed = _speed(each)
+        return (speed, _quality(each)) if able and speed is not None else None
 
-    def at(each: Mapping[str, Any]) -> tuple[float, float]:
-        value = each["metric"]["value"]
-        return (value if each["metric"]["higher_is_better"] else -value), _quality(each)
-
-    if not able(row):
-        return False
-    others = [at(each) for each in rows if each is not row and able(each) and _group(each) == _group(row)]
     mine = at(row)
+    if mine is None:
+        return False
+    others = [found for each in rows if _group(each) == _group(row) and (found := at(each)) is not None]
     return not any(other != mine and other[0] >= mine[0] and other[1] >= mine[1] for other in others)
 
 

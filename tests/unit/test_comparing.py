@@ -749,3 +749,19 @@ def test_what_changes_the_question_is_no_alternative() -> None:
             find_cells(axes, stream, ASKED, lambda text: None)
     [one, two] = cells_of({"samples_per_query": [8], "lanes": [1, 2]}, stream)
     assert (one.config.samples_per_query, two.label) == (8, "lanes=2")
+
+
+def test_the_pareto_line_is_by_the_ratio_that_the_row_shows() -> None:
+    first, second = cells_of(BACKENDS, BASE)
+    bench = Drawn(dict.fromkeys((first.label, second.label), 100.0))
+    comparison = Comparison([first, second], bench, 100.0, lambda text: None)
+    contest = comparison.contest_of(first)
+    for cell, figures in ((first, [100.0, 130.0, 101.0, 102.0]), (second, [120.0, 100.0, 120.0])):
+        comparison.runs[cell.label] = [bench.run(cell, number) for number in range(len(figures))]
+        for number, figure in enumerate(figures):
+            contest.add(cell.label, number, figure)
+
+    rows = rows_of(comparison, Path())
+
+    assert rows[1]["metric"]["value"] > rows[0]["metric"]["value"] and rows[1]["ratio"]["value"] < 1
+    assert [row["pareto"] for row in rows] == [True, False]
