@@ -47,6 +47,7 @@ class Run:
     latency_ns: Mapping[str, float | None] = field(default_factory=dict)
     quiet: bool | None = None
     """Whether nothing disturbed it; None where that is not known."""
+    samples_per_second: float | None = None
 
 
 def figure_of(result: Result) -> float | None:
@@ -143,6 +144,7 @@ class Bench:
             result.cpu_seconds_per_sample,
             result.latency_ns,
             result.quiet.is_quiet if result.quiet is not None else None,
+            None if failed else result.samples_per_second,
         )
 
     def _keep(self, cell: Cell, result: Result, home: Path, failed: bool) -> None:

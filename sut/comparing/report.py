@@ -58,9 +58,7 @@ def _row(comparison: Comparison, cell: Cell, directory: Path, price_per_hour: fl
     bare = comparison.bares.get(cell.label)
     accuracy = comparison.accuracies.get(cell.label)
     figure = contest.figure(cell.label)
-    rate = result.samples_per_second if result else None
-    if cell.config.scenario == "Offline":
-        rate = figure
+    rate = figure if cell.config.scenario == "Offline" else _median([run.samples_per_second for run in runs])
     return {
         "cell": cell.label,
         "settings": dict(cell.settings),
@@ -77,7 +75,7 @@ def _row(comparison: Comparison, cell: Cell, directory: Path, price_per_hour: fl
         "agreement": result.agreement.model_dump() if result and result.agreement else None,
         "parity": result.parity.model_dump() if result and result.parity else None,
         "bare": asdict(bare) | {"share": _share_of_bare(cell.config.scenario, runs[0], bare)} if bare else None,
-        "price_per_million": price_per_hour / 3600 / rate * 1e6 if price_per_hour and rate else None,
+        "price_per_million": _price(cell.config.scenario, price_per_hour, rate),
         "verdict": _verdict(contest, cell.label),
         "barred": contest.barred.get(cell.label),
         "against": contest.baseline,
@@ -93,6 +91,11 @@ def _row(comparison: Comparison, cell: Cell, directory: Path, price_per_hour: fl
         "result": str(path.relative_to(directory)) if path else None,
         "reason": None,
     }
+
+
+def _price(scenario: str, price_per_hour: float | None, rate: float | None) -> float | None:
+    """Of a million pictures; None in Server, where the rate is what was asked for, whatever could be done."""
+    return price_per_hour / 3600 / rate * 1e6 if price_per_hour and rate and scenario != "Server" else None
 
 
 def _metric(result: Result | None, scenario: str, figure: float | None) -> dict[str, Any] | None:

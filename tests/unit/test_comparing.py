@@ -765,3 +765,26 @@ def test_the_pareto_line_is_by_the_ratio_that_the_row_shows() -> None:
 
     assert rows[1]["metric"]["value"] > rows[0]["metric"]["value"] and rows[1]["ratio"]["value"] < 1
     assert [row["pareto"] for row in rows] == [True, False]
+
+
+def test_the_price_is_of_all_runs_and_none_where_the_rate_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates = iter([50.0, 40.0, 10.0] * 2)
+
+    def experiment(configs: list[RunConfig], *more: object) -> Ran:
+        made = result_of(configs[0], 20_000_000.0, samples_per_second=next(rates))
+        return Ran(results=[made], codes=[ExitCode.OK], home=tmp_path)
+
+    monkeypatch.setattr("sut.comparing.bench.run_experiment", experiment)
+    rows = []
+    for scenario in ("SingleStream", "Server"):
+        [cell] = cells_of({}, make_config(BASE.model_dump(exclude_unset=True) | {"scenario": scenario}))
+        bench = Bench(tmp_path, BriefConsole(), lambda text: None, 100.0)
+        comparison = Comparison([cell], bench, 100.0, lambda text: None)
+        for number in range(3):
+            comparison._run(cell, number)
+        rows += rows_of(comparison, tmp_path, price_per_hour=3.6)
+
+    assert [row["samples_per_second"] for row in rows] == [40.0, 40.0]
+    assert [row["price_per_million"] for row in rows] == [pytest.approx(25.0), None]
