@@ -94,8 +94,9 @@ def _before(options: dict[str, Any]) -> dict[str, Any]:
             options[key] = values[0]
             if len(values) > 1:
                 axes[key] = values
-    scenarios = axes.pop("scenario", None) or content.pop("scenario", None) or "Offline"
-    options["scenario"] = options["scenario"] or ",".join(scenarios if isinstance(scenarios, list) else [scenarios])
+    scenarios = axes.pop("scenario", content.pop("scenario", None))
+    words = scenarios if isinstance(scenarios, list) else [scenarios]
+    options["scenario"] = options["scenario"] or ",".join(str(word) for word in words if word is not None) or "Offline"
     if path is not None:
         options["config"] = content
     with_accuracy, options["accuracy"] = options["accuracy"], False

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sut.config import HOW_KEPT, RunConfig, model_stem
 from sut.errors import InputError
-from sut.text import printable
+from sut.text import printable, shortened
 from sut.tuning.space import with_settings
 
 AXES = ("model", "backend", "precision", "preprocess", "boundary", "scenario")
@@ -83,6 +83,11 @@ def cells_of(axes: Mapping[str, Sequence[Any]], base: RunConfig) -> list[Cell]:
     for key, values in axes.items():
         if key.partition(".")[0] in _NOT_COMPARED:
             raise InputError(f"'{key}' is nothing to compare by: it does not change what is run")
+        if wrong := [value for value in values if not isinstance(value, Hashable)]:
+            raise InputError(
+                f"{key} is {shortened(repr(wrong[0]))}, expected a plain value; an entry of a mapping is an axis of "
+                "its own, such as backend_options.streams=1,2"
+            )
         if key in _OTHER_WORK and len(values) > 1:
             raise InputError(
                 f"'{key}' is nothing to compare by: it changes what is asked, so that its cells do not do the same "

@@ -14,7 +14,7 @@ import preprocess.registry
 from sut.assembly import load_backend, load_preprocessor
 from sut.comparing.automatic import available, cells_to_try, put_off
 from sut.comparing.earlier import Earlier
-from sut.comparing.matrix import Axes, Cell, cells_of, count_of
+from sut.comparing.matrix import Axes, Cell, cells_of
 from sut.config import RunConfig, expanded
 from sut.errors import InputError, SetupError, SutError
 from sut.models.registry import for_file
@@ -105,8 +105,8 @@ def find_cells(axes: Axes, base: RunConfig, asked: Asked, say: Say) -> tuple[Cel
     """
     if any(len(values) > 1 for values in axes.values()) or asked.earlier:
         _check_names(axes)
-        asked = _agreed(count_of(axes), base, asked)
-        return Cells(cells_of(axes, base), [], {}), asked
+        cells = cells_of(axes, base)
+        return Cells(cells, [], {}), _agreed(len(cells), base, asked)
     base = with_settings(base, {key: values[0] for key, values in axes.items()})
     _check_names({"backend": [base.backend], "preprocess": [base.preprocess]})
     found = available(base)

@@ -788,3 +788,26 @@ def test_the_price_is_of_all_runs_and_none_where_the_rate_is_asked_for(
 
     assert [row["samples_per_second"] for row in rows] == [40.0, 40.0]
     assert [row["price_per_million"] for row in rows] == [pytest.approx(25.0), None]
+
+
+@pytest.mark.parametrize(
+    ("content", "fragment"),
+    [
+        ("scenario: 5\n", "unknown scenario '5'"),
+        ("scenario: no\n", "unknown scenario 'False'"),
+        ("matrix:\n  scenario: [1, 2]\n", "unknown scenario '1'"),
+    ],
+)
+def test_what_is_no_scenario_is_refused_in_one_line(tmp_path: Path, content: str, fragment: str) -> None:
+    (tmp_path / "a.yaml").write_text(content)
+    options: dict[str, Any] = dict.fromkeys(inspect.signature(cli.run).parameters) | {"config": tmp_path / "a.yaml"}
+    compare._before(options)
+
+    with pytest.raises(InputError, match=fragment):
+        configs_of(options)
+
+
+@pytest.mark.parametrize("word", ["backend_options={a: 1},{b: 2}", "lanes=[1],[2]"])
+def test_a_value_that_is_no_plain_one_is_no_axis(word: str) -> None:
+    with pytest.raises(InputError, match=r"is (\{'a': 1\}|\[1\]), expected a plain value; "):
+        find_cells(parse_lists("--vary", [word]), BASE, ASKED, lambda text: None)
