@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import typer
@@ -12,9 +12,9 @@ import typer
 import backends.registry
 import preprocess.registry
 from sut.assembly import load_backend, load_preprocessor
-from sut.comparing.automatic import available, cells_to_try, put_off
+from sut.comparing.automatic import Available, available, cells_to_try, like, put_off
 from sut.comparing.earlier import Earlier
-from sut.comparing.matrix import Axes, Cell, cells_of
+from sut.comparing.matrix import APART, Axes, Cell, cells_of
 from sut.config import RunConfig, expanded
 from sut.errors import InputError, SetupError, SutError
 from sut.models.registry import for_file
@@ -100,15 +100,41 @@ class Cells:
 def find_cells(axes: Axes, base: RunConfig, asked: Asked, say: Say) -> tuple[Cells, Asked]:
     """The cells of the matrix; without one, and with nothing to hold against a baseline, all that works here.
 
+    Axes that only set groups apart are no matrix: in each group there is one cell, and nothing to choose.
+
     Where looking at all of them takes longer than the budget, whoever is there is asked; the answer is in what is asked
     for then. Raises ``InputError`` for a no, and where nobody is there.
     """
-    if any(len(values) > 1 for values in axes.values()) or asked.earlier:
+    if any(len(values) > 1 for key, values in axes.items() if key not in APART) or asked.earlier:
         _check_names(axes)
         cells = cells_of(axes, base)
         return Cells(cells, [], {}), _agreed(len(cells), base, asked)
+    apart = {key: values for key, values in axes.items() if len(values) > 1}
     base = with_settings(base, {key: values[0] for key, values in axes.items()})
     _check_names({"backend": [base.backend], "preprocess": [base.preprocess]})
+    groups = [cell.config for cell in cells_of(apart, base)]
+    timed = next((each for each in groups if each.times_preprocessing), groups[0])
+    found = _available(timed)
+    names = [f"{name} ({', '.join(precisions)})" for name, precisions in found.backends.items()]
+    say(
+        f"no matrix is given: all that works here is tried, in {_words(each.scenario for each in groups)} at the "
+        f"boundary {_words(each.boundary for each in groups)}: {', '.join(names)}; "
+        f"preprocessors {', '.join(found.preprocessors)}"
+    )
+    cells = _in_each_group(cells_to_try(found, timed), apart, base)
+    if len(cells) * _look_s(base, asked) <= _SHARE_OF_FIRST_LOOK * asked.budget_s:
+        return Cells(cells, [], found.absent), asked
+    now, later = put_off(cells)
+    first = len(now) + sum(len(like(cell, later)) for cell in {cell.group: cell for cell in now}.values())
+    return Cells(now, later, found.absent), _agreed(first, base, asked)
+
+
+def _words(names: Iterable[str]) -> str:
+    return " and ".join(dict.fromkeys(names))
+
+
+def _available(base: RunConfig) -> Available:
+    """What works here. Raises ``SetupError`` with the reasons where no backend or no preprocessor does."""
     found = available(base)
     for kind, names, known in (
         ("backend", found.backends, backends.registry.names()),
@@ -117,17 +143,22 @@ def find_cells(axes: Axes, base: RunConfig, asked: Asked, say: Say) -> tuple[Cel
         if not names:
             reasons = [f"{name}: {why}" for name, why in found.absent.items() if name in known]
             raise SetupError(f"no {kind} works here: {'; '.join(reasons)}")
-    names = [f"{name} ({', '.join(precisions)})" for name, precisions in found.backends.items()]
-    say(
-        f"no matrix is given: all that works here is tried, in {base.scenario} at the boundary {base.boundary}: "
-        f"{', '.join(names)}; preprocessors {', '.join(found.preprocessors)}"
-    )
-    cells = cells_to_try(found, base)
-    if len(cells) * _look_s(base, asked) <= _SHARE_OF_FIRST_LOOK * asked.budget_s:
-        return Cells(cells, [], found.absent), asked
-    now, later = put_off(cells)
-    asked = _agreed(len(now) + len(found.preprocessors) - 1, base, asked)
-    return Cells(now, later, found.absent), asked
+    return found
+
+
+def _in_each_group(cells: Sequence[Cell], apart: Axes, base: RunConfig) -> list[Cell]:
+    """The cells once in each group that ``apart`` makes; where preprocessing is not timed with the first one only."""
+    if not apart:
+        return list(cells)
+    tried = [cell.settings for cell in cells]
+    first = tried[0]["preprocess"]
+    axes = {key: [settings[key] for settings in tried] for key in tried[0]}
+    return [
+        cell
+        for cell in cells_of(apart | axes, base)
+        if {key: cell.settings[key] for key in axes} in tried
+        and (cell.config.times_preprocessing or cell.config.preprocess == first)
+    ]
 
 
 def _check_names(axes: Axes) -> None:

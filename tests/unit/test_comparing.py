@@ -194,7 +194,10 @@ def test_whoever_is_there_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
         find_cells(axes, BASE, ASKED, lambda text: None)
 
 
-def test_without_a_matrix_all_that_works_here_is_tried_and_the_rest_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def kinds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two backends and two preprocessors that work here, and a backend that does not."""
+
     class Fast(Null):
         precisions: ClassVar[Mapping[str, str]] = {"fp32": "fp32", "int8": "int8"}
 
@@ -209,6 +212,9 @@ def test_without_a_matrix_all_that_works_here_is_tried_and_the_rest_is_named(mon
     monkeypatch.setattr("preprocess.registry.names", lambda: ["fused", "opencv", "simulated"])
     monkeypatch.setattr("preprocess.registry.load", lambda name: object)
 
+
+@pytest.mark.usefixtures("kinds")
+def test_without_a_matrix_all_that_works_here_is_tried_and_the_rest_is_named() -> None:
     whole, _ = find_cells({}, BASE, replace(ASKED, budget_s=10_000), lambda text: None)
     cells, _ = find_cells({}, BASE, replace(ASKED, budget_s=120.0), lambda text: None)
 
@@ -811,3 +817,25 @@ def test_what_is_no_scenario_is_refused_in_one_line(tmp_path: Path, content: str
 def test_a_value_that_is_no_plain_one_is_no_axis(word: str) -> None:
     with pytest.raises(InputError, match=r"is (\{'a': 1\}|\[1\]), expected a plain value; "):
         find_cells(parse_lists("--vary", [word]), BASE, ASKED, lambda text: None)
+
+
+@pytest.mark.usefixtures("kinds")
+def test_what_only_sets_groups_apart_is_no_matrix_and_all_is_tried_in_each() -> None:
+    boundaries = {"boundary": ["tensor", "jpeg"]}
+    said: list[str] = []
+
+    whole, _ = find_cells(boundaries, BASE, replace(ASKED, budget_s=10_000), said.append)
+    cells, _ = find_cells({"scenario": ["Offline", "SingleStream"]}, BASE, replace(ASKED, budget_s=140.0), said.append)
+
+    forms = ["onnxruntime fp32", "fast fp32", "fast int8"]
+    assert [cell.label for cell in whole.now] == [
+        *(f"{each} with opencv at tensor" for each in forms),
+        *(f"{each} with {how} at jpeg" for each in forms for how in ("opencv", "fused")),
+    ]
+    streamed = [each.label for each in cells.now if each.config.scenario == "SingleStream"]
+    assert streamed == [f"{each} with opencv in SingleStream" for each in forms]
+    assert (len(cells.now), len(cells.later)) == (6, 6)
+    assert "in Offline at the boundary tensor and jpeg: " in said[0]
+    assert "in Offline and SingleStream at the boundary jpeg: " in said[1]
+    with pytest.raises(InputError, match=r"^8 cells: one look at each takes about "):
+        find_cells({"scenario": ["Offline", "SingleStream"]}, BASE, replace(ASKED, budget_s=90.0), said.append)
