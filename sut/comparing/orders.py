@@ -12,13 +12,14 @@ import typer
 import backends.registry
 import preprocess.registry
 from sut.assembly import load_backend, load_preprocessor
+from sut.bare import has_loop
 from sut.comparing.automatic import Available, available, cells_to_try, like, put_off
 from sut.comparing.earlier import Earlier
 from sut.comparing.matrix import APART, Axes, Cell, cells_of
 from sut.config import RunConfig, expanded
 from sut.errors import InputError, SetupError, SutError
 from sut.models.registry import for_file
-from sut.planning import OVERHEAD_S
+from sut.planning import EARLY_STOPPING_QUERIES, OVERHEAD_S
 from sut.text import duration, printable
 from sut.tuning.space import with_settings
 
@@ -108,7 +109,7 @@ def find_cells(axes: Axes, base: RunConfig, asked: Asked, say: Say) -> tuple[Cel
     if any(len(values) > 1 for key, values in axes.items() if key not in APART) or asked.earlier:
         _check_names(axes)
         cells = cells_of(axes, base)
-        return Cells(cells, [], {}), _agreed(len(cells), base, asked)
+        return Cells(cells, [], {}), _agreed(cells, asked)
     apart = {key: values for key, values in axes.items() if len(values) > 1}
     base = with_settings(base, {key: values[0] for key, values in axes.items()})
     _check_names({"backend": [base.backend], "preprocess": [base.preprocess]})
@@ -122,11 +123,11 @@ def find_cells(axes: Axes, base: RunConfig, asked: Asked, say: Say) -> tuple[Cel
         f"preprocessors {', '.join(found.preprocessors)}"
     )
     cells = _in_each_group(cells_to_try(found, timed), apart, base)
-    if len(cells) * _look_s(base, asked) <= _SHARE_OF_FIRST_LOOK * asked.budget_s:
+    if _look_s(cells, asked) <= _SHARE_OF_FIRST_LOOK * asked.budget_s:
         return Cells(cells, [], found.absent), asked
     now, later = put_off(cells)
-    first = len(now) + sum(len(like(cell, later)) for cell in {cell.group: cell for cell in now}.values())
-    return Cells(now, later, found.absent), _agreed(first, base, asked)
+    more = [each for cell in {cell.group: cell for cell in now}.values() for each in like(cell, later)]
+    return Cells(now, later, found.absent), _agreed([*now, *more], asked)
 
 
 def _words(names: Iterable[str]) -> str:
@@ -171,23 +172,30 @@ def _check_names(axes: Axes) -> None:
             load_preprocessor(str(name))
 
 
-def _look_s(base: RunConfig, asked: Asked) -> float:
-    """About what one look at one cell takes."""
-    time_s = base.time_s or _TIME_S
-    return (time_s + OVERHEAD_S) * (2 if asked.bare else 1)  # the bare loop takes about as much
+def _look_s(cells: Sequence[Cell], asked: Asked) -> float:
+    """About what one look at each of the cells takes, as far as that is known before one has run."""
+    in_all = 0.0
+    for config in (cell.config for cell in cells):
+        run_s = config.time_s or _TIME_S
+        if config.scenario == "Server" and config.qps is not None:
+            run_s = max(run_s, EARLY_STOPPING_QUERIES["Server"] / config.qps)
+        in_all += (run_s + OVERHEAD_S) * (2 if asked.bare and has_loop(config) else 1)  # the loop takes about as much
+    return in_all
 
 
 def _is_there_somebody() -> bool:
     return bool(sys.stdin and sys.stdin.isatty() and sys.stderr.isatty())
 
 
-def _agreed(cells: int, base: RunConfig, asked: Asked) -> Asked:
-    """What is asked for, after a look at so many cells was agreed to where it takes longer than the budget."""
-    needed_s = cells * _look_s(base, asked)
+def _agreed(cells: Sequence[Cell], asked: Asked) -> Asked:
+    """What is asked for, after a look at the cells was agreed to where it takes longer than the budget."""
+    needed_s = _look_s(cells, asked)
     if needed_s <= asked.budget_s or asked.yes:
         return asked
-    look = f"one look at each takes about {duration(needed_s)}"
-    text = f"{cells:,} cell{'s' if cells > 1 else ''}: {look}, the budget is {duration(asked.budget_s)}"
+    # MultiStream asks a number of queries that take as long as the model does.
+    about = "at least" if any(cell.config.scenario == "MultiStream" for cell in cells) else "about"
+    look = f"one look at each takes {about} {duration(needed_s)}"
+    text = f"{len(cells):,} cell{'s' if len(cells) > 1 else ''}: {look}, the budget is {duration(asked.budget_s)}"
     if _is_there_somebody() and typer.confirm(f"{text}. Look at all of them?", err=True):
         return replace(asked, yes=True)
     raise InputError(f"{text}; name fewer values, give a longer --budget, or --yes to look at all of them")

@@ -839,3 +839,15 @@ def test_what_only_sets_groups_apart_is_no_matrix_and_all_is_tried_in_each() -> 
     assert "in Offline and SingleStream at the boundary jpeg: " in said[1]
     with pytest.raises(InputError, match=r"^8 cells: one look at each takes about "):
         find_cells({"scenario": ["Offline", "SingleStream"]}, BASE, replace(ASKED, budget_s=90.0), said.append)
+
+
+def test_the_time_asked_for_knows_how_many_queries_server_needs() -> None:
+    server = make_config(BASE.model_dump(exclude_unset=True) | {"scenario": "Server", "qps": 2.0})
+    stream = make_config(BASE.model_dump(exclude_unset=True) | {"scenario": "MultiStream"})
+
+    for base, lanes, told in (
+        (server, [1, 2], "2 cells: one look at each takes about 11.6 min"),  # 690 queries at 2/s, and no bare loop
+        (stream, list(range(1, 51)), "50 cells: one look at each takes at least 10 min"),
+    ):
+        with pytest.raises(InputError, match=f"^{told}, the budget is 5 min"):
+            find_cells({"lanes": lanes}, base, ASKED, lambda text: None)
