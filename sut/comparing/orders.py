@@ -19,7 +19,7 @@ from sut.comparing.matrix import APART, Axes, Cell, cells_of
 from sut.config import RunConfig, expanded
 from sut.errors import InputError, SetupError, SutError
 from sut.models.registry import for_file
-from sut.planning import EARLY_STOPPING_QUERIES, OVERHEAD_S
+from sut.planning import EARLY_STOPPING_QUERIES, OVERHEAD_S, check_effect
 from sut.text import duration, printable
 from sut.tuning.space import with_settings
 
@@ -104,11 +104,12 @@ def find_cells(axes: Axes, base: RunConfig, asked: Asked, say: Say) -> tuple[Cel
     Axes that only set groups apart are no matrix: in each group there is one cell, and nothing to choose.
 
     Where looking at all of them takes longer than the budget, whoever is there is asked; the answer is in what is asked
-    for then. Raises ``InputError`` for a no, and where nobody is there.
+    for then. Raises ``InputError`` for a no, where nobody is there, and for an option that no cell can use.
     """
     if any(len(values) > 1 for key, values in axes.items() if key not in APART) or asked.earlier:
         _check_names(axes)
         cells = cells_of(axes, base)
+        check_effect([cell.config for cell in cells])
         return Cells(cells, [], {}), _agreed(cells, asked)
     apart = {key: values for key, values in axes.items() if len(values) > 1}
     base = with_settings(base, {key: values[0] for key, values in axes.items()})
@@ -123,6 +124,7 @@ def find_cells(axes: Axes, base: RunConfig, asked: Asked, say: Say) -> tuple[Cel
         f"preprocessors {', '.join(found.preprocessors)}"
     )
     cells = _in_each_group(cells_to_try(found, timed), apart, base)
+    check_effect([cell.config for cell in cells])
     if _look_s(cells, asked) <= _SHARE_OF_FIRST_LOOK * asked.budget_s:
         return Cells(cells, [], found.absent), asked
     now, later = put_off(cells)

@@ -851,3 +851,30 @@ def test_the_time_asked_for_knows_how_many_queries_server_needs() -> None:
     ):
         with pytest.raises(InputError, match=f"^{told}, the budget is 5 min"):
             find_cells({"lanes": lanes}, base, ASKED, lambda text: None)
+
+
+@pytest.mark.parametrize(
+    ("given", "flag"),
+    [
+        ({"max_latency_s": 1.0}, "--max-latency"),
+        ({"max_wait_ms": 2.0}, "--max-wait"),
+        ({"samples_per_query": 2}, "--samples-per-query"),
+        ({"boundary": "tensor", "preprocess_workers": 2}, "--preprocess-workers"),
+    ],
+)
+@pytest.mark.parametrize("axes", [{"lanes": [1, 2]}, {}], ids=["matrix", "no matrix"])
+@pytest.mark.usefixtures("kinds")
+def test_an_option_that_no_cell_can_use_is_refused(given: dict[str, Any], flag: str, axes: dict[str, Any]) -> None:
+    base = make_config(BASE.model_dump(exclude_unset=True) | given)
+
+    with pytest.raises(InputError, match=f"^{flag} has no effect .*; leave it out$"):
+        find_cells(axes, base, ASKED, lambda text: None)
+
+
+def test_an_option_that_one_cell_can_use_is_taken() -> None:
+    base = make_config(BASE.model_dump(exclude_unset=True) | {"preprocess_workers": 1, "calibration_list": Path("a")})
+    axes = {"boundary": ["jpeg", "tensor"], "precision": ["int8", "fp32"]}
+
+    cells, _ = find_cells(axes, base, ASKED, lambda text: None)
+
+    assert len(cells.now) == 4
