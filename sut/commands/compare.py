@@ -42,8 +42,8 @@ Example: ./run_local.sh compare --model efficientnet-lite0
 Example: ./run_local.sh compare --backend onnxruntime,openvino --precision fp32,int8 --preprocess opencv,fused
 
 Takes the options of sut run; --model, --backend, --precision, --preprocess, --boundary and --scenario take comma lists,
---vary any other setting. Without a list it tries what works here: every backend in every precision, then every
-preprocessor on the best of them. Unless told otherwise it runs Offline at the boundary jpeg, which is what serving
+--vary any other setting. Without a list, or with one of models, boundaries or scenarios alone, it tries what works
+here: every backend in every precision, then every preprocessor on the best of them. Unless told otherwise it runs Offline at the boundary jpeg, which is what serving
 costs. Every cell is run once, then those that may still be the best in turns with the first one, until the best is
 known or --budget is spent; making int8 files comes before. Writes compare.json and report.html.
 

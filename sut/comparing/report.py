@@ -234,7 +234,7 @@ def _table(rows: Sequence[Mapping[str, Any]], apart: bool) -> Table:
             _cost_words(row),
         ]
         if bare or priced:
-            share = f"{row['bare']['share']:.2f}" if row["bare"] and row["bare"]["share"] else "-"
+            share = f"~{row['bare']['share']:.2f}" if row["bare"] and row["bare"]["share"] else "-"
             price = f"{row['price_per_million']:.3g}" if row["price_per_million"] else "-"
             line.append("\n".join([share] * bare + [price] * priced))
         table.add_row(*map(Text, line))
