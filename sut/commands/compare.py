@@ -43,9 +43,10 @@ Example: ./run_local.sh compare --backend onnxruntime,openvino --precision fp32,
 
 Takes the options of sut run; --model, --backend, --precision, --preprocess, --boundary and --scenario take comma lists,
 --vary any other setting. Without a list, or with one of models, boundaries or scenarios alone, it tries what works
-here: every backend in every precision, then every preprocessor on the best of them. Unless told otherwise it runs Offline at the boundary jpeg, which is what serving
-costs. Every cell is run once, then those that may still be the best in turns with the first one, until the best is
-known or --budget is spent; making int8 files comes before. Writes compare.json and report.html.
+here: every backend in every precision, then every preprocessor on the best of them. Unless told otherwise it runs
+Offline at the boundary jpeg, which is what serving costs. Every cell is run once, then those that may still be the best
+in turns with the first one, until the best is known or --budget is spent; making int8 files comes before. Writes
+compare.json and report.html.
 
 Exit code: 0 for a decision, and for "cannot be told"; 4 where --fail-if-slower says so, and 3 where a cell of the
 baseline has no figure now; else that of sut run.
