@@ -5,8 +5,8 @@ Pure functions: ``sut.trial`` measures, ``sut.tried`` keeps what was measured.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -24,6 +24,8 @@ _BATCH, _BATCH_OF_MUCH_WORK = 8, 4
 """In FP32 a batch of 4 leaves the caches less than one of 8: on two busy cores of an EPYC it was 6 % faster with
 EfficientNet-Lite0 on ONNX Runtime, 7 % on OpenVINO. In INT8 it was 3 % faster with ResNet-50, 5 % slower with Lite0."""
 _MOST_CANDIDATES = 3
+_NEAR_S = 3600.0
+"""Between two runs that may be a pair: farther apart the machine may have become faster or slower by itself."""
 
 Figures = list[Annotated[float, Field(gt=0, allow_inf_nan=False)]]
 
@@ -77,12 +79,26 @@ class Trial:
         return not first or any(_verdict(each, first, higher_is_better) == "open" for each in others if each)
 
 
-@dataclass(slots=True)
-class Runs:
-    """Figures of finished runs that were made with one choice, the oldest first."""
+@dataclass(frozen=True, slots=True)
+class Run:
+    """The figure of a finished run that was made with one choice, and when it ended, in seconds since 1970."""
 
     choice: Choice
-    figures: Figures = field(default_factory=list)
+    figure: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    at: Annotated[float, Field(allow_inf_nan=False)]
+
+    def may_pair(self, other: Run) -> bool:
+        """Whether what slowed down one of the two slowed down the other, where nothing lies between them."""
+        return self.choice != other.choice and abs(self.at - other.at) <= _NEAR_S
+
+
+def followed_by(runs: Sequence[Run], run: Run) -> list[Run]:
+    """``runs``, the oldest first, and one more, without the one before it where that is in no pair any more.
+
+    So one choice that is run again and again does not push out the pairs it was chosen by.
+    """
+    is_lone = bool(runs) and not any(runs[-1].may_pair(beside) for beside in (*runs[-2:-1], run))
+    return [*(runs[:-1] if is_lone else runs), run]
 
 
 def prior(config: RunConfig, cores: int, model_bytes: int | None) -> Choice:
@@ -156,12 +172,12 @@ Basis = Literal["prior", "trial", "runs"]
 
 
 def decide(
-    found: Sequence[Choice], trial: Trial | None, runs: Iterable[Runs], higher_is_better: bool
+    found: Sequence[Choice], trial: Trial | None, runs: Sequence[Run], higher_is_better: bool
 ) -> tuple[Choice, Basis]:
     """The choice to take, and by what: the prior stays unless another was better beyond the spread.
 
-    ``found`` are the candidates, the prior first. ``runs`` are finished ones of any choices that may be taken: being
-    the real thing, they have the last word.
+    ``found`` are the candidates, the prior first. ``runs`` are finished ones of any choices that may be taken, the
+    oldest first: being the real thing, they have the last word, as far as they were made side by side.
     """
     best = found[0]
     basis: Basis = "prior"
@@ -172,16 +188,29 @@ def decide(
                 best = choice
         if any(rounds.values()) and (best != found[0] or not trial.is_open(higher_is_better)):
             basis = "trial"
-    finished = {each.choice: each.figures for each in runs}
-    for choice, figures in finished.items():
-        if _verdict(figures, finished.get(best, []), higher_is_better) == "better":
+    for choice in dict.fromkeys(each.choice for each in runs):
+        if _verdict(*_side_by_side(runs, choice, best), higher_is_better) == "better":
             best, basis = choice, "runs"
     return best, basis
 
 
+def _side_by_side(runs: Sequence[Run], choice: Choice, than: Choice) -> tuple[Figures, Figures]:
+    """Figures of a choice and of another one, from pairs of runs that follow each other."""
+    figures: tuple[Figures, Figures] = [], []
+    before: Run | None = None
+    for run in (each for each in runs if each.choice in (choice, than)):
+        if before is not None and before.may_pair(run):
+            for each in (before, run):
+                figures[each.choice == than].append(each.figure)
+            before = None
+        else:
+            before = run
+    return figures
+
+
 def _verdict(figures: Figures, than: Figures, higher_is_better: bool) -> str:
-    """How figures compare with as many of another choice, the last of each."""
+    """How figures compare with another choice's, the first with the first: a trial may end within a round."""
     pairs = min(len(figures), len(than))
     if not pairs:
         return "open"
-    return difference(than[-pairs:], figures[-pairs:], higher_is_better=higher_is_better).verdict
+    return difference(than[:pairs], figures[:pairs], higher_is_better=higher_is_better).verdict

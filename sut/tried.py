@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import platform
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -22,7 +23,7 @@ from kernels.cache import cache_dir, make_private
 from kernels.cpuinfo import read_cpuinfo
 from kernels.files import SMALL_BYTES, read_file
 from sut.assembly import PERFORMANCE_SAMPLES, Assembly
-from sut.auto import Choice, Runs, Trial
+from sut.auto import Choice, Run, Trial, followed_by
 from sut.cgroup import cpu_quota, usable_cores
 from sut.models.content import digest_of
 from sut.results import Result, used, write_text
@@ -32,7 +33,7 @@ Key = Mapping[str, Any]
 
 SHORTEST_S = 1.0
 """Of a run whose figure is kept: shorter ones say more about starting than about running."""
-_MOST_FIGURES, _MOST_CHOICES, _MOST_TRIALS, _MOST_FILES = 20, 32, 8, 256
+_MOST_RUNS, _MOST_TRIALS, _MOST_FILES = 320, 8, 256
 
 
 @dataclass(slots=True)
@@ -41,8 +42,9 @@ class Tried:
 
     key: dict[str, Any]
     trials: list[Trial] = field(default_factory=list)
-    runs: list[Runs] = field(default_factory=list)
-    schema: Literal[1] = 1
+    runs: list[Run] = field(default_factory=list)
+    """The oldest first."""
+    schema: Literal[2] = 2
 
     def trial_of(self, choices: list[Choice]) -> Trial | None:
         """The last trial of just these candidates."""
@@ -105,9 +107,7 @@ def keep_run(key: Key, result: Result) -> None:
     except TypeError:
         return
     tried = read(key)
-    mine = next((each for each in tried.runs if each.choice == choice), Runs(choice))
-    mine.figures = [*mine.figures, figure][-_MOST_FIGURES:]
-    tried.runs = [*(each for each in tried.runs if each.choice != choice), mine][-_MOST_CHOICES:]
+    tried.runs = followed_by(tried.runs, Run(choice, figure, time.time()))[-_MOST_RUNS:]
     _write(tried)
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import pytest
 from sut import trial as module
 from sut import tried
 from sut.assembly import Assembly, assemble
-from sut.auto import Choice, Runs, Trial, candidates, decide, fits, prior
+from sut.auto import Choice, Run, Trial, candidates, decide, fits, prior
 from sut.config import RunConfig, make_config
 from sut.quiet import Quiet, look
 from sut.results import Metric, Result
@@ -101,6 +102,14 @@ def trial(*rounds: Sequence[float]) -> Trial:
     return Trial(5.0, [FIRST, OTHER, THIRD], [list(each) for each in rounds])
 
 
+def by_turns(**figures: Sequence[float]) -> list[Run]:
+    """Runs of choices in turn, a minute apart."""
+    choices = {"first": FIRST, "other": OTHER, "third": THIRD, "unasked": Choice(1, 2, 8)}
+    rounds = zip(*figures.values(), strict=True)
+    turns = [turn for each in rounds for turn in zip(figures, each, strict=True)]
+    return [Run(choices[name], figure, 60.0 * number) for number, (name, figure) in enumerate(turns)]
+
+
 @pytest.mark.parametrize(
     ("found", "runs", "higher", "expected"),
     [
@@ -111,16 +120,36 @@ def trial(*rounds: Sequence[float]) -> Trial:
         (trial(MORE, SAME, SAME), [], True, (FIRST, "trial")),
         (trial(SAME[:3], MORE[:3], []), [], True, (FIRST, "prior")),
         (trial(SAME, [], MORE), [], True, (THIRD, "trial")),
-        (trial(SAME, MORE, SAME), [Runs(OTHER, SAME), Runs(Choice(1, 2, 8), MORE)], True, (Choice(1, 2, 8), "runs")),
-        (trial(SAME, MORE, SAME), [Runs(OTHER, SAME), Runs(FIRST, SAME[::-1])], True, (OTHER, "trial")),
-        (None, [Runs(FIRST, MORE), Runs(THIRD, SAME)], False, (THIRD, "runs")),
-        (None, [Runs(THIRD, MORE)], True, (FIRST, "prior")),
+        (trial(SAME, MORE, SAME), by_turns(other=SAME, unasked=MORE), True, (Choice(1, 2, 8), "runs")),
+        (trial(SAME, MORE, SAME), by_turns(other=SAME, first=SAME[::-1]), True, (OTHER, "trial")),
+        (None, by_turns(first=MORE, third=SAME), False, (THIRD, "runs")),
+        (None, by_turns(third=MORE), True, (FIRST, "prior")),
     ],
 )
 def test_the_prior_is_overruled_only_beyond_the_spread(
-    found: Trial | None, runs: list[Runs], higher: bool, expected: tuple[Choice, str]
+    found: Trial | None, runs: list[Run], higher: bool, expected: tuple[Choice, str]
 ) -> None:
     assert decide([FIRST, OTHER, THIRD], found, runs, higher) == expected
+
+
+@pytest.mark.parametrize("minutes", [1, 24 * 60])
+def test_figures_of_a_faster_day_overrule_nothing(minutes: float) -> None:
+    when_fast = [Run(OTHER, figure, number) for number, figure in enumerate(MORE)]
+    since = [Run(FIRST, figure, 60.0 * minutes + number) for number, figure in enumerate(SAME)]
+
+    assert decide([FIRST, OTHER, THIRD], None, [*when_fast, *since], True) == (FIRST, "prior")
+
+
+def test_runs_far_apart_are_no_pairs() -> None:
+    rare = [replace(run, at=120.0 * run.at) for run in by_turns(first=SAME, other=MORE)]
+
+    assert decide([FIRST, OTHER, THIRD], None, rare, True) == (FIRST, "prior")
+
+
+def test_a_trial_that_ended_within_a_round_has_its_rounds_beside_each_other() -> None:
+    slowing = [200.0, 190.0, 180.0, 170.0, 160.0, 150.0]
+
+    assert decide([FIRST, OTHER, THIRD], trial([*slowing, 140.0], slowing, []), [], True)[0] == FIRST
 
 
 # ---- warm-up, and what is kept of it
@@ -390,17 +419,40 @@ def test_a_run_that_says_nothing_is_not_kept(
 
 def test_what_is_kept_has_an_end(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tried, "_MOST_FILES", 2)
+    monkeypatch.setattr(tried, "_MOST_RUNS", 6)
     config = RunConfig(scenario="Offline")
-    for lanes in (*range(2, 40), *[1] * 25):
+    for lanes in (*range(2, 9), *[1] * 25):
         tried.keep_run({"system": 1}, a_result(config, Choice(lanes, 1, 8)))
 
-    runs = tried.read({"system": 1}).runs
-
-    assert [each.choice.lanes for each in runs] == [*range(9, 40), 1]
-    assert len(runs[-1].figures) == 20
+    assert [each.choice.lanes for each in tried.read({"system": 1}).runs] == [5, 6, 7, 8, 1, 1]
     for system in range(2, 5):
         tried.keep_run({"system": system}, a_result(config, Choice(1, 1, 8)))
     assert len(list(cache.iterdir())) == 2
+
+
+def test_what_was_chosen_by_runs_stays_chosen_when_it_alone_is_run(tmp_path: Path, cache: Path) -> None:
+    parts = an_assembly(tmp_path)
+    key = tried.key_of(parts, 8)
+    better = Choice(1, 2, 32)
+    for same, more in zip(SAME, MORE, strict=True):
+        tried.keep_run(key, a_result(parts.config, Choice(2, 1, 4), samples_per_second=same))
+        tried.keep_run(key, a_result(parts.config, better, samples_per_second=more))
+    for _ in range(400):
+        tried.keep_run(key, a_result(parts.config, better))
+
+    assert settled(parts, 0.0)[0].choice == better
+
+
+def test_runs_that_were_kept_without_their_time_say_nothing(tmp_path: Path, cache: Path) -> None:
+    parts = an_assembly(tmp_path)
+    key = tried.key_of(parts, 8)
+    tried.keep_run(key, a_result(parts.config, Choice(2, 1, 4)))
+    [file] = cache.iterdir()
+    old = [{"choice": {"lanes": lanes, "threads": 1, "max_batchsize": 4}, "figures": MORE} for lanes in (1, 2)]
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"schema": 1, "runs": old}))
+
+    assert tried.read(key).runs == []
+    assert settled(parts, 0.0)[0].why == "guessed; --lanes fixes it"
 
 
 # ---- labels
