@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -15,6 +16,7 @@ from sut.check_log import latency_keys
 from sut.errors import one_line
 from sut.logs import DETAIL, Detail, read_detail
 from sut.results import METRICS, REFERENCE_FILE, REFERENCE_PERCENTILES
+from sut.text import shortened
 
 _MODES = {
     "PerformanceOnly": "performance",
@@ -88,20 +90,34 @@ def _reference(path: Path) -> dict[str, Any]:
     latency = {ours: entry["percentiles"].get(theirs) for theirs, ours in REFERENCE_PERCENTILES.items()}
     time = content.get("time")
     return {
-        "model": config.get("model") if isinstance(config, Mapping) else named and named[1],
-        "backend": content.get("runtime"),
-        "backend_version": content.get("version"),
+        "model": _text(config, "model") if isinstance(config, Mapping) else named and named[1],
+        "backend": _text(content, "runtime"),
+        "backend_version": _text(content, "version"),
         "config": config if isinstance(config, Mapping) else {},
         "scenario": scenarios[0].removeprefix(_ENTRY),
         "mode": "accuracy" if "accuracy" in entry else "performance",
         "samples": int(entry["count"]),
-        "samples_per_second": entry.get("qps"),
-        "duration_s": entry.get("took"),
+        "samples_per_second": _number(entry, "qps"),
+        "duration_s": _number(entry, "took"),
         "latency_ns": {name: _ns(seconds) for name, seconds in {"mean": entry.get("mean"), **latency}.items()},
         "accuracy": {"name": "top1", "value": entry["good_items"] / total, "count": total} if has_accuracy else None,
         # Only the reference harness's own is a date.
         "started": datetime.fromtimestamp(time, UTC).isoformat() if isinstance(time, int) and time > 1e9 else None,
     }
+
+
+def _text(content: Mapping[str, Any], name: str) -> str | None:
+    value = content.get(name)
+    if value is not None and not isinstance(value, str):
+        raise TypeError(f"{name} is {shortened(repr(value))}, no text")
+    return value
+
+
+def _number(content: Mapping[str, Any], name: str) -> float | None:
+    value = content.get(name)
+    if value is not None and not (type(value) in (int, float) and math.isfinite(value)):
+        raise TypeError(f"{name} is {shortened(repr(value))}, no number")
+    return value
 
 
 def _ns(seconds: float | None) -> int | None:

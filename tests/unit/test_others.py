@@ -18,18 +18,22 @@ from tests.unit.test_results import a_result
 MS = 1_000_000
 
 
-def reference(folder: Path, **changes: Any) -> None:
+def whole(entry: dict[str, Any] | None = None, **changes: Any) -> str:
     """What the reference harness leaves: its ``add_results`` and the options as argparse shows them."""
-    entry: dict[str, Any] = {
+    told = {
         "took": 10.0, "mean": 0.002, "qps": 400.0, "count": 4000, "good_items": 0, "total_items": 4000,
         "percentiles": {"50.0": 0.001, "80.0": 0.002, "90.0": 0.003, "95.0": 0.004, "99.0": 0.005, "99.9": 0.006},
     }  # fmt: skip
     content = {
         "runtime": "onnxruntime", "version": "1.31.1", "time": 1_790_000_000,
         "cmdline": "Namespace(dataset='imagenet', model='resnet50_v1.onnx', model_name='resnet50', threads=2)",
-        "TestScenario.Offline": entry | changes,
+        "TestScenario.Offline": told | (entry or {}),
     }  # fmt: skip
-    (folder / "results.json").write_text(json.dumps(content))
+    return json.dumps(content | changes)
+
+
+def reference(folder: Path, **changes: Any) -> None:
+    (folder / "results.json").write_text(whole(changes))
 
 
 @pytest.mark.parametrize(
@@ -127,6 +131,14 @@ BROKEN = {
         "results.json",
         '{"TestScenario.Offline": {"count": 1, "mean": 1e999, "percentiles": {}}}',
     ),
+    "a word for a rate": ("results.json", whole(entry={"qps": "fast"})),
+    "a list for a rate": ("results.json", whole(entry={"qps": [1]})),
+    "true for a time": ("results.json", whole(entry={"took": True})),
+    "no finite rate": ("results.json", whole(entry={"qps": float("inf")})),
+    "a rate of too many digits": ("results.json", whole(entry={"qps": 10**400})),
+    "a number for a model": ("results.json", whole(args={"model": 5})),
+    "a list for a runtime": ("results.json", whole(runtime=["a"])),
+    "a number for a version": ("results.json", whole(version=1.5)),
     "an empty log": (DETAIL, ""),
     "an entry without a key": (DETAIL, ":::MLLOG {}\n"),
     "an entry that is a list": (DETAIL, ":::MLLOG []\n"),
