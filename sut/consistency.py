@@ -7,7 +7,11 @@ from collections.abc import Iterator
 
 from sut.check_log import rounded
 from sut.results import CONFIGURED, METRICS, PERCENTILES, Result
+from sut.rules import OFFICIAL_MIN_DURATION_S
 from sut.text import shortened
+
+_NEARLY = 0.99
+"""``duration_s`` begins with LoadGen's first call, and LoadGen's own minimum before: issuing takes a moment."""
 
 
 def contradictions(result: Result) -> Iterator[str]:
@@ -43,6 +47,11 @@ def _verdict(result: Result) -> Iterator[str]:
         yield f"valid is {result.valid}, although it failed"
     if result.rules_compliant and result.rules_broken:
         yield "rules_compliant is true, with rules_broken"
+    seconds = result.duration_s
+    if result.rules_compliant and result.valid and result.mode == "performance" and seconds is not None:
+        seconds += abs(result.clock_change_ns or 0) / 1e9  # it is by the system clock
+        if seconds < _NEARLY * OFFICIAL_MIN_DURATION_S:
+            yield f"rules_compliant is true, with duration_s {result.duration_s} of {OFFICIAL_MIN_DURATION_S}"
 
 
 def _rates(result: Result) -> Iterator[str]:
@@ -101,11 +110,25 @@ def _counts(result: Result) -> Iterator[str]:
     sizes = result.batch_sizes
     answered = sum(int(size) * count for size, count in sizes.items() if size.isdecimal() and len(size) < 10)
     # Where the ledger was too small, or the run was stopped, a batch may be counted without its samples.
-    if sizes and result.valid and result.samples == result.recorded_samples != answered:
-        yield f"batch_sizes are of {answered} samples, recorded_samples are {result.recorded_samples}"
+    if sizes and result.valid and result.samples == result.recorded_samples:
+        if result.samples != answered:
+            yield f"batch_sizes are of {answered} samples, recorded_samples are {result.recorded_samples}"
+        else:
+            yield from _costs(result, max(map(int, sizes)))
     same = result.agreement
     if same is not None and not (_is_share(same.value, same.count) and same.low <= same.value <= same.high):
         yield f"agreement {same.value} is no share of {same.count} in its own interval"
+
+
+def _costs(result: Result, largest_batch: int) -> Iterator[str]:
+    """A sample waits for its whole batch and costs its share of it: with batches of one both means are the same."""
+    for stage, cost in result.cost_ns.items():
+        mean = result.stages_ns.get(stage, {}).get("mean")
+        if mean is not None and not mean / largest_batch - 1 <= cost <= mean + 1:
+            yield (
+                f"cost_ns.{stage} is {cost}, but {mean / largest_batch:.10g} to {mean} by the mean of its stage and "
+                f"batches of up to {largest_batch}"
+            )
 
 
 def _metric_bounds(result: Result) -> tuple[float, float] | None:

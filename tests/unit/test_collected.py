@@ -66,6 +66,11 @@ STAGES_NS = {name: {"mean": 12, "middle": 10, "tail": 21} for name in ("infer", 
         ({"batch_sizes": {"8": 4}}, "batch_sizes are of 32 samples, recorded_samples are 24"),
         ({"failed_samples": -1}, "failed_samples is -1"),
         ({"cost_ns": {"infer": -5}}, "cost_ns.infer is -5"),
+        (
+            {"cost_ns": {"infer": 0}},
+            "cost_ns.infer is 0, but 1.5 to 12 by the mean of its stage and batches of up to 8",
+        ),
+        ({"cost_ns": {"infer": 14}}, "cost_ns.infer is 14, but 1.5 to 12 "),
         ({"cpu_seconds_per_sample": -0.1}, "cpu_seconds_per_sample is -0.1"),
         ({"agreement": {"value": 0.9}}, "agreement 0.9 is no share of 1000 in its own interval"),
         ({"agreement": {"value": 0.9995}}, "agreement 0.9995 is no share of 1000 in its own interval"),
@@ -76,6 +81,7 @@ def test_what_a_page_tells_first_is_not_edited_either(tmp_path: Path, edit: dict
     whole = {
         "latency_ns": LATENCY_NS | {"p80": 29, "mean": 24},
         "stages_ns": STAGES_NS,
+        "cost_ns": {"infer": 2, "residual": 12},
         "batch_sizes": {"8": 3},
         "recorded_samples": 24,
         "agreement": Agreement(**agreement),
@@ -233,6 +239,9 @@ AGREES = {
                              metric=None, samples_per_second=None, queries_per_second=None, latency_ns={}),
     "accuracy": a_result(mode="accuracy", valid=None, metric=None,
                          accuracy=Accuracy(name="top1", value=38228 / 50000, count=50000)),
+    "official": a_result(rules_compliant=True, duration_s=599.99, samples_per_second=24 / 599.99,
+                         queries_per_second=24 / 599.99),
+    "official, by a clock that was set back": a_result(rules_compliant=True, clock_change_ns=-599 * 10**9),
     "stages": traced("Offline", "samples_per_second", 480.0,
                      stages_ns={"infer": {"mean": 30}, "residual": {"mean": -4}}),
 }  # fmt: skip
@@ -254,6 +263,7 @@ CONTRADICTS: dict[str, tuple[str, Callable[[dict[str, Any]], object], str]] = {
     "made valid with care": ("a failed run", lambda c: c.update(valid=True, invalid_reasons=[]), "although it failed"),
     "no verdict": ("Server", lambda c: c.update(valid=None), "valid is None in mode performance"),
     "made official": ("Server", lambda c: c.update(rules_compliant=True, rules_broken=["short"]), "rules_compliant is"),
+    "made official in 2 s": ("Server", lambda c: c.update(rules_compliant=True), "with duration_s 2.0 of"),
     "another backend": ("Server", lambda c: c.update(config={"backend": "tvm"}), "backend is 'null', but 'tvm' in its"),
     "another scenario": ("Server", lambda c: c.update(scenario="Sorcerer"), "there is no scenario 'Sorcerer'"),
 }  # fmt: skip
