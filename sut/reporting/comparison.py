@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kernels.files import LARGE_BYTES, read_file
+from sut.comparing.consistency import contradiction
 from sut.errors import cut, one_line
 from sut.reporting.figures import Number, number
 from sut.reporting.tables import Cell, Column, Table, beside, figures
@@ -40,6 +41,8 @@ def read_comparison(path: Path, position: int) -> Comparison:
     rows, sentence = content.get("rows"), content.get("sentence")
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows) or not isinstance(sentence, str):
         raise ValueError("it has no sentence or no rows")
+    if what := contradiction(content):
+        raise ValueError(f"edited, or not written by sut compare: {what}")
     against = [name for row in rows if (name := _text(row.get("against")))] or [_text(content.get("baseline"))]
     names = "; of other work ".join(dict.fromkeys(against)) or "the first row"
     best = next((result for row in rows if _verdict(row) == "best" and (result := _text(row.get("result")))), None)

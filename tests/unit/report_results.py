@@ -52,20 +52,25 @@ def a_result(rate: float = 180.5, **changes: Any) -> Result:
 
 def a_comparison() -> dict[str, Any]:
     """A compare.json with a baseline, a better cell and one that does not work."""
+    metric = {"name": "samples_per_second", "value": 181.25, "higher_is_better": True}
     row = {
-        "cell": "onnxruntime fp32", "settings": {}, "samples_per_second": 181.25,
+        "cell": "onnxruntime fp32", "settings": {}, "model": "efficientnet-lite0", "boundary": "tensor",
+        "scenario": "Offline", "metric": metric, "samples_per_second": 181.25,
         "latency_ns": {"p50": 5_000_113, "p99": 7_900_211}, "ratio": None, "cpu_seconds_per_sample": 0.0111,
         "memory_bytes": 256_876_544, "accuracy": None, "agreement": None, "parity": None, "bare": 190.4,
-        "result": None, "reason": None,
+        "verdict": "slower", "barred": None, "against": "onnxruntime fp32",
+        "figures": {"0": 150.5, "1": 178.5, "2": 181.25, "3": 185.0, "4": 182.5}, "result": None, "reason": None,
     }  # fmt: skip
-    ratio = {"value": 3.127, "low": 2.81, "high": 3.44, "pairs": 7, "verdict": "better"}
+    ratio = {"value": 3.127, "low": 2.81, "high": 3.44, "pairs": 4, "verdict": "better"}
     better = row | {
-        "cell": "openvino int8", "samples_per_second": 566.5, "ratio": ratio, "verdict": "not told from the best",
+        "cell": "openvino int8", "metric": metric | {"value": 566.5}, "samples_per_second": 566.5, "ratio": ratio,
+        "verdict": "best", "figures": {"0": 470.25, "1": 566.5, "2": 560.0, "3": 578.75, "4": 571.25},
         "agreement": {"value": 0.992}, "accuracy": {"value": 0.7543}, "parity": {"max_levels": 2},
         "bare": {"samples_per_second": 571.25}, "memory_bytes": {"host_peak": 12_345_678}, "price_per_million": 0.117,
     }  # fmt: skip
     broken = {"cell": "dali", "settings": {}, "reason": "nvidia-dali is not installed"}
     return {
         "schema": 1, "command": "compare", "baseline": "onnxruntime fp32",
-        "sentence": "Use openvino int8: 3.127 x (2.81 to 3.44) at 99.2 % same labels.", "rows": [row, better, broken],
+        "sentence": "use openvino int8: 3.13 x (2.81 to 3.44) against onnxruntime fp32 at 99.2 % same labels",
+        "rows": [row, better, broken],
     }  # fmt: skip

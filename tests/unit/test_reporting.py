@@ -304,7 +304,7 @@ def test_the_bar_at_the_top_is_that_of_the_best_of_a_comparison(tmp_path: Path) 
     rates = {"faster": 900.0, "chosen": 100.0}
     faster, chosen = found(*(a_result(rate, backend=name, scenario="Offline") for name, rate in rates.items()))
     told = a_comparison()
-    told["rows"][1] |= {"verdict": "best", "result": "1/result.json"}
+    told["rows"][1] |= {"result": "1/result.json"}
     (tmp_path / "compare.json").write_text(json.dumps(told))
     here = [Found(tmp_path / each.path, each.result) for each in (faster, chosen)]
 
@@ -323,10 +323,11 @@ def test_a_page_of_one_result_is_small_and_asks_for_nothing() -> None:
 
 def test_a_comparison_s_cells_say_what_they_are_held_against_and_what_to_doubt(tmp_path: Path) -> None:
     told = a_comparison()
-    for row, baseline in zip(told["rows"], ("a at tensor", "a at jpeg"), strict=False):
-        row["against"] = baseline
-    told["rows"][0]["barred"] = "41.0 % same labels as fp32, less than 95 %"
+    for row, boundary in zip(told["rows"], ("tensor", "jpeg"), strict=False):
+        row |= {"cell": f"a at {boundary}", "against": f"a at {boundary}", "boundary": boundary, "ratio": None}
+    told["rows"][0] |= {"verdict": "not chosen", "barred": "41.0 % same labels as fp32, less than 95 %"}
     told["rows"][1]["invalid_reason"] = "raise --qps"
+    told["sentence"] = "tensor: nothing can be recommended. jpeg: a is the only cell"
     path = tmp_path / "compare.json"
     path.write_text(json.dumps(told))
 
@@ -354,6 +355,10 @@ def test_a_query_s_p50_is_not_a_picture_s() -> None:
         ({"schema": 2}, "it has schema 2, expected 1"),
         ({"rows": {}}, "no sentence or no rows"),
         ({"sentence": 3}, "no sentence or no rows"),
+        (
+            {"sentence": "use openvino int8: 313 x (281 to 344) against onnxruntime fp32"},
+            "edited, or not written by sut",
+        ),
     ],
 )
 def test_what_is_no_comparison_is_named(tmp_path: Path, content: Any, reason: str) -> None:
