@@ -17,7 +17,7 @@ from kernels.files import SMALL_BYTES, read_file
 from sut.consistency import contradictions
 from sut.errors import one_line
 from sut.logs import DETAIL
-from sut.results import FILE, REFERENCE_FILE, Result
+from sut.results import COMPARISON, FILE, REFERENCE_FILE, Result
 from sut.text import shortened
 
 _MOST_BYTES = 16 * SMALL_BYTES
@@ -48,13 +48,14 @@ class Collected:
     """What lies below some folders, by path.
 
     ``others``: folders without a result.json that have the reference harness's results.json or a log of LoadGen's.
-    ``earlier``: how many folders of earlier results were left out.
+    ``earlier``: how many folders of earlier results were left out. ``comparisons``: the files named compare.json.
     """
 
     found: tuple[Found, ...]
     skipped: tuple[Skipped, ...]
     others: tuple[Path, ...] = ()
     earlier: int = 0
+    comparisons: tuple[Path, ...] = ()
 
 
 def collect(paths: Sequence[Path], earlier: bool = False) -> Collected:
@@ -74,7 +75,11 @@ def collect(paths: Sequence[Path], earlier: bool = False) -> Collected:
             walk.skipped.append(Skipped(path, one_line(error)))
     skipped = sorted(walk.skipped, key=lambda each: each.path)
     return Collected(
-        tuple(sorted(found, key=lambda each: each.path)), tuple(skipped), tuple(sorted(walk.others)), walk.earlier
+        tuple(sorted(found, key=lambda each: each.path)),
+        tuple(skipped),
+        tuple(sorted(walk.others)),
+        walk.earlier,
+        tuple(sorted(walk.comparisons)),
     )
 
 
@@ -129,6 +134,7 @@ class _Walk:
     with_earlier: bool
     results: list[Path] = field(default_factory=list)
     others: list[Path] = field(default_factory=list)
+    comparisons: list[Path] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
     earlier: int = 0
     _seen: set[tuple[int, int]] = field(default_factory=set)
@@ -163,6 +169,8 @@ class _Walk:
             self._result(folder / FILE)
         elif any(name in names for name in _OTHERS):
             self.others.append(folder)
+        if names.get(COMPARISON) is False:
+            self.comparisons.append(folder / COMPARISON)
         inside = [name for name, is_folder in names.items() if is_folder and not name.startswith(".") and name != FILE]
         kept = [name for name in inside if self.with_earlier or not _EARLIER.fullmatch(name)]
         self.earlier += len(inside) - len(kept)

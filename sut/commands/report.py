@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -46,14 +47,15 @@ def report(
     from sut.results import COMPARISON, PAGE
 
     paths = results or [output_folder()]
-    named = {path for path in paths if path.name == COMPARISON}
+    named = [path for path in paths if path.name == COMPARISON and not path.is_dir()]
     collected = collect([path for path in paths if path not in named])
-    comparisons, unread = _comparisons(paths)
+    comparisons, unread = _comparisons([*named, *collected.comparisons])
     skipped = (*collected.skipped, *unread)
     for each in skipped:
         tell(f"skipped: {each.path}: {each.reason}")
     if collected.earlier:
-        tell(f"{collected.earlier:,} folders of earlier results are left out; name one to see it")
+        folders = f"{collected.earlier:,} folder{'' if collected.earlier == 1 else 's'}"
+        tell(f"left out: {folders} of earlier results; name one to see it")
     if not (collected.found or comparisons):
         where = ", ".join(map(str, paths))
         raise InputError(f"{where}: no result.json to be read; ./run_local.sh makes one, and the page is of its folder")
@@ -68,16 +70,14 @@ def report(
     out.print(Text(printable(f"page: {page}, {count:,} result{'' if count == 1 else 's'}")), soft_wrap=True)
 
 
-def _comparisons(paths: Sequence[Path]) -> tuple[list[Comparison], list[Skipped]]:
-    """The comparisons below folders, or named."""
+def _comparisons(files: Sequence[Path]) -> tuple[list[Comparison], list[Skipped]]:
+    """The comparisons in files, each once, and what is none."""
     from sut.collected import Skipped
     from sut.reporting.comparison import read_comparison
-    from sut.results import COMPARISON
 
     found: list[Comparison] = []
     skipped: list[Skipped] = []
-    files = [file for path in paths for file in (sorted(path.rglob(COMPARISON)) if path.is_dir() else [path])]
-    for file in dict.fromkeys(each for each in files if each.name == COMPARISON):
+    for file in {os.path.realpath(file): file for file in files}.values():
         try:
             found.append(read_comparison(file, len(found)))
         except ValueError as error:

@@ -96,6 +96,24 @@ def test_files_and_folders_and_a_comparison_make_one_page(tmp_path: Path) -> Non
     assert 'data-of="1:' in text
 
 
+def test_the_last_comparison_decides_and_earlier_ones_are_left_out(tmp_path: Path) -> None:
+    sentences = {"now": "", "now.20260101T000000": ", as of before", ".git": ", of nobody"}
+    for folder, more in sentences.items():
+        (tmp_path / folder).mkdir()
+        told = a_comparison() | {"sentence": a_comparison()["sentence"] + more}
+        (tmp_path / folder / "compare.json").write_text(json.dumps(told))
+
+    done = report(tmp_path, ".", "now/compare.json")
+
+    left_out = "left out: 1 folder of earlier results; name one to see it\n"
+    assert (done.code, done.out, done.err) == (0, "page: report.html, 0 results\n", left_out)
+    page = (tmp_path / "report.html").read_text()
+    assert page.count(a_comparison()["sentence"]) == 1
+    assert ", as of before" not in page and ", of nobody" not in page
+    named = report(tmp_path, "now.20260101T000000", "-o", "named.html")
+    assert named.code == 0 and ", as of before" in (tmp_path / "named.html").read_text()
+
+
 def test_a_comparison_alone_makes_a_page(tmp_path: Path) -> None:
     (tmp_path / "compare.json").write_text(json.dumps(a_comparison()))
 

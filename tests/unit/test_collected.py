@@ -120,6 +120,19 @@ def test_earlier_results_are_left_out_unless_asked_for_or_named(tmp_path: Path) 
     assert [each.path for each in collect([before.parent]).found] == [before]
 
 
+def test_comparisons_are_found_where_results_are_looked_for(tmp_path: Path) -> None:
+    for folder in ("now", "now.20260101T000000", ".git", "other", "named/compare.json"):
+        (tmp_path / folder).mkdir(parents=True)
+    put(tmp_path / "now")
+    for folder in ("now", "now.20260101T000000", ".git", "other"):
+        (tmp_path / folder / "compare.json").touch()
+
+    collected = collect([tmp_path, tmp_path / "now"])
+
+    assert collected.comparisons == (tmp_path / "now" / "compare.json", tmp_path / "other" / "compare.json")
+    assert (len(collected.found), collected.earlier, collected.others) == (1, 1, ())
+
+
 def test_what_others_left_is_found_where_no_result_of_ours_is(tmp_path: Path) -> None:
     for name in ("ours", "reference", "logs", "named"):
         (tmp_path / name).mkdir()
