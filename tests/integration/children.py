@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -13,8 +12,6 @@ from pathlib import Path
 from typing import Any
 
 CHECKOUT = Path(__file__).parents[2]
-# Under nohup SIGHUP is ignored, and children would inherit that.
-signal.signal(signal.SIGHUP, signal.SIG_DFL)
 _NOT_INHERITED = ("DATA_DIR", "OUTPUT_DIR", "MODEL_DIR", "EXTRA_OPS", "PYTHONPATH")
 
 

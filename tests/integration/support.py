@@ -77,21 +77,16 @@ class Running:
         self._folder = folder
         self._output = cwd / "output"
         self._begin = time.monotonic()
-        # A test runner in the background may ignore Ctrl-C, and what it starts would too.
-        heard = signal.signal(signal.SIGINT, signal.default_int_handler)
-        try:
-            self.process = subprocess.Popen(
-                arguments,
-                cwd=cwd,
-                env={**environment, name: value},
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                encoding="utf-8",
-                start_new_session=True,
-            )
-        finally:
-            signal.signal(signal.SIGINT, heard)
+        self.process = subprocess.Popen(
+            arguments,
+            cwd=cwd,
+            env={**environment, name: value},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+            start_new_session=True,
+        )
 
     def wait_until_reached(self) -> None:
         """Wait until the plug-in has left its file ``reached``."""

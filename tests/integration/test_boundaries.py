@@ -205,7 +205,7 @@ def test_the_stages_add_up_in_every_scenario(
         assert result["stages_ns"]["residual"]["p50"] < 1_000_000, (scenario, means)
 
 
-@pytest.mark.parametrize("workers", ["1", "3"])
+@pytest.mark.parametrize("workers", [pytest.param("1", marks=pytest.mark.slow), "3"])
 def test_labels_are_the_same_staged(tmp_path: Path, workers: str) -> None:
     child = run_sut(
         *("--boundary", "jpeg", "--preprocess-workers", workers, "--lanes", "2", "--max-batchsize", "3"),

@@ -57,19 +57,15 @@ def test_the_planted_device_is_found_and_what_does_not_run_is_a_row(tmp_path: Pa
 
 def test_interrupted_it_leaves_what_was_measured(tmp_path: Path) -> None:
     arguments = [*DEVICE, "--vary", "backend_options.a_ms=2,3,4,5", "--yes", "--output", "out"]
-    heard = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        child = subprocess.Popen(
-            [sys.executable, "-P", "-m", "sut", "compare", *arguments],
-            cwd=tmp_path,
-            env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(CHECKOUT), "SUT_CACHE_DIR": str(tmp_path / "cache")},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-    finally:
-        signal.signal(signal.SIGINT, heard)
+    child = subprocess.Popen(
+        [sys.executable, "-P", "-m", "sut", "compare", *arguments],
+        cwd=tmp_path,
+        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(CHECKOUT), "SUT_CACHE_DIR": str(tmp_path / "cache")},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     assert child.stderr is not None
     said = []
     for line in child.stderr:

@@ -225,6 +225,7 @@ def test_a_model_that_is_exchanged_under_a_run_fails_it(tmp_path: Path, small: P
 # That what is kept is what was made
 
 
+@pytest.mark.slow
 def test_a_damaged_file_of_the_cache_is_made_again(tmp_path: Path, small: Path) -> None:
     def run() -> tuple[Finished, dict[str, Any]]:
         child = run_sut(

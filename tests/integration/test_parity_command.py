@@ -149,7 +149,10 @@ def test_a_decoder_that_does_not_work(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("preprocess", "stages", "scenarios"),
     [
-        ("dali", ["decode", "resize", "normalize"], "SingleStream,MultiStream,Server,Offline"),
+        pytest.param(
+            *("dali", ["decode", "resize", "normalize"], "SingleStream,MultiStream,Server,Offline"),
+            marks=pytest.mark.slow,
+        ),
         ("dali-resize", ["decode", "preprocess"], "SingleStream,Offline"),
     ],
 )

@@ -92,7 +92,7 @@ def check_agreement(child: Finished, result: dict[str, Any], name: str) -> None:
 @pytest.mark.parametrize(
     ("backend", "arguments", "executed", "name"),
     [
-        ("openvino", ("--precision", "int8"), "int8", "int8"),
+        pytest.param("openvino", ("--precision", "int8"), "int8", "int8", marks=pytest.mark.slow),
         pytest.param("openvino", ("--precision", "bf16", "--fold"), "bf16", "bf16, folded,", marks=needs_bf16),
         pytest.param("openvino", ("--precision", "int8", "--fold"), "int8", "int8, folded,", marks=pytest.mark.slow),
         pytest.param("onnxruntime", ("--precision", "int8"), "int8", "int8", marks=pytest.mark.slow),

@@ -26,6 +26,7 @@ def show(cwd: Path, *words: str) -> Finished:
     return run_python("-m", "sut", "show", *words, cwd=cwd, COLUMNS="80")
 
 
+@pytest.mark.slow
 def test_real_runs_are_shown_again_in_each_form(tmp_path: Path) -> None:
     run_sut(*NULL, "--scenario", "SingleStream,Offline", cwd=tmp_path)
     run_sut(*NULL, "--scenario", "Offline", "--max-batchsize", "4", cwd=tmp_path)

@@ -158,6 +158,7 @@ def crops(count: int) -> Iterator[np.ndarray]:
         yield (square.astype(np.float32) - np.array(resnet50.MEAN, np.float32)).transpose(2, 0, 1)
 
 
+@pytest.mark.slow
 def test_random_resnet50_tells_pictures_apart(built: Callable[[str], Path]) -> None:
     runtime = session(built("resnet50"))
     batch = np.stack(list(crops(200)))
