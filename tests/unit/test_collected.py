@@ -94,6 +94,14 @@ def test_what_a_page_tells_first_is_not_edited_either(tmp_path: Path, edit: dict
         read_result(edited(tmp_path, lambda content: content.update(edit), a_result(**whole)))
 
 
+def test_what_a_clock_that_was_set_makes_of_a_cost_is_not_edited(tmp_path: Path) -> None:
+    failed = {"valid": False, "invalid_reasons": ["the clock was set"], "cost_ns": {"complete": -5_000_000_000}}
+
+    read_result(put(tmp_path / "set", a_result(**failed, clock_change_ns=-5_000_000_000)))
+    with pytest.raises(ValueError, match="complete is -5000000000"):
+        read_result(put(tmp_path / "edited", a_result(**failed, clock_change_ns=900_000)))
+
+
 def test_a_link_to_a_folder_is_followed_and_one_that_leads_back_ends(tmp_path: Path) -> None:
     put(tmp_path / "real" / "Offline")
     (tmp_path / "shown").mkdir()
