@@ -370,13 +370,19 @@ def a_result(config: RunConfig, choice: Choice, **changes: Any) -> Result:
     return Result.model_construct(**fields | changes)
 
 
-def test_finished_runs_overrule_what_they_disprove(tmp_path: Path, cache: Path) -> None:
-    parts = an_assembly(tmp_path)
-    key = tried.key_of(parts, 8)
+def in_turns(parts: Assembly, key: tried.Key) -> Choice:
+    """Keep runs of two choices that followed each other; the one that was better."""
     better = Choice(1, 2, 32)
     for same, more in zip(SAME, MORE, strict=True):
         tried.keep_run(key, a_result(parts.config, Choice(2, 1, 4), samples_per_second=same))
         tried.keep_run(key, a_result(parts.config, better, samples_per_second=more))
+    return better
+
+
+def test_finished_runs_overrule_what_they_disprove(tmp_path: Path, cache: Path) -> None:
+    parts = an_assembly(tmp_path)
+    key = tried.key_of(parts, 8)
+    in_turns(parts, key)
 
     found, _ = settled(parts, 0.0)
     asked, _ = settled(an_assembly(tmp_path, lanes=2), 0.0)
@@ -433,10 +439,7 @@ def test_what_is_kept_has_an_end(tmp_path: Path, cache: Path, monkeypatch: pytes
 def test_what_was_chosen_by_runs_stays_chosen_when_it_alone_is_run(tmp_path: Path, cache: Path) -> None:
     parts = an_assembly(tmp_path)
     key = tried.key_of(parts, 8)
-    better = Choice(1, 2, 32)
-    for same, more in zip(SAME, MORE, strict=True):
-        tried.keep_run(key, a_result(parts.config, Choice(2, 1, 4), samples_per_second=same))
-        tried.keep_run(key, a_result(parts.config, better, samples_per_second=more))
+    better = in_turns(parts, key)
     for _ in range(400):
         tried.keep_run(key, a_result(parts.config, better))
 
