@@ -1,6 +1,4 @@
-"""Whether a compare.json agrees with itself: what is told of its figures follows from them, in every one that is
-written.
-"""
+"""Whether a compare.json agrees with itself: what it tells of its figures must follow from them."""
 
 from __future__ import annotations
 
