@@ -33,10 +33,10 @@ The options are those of `sut run`:
 END
 }
 
-# Prints the commands of sut: those of sut/cli.py, then a file each.
+# Prints the commands of sut: those of sut/cli/app.py, then a file each.
 commands() {
     local name found='run, doctor'
-    for name in "$ROOT"/sut/commands/[a-z]*.py; do
+    for name in "$ROOT"/sut/cli/commands/[a-z]*.py; do
         name=${name##*/} name=${name%.py}
         found+=", ${name//_/-}"
     done

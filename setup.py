@@ -12,11 +12,11 @@ setup(
     python_requires=">=3.11,<3.14",
     # An explicit root makes an editable installation one path entry: packages added later are found without another.
     package_dir={"": "."},
-    packages=find_packages(include=["sut*", "backends*", "preprocess*", "kernels*"]),
+    packages=find_packages(include=["sut*", "backends*", "preprocess*", "kernels*", "plugins*"]),
     package_data={
         "sut.datasets": ["demo_photos/*"],
-        "sut.reporting": ["page.css", "page.html.j2", "page.js"],
-        "kernels": ["*.cu", "*.cuh", "host/*.cpp", "host/*.hpp"],
+        "sut.results.page": ["page.css", "page.html.j2", "page.js"],
+        "kernels": ["*.cu", "*.cuh", "lab/*.cu", "host/*.cpp", "host/*.hpp"],
     },
     entry_points={"console_scripts": ["sut = sut.__main__:main"]},
     install_requires=[

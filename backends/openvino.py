@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from backends.base import Attestation, Backend, DeviceNotFound, ModelFile, Runner, Slot, TensorSpec, layout_of
 from backends.executed import executed_precision, listed, shares
-from kernels.cpuinfo import read_cpuinfo
+from plugins.cpuinfo import read_cpuinfo
 
 _HINT = "INFERENCE_PRECISION_HINT"
 _HINTS = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}

@@ -2,9 +2,9 @@
 
 python benchmarks/bare.py FILE... [--pairs 7] [--write-docs]
 
-Takes the files of ``sut compare --config``, whose column ``of bare`` is one such pair. The loop is ``sut.bare``'s: the
-same backend at the same boundary with the lanes, threads and batch that the run before it used, for as long. Exit code:
-0 measured, whatever came out; 1 wrong usage; 3 a side could not be run.
+Takes the files of ``sut compare --config``, whose column ``of bare`` is one such pair. The loop is
+``sut.studies.bare``'s: the same backend at the same boundary with the lanes, threads and batch that the run before it
+used, for as long. Exit code: 0 measured, whatever came out; 1 wrong usage; 3 a side could not be run.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.document import Figure, Target, command_line, figures_table, write_section
 from benchmarks.overhead_sides import MeasurementError, measured
-from sut.assembly import assemble
-from sut.bare import run_bare
-from sut.comparing.bench import Bench
-from sut.comparing.matrix import Cell, cells_of, from_file
+from sut.cli.console import BriefConsole
 from sut.config import RunConfig, read_config_file
-from sut.console import BriefConsole
 from sut.errors import ExitCode, SutError, one_line
-from sut.results import Result, used
+from sut.pipeline.assembly import assemble
+from sut.results.schema import Result, used
+from sut.studies.bare import run_bare
+from sut.studies.comparing.bench import Bench
+from sut.studies.comparing.matrix import Cell, cells_of, from_file
 
 FEW_QUERIES = 150
 """MultiStream's least count here: LoadGen's own (662), which is for a verdict, takes a minute where a CPU is slow."""

@@ -25,19 +25,19 @@ QUERIES = {
     "Offline": (50_000, 250_000),
 }
 """Two lengths; Offline's are samples of its one query."""
-PACKAGES = ("sut", "backends", "preprocess", "kernels")
+PACKAGES = ("sut", "backends", "preprocess", "kernels", "plugins")
 LIMIT_S = 540
 
-# What sut/worker.py does around LoadGen, without the supervisor: a query's way through it is the same.
+# What sut/run/worker.py does around LoadGen, without the supervisor: a query's way through it is the same.
 SCRIPT = """
 import sys
 from pathlib import Path
 import mlperf_loadgen as lg
-from sut import loadgen
+from sut.mlperf import loadgen
 from sut.config import RunConfig
-from sut.ledger import Ledger
-from sut.system import SUT
-from sut.events import never_raising
+from sut.pipeline.ledger import Ledger
+from sut.pipeline.system import SUT
+from sut.run.events import never_raising
 
 scenario, queries, output = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 config = RunConfig(backend="null", scenario=scenario, dataset="demo")

@@ -34,9 +34,9 @@ from benchmarks.overhead_sides import (
     product,
     run_command,
 )
-from sut.models.resnet50 import build
-from sut.planning import EARLY_STOPPING_QUERIES
-from sut.simulation import highest_rate, line
+from sut.models.sources.resnet50 import build
+from sut.run.planning import EARLY_STOPPING_QUERIES
+from sut.studies.simulation import highest_rate, line
 
 BATCH = 1024
 """--max-batchsize at saturation."""

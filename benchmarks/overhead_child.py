@@ -46,11 +46,11 @@ def idle() -> dict[str, Any]:
     packages = (
         "mlperf_loadgen",
         "onnxruntime",
-        "sut.worker",
-        "sut.assembly",
-        "sut.calibrate",
-        "sut.planning",
-        "sut.system",
+        "sut.run.worker",
+        "sut.pipeline.assembly",
+        "sut.run.timing",
+        "sut.run.planning",
+        "sut.pipeline.system",
         "backends.onnxruntime",
         "preprocess.opencv",
     )

@@ -138,7 +138,7 @@ def copy_checkout(target: Path) -> None:
 
 def measured(command: str, load_before: float) -> str:
     """When, with what and where figures were measured, in a line; ``load_before`` is the load average before it."""
-    from sut.machine import system_facts
+    from sut.results.machine import system_facts
 
     machine = system_facts()
     described = run_command(["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--exclude", "*"])

@@ -28,10 +28,10 @@ from numpy.typing import NDArray
 from benchmarks.document import Figure, Target, command_line, figures_table, write_section
 from benchmarks.overhead_sides import measured
 from preprocess.base import Recipe
-from preprocess.decode import decode
 from preprocess.oracle import oracle
+from preprocess.parts.decode import decode
 from preprocess.registry import load
-from sut.library import Rows
+from sut.qsl.library import Rows
 from tools.make_pictures import pictures
 
 MEAN = (123.68, 116.78, 103.94)

@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.document import command_line, table, write_section
 from benchmarks.overhead_sides import ROOT, MeasurementError, environment, last_line, log_values, measured, run_command
-from sut.models.resnet50 import build
+from sut.models.sources.resnet50 import build
 
 PLANT = Path(__file__).with_name("reference_plant.py")
 PHOTOS = ROOT / "sut" / "datasets" / "demo_photos"

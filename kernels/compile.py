@@ -11,10 +11,10 @@ import hashlib
 from contextlib import suppress
 from pathlib import Path
 
-from kernels.cache import code_dir
 from kernels.compilers import OPTIONS, Compiler, Source
 from kernels.device import SOURCES
-from kernels.files import LARGE_BYTES, read_file, whole_file
+from plugins.cache import code_dir
+from plugins.files import LARGE_BYTES, read_file, whole_file
 
 _SUM_BYTES = hashlib.sha256().digest_size
 
@@ -32,7 +32,7 @@ def cubin(module: str, architecture: str, compiler: Compiler, sources: Path = SO
         folder = code_dir("kernels")
     except OSError:
         folder = None
-    path = folder / f"{module}-{architecture}-{key.hex()[:16]}.cubin" if folder else None
+    path = folder / f"{Path(source.name).stem}-{architecture}-{key.hex()[:16]}.cubin" if folder else None
     if path and (found := _read(path, key)) is not None:
         return found
     made = compiler.compile(source, architecture).cubin

@@ -62,7 +62,7 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Compiled:
-    """A cubin, and what the assembler said of registers and spills, which ``kernels/resources.py`` reads."""
+    """A cubin, and what the assembler said of registers and spills, which ``kernels/lab/resources.py`` reads."""
 
     cubin: bytes
     log: str

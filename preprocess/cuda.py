@@ -26,10 +26,10 @@ from kernels.hot_path import VARIANTS, HotPath, Variant
 from kernels.normalize import Output
 from kernels.resize import PICTURE, Interpolation, choose_path
 from preprocess.base import Geometry, Mark, Preprocessor, Recipe, Target, only_buffer
-from preprocess.device_memory import HOST_PLACES, Growing, lent_slot
-from preprocess.gpu_decode import ADAPTIVE, DevicePixels, GpuDecoder, HwShare, NvImageCodec
 from preprocess.opencv import decode_at
 from preprocess.oracle import Fit, check_recipe, fit
+from preprocess.parts.device_memory import HOST_PLACES, Growing, lent_slot
+from preprocess.parts.gpu_decode import ADAPTIVE, DevicePixels, GpuDecoder, HwShare, NvImageCodec
 
 Pixels = NDArray[np.uint8]
 ColourOrder = Literal["RGB", "BGR"]

@@ -24,10 +24,10 @@ from numpy.typing import NDArray
 from nvidia.dali import fn, types
 
 from preprocess.base import Geometry, Mark, Preprocessor, Recipe, Target, only_buffer
-from preprocess.jpeg import read_frame
 from preprocess.opencv import OpenCV, decode_at
 from preprocess.oracle import Fit, check_recipe, fit
-from preprocess.self_test import DecoderNotUsable, plain_jpeg
+from preprocess.parts.jpeg import read_frame
+from preprocess.parts.self_test import DecoderNotUsable, plain_jpeg
 
 Pixels = NDArray[np.uint8]
 ColourOrder = Literal["RGB", "BGR"]

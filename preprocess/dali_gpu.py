@@ -35,9 +35,9 @@ from preprocess.cuda import (
     open_both,
 )
 from preprocess.dali import Pipeline, encoded_input, regions, resize_graph
-from preprocess.gpu_decode import DevicePixels, GpuDecoder
 from preprocess.oracle import Fit
-from preprocess.self_test import DecoderNotUsable, plain_jpeg
+from preprocess.parts.gpu_decode import DevicePixels, GpuDecoder
+from preprocess.parts.self_test import DecoderNotUsable, plain_jpeg
 
 HW_SHARE = 0.65
 """DALI's own default."""

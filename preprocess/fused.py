@@ -16,9 +16,9 @@ import simplejpeg
 from numpy.typing import NDArray
 
 from preprocess.base import BadPicture, Geometry, Mark, Preprocessor, Recipe, Target, only_buffer
-from preprocess.compiled import kernels
-from preprocess.decode import JPEG_START, check, decode
 from preprocess.oracle import Fit, check_recipe, fit
+from preprocess.parts.compiled import kernels
+from preprocess.parts.decode import JPEG_START, check, decode
 
 # What OpenCV refuses (CV_IO_MAX_IMAGE_PIXELS), so it is left to OpenCV to refuse it.
 _MAX_PIXELS = 1 << 30

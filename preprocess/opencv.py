@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preprocess.base import BadPicture, Geometry, Mark, Preprocessor, Recipe, Target, only_buffer
-from preprocess.decode import decode
 from preprocess.oracle import Fit, check_recipe, fit, resize_fit
+from preprocess.parts.decode import decode
 
 # Lanes and workers are the parallelism; OpenCV's own threads would compete with them.
 cv2.setNumThreads(1)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sut.config import RunConfig
-    from sut.system import SUT
+    from sut.pipeline.system import SUT
 
 # ONNX Runtime 1.31 sends telemetry, from a thread and a database of its own, unless it finds this when it is imported:
 # here by this process, and by those that it starts.
@@ -22,7 +22,7 @@ __all__ = ["SUT", "RunConfig"]
 def __getattr__(name: str) -> Any:
     """Import ``SUT`` and ``RunConfig`` when they are asked for: the command line starts without them."""
     if name == "SUT":
-        from sut.system import SUT
+        from sut.pipeline.system import SUT
 
         return SUT
     if name == "RunConfig":

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import difflib
+import re
+import sys
+import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from enum import IntEnum
 from pathlib import Path
 
+from plugins.packages import CHECKOUT, MODULES, REINSTALL
 from sut.text import printable
+
+_IMPORT = re.compile(r"(?:from|import)\s+(\w+)")
 
 
 class ExitCode(IntEnum):
@@ -121,3 +127,21 @@ def worst(codes: Iterable[int]) -> ExitCode:
     """
     order = [ExitCode.INTERRUPTED, ExitCode.FAILED, ExitCode.SETUP, ExitCode.USAGE, ExitCode.INVALID, ExitCode.OK]
     return min((ExitCode(code) for code in codes), key=order.index, default=ExitCode.OK)
+
+
+def broken_import(error: BaseException) -> str | None:
+    """What to say of an error that one of our files met where it imports another package; None for any other error."""
+    ours = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if Path(frame.filename).parent.is_relative_to(CHECKOUT) and ".venv" not in Path(frame.filename).parts
+    ]
+    found = _IMPORT.match(ours[-1].line or "") if ours else None
+    if found is None or found[1] in sys.stdlib_module_names or (CHECKOUT / found[1]).is_dir():
+        return None
+    name = found[1]
+    package = next((each for each, module in MODULES.items() if module == name), name)
+    return (
+        f"the package {package} cannot be imported ({type(error).__name__}: {one_line(error)}); ./run_local.sh sets up "
+        f"what is needed, ./run_local.sh doctor says more; to mend it: {REINSTALL} {package}"
+    )

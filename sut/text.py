@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Callable
 from typing import Any
+
+Say = Callable[[str], None]
+"""Tells the user what is being done, in one line."""
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _SHOWN = 80

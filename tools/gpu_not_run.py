@@ -18,15 +18,15 @@ sys.path.insert(0, str(ROOT))
 from kernels.device import SOURCES, entry_points  # noqa: E402 - found by the line above
 
 FOLDER = ROOT / "docs/gpu"
-GPU_ONLY = ("gpu", "gpu_driver", "gpu_library", "gpu_pycuda", "gpu_cupy", "bench", "peers", "profiler")
+GPU_ONLY = ("gpu", "gpu_driver", "gpu_library", "gpu_pycuda", "gpu_cupy", "lab/bench", "lab/peers", "lab/profiler")
 """The modules of kernels/ that need a GPU; the others run in host form in every test."""
 OTHER_FILES = (
     "preprocess/cuda.py",
-    "preprocess/gpu_decode.py",
+    "preprocess/parts/gpu_decode.py",
     "preprocess/dali_gpu.py",
     "preprocess/dali.py",
-    "preprocess/device_memory.py",
-    "sut/device_library.py",
+    "preprocess/parts/device_memory.py",
+    "sut/qsl/device_library.py",
 )
 """The files outside kernels/ that work on a GPU; of the one for DALI on the CPU, what ``dali_gpu.py`` takes from it."""
 HEAD = """# On hardware
@@ -62,10 +62,15 @@ cover it; none of it has been seen on a GPU.
 """
 
 
+def modules() -> dict[str, Path]:
+    """The .cu files by the name of their module."""
+    paths = sorted(SOURCES.rglob("*.cu"))
+    return {str(path.relative_to(SOURCES).with_suffix("")): path for path in paths}
+
+
 def kernels() -> list[str]:
     """Every entry point, as ``module.name``."""
-    paths = sorted(SOURCES.glob("*.cu"))
-    return [f"{path.stem}.{name}" for path in paths for name in entry_points(path)]
+    return [f"{module}.{name}" for module, path in modules().items() for name in entry_points(path)]
 
 
 def functions(path: Path) -> list[str]:
@@ -121,10 +126,7 @@ def page(folder: Path = FOLDER) -> str:
             ran |= set(part["found"]["functions"])
         reports.append(f"- [{path.parent.name}]({path.parent.name}/report.md), made {report['made']}: {device}")
     lines = [HEAD, "## Reports", "", *(reports or ["None yet."]), "", "## Not run on hardware", ""]
-    groups = {
-        f"kernels/{path.name}": [n for n in kernels() if n.startswith(f"{path.stem}.")]
-        for path in sorted(SOURCES.glob("*.cu"))
-    }
+    groups = {f"kernels/{each}.cu": [n for n in kernels() if n.startswith(f"{each}.")] for each in modules()}
     groups |= {
         f"kernels/{module}.py": [f"{module}.{name}" for name in functions(SOURCES / f"{module}.py")]
         for module in GPU_ONLY

@@ -253,11 +253,11 @@ def same_pixels(name: str) -> list[dict[str, Any]]:
     import numpy as np
 
     from preprocess import registry
-    from preprocess.decode import decode
     from preprocess.oracle import oracle
-    from sut.library import Rows
+    from preprocess.parts.decode import decode
     from sut.models.registry import find
-    from sut.parity import compare, levels, noise, photos, sizes
+    from sut.qsl.library import Rows
+    from sut.results.parity import compare, levels, noise, photos, sizes
 
     make = registry.load(name)
     pictures = [decode(data) for data in (*photos(), *noise(2), *sizes(20))]
@@ -322,10 +322,10 @@ def exercise(name: str) -> Mapping[str, Any]:
     from preprocess import registry
     from preprocess.opencv import decode_at
     from sut.datasets.demo import open_demo
-    from sut.device_library import DeviceLibrary
-    from sut.library import Rows
     from sut.models.registry import find
-    from sut.parity import measure_quickly
+    from sut.qsl.device_library import DeviceLibrary
+    from sut.qsl.library import Rows
+    from sut.results.parity import measure_quickly
 
     recipe = find(MODEL).recipe
     make = registry.load(name)
@@ -366,7 +366,7 @@ def _odd(photo: bytes) -> list[bytes]:
     """A PNG, a progressive JPEG, and JPEGs that end in the middle and behind the header."""
     import cv2
 
-    from preprocess.decode import decode
+    from preprocess.parts.decode import decode
 
     pixels = decode(photo)
     made = [(".png", []), (".jpg", [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])]
@@ -388,7 +388,7 @@ def _start(
 
     from kernels.gpu import open_device
     from preprocess.cuda import BY_CPU
-    from sut.library import Rows
+    from sut.qsl.library import Rows
 
     working = stack.enter_context(make(recipe, **options))
     if counted is not None:
@@ -405,7 +405,7 @@ def _only_cpu() -> Any:
     """A preprocessor whose pictures are all decoded by the CPU, then uploaded, resized and normalised on the GPU."""
     from kernels.gpu import open_device
     from preprocess.cuda import OnDevice
-    from preprocess.gpu_decode import GpuDecoder
+    from preprocess.parts.gpu_decode import GpuDecoder
 
     class Nothing(GpuDecoder):
         codings = frozenset()
@@ -438,8 +438,8 @@ def _only_cpu() -> Any:
 
 def _has_engine() -> bool:
     """Whether the GPU has a JPEG engine that decodes."""
-    from preprocess.gpu_decode import JpegEngine
-    from preprocess.self_test import DecoderNotUsable
+    from preprocess.parts.gpu_decode import JpegEngine
+    from preprocess.parts.self_test import DecoderNotUsable
 
     try:
         JpegEngine(0).close()
@@ -449,8 +449,8 @@ def _has_engine() -> bool:
 
 
 def _target(address: int, like: Any) -> Any:
-    from preprocess.device_memory import DeviceArray
-    from sut.library import Rows
+    from preprocess.parts.device_memory import DeviceArray
+    from sut.qsl.library import Rows
 
     return Rows(len(like), {"rows": DeviceArray(address, like.shape, like.dtype.name)}, "cuda:0")
 

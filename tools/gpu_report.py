@@ -30,7 +30,7 @@ from gpu_preprocess import PREPROCESSORS, WITH_DALI, preprocess, preprocess_ran,
 from gpu_targets import targets
 
 # The package has ONNX Runtime send nothing, which some parts import by themselves.
-from sut.child import die_with_parent
+from sut.process.child import die_with_parent
 
 SETUP = 2
 """Exit code of ``sut`` where something is not installed."""
@@ -225,9 +225,10 @@ def kernels_ran() -> dict[str, Any]:
     """
     from dataclasses import asdict
 
-    from kernels import bench, gpu, profiler
-    from kernels.check import check
+    from kernels import gpu
     from kernels.device import DeviceError
+    from kernels.lab import bench, profiler
+    from kernels.lab.check import check
     from preprocess.oracle import Fit, resize_fit
 
     functions, launched = set(), set()
@@ -236,7 +237,9 @@ def kernels_ran() -> dict[str, Any]:
 
     def watch(frame: Any, event: str, argument: Any) -> None:
         if event == "call" and frame.f_code.co_filename.startswith(folder):
-            functions.add(f"{Path(frame.f_code.co_filename).stem}.{frame.f_code.co_qualname}")
+            functions.add(
+                f"{Path(frame.f_code.co_filename).relative_to(folder).with_suffix('')}.{frame.f_code.co_qualname}"
+            )
 
     def launch(device: Any, module: str, function: str, *others: Any) -> None:
         start(device, module, function, *others)

@@ -94,7 +94,7 @@ def _labels(parity: Found) -> Target:
 
 
 def _kernels_fast(rows: list[Found]) -> Iterable[Target]:
-    """By the names of ``kernels/bench.py``: a group for each work, in it the project's kernels and other libraries."""
+    """By the names of ``lab/bench.py``: a group for each work, in it the project's kernels and other libraries."""
     hot = next((row["group"] for row in rows if row["kernel"] == "fused"), None)
     tiled = [row for row in rows if row["kernel"] == "tiled" and row["group"] != hot]
     worst = min(

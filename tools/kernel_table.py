@@ -14,7 +14,7 @@ from pathlib import Path
 
 from kernels.compilers import Source, find_compiler
 from kernels.device import SOURCES
-from kernels.resources import Resources, resources
+from kernels.lab.resources import Resources, resources
 
 PAGE = Path(__file__).parents[1] / "docs/kernels.md"
 BEGIN = "<!-- resources:begin (written by tools/kernel_table.py, not by hand) -->"
@@ -53,7 +53,7 @@ def measured() -> str:
     """Compile all, and the table of it."""
     compiler = find_compiler()
     found: dict[str, dict[str, Resources]] = {}
-    for module in sorted(path.stem for path in SOURCES.glob("*.cu")):
+    for module in sorted(str(path.relative_to(SOURCES).with_suffix("")) for path in SOURCES.rglob("*.cu")):
         source = Source.read(SOURCES, module)
         for architecture in ARCHITECTURES:
             print(f"{module} {architecture}", file=sys.stderr)

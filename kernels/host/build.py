@@ -10,8 +10,8 @@ from functools import lru_cache
 from pathlib import Path
 from shutil import which
 
-from kernels.cache import cache_dir, code_dir, private_dir
 from kernels.device import DeviceError, entry_points
+from plugins.cache import cache_dir, code_dir, private_dir
 
 HERE = Path(__file__).parent
 MISSING = "the host form of the kernels needs g++ (Debian: apt-get install g++)"
@@ -44,11 +44,14 @@ def server() -> Path:
     return _kept("server", [*sources, *headers], (*SERVER_FLAGS, *_LINK_FLAGS), make)
 
 
-def module(source: Path) -> Path:
-    """The library of one .cu file. Raises as ``server`` does, and ``ValueError`` for a file that is not there."""
+def module(source: Path, includes: Path) -> Path:
+    """The library of one .cu file, which finds its headers in ``includes``.
+
+    Raises as ``server`` does, and ``ValueError`` for a file that is not there.
+    """
     source = source.absolute()
     names = tuple(entry_points(source))
-    headers = [HERE / "cuda.hpp", *sorted(source.parent.glob("*.cuh"))]
+    headers = [HERE / "cuda.hpp", *sorted(includes.glob("*.cuh"))]
 
     def make(target: Path) -> None:
         quoted = ", ".join(f'"{name}"' for name in names)
@@ -61,7 +64,8 @@ def module(source: Path) -> Path:
         )
         wrapper = target.with_suffix(".cpp")
         wrapper.write_text(text, encoding="utf-8")
-        run_compiler([*_KERNEL_FLAGS, "-include", str(HERE / "cuda.hpp"), str(wrapper), "-o", str(target)])
+        flags = [*_KERNEL_FLAGS, f"-I{includes.absolute()}", "-include", str(HERE / "cuda.hpp")]
+        run_compiler([*flags, str(wrapper), "-o", str(target)])
 
     # The path counts too: it is in the sanitizers' reports.
     return _kept(f"{source.stem}.so", [source, *headers], (*_KERNEL_FLAGS, str(source)), make)

@@ -126,7 +126,7 @@ class HostDevice(Device):
         self, module: str, function: str, grid: Dim3, block: Dim3, args: Sequence[np.generic], stream: int | None
     ) -> None:
         if module not in self._modules:
-            answer = self._ask(f"load {build.module(self.sources / f'{module}.cu')}")
+            answer = self._ask(f"load {build.module(self.sources / f'{module}.cu', self.sources)}")
             if answer[0] != "ok":
                 raise DeviceError(f"cannot load {module}.cu in host form: {' '.join(answer[1:])}")
             self._modules[module] = int(answer[1])

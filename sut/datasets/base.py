@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.files import LARGE_BYTES, read_file
+from plugins.files import LARGE_BYTES, read_file
 from sut.datasets.sums import Sums
 
 IMAGENET_PICTURES = 50_000

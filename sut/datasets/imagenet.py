@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kernels.files import LARGE_BYTES, read_file
+from plugins.files import LARGE_BYTES, read_file
 from sut.datasets.base import DataSet
 from sut.errors import InputError, one_line
 from sut.text import printable, shortened

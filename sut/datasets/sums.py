@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from kernels.files import LARGE_BYTES, read_file
+from plugins.files import LARGE_BYTES, read_file
 from sut.errors import InputError, one_line
 
 _HEAD = "# CRC-32, bytes and name of each picture; made by sut dataset"

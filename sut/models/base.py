@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Literal
 
 from preprocess.base import Recipe
+from sut.text import Say
 
 Weights = Literal["trained", "random"]
-Say = Callable[[str], None]
-"""Tells the user what is being done, in one line."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,8 +13,8 @@ from preprocess.base import Recipe
 from preprocess.oracle import check_recipe
 from sut.config import expanded, read_config_file
 from sut.errors import InputError, one_line, suggest
-from sut.models import resnet50
-from sut.models.efficientnet_lite import LITE0, LITE1, LITE2, Variant
+from sut.models.sources import resnet50
+from sut.models.sources.efficientnet_lite import LITE0, LITE1, LITE2, Variant
 from sut.text import as_name, checked_name
 
 MAX_SIZE = 4096

@@ -11,13 +11,14 @@ from pathlib import Path
 
 from preprocess.base import Recipe
 from sut.errors import InputError, SetupError, one_line, suggest
-from sut.models import efficientnet_lite, mobilenet, resnet50
-from sut.models.base import ModelSpec, Say
+from sut.models.base import ModelSpec
 from sut.models.content import check_model
 from sut.models.files import ModelInfo
 from sut.models.own import describe, label_outputs, own_model, score_outputs, shown
 from sut.models.recipes import RECIPES, find_recipe
+from sut.models.sources import efficientnet_lite, mobilenet, resnet50
 from sut.tasks.classification import Classification
+from sut.text import Say
 
 GROUP = "sut.models"
 """Entry points of other packages: each is a ``ModelSpec``, under the model's name."""

@@ -21,11 +21,11 @@ def _to_parent(name: str, phase: str, at: str, call: int = 1, **more: object) ->
 _SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT")
 SIGNALS = [
     *(_to_parent(name, "running", INFER, 20, worst=name == "SIGHUP") for name in _SIGNALS),
-    *(_to_parent(name, "closing", "sut.system:SUT.close") for name in _SIGNALS),
+    *(_to_parent(name, "closing", "sut.pipeline.system:SUT.close") for name in _SIGNALS),
     *(_to_parent(name, "loading the model", "backends.simulated:Simulated.load", in_run=False) for name in _SIGNALS),
-    *(_to_parent(name, "calibrating", "sut.calibrate:calibrate", in_run=False) for name in _SIGNALS),
+    *(_to_parent(name, "calibrating", "sut.run.timing:calibrate", in_run=False) for name in _SIGNALS),
     *(
-        Fault(f"{name} while scoring", "signals", INTERRUPTED, "sut.outcome:score_log", f"os.kill(os.getpid(), signal.{name})",
+        Fault(f"{name} while scoring", "signals", INTERRUPTED, "sut.run.outcome:score_log", f"os.kill(os.getpid(), signal.{name})",
               side="parent", scenario="Offline", options=ACCURACY)
         for name in _SIGNALS
     ),
@@ -44,7 +44,7 @@ def _log(
     name: str, edit: str, scenario: str = "SingleStream", codes: tuple[int, ...] = FAILED, **more: object
 ) -> Fault:
     options = ACCURACY if "accuracy" in name else ()
-    return Fault(f"{name}, {scenario}", "the logs, after the run", codes, "sut.outcome:make_result", LOG + edit,
+    return Fault(f"{name}, {scenario}", "the logs, after the run", codes, "sut.run.outcome:make_result", LOG + edit,
                  side="parent", scenario=scenario, options=options, **more)  # type: ignore[arg-type]  # fmt: skip
 
 
@@ -118,7 +118,7 @@ def _exchange(do: str, sut: Sut) -> Sequence[str]:
 
 
 EXCHANGED = [
-    Fault(f"the model {what} after the first of two scenarios", "the model, in the run", FAILED, "sut.outcome:make_result", do,
+    Fault(f"the model {what} after the first of two scenarios", "the model, in the run", FAILED, "sut.run.outcome:make_result", do,
           side="parent", prepare=partial(_exchange, do), says="the model changed during the runs", valid=1, worst=True)
     for what, do in (
         ("is replaced by another", "os.replace('other.onnx', 'own.onnx')"),
@@ -149,25 +149,25 @@ def _parent(
 
 
 PARENT = [
-    _parent("sut.supervisor:_Watch._show", "RuntimeError('show')", call=2, worst=True),
-    _parent("sut.supervisor:_Watch._stalled", "OSError(5, 'stalled')", call=2),
-    _parent("sut.child:Lines.of", "UnicodeDecodeError('utf-8', b'x', 0, 1, 'lines')"),
-    _parent("sut.supervisor:_Watch._take", "KeyError('take')"),
-    _parent("sut.ledger:own_latency_ns", "IndexError('own latency')"),
-    _parent("sut.console:Watcher.progress", "BrokenPipeError(32, 'Broken pipe')", (0, 3)),
-    _parent("sut.console:Watcher.phase", "RuntimeError('phase')"),
-    _parent("sut.outcome:make_result", "RuntimeError('make')", worst=True),
-    _parent("sut.logs:read_detail", "MemoryError('detail')"),
-    _parent("sut.logs:read_trace", "MemoryError('trace')"),
-    _parent("sut.ledger:join", "RuntimeError('join')"),
-    _parent("sut.results:percentile_stats", "ZeroDivisionError('percentiles')"),
-    _parent("sut.results:stage_stats", "RuntimeError('stages')"),
-    _parent("sut.rules:broken_rules", "KeyError('rules')"),
-    _parent("sut.rules:explain_invalid", "KeyError('explain')"),
-    _parent("sut.outcome:system_facts", "OSError(5, 'facts')"),
-    _parent("sut.outcome:score_log", "RuntimeError('score')", scenario="Offline", options=ACCURACY),
-    _parent("sut.accuracy:read_accuracy_log", "MemoryError('answers')", scenario="Offline", options=ACCURACY),
-    _parent("sut.results:reference_results", "RuntimeError('reference')"),
-    _parent("sut.runner:_tidy", "OSError(5, 'tidy')", (0,)),
-    _parent("sut.console:Console.result", "RuntimeError('console')", valid=1),
+    _parent("sut.run.supervisor:_Watch._show", "RuntimeError('show')", call=2, worst=True),
+    _parent("sut.run.supervisor:_Watch._stalled", "OSError(5, 'stalled')", call=2),
+    _parent("sut.process.child:Lines.of", "UnicodeDecodeError('utf-8', b'x', 0, 1, 'lines')"),
+    _parent("sut.run.supervisor:_Watch._take", "KeyError('take')"),
+    _parent("sut.pipeline.ledger:own_latency_ns", "IndexError('own latency')"),
+    _parent("sut.cli.console:Watcher.progress", "BrokenPipeError(32, 'Broken pipe')", (0, 3)),
+    _parent("sut.cli.console:Watcher.phase", "RuntimeError('phase')"),
+    _parent("sut.run.outcome:make_result", "RuntimeError('make')", worst=True),
+    _parent("sut.mlperf.logs:read_detail", "MemoryError('detail')"),
+    _parent("sut.mlperf.logs:read_trace", "MemoryError('trace')"),
+    _parent("sut.pipeline.ledger:join", "RuntimeError('join')"),
+    _parent("sut.results.schema:percentile_stats", "ZeroDivisionError('percentiles')"),
+    _parent("sut.results.schema:stage_stats", "RuntimeError('stages')"),
+    _parent("sut.mlperf.rules:broken_rules", "KeyError('rules')"),
+    _parent("sut.mlperf.rules:explain_invalid", "KeyError('explain')"),
+    _parent("sut.run.outcome:system_facts", "OSError(5, 'facts')"),
+    _parent("sut.run.outcome:score_log", "RuntimeError('score')", scenario="Offline", options=ACCURACY),
+    _parent("sut.mlperf.accuracy:read_accuracy_log", "MemoryError('answers')", scenario="Offline", options=ACCURACY),
+    _parent("sut.results.schema:reference_results", "RuntimeError('reference')"),
+    _parent("sut.run.runner:_tidy", "OSError(5, 'tidy')", (0,)),
+    _parent("sut.cli.console:Console.result", "RuntimeError('console')", valid=1),
 ]  # fmt: skip

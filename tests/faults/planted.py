@@ -130,13 +130,13 @@ def mark_start(original):
 def main():
     text = os.environ.get("SUT_FAULT")
     modules = sys.orig_argv[sys.orig_argv.index("-m") + 1 :] if "-m" in sys.orig_argv else []
-    side = {"sut": "parent", "sut.worker": "child"}.get(modules[0] if modules else "")
+    side = {"sut": "parent", "sut.run.worker": "child"}.get(modules[0] if modules else "")
     if not text or side is None:
         return
     fault = json.loads(text)
     patches = {}
     if side == "child":
-        patches["sut.loadgen"] = [("run", mark_start)]
+        patches["sut.mlperf.loadgen"] = [("run", mark_start)]
     if fault["side"] == side and fault["at"]:
         module, _, attribute = fault["at"].partition(":")
         patches.setdefault(module, []).append((attribute, Plant(fault).wrap))

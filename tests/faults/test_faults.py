@@ -46,7 +46,7 @@ def test_a_fault_that_is_handled_well_is_no_problem() -> None:
         ({"results": {Path("result.json"): FAILED_RESULT | {"valid": True}}}, "false VALID"),
         ({"results": {Path("result.json"): FAILED_RESULT | {"accuracy": {"met": True}}}}, "false VALID"),
         ({"stderr": "Traceback (most recent call last):\n" + SAID}, "traceback"),
-        ({"left": ["python -m sut.worker"]}, "orphan"),
+        ({"left": ["python -m sut.run.worker"]}, "orphan"),
         ({"results": {}}, "no result.json"),
         ({"code": 4}, "other"),
         ({"stderr": SAID + SAID}, "other"),

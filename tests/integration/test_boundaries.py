@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sut.accuracy import read_accuracy_log
-from sut.logs import ACCURACY, TRACE
+from sut.mlperf.accuracy import read_accuracy_log
+from sut.mlperf.logs import ACCURACY, TRACE
 from tests.integration.children import CHECKOUT, Finished, results, run_sut
 
 PLUGIN = '''

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sut.cgroup import read_text
+from sut.process.cgroup import read_text
 from tests.integration.support import Sut
 
 _CORE = min(os.sched_getaffinity(0))

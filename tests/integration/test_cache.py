@@ -211,7 +211,7 @@ def test_ready_tensors_need_no_pictures(sut: Sut, tmp_path: Path) -> None:
 
 
 def test_loading_is_shown(sut: Sut) -> None:
-    every_line = "import sut.console; sut.console._PLAIN_EVERY_S = 0.0"
+    every_line = "import sut.cli.console; sut.cli.console._PLAIN_EVERY_S = 0.0"
 
     done = sut.run("--backend", "plain", "--dataset-path", sut.pictures(), "--time", "0.3", prologue=every_line)
 

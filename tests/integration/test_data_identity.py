@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
-from sut.commands.dataset import list_text, names, validation_labels
+from sut.cli.commands.dataset import list_text, names, validation_labels
 from sut.datasets.demo import PHOTOS
 from tests.integration.children import run_python
 from tests.integration.support import CHECKOUT, PICTURES, Sut
@@ -34,7 +34,7 @@ def damage(file: Path) -> None:
 
 def test_a_damaged_demo_photo_is_an_error_by_name(sut: Sut, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
-    for package in ("sut", "backends", "preprocess", "kernels"):
+    for package in ("sut", "backends", "preprocess", "kernels", "plugins"):
         shutil.copytree(CHECKOUT / package, copy / package, ignore=shutil.ignore_patterns("__pycache__"))
     photo = copy / PHOTOS.relative_to(CHECKOUT) / "suspension_bridge.jpg"
     damage(photo)
@@ -182,7 +182,7 @@ def test_a_calibration_picture_is_not_unfolded_either(sut: Sut) -> None:
     (folder / "zbomb.png").write_bytes(png(30_000, 30_000))
     script = (
         "import sys; from pathlib import Path; from sut.datasets.registry import open_dataset; "
-        "from sut.models.calibration import read_picture; "
+        "from sut.models.precision.calibration import read_picture; "
         f"read_picture(open_dataset('folder', Path(sys.argv[1]), None, None), {PICTURES}, 'calibrate')"
     )
 

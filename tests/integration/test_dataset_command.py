@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from sut.commands.dataset import PICTURES, names, validation_labels
+from sut.cli.commands.dataset import PICTURES, names, validation_labels
 from sut.datasets.imagenet import open_imagenet
 from tests.integration.children import Finished, run_python
 

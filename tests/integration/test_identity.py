@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 
 from sut.datasets.demo import PHOTOS
-from sut.models.files import sha256_of
+from sut.files import sha256_of
 from tests.integration.children import Finished, plug_in, results, run_sut
 from tests.integration.support import Sut
+from tests.unit.models.test_identity import VOUCHED, with_weights_outside, write
 from tests.unit.small_models import CLASSES, write_classifier
-from tests.unit.test_identity import VOUCHED, with_weights_outside, write
 
 RECIPE = "fit: crop-resize\ninterpolation: linear\ncrop_padding: 0\nmean: [127, 120, 110]\nstd: [128, 64, 77]\n"
 
 AFTER_EACH_RUN = """
 import glob, shutil
-import sut.runner as runner
+import sut.run.runner as runner
 
 supervise = runner.supervise
 

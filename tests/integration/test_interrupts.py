@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from sut.signals import ENDING
+from sut.process.signals import ENDING
 from tests.integration.support import Running, Sut
 
 SOON_S = 15

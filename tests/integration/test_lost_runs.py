@@ -31,9 +31,9 @@ def write_text(path, text, **more):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     return real(path, text, **more)
 
-import sut.runner
+import sut.run.runner
 
-supervise = sut.runner.supervise
+supervise = sut.run.runner.supervise
 
 def supervise_on_a_full_disk(config, prepared, directory, *more):
     global kept_free
@@ -41,7 +41,7 @@ def supervise_on_a_full_disk(config, prepared, directory, *more):
     supervise(config, prepared, directory, *more)
     pathlib.Path.write_text = write_text
 
-sut.runner.supervise = supervise_on_a_full_disk
+sut.run.runner.supervise = supervise_on_a_full_disk
 """
 
 
@@ -81,7 +81,7 @@ def test_words_that_the_runs_process_cannot_mean_fail_the_run(sut: Sut, garbage:
 )
 def test_a_fault_of_the_watching_process_itself_fails_the_run(sut: Sut, where: str, kind: str) -> None:
     fault = f"""
-import sut.supervisor, sut.outcome
+import sut.run.supervisor, sut.run.outcome
 
 def fault(*anything):
     if not anything or anything[0]._outcome.phase in ("generate", "run"):

@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 import pytest
 
-from sut import cli
-from sut.commands import parity
-from sut.signals import Noted
+from sut.cli import app as cli
+from sut.cli.commands import parity
+from sut.process.signals import Noted
 from tests.integration.children import run_python
 from tests.integration.support import Sut
 
@@ -31,7 +31,7 @@ for name in {*PREPROCESSORS} - {"opencv", "dali"}:
 """
 NO_DECODER = """
 from preprocess.opencv import OpenCV
-from preprocess.self_test import DecoderNotUsable
+from preprocess.parts.self_test import DecoderNotUsable
 def broken(self, recipe):
     raise DecoderNotUsable("a decoder 1.0", RuntimeError("no luck"))
 OpenCV.__init__ = broken

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from sut.generation import Generated, generated
-from sut.loadgen import settings_for
+from sut.mlperf.loadgen import settings_for
+from sut.run.generation import Generated, generated
 from tests.integration.children import CHECKOUT, Finished, plug_in, results, run_python, run_sut, sleeper
 
 TEST01 = "*.*.mode = 2\n*.*.accuracy_log_rng_seed = 720381539243781796\n*.*.accuracy_log_sampling_target = 4096\n"
@@ -68,7 +68,7 @@ GENERATE = """
 import json, os, sys
 from pathlib import Path
 import mlperf_loadgen as lg
-from sut.loadgen import settings_for
+from sut.mlperf.loadgen import settings_for
 
 def resident(word):
     lines = Path("/proc/self/status").read_text().splitlines()
@@ -156,7 +156,7 @@ def test_what_does_not_fit_into_memory_is_refused_with_the_time_that_does(tmp_pa
     assert result["samples"] == 0
 
 
-IMPATIENT = "import sut.supervisor as s; s._WATCHDOG_S = 1.0"
+IMPATIENT = "import sut.run.supervisor as s; s._WATCHDOG_S = 1.0"
 
 
 def test_a_run_is_not_stopped_while_loadgen_generates_its_queries(tmp_path: Path) -> None:

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from sut.collected import Found, Skipped
-from sut.reporting.comparison import read_comparison
-from sut.reporting.page import write_page
-from sut.results import Result
+from sut.results.collected import Found, Skipped
+from sut.results.page.page import write_page
+from sut.results.schema import Result
+from sut.studies.comparing.page import read_comparison
 from tests.integration.browser import Seen, look_at
 from tests.unit.report_results import EVIL, a_comparison, a_result
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sut.logs import read_detail
+from sut.mlperf.logs import read_detail
 from tests.integration.children import Finished, results, run_sut, sleeper
 
 TIME_S = 2.0

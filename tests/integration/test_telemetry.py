@@ -52,7 +52,7 @@ def test_a_run_leaves_none_nor_what_it_converts_and_compares_with(tmp_path: Path
     ("module", "use"),
     [
         ("backends.onnxruntime", "m.OnnxRuntime.version()"),
-        ("sut.doctor", "assert m.check_providers(gpu=False)"),
+        ("sut.cli.doctor.report", "assert m.check_providers(gpu=False)"),
         ("tools.gpu_report", "assert m.imports()['onnxruntime'].startswith('works')"),
     ],
 )

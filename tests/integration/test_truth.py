@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sut.accuracy import read_accuracy_log
+from sut.config import SCENARIOS
 from sut.datasets.demo import open_demo
-from sut.ledger import Ledger, LedgerError, LedgerShape, Stages, Trace, join
-from sut.logs import ACCURACY, DETAIL, OFFICIAL_SEEDS, read_detail, read_trace
-from sut.userconf import SCENARIOS
+from sut.mlperf.accuracy import read_accuracy_log
+from sut.mlperf.logs import ACCURACY, DETAIL, OFFICIAL_SEEDS, Trace, read_detail, read_trace
+from sut.pipeline.ledger import Ledger, LedgerShape
+from sut.results.stages import LedgerError, Stages, join
 from tests.integration.children import CHECKOUT, plug_in, results, run_python, run_sut, sleeper
 
 SWAPPED = """
@@ -106,7 +107,7 @@ from pathlib import Path
 import mlperf_loadgen as lg
 
 from sut import SUT, RunConfig
-from sut.ledger import Ledger, LedgerShape
+from sut.pipeline.ledger import Ledger, LedgerShape
 
 READINGS = 8  # of the clock per query: one when it is issued, seven around its stages
 

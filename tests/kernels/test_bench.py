@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from kernels import bench, peers
-from kernels.bench import Placed, Timing
 from kernels.device import Buffer, DeviceError, Dim3
 from kernels.host import HostDevice
+from kernels.lab import bench, peers
+from kernels.lab.bench import Placed, Timing
+from kernels.lab.peers import Launches, Peer
 from kernels.normalize import Output
-from kernels.peers import Launches, Peer
 from preprocess.base import Recipe
 from preprocess.oracle import fit
 

@@ -5,9 +5,9 @@ from dataclasses import astuple
 import numpy as np
 import pytest
 
-from kernels.check import STRIP_BYTES, Place, check, check_resize, write_guarded
 from kernels.device import Buffer
 from kernels.host import HostDevice
+from kernels.lab.check import STRIP_BYTES, Place, check, check_resize, write_guarded
 from kernels.normalize import Output
 from preprocess.oracle import Fit, resize_fit
 

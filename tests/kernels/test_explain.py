@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from kernels.explain import CASES, Explanation, explain, source_line
 from kernels.host import HostDevice
+from kernels.lab.explain import CASES, Explanation, explain, source_line
 
 
 @pytest.fixture(scope="module")

@@ -258,16 +258,16 @@ def test_what_is_compiled_once_is_kept_until_a_source_changes(
     text = '#include "memory.cuh"\nextern "C" __global__ void constant(int* out) { store(out, 41); }\n'
     shutil.copy(SOURCES / "memory.cuh", tmp_path)
     source.write_text(text, encoding="utf-8")
-    compiled = build.module(source)
+    compiled = build.module(source, tmp_path)
     with monkeypatch.context() as without:
         without.setattr(build, "run_compiler", None)
-        assert build.module(source) == compiled
+        assert build.module(source, tmp_path) == compiled
     source.write_text(text.replace("41", "42"), encoding="utf-8")
     device = make(tmp_path)
     with device.alloc(4) as out:
         device.launch("constant", "constant", (1, 1, 1), (1, 1, 1), [out])
         assert device.download(out, 1, np.int32).tolist() == [42]
-    assert build.module(source) != compiled
+    assert build.module(source, tmp_path) != compiled
 
 
 def test_a_cache_folder_that_cannot_be_one(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

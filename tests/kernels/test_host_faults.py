@@ -115,6 +115,7 @@ def planted(tmp_path: Path) -> Callable[[str, str, str], Path]:
         shutil.copy(SOURCES / "memory.cuh", tmp_path)
         text = (SOURCES / name).read_text(encoding="utf-8")
         assert text.count(old) == 1
+        (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text.replace(old, new), encoding="utf-8")
         return tmp_path
 
@@ -167,12 +168,12 @@ def test_each_removed_barrier_of_a_loop_is_caught_in_every_order(
     make: Make, planted: Callable[[str, str, str], Path], comment: bool
 ) -> None:
     barrier = "        __syncthreads();  //" if comment else "        __syncthreads();\n"
-    folder = planted("study.cu", barrier, "        //" if comment else "")
+    folder = planted("lab/study.cu", barrier, "        //" if comment else "")
     side = 48
     numbers = np.random.default_rng(0).integers(-9, 10, (2, side, side)).astype(np.float32)  # sums are exact
     for order in ORDERS:
         device = make(folder, order=order)
         a, b, c = device.upload(numbers[0]), device.upload(numbers[1]), device.alloc(4 * side * side)
         args = [a, b, c, *(np.int32(side),) * 3]
-        device.launch("study", "matmul_tiled_f32", (side // 16, side // 16, 1), (16, 16, 1), args)
+        device.launch("lab/study", "matmul_tiled_f32", (side // 16, side // 16, 1), (16, 16, 1), args)
         assert not np.array_equal(device.download(c, (side, side), np.float32), numbers[0] @ numbers[1])

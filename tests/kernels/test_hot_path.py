@@ -5,9 +5,9 @@ from dataclasses import astuple, replace
 import numpy as np
 import pytest
 
-from kernels.check import Picture, Place, finish, run_hot_path
 from kernels.host import HostDevice
 from kernels.hot_path import VARIANTS, HotPath
+from kernels.lab.check import Picture, Place, finish, run_hot_path
 from kernels.normalize import Output
 from kernels.resize import describe
 from preprocess.base import Recipe

@@ -15,15 +15,16 @@ from types import ModuleType, SimpleNamespace
 import pytest
 import typer
 
-from kernels import bench, check, gpu, gpu_driver, profiler
-from kernels.bench import Timing
-from kernels.check import Row
+from kernels import gpu, gpu_driver
 from kernels.device import DeviceError, DeviceNotFound
-from kernels.explain import CASES
 from kernels.host import HostDevice, build
-from kernels.profiler import CONFLICTS, REQUESTS, SECTORS, TIME, beside, count, find_profiler, read_ncu, read_nsys
-from sut import cli
-from sut.signals import Noted
+from kernels.lab import bench, check, profiler
+from kernels.lab.bench import Timing
+from kernels.lab.check import Row
+from kernels.lab.explain import CASES
+from kernels.lab.profiler import CONFLICTS, REQUESTS, SECTORS, TIME, beside, count, find_profiler, read_ncu, read_nsys
+from sut.cli import app as cli
+from sut.process.signals import Noted
 
 CHECKOUT = Path(__file__).parents[2]
 
@@ -250,7 +251,7 @@ def test_what_ncu_prints_is_read() -> None:
 
 
 def test_counters_stand_beside_predictions(counting: object) -> None:
-    from kernels.explain import explain
+    from kernels.lab.explain import explain
 
     cases = [case for case in CASES if case.kernel in ("transpose_naive_f32", "transpose_tile16x16_f32")]
     naive, tile = beside(explain(counting, cases), read_ncu(ncu_text()))  # type: ignore[arg-type]
@@ -286,7 +287,7 @@ def test_ncu_is_started_with_the_cases_and_its_words_are_passed_on(tmp_path: Pat
     assert count(ncu, "cuda:0")["transpose_naive_f32"][TIME] == 3456
     arguments = (tmp_path / "arguments").read_text()
     assert "--csv" in arguments
-    assert arguments.rstrip().endswith("-m kernels.profiler cuda:0")
+    assert arguments.rstrip().endswith("-m kernels.lab.profiler cuda:0")
 
     program(tmp_path, "ncu", "echo '==ERROR== ERR_NVGPUCTRPERM - The user does not have permission'; exit 1")
     with pytest.raises(DeviceError, match=r"may not read the GPU's counters \(ERR_NVGPUCTRPERM\): run as root"):
@@ -337,7 +338,7 @@ def test_every_function_with_a_body_is_listed_but_those_of_dali_on_the_cpu(listi
     listed = listing.others()
 
     assert {"OnDevice._compute", "Cuda.__init__", "_described"} <= set(listed["preprocess/cuda.py"])
-    decoders = listed["preprocess/gpu_decode.py"]
+    decoders = listed["preprocess/parts/gpu_decode.py"]
     assert "GpuDecoder.decode" in decoders and "NvImageCodec.check" in decoders
     assert "GpuDecoder.check" not in decoders, "abstract: nobody calls it"
     dali = listed["preprocess/dali.py"]
@@ -350,7 +351,7 @@ def test_every_function_with_a_body_is_listed_but_those_of_dali_on_the_cpu(listi
 
 
 def test_a_report_of_preprocessing_shortens_it_too(listing: ModuleType, tmp_path: Path) -> None:
-    ran = {"functions": ["preprocess.cuda.OnDevice.run", "sut.device_library._DeviceGather.fill"]}
+    ran = {"functions": ["preprocess.cuda.OnDevice.run", "sut.qsl.device_library._DeviceGather.fill"]}
     (tmp_path / "good").mkdir()
     report = {"made": "now", "parts": {"preprocess_ran": {"ok": True, "found": ran}}}
     (tmp_path / "good" / "report.json").write_text(json.dumps(report))
@@ -403,7 +404,7 @@ def test_the_report_names_what_was_launched_and_called(report: ModuleType, monke
         assert HostDevice.start is start
     assert found["device"] == "a stand-in"
     assert set(found["kernels"]) == {f"{case.module}.{case.kernel}" for case in CASES}
-    assert {"profiler.run_cases", "host_device.HostDevice.start"} <= set(found["functions"])
+    assert {"lab/profiler.run_cases", "host/host_device.HostDevice.start"} <= set(found["functions"])
 
     rows[0] = Row("a", "float32", "NCHW", "b", 1.0, False)
     with HostDevice() as host, pytest.raises(RuntimeError, match="1 of 1 cases differ from the oracle"):

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kernels.check import finish, write_guarded
 from kernels.host import HostDevice
+from kernels.lab.check import finish, write_guarded
 from kernels.normalize import Normalize, Output
 
 MEAN, STD = (123.68, 116.78, 103.94), (58.395, 57.12, 2.5)

@@ -13,11 +13,11 @@ from kernels import compilers
 from kernels.compile import cubin
 from kernels.compilers import OPTIONS, CompileError, Compiler, Nvcc, Nvrtc, Source
 from kernels.device import SOURCES, entry_points
-from kernels.resources import Resources, resources
+from kernels.lab.resources import Resources, resources
 
 ARCHITECTURES = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")
 ONE = "sm_90"
-MODULES = sorted(path.stem for path in SOURCES.glob("*.cu"))
+MODULES = sorted(str(path.relative_to(SOURCES).with_suffix("")) for path in SOURCES.rglob("*.cu"))
 
 LOG = """\
 ptxas info    : 0 bytes gmem

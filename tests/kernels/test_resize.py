@@ -10,9 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kernels.check import Picture, Place, finish, run_hot_path, run_resize
 from kernels.device import SOURCES, Buffer, Device
 from kernels.host import HostDevice
+from kernels.lab.check import Picture, Place, finish, run_hot_path, run_resize
 from kernels.normalize import Output
 from kernels.resize import PICTURE, Resize, check_pictures, choose_path, describe, tile_of
 from kernels.resize import Path as Arithmetic

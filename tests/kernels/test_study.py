@@ -22,7 +22,7 @@ def test_a_copy_is_a_copy(each_order: HostDevice, kernel: str, count: int, each:
     blocks = -(-count // (128 * each))
     with each_order.upload(values) as source, each_order.alloc(values.nbytes) as target:
         args = [source, target, np.int32(count), np.int32(each)]
-        each_order.launch("study", kernel, (blocks, 1, 1), (128, 1, 1), args)
+        each_order.launch("lab/study", kernel, (blocks, 1, 1), (128, 1, 1), args)
         assert np.array_equal(each_order.download(target, count, np.float32), values)
 
 
@@ -30,7 +30,7 @@ def product(device: HostDevice, kernel: str, a: NDArray[np.float32], b: NDArray[
     (m, k), n = a.shape, b.shape[1]
     with device.upload(a) as on_a, device.upload(b) as on_b, device.alloc(4 * m * n) as on_c:
         args = [on_a, on_b, on_c, np.int32(m), np.int32(n), np.int32(k)]
-        device.launch("study", kernel, (-(-n // 16), -(-m // 16), 1), (16, 16, 1), args)
+        device.launch("lab/study", kernel, (-(-n // 16), -(-m // 16), 1), (16, 16, 1), args)
         return device.download(on_c, (m, n), np.float32)
 
 

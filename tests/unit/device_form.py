@@ -17,9 +17,9 @@ from kernels.host import HostDevice
 from kernels.hot_path import Variant
 from preprocess.base import Recipe
 from preprocess.cuda import OnDevice
-from preprocess.decode import decode
-from preprocess.gpu_decode import DevicePixels, GpuDecoder, NvImageCodec
-from preprocess.self_test import DecoderNotUsable, plain_jpeg
+from preprocess.parts.decode import decode
+from preprocess.parts.gpu_decode import DevicePixels, GpuDecoder, NvImageCodec
+from preprocess.parts.self_test import DecoderNotUsable, plain_jpeg
 
 PLACE = "cuda:0"
 _GUARD = 4096

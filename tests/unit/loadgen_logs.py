@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sut.logs import DETAIL, OFFICIAL_SEEDS, Detail, read_detail
+from sut.mlperf.logs import DETAIL, OFFICIAL_SEEDS, Detail, read_detail
 
 PERCENTILES = {"50.00": 0.5, "90.00": 0.9, "95.00": 0.95, "97.00": 0.97, "99.00": 0.99, "99.90": 0.999}
 

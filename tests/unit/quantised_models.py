@@ -15,7 +15,7 @@ from onnxruntime.quantization import (
     quantize_static,
 )
 
-from sut.models.calibration import preprocessed
+from sut.models.precision.calibration import preprocessed
 from tests.unit.small_models import RECIPE, pictures, write_classifier
 
 SIGNED, UNSIGNED = QuantType.QInt8, QuantType.QUInt8

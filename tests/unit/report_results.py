@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from sut.results import METRICS, Result
+from sut.mlperf.metrics import METRICS
+from sut.results.schema import Result
 
 EVIL = (
     "<script>document.title=1</script>",

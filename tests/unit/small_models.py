@@ -12,8 +12,8 @@ import onnxruntime
 
 from backends.base import TensorSpec
 from preprocess.base import Recipe
-from sut.models.calibration import preprocessed
 from sut.models.onnx_graph import OnnxGraph
+from sut.models.precision.calibration import preprocessed
 
 SIZE = 16
 CLASSES = 10

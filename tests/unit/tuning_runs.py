@@ -9,15 +9,15 @@ from typing import Any
 
 import numpy as np
 
+from sut.cli.console import BriefConsole
 from sut.config import RunConfig
-from sut.console import BriefConsole
-from sut.ledger import Int64Array
-from sut.simulation import allowed_late, line, simulate
-from sut.tuning.bench import Bench
-from sut.tuning.estimate import estimate
-from sut.tuning.space import DEFAULT, Point
-from sut.tuning.state import Job, Measured, State
-from sut.tuning.tuner import Tuner
+from sut.mlperf.logs import Int64Array
+from sut.studies.simulation import allowed_late, line, simulate
+from sut.studies.tuning.bench import Bench
+from sut.studies.tuning.estimate import estimate
+from sut.studies.tuning.space import DEFAULT, Point
+from sut.studies.tuning.state import Job, Measured, State
+from sut.studies.tuning.tuner import Tuner
 
 MS = 1_000_000
 

@@ -1,0 +1,183 @@
+"""NVIDIA's profilers beside the predictions: what Nsight Compute counted of each kernel that ``explain`` explains.
+
+The kernels of ``explain.CASES`` run once each, in a process that ncu (or, for times alone, nsys) watches; it is this
+module, started as ``python -m kernels.lab.profiler cuda:0``.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from kernels.device import Device, DeviceError
+from kernels.gpu import open_device
+from kernels.lab.explain import CASES, Explanation
+
+LIMIT_S = 600
+_TOOLKIT, _NSIGHT = Path("/usr/local/cuda"), Path("/opt/nvidia")
+SECTORS = "l1tex__t_sectors_pipe_lsu_mem_global_op_{}.sum"
+REQUESTS = "l1tex__t_requests_pipe_lsu_mem_global_op_{}.sum"
+CONFLICTS = "l1tex__data_bank_conflicts_pipe_lsu_mem_shared_op_{}.sum"
+TIME = "gpu__time_duration.sum"
+READ, WRITTEN = "dram__bytes_read.sum", "dram__bytes_write.sum"
+METRICS = (*(name.format(way) for name in (SECTORS, REQUESTS, CONFLICTS) for way in ("ld", "st")), TIME, READ, WRITTEN)
+"""Names of Nsight Compute's metrics (its "Metrics Reference"); sectors and requests are those of the L1 cache."""
+
+Counters = Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Profiled:
+    """One kernel: what was predicted, and what a profiler counted (None: it did not)."""
+
+    kernel: str
+    shape: str
+    predicted: Explanation
+    counted: Counters
+
+    def sectors_per_request(self, way: str) -> float | None:
+        """As counted; ``way`` is ld or st."""
+        requests = self.counted.get(REQUESTS.format(way))
+        return self.counted[SECTORS.format(way)] / requests if requests else None
+
+    @property
+    def conflicts(self) -> float | None:
+        """Wavefronts that bank conflicts cost, loads and stores, as counted."""
+        found = [self.counted[name] for way in ("ld", "st") if (name := CONFLICTS.format(way)) in self.counted]
+        return sum(found) if found else None
+
+    @property
+    def predicted_conflicts(self) -> int:
+        """The same, from the host form's counts."""
+        return sum(site.wavefronts - site.phases for site in self.predicted.sites if site.space == "shared")
+
+    @property
+    def time_us(self) -> float | None:
+        """Of the one launch, with the caches as the profiler leaves them."""
+        return self.counted[TIME] / 1e3 if TIME in self.counted else None
+
+
+def find_profiler() -> Path:
+    """Nsight Compute, else Nsight Systems. Raises ``ModuleNotFoundError`` where neither is there."""
+    places = [Path(home) / "bin" for name in ("CUDA_HOME", "CUDA_PATH") if (home := os.environ.get(name))]
+    places += [_TOOLKIT / "bin", *sorted(_NSIGHT.glob("nsight-*/*"), reverse=True)]
+    for program in ("ncu", "nsys"):
+        on_path = shutil.which(program)
+        for path in (*([Path(on_path)] if on_path else []), *(place / program for place in places)):
+            if os.access(path, os.X_OK):
+                return path
+    raise ModuleNotFoundError(
+        "profiling needs ncu (Nsight Compute) or nsys on the PATH or in the CUDA toolkit: install nsight-compute"
+    )
+
+
+def count(profiler: Path, device: str) -> Mapping[str, Counters]:
+    """Run the cases on ``device`` under ``profiler``; counters by kernel.
+
+    Raises ``DeviceError`` with the profiler's own word where it or a kernel fails.
+    """
+    child = [sys.executable, "-m", "kernels.lab.profiler", device]
+    if profiler.name == "nsys":
+        return _count_nsys(profiler, child)
+    # The clocks stay as they are: locking them needs rights, and times are read beside bandwidths measured unlocked.
+    options = ["--csv", "--print-units", "base", "--clock-control", "none", "--metrics", ",".join(METRICS)]
+    return read_ncu(_run([str(profiler), *options, *child]))
+
+
+def read_ncu(text: str) -> Mapping[str, Counters]:
+    """Counters by kernel from ncu's CSV: one line per kernel and metric, among lines of other talk.
+
+    Raises ``DeviceError`` where there is none.
+    """
+    lines = text.splitlines()
+    start = next((number for number, line in enumerate(lines) if line.startswith('"ID"')), None)
+    found: dict[str, dict[str, float]] = {}
+    for row in csv.DictReader(lines[start:]) if start is not None else ():
+        name = re.split(r"[(<]", row["Kernel Name"])[0].split()[-1]
+        with suppress(ValueError):  # "n/a": this GPU has no such counter
+            found.setdefault(name, {})[row["Metric Name"]] = _number(row["Metric Value"])
+    if not found:
+        raise DeviceError(f"ncu counted nothing: {_last(lines)}")
+    return found
+
+
+def read_nsys(text: str) -> Mapping[str, Counters]:
+    """Times by kernel from the CSV of nsys' report cuda_gpu_kern_sum. Raises ``DeviceError`` where there is none."""
+    lines = text.splitlines()
+    start = next((number for number, line in enumerate(lines) if "Avg (ns)" in line), None)
+    rows = csv.DictReader(lines[start:]) if start is not None else ()
+    found = {re.split(r"[(<]", row["Name"])[0]: {TIME: _number(row["Avg (ns)"])} for row in rows if row.get("Name")}
+    if not found:
+        raise DeviceError(f"nsys saw no kernel: {_last(lines)}")
+    return found
+
+
+def beside(explanations: Iterable[Explanation], counted: Mapping[str, Counters]) -> list[Profiled]:
+    """Predictions and counters of the same kernels; no counters for one that the profiler did not see."""
+    return [Profiled(e.case.kernel, e.case.shape, e, counted.get(e.case.kernel, {})) for e in explanations]
+
+
+def run_cases(device: Device) -> None:
+    """Start each case once."""
+    for case in CASES:
+        case.run(device)
+    device.synchronize()
+
+
+def _count_nsys(nsys: Path, child: Sequence[str]) -> Mapping[str, Counters]:
+    with tempfile.TemporaryDirectory(prefix="kernels-") as folder:
+        report = f"{folder}/report.nsys-rep"
+        _run([str(nsys), "profile", "--trace=cuda", "--sample=none", "--cpuctxsw=none", "-o", report, *child])
+        return read_nsys(_run([str(nsys), "stats", "--report", "cuda_gpu_kern_sum", "--format", "csv", report]))
+
+
+def _run(command: Sequence[str]) -> str:
+    root = str(Path(__file__).parents[1])
+    path = os.pathsep.join(part for part in (root, os.environ.get("PYTHONPATH")) if part)
+    try:
+        done = subprocess.run(
+            command,
+            env=os.environ | {"PYTHONPATH": path},
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=LIMIT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise DeviceError(f"{Path(command[0]).name} did not end within {LIMIT_S} s") from None
+    if "ERR_NVGPUCTRPERM" in done.stdout + done.stderr:
+        raise DeviceError(
+            "ncu may not read the GPU's counters (ERR_NVGPUCTRPERM): run as root, or load the driver with"
+            " NVreg_RestrictProfilingToAdminUsers=0"
+        )
+    if done.returncode:
+        said = _last((done.stdout + done.stderr).splitlines())
+        raise DeviceError(f"{Path(command[0]).name} ended with {done.returncode}: {said}")
+    return done.stdout
+
+
+def _last(lines: Sequence[str]) -> str:
+    """What went wrong, in one line: the last error, else the last thing said."""
+    said = [line.strip() for line in lines if line.strip()]
+    errors = [line for line in said if re.search(r"==ERROR==|error", line, re.IGNORECASE)]
+    return (errors or said or ["it said nothing"])[-1][:300]
+
+
+def _number(text: str) -> float:
+    """``1,024.5`` as 1024.5."""
+    return float(text.replace(",", ""))
+
+
+if __name__ == "__main__":
+    with open_device(sys.argv[1]) as opened:
+        run_cases(opened)

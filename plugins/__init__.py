@@ -1,0 +1,1 @@
+"""What backends, preprocessors and kernels share, below all of them."""

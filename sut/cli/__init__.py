@@ -1,0 +1,1 @@
+"""What the user calls: options, commands, and what they print."""

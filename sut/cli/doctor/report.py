@@ -1,0 +1,335 @@
+"""``sut doctor``: what is installed, which execution providers really work, and how to get what is missing."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from importlib.metadata import packages_distributions
+from json import dumps, loads
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from plugins.cache import cache_dir
+from plugins.packages import CHECKOUT
+from sut.cli.doctor.installed import (
+    Check,
+    Status,
+    check_cuda,
+    check_gpu_packages,
+    check_packages,
+    check_tools,
+    driver_cuda,
+    version_of,
+)
+from sut.errors import ExitCode, one_line
+from sut.process.cgroup import memory_limit, read_text
+from sut.results.machine import CPU_FEATURES, container, cpu_facts, driver_gpus, nvidia_smi
+from sut.results.quiet import between, look
+from sut.text import printable
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+PYTHONS = ((3, 11), (3, 13))
+"""The oldest and the newest supported Python."""
+OWN_NAMES = ("sut", "backends", "preprocess", "kernels", "plugins")
+LOW_DISK_BYTES = 2**30
+PROBE_LIMIT_S = 60.0
+LOOK_S = 0.5
+
+TINY_MODEL = bytes.fromhex(
+    "08083a350a0e0a01780a017812017922034164641201675a0f0a0178120a0a08080112040a02"
+    "0801620f0a0179120a0a08080112040a02080142040a00100d"
+)
+"""An ONNX model of one node, y = Add(x, x), float32 [1]: providers can be tried without the onnx package."""
+
+# A provider in get_available_providers() was compiled in, no more; and a session that has it may run every node on the
+# CPU all the same, unless that is forbidden.
+PROBE = """
+import json, sys
+import onnxruntime as ort
+ort.set_default_logger_severity(4)
+model = bytes.fromhex(sys.argv[1])
+def trouble(provider):
+    got = ort.InferenceSession(model, providers=[provider], enable_fallback=0).get_providers()
+    if provider not in got:
+        return "does not load: the session got " + ", ".join(got)
+    if provider == "CPUExecutionProvider":
+        return ""
+    options = ort.SessionOptions()
+    options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    try:
+        ort.InferenceSession(model, options, providers=[provider], enable_fallback=0)
+    except Exception as error:
+        if "fallback to CPU EP" in str(error):
+            return "loads, but leaves the work to the CPU"
+        raise
+    return ""
+for provider in ort.get_available_providers():
+    if provider not in sys.argv[2:]:
+        print(json.dumps({"provider": provider, "trouble": None}), flush=True)
+        try:
+            found = trouble(provider)
+        except Exception as error:
+            found = "fails: " + " ".join(str(error).split())[:160]
+        print(json.dumps({"provider": provider, "trouble": found}), flush=True)
+"""
+
+
+_PROVIDER_TROUBLE: dict[str, tuple[Status, str]] = {
+    "CPUExecutionProvider": ("missing", "pip install --force-reinstall onnxruntime"),
+    "CUDAExecutionProvider": ("warning", "pip install 'onnxruntime-gpu[cuda,cudnn]'"),
+}
+
+
+def examine(root: Path = Path("/")) -> list[Check]:
+    """Look at everything, in the order of the table. ``root`` is where ``proc`` and ``sys`` are looked for."""
+    cuda = driver_cuda()
+    nvidia = check_nvidia(root)
+    nvidia += check_cuda(cuda, expected=any(check.name.startswith("cuda:") for check in nvidia))
+    return [
+        check_python(sys.version_info[:2]),
+        *check_packages(),
+        *check_gpu_packages(cuda),
+        *check_tools(),
+        *check_cpu(root),
+        *check_memory(root),
+        *check_machine(root),
+        *nvidia,
+        *check_providers(gpu=any(check.status == "ok" for check in nvidia)),
+        *check_names(sys.path),
+        *check_disk(),
+    ]
+
+
+def rows(checks: Iterable[Check]) -> list[dict[str, str]]:
+    """The checks as ``--json`` prints them."""
+    return [asdict(check) for check in checks]
+
+
+def show(checks: Sequence[Check], console: Console) -> None:
+    """Print the checks as a table, and below it what to do, one whole command or sentence per line."""
+    from rich.table import Table
+    from rich.text import Text
+
+    styles = {"ok": "green", "missing": "bold red", "warning": "yellow", "absent": "dim"}
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for wrap in (False, False, True):
+        table.add_column(no_wrap=not wrap, overflow="fold")
+    group = ""
+    for check in checks:
+        if check.group != group:
+            group = check.group
+            table.add_row(Text(group, style="bold"))
+        table.add_row(Text(f"  {check.status}", style=styles[check.status]), Text(check.name), Text(check.found))
+    console.print(table)
+    titles = {
+        "missing": "To get what is missing (./run_local.sh sets up all packages):",
+        "warning": "To look at:",
+        "absent": "To get what is optional (./run_local.sh sets up what its words ask for):",
+    }
+    for status, title in titles.items():
+        hints = dict.fromkeys(check.hint for check in checks if check.status == status and check.hint)
+        if hints:
+            console.print(f"\n{title}", highlight=False)
+        for hint in hints:
+            console.print(Text(f"  {hint}"), soft_wrap=True)
+
+
+def command(json: bool) -> ExitCode:
+    """Examine and print; with the standard library alone where the rest is not to be had.
+
+    ``SETUP`` if something required is missing.
+    """
+    checks = examine()
+    try:
+        from rich.console import Console
+    except (Exception, SystemExit):  # what is wrong with it is among the checks
+        Console = None  # type: ignore[assignment, misc]
+    if json:
+        print(dumps({"schema": 1, "command": "doctor", "rows": rows(checks)}))
+    elif Console is None:
+        for check in checks:
+            print(printable(f"{check.status:8} {check.group}: {check.name}: {check.found} {check.hint}".rstrip()))
+    else:
+        show(checks, Console())
+    return ExitCode.SETUP if any(check.status == "missing" for check in checks) else ExitCode.OK
+
+
+def check_python(running: tuple[int, int]) -> Check:
+    """Whether the packages have wheels for this Python."""
+    (oldest, newest), found = PYTHONS, platform.python_version()
+    if oldest <= running <= newest:
+        return Check("python", "python", "ok", found)
+    expected = f"{oldest[0]}.{oldest[1]} to {newest[0]}.{newest[1]}"
+    return Check("python", "python", "missing", f"{found}; supported are {expected}", f"install Python {expected}")
+
+
+def check_cpu(root: Path) -> list[Check]:
+    """Model, cores, and what matters to the models' speed."""
+    facts = cpu_facts(root)
+    allowed, quota = facts["cores_by_affinity"], facts["cores_by_quota"]
+    cores = Check("cpu", "usable cores", "ok", str(allowed))
+    if quota is not None and quota < allowed:
+        hint = f"the quota throttles more threads: --threads {facts['cores']} is the default"
+        found = f"{quota:g} by the cgroup's quota, {allowed} by affinity"
+        cores = Check("cpu", "usable cores", "warning", found, hint)
+    caches = ", ".join(f"{name} {size // 1024:,} KiB" for name, size in (facts["cache_bytes"] or {}).items())
+    highest_mhz = facts["max_frequency_mhz"]
+    rest = {
+        "logical cores": facts["logical_cores"],
+        "physical cores": facts["physical_cores"],
+        "sockets": facts["sockets"],
+        "NUMA nodes": facts["numa_nodes"],
+        "caches": caches,
+        "governor": facts["governor"],
+        "highest frequency": highest_mhz and f"{highest_mhz:,.0f} MHz",
+    }
+    features = " ".join(facts["features"] or ())
+    return [
+        Check("cpu", "model", "ok", facts["cpu"]),
+        Check("cpu", "features", "ok" if features else "absent", features or f"none of {' '.join(CPU_FEATURES)}"),
+        *(Check("cpu", name, "ok" if told else "absent", str(told or "unknown")) for name, told in rest.items()),
+        cores,
+    ]
+
+
+def check_machine(root: Path) -> list[Check]:
+    """What runs on the machine: its kernel, and whether it is quiet enough to measure on now."""
+    kind = container(root)
+    load = " ".join(f"{average:.2f}" for average in os.getloadavg())
+    first = look(os.getpid(), root)
+    # At work, not asleep: a process that does not want a core never waits for one.
+    while time.monotonic() - first.at_s < LOOK_S:
+        pass
+    found = between(first, look(os.getpid(), root))
+    status: Status = {True: "ok", False: "warning", None: "absent"}[found.is_quiet]  # type: ignore[assignment]
+    hint = "wait, or end what else runs: figures measured now are of a busy machine"
+    return [
+        Check("machine", "kernel", "ok", platform.release()),
+        Check("machine", "container", "ok" if kind else "absent", kind or "none seen"),
+        Check("machine", "load average", "ok", load),
+        Check("machine", "quiet now", status, found.line(), hint if status == "warning" else ""),
+    ]
+
+
+def check_memory(root: Path) -> list[Check]:
+    """Memory of the machine, and what the cgroup leaves of it."""
+    info = dict(re.findall(r"^(\w+):\s+(\d+) kB$", read_text(root / "proc/meminfo"), re.MULTILINE))
+    checks = []
+    for name, key in (("total", "MemTotal"), ("available", "MemAvailable")):
+        found = _size(int(info[key]) * 1024) if key in info else ""
+        checks.append(Check("memory", name, "ok" if found else "absent", found or "unknown"))
+    limit = memory_limit(root)
+    found = "none" if limit is None else _size(limit)
+    return [*checks, Check("memory", "cgroup limit", "absent" if limit is None else "ok", found)]
+
+
+def check_providers(gpu: bool) -> list[Check]:
+    """Try each execution provider that ONNX Runtime lists, in another process: one that crashes ends only that.
+
+    With a ``gpu`` a CUDA provider that does not work is worth a warning.
+    """
+    if not (version_of("onnxruntime") or version_of("onnxruntime-gpu")):
+        return []
+    troubles: dict[str, str] = {}
+    trying, ending = _probe(troubles)
+    while trying:
+        trying, ending = _probe(troubles)
+    checks = []
+    for name, trouble in troubles.items():
+        status, hint = _PROVIDER_TROUBLE.get(name, ("absent", "")) if trouble else ("ok", "")
+        status, hint = ("absent", "") if status == "warning" and not gpu else (status, hint)
+        checks.append(Check("providers", name, status, trouble or "works", hint))
+    if ending:
+        hint = "pip install --force-reinstall onnxruntime"
+        checks.append(Check("providers", "onnxruntime", "warning" if troubles else "missing", ending, hint))
+    return checks
+
+
+def check_nvidia(root: Path) -> list[Check]:
+    """NVIDIA driver and devices, from nvidia-smi or from /proc."""
+    driver = re.search(r"Kernel Module.*?\s(\d+\.\d+(?:\.\d+)?)\s", read_text(root / "proc/driver/nvidia/version"))
+    number = driver[1] if driver else ""
+    devices = []
+    for line in nvidia_smi():
+        index, name, memory_mib, number = (part.strip() for part in line.split(","))
+        devices.append(Check("nvidia", f"cuda:{index}", "ok", f"{name}, {memory_mib} MiB"))
+    if not devices:
+        devices = [Check("nvidia", f"cuda:{i}", "ok", name) for i, name in enumerate(driver_gpus(root))]
+    if not number:
+        return [Check("nvidia", "driver", "absent", "no NVIDIA driver found")]
+    return [Check("nvidia", "driver", "ok", number), *(devices or [Check("nvidia", "devices", "absent", "none")])]
+
+
+def check_names(path: Iterable[str]) -> list[Check]:
+    """Whether something else on ``path`` has the name of one of the project's packages, which are generic words."""
+    folders = {Path(entry or ".").resolve() for entry in path} - {CHECKOUT}
+    clashes = []
+    for name in OWN_NAMES:
+        # A file without .py is a program, such as our own script beside Python: nothing imports it.
+        files = [file for folder in sorted(folders) for file in (folder / name / "__init__.py", folder / f"{name}.py")]
+        for other in (file.parent if file.name == "__init__.py" else file for file in files if file.is_file()):
+            owner = ", ".join(dict.fromkeys(packages_distributions().get(name, ())))
+            found = f"also at {other}" + (f" ({owner})" if owner else "")
+            hint = f"use ./run_local.sh, whose environment has no other {name}"
+            clashes.append(Check("names", name, "warning", found, hint))
+    return clashes or [Check("names", " ".join(OWN_NAMES), "ok", "this checkout only")]
+
+
+def check_disk() -> list[Check]:
+    """Free space where results and models go."""
+    here = Path.cwd()
+    free = shutil.disk_usage(here).free
+    low = free < LOW_DISK_BYTES
+    hint = f"free some space in {here}, or write elsewhere with --output" if low else ""
+    return [Check("disk", "free here", "warning" if low else "ok", _size(free), hint), _check_cache()]
+
+
+def _check_cache() -> Check:
+    try:
+        cache = cache_dir()
+    except ValueError as error:
+        return Check("disk", "model cache", "absent", f"unknown: {error}")
+    try:
+        sizes = [file.stat().st_size for file in cache.rglob("*") if file.is_file()]
+    except OSError as error:
+        return Check("disk", "model cache", "warning", f"{cache} cannot be read: {one_line(error)}")
+    return Check("disk", "model cache", "ok" if sizes else "absent", f"{_size(sum(sizes))} in {cache}")
+
+
+def _probe(troubles: dict[str, str]) -> tuple[str, str]:
+    """Try in one process all providers that are not in ``troubles`` yet, and add each one's trouble (empty: it works).
+
+    Returns the provider the process did not survive, if any, and how it ended (empty: well).
+    """
+    script = [sys.executable, "-c", PROBE, TINY_MODEL.hex(), *troubles]
+    try:
+        done = subprocess.run(script, capture_output=True, timeout=PROBE_LIMIT_S, check=False)
+        output = done.stdout
+        last = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
+        why = "".join(last)[:160] or f"exit code {done.returncode}, and not a word"
+        ending = f"fails: {why}" if done.returncode else ""
+        if done.returncode < 0:
+            ending = f"crashes ({signal.Signals(-done.returncode).name})"
+    except subprocess.TimeoutExpired as error:
+        output, ending = error.stdout or b"", f"no answer within {PROBE_LIMIT_S:g} s"
+    trying = ""
+    # A library may print too.
+    for line in re.findall(rb'^{"provider": .*}$', output, re.MULTILINE):
+        said = loads(line)
+        trying = said["provider"] if said["trouble"] is None else ""
+        troubles[said["provider"]] = said["trouble"] if said["trouble"] is not None else ending or "ends the process"
+    return trying, ending
+
+
+def _size(size_bytes: int) -> str:
+    return f"{size_bytes / 2**30:.1f} GiB" if size_bytes >= 2**30 else f"{size_bytes / 2**20:.0f} MiB"

@@ -1,0 +1,74 @@
+"""MLPerf's audits: what an audit.config makes LoadGen do, and whether that fits the run that was asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from sut.errors import InputError
+from sut.mlperf.userconf import Conf, read_conf
+
+_TESTS: dict[str, dict[str, float]] = {
+    "TEST01": {"mode": 2, "accuracy_log_rng_seed": 720381539243781796, "accuracy_log_sampling_target": 4096},
+    "TEST04": {
+        "mode": 2,
+        "performance_issue_same": 1,
+        "performance_issue_same_index": 3,
+        "performance_issue_unique": 0,
+    },
+}
+"""The settings of round v6.1's audits."""
+_MODES = {0: "accuracy and performance in one", 1: "accuracy", 2: "performance", 3: "find_peak"}
+"""LoadGen's numbers for its modes, in the words of ``RunConfig.mode`` where there is one."""
+_ASKED_BY = {
+    "accuracy": "give --accuracy",
+    "performance": "leave out --accuracy and --find-peak-performance",
+    "find_peak": "give --find-peak-performance",
+}
+
+
+class Audit(BaseModel):
+    """The audit.config that LoadGen obeyed: which of MLPerf's audits it is, if any, and what it sets."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    file: str
+    test: str | None
+    settings: Mapping[str, int | float]
+
+    @property
+    def words(self) -> str:
+        """All of it in one line."""
+        settings = ", ".join(f"{key} {value}" for key, value in self.settings.items())
+        return f"{self.file} is obeyed, {self.test or 'no audit of MLPerf'}: {settings or 'it sets nothing'}"
+
+
+def read_audit(path: Path, scenario: str, mode: str) -> Audit:
+    """The audit that a run of ``scenario`` in ``mode`` obeys.
+
+    Raises ``InputError`` for what LoadGen would ignore, and for a mode that is not the run's: LoadGen would obey it,
+    and what was planned and reported would be another run.
+    """
+    settings = _settings(read_conf(path, "audit"), scenario)
+    theirs = settings.get("mode")
+    if theirs is not None and (name := _MODES[int(theirs)]) != mode:
+        remedy = _ASKED_BY.get(name, "no run does that: set one of them")
+        raise InputError(f"{path}: its mode {theirs} ({name}) is not the run's ({mode}), and would win; {remedy}")
+    test = next((name for name, wanted in _TESTS.items() if _told(wanted) == _told(settings)), None)
+    return Audit(file=str(path), test=test, settings=settings)
+
+
+def _told(settings: Mapping[str, float]) -> dict[str, float]:
+    """The settings that are not LoadGen's own anyway."""
+    return {key: value for key, value in settings.items() if value}
+
+
+def _settings(conf: Conf, scenario: str) -> dict[str, int | float]:
+    """What the file sets for a scenario. LoadGen looks it up for the model ``*``."""
+    found: dict[str, int | float] = {}
+    for key in dict.fromkeys(name.rsplit(".", 1)[1] for name in conf.values):
+        if (text := conf.lookup("*", scenario, key)) is not None:
+            found[key] = int(text) if text.isdigit() else float(text)
+    return found

@@ -1,0 +1,28 @@
+"""What MLPerf compares by in each scenario, and percentiles as LoadGen counts them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sut.mlperf.logs import Int64Array
+
+METRICS = {
+    "SingleStream": ("early_stopping_p90_latency_ns", "early_stopping_latency_ss", False),
+    "MultiStream": ("early_stopping_p99_query_latency_ns", "early_stopping_latency_ms", False),
+    "Server": ("completed_samples_per_second", "result_completed_samples_per_sec", True),
+    "Offline": ("samples_per_second", "result_samples_per_second", True),
+}
+"""Per scenario: the metric's name, LoadGen's key for it in the detail log, and whether higher is better."""
+PERCENTILES = {"p50": 0.5, "p80": 0.8, "p90": 0.9, "p95": 0.95, "p97": 0.97, "p99": 0.99, "p99_9": 0.999}
+
+
+def percentile_stats(values: Int64Array) -> dict[str, int | None]:
+    """``latency_ns`` of result.json. Percentile p is the value at rank n x p, as LoadGen counts."""
+    if len(values) == 0:
+        return dict.fromkeys(("mean", "min", *PERCENTILES, "max"))
+    ordered = np.sort(values)
+    found: dict[str, int | None] = {"mean": int(ordered.mean()), "min": int(ordered[0])}
+    for name, share in PERCENTILES.items():
+        found[name] = int(ordered[min(int(len(ordered) * share), len(ordered) - 1)])
+    found["max"] = int(ordered[-1])
+    return found

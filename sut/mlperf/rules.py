@@ -1,0 +1,284 @@
+"""MLPerf's rules against what a run really did, and LoadGen's verdict in plain words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from backends.registry import BACKENDS
+from preprocess.registry import PREPROCESSORS
+from sut.config import RunConfig
+from sut.datasets.base import IMAGENET_PICTURES, DataSet
+from sut.mlperf.logs import Detail
+from sut.models.base import ModelSpec
+from sut.models.preparation import Prepared
+
+OFFICIAL_MIN_DURATION_S = 600
+OFFICIAL_SERVER_BOUND_MS = 15
+OFFICIAL_PERFORMANCE_SAMPLES = 1024
+OFFICIAL_MODEL = "resnet50"
+OFFICIAL_QUERIES = {"SingleStream": 64, "MultiStream": 662, "Server": 459}
+OFFICIAL_OFFLINE_SAMPLES = 24576
+OFFICIAL_PERCENTILES = {"SingleStream": 0.9, "MultiStream": 0.99, "Server": 0.99}
+
+_IN_SHORT = {
+    "answers depend on the batch: ": "batch-dependent answers",
+    "random weights": "random weights",
+    "runs no model": "no model",
+    "the run did not come to its end": "no end",
+    "LoadGen left no log ": "no log",
+    "is a search, not a result": "a search",
+    "at the boundary device ": "boundary device",
+    "is not this project's own": "a plug-in",
+    "min_duration ": "short run",
+    "not ImageNet's ": "few pictures",
+    f"is not MLPerf's {OFFICIAL_MODEL}": "another model",
+    "not MLPerf's file": "another model file",
+    "Server latency bound ": "relaxed bound",
+    "is not ImageNet's: ": "another list",
+    "int8 is not known ": "own calibration",
+    "a quarter of the calibrated one": "low rate",
+    f" samples < {OFFICIAL_OFFLINE_SAMPLES}": "few samples",
+    " queries < ": "few queries",
+    "performance_sample_count ": "few samples loaded",
+}
+"""Rules by what is in them, in a few words, the most telling first."""
+_COLUMNS = 80
+
+
+def is_official_model(spec: ModelSpec, model: Prepared | None) -> bool:
+    """Whether a model is MLPerf's, by the content of its file."""
+    return spec.name == OFFICIAL_MODEL and model is not None and model.weights == "trained"
+
+
+def broken_rules(
+    config: RunConfig, spec: ModelSpec, model: Prepared | None, dataset: DataSet, detail: Detail
+) -> list[str]:
+    """What keeps a run from being one by the rules of round v6.1, each with the figure found and the one required.
+
+    What only the run's own process sees, such as parity, is not among them.
+    """
+    found = _not_official(config, spec, model)
+    # With it, every list but MLCommons' was refused, and every file that was quantised already.
+    if (config.precision == "int8" or (model is not None and model.quantised)) and config.rules != "closed":
+        found.append("int8 is not known to be calibrated on MLCommons' list (--rules closed)")
+    if config.boundary == "device":
+        found.append("at the boundary device the input has already arrived where MLPerf's clock starts")
+    if config.mode == "find_peak":
+        found.append("FindPeakPerformance is a search, not a result")
+    if dataset.count != IMAGENET_PICTURES:
+        found.append(f"data set {dataset.name} has {dataset.count} pictures, not ImageNet's {IMAGENET_PICTURES}")
+    elif not dataset.is_imagenet():
+        found.append(f"the list of data set {dataset.name} is not ImageNet's: names, labels or their order differ")
+    if config.mode == "accuracy":
+        return found
+    if "effective_min_duration_ms" not in detail.values:
+        return [*found, "LoadGen left no log to check"]
+    if "result_validity" not in detail.values:
+        found.append("the run did not come to its end")
+    return found + _performance(config, dataset, detail)
+
+
+def in_short(broken: Sequence[str]) -> str:
+    """Of rules that are broken how many they are and, as far as a line has room, which; first those without a name of a
+    few words, by their beginning where that fits.
+
+    >>> in_short(["random weights", "min_duration 3 s < 600 s"])
+    'not official: 2 rules broken (random weights, short run), see rules_broken'
+    """
+    named = {rule: [words for part, words in _IN_SHORT.items() if part in rule] for rule in broken}
+    words = [rule.partition(":")[0] for rule, found in named.items() if not found]
+    words += [each for each in _IN_SHORT.values() if any(each in found for found in named.values())]
+    count = f"{len(broken)} rule{'s' if len(broken) > 1 else ''}"
+    words.sort(key=lambda each: len(_in_short(count, [each, "..."])) > _COLUMNS)
+    lines = [_in_short(count, words)]
+    lines += [_in_short(count, [*words[:kept], "..."]) for kept in range(len(words) - 1, -1, -1)]
+    return next(line for line in lines if len(line) <= _COLUMNS)
+
+
+def _in_short(count: str, words: Sequence[str]) -> str:
+    return f"not official: {count} broken ({', '.join(words)}), see rules_broken"
+
+
+def _not_official(config: RunConfig, spec: ModelSpec, model: Prepared | None) -> list[str]:
+    """What is not MLPerf's, or not this project's, of the parts that ran."""
+    found: list[str] = []
+    if spec.name != OFFICIAL_MODEL:
+        found.append(f"model {spec.name} is not MLPerf's {OFFICIAL_MODEL}")
+    if model is None:
+        found.append(f"the {config.backend} backend runs no model")
+    elif model.weights == "random":
+        found.append("random weights")
+    elif spec.name == OFFICIAL_MODEL and not is_official_model(spec, model):
+        found.append(
+            f"model {spec.name} is {model.source.name} with the SHA-256 {model.sha256:.16}..., not MLPerf's file"
+        )
+    for kind, name, ours in (("backend", config.backend, BACKENDS), ("preprocessor", config.preprocess, PREPROCESSORS)):
+        if name not in ours:
+            found.append(f"the {kind} {name} is not this project's own")
+    return found
+
+
+def _performance(config: RunConfig, dataset: DataSet, detail: Detail) -> list[str]:
+    found: list[str] = []
+    scenario = config.scenario
+    duration_ms = detail.number("effective_min_duration_ms") or 0
+    if duration_ms < OFFICIAL_MIN_DURATION_S * 1000:
+        found.append(f"min_duration {duration_ms / 1000:g} s < {OFFICIAL_MIN_DURATION_S} s")
+    samples = min(int(detail.number("effective_performance_sample_count") or 0), dataset.count)
+    if samples < OFFICIAL_PERFORMANCE_SAMPLES:
+        found.append(f"performance_sample_count {samples} < {OFFICIAL_PERFORMANCE_SAMPLES}")
+    for name in ("performance_issue_same", "performance_issue_unique"):
+        if detail.values.get(f"effective_{name}"):
+            found.append(f"{name} is on: the samples are not drawn at random")
+    if scenario == "Offline":
+        asked = detail.number("effective_samples_per_query")
+        if asked is not None and asked < OFFICIAL_OFFLINE_SAMPLES:
+            found.append(f"{asked:.0f} samples < {OFFICIAL_OFFLINE_SAMPLES}")
+        return found
+    # What was asked, not min_query_count: for Server MLPerf sets that to 100 and leaves the rest to early stopping.
+    queries = detail.number("result_query_count")
+    if queries is not None and queries < OFFICIAL_QUERIES[scenario]:
+        found.append(f"{queries:g} queries < {OFFICIAL_QUERIES[scenario]}")
+    percentile = detail.number("effective_target_latency_percentile")
+    if percentile is not None and abs(percentile - OFFICIAL_PERCENTILES[scenario]) > 1e-9:
+        found.append(f"target_latency_percentile {100 * percentile:g} is not {100 * OFFICIAL_PERCENTILES[scenario]:g}")
+    if scenario == "Server":
+        bound_ms = (detail.number("effective_target_latency_ns") or 0) / 1e6
+        if bound_ms > OFFICIAL_SERVER_BOUND_MS:
+            found.append(f"Server latency bound {bound_ms:.4g} ms > {OFFICIAL_SERVER_BOUND_MS} ms")
+        if config.relax_server and config.qps is None:
+            rate = detail.number("effective_target_qps") or 0
+            found.append(f"Server rate {rate:.4g} queries/s is a quarter of the calibrated one, not the highest")
+    per_query = detail.number("effective_samples_per_query")
+    if scenario == "MultiStream" and per_query is not None and per_query != 8:
+        found.append(f"samples_per_query {per_query:g} is not 8")
+    return found
+
+
+_CUT_BY = {
+    "Max test duration reached": ("max_duration", "effective_max_duration_ms", 1e-3, " s"),
+    "Max query count reached": ("max_query_count", "effective_max_query_count", 1, ""),
+    "Too many outstanding queries": ("max_async_queries", "requested_server_max_async_queries", 1, ""),
+}
+"""What LoadGen says when it ends a run early, the setting that makes it do so, and how the log has its value."""
+
+
+def explain_invalid(
+    scenario: str,
+    detail: Detail,
+    single_ns: int | None,
+    overload: str | None = None,
+    fitting_qps: float | None = None,
+) -> list[str]:
+    """Why LoadGen judged a performance run INVALID, and what to change. Empty if it is VALID.
+
+    ``single_ns`` is the calibrated latency of one sample, for saying when no rate at all could meet the bound;
+    ``overload`` says of a Server run that it was asked for too much, and so was to be stopped; ``fitting_qps`` is a
+    rate that it should hold by its calibration.
+    """
+    if (setting := _cut_by(detail)) is not None:
+        # All else that LoadGen says of the run follows from its early end.
+        return [
+            overload or f"{setting} ended the run early, which LoadGen counts as an error: raise it or leave it out"
+        ]
+    if detail.valid:
+        return []
+    if detail.values.get("effective_performance_issue_unique") and scenario != "Offline":
+        return ["performance_issue_unique asks for each loaded sample once, whatever min_duration says: leave it out"]
+    values = detail.values
+    found: list[str] = []
+    if values.get("result_perf_constraints_met") is False or (
+        scenario == "Server" and values.get("early_stopping_met") is False
+    ):
+        found.append(_server_reason(detail, single_ns, fitting_qps))
+    if values.get("result_min_duration_met") is False:
+        found.append(_duration_reason(scenario, detail))
+    if values.get("result_min_queries_met") is False:
+        found.append("too few queries were issued for min_query_count")
+    if scenario in ("SingleStream", "MultiStream") and values.get("early_stopping_met") is False:
+        issued = detail.number("result_query_count") or 0
+        needed = OFFICIAL_QUERIES[scenario]
+        found.append(f"{issued:g} queries are too few for early stopping, which needs {needed}: raise --time")
+    return found or [f"LoadGen's verdict is {values.get('result_validity', 'missing')}"]
+
+
+def unexplained(detail: Detail, flaws: Sequence[str]) -> list[str]:
+    """Flaws of a log without LoadGen's word that it ended early, where ``explain_invalid`` says why it did.
+
+    LoadGen says of each such run that the expected latency or rate is to be mended, which is seldom the cause.
+    """
+    early = ("result_min_duration_met", "result_min_queries_met")
+    if _cut_by(detail) is None and all(detail.values.get(met) is not False for met in early):
+        return list(flaws)
+    return [flaw for flaw in flaws if "Ending early: " not in flaw]
+
+
+def _cut_by(detail: Detail) -> str | None:
+    """The setting, with its value, by which LoadGen ended a run early."""
+    for words, (name, key, scale, unit) in _CUT_BY.items():
+        if any(words in error for error in detail.errors):
+            value = detail.number(key)
+            return name if value is None else f"{name} {scale * value:g}{unit}"
+    return None
+
+
+def _server_reason(detail: Detail, single_ns: int | None, fitting_qps: float | None) -> str:
+    bound_ns = detail.number("effective_target_latency_ns") or 0
+    p99_ns = detail.number("result_99.00_percentile_latency_ns") or 0
+    late = detail.number("result_overlatency_query_count") or 0
+    issued = detail.number("result_query_count") or 0
+    if single_ns is not None and single_ns > bound_ns:
+        return (
+            f"one picture alone takes {single_ns / 1e6:.4g} ms, longer than Server's latency bound of "
+            f"{bound_ns / 1e6:.4g} ms: no rate is valid on this system; --max-latency relaxes the bound"
+        )
+    rate = detail.number("effective_target_qps") or 0
+    if p99_ns > bound_ns:
+        return (
+            f"p99 latency {p99_ns / 1e6:.4g} ms is over the bound of {bound_ns / 1e6:.4g} ms at {rate:.4g} queries/s: "
+            f"{_lower_rate(detail, fitting_qps)}; or relax the bound with --max-latency"
+        )
+    if issued < OFFICIAL_QUERIES["Server"]:
+        return (
+            f"{issued:g} queries are too few for early stopping, which needs {OFFICIAL_QUERIES['Server']}: raise --time"
+        )
+    return (
+        f"{late:g} of {issued:g} queries were over the bound of {bound_ns / 1e6:.4g} ms, too many for early stopping: "
+        f"{_lower_rate(detail, fitting_qps)}; or raise --time"
+    )
+
+
+_FELL_BEHIND = 0.95
+"""Of the rate that was asked: who answers less has a backlog that grows, and shows what can be answered."""
+_LOWER = 0.9
+"""A rate that is less than so much lower than one that failed has no ground to be called better."""
+
+
+def _lower_rate(detail: Detail, fitting_qps: float | None) -> str:
+    """What to try instead of a Server rate that was too much: one that should pass, where anything tells it."""
+    asked = detail.number("effective_target_qps") or 0
+    completed = detail.number("result_completed_samples_per_sec")
+    known = [] if fitting_qps is None else [fitting_qps]
+    if completed and completed < _FELL_BEHIND * asked:
+        known.append(completed / 2)
+    search = "and ./run_local.sh tune with the same options finds the highest that does"
+    if not known or min(known) > _LOWER * asked:
+        return f"a lower --qps may pass, {search}"
+    return f"--qps {float(f'{min(known):.3g}'):.15g} should pass on a quiet machine, {search}"
+
+
+def _duration_reason(scenario: str, detail: Detail) -> str:
+    wanted_s = (detail.number("effective_min_duration_ms") or 0) / 1000
+    if scenario == "Offline":
+        told = detail.number("effective_target_qps") or 0
+        rate = detail.number("result_samples_per_second") or 0
+        return (
+            f"the samples were done before {wanted_s:g} s were over: LoadGen was told {told:.4g} samples/s, the true "
+            f"rate is {rate:.4g}; raise --qps"
+        )
+    if scenario == "Server":
+        return f"the last query was scheduled before {wanted_s:g} s were over; raise --qps or --time"
+    return (
+        f"LoadGen ran out of queries before {wanted_s:g} s were over, because answers came more than twice as fast as "
+        "target_latency says; lower it in user.conf, or leave it out to have it measured"
+    )

@@ -1,0 +1,233 @@
+"""The process that converts one model, ``python -m sut.models.precision.quantize ORDERS EVENTS_FD``, and ends.
+
+What it prints is the tools' own noise and goes to a log; what it has to say are lines of JSON on the pipe EVENTS_FD:
+``{"done": 3, "total": 300}`` for samples that have calibrated, ``{"error": "..."}`` for a model that does not do, with
+``errno`` where it is the file system's fault.
+"""
+
+from __future__ import annotations
+
+import heapq
+import json
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from plugins.files import utf8_path
+from sut.process.child import die_with_parent
+
+if TYPE_CHECKING:
+    from onnx import GraphProto, ModelProto, NodeProto
+
+_LEAST_OPSET = 13
+"""Since operator set 13, QuantizeLinear takes a scale per channel; with an older one NNCF has one scale per layer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Orders:
+    """What to convert.
+
+    ``samples`` is the descriptor of an .npy file, (n, ...) as the model takes them; None where none are needed.
+    """
+
+    model: str
+    form: str
+    to: str
+    samples: int | None
+
+
+class Samples:
+    """The calibration samples as NNCF takes them: items of one batch each, by the name of the model's input."""
+
+    def __init__(self, tensors: NDArray[Any], name: str, batch: int, events: int) -> None:
+        self._tensors = tensors
+        self._name = name
+        self._batch = batch
+        self._events = events
+
+    def __len__(self) -> int:
+        return len(self._tensors) // self._batch
+
+    def __getitem__(self, index: int) -> dict[str, NDArray[Any]]:
+        if index >= len(self):
+            raise IndexError(index)
+        tell(self._events, done=(index + 1) * self._batch, total=len(self) * self._batch)
+        return {self._name: np.array(self._tensors[index * self._batch : (index + 1) * self._batch])}
+
+
+def tell(events: int, **fields: object) -> None:
+    """Write one line of JSON to the pipe."""
+    os.write(events, json.dumps(fields).encode() + b"\n")
+
+
+def main() -> None:
+    """Carry out the orders of the command line and exit."""
+    die_with_parent()
+    orders, events = Orders(**json.loads(sys.argv[1])), int(sys.argv[2])
+    try:
+        _convert(orders, events)
+    except OSError as error:
+        tell(events, errno=error.errno, error=str(error))
+    except Exception as error:
+        text = " ".join(str(error).split())
+        tell(events, error=f"{type(error).__name__}: {text}" if text else type(error).__name__)
+    sys.stdout.flush()
+    # Not a normal exit: runtimes with threads of their own have been seen to crash in their destructors.
+    os._exit(0)
+
+
+def _convert(orders: Orders, events: int) -> None:
+    from sut.models.content import load_whole, save_whole
+
+    path, to = Path(orders.model), Path(orders.to)
+    if orders.form == "fp16":
+        save_whole(_float16(load_whole(path)), to)
+        return
+    assert orders.samples is not None
+    with os.fdopen(orders.samples, "rb") as file:
+        tensors = np.load(file)
+    if orders.form == "int8-openvino":
+        _to_ir(path, tensors, to, events)
+        return
+    model = _modern(load_whole(path))
+    image = model.graph.input[0]
+    batch = image.type.tensor_type.shape.dim[0].dim_value or 1
+    samples = Samples(tensors, image.name, batch, events)
+    quantised = _quantised(model, samples)
+    if not any(node.op_type == "QuantizeLinear" for node in quantised.graph.node):
+        raise ValueError("it has no layer that can be quantised")
+    if orders.form == "int8-signed":
+        _sign(quantised.graph)
+    save_whole(quantised, to)
+
+
+def _float16(model: ModelProto) -> ModelProto:
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    converted: ModelProto = convert_float_to_float16(model, keep_io_types=True)
+    _sort(converted.graph)  # its casts are at the end
+    return converted
+
+
+def _sort(graph: GraphProto) -> None:
+    """Put each node behind those it reads from, as ONNX asks, and otherwise leave the order as it is."""
+    nodes = list(graph.node)
+    made_by = {name: number for number, node in enumerate(nodes) for name in node.output}
+    waits = [{made_by[name] for name in _reads(node) if name in made_by} for node in nodes]
+    readers: list[list[int]] = [[] for _ in nodes]
+    for number, needed in enumerate(waits):
+        for other in needed:
+            readers[other].append(number)
+    ready = [number for number, needed in enumerate(waits) if not needed]
+    del graph.node[:]
+    while ready:
+        number = heapq.heappop(ready)
+        graph.node.append(nodes[number])
+        for reader in readers[number]:
+            waits[reader].remove(number)
+            if not waits[reader]:
+                heapq.heappush(ready, reader)
+
+
+def _reads(node: NodeProto) -> Iterator[str]:
+    """The tensors that a node and the graphs within it read."""
+    yield from node.input
+    for attribute in node.attribute:
+        for inner in (attribute.g, *attribute.graphs):
+            for each in inner.node:
+                yield from _reads(each)
+
+
+def _modern(model: ModelProto) -> ModelProto:
+    """The model as NNCF takes it: initializers are no inputs, and the operator set has scales per channel."""
+    import onnx
+
+    weights = {tensor.name for tensor in model.graph.initializer}
+    images = [value for value in model.graph.input if value.name not in weights]
+    del model.graph.input[:]
+    model.graph.input.extend(images)
+    model.ir_version = max(model.ir_version, 4)  # the first whose initializers need not be inputs
+    opset = max(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+    return model if opset >= _LEAST_OPSET else onnx.version_converter.convert_version(model, _LEAST_OPSET)
+
+
+def _quantised(model: Any, samples: Samples) -> Any:
+    """NNCF's answer for a model of ONNX or OpenVINO. It leaves biases in float32, as TensorRT wants them.
+
+    Activations have one scale per tensor. Left to itself NNCF has one per channel in front of depthwise convolutions,
+    and a channel that the calibration pictures hardly excite is then cut off on others: on EfficientNet-Lite0,
+    calibrated on six photos, that costs 14 of 100 labels on crops of five others. TensorRT takes no others anyway.
+    """
+    import nncf
+    from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters, QuantizationParameters
+
+    per_tensor = QuantizationParameters(per_channel=False)
+    return nncf.quantize(
+        model,
+        nncf.Dataset(samples),
+        preset=nncf.QuantizationPreset.PERFORMANCE,
+        subset_size=len(samples),
+        advanced_parameters=AdvancedQuantizationParameters(activations_quantization_params=per_tensor),
+    )
+
+
+def _sign(graph: GraphProto) -> None:
+    """Make unsigned activations signed: 0 to 255 steps of s become 0 to 127 steps of s 255/127.
+
+    NNCF can force the sign for no device that it knows. Its preset PERFORMANCE has all zero points at 0, and for
+    signed activations the same rule: the scale is the highest value seen / 127. Raises ``ValueError`` for another.
+    """
+    from onnx import TensorProto, numpy_helper
+
+    tensors = {tensor.name: tensor for tensor in graph.initializer}
+    pairs = [node for node in graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
+    points = {node.input[2]: tensors[node.input[2]] for node in pairs}
+    unsigned = {name for name, point in points.items() if point.data_type == TensorProto.UINT8}
+    scales = {node.input[1] for node in pairs if node.input[2] in unsigned}
+    for name, point in points.items():
+        values = numpy_helper.to_array(point)
+        if values.any():
+            raise ValueError(f"its quantised tensor {name} is not symmetric")
+        if name in unsigned:
+            point.CopyFrom(numpy_helper.from_array(values.astype(np.int8), name))
+    del graph.value_info[:]  # which has the types as they were
+    for name in scales:
+        scale = numpy_helper.to_array(tensors[name]).astype(np.float64) * 255 / 127
+        tensors[name].CopyFrom(numpy_helper.from_array(np.asarray(scale, np.float32), name))
+
+
+def _to_ir(path: Path, tensors: NDArray[Any], to: Path, events: int) -> None:
+    import openvino
+    from openvino._offline_transformations import apply_moc_transformations
+
+    from sut.models.content import load_whole
+    from sut.models.ir import SUFFIX
+
+    core = openvino.Core()
+    if path.suffix == SUFFIX:
+        with utf8_path(path) as named:
+            graph = core.read_model(named)
+    else:
+        graph = core.read_model(_modern(load_whole(path)).SerializeToString(), b"")
+    image = graph.inputs[0]
+    if not image.get_names():
+        image.set_names({"input0"})
+    batch = image.get_partial_shape()[0]
+    samples = Samples(tensors, image.get_any_name(), batch.get_length() if batch.is_static else 1, events)
+    # Folds the reshapes in front of biases: NNCF does not correct a bias that it cannot see.
+    apply_moc_transformations(graph, True)
+    quantised = _quantised(graph, samples)
+    if not any(node.get_type_name() == "FakeQuantize" for node in quantised.get_ops()):
+        raise ValueError("it has no layer that can be quantised")
+    with utf8_path(to) as named:
+        openvino.save_model(quantised, str(named), compress_to_fp16=False)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Where known models come from: one file = one source."""

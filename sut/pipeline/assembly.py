@@ -1,0 +1,271 @@
+"""Turns a config into parts that fit: model, data set, backend, preprocessor, task."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeVar
+
+import backends.registry
+import preprocess.registry
+from backends.base import Attestation, Backend, DeviceNotFound, ModelFile
+from plugins.cache import code_dir, private_dir
+from plugins.files import utf8_path
+from preprocess.base import Preprocessor, Recipe
+from sut.config import RunConfig, expanded, usable_cores
+from sut.datasets.base import DataSet
+from sut.datasets.registry import open_dataset
+from sut.errors import InputError, SetupError, broken_import, one_line, suggest
+from sut.models.base import ModelSpec
+from sut.models.preparation import Prepared, Progress, form_for, identified, spec_to_run
+from sut.models.registry import find, for_file
+from sut.qsl.device_library import DeviceLibrary, device_place
+from sut.qsl.library import Library, NothingLibrary, TensorLibrary
+from sut.qsl.picture_library import PictureLibrary
+from sut.qsl.preprocessed import PreprocessedDir
+from sut.qsl.tensor_cache import TensorCache
+from sut.qsl.tensor_store import TensorStore
+from sut.tasks.base import Task
+from sut.tasks.registry import find_task
+from sut.text import Say
+
+T = TypeVar("T")
+
+PERFORMANCE_SAMPLES = 1024
+"""Samples that the library holds at a time: performance_sample_count of resnet50 in mlperf.conf."""
+
+
+@dataclass(frozen=True, slots=True)
+class Assembly:
+    """The parts of one run. A backend that needs no model has none. ``spec`` is as it is run: folded where asked."""
+
+    config: RunConfig
+    spec: ModelSpec
+    model: Prepared | None
+    dataset: DataSet
+    backend: type[Backend]
+    preprocessor: type[Preprocessor]
+
+    @property
+    def model_bytes(self) -> int | None:
+        """Size of the files that the backend loads, so that a quantised model counts as the small one that it is."""
+        return sum(path.stat().st_size for path in self.model.loads) if self.model is not None else None
+
+    def load_backend(self) -> Backend:
+        """Load the model. Raises ``InputError`` where backend and recipe do not fit together."""
+        config = self.config
+        file = ModelFile(Path("/nonexistent"), config.precision, self.spec.recipe.sample_shape)
+        if self.model is not None:
+            file = self.model.model_file(config.precision, self.spec)
+        rest = (config.device, config.lane_count, config.threads_per_lane, config.backend_options)
+        with utf8_path(file.path) as path:
+            return self.backend.load(replace(file, path=path), *rest)
+
+    def check_attested(self, found: Attestation) -> None:
+        """Raise ``SetupError`` where a backend executes on another device, or in another precision, than asked for.
+
+        A file that was quantised already has no other form: it may be asked for by what most of it executes in.
+        """
+        config = self.config
+        same = {config.device, "cuda:0"} if config.device == "cuda" else {config.device}
+        if found.device not in same:
+            raise SetupError(
+                f"asked {config.backend} for the device {config.device}, but it executes on {found.device}"
+            )
+        if found.precision in (config.precision, "none"):  # "none": there is no model to execute
+            return
+        instead = ""
+        if self.model is not None and self.model.quantised:
+            most = found.precision.partition("+")[0]
+            if most == config.precision:
+                return
+            if most in self.backend.precisions:
+                instead = f"; the file is quantised already: run it with --precision {most}"
+        elif config.precision == "int8" and self.model is not None:
+            instead = "; it has integer kernels for too little of this model: run it in fp32, or on another backend"
+        raise SetupError(
+            f"asked {config.backend} for {config.precision}, but it executes in {found.precision}{instead}"
+        )
+
+    def task_for(self, backend: Backend) -> Task:
+        """The task that reads this backend's outputs, of a model only those that ``--outputs`` names."""
+        spec = self.spec
+        wanted = self.config.outputs if self.model is not None else None
+        outputs = [each for each in backend.outputs if not wanted or each.name in wanted]
+        try:
+            return find_task(spec.task).for_outputs(outputs, spec.classes, spec.label_offset)
+        except ValueError as error:
+            raise InputError(f"the outputs of {spec.name} do not fit the task {spec.task}: {error}") from error
+
+    def library(self, backend: Backend, capacity: int | None, loaded: Callable[[int], None]) -> Library:
+        """The sample library at the config's boundary, for ``capacity`` samples at a time (None: MLPerf's 1024)."""
+        at_a_time = min(capacity or PERFORMANCE_SAMPLES, self.dataset.count)
+        common = (at_a_time, usable_cores(), loaded)
+        if not backend.inputs:
+            return NothingLibrary(self.dataset, *common)
+        recipe = self.spec.recipe
+
+        def make() -> Preprocessor:
+            return self.preprocessor_for(recipe)
+
+        if self.config.boundary == "tensor":
+            return TensorLibrary(self.dataset, recipe, make, *common, self.tensor_store())
+        if self.config.boundary == "device":
+            from kernels.gpu import open_device
+
+            place = device_place(backend)
+            gpu = open_device(place)
+            return DeviceLibrary(self.dataset, recipe, make, *common, device=gpu, copy=gpu.copy, place=place)
+        return PictureLibrary(self.dataset, self.config.boundary, make, *common)
+
+    def preprocessor_for(self, recipe: Recipe) -> Preprocessor:
+        """A new preprocessor with the options that were asked for; one on a GPU is on the backend's.
+
+        Raises ``ValueError`` for a bad value of an option, and whatever else its constructor raises.
+        """
+        kind, _, number = self.config.device.partition(",")[0].partition(":")
+        same_gpu = {"gpu": int(number)} if "gpu" in self.preprocessor.options and kind == "cuda" and number else {}
+        return self.preprocessor(recipe, **{**same_gpu, **self.config.preprocess_options})
+
+    def tensor_store(self) -> TensorStore | None:
+        """Where the config wants ready tensors to come from and be kept; None away from boundary ``tensor``.
+
+        Raises ``InputError`` for a folder that is not there, does not fit or cannot be written.
+        """
+        config, spec = self.config, self.spec
+        if config.boundary != "tensor":
+            return None
+        if config.use_preprocessed_dataset and config.preprocessed_from is None:
+            raise InputError("--use_preprocessed_dataset needs a folder of .npy files; add --preprocessed_dir DIR")
+        parts = (self.dataset, spec.recipe, self.preprocessor)
+        if config.preprocessed_from is not None:
+            if spec.task != "classification":
+                raise InputError(
+                    f"--preprocessed_dir cannot be used with {spec.name}: .npy files do not say where boxes belong "
+                    "in the picture; --cache 1 keeps that"
+                )
+            return PreprocessedDir(config.preprocessed_from, *parts, ready=config.use_preprocessed_dataset)
+        return TensorCache(config.cache_dir, *parts) if config.cache else None
+
+
+def assemble(
+    config: RunConfig,
+    say: Say = lambda text: None,
+    progress: Progress = lambda done, total: None,
+    prepared: Prepared | None = None,
+) -> Assembly:
+    """Find all parts, make the model's file if it is not there yet, and check that names and files are right.
+
+    Raises ``InputError`` or ``SetupError`` in one line; ``say`` and ``progress`` are told what takes time. ``prepared``
+    is the model's file where somebody has made it for this very config.
+    """
+    backend = load_backend(config.backend)
+    preprocessor = load_preprocessor(config.preprocess)
+    _check_device(config, backend)
+    _check_options(config, backend, preprocessor)
+    spec = _spec_of(config, say)
+    if config.data_format and config.data_format != spec.recipe.layout:
+        raise InputError(
+            f"--data-format {config.data_format}: the recipe of {spec.name} makes {spec.recipe.layout}; leave it out"
+        )
+    files = (config.dataset_path, config.dataset_list)
+    dataset = open_dataset(config.dataset, *files, config.count, config.reads_pictures, spec.labels_end)
+    if config.mode == "accuracy":
+        _check_labels(spec, dataset)
+    model = None
+    if backend.needs_model:
+        model = prepared or identified(config, spec, backend, dataset, say, progress)
+    elif config.fold:
+        raise InputError(f"--fold puts normalisation into the model, and backend {config.backend} has none")
+    return Assembly(config, spec_to_run(spec, config), model, dataset, backend, preprocessor)
+
+
+def _check_labels(spec: ModelSpec, dataset: DataSet) -> None:
+    """Refuse labels that the model can never answer with."""
+    if dataset.labels is None or spec.task != "classification":
+        return
+    lowest, highest = spec.label_offset, spec.labels_end - 1
+    for name, label in zip(dataset.files, dataset.labels.tolist(), strict=True):
+        if not lowest <= label <= highest:
+            raise InputError(
+                f"data set {dataset.name}: {name} has the label {label}, but {spec.name} answers {lowest} to {highest} "
+                f"({spec.classes} classes, label_offset {spec.label_offset}); is it another model's data set?"
+            )
+
+
+def load_backend(name: str) -> type[Backend]:
+    """The class of a backend. Raises ``InputError``, ``SetupError`` or ``ModuleNotFoundError`` in one line."""
+    return _loaded(backends.registry.load, "backend", name)
+
+
+def load_preprocessor(name: str) -> type[Preprocessor]:
+    """The class of a preprocessor. Raises what ``load_backend`` does."""
+    # Where one that is compiled when it is loaded keeps the code; Numba reads it when it is imported.
+    if "NUMBA_CACHE_DIR" not in os.environ:
+        os.environ["NUMBA_CACHE_DIR"] = str(_code_dir())
+    return _loaded(preprocess.registry.load, "preprocessor", name)
+
+
+def _code_dir() -> Path:
+    """Where Numba keeps code. Raises ``InputError`` where no home folder is known."""
+    try:
+        return code_dir("numba") or private_dir()
+    except OSError:
+        return private_dir()
+    except ValueError as error:
+        raise InputError(one_line(error)) from error
+
+
+def _loaded(load: Callable[[str], type[T]], kind: str, name: str) -> type[T]:
+    """The class of a backend or preprocessor; whatever another package's module raises becomes one line."""
+    try:
+        return load(name)
+    except ValueError as error:
+        raise InputError(one_line(error)) from error
+    except ModuleNotFoundError:
+        raise
+    except Exception as error:
+        text = f"{kind} {name} cannot be loaded: {type(error).__name__}: {one_line(error)}"
+        raise SetupError(broken_import(error) or text) from error
+
+
+def _spec_of(config: RunConfig, say: Say) -> ModelSpec:
+    if not config.is_file:
+        if config.recipe is not None:
+            raise InputError(f"--recipe {config.recipe} is for a file (--model my.onnx); {config.model} has its own")
+        if config.model_name and config.model_name != config.model:
+            raise InputError(f"--model-name {config.model_name} names a file's model, but --model is {config.model}")
+        return find(config.model)
+    if config.weights == "random":
+        raise InputError(f"--weights random builds a model itself; with the file {config.model} leave it out")
+    return for_file(expanded(config.model), config.model_name, config.recipe, say, config.outputs)
+
+
+def _check_options(config: RunConfig, backend: type[Backend], preprocessor: type[Preprocessor]) -> None:
+    """Refuse what the backend or the preprocessor does not know, before anything is made for it."""
+    form_for(backend, config.precision)
+    try:
+        backend.check_options(config.backend_options)
+        preprocessor.check_options(config.preprocess_options)
+    except ValueError as error:
+        raise InputError(one_line(error)) from error
+
+
+def _check_device(config: RunConfig, backend: type[Backend]) -> None:
+    """Refuse words that are no device at all, and devices that the backend knows not to be there.
+
+    Before the model is looked for: no model helps where the device is missing.
+    """
+    known = {*backend.devices(), "cpu", "gpu", "cuda"}
+    words = config.device.split(",")
+    for word in words:
+        kind, _, number = word.partition(":")
+        if word in known or (kind == "cuda" and number.isdigit()):
+            continue
+        raise InputError(f"unknown device '{word}'; {suggest(word, known)}, cuda:N")
+    try:
+        backend.check_device(config.device)
+    except DeviceNotFound as error:
+        raise SetupError(one_line(error)) from error

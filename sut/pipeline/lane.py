@@ -1,0 +1,205 @@
+"""The fused pipeline: fill a slot, infer, decode the answer, complete; all in the thread of its lane.
+
+A lane stamps begin and end of each stage once per batch. It never lets an error out: LoadGen would wait for ever or the
+process would crash. It answers the samples with nothing, and remembers what happened, so that the run is failed.
+"""
+
+from __future__ import annotations
+
+import threading
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from backends.base import Runner, Slot
+from preprocess.base import BadPicture, Geometry, Target
+from sut.errors import RunError, one_line
+from sut.mlperf.loadgen import Complete
+from sut.pipeline.batching import Batch, BatchingPolicy
+from sut.pipeline.ledger import Counter, Ledger
+from sut.qsl.library import Source
+from sut.tasks.base import Payloads, Task
+
+Clock = Callable[[], int]
+"""Nanoseconds of the system clock."""
+
+
+@dataclass(slots=True)
+class Failures:
+    """What went wrong in a run. The first error is kept with its traceback; ``tell`` is called with it at once."""
+
+    name_of: Callable[[int], str]
+    tell: Callable[[str], None] = lambda message: None
+    samples: int = 0
+    first_error: str | None = None
+    first_traceback: str | None = None
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def record(self, error: BaseException, indices: Sequence[int]) -> None:
+        """Count the samples of a batch as failed, and name the bad one's file where the error knows which it is."""
+        with self._lock:
+            self.samples += len(indices)
+            if self.first_error is not None:
+                return
+            self.first_error = self.described(error, indices)
+            self.first_traceback = "".join(traceback.format_exception(error))
+        self.tell(self.first_error)
+
+    def described(self, error: BaseException, indices: Sequence[int]) -> str:
+        """An error in a batch of samples in one line, with the name of the bad one's file, or of the batch's first."""
+        if isinstance(error, BadPicture):
+            files = self.name_of(indices[error.position])
+        else:
+            files = self.name_of(indices[0])
+            if len(indices) > 1:
+                files += f" (in a batch of {len(indices)})"
+        return f"{files}: {type(error).__name__}: {one_line(error)}"
+
+
+class Recorder:
+    """Counts what is done and writes it into the ledger; shared by all threads of a run."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.ledger = ledger
+        self._lock = threading.Lock()
+
+    def record(self, starts: Sequence[tuple[int, int]], padded: int, failed: bool, stamps: Sequence[int]) -> None:
+        """One batch was answered: its samples, the rows it was padded by, and begin and end of each stage in ns."""
+        n = sum(count for _, count in starts)
+        words = self.ledger.words
+        with self._lock:
+            number = words[Counter.BATCHES]
+            words[Counter.BATCHES] = number + 1
+            words[Counter.DONE] += n
+            words[Counter.PADDED] += padded
+            words[Counter.HEARTBEAT] += 1
+            if failed:
+                words[Counter.FAILED] += n
+        self.ledger.batch(number, starts, padded, stamps)
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What the threads of one run share."""
+
+    task: Task
+    policy: BatchingPolicy
+    recorder: Recorder
+    failures: Failures
+    complete: Complete
+    clock: Clock
+
+
+class Lane:
+    """One copy of the fused pipeline.
+
+    ``work`` is the timed work on one batch, ``process`` also completes it, ``rehearse`` does it before the clock.
+    """
+
+    def __init__(self, runner: Runner, source: Source, shared: Surroundings, lend_to: str | None = None) -> None:
+        """``lend_to``: the input that takes a single ready sample where it lies; None to copy each into a slot."""
+        self._input = lend_to
+        self._runner = runner
+        self._source = source
+        self._shared = shared
+
+    def work(self, indices: Sequence[int]) -> tuple[Payloads, list[int]]:
+        """Answer some samples, without completing them.
+
+        Returns the answers and the stamps in ns: begin and end of each of the source's stages, of ``infer`` and of
+        ``postprocess``.
+        """
+        clock = self._shared.clock
+        stamps = [clock()]
+        if self._input and len(indices) == 1 and (ready := self._source.view(indices[0])) is not None:
+            slot, geometries = Slot(1, {self._input: ready[0]}), ready[1]
+            stamps.append(clock())
+        else:
+            slot = self.slot(len(indices))
+            geometries = fill_stamped(self._source, indices, slot, stamps, clock)
+        return self.answer(slot, len(indices), geometries, stamps), stamps
+
+    def rehearse(self, indices: Sequence[int]) -> Payloads:
+        """Do the work without being asked, as warm-up. Raises ``RunError`` with the name of the file to blame."""
+        try:
+            return self.work(indices)[0]
+        except Exception as error:
+            raise RunError(self._shared.failures.described(error, indices)) from error
+
+    def examine(self, indices: Sequence[int]) -> tuple[Payloads, Mapping[str, Any]]:
+        """``rehearse``, with the outputs that the answers come from: all rows, valid until the lane's next batch."""
+        try:
+            slot = self.slot(len(indices))
+            geometries = self._source.fill(indices, slot, _unmarked)
+            outputs = self._runner.infer(slot)
+            return self._shared.task.decode(outputs, len(indices), geometries, slot.n), outputs
+        except Exception as error:
+            raise RunError(self._shared.failures.described(error, indices)) from error
+
+    def answer(self, slot: Slot, n: int, geometries: Sequence[Geometry], stamps: list[int]) -> Payloads:
+        """Infer and decode the first ``n`` rows of a filled slot; stamps begin and end of both stages."""
+        clock = self._shared.clock
+        stamps.append(clock())
+        outputs = self._runner.infer(slot)
+        stamps.append(clock())
+        stamps.append(clock())
+        payloads = self._shared.task.decode(outputs, n, geometries, slot.n)
+        if len(payloads) != n:
+            raise ValueError(f"{len(payloads)} answers for {n} samples")
+        stamps.append(clock())
+        return payloads
+
+    def process(self, batch: Batch) -> None:
+        """Answer and complete a batch. Never raises."""
+        shared = self._shared
+        payloads: Payloads | None
+        try:
+            payloads, stamps = self.work(batch.indices)
+        except BaseException as error:
+            shared.failures.record(error, batch.indices)
+            payloads, stamps = None, [shared.clock()] * (2 * len(self._source.stages) + 4)
+        finish(shared, batch.ids, payloads, batch.starts, stamps)
+
+    def slot(self, n: int) -> Slot:
+        """The runner's slot for ``n`` samples, padded to a size that the backend takes."""
+        return self._runner.slot(self._shared.policy.padded(n))
+
+    def close(self) -> None:
+        """Give back what the lane's source holds."""
+        self._source.close()
+
+
+def fill_stamped(
+    source: Source, indices: Sequence[int], target: Target, stamps: list[int], clock: Clock
+) -> list[Geometry]:
+    """Fill the target. ``stamps`` has the begin; appended are the end of each stage and the begin of the next."""
+
+    def mark(stage: str) -> None:
+        now = clock()
+        stamps.append(now)
+        stamps.append(now)
+
+    geometries = source.fill(indices, target, mark)
+    if len(stamps) != 2 * len(source.stages) + 1:
+        raise RuntimeError(f"{len(stamps) // 2} stages were marked, expected {', '.join(source.stages)}")
+    stamps.pop()
+    return geometries
+
+
+def finish(
+    shared: Surroundings,
+    ids: Sequence[int],
+    payloads: Payloads | None,
+    starts: Sequence[tuple[int, int]],
+    stamps: list[int],
+) -> None:
+    """Complete some samples (``payloads`` None: they failed) and record their batch."""
+    stamps.append(shared.clock())
+    stamps.append(shared.complete(ids, payloads))
+    padded = shared.policy.padded(len(ids)) - len(ids)
+    shared.recorder.record(starts, padded, payloads is None, stamps)
+
+
+def _unmarked(stage: str) -> None:
+    """What is examined is not timed."""

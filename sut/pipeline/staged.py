@@ -1,0 +1,183 @@
+"""The staged pipeline: preprocessing workers feed the lanes through a bounded channel.
+
+Fused lanes preprocess and infer in turn. Here N workers only preprocess, one sample at a time, and each lane infers
+what is ready, so that eight decoding threads can feed two lanes (and the other way round where inference is the slow
+part). The price is one copy of each tensor, from the channel into the slot.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from preprocess.base import Geometry, Recipe
+from sut.pipeline.batching import Batcher
+from sut.pipeline.lane import Lane, Surroundings, fill_stamped, finish
+from sut.qsl.library import Rows, Source
+
+_POLL_S = 0.5
+LANE_STAGES = ("gather", "infer", "postprocess", "complete")
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """One preprocessed sample on its way: its tensor is row ``row`` of the channel."""
+
+    id: int
+    index: int
+    number: int
+    row: int
+    geometry: Geometry
+
+
+class Channel:
+    """A bounded channel of tensors between workers and lanes.
+
+    ``fill_up`` makes a lane wait for a full batch while more samples are on their way (Offline, MultiStream);
+    otherwise it takes what is ready (Server).
+    """
+
+    def __init__(self, recipe: Recipe, max_batch: int, workers: int, fill_up: bool) -> None:
+        self._capacity = 2 * max_batch + workers
+        self.storage: NDArray[Any] = np.empty((self._capacity, *recipe.sample_shape), recipe.dtype)
+        self._max_batch = max_batch
+        self._fill_up = fill_up
+        self._free = list(range(self._capacity))
+        self._ready: deque[Prepared] = deque()
+        self._coming = 0
+        self._closed = False
+        self._changed = threading.Condition(threading.Lock())
+
+    def announce(self, samples: int) -> None:
+        """So many more samples will come; called when they are issued."""
+        with self._changed:
+            self._coming += samples
+
+    def reserve(self) -> int | None:
+        """A free row to preprocess into; waits for one. None once the channel is closed."""
+        with self._changed:
+            while not self._free:
+                if self._closed:
+                    return None
+                self._changed.wait(_POLL_S)
+            return self._free.pop()
+
+    def put(self, sample: Prepared) -> None:
+        """A sample is ready."""
+        with self._changed:
+            self._ready.append(sample)
+            self._coming -= 1
+            self._changed.notify_all()
+
+    def drop(self, row: int) -> None:
+        """A sample that was announced failed; its row is free again."""
+        with self._changed:
+            self._coming -= 1
+            self._free.append(row)
+            self._changed.notify_all()
+
+    def take(self) -> list[Prepared]:
+        """The next batch; empty when nothing came for a while, or the channel is closed and empty."""
+        with self._changed:
+            if not self._enough():
+                self._changed.wait(_POLL_S)
+                if not self._enough():
+                    return []
+            return [self._ready.popleft() for _ in range(min(self._max_batch, len(self._ready)))]
+
+    def _enough(self) -> bool:
+        if not self._ready:
+            return False
+        return not self._fill_up or len(self._ready) >= self._max_batch or self._coming == 0
+
+    def release(self, samples: Sequence[Prepared]) -> None:
+        """The rows of these samples were copied."""
+        with self._changed:
+            self._free += [sample.row for sample in samples]
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Nothing more will come; wake everybody."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    @property
+    def finished(self) -> bool:
+        """Closed, and everything taken."""
+        return self._closed and not self._ready and self._coming <= 0
+
+
+class Worker:
+    """One preprocessing thread: takes samples from the batcher, puts tensors into the channel."""
+
+    def __init__(self, source: Source, batcher: Batcher, channel: Channel, shared: Surroundings) -> None:
+        self._source = source
+        self._batcher = batcher
+        self._channel = channel
+        self._shared = shared
+
+    def serve(self) -> None:
+        """Work until the batcher is closed and empty."""
+        while not self._batcher.finished:
+            if (batch := self._batcher.take(_POLL_S)) is not None:
+                self._prepare(batch.ids[0], batch.indices[0], batch.starts[0][0])
+
+    def _prepare(self, each: int, index: int, number: int) -> None:
+        shared, channel = self._shared, self._channel
+        row = channel.reserve()
+        if row is None:
+            return
+        stamps = [shared.clock()]
+        try:
+            target = Rows.of(channel.storage[row : row + 1])
+            [geometry] = fill_stamped(self._source, [index], target, stamps, shared.clock)
+        except BaseException as error:
+            shared.failures.record(error, [index])
+            channel.drop(row)
+            now = shared.clock()
+            shared.recorder.ledger.prepared(number, [now] * (len(self._source.stages) + 1))
+            finish(shared, [each], None, [(number, 1)], [now] * (2 * len(LANE_STAGES) - 2))
+            return
+        shared.recorder.ledger.prepared(number, [stamps[0], *stamps[1::2]])
+        channel.put(Prepared(each, index, number, row, geometry))
+
+    def close(self) -> None:
+        """Give back what the source holds."""
+        self._source.close()
+
+
+def serve_lane(lane: Lane, channel: Channel, shared: Surroundings) -> None:
+    """One lane's thread: infers what comes through the channel until it is closed and empty."""
+    while not channel.finished:
+        if samples := channel.take():
+            _process(lane, samples, channel, shared)
+
+
+def _process(lane: Lane, samples: list[Prepared], channel: Channel, shared: Surroundings) -> None:
+    indices = [sample.index for sample in samples]
+    payloads = None
+    stamps = [shared.clock()]
+    released = False
+    try:
+        slot = lane.slot(len(samples))
+        [buffer] = slot.buffers.values()
+        rows = np.array([sample.row for sample in samples])
+        np.take(channel.storage, rows, axis=0, out=buffer[: len(samples)], mode="clip")
+        channel.release(samples)
+        released = True
+        stamps.append(shared.clock())
+        payloads = lane.answer(slot, len(samples), [sample.geometry for sample in samples], stamps)
+    except BaseException as error:
+        if not released:
+            channel.release(samples)
+        shared.failures.record(error, indices)
+        payloads, stamps = None, [shared.clock()] * (2 * len(LANE_STAGES) - 2)
+    starts = [(sample.number, 1) for sample in samples]
+    finish(shared, [sample.id for sample in samples], payloads, starts, stamps)

@@ -1,0 +1,1 @@
+"""Processes and what they live in: children, signals, streams, control groups, clocks."""

@@ -1,0 +1,1 @@
+"""The query sample library: samples held at the boundary where the clock starts."""

@@ -1,0 +1,126 @@
+"""The sample library of the boundary ``device``: ready tensors that stay in the accelerator's memory.
+
+Inside the clock is one copy per sample from there to the slot, on the device. MLPerf's rules start the clock earlier,
+so results at this boundary are for study: what a request costs once its input has arrived.
+
+On a GPU none of this has run yet; tests run it with device memory in host form.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from backends.base import Backend
+from kernels.device import Buffer, Device
+from preprocess.base import Geometry, Mark, Preprocessor, Recipe, Target
+from preprocess.parts.device_memory import DeviceArray, Lent, lent_slot
+from sut.datasets.base import DataSet
+from sut.errors import SetupError
+from sut.qsl.library import Library, MakePreprocessor, Rows, Source
+
+Copy = Callable[[Buffer, Buffer, int | None], None]
+"""Copies all of the second to the start of the first, both of one device, on a stream: ``GpuDevice.copy``."""
+
+
+def device_place(backend: Backend) -> str:
+    """The place on an accelerator where a backend takes its input: ``cuda:0``.
+
+    Raises ``SetupError`` for a backend that takes it from host memory only.
+    """
+    for place in backend.places:
+        if place.startswith("cuda:"):
+            return place
+    raise SetupError(
+        f"--boundary device keeps tensors in the accelerator's memory, but {backend.name} takes its input from "
+        f"{', '.join(backend.places)} memory only: use --boundary tensor, or a backend that takes cuda:N"
+    )
+
+
+class DeviceLibrary(Library):
+    """Preprocessed samples in a device's memory, a buffer each, in the model's own dtype and layout."""
+
+    def __init__(
+        self,
+        dataset: DataSet,
+        recipe: Recipe,
+        make_preprocessor: MakePreprocessor,
+        capacity: int,
+        workers: int,
+        loaded: Callable[[int], None] = lambda count: None,
+        *,
+        device: Device,
+        copy: Copy,
+        place: str,
+    ) -> None:
+        """Owns ``device`` from now on; ``copy`` copies within its memory, which slots call ``place``."""
+        super().__init__(dataset, capacity, workers, loaded)
+        self._make_preprocessor = make_preprocessor
+        self.recipe, self.device, self.copy, self.place = recipe, device, copy, place
+        self._row_bytes = int(np.prod(recipe.sample_shape)) * np.dtype(recipe.dtype).itemsize
+        self._free: list[Buffer] = []
+        self._uploading = threading.Lock()
+        self.row: dict[int, Buffer] = {}
+        self.geometry: dict[int, Geometry] = {}
+
+    def source(self) -> Source:
+        """A source that copies on the device, on a stream of its own."""
+        return _DeviceGather(self)
+
+    def _reserve(self, indices: Sequence[int]) -> None:
+        for index in indices:
+            if index not in self.row:
+                self.row[index] = self._free.pop() if self._free else self.device.alloc(self._row_bytes)
+
+    def _load_chunk(self, chunk: Sequence[int]) -> None:
+        preprocessor = self._preprocessor(self._make_preprocessor)
+        for index in chunk:
+            try:
+                self.geometry[index] = self._preprocess(preprocessor, index)
+            except (OSError, ValueError) as error:
+                raise self._blame(index, error) from error
+
+    def _preprocess(self, preprocessor: Preprocessor, index: int) -> Geometry:
+        """Fill a sample's row: where the preprocessor can, without a way through host memory."""
+        recipe, row = self.recipe, self.row[index]
+        if "cuda" in preprocessor.places:
+            array = DeviceArray(row.address, (1, *recipe.sample_shape), recipe.dtype)
+            [geometry] = preprocessor.run([self._read(index)], Rows(1, {"rows": array}, self.place), _unmarked)
+            return geometry
+        host = np.empty((1, *recipe.sample_shape), recipe.dtype)
+        [geometry] = preprocessor.run([self._read(index)], Rows.of(host), _unmarked)
+        with self._uploading:
+            self.device.upload(host, row)
+        return geometry
+
+    def _drop(self, index: int) -> None:
+        self._free.append(self.row.pop(index))
+        del self.geometry[index]
+
+    def close(self) -> None:
+        """Free all rows, and the device."""
+        self.device.close()
+
+
+class _DeviceGather(Source):
+    def __init__(self, library: DeviceLibrary) -> None:
+        self._library = library
+        self._stream = library.device.new_stream()
+
+    def fill(self, indices: Sequence[int], target: Target, mark: Mark) -> list[Geometry]:
+        library = self._library
+        library.require(indices)
+        device = library.device
+        slot = lent_slot(library.recipe, target, len(indices), device, library.place)
+        for position, index in enumerate(indices):
+            row = library.row[index]
+            library.copy(Lent(device, slot.address + position * row.nbytes, row.nbytes), row, self._stream)
+        device.synchronize(self._stream)
+        mark("preprocess")
+        return [library.geometry[index] for index in indices]
+
+
+def _unmarked(stage: str) -> None:
+    """Loading is not timed."""

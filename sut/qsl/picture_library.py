@@ -1,0 +1,67 @@
+"""The sample library of the boundaries ``pixels`` and ``jpeg``: pictures, which are preprocessed inside the clock."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+from preprocess.base import Geometry, Mark, Preprocessor, Target
+from preprocess.parts.decode import decode
+from sut.datasets.base import DataSet
+from sut.qsl.library import Library, MakePreprocessor, Source
+
+
+class PictureLibrary(Library):
+    """Pictures as they are before the clock: files' bytes (``jpeg``) or decoded pixels (``pixels``)."""
+
+    def __init__(
+        self,
+        dataset: DataSet,
+        boundary: Literal["pixels", "jpeg"],
+        make_preprocessor: MakePreprocessor,
+        capacity: int,
+        workers: int,
+        loaded: Callable[[int], None] = lambda count: None,
+    ) -> None:
+        super().__init__(dataset, capacity, workers, loaded)
+        self._make_preprocessor = make_preprocessor
+        self._decoded = boundary == "pixels"
+        self.held: dict[int, Any] = {}
+        with make_preprocessor() as one:
+            self.stages = one.pixel_stages() if self._decoded else one.stages
+
+    def source(self) -> Source:
+        """A source with a preprocessor of its own."""
+        return _Preprocess(self, self._make_preprocessor(), self._decoded)
+
+    def _load_chunk(self, chunk: Sequence[int]) -> None:
+        for index in chunk:
+            try:
+                data = self._read(index)
+                self.held[index] = decode(data) if self._decoded else data
+            except (OSError, ValueError) as error:
+                raise self._blame(index, error) from error
+
+    def _drop(self, index: int) -> None:
+        del self.held[index]
+
+
+class _Preprocess(Source):
+    def __init__(self, library: PictureLibrary, preprocessor: Preprocessor, decoded: bool) -> None:
+        self._library = library
+        self._preprocessor = preprocessor
+        self._decoded = decoded
+        self.stages = library.stages
+
+    def fill(self, indices: Sequence[int], target: Target, mark: Mark) -> list[Geometry]:
+        self._library.require(indices)
+        held = [self._library.held[index] for index in indices]
+        if self._decoded:
+            return self._preprocessor.run_pixels(held, target, mark)
+        return self._preprocessor.run(held, target, mark)
+
+    def counts(self) -> Mapping[str, int]:
+        return self._preprocessor.counts()
+
+    def close(self) -> None:
+        self._preprocessor.close()

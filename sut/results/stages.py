@@ -1,0 +1,136 @@
+"""A ledger read back: each sample's stages, joined with LoadGen's own trace."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from sut.mlperf.check_log import Record
+from sut.mlperf.logs import Int64Array, Trace
+from sut.pipeline.ledger import Counter, Ledger
+
+
+@dataclass(frozen=True, slots=True)
+class Stages:
+    """A ledger read back: per-sample arrays in ns, samples in the order of issue.
+
+    ``per_sample`` maps each stage to int64 (n,); stages without ``/`` plus ``residual`` add up to ``latency_ns``.
+    ``cost_ns`` is the mean busy time per sample (batch time divided by its size).
+    """
+
+    latency_ns: Int64Array
+    per_sample: dict[str, Int64Array]
+    cost_ns: dict[str, float]
+    batch_sizes: dict[int, int]
+
+
+class LedgerError(ValueError):
+    """The ledger and LoadGen's trace do not tell the same story."""
+
+
+def answered(ledger: Ledger) -> Int64Array:
+    """Numbers of the recorded samples that were answered, ascending."""
+    recorded = min(int(ledger.counters[Counter.ISSUED]), ledger.shape.samples)
+    # A copy, because the run may be writing: counting and collecting must see the same array.
+    return np.flatnonzero(ledger.batch_of[:recorded].copy())
+
+
+def batch_sizes(ledger: Ledger) -> dict[int, int]:
+    """How many batches had how many samples, as recorded."""
+    batches = min(int(ledger.counters[Counter.BATCHES]), ledger.shape.batches)
+    sizes, counts = np.unique(ledger.rows[:batches, 0], return_counts=True)
+    return {int(size): int(count) for size, count in zip(sizes, counts, strict=True) if size > 0}
+
+
+def own_latency_ns(ledger: Ledger, last: int | None = None) -> Int64Array:
+    """Latency as this side saw it (LoadGen's call to the end of ``complete``), ns, of the answered samples.
+
+    With ``last`` only of those among the last so many that were taken up: cheap enough to look at while a run goes on.
+    """
+    if last is None:
+        who = answered(ledger)
+    else:
+        done = min(int(ledger.counters[Counter.DONE]), ledger.shape.samples)
+        first = max(0, done - last)
+        who = first + np.flatnonzero(ledger.batch_of[first:done].copy())
+    ends = ledger.rows[ledger.batch_of[who] - 1, -1]
+    latency: Int64Array = ends - ledger.issued_ns[who]
+    return latency
+
+
+def join(ledger: Ledger, trace: Trace | None) -> Stages:
+    """Join the ledger with LoadGen's trace by the order of issue.
+
+    Without a trace (an interrupted run, or one too long to trace) the latency is this side's own, from LoadGen's call,
+    and there is neither ``issue_delay`` nor ``residual``. Raises ``LedgerError`` if the two do not fit together.
+    """
+    who = answered(ledger)
+    rows = ledger.rows[ledger.batch_of[who] - 1]
+    issued = ledger.issued_ns[who]
+    stages: dict[str, Int64Array] = {}
+    if trace is not None:
+        asked = int(ledger.counters[Counter.ISSUED])
+        if len(trace.index) != asked or not np.array_equal(trace.index[who], ledger.index_of[who]):
+            raise LedgerError(
+                f"LoadGen's trace ({len(trace.index)} samples) does not name the samples that the ledger "
+                f"({asked} issued) recorded in the same order"
+            )
+        stages["issue_delay"] = trace.issue_delay_ns[who]
+    names = ledger.shape.stages
+    begins = {name: rows[:, 2 + 2 * i] for i, name in enumerate(names)}
+    ends = {name: rows[:, 3 + 2 * i] for i, name in enumerate(names)}
+    if ledger.shape.before:
+        before = ledger.before[who]
+        stages["queue"] = before[:, 0] - issued
+        for column, name in enumerate(ledger.shape.before, start=1):
+            stages[name] = before[:, column] - before[:, column - 1]
+        stages["channel"] = begins[names[0]] - before[:, -1]
+    else:
+        stages["queue"] = begins[names[0]] - issued
+    for name in names:
+        stages[name] = ends[name] - begins[name]
+    if trace is None:
+        latency: Int64Array = ends[names[-1]] - issued
+    else:
+        latency = trace.latency_ns[who]
+        explained = sum((values for name, values in stages.items() if "/" not in name), np.zeros(len(who), np.int64))
+        stages["residual"] = latency - explained
+    cost = {name: float(stages[name].mean()) for name in ledger.shape.before if len(who)} | _cost(ledger, names)
+    return Stages(latency, stages, cost, batch_sizes(ledger))
+
+
+def _cost(ledger: Ledger, names: Sequence[str]) -> dict[str, float]:
+    batches = min(int(ledger.counters[Counter.BATCHES]), ledger.shape.batches)
+    rows = ledger.rows[:batches]
+    rows = rows[rows[:, 0] > 0]
+    samples = int(rows[:, 0].sum())
+    if samples == 0:
+        return {}
+    return {name: float((rows[:, 3 + 2 * i] - rows[:, 2 + 2 * i]).sum()) / samples for i, name in enumerate(names)}
+
+
+def record_of(
+    ledger: Ledger,
+    asked: Mapping[str, Any],
+    latency_ns: Int64Array | None,
+    stages: Stages | None,
+    fastest_ns: Int64Array | None = None,
+) -> Record:
+    """What a ledger says of a run, for LoadGen's logs to be held against."""
+    issued = int(ledger.counters[Counter.ISSUED])
+    last = issued - 1
+    recorded = 0 <= last < ledger.shape.samples
+    return Record(
+        asked=asked,
+        issued=issued,
+        started_ns=int(ledger.counters[Counter.RUN_START_SYSTEM_NS]),
+        first_ns=int(ledger.issued_ns[0]),
+        last_ns=int(ledger.issued_ns[last]) if recorded else None,
+        last_done_ns=int(ledger.rows[ledger.batch_of[last] - 1, -1]) if recorded else None,
+        latency_ns=latency_ns,
+        fastest_ns=fastest_ns,
+        stages_ns=stages.per_sample if stages is not None else None,
+    )

@@ -1,0 +1,308 @@
+"""Looks at the answers to a few samples before the clock, for a model that answers wrongly without an error.
+
+The samples are real ones, through the lane that will answer them in the run (fill, infer, decode). Each is answered
+alone, twice: two answers to one picture are no answer. Then they are answered at places all over the largest batch:
+whose labels change with what else is in it (softmax or batch norm over the batch, dynamic quantisation) or with the
+row, gives other labels in SingleStream than in Offline. That is told, and breaks a rule, but is the model's own
+business. And where the model shows labels alone, the scores that it chose them from are looked at once, for as many
+samples as the largest batch has: its ArgMax answers 0 for NaN.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from itertools import cycle
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sut.errors import RunError, one_line
+from sut.models.argmax import expose_scores
+from sut.models.content import normalises_in_training
+from sut.pipeline.batching import BatchingPolicy
+from sut.pipeline.system import SUT
+from sut.results.schema import Answers
+from sut.run.timing import Beat, sizes_to_warm
+from sut.tasks.classification import Classification
+
+MOST_ALONE = 4
+"""Samples that are answered alone: with the batch of 8, 0.1 s on one core for EfficientNet-Lite0."""
+MOST_BEHIND = 8
+"""Rows of the batches in which the scores behind labels are looked at: for memory beside the run's own model."""
+NEAR_TIE = 1e-3
+"""Two logits that are nearer to each other may change places by rounding: another batch size is another kernel."""
+NOT_THE_SAME = 0.05
+"""Scores of the same work that are further apart than this part of their range are no rounding, in any precision."""
+BEYOND_ROUNDING = {"fp32": 0.005, "int8": 0.005, "bf16": 0.02, "fp16": 0.02}
+"""The same of another batch size, by precision. On a Xeon, with ONNX Runtime and OpenVINO, EfficientNet-Lite0 and
+ResNet-50 were less than 1e-5 apart in fp32, bf16 and int8; Lite0 quantised dynamically was 0.01 apart."""
+
+BUDGET_S = 1.0
+"""After so long no further sample is looked at: a slow model is known by fewer."""
+_SUM_TOLERANCE = 1e-2
+"""How far the sum of a softmax may be from 1, in half precision too."""
+
+
+@dataclass(slots=True)
+class Found:
+    """What a reader of the result must know: figures, notes, and what breaks MLPerf's rules."""
+
+    answers: Answers | None = None
+    notes: list[str] = field(default_factory=list)
+    broken: list[str] = field(default_factory=list)
+    depends: bool = False
+    """Whether a label or the scores were seen to change with what else is asked, be it by a near tie."""
+
+    def tell_broken(self, text: str) -> None:
+        """Put a text into the notes and the broken rules, once."""
+        if text not in self.broken:
+            self.notes.append(text)
+            self.broken.append(text)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """To one sample: its label, and the scores (classes,) that it is chosen from, where the model shows them."""
+
+    label: float
+    scores: NDArray[np.float64] | None = None
+
+
+def check(sut: SUT, indices: Sequence[int], samples_per_query: int, beat: Beat) -> Found:
+    """Look at the answers to the first of some loaded samples. ``beat`` is called after each step.
+
+    Nothing is done where no model is run, and for other tasks than classification. Raises ``RunError`` where a sample
+    cannot be answered, gets two different answers, or has scores that are not finite.
+    """
+    found = Found()
+    task = sut.task
+    if sut.parts.model is None or not sut.backend.inputs or not isinstance(task, Classification):
+        return found
+    if task.answers_labels:
+        _look_behind(sut, task, indices[: sut.policy.max_batch], found, beat)
+    alone, took_s = _alone(sut, task, indices, found, beat)
+    seen = dict(zip(indices, alone, strict=False))
+    found.answers = Answers(checked=len(alone), largest_batch=None, batch_dependent_share=None, near_ties=0)
+    if sut.policy.max_batch > 1:
+        needed = sut.policy.padded(sut.policy.max_batch) in sizes_to_warm(
+            sut.config.scenario, sut.policy, samples_per_query
+        )
+        rows, batch = _in_batch(sut, task, indices, len(alone), found, took_s, needed)
+        pairs = [(seen[index], answer) for index, answer in zip(rows, batch, strict=True) if index in seen]
+        _compare(pairs, len(batch), BEYOND_ROUNDING[sut.config.precision], found)
+        seen = dict(zip(rows, batch, strict=True)) | seen
+        beat()
+    labels = {answer.label for answer in seen.values()}
+    if len(labels) == 1 and len(seen) > 1 and sut.config.mode != "accuracy":  # there the log tells of them all
+        found.notes.append(f"all {len(seen)} samples looked at before the run got the label {labels.pop():g}")
+    return found
+
+
+def _alone(
+    sut: SUT, task: Classification, indices: Sequence[int], found: Found, beat: Beat
+) -> tuple[list[Answer], float]:
+    """The answers to samples alone, and how long one took, in seconds."""
+    answers: list[Answer] = []
+    begin = time.perf_counter()
+    took_s = 0.0
+    for index in indices[:MOST_ALONE]:
+        [first] = _ask(sut, task, [index])
+        beat()
+        asked = time.perf_counter()
+        [second] = _ask(sut, task, [index])
+        now = time.perf_counter()
+        beat()
+        if (how := difference(first, second)) is not None:
+            _tell_change(sut, index, how, found)
+        answers.append(first)
+        took_s = now - asked
+        if now - begin > BUDGET_S:
+            break
+    return answers, took_s
+
+
+def _tell_change(sut: SUT, index: int, how: str, found: Found) -> None:
+    """Raise ``RunError`` for two answers to one picture.
+
+    A batch norm in training mode is told instead, as it is where it shows within a batch only: ONNX Runtime keeps its
+    statistics from one batch to the next, OpenVINO does not.
+    """
+    assert sut.parts.model is not None
+    if not normalises_in_training(sut.parts.model.onnx):
+        raise RunError(
+            f"{sut.failures.name_of(index)}: the model answers the same picture differently when asked twice: {how}"
+        )
+    found.depends = True
+    found.tell_broken("answers depend on what was asked before: the model has a batch norm in training mode")
+
+
+def spread(indices: Sequence[int], alone: int, size: int) -> list[int]:
+    """A batch of samples, a row each: the first ``alone`` ones in about every second row, from the first to the last.
+
+    The rows between have other samples, where there are others. A small batch has each of the first at least once,
+    as far as it goes.
+
+    >>> spread(range(11), 4, 8)
+    [0, 4, 1, 5, 6, 2, 7, 3]
+    """
+    places = {round(row) for row in np.linspace(0, size - 1, max(min(alone, size), size // 2))}
+    looked_at, others = cycle(indices[:alone]), cycle(indices[alone:] or indices)
+    return [next(looked_at if row in places else others) for row in range(size)]
+
+
+def _in_batch(
+    sut: SUT, task: Classification, indices: Sequence[int], alone: int, found: Found, took_s: float, needed: bool
+) -> tuple[list[int], list[Answer]]:
+    """Samples and their answers within the largest batch, in which the first ``alone`` ones are spread.
+
+    None, with a note, if the run does not need it and the model cannot.
+    """
+    size = sut.policy.max_batch
+    if not needed and size * took_s > 2 * BUDGET_S:
+        size = int(2 * BUDGET_S / took_s)
+        if size < 2:
+            found.notes.append(f"answers were not compared with those in a batch: one picture takes {took_s:.2g} s")
+            return [], []
+    rows = spread(indices, alone, size)
+    try:
+        return rows, _ask(sut, task, rows)
+    except RunError as error:
+        if needed:
+            raise
+        found.notes.append(f"answers were not compared with those in a batch of {size}, which fails: {error}")
+        return [], []
+
+
+def _compare(pairs: list[tuple[Answer, Answer]], size: int, beyond: float, found: Found) -> None:
+    """Put into ``found`` how the answers in a batch of ``size`` (none: there was no batch) differ from those alone.
+
+    Scores that differ are told where the labels agree and most are further apart than ``beyond``.
+    """
+    if not pairs or found.answers is None:
+        return
+    others = [pair for pair in pairs if pair[0].label != pair[1].label]
+    ties = sum(near_tie(*pair) for pair in others)
+    changed = len(others) - ties
+    found.depends |= bool(others)
+    if changed:
+        found.tell_broken(
+            f"answers depend on the batch: {changed} of {len(pairs)} labels differ between alone and a batch of {size}"
+        )
+    elif 2 * sum(apart(*pair) > beyond for pair in pairs) > len(pairs):
+        found.depends = True
+        most = max(apart(*pair) for pair in pairs)
+        found.notes.append(
+            f"scores depend on the batch, though the labels agree: they differ by up to {100 * most:.2g} % of their "
+            f"range between alone and a batch of {size}"
+        )
+    found.answers = found.answers.model_copy(
+        update={"largest_batch": size, "batch_dependent_share": changed / len(pairs), "near_ties": ties}
+    )
+
+
+def difference(first: Answer, second: Answer) -> str | None:
+    """How two answers of the same work differ, in words; None if only by what rounding explains."""
+    if first.label != second.label and not near_tie(first, second):
+        return f"label {first.label:g}, then {second.label:g}"
+    if (share := apart(first, second)) > NOT_THE_SAME:
+        return f"scores that differ by {100 * share:.2g} % of their range"
+    return None
+
+
+def near_tie(first: Answer, second: Answer) -> bool:
+    """Whether the logits of both answers' labels are within ``NEAR_TIE`` of each other, in both answers."""
+    if first.scores is None or second.scores is None:
+        return False
+    one, other = int(first.scores.argmax()), int(second.scores.argmax())
+    return all(abs(each[one] - each[other]) <= NEAR_TIE for each in (_logits(first.scores), _logits(second.scores)))
+
+
+def apart(first: Answer, second: Answer) -> float:
+    """The largest difference of a score between two answers, as a part of the larger range of their scores.
+
+    0 without scores, and where it is no more than ``NEAR_TIE``: the range of scores that are all alike is rounding.
+    """
+    if first.scores is None or second.scores is None:
+        return 0.0
+    finite = np.isfinite(first.scores) & np.isfinite(second.scores)  # -inf rules a class out
+    one, other = first.scores[finite], second.scores[finite]
+    whole = max(np.ptp(one), np.ptp(other))
+    most = float(np.abs(one - other).max())
+    return most / float(whole) if most > NEAR_TIE else 0.0
+
+
+def _logits(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Scores whose differences are those of the logits: for a softmax, the logarithms."""
+    if scores.min() >= 0 and abs(scores.sum() - 1) < _SUM_TOLERANCE:
+        return np.log(np.maximum(scores, np.finfo(np.float64).tiny))
+    return scores
+
+
+def _ask(sut: SUT, task: Classification, indices: list[int]) -> list[Answer]:
+    payloads, outputs = sut.lanes[0].examine(indices)
+    labels = np.asarray(payloads).tolist()
+    if task.answers_labels:
+        return [Answer(label) for label in labels]
+    values = np.asarray(outputs[task.output.name])[: len(indices)]
+    # A copy: the outputs last until the lane's next batch.
+    scores = values.reshape(len(indices), -1).astype(np.float64)
+    return [Answer(label, row) for label, row in zip(labels, scores, strict=True)]
+
+
+def _look_behind(sut: SUT, task: Classification, indices: Sequence[int], found: Found, beat: Beat) -> None:
+    """Raise ``RunError`` where the scores behind labels are not finite; that they cannot be looked at breaks a rule."""
+    model = sut.parts.model
+    assert model is not None
+    behind = f"the scores behind {task.output.name}"
+    path = model.file if model.file.suffix == model.source.suffix else model.onnx
+    try:
+        with TemporaryDirectory(prefix="sut-scores-") as folder:
+            copy = Path(folder) / path.name
+            name = expose_scores(path, task.output.name, copy)
+            if name is None:
+                found.tell_broken(f"{behind} were not looked at: no ArgMax or TopK is found that computes it")
+                return
+            bad = _first_not_finite(
+                sut, copy, "fp32" if path != model.file else sut.config.precision, name, indices, beat
+            )
+    except Exception as error:
+        # A second model may not fit beside the first, or not be possible in this form: the run's own does its work.
+        found.tell_broken(f"{behind} were not looked at: {one_line(error)}")
+        return
+    if bad is not None:
+        raise RunError(f"{sut.failures.name_of(bad)}: {behind} are not finite (NaN or inf in {name})")
+    if path != model.file:
+        found.notes.append(f"{behind} were looked at in fp32, in the ONNX file that was converted")
+
+
+def _first_not_finite(
+    sut: SUT, file: Path, precision: str, name: str, indices: Sequence[int], beat: Beat
+) -> int | None:
+    """The first sample whose best score in the output ``name`` of another model file is not finite; None if all are."""
+    parts, config = sut.parts, sut.config
+    assert parts.model is not None
+    told: dict[str, Any] = {"lanes": 1, "threads": config.threads_per_lane, "precision": precision}
+    second = replace(parts, config=config.model_copy(update=told), model=replace(parts.model, file=file))
+    with second.load_backend() as backend, backend.runner() as runner, closing(sut.library.source()) as source:
+        beat()
+        policy = BatchingPolicy.of("Offline", MOST_BEHIND, 0, backend.batch_sizes)
+        # A run of single pictures does not need a model that takes more.
+        step = policy.padded(1 if config.scenario == "SingleStream" else policy.max_batch)
+        for at in range(0, len(indices), step):
+            some = indices[at : at + step]
+            slot = runner.slot(policy.padded(len(some)))
+            source.fill(some, slot, lambda stage: None)
+            values = np.asarray(runner.infer(slot)[name])
+            if values.shape[:1] != (slot.n,):
+                raise ValueError(f"{name} has shape {values.shape} for a batch of {slot.n}")
+            finite = np.isfinite(values.reshape(slot.n, -1).max(axis=1)[: len(some)])  # NaN wins every max
+            beat()
+            if not finite.all():
+                return some[int(finite.argmin())]
+    return None

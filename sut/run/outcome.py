@@ -1,0 +1,331 @@
+"""From what happened in a run to its result: join the ledger, check the log, score, judge."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sut.config import RunConfig
+from sut.errors import one_line
+from sut.mlperf.accuracy import accuracy_txt, logged_sum, read_accuracy_log
+from sut.mlperf.check_log import check_log
+from sut.mlperf.logs import ACCURACY, OFFICIAL_SEEDS, Detail, Int64Array, read_detail, read_summary, read_trace
+from sut.mlperf.metrics import METRICS, percentile_stats
+from sut.mlperf.rules import broken_rules, explain_invalid, is_official_model, unexplained
+from sut.pipeline.assembly import Assembly
+from sut.pipeline.ledger import Counter, Ledger
+from sut.results.machine import system_facts
+from sut.results.schema import CONFIGURED, Accuracy, Agreement, Energy, Metric, Result, per_query, stage_stats
+from sut.results.stages import LedgerError, Stages, join, own_latency_ns, record_of
+from sut.run.supervisor import Outcome
+from sut.tasks.base import Score
+from sut.tasks.chance import near_chance
+from sut.tasks.registry import find_task
+
+_PACKAGES = (
+    *("mlcommons-loadgen", "numpy", "onnxruntime", "onnx", "pydantic"),
+    *("openvino", "nncf", "opencv-python-headless", "simplejpeg", "nvidia-dali-cuda130"),
+)
+
+
+@dataclass(slots=True)
+class _Findings:
+    """What is put together step by step. ``problems`` fail the run, ``flaws`` make it INVALID."""
+
+    detail: Detail
+    stages: Stages | None = None
+    latency: Int64Array | None = None
+    fastest: Int64Array | None = None
+    """Of LoadGen's trace; in MultiStream each query's fastest sample, where ``latency`` is the slowest's."""
+    problems: list[str] = field(default_factory=list)
+    flaws: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def make_result(
+    config: RunConfig,
+    parts: Assembly,
+    agreement: Agreement | None,
+    outcome: Outcome,
+    directory: Path,
+) -> Result:
+    """The result of a run, however it ended. Reads the logs in ``directory``; writes ``accuracy.txt`` there."""
+    found = _read(config, outcome, directory)
+    score = _scored(config, parts, outcome, found, directory)
+    failed_samples, samples = outcome.counter(Counter.FAILED), outcome.counter(Counter.DONE)
+    reasons = _reasons(config, outcome, found, failed_samples)
+    attested, plan, finished = (outcome.event(name) for name in ("attested", "plan", "finished"))
+    broken = broken_rules(config, parts.spec, parts.model, parts.dataset, found.detail)
+    broken += (finished or plan).get("rules_broken", [])
+    believed = Detail({}, ()) if found.problems else found.detail  # figures of another run are none
+    duration_s = _duration_s(found, outcome)
+    cpu_s = finished.get("cpu_s")
+    return Result(
+        **_asked_for(config, parts, outcome),
+        model_sha256=parts.model.sha256 if parts.model else None,
+        loaded_sha256=outcome.event("loaded").get("sha256", {}),
+        backend_version=attested.get("backend_version"),
+        device_name=attested.get("attested", {}).get("device_name") or None,
+        attested=attested.get("attested", {}),
+        valid=None if config.mode == "accuracy" and not reasons else not reasons,
+        invalid_reasons=reasons,
+        failed_samples=failed_samples,
+        first_error=_first_error(outcome, found),
+        metric=_metric(config, believed),
+        queries_per_second=_rate(believed.number("result_query_count"), duration_s),
+        samples_per_second=_rate(samples, duration_s),
+        samples=samples,
+        queries=_count(believed.number("result_query_count")),
+        duration_s=duration_s,
+        latency_ns=percentile_stats(found.latency) if found.latency is not None else {},
+        accuracy=_accuracy(parts, score, bool(finished.get("data_broken"))),
+        parity=outcome.event("parity").get("parity"),
+        agreement=agreement,
+        output=attested.get("output"),
+        answers=outcome.event("answers").get("answers"),
+        stages_ns=stage_stats(found.stages) if found.stages else {},
+        cost_ns={name: round(cost) for name, cost in found.stages.cost_ns.items()} if found.stages else {},
+        batch_sizes={str(size): count for size, count in found.stages.batch_sizes.items()} if found.stages else {},
+        padded_samples=outcome.counter(Counter.PADDED),
+        recorded_samples=len(found.stages.latency_ns) if found.stages else 0,
+        clock_change_ns=outcome.clock_change_ns,
+        cold_start_s=plan.get("cold_start_s", {}),
+        memory_bytes={"host_peak": finished.get("host_peak_bytes"), "gpu_peak": None},
+        energy={"cpu": Energy(), "gpu": Energy()},
+        cpu_seconds_per_sample=cpu_s / samples if cpu_s is not None and samples else None,
+        rules_compliant=not broken,
+        rules_broken=broken,
+        notes=[*plan.get("plan", {}).get("notes", []), *outcome.notes, *finished.get("notes", []), *found.notes],
+        audit=plan.get("audit"),
+        cpu_quota=finished.get("cpu_quota"),
+        quiet=finished.get("quiet"),
+        plan=plan.get("plan"),
+        calibration=plan.get("calibration"),
+        system={**system_facts(), "load_average": outcome.load_average},
+        versions=versions(),
+    )
+
+
+def _scored(config: RunConfig, parts: Assembly, outcome: Outcome, found: _Findings, directory: Path) -> Score | None:
+    """The score of a whole accuracy run; why there is none goes into ``found``."""
+    broken = outcome.counter(Counter.FAILED) or outcome.error or outcome.interrupted or found.problems
+    if config.mode != "accuracy" or broken:
+        return None
+    try:
+        depend = outcome.event("answers").get("depend", False)
+        score, notes = score_log(parts, directory, outcome.event("finished")["answers_sum"], depend)
+    except ValueError as error:
+        found.problems.append(one_line(error))
+        return None
+    found.notes.extend([*notes, *_doubts(parts, score)])
+    return score
+
+
+def _first_error(outcome: Outcome, found: _Findings) -> str | None:
+    first = outcome.event("finished").get("first_error") or outcome.event("failure").get("message") or outcome.error
+    return first or (None if outcome.interrupted else next(iter(found.problems), None))
+
+
+def lost_result(config: RunConfig, parts: Assembly, outcome: Outcome, error: BaseException) -> Result:
+    """The result of a run that this process could not follow or judge: that it failed, why, and no figure."""
+    said = f"the result could not be made: {type(error).__name__}: {one_line(error)}; --debug shows where"
+    return Result(
+        **_asked_for(config, parts, outcome),
+        valid=False,
+        invalid_reasons=[said, *([outcome.error] if outcome.error else [])],
+        first_error=said,
+        failed_samples=outcome.counter(Counter.FAILED),
+        samples=outcome.counter(Counter.DONE),
+    )
+
+
+def _asked_for(config: RunConfig, parts: Assembly, outcome: Outcome) -> dict[str, Any]:
+    """What is known of a run before it has started, by the result's fields."""
+    return {
+        "schema": 1,
+        "model": parts.spec.name,
+        "weights": parts.model.weights if parts.model else None,
+        "recipe": asdict(parts.spec.recipe),
+        **{name: getattr(config, name) for name in CONFIGURED},
+        "config": config.model_dump(mode="json"),
+        "started": datetime.fromtimestamp(outcome.started, UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _read(config: RunConfig, outcome: Outcome, directory: Path) -> _Findings:
+    """The logs and the ledger, as far as they go; of a run that came to its end also whether they agree."""
+    found = _Findings(Detail({}, ()))
+    ended = outcome.error is None and not outcome.interrupted
+    try:
+        found.detail = read_detail(directory)
+    except ValueError as error:
+        if ended:
+            found.problems.append(one_line(error))
+    if outcome.ledger is None:
+        return found
+    # Where the log has no end the trace has none either.
+    to_join = ended and found.detail.complete and bool(outcome.event("plan")["plan"]["trace"])
+    traced = _join(config, outcome.ledger, directory, found, to_join)
+    if ended:
+        _check(config, outcome, outcome.ledger, directory, found, traced)
+    return found
+
+
+def _join(config: RunConfig, ledger: Ledger, directory: Path, found: _Findings, traced: bool) -> bool:
+    """Join the ledger with LoadGen's trace where there is one. Returns whether the latency is LoadGen's."""
+    if traced:
+        try:
+            trace, query = read_trace(directory)
+            found.stages = join(ledger, trace)
+            found.latency = found.fastest = trace.latency_ns
+            if config.scenario == "MultiStream":
+                found.latency = per_query(trace.latency_ns, query)
+                found.fastest = per_query(trace.latency_ns, query, np.minimum)
+            return True
+        except LedgerError as error:
+            found.problems.append(one_line(error))
+            return False
+        except ValueError as error:  # LoadGen was told to write one
+            found.problems.append(f"LoadGen's trace cannot be read: {one_line(error)}")
+    found.stages, found.latency = join(ledger, None), own_latency_ns(ledger)
+    return False
+
+
+def _check(
+    config: RunConfig, outcome: Outcome, ledger: Ledger, directory: Path, found: _Findings, traced: bool
+) -> None:
+    """LoadGen's logs against each other, and against what was asked and recorded."""
+    summary = None
+    try:
+        summary = read_summary(directory)
+    except ValueError as error:
+        found.problems.append(one_line(error))
+    asked = outcome.event("plan")["asked"]
+    if config.audit_conf is not None:  # it overrides whatever LoadGen is told
+        asked = {key: value for key, value in asked.items() if not key.startswith("requested_")}
+    record = record_of(ledger, asked, found.latency if traced else None, found.stages, found.fastest)
+    for finding in check_log(found.detail, summary, record, [OFFICIAL_SEEDS]):
+        (found.problems if finding.contradicts else found.flaws).append(str(finding))
+
+
+def _reasons(config: RunConfig, outcome: Outcome, found: _Findings, failed_samples: int) -> list[str]:
+    """Why the run does not count, in plain words; empty for a VALID performance run and a sound accuracy run."""
+    if outcome.interrupted:
+        if outcome.phase == "run" and outcome.run_s is not None:
+            return [f"interrupted after {outcome.run_s:.1f} s, {outcome.counter(Counter.DONE)} samples"]
+        return [f"interrupted in the phase '{outcome.phase}'"]
+    reasons = [outcome.error] if outcome.error else []
+    if failed_samples:
+        verdict = found.detail.values.get("result_validity")
+        said = f" (LoadGen, which cannot know, says {verdict})" if verdict else ""
+        reasons.append(f"{failed_samples} samples failed and were answered with nothing{said}")
+    if outcome.error:
+        return reasons
+    reasons += found.problems
+    if config.mode == "performance" and not found.problems:
+        plan = outcome.event("plan")
+        idle_ns = plan.get("calibration", {}).get("idle_query_ns")
+        reasons += explain_invalid(
+            config.scenario, found.detail, idle_ns, plan.get("overload"), plan.get("fitting_qps")
+        )
+        reasons += unexplained(found.detail, found.flaws)
+    else:
+        reasons += found.flaws
+    done, issued = outcome.counter(Counter.DONE), outcome.counter(Counter.ISSUED)
+    if done != issued:
+        reasons.append(f"{issued - done} of {issued} samples were never answered")
+    return reasons
+
+
+def score_log(parts: Assembly, directory: Path, answers_sum: int, depend: bool) -> tuple[Score, list[str]]:
+    """Score the accuracy log in ``directory`` and write ``accuracy.txt`` beside it. Returns notes too.
+
+    Raises ``ValueError`` where it is none, or not of the answers that have this ``answers_sum``, and where a sample has
+    two different ones, unless answers are known to ``depend`` on what else is asked.
+    """
+    labels = parts.dataset.labels
+    if labels is None:
+        raise ValueError(f"data set {parts.dataset.name} has no labels")
+    log = read_accuracy_log(directory / ACCURACY)
+    if log.contradicted and not depend:
+        index, other = next(iter(log.contradicted.items()))
+        raise ValueError(
+            f"the accuracy log {directory / ACCURACY} has two different answers for sample {index}: "
+            f"{log.answers[index].hex()} and {other.hex()}; the same picture must get the same answer"
+        )
+    score = find_task(parts.spec.task).score(log.answers, labels)
+    if logged_sum(directory / ACCURACY) != answers_sum:
+        raise ValueError(f"the answers in {directory / ACCURACY} are not those that this run gave: it is another run's")
+    (directory / "accuracy.txt").write_text(accuracy_txt(score) + "\n", encoding="utf-8")
+    count = len(log.contradicted)
+    return score, [f"samples with two different answers, of which the first counts: {count}"] if count else []
+
+
+def _doubts(parts: Assembly, score: Score) -> list[str]:
+    """What makes an accuracy hard to believe of a model."""
+    spec = parts.spec
+    if spec.task != "classification" or parts.model is None:
+        return []
+    found = [] if score.always is None else [f"all {score.count} answers are the label {score.always:g}"]
+    if parts.model.weights == "random" or not near_chance(score, spec.classes):
+        return found
+    return [
+        *found,
+        f"top-1 of {score.good} in {score.count} is near chance for {spec.classes} classes: check label_offset "
+        f"({spec.label_offset}), colour_order ({spec.recipe.colour_order}) or recipe ({spec.recipe.name}), and the "
+        "data set's labels; see docs/own_model.md",
+    ]
+
+
+def _accuracy(parts: Assembly, score: Score | None, data_broken: bool) -> Accuracy | None:
+    if score is None:
+        return None
+    # A target stands for MLPerf's own model and whole data set; nothing else can miss or meet it.
+    applies = is_official_model(parts.spec, parts.model) and parts.dataset.is_imagenet() and not data_broken
+    target = parts.spec.accuracy_target if applies else None
+    met = None if target is None else score.value >= target
+    return Accuracy(name=score.name, value=score.value, count=score.count, target=target, met=met)
+
+
+def _metric(config: RunConfig, detail: Detail) -> Metric | None:
+    if config.mode == "accuracy":
+        return None
+    name, key, higher = METRICS[config.scenario]
+    value = detail.number(key)
+    return Metric(name=name, value=value if value else None, higher_is_better=higher)
+
+
+def _duration_s(found: _Findings, outcome: Outcome) -> float | None:
+    """From the first scheduled query to the last answer; as seen from outside where the ledger has not got them all."""
+    if outcome.ledger is None or found.stages is None or len(found.stages.latency_ns) == 0:
+        return outcome.run_s
+    if outcome.counter(Counter.DONE) > outcome.ledger.shape.samples:
+        return outcome.run_s
+    ledger = outcome.ledger
+    batches = min(outcome.counter(Counter.BATCHES), ledger.shape.batches)
+    return float(ledger.rows[:batches, -1].max() - ledger.issued_ns[0]) / 1e9
+
+
+def _rate(number: float | None, seconds: float | None) -> float | None:
+    return number / seconds if number and seconds else None
+
+
+def _count(number: float | None) -> int | None:
+    return None if number is None else int(number)
+
+
+def versions() -> dict[str, str | None]:
+    """Python and the packages that take part; None for one that is not installed."""
+    found: dict[str, str | None] = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = None
+    return found

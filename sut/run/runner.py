@@ -1,0 +1,383 @@
+"""Runs scenarios one after another: prepare, supervise, write the result, go on."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import secrets
+import shutil
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from plugins.files import LARGE_BYTES, read_file
+from sut.config import RunConfig
+from sut.errors import ExitCode, InputError, RunError, one_line, worst, writing
+from sut.files import write_text
+from sut.mlperf.audit import read_audit
+from sut.mlperf.logs import TRACE
+from sut.mlperf.userconf import read_conf
+from sut.models.content import check_model
+from sut.models.files import check_names
+from sut.models.registry import check_fit
+from sut.pipeline.assembly import Assembly, assemble
+from sut.process.signals import Noted, noted
+from sut.results.schema import FILE, PAGE, REFERENCE_FILE, Agreement, Result, dump_json, reference_results
+from sut.run.compared import compared_with_fp32, why_not_compared
+from sut.run.outcome import lost_result, make_result
+from sut.run.planning import forecast
+from sut.run.reporter import Reporter
+from sut.run.supervisor import WORKER_LOG, Outcome, supervise
+from sut.run.tried import keep_run
+
+if TYPE_CHECKING:
+    from sut.results.page.tables import Comparison
+
+_NEEDED_BYTES = 64 * 2**20
+"""Free disk without which no run is started: logs that end early would be found out only after the run."""
+_RESERVE = ".reserve"
+_RESERVED_BYTES = 64 * 2**10
+"""Room that each run holds for its result, which is then written although the run has filled the disk."""
+
+_LEVELS = 4
+"""Folders below --output that lead to a run's results: of its model, configuration, scenario and mode."""
+
+_NO_MORE = frozenset({ExitCode.INTERRUPTED, ExitCode.USAGE, ExitCode.SETUP})
+"""After one of these the rest is not run: the user has had enough, or it would end the same way."""
+
+
+@dataclass(slots=True)
+class Ran:
+    """Results of some runs, in the order in which they ran, with what each means for the exit code."""
+
+    results: list[Result] = field(default_factory=list)
+    codes: list[ExitCode] = field(default_factory=list)
+    home: Path = Path()
+
+    @property
+    def code(self) -> ExitCode:
+        """The worst of the exit codes."""
+        return worst(self.codes)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a run ended in a way that makes the following ones pointless."""
+        return bool(_NO_MORE & set(self.codes))
+
+
+def run_all(configs: Sequence[RunConfig], console: Reporter, command: str, model_sha256: str | None = None) -> ExitCode:
+    """Run each config (they differ in scenario and mode only), show a table. Returns the worst exit code.
+
+    ``model_sha256`` is that of a run that is repeated: that the model is another now is a note.
+    """
+    ran = run_experiment(configs, console, command, model_sha256)
+    if not {ExitCode.USAGE, ExitCode.SETUP} & set(ran.codes):
+        console.summary(ran.results, ran.home)
+        shown = [result for result in ran.results if result.mode != "find_peak"]
+        leave_page(ran.home, {ran.home / each.scenario / each.mode / FILE: each for each in shown}, console)
+    return ran.code
+
+
+def leave_page(
+    folder: Path, results: Mapping[Path, Result], console: Reporter, read: Callable[[], Sequence[Comparison]] = tuple
+) -> None:
+    """Write the page of results by their files, and of what ``read`` reads; without one the runs are what they are."""
+    page = folder / PAGE
+    if not any(result.samples for result in results.values()):
+        return
+    try:
+        from sut.results.collected import Found
+        from sut.results.page.page import write_page
+
+        write_page(page, [Found(path, result) for path, result in results.items()], read())
+    except Exception as error:  # whatever it is: the runs are done, and count
+        console.note(f"{page}: no page was written: {one_line(error)}")
+    else:
+        console.page(page)
+
+
+def run_each(configs: Sequence[RunConfig], console: Reporter, command: str) -> Ran:
+    """Run configs that differ in anything but the model, each an experiment of its own.
+
+    Raises ``RunError`` where the model changed between two of them.
+    """
+    ran = Ran()
+    for config in configs:
+        one = run_experiment([config], console, command)
+        ran.results += one.results
+        ran.codes += one.codes
+        if one.stopped:
+            break
+        check_same_model(ran.results)
+    return ran
+
+
+def check_same_model(results: Sequence[Result]) -> None:
+    """Raise ``RunError`` where results that are to be compared are not of one model, or one version of it."""
+    found = list(dict.fromkeys(result.model_sha256 for result in results))
+    if len(found) > 1:
+        raise RunError(
+            f"the model changed during the runs: it has SHA-256 {found[1]}, expected {found[0]}; run all of it again"
+        )
+
+
+def run_experiment(
+    configs: Sequence[RunConfig], console: Reporter, command: str, model_sha256: str | None = None
+) -> Ran:
+    """Run each config; they differ in scenario and mode only, and share a directory.
+
+    Raises ``InputError`` or ``SetupError`` before anything was run.
+    """
+    first = configs[0]
+    _check_files(configs, console)
+    with console.working("preparing the model") as progress:
+        parts = assemble(first, console.note, progress)
+    if parts.dataset.labels is None and any(config.mode == "accuracy" for config in configs):
+        raise InputError(
+            f"data set {parts.dataset.name} ({parts.dataset.root}) has no labels, so there is no accuracy; leave out "
+            "--accuracy or use a data set with a val_map.txt"
+        )
+    if (store := parts.tensor_store()) is not None:
+        store.close()  # it is there and can be used; the runs open it again
+    if parts.model is not None:
+        info = check_model(parts.model.onnx).only(first.outputs)
+        check_names("--inputs", first.inputs or (), info.inputs)
+        check_fit(parts.spec, info)
+    if length := forecast(configs, parts.spec.loadgen_model):
+        console.note(length)
+    agreement = _agreement(parts, console)
+    if parts.model is not None:
+        notes = [why_not_compared(parts), _another_model(parts.model.sha256, model_sha256)]
+        told = tuple(note for note in notes if note)
+        parts = replace(parts, model=replace(parts.model, notes=(*parts.model.notes, *told)))
+    home = result_home(first, parts)
+    ran = Ran(home=home)
+    with _locked(home), noted() as ending:
+        console.header(parts, home)
+        for config in configs:
+            directory = fresh(home / config.scenario / config.mode, overwrite=first.overwrite)
+            result, code = _run_one(config, parts, agreement, directory, console, command, ending)
+            ran.results.append(result)
+            ran.codes.append(code)
+            if ending.came and code != ExitCode.INTERRUPTED:  # it came too late for this run
+                console.error("interrupted")
+                ran.codes.append(ExitCode.INTERRUPTED)
+            if ran.stopped:
+                break
+    return ran
+
+
+def _check_files(configs: Sequence[RunConfig], console: Reporter) -> None:
+    """Raise ``InputError`` for settings files that LoadGen or this system could not read."""
+    first = configs[0]
+    if first.user_conf is not None:
+        read_conf(first.user_conf)
+    if first.mlperf_conf is not None:
+        read_conf(first.mlperf_conf, "rules")
+    for config in configs:
+        if config.audit_conf is not None:
+            read_audit(config.audit_conf, config.scenario, config.mode)
+    if first.audit_conf is None and Path("audit.config").exists():
+        console.note("audit.config in the current directory is not obeyed; --audit_conf names one that shall be")
+
+
+def _another_model(now: str | None, then: str | None) -> str | None:
+    if then is None or now == then:
+        return None
+    return f"the run that is repeated had another model: it has SHA-256 {now}, that one had {then}"
+
+
+def _agreement(parts: Assembly, console: Reporter) -> Agreement | None:
+    with console.working("comparing labels") as progress:
+        found = compared_with_fp32(parts, console.note, progress)
+    if found is None:
+        return None
+    return Agreement(
+        value=found.value,
+        low=found.low,
+        high=found.high,
+        count=found.count,
+        source=found.source,
+        words=found.line(),
+        score_difference=found.score_difference,
+        scores=found.scores,
+    )
+
+
+def result_home(config: RunConfig, parts: Assembly) -> Path:
+    """The directory of all scenarios of one configuration."""
+    device = config.device.replace(",cuda:", "+").replace("cuda:", "cuda")
+    digest = config.digest(repr(parts.spec.recipe))
+    words = [config.backend, device, config.preprocess, config.precision, config.boundary, digest]
+    return config.output / parts.spec.name / "-".join(words)
+
+
+def _run_one(
+    config: RunConfig,
+    parts: Assembly,
+    agreement: Agreement | None,
+    directory: Path,
+    console: Reporter,
+    command: str,
+    ending: Noted,
+) -> tuple[Result, ExitCode]:
+    """One run, whose result is written whatever happens in it, or in here."""
+    begin = time.monotonic()
+    outcome = Outcome(time.time())
+    try:
+        # At random, because a file system that packs would need no room for zeros.
+        (directory / _RESERVE).write_bytes(os.urandom(_RESERVED_BYTES))
+        with console.watching(config) as observer:
+            supervise(config, parts.model, directory, observer, outcome, ending)
+        result = _judged(config, parts, agreement, directory, outcome, ending)
+        texts = _texts(result, command, time.monotonic() - begin)
+    except BaseException as error:  # signals are noted: whatever this is, it is a fault
+        outcome.code = ExitCode.FAILED
+        outcome.traceback = traceback.format_exc()
+        result = lost_result(config, parts, outcome, error)
+        texts = {FILE: result.to_json()}
+    _write(texts, directory, config)
+    if key := outcome.event("plan").get("tried"):
+        keep_run(key, result)
+    code = _code(result, outcome)
+    console.result(result, directory, code, outcome.traceback if config.debug else None)
+    return result, code
+
+
+def _judged(
+    config: RunConfig,
+    parts: Assembly,
+    agreement: Agreement | None,
+    directory: Path,
+    outcome: Outcome,
+    ending: Noted,
+) -> Result:
+    if not outcome.interrupted:
+        try:
+            with ending.raising():
+                return make_result(config, parts, agreement, outcome, directory)
+        except KeyboardInterrupt:
+            outcome.interrupted = True
+            outcome.phase = "scoring"
+    return make_result(config, parts, agreement, outcome, directory)  # not scored, so this is short
+
+
+def _texts(result: Result, command: str, took_s: float) -> dict[str, str]:
+    """The files of a result, by name."""
+    return {FILE: result.to_json(), REFERENCE_FILE: dump_json(reference_results(result, command, took_s))}
+
+
+def _write(texts: Mapping[str, str], directory: Path, config: RunConfig) -> None:
+    with suppress(OSError):  # what stays is in nobody's way
+        _tidy(directory, config)
+    try:
+        _restore(directory, config.output)
+        for name, text in texts.items():
+            write_text(directory / name, text)
+    except OSError as error:
+        raise RunError(f"{directory}: the result cannot be written: {one_line(error)}") from error
+
+
+def _restore(directory: Path, top: Path) -> None:
+    """Make a run's directory again where somebody has removed it, or put a file or a link in its place or above it."""
+    below = [path for path in (directory, *directory.parents) if path.is_relative_to(top) and path != top]
+    for path in (top, *reversed(below)):
+        if os.path.lexists(path) and (not path.is_dir() or (path != top and path.is_symlink())):
+            path.rename(_aside(path))
+    directory.mkdir(parents=True, exist_ok=True)
+
+
+def _code(result: Result, outcome: Outcome) -> ExitCode:
+    if outcome.interrupted:
+        return ExitCode.INTERRUPTED
+    if outcome.code != ExitCode.OK:
+        return outcome.code
+    if result.failed:
+        return ExitCode.FAILED
+    missed = result.accuracy is not None and result.accuracy.met is False
+    return ExitCode.INVALID if result.invalid_reasons or missed else ExitCode.OK
+
+
+def _tidy(directory: Path, config: RunConfig) -> None:
+    """Make room: the trace is for the ledger, and large; it is kept for debugging. An empty worker log says nothing."""
+    (directory / _RESERVE).unlink(missing_ok=True)
+    if not config.debug:
+        (directory / TRACE).unlink(missing_ok=True)
+    log = directory / WORKER_LOG
+    if log.exists() and log.stat().st_size == 0:
+        log.unlink()
+
+
+@contextmanager
+def _locked(home: Path) -> Iterator[None]:
+    """Hold ``home`` for ourselves. Raises ``InputError`` if it cannot be written, or another run writes there."""
+    with writing(home):
+        home.mkdir(parents=True, exist_ok=True)
+        probe = home / f".probe.{secrets.token_hex(8)}"
+        try:
+            with probe.open("xb") as file:
+                file.write(b"x" * 4096)
+        finally:
+            probe.unlink(missing_ok=True)
+        free = shutil.disk_usage(home).free
+        descriptor = os.open(home, os.O_RDONLY)
+    try:
+        if free < _NEEDED_BYTES:
+            raise InputError(
+                f"{home}: {free / 2**20:.0f} MiB free, {_NEEDED_BYTES // 2**20} MiB needed for the logs; "
+                "make room or choose another --output"
+            )
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise InputError(f"{home}: another run is writing there; wait for it, or choose another --output") from None
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def fresh(directory: Path, overwrite: bool) -> Path:
+    """An empty directory; one that is there is removed (``overwrite``) or renamed to ``<name>.<started>``."""
+    below_output = (directory, *directory.parents)[:_LEVELS]
+    if overwrite and (link := next((path for path in below_output if path.is_symlink()), None)):
+        raise InputError(
+            f"{link} is a link to {link.readlink()}, behind which --overwrite removes nothing; remove the link, or "
+            "leave --overwrite out"
+        )
+    try:
+        if overwrite and directory.is_dir():
+            shutil.rmtree(directory)
+        elif os.path.lexists(directory):
+            directory.rename(_aside(directory))
+        directory.mkdir(parents=True)
+    except OSError as error:
+        raise InputError(
+            f"{directory}: cannot be made anew ({error.strerror or error}); choose another --output"
+        ) from error
+    return directory
+
+
+def _aside(directory: Path) -> Path:
+    """A name beside ``directory`` that nothing has yet."""
+    started = _started(directory)
+    aside = directory.with_name(f"{directory.name}.{started}")
+    number = 1
+    while os.path.lexists(aside):
+        number += 1
+        aside = directory.with_name(f"{directory.name}.{started}-{number}")
+    return aside
+
+
+def _started(directory: Path) -> str:
+    """When the run in ``directory`` was started, as its result says; without one, when the directory was made."""
+    try:
+        started = datetime.fromisoformat(json.loads(read_file(directory / FILE, LARGE_BYTES))["started"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        started = datetime.fromtimestamp(directory.lstat().st_mtime, UTC)
+    return started.strftime("%Y%m%dT%H%M%S")

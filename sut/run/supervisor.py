@@ -1,0 +1,311 @@
+"""Runs one scenario in a child process, watches it, and knows what happened to it whatever that was.
+
+Every wait has a bound: a child that makes no progress for the watchdog's time is killed, an interrupted one at once.
+What the ledger recorded until then survives, because its memory is ours too.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import mmap
+import os
+import signal
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sut.config import RunConfig, usable_cores
+from sut.errors import ExitCode, one_line
+from sut.models.preparation import Prepared
+from sut.pipeline.ledger import Counter, Ledger, LedgerShape
+from sut.process.cgroup import read_text
+from sut.process.child import Child, Lines, Log, signal_name, spawn
+from sut.process.clock import Steps, is_step, larger_change, look
+from sut.process.signals import Noted
+from sut.results.stages import own_latency_ns
+from sut.run.events import Orders
+from sut.run.overrun import why_long
+from sut.run.reporter import Observer, Progress
+
+WORKER_LOG = "worker.log"
+_WATCHDOG_S = 30.0
+_SETUP_WATCHDOG_S = 300.0
+_GOODBYE_S = 15.0
+_GROWTH_BYTES = 2**20
+_GENERATION_SLACK = 20
+"""A busy machine generates queries, and makes a summary of them, many times slower than a quiet one."""
+_TOLD_OF_CLOCK = (("clock", "change_ns"), ("finished", "clock_change_ns"))
+_P99_WINDOW = 20_000
+"""Samples that the p99 on the screen looks back at: looking must cost the run nothing."""
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What is known of a run after its process has ended. ``error`` is set if it did not come to its end."""
+
+    started: float
+    events: dict[str, dict[str, Any]] = field(default_factory=dict)
+    phase: str = "import"
+    ledger: Ledger | None = None
+    error: str | None = None
+    code: ExitCode = ExitCode.OK
+    traceback: str | None = None
+    interrupted: bool = False
+    run_s: float | None = None
+    load_average: tuple[float, float, float] = field(default_factory=os.getloadavg)
+    """Of the machine, before there was a process."""
+    notes: list[str] = field(default_factory=list)
+    """What was noticed from outside."""
+    clock_change_ns: int | None = None
+    """The largest change of the system clock against the monotonic one that either process saw."""
+
+    def event(self, name: str) -> dict[str, Any]:
+        """The last event of that name, empty if there was none."""
+        return self.events.get(name, {})
+
+    def counter(self, which: Counter) -> int:
+        """A counter of the run, 0 if it never started."""
+        return int(self.ledger.counters[which]) if self.ledger is not None else 0
+
+
+def supervise(
+    config: RunConfig, prepared: Prepared | None, directory: Path, observer: Observer, outcome: Outcome, ending: Noted
+) -> None:
+    """Run one scenario to its end, however it ends, and put down in ``outcome`` what is known of it.
+
+    What the child does, and a signal that comes to ``ending``, are outcomes; what is raised is a fault of this side.
+    """
+    memory = os.memfd_create("ledger", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        orders = Orders(
+            config=config.model_dump(mode="json", exclude_unset=True),
+            prepared=prepared.dump() if prepared else None,
+            directory=str(directory),
+            memory_fd=memory,
+            started_s=time.monotonic(),
+        )
+        with (
+            (directory / WORKER_LOG).open("wb+") as log,
+            spawn("sut.run.worker", [json.dumps(asdict(orders))], Log(log), [memory]) as child,
+        ):
+            _Watch(config, child, memory, outcome, observer, ending).watch()
+    finally:
+        os.close(memory)
+
+
+class _Watch:
+    """Follows the child by what it tells, by the memory that it shares and by the clocks."""
+
+    def __init__(
+        self, config: RunConfig, child: Child, memory: int, outcome: Outcome, observer: Observer, ending: Noted
+    ) -> None:
+        self._config = config
+        self._child = child
+        self._memory = memory
+        self._outcome = outcome
+        self._observer = observer
+        self._ending = ending
+        self._lines = Lines()
+        self._clocks = Steps()
+        self._clocks.see(look())
+        self._moved = time.monotonic()
+        self._seen = (-1, -1, -1)
+        self._generated_s = 0.0
+        self._resident: tuple[int, int] | None = None
+
+    def watch(self) -> None:
+        """Follow the child until it has closed its end of the pipe, or there is a reason to stop it."""
+        for chunk in self._child.chunks():
+            understood = self._hear(chunk)
+            self._show()
+            if not understood or self._clock_was_set() or self._interrupted() or self._stalled():
+                return
+        self._say_goodbye()
+        self._clock_was_set()
+
+    def _hear(self, chunk: bytes) -> bool:
+        """Take what the child told; False if that was no word of ours."""
+        try:
+            for event in self._lines.of(chunk):
+                self._take(event)
+        except Exception as error:  # it may be anybody's word, in any form
+            self._fail(f"what the run's process told cannot be taken: {type(error).__name__}: {one_line(error)}")
+            return False
+        return True
+
+    def _fail(self, message: str) -> None:
+        self._outcome.error = message
+        self._outcome.code = ExitCode.FAILED
+
+    def _interrupted(self) -> bool:
+        if not self._ending.came:
+            return False
+        outcome = self._outcome
+        outcome.interrupted = True
+        outcome.code = ExitCode.INTERRUPTED
+        self._hear(self._child.rest())
+        self._notice_first_query()
+        if outcome.phase == "run":
+            outcome.run_s = self.elapsed_s()
+        return True
+
+    def _clock_was_set(self) -> bool:
+        self._clocks.see(look())
+        outcome = self._outcome
+        told = (outcome.event(name).get(field) for name, field in _TOLD_OF_CLOCK)
+        outcome.clock_change_ns = change_ns = larger_change(self._clocks.change_ns, *told)
+        if change_ns is None or not is_step(change_ns):
+            return False
+        begun = outcome.counter(Counter.RUN_START_NS) > 0
+        when = f"{self.elapsed_s():.1f} s into the run" if begun else f"in the phase '{outcome.phase}'"
+        self._fail(f"the system clock was set by {change_ns / 1e9:+.3f} s, {when}: LoadGen counts by it")
+        return True
+
+    def _take(self, event: dict[str, Any]) -> None:
+        self._moved = time.monotonic()
+        outcome = self._outcome
+        name = event.pop("event")
+        if name == "phase":
+            outcome.phase = event["phase"]
+            self._observer.phase(outcome.phase)
+        elif name == "beat":
+            if outcome.phase == "samples":
+                self._observer.loading(event["loaded"], outcome.event("phase")["samples"])
+        elif name == "plan":
+            words = event["shape"]
+            shape = LedgerShape(words["samples"], words["batches"], tuple(words["stages"]), tuple(words["before"]))
+            # Whoever cut it off would end this process too, by SIGBUS.
+            fcntl.fcntl(self._memory, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
+            outcome.ledger = Ledger(shape, mmap.mmap(self._memory, shape.nbytes))
+            self._observer.plan(event)
+        elif name == "failure":
+            self._observer.failure(event["message"])
+        elif name == "error":
+            outcome.error = str(event["message"])
+            outcome.code = ExitCode(event["code"])
+            outcome.traceback = event["traceback"]
+        outcome.events[name] = event
+
+    def _notice_first_query(self) -> None:
+        """The run begins with it; who issues it has no time to tell."""
+        outcome = self._outcome
+        if outcome.phase == "generate" and outcome.counter(Counter.ISSUED):
+            self._generated_s, self._moved = self.elapsed_s(), time.monotonic()
+            outcome.phase = "run"
+            self._observer.phase("run")
+
+    def _generating(self) -> bool:
+        """Whether LoadGen still generates queries: it has issued none yet. It says nothing meanwhile, but it grows."""
+        self._notice_first_query()
+        outcome = self._outcome
+        if outcome.phase != "generate":
+            return False
+        plan, resident = outcome.event("plan")["plan"], _resident_bytes(self._child.process.pid)
+        first, last = self._resident or (resident, resident)
+        # Less, too: LoadGen copies what it has into twice the memory, and frees the old one.
+        if abs(resident - last) > _GROWTH_BYTES or not self._resident:
+            self._resident, self._moved = (first, resident), time.monotonic()
+        share = max(0, resident - first) / max(1, plan["generation_bytes"])
+        self._observer.generating(_left_s(self.elapsed_s(), share, plan["generation_s"]))
+        return True
+
+    def _wrapping_up(self) -> bool:
+        """Whether all is answered, and LoadGen makes its summary of it, again without a word."""
+        outcome = self._outcome
+        if outcome.phase != "run" or "flushed" not in outcome.events:
+            return False
+        if outcome.counter(Counter.DONE) < outcome.counter(Counter.ISSUED):
+            return False
+        self._observer.phase("finish")
+        return True
+
+    def _show(self) -> None:
+        outcome = self._outcome
+        if self._generating() or self._wrapping_up() or outcome.phase != "run" or outcome.ledger is None:
+            return
+        done, planned = outcome.counter(Counter.DONE), outcome.counter(Counter.PLANNED)
+        seen = (done, outcome.counter(Counter.ISSUED), outcome.counter(Counter.HEARTBEAT))
+        if seen != self._seen:
+            self._seen, self._moved = seen, time.monotonic()
+        elapsed = outcome.run_s = self.elapsed_s()
+        plan_s = float(outcome.event("plan")["plan"]["seconds"])
+        share = min(1.0, done / planned) if planned else 0.0
+        left = _left_s(elapsed, share, plan_s)
+        latency = own_latency_ns(outcome.ledger, last=_P99_WINDOW)
+        p99 = int(np.percentile(latency, 99)) if len(latency) else None
+        failed = outcome.counter(Counter.FAILED)
+        self._observer.progress(Progress(done, planned, elapsed, left, done / elapsed, p99, failed))
+        if not outcome.notes:
+            self._note_overrun(done, elapsed)
+
+    def _note_overrun(self, done: int, elapsed: float) -> None:
+        event = self._outcome.event("plan")
+        if event["overload"]:  # which is the cause, and told
+            return
+        why = why_long(event["plan"], event["min_query_count"], done, elapsed, os.getloadavg()[0], usable_cores())
+        if why:
+            self._outcome.notes.append(why)
+            self._observer.note(why)
+
+    def elapsed_s(self) -> float:
+        """Seconds since the phase 'run' began, or 'generate' before it."""
+        started_s = self._outcome.counter(Counter.RUN_START_NS) / 1e9
+        return max(1e-3, time.monotonic() - started_s - self._generated_s)
+
+    def _limit_s(self) -> float:
+        asked_s, plan = self._config.watchdog_s, self._outcome.event("plan")
+        if self._outcome.phase not in ("generate", "run", "finish") or not plan:
+            return asked_s or _SETUP_WATCHDOG_S
+        # A search generates anew for each of its runs. What is generated must be taken down as well.
+        silent = self._outcome.phase != "run" or self._config.mode == "find_peak" or self._wrapping_up()
+        silent_s = _GENERATION_SLACK * float(plan["plan"]["generation_s"]) if silent else 0.0
+        if asked_s is not None:
+            return max(asked_s, silent_s)
+        batch_s = float(plan["calibration"]["slowest_batch_ns"]) / 1e9
+        # LoadGen itself may pause between two queries of a slow Server schedule.
+        gap_s = 1 / float(plan["server_target_qps"]) if self._config.scenario == "Server" else 0.0
+        return max(_WATCHDOG_S, 20 * batch_s, 20 * gap_s, silent_s)
+
+    def _stalled(self) -> bool:
+        limit = self._limit_s()
+        if time.monotonic() - self._moved <= limit:
+            return False
+        outcome = self._outcome
+        waiting = outcome.counter(Counter.ISSUED) - outcome.counter(Counter.DONE)
+        where = f"with {waiting} samples outstanding" if outcome.phase == "run" else f"in the phase '{outcome.phase}'"
+        outcome.error = f"no progress for {limit:.0f} s {where}: the run was stopped (--watchdog sets the time)"
+        outcome.code = ExitCode.FAILED
+        return True
+
+    def _say_goodbye(self) -> None:
+        """The pipe is closed: the process is ending, in its own way or in another."""
+        self._notice_first_query()
+        code = self._child.wait(_GOODBYE_S, self._interrupted)
+        outcome = self._outcome
+        if outcome.interrupted or outcome.error is not None:
+            return
+        process, where = "the run's process", f"in the phase '{outcome.phase}'"
+        if code is None:
+            self._fail(f"{process} closed its pipe but did not end; it was stopped")
+        elif code < 0:
+            hint = " (out of memory?)" if -code == signal.SIGKILL else ""
+            self._fail(f"{process} was killed by {signal_name(-code)}{hint} {where}")
+        elif code > 0 or "finished" not in outcome.events:
+            self._fail(f"{process} ended by itself with exit code {code} {where}")
+        elif self._lines.rest:
+            self._fail(f"{process} ended in the middle of a word: {self._lines.rest[:80]!r}")
+
+
+def _resident_bytes(pid: int) -> int:
+    """Memory that a process has in use, 0 where that cannot be told: while LoadGen generates, it grows."""
+    words = read_text(Path(f"/proc/{pid}/status")).partition("VmRSS:")[2].split()
+    return 1024 * int(words[0]) if words else 0
+
+
+def _left_s(elapsed_s: float, share: float, planned_s: float) -> float:
+    """Seconds that are left of something of which a share is done; at its beginning by the plan."""
+    return elapsed_s * max(0.0, 1 - share) / share if share > 0.05 else max(0.0, planned_s - elapsed_s)

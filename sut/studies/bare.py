@@ -1,0 +1,261 @@
+"""The same work without LoadGen, batching, ledger and console: what is left is the harness's cost.
+
+A process of its own (``python -m sut.studies.bare``) loads the model as a run does, in as many lanes with as many
+threads, and lets each lane go round its own loop: at the boundary ``tensor`` over ready tensors, at ``pixels`` and
+``jpeg`` with the preprocessor in the loop. Answers are not decoded. Server has no such loop: there it is who asks that
+sets the pace.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import statistics
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from backends.base import Backend, Runner, Slot
+from preprocess.base import Preprocessor
+from preprocess.parts.decode import decode
+from sut.config import RunConfig
+from sut.errors import RunError, error_of
+from sut.models.preparation import Prepared, check_unchanged
+from sut.pipeline.assembly import Assembly, assemble
+from sut.pipeline.batching import BatchingPolicy
+from sut.process.child import SILENCE_S, Log, end_of, json_lines, spawn
+from sut.qsl.library import Rows
+from sut.run.events import carry_out
+
+_WARM_S = 0.5
+_PICTURES = 64
+"""Pictures that the loop goes round, at the most: enough that a batch is not the one before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bare:
+    """What the loop came to: in ``Offline`` the rate of all lanes, elsewhere queries one after another.
+
+    ``first_s`` is what the second batch of one sample took, before anything was warm but the model.
+    """
+
+    first_s: float
+    samples_per_second: float | None = None
+    p50_ns: int | None = None
+    p99_ns: int | None = None
+    cpu_seconds_per_sample: float | None = None
+
+
+def has_loop(config: RunConfig) -> bool:
+    """Whether there is a bare loop that does a run's work."""
+    return config.scenario != "Server" and not config.preprocess_workers and config.boundary != "device"
+
+
+def run_bare(parts: Assembly, samples_per_query: int, seconds: float, doing: str, silence_s: float = SILENCE_S) -> Bare:
+    """The loop of ``parts`` for so many seconds; 0: load the model and answer one sample twice.
+
+    Raises ``InputError`` or ``SetupError`` where a run would, and ``RunError`` for whatever else goes wrong.
+    """
+    orders = {
+        "config": parts.config.model_dump(mode="json", exclude_unset=True),
+        "prepared": parts.model.dump() if parts.model else None,
+        "samples_per_query": samples_per_query,
+        "seconds": seconds,
+    }
+    told: dict[str, Any] = {}
+    with tempfile.TemporaryFile() as file:
+        log = Log(file)
+        with spawn("sut.studies.bare", [json.dumps(orders)], log) as child:
+            for event in json_lines(child.chunks(), silence_s, doing):
+                told |= event
+            code = child.wait(SILENCE_S)
+        if "error" in told:
+            raise error_of(told["code"], told["error"])
+        if code or "bare" not in told:
+            raise RunError(f"{doing} failed: {end_of(code, log) if code else 'its process ended without a word'}")
+    return Bare(**told["bare"])
+
+
+def _go_round(orders: dict[str, Any], tell: Callable[..., None]) -> None:
+    prepared = Prepared.load(orders["prepared"]) if orders["prepared"] else None
+    parts = assemble(RunConfig(**orders["config"]), prepared=prepared)
+    with ExitStack() as stack:
+        backend = stack.enter_context(parts.load_backend())
+        check_unchanged(prepared)
+        parts.check_attested(backend.attest())
+        loop = _Loop(parts, backend, stack)
+        tell(bare=loop.measured(orders["samples_per_query"], orders["seconds"]))
+
+
+class _Loop:
+    """The lanes of a loaded backend, and the pictures that they go round."""
+
+    def __init__(self, parts: Assembly, backend: Backend, stack: ExitStack) -> None:
+        config = parts.config
+        self._parts, self._backend, self._config = parts, backend, config
+        sizes, lanes = backend.batch_sizes, config.lanes or 1
+        self._policy = BatchingPolicy.of(config.scenario, config.max_batchsize or 1, 0, sizes, lanes)
+        self._lanes = 1 if config.scenario == "SingleStream" else lanes
+        self._runners = [stack.enter_context(backend.runner()) for _ in range(self._lanes)]
+        makes = bool(backend.inputs)
+        self._preprocessors = [
+            stack.enter_context(parts.preprocessor_for(parts.spec.recipe)) for _ in range(self._lanes if makes else 0)
+        ]
+        self._files = [parts.dataset.read(index) for index in range(min(_PICTURES, parts.dataset.count))]
+
+    def measured(self, samples_per_query: int, seconds: float) -> dict[str, Any]:
+        """The fields of ``Bare``."""
+        once = self._step(0, 1)
+        once()
+        begin = time.monotonic()
+        once()
+        found: dict[str, Any] = {"first_s": time.monotonic() - begin}
+        if not seconds:
+            return found
+        if self._config.scenario == "Offline":
+            return found | self._offline(seconds)
+        return found | self._queries(samples_per_query if self._config.scenario == "MultiStream" else 1, seconds)
+
+    def _offline(self, seconds: float) -> dict[str, Any]:
+        size = self._policy.max_batch
+        steps = [self._step(lane, size) for lane in range(self._lanes)]
+        taken: list[list[int]] = [[] for _ in steps]
+        for step in steps:
+            step()
+        warm = threading.Barrier(self._lanes)
+        spans = [(0, 0)] * self._lanes
+
+        def go(lane: int) -> None:
+            _round(steps[lane], _WARM_S)
+            warm.wait()
+            begin = time.monotonic_ns()
+            taken[lane] = _round(steps[lane], seconds)
+            spans[lane] = begin, time.monotonic_ns()
+
+        with ThreadPoolExecutor(self._lanes) as pool:
+            cpu = time.process_time()
+            list(pool.map(go, range(self._lanes)))
+            cpu = time.process_time() - cpu
+        rate = sum(size * len(each) / (end - begin) for each, (begin, end) in zip(taken, spans, strict=True)) * 1e9
+        batches = [value for each in taken for value in each]
+        # Warming up is the same work: the whole time's CPU over the whole time's samples.
+        samples = rate * (max(end for _, end in spans) - min(begin for begin, _ in spans)) / 1e9 + rate * _WARM_S
+        return {"samples_per_second": rate, "cpu_seconds_per_sample": cpu / samples, **_percentiles(batches)}
+
+    def _queries(self, samples: int, seconds: float) -> dict[str, Any]:
+        sizes = self._sizes(samples)
+        shares = [[self._step(lane, size) for size in own] for lane, own in enumerate(sizes)]
+        with ThreadPoolExecutor(max(1, len(shares) - 1)) as pool:
+
+            def query() -> None:
+                others = [pool.submit(_all, share) for share in shares[1:]]
+                _all(shares[0])
+                for other in others:
+                    other.result()
+
+            _round(query, _WARM_S)
+            cpu = time.process_time()
+            begin = time.monotonic_ns()
+            taken = _round(query, seconds)
+            took = time.monotonic_ns() - begin
+            cpu = time.process_time() - cpu
+        count = samples * len(taken)
+        return {
+            "samples_per_second": count / took * 1e9,
+            "cpu_seconds_per_sample": cpu / count,
+            **_percentiles(taken),
+        }
+
+    def _sizes(self, samples: int) -> list[list[int]]:
+        """The batch sizes of each lane that has any, for a query of so many samples."""
+        batches, at = [], 0
+        while at < samples:
+            batches.append(self._policy.share(samples, at))
+            at += batches[-1]
+        return [batches[lane :: self._lanes] for lane in range(min(self._lanes, len(batches)))]
+
+    def _step(self, lane: int, size: int) -> Callable[[], object]:
+        """What answers a batch of ``size`` on a lane."""
+        runner, padded = self._runners[lane], self._policy.padded(size)
+        if not self._preprocessors:
+            slot = runner.slot(padded)
+            return lambda: runner.infer(slot)
+        preprocessor = self._preprocessors[lane]
+        if not self._config.times_preprocessing:
+            return self._over_tensors(runner, preprocessor, size, padded)
+        decoded = self._config.boundary == "pixels"
+        held: Sequence[Any] = [decode(file) for file in self._files] if decoded else self._files
+        run = preprocessor.run_pixels if decoded else preprocessor.run
+        batches = _turns(held, size)
+
+        def step() -> object:
+            slot = runner.slot(padded)
+            run(next(batches), slot, _unmarked)
+            return runner.infer(slot)
+
+        return step
+
+    def _over_tensors(self, runner: Runner, preprocessor: Preprocessor, size: int, padded: int) -> Callable[[], object]:
+        """Over batches that lie ready where the backend reads any array; else over the one in its own slot."""
+        if not self._backend.reads_host_arrays:
+            slot = runner.slot(padded)
+            preprocessor.run(next(_turns(self._files, size)), slot, _unmarked)
+            return lambda: runner.infer(slot)
+        recipe, turns = self._parts.spec.recipe, _turns(self._files, size)
+        name = self._backend.inputs[0].name
+        ready = []
+        for _ in range(4):
+            rows = np.zeros((padded, *recipe.sample_shape), recipe.dtype)
+            preprocessor.run(next(turns), Rows.of(rows), _unmarked)
+            ready.append(Slot(padded, {name: rows}))
+        slots = itertools.cycle(ready)
+        return lambda: runner.infer(next(slots))
+
+
+def _turns(held: Sequence[Any], size: int) -> Iterator[list[Any]]:
+    """Batches of ``size`` out of what is held, round and round."""
+    endless = itertools.cycle(held)
+    while True:
+        yield list(itertools.islice(endless, size))
+
+
+def _all(steps: Sequence[Callable[[], object]]) -> None:
+    for step in steps:
+        step()
+
+
+def _round(step: Callable[[], object], seconds: float) -> list[int]:
+    """What each step took, in ns, for so many seconds and once at least."""
+    clock = time.monotonic_ns
+    taken: list[int] = []
+    begin = clock()
+    end = begin + int(seconds * 1e9)
+    while begin < end or not taken:
+        step()
+        now = clock()
+        taken.append(now - begin)
+        begin = now
+    return taken
+
+
+def _percentiles(taken: Sequence[int]) -> dict[str, int]:
+    ordered = sorted(taken)
+    return {
+        "p50_ns": int(statistics.median(ordered)),
+        "p99_ns": ordered[min(len(ordered) - 1, int(0.99 * len(ordered)))],
+    }
+
+
+def _unmarked(stage: str) -> None:
+    """Nobody keeps a ledger here."""
+
+
+if __name__ == "__main__":
+    carry_out(_go_round)

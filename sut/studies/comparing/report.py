@@ -1,0 +1,285 @@
+"""What a comparison leaves: rows for compare.json and ``--json``, and a table of 80 columns."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from sut.errors import short
+from sut.results.schema import Result, more_is_better, used
+from sut.results.statistics import FEWEST_PAIRS
+from sut.results.wording import milliseconds
+from sut.run.compared import is_reduced
+from sut.studies.bare import Bare
+from sut.studies.comparing.bench import Run
+from sut.studies.comparing.comparison import Comparison
+from sut.studies.comparing.contest import Contest
+from sut.studies.comparing.earlier import WHERE_TOLD
+from sut.studies.comparing.matrix import APART, Cell
+from sut.studies.comparing.sentence import title_of, within
+from sut.text import printable, share_in_percent, shortened
+
+_UNITS = {"Offline": "samples/s", "SingleStream": "p90 ms", "MultiStream": "p99 ms", "Server": "p99 ms"}
+"""Of what cells are compared by."""
+
+
+def rows_of(comparison: Comparison, directory: Path, price_per_hour: float | None = None) -> list[dict[str, Any]]:
+    """A row for each cell in the order of the matrix, then for what could not be run, with the names of result.json.
+
+    Paths are relative to ``directory``, prices in the unit of ``price_per_hour``.
+    """
+    rows = []
+    for cell in comparison.cells:
+        if runs := comparison.runs.get(cell.label):
+            rows.append(_row(comparison, cell, directory, price_per_hour))
+            if runs[-1].failed:
+                rows[-1]["reason"] = runs[-1].reason
+    for row in rows:
+        row["pareto"] = _on_pareto_line(row, rows)
+    known = {cell.label: cell.settings for cell in comparison.cells}
+    absent = [
+        {"cell": label, "settings": dict(known.get(label, {})), "result": None, "reason": reason}
+        for label, reason in comparison.absent.items()
+    ]
+    return [*rows, *absent]
+
+
+def _row(comparison: Comparison, cell: Cell, directory: Path, price_per_hour: float | None) -> dict[str, Any]:
+    contest, runs = comparison.contest_of(cell), comparison.runs[cell.label]
+    result = comparison.bench.results.get(cell.label)
+    path = comparison.bench.paths.get(cell.label)
+    bare = comparison.bares.get(cell.label)
+    accuracy = comparison.accuracies.get(cell.label)
+    figure = contest.figure(cell.label)
+    rate = figure if cell.config.scenario == "Offline" else _median([run.samples_per_second for run in runs])
+    return {
+        "cell": cell.label,
+        "settings": dict(cell.settings),
+        "used": used(result) if result else {},
+        **{key: getattr(cell.config, key) for key in ("backend", "precision", "preprocess", *APART)},
+        "config": cell.config.model_dump(mode="json", include=set(WHERE_TOLD)),
+        "metric": _metric(result, cell.config.scenario, figure),
+        "samples_per_second": rate,
+        "latency_ns": _latencies(runs),
+        "ratio": ratio_of(contest, cell.label),
+        "cpu_seconds_per_sample": _median([run.cpu_seconds_per_sample for run in runs]),
+        "memory_bytes": dict(result.memory_bytes) if result else {},
+        "accuracy": accuracy.model_dump() if accuracy else None,
+        "agreement": result.agreement.model_dump() if result and result.agreement else None,
+        "parity": result.parity.model_dump() if result and result.parity else None,
+        "bare": asdict(bare) | {"share": _share_of_bare(cell.config.scenario, runs[0], bare)} if bare else None,
+        "price_per_million": _price(cell.config.scenario, price_per_hour, rate),
+        "verdict": _verdict(contest, cell.label),
+        "barred": contest.barred.get(cell.label),
+        "against": contest.baseline,
+        "figures": {str(number): value for number, value in contest.figures.get(cell.label, {}).items()},
+        "runs": len(runs),
+        "busy_runs": sum(run.quiet is False for run in runs),
+        "valid": any(run.valid for run in runs),
+        "invalid_reason": None if any(run.valid for run in runs) else runs[-1].reason,
+        "model_sha256": result.model_sha256 if result else None,
+        "backend_version": result.backend_version if result else None,
+        "weights": result.weights if result else None,
+        "reduced": is_reduced(cell.config),
+        "result": str(path.relative_to(directory)) if path else None,
+        "reason": None,
+    }
+
+
+def _price(scenario: str, price_per_hour: float | None, rate: float | None) -> float | None:
+    """Of a million pictures; None in Server, where the rate is what was asked for, whatever could be done."""
+    return price_per_hour / 3600 / rate * 1e6 if price_per_hour and rate and scenario != "Server" else None
+
+
+def _metric(result: Result | None, scenario: str, figure: float | None) -> dict[str, Any] | None:
+    if result is None or result.metric is None:
+        return None
+    name = "p99_latency_ns" if scenario == "Server" else result.metric.name
+    return {"name": name, "value": figure, "higher_is_better": more_is_better(scenario)}
+
+
+def ratio_of(contest: Contest, cell: str) -> dict[str, Any] | None:
+    """A cell against the baseline: by pairs where there are any, else by medians, which says nothing of the spread."""
+    found = contest.versus(cell, contest.baseline)
+    if found is not None and found.ratio is not None:
+        return {"value": found.ratio, **{key: getattr(found, key) for key in ("low", "high", "pairs", "verdict")}}
+    share = contest.share(cell, contest.baseline)
+    if not share or cell == contest.baseline:
+        return None
+    return {"value": share, "low": None, "high": None, "pairs": 0, "verdict": "open"}
+
+
+def _median(values: Sequence[float | None]) -> float | None:
+    found = [value for value in values if value is not None]
+    return statistics.median(found) if found else None
+
+
+def _latencies(runs: Sequence[Run]) -> dict[str, float | None]:
+    """The medians of the runs, percentile by percentile, as the figure is."""
+    return {name: _median([run.latency_ns.get(name) for run in runs]) for name in runs[-1].latency_ns}
+
+
+def _share_of_bare(scenario: str, look: Run, bare: Bare) -> float | None:
+    """How much of the bare loop's speed the run before it had left: in Offline by the rate, else by p50."""
+    if scenario == "Offline":
+        return look.figure / bare.samples_per_second if look.figure and bare.samples_per_second else None
+    p50 = look.latency_ns.get("p50")
+    return bare.p50_ns / p50 if p50 and bare.p50_ns else None
+
+
+def _verdict(contest: Contest, cell: str) -> str:
+    """How a cell stands to the best one, in a word or two."""
+    if cell in contest.barred:
+        return "not chosen"
+    if cell == contest.leader:
+        return "best"
+    found = contest.versus(cell, contest.leader) if contest.leader is not None else None
+    is_open = found is None or found.verdict == "open"
+    if contest.is_behind(cell) and (found is None or found.pairs < FEWEST_PAIRS or not is_open):
+        return "far behind"
+    return "not told from the best" if is_open else "slower"
+
+
+def _quality(row: Mapping[str, Any]) -> float:
+    """The share of right answers where they were scored, else of those that are FP32's, which has them all.
+
+    That of a reduced precision which nobody has compared is not known, and so is no better than any other.
+    """
+    if row["accuracy"]:
+        return float(row["accuracy"]["value"])
+    if row["agreement"] and row["weights"] != "random":
+        return float(row["agreement"]["value"])
+    return 0.0 if row["reduced"] else 1.0
+
+
+def _speed(row: Mapping[str, Any]) -> float | None:
+    """Against the baseline, as the row shows it: the medians have the first look in them, which decides nothing."""
+    if row["cell"] == row["against"]:
+        return 1.0
+    return row["ratio"]["value"] if row["ratio"] else None
+
+
+def _on_pareto_line(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether no other cell of the group is as fast and as right, and one of the two more. Not by other pictures."""
+
+    def at(each: Mapping[str, Any]) -> tuple[float, float] | None:
+        able = each["metric"] and each["metric"]["value"] and _same_pictures(each) and each["reason"] is None
+        speed = _speed(each)
+        return (speed, _quality(each)) if able and speed is not None else None
+
+    mine = at(row)
+    if mine is None:
+        return False
+    others = [found for each in rows if _group(each) == _group(row) and (found := at(each)) is not None]
+    return not any(other != mine and other[0] >= mine[0] and other[1] >= mine[1] for other in others)
+
+
+def _same_pictures(row: Mapping[str, Any]) -> bool:
+    return row["parity"] is None or row["parity"]["max_levels"] <= 1
+
+
+def _group(row: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(row[key] for key in APART)
+
+
+def table_of(comparison: Comparison, rows: Sequence[Mapping[str, Any]]) -> RenderableType:
+    """A table for each group, two lines a cell, and why others did not run, of which compare.json says all."""
+    parts: list[RenderableType] = []
+    for group in comparison.contests:
+        mine = [row for row in rows if "metric" in row and _group(row) == group]
+        if mine:
+            title = title_of(group, comparison)
+            parts += [Text(title, style="bold")] * bool(title) + [_table(mine, bool(title))]
+    for why, key in (("not chosen", "barred"), ("not VALID", "invalid_reason")):
+        parts += [Text(printable(f"{why}: {row['cell']}: {row[key]}")) for row in rows if row.get(key)]
+    parts += [Text(printable(line)) for line in _absent([row for row in rows if "metric" not in row])]
+    return Group(*parts)
+
+
+def _absent(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Why others do not run, in a line for all that have the same reason, their names aside."""
+    alike: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        alike.setdefault(row["reason"].replace(f" {row['cell']}", "", 1), []).append(row)
+    return [
+        f"does not run: {', '.join(row['cell'] for row in mine)}: {shortened(why if mine[1:] else mine[0]['reason'])}"
+        for why, mine in alike.items()
+    ]
+
+
+def _table(rows: Sequence[Mapping[str, Any]], apart: bool) -> Table:
+    priced = any(row["price_per_million"] for row in rows)
+    bare = any(row["bare"] for row in rows)
+    table = Table(box=None, pad_edge=False)
+    table.add_column("cell", overflow="fold")
+    headings = [_UNITS[rows[0]["scenario"]], "ratio\n(95 %)", "p50 ms\np99 ms", "labels\nparity", "CPU ms\nMiB"]
+    if bare or priced:
+        headings.append("of bare" * bare + "\n" * (bare and priced) + "per\nmillion" * priced)
+    for heading in headings:
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in rows:
+        line = [
+            f"{within(_group(row), row['cell']) if apart else row['cell']}\n{_mark(row)}",
+            _figure(row),
+            _ratio(row),
+            _latency(row),
+            _quality_words(row),
+            _cost_words(row),
+        ]
+        if bare or priced:
+            share = f"~{row['bare']['share']:.2f}" if row["bare"] and row["bare"]["share"] else "-"
+            price = f"{row['price_per_million']:.3g}" if row["price_per_million"] else "-"
+            line.append("\n".join([share] * bare + [price] * priced))
+        table.add_row(*map(Text, line))
+    return table
+
+
+def _mark(row: Mapping[str, Any]) -> str:
+    return f"  {row['verdict']}" + (", Pareto" if row["pareto"] else "")
+
+
+def _figure(row: Mapping[str, Any]) -> str:
+    value = row["metric"]["value"] if row["metric"] else None
+    if value is None:
+        return "-"
+    return short(value) if row["metric"]["higher_is_better"] else milliseconds(value)
+
+
+def _ratio(row: Mapping[str, Any]) -> str:
+    ratio = row["ratio"]
+    if ratio is None:
+        return "first" if row["cell"] == row["against"] else "-"
+    if ratio["low"] is None or ratio["high"] is None:
+        return f"{ratio['value']:.2f} x"
+    return f"{ratio['value']:.2f} x\n{ratio['low']:.3g}-{ratio['high']:.3g}"
+
+
+def _latency(row: Mapping[str, Any]) -> str:
+    return "\n".join(milliseconds(row["latency_ns"].get(name)) for name in ("p50", "p99"))
+
+
+def _quality_words(row: Mapping[str, Any]) -> str:
+    accuracy, agreement, parity = row["accuracy"], row["agreement"], row["parity"]
+    labels = "fp32" if row["precision"] == "fp32" else "-"
+    if accuracy:
+        labels = f"{round(accuracy['value'] * accuracy['count'])}/{accuracy['count']}"
+    elif agreement and row["weights"] != "random":
+        labels = f"{share_in_percent(agreement['value'])} %"
+    levels = "-"
+    if parity:
+        levels = (
+            "equal" if parity["psnr_db"] is None else f"{parity['max_levels']} level{'s' * (parity['max_levels'] > 1)}"
+        )
+    return f"{labels}\n{levels}"
+
+
+def _cost_words(row: Mapping[str, Any]) -> str:
+    cpu, memory = row["cpu_seconds_per_sample"], row["memory_bytes"].get("host_peak")
+    return f"{'-' if cpu is None else f'{1000 * cpu:.3g}'}\n{'-' if memory is None else f'{memory / 2**20:.0f}'}"

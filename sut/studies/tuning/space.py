@@ -1,0 +1,222 @@
+"""What is tried: a grid of settings that have an effect in the scenario, each point a change of one config."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import backends.registry
+from backends.base import Backend
+from sut.config import RunConfig, assign, make_config
+from sut.config.strict_yaml import load_yaml
+from sut.errors import InputError, SetupError, one_line, suggest
+from sut.text import shortened
+
+BACKEND_OPTIONS = "backend_options."
+STREAMS = f"{BACKEND_OPTIONS}streams"
+_QUEUED = ("Server", "Offline")
+_ALL = ("SingleStream", "MultiStream", "Server", "Offline")
+
+EFFECTS: Mapping[str, tuple[str, ...]] = {
+    "lanes": _ALL[1:],
+    "threads": _ALL,
+    "max_batchsize": _ALL[1:],
+    "max_wait_ms": ("Server",),
+    "batching": ("Server",),
+    "precision": _ALL,
+    "preprocess_workers": _QUEUED,
+}
+"""The settings that change how fast the same work is done, and the scenarios in which each does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """Some settings that differ from the base config's. ``backend_options.NAME`` names an option of the backend."""
+
+    settings: tuple[tuple[str, Any], ...] = ()
+
+    @property
+    def label(self) -> str:
+        """The point in one line."""
+        return " ".join(f"{key}={_text(value)}" for key, value in self.settings) or "default"
+
+    def apply(self, base: RunConfig, **more: Any) -> RunConfig:
+        """``base`` with this point's settings and ``more``. Raises ``InputError`` for a value that it cannot have."""
+        return with_settings(base, dict(self.settings) | more)
+
+
+DEFAULT = Point()
+"""The base config as it is."""
+
+
+def _text(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def with_settings(base: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
+    """``base`` with other settings; a dotted key names an entry of a setting that is a map.
+
+    Raises ``InputError`` for an unknown setting or a bad value.
+    """
+    settings = base.model_dump(exclude_unset=True)
+    for key, value in changes.items():
+        assign(settings, key, value)
+    return make_config(settings)
+
+
+def parse_space(texts: Iterable[str], config: RunConfig) -> dict[str, list[Any]]:
+    """``KEY=V1,V2`` words, their values read as YAML. Raises ``InputError`` for what has no effect in the scenario.
+
+    >>> parse_space(["lanes=1,2", "threads=1"], RunConfig(scenario="Offline"))
+    {'lanes': [1, 2], 'threads': [1]}
+    """
+    space = parse_lists("--space", itertools.chain.from_iterable(text.split() for text in texts))
+    for key, values in space.items():
+        _check_key(key, config)
+        for value in values:
+            _check_backend(with_settings(config, {key: value}))
+    return space
+
+
+def parse_lists(option: str, words: Iterable[str]) -> dict[str, list[Any]]:
+    """``KEY=V1,V2`` words of an option, their values read as YAML. Raises ``InputError`` for what is none.
+
+    >>> parse_lists("--vary", ["lanes=1,2", "backend_options.streams=1"])
+    {'lanes': [1, 2], 'backend_options.streams': [1]}
+    """
+    found: dict[str, list[Any]] = {}
+    for word in words:
+        key, _, values = word.partition("=")
+        key = key.strip().replace("-", "_")
+        if not key or not all(values.split(",")):
+            raise InputError(f"{option} takes KEY=V1,V2, got '{shortened(word)}'; for example {option} lanes=1,2")
+        if key in found:
+            raise InputError(f"{option} has {key} twice; name all of its values at once: {option} {key}=V1,V2")
+        try:
+            found[key] = [load_yaml(value) for value in values.split(",")]
+        except ValueError as error:
+            raise InputError(f"{option} {key}: '{shortened(values)}' are no YAML values ({error})") from None
+    return found
+
+
+def _check_backend(config: RunConfig) -> None:
+    """Refuse what the backend cannot do before anything is run. Raises ``InputError``."""
+    backend = _backend_of(config)
+    try:
+        backend.check_options(config.backend_options)
+    except ValueError as error:
+        raise InputError(one_line(error)) from error
+    if config.precision not in backend.precisions:
+        known = ", ".join(backend.precisions)
+        raise InputError(f"{config.backend} cannot run precision {config.precision}; it has {known}")
+
+
+def _backend_of(config: RunConfig) -> type[Backend]:
+    """The backend's class. Raises ``InputError`` for an unknown one, ``SetupError`` for one that cannot be loaded."""
+    try:
+        return backends.registry.load(config.backend)
+    except ValueError as error:
+        raise InputError(one_line(error)) from error
+    except ModuleNotFoundError:
+        raise
+    except Exception as error:  # another package's code may raise anything
+        raise SetupError(
+            f"backend {config.backend} cannot be loaded: {type(error).__name__}: {one_line(error)}"
+        ) from error
+
+
+def _check_key(key: str, config: RunConfig) -> None:
+    if key.startswith(BACKEND_OPTIONS) and key != BACKEND_OPTIONS:
+        return
+    if key not in EFFECTS:
+        raise InputError(f"--space cannot vary '{key}'; {suggest(key, EFFECTS)}, {BACKEND_OPTIONS}NAME")
+    if config.scenario not in EFFECTS[key]:
+        raise InputError(f"--space {key} has no effect in {config.scenario}; leave it out")
+    if key == "preprocess_workers" and not config.times_preprocessing:
+        raise InputError(f"--space preprocess_workers has no effect at the boundary {config.boundary}; leave it out")
+
+
+def default_space(config: RunConfig, cores: int) -> dict[str, list[Any]]:
+    """What is varied where the user names nothing, small enough to end in minutes.
+
+    Threads are left to share the cores among the lanes. Precision is not varied: it changes the answers, so it is for
+    the user to allow it. Streams are for ``default_points``, where the backend has them and the user has set neither
+    them nor the hint that OpenVINO chooses them by.
+
+    Raises ``InputError`` for an unknown backend, ``SetupError`` for one that cannot be loaded.
+    """
+    backend = _backend_of(config)
+    some = _doublings(cores)
+    if config.scenario == "SingleStream":
+        return {"threads": some}
+    lanes = some[-2:] if config.scenario == "MultiStream" else some
+    space: dict[str, list[Any]] = {"lanes": lanes}
+    if config.scenario == "MultiStream":
+        space["max_batchsize"] = [1, 4, 8]
+    elif config.scenario == "Offline":
+        space["max_batchsize"] = [1, 4, 8, 16, 32]
+    else:
+        space["max_batchsize"] = [1, 8]
+        space["max_wait_ms"] = [0.0, 2.0]
+    if config.times_preprocessing and config.scenario in EFFECTS["preprocess_workers"]:
+        space["preprocess_workers"] = sorted({0, max(1, cores // 2)})
+    halves = [each // 2 for each in lanes if each > 1]
+    if halves and "streams" in backend.options and not {"streams", "hint"} & config.backend_options.keys():
+        space[STREAMS] = halves
+    return space
+
+
+def _doublings(cores: int) -> list[int]:
+    """1, a few values between, and all: at most four.
+
+    >>> _doublings(2), _doublings(6), _doublings(64)
+    ([1, 2], [1, 3, 6], [1, 16, 32, 64])
+    """
+    return sorted({max(1, cores // 4), max(1, cores // 2), cores, 1})
+
+
+def default_points(space: Mapping[str, Sequence[Any]], base: RunConfig) -> list[Point]:
+    """The points of ``default_space``: ``points_of`` it, but of the streams only what makes sense for the lanes.
+
+    A stream executes one request at a time, and the streams share the threads. Without the option there is one for each
+    lane. Half as many let a lane get its next batch ready while another's executes, without more threads than cores.
+    More streams than lanes would idle, and their threads with them; fewer make lanes wait for each other.
+    """
+    points = points_of({key: values for key, values in space.items() if key != STREAMS}, base)
+    for point in tuple(points):
+        streams = point.apply(base).lane_count // 2
+        if streams in space.get(STREAMS, ()):
+            points.append(Point((*point.settings, (STREAMS, streams))))
+    return points
+
+
+def points_of(space: Mapping[str, Sequence[Any]], base: RunConfig) -> list[Point]:
+    """Every point of the grid that does something else than those before it, the base config as it is first.
+
+    Raises ``InputError`` for a combination that no config can have.
+    """
+    found = {_effect(base): DEFAULT}
+    for values in itertools.product(*space.values()):
+        point = Point(tuple(zip(space, values, strict=True)))
+        found.setdefault(_effect(point.apply(base)), point)
+    return list(found.values())
+
+
+def _effect(config: RunConfig) -> str:
+    """What a config does: the same text for configs that do the same."""
+    same: dict[str, Any] = {"threads": config.threads_per_lane} if config.lanes else {}
+    if config.max_batchsize == 1:
+        same["max_wait_ms"] = 0.0  # nothing to wait for
+    return repr(config.model_dump() | same)
+
+
+def tidy(rate: float) -> float:
+    """A rate with four digits, as it is run and written down.
+
+    >>> tidy(123.456)
+    123.5
+    """
+    return float(f"{rate:.4g}") if math.isfinite(rate) else rate

@@ -1,0 +1,183 @@
+"""What was measured, on disk after every run, so that a tune that was killed goes on where it was."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from plugins.files import LARGE_BYTES, read_file
+from sut.errors import InputError, one_line, writing
+from sut.files import write_text
+from sut.results.schema import Metric
+from sut.studies.tuning.space import DEFAULT, Point
+
+FILE = "runs.jsonl"
+_SCHEMA = 1
+_ADDED = ("backend", "model")
+"""Of the header. A file of before they were added does not say, and is read all the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One run to be made: where in the tune it stands (``phase``, ``number`` from 1 ``of`` so many), what and how long.
+
+    ``qps`` is the rate that Server is asked at; None elsewhere, and where calibration shall choose it.
+    """
+
+    phase: str
+    number: int
+    of: int
+    point: Point
+    time_s: float
+    qps: float | None = None
+
+    @property
+    def key(self) -> str:
+        """Tells this run from all others of a tune."""
+        rate = "" if self.qps is None else f" at {self.qps:g}"
+        return f"{self.phase}, {self.number}: {self.point.label}{rate}"
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What one run came to; names and units are those of result.json. ``valid`` is False for a failed run, too.
+
+    ``bound_ns`` and ``late`` are Server's latency bound and how many queries were over it; ``took_s`` is the run's
+    wall time with all that belongs to it; ``agreement_line`` is what a run in a reduced precision says of its labels;
+    ``used`` are its lanes, threads and batch.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    key: str
+    phase: str
+    settings: dict[str, bool | int | float | str | None]
+    valid: bool
+    failed: bool
+    invalid_reasons: list[str]
+    time_s: float
+    qps: float | None = None
+    metric: dict[str, Any] | None = None
+    samples_per_second: float | None = None
+    queries: int | None = None
+    late: int | None = None
+    bound_ns: float | None = None
+    latency_ns: dict[str, int | None] = field(default_factory=dict)
+    stages_ns: dict[str, dict[str, int]] = field(default_factory=dict)
+    cost_ns: dict[str, int] = field(default_factory=dict)
+    batch_sizes: dict[str, int] = field(default_factory=dict)
+    idle_query_ns: int | None = None
+    batch_ns: dict[str, int] = field(default_factory=dict)
+    agreement_line: str | None = None
+    cpu_seconds_per_sample: float | None = None
+    used: dict[str, int] = field(default_factory=dict)
+    took_s: float = 0.0
+    started: str = ""
+
+    @property
+    def point(self) -> Point:
+        """Which point was run."""
+        return Point(tuple(self.settings.items())) if self.settings else DEFAULT
+
+    @property
+    def p99_ns(self) -> int | None:
+        """The 99th percentile of the latency; None where the run has none."""
+        return self.latency_ns.get("p99")
+
+    @property
+    def figure(self) -> float | None:
+        """What points are ranked by: the scenario's metric; in Server, where all are asked the same rate, p99 in ns."""
+        if self.failed:
+            return None
+        if self.qps is not None:
+            return self.p99_ns
+        return self.metric["value"] if self.metric else None
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Whether more of ``figure`` is better."""
+        return self.qps is None and bool(self.metric and self.metric["higher_is_better"])
+
+    def better_than(self, other: float) -> float | None:
+        """The ratio of ``figure`` to another one, over 1 where this run was better; None without a figure."""
+        if not self.figure or not other:
+            return None
+        return self.figure / other if self.higher_is_better else other / self.figure
+
+
+_MEASURED = TypeAdapter(Measured)
+
+
+def _row_of(line: str) -> Measured:
+    """A run from its line. Raises ``ValueError`` for a line that is none."""
+    try:
+        row = _MEASURED.validate_python(json.loads(line))
+        if row.metric is not None:
+            Metric(**row.metric)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ValueError(f"{'.'.join(map(str, first['loc'])) or 'a run'}: {first['msg']}") from None
+    return row
+
+
+class State:
+    """The runs of one tune.
+
+    ``header`` says what they belong to: runs of another machine, backend version or model file are not mixed in.
+    """
+
+    def __init__(self, path: Path, header: Mapping[str, Any], rows: Sequence[Measured] = ()) -> None:
+        self.path = path
+        self._header = dict(header) | {"schema": _SCHEMA}
+        self.rows = {row.key: row for row in rows}
+
+    @classmethod
+    def open(cls, directory: Path, header: Mapping[str, Any], *, overwrite: bool) -> State:
+        """The state in ``directory``, or a new one. Raises ``InputError`` if the one there has another header."""
+        state = cls(directory / FILE, header)
+        if overwrite or not state.path.exists():
+            return state
+        try:
+            first, *lines = read_file(state.path, LARGE_BYTES).decode().splitlines()
+            there = dict(json.loads(first))
+            rows = [_row_of(line) for line in lines]
+        except (OSError, ValueError, TypeError, RecursionError) as error:
+            raise InputError(f"{state.path}: not a tune's state ({one_line(error)}); --overwrite starts anew") from None
+        for key, value in state._header.items():
+            if there.get(key, value if key in _ADDED else None) != value:
+                raise InputError(
+                    f"{state.path}: its runs are of {key} '{there.get(key)}', here it is '{value}'; "
+                    "--overwrite starts anew"
+                )
+        return cls(state.path, header, rows)
+
+    def add(self, row: Measured) -> None:
+        """Keep a run. The file is there whole or as it was before. Raises ``InputError`` if it cannot be written."""
+        self.rows[row.key] = row
+        lines = [json.dumps(self._header), *(json.dumps(asdict(each)) for each in self.rows.values())]
+        with writing(self.path):
+            write_text(self.path, "\n".join(lines) + "\n")
+
+
+@contextmanager
+def held(directory: Path) -> Iterator[None]:
+    """Make ``directory`` and hold it for ourselves. Raises ``InputError`` if another tune is at work there."""
+    with writing(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise InputError(f"{directory}: another tune is at work there; wait for it to end") from None
+        yield
+    finally:
+        os.close(descriptor)

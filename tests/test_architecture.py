@@ -1,0 +1,67 @@
+"""The house has floors: a room imports what lies below it, and nothing above."""
+
+import ast
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).parents[1]
+FLOORS = (
+    "sut.cli",
+    "sut.studies",
+    "sut.run",
+    "sut.results",
+    "sut.pipeline",
+    "sut.mlperf",
+    "sut.models",
+    "sut.qsl",
+    "sut.datasets",
+    "sut.tasks",
+    "sut",
+    "preprocess",
+    "kernels",
+    "backends",
+    "plugins",
+)
+"""From the roof down. ``sut`` is what all its rooms stand on: errors, config, files, text, processes."""
+STRANGERS = {("preprocess", "backends"), ("kernels", "backends")}
+"""Neighbours of whom the upper one does not know the lower one either."""
+
+
+def floor(module: str) -> str:
+    return next(name for name in FLOORS if f"{module}.".startswith(f"{name}."))
+
+
+def modules() -> dict[str, Path]:
+    found = (path.relative_to(CHECKOUT) for name in FLOORS[-5:] for path in (CHECKOUT / name).rglob("*.py"))
+    return {".".join(path.with_suffix("").parts).removesuffix(".__init__"): CHECKOUT / path for path in found}
+
+
+def imports(path: Path, known: dict[str, Path]) -> set[str]:
+    """What a file imports of the product, wherever in it: those in functions count, too."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {name if (name := f"{node.module}.{alias.name}") in known else node.module for alias in node.names}
+    return found & set(known)
+
+
+GRAPH = {name: imports(path, known) for known in [modules()] for name, path in known.items()}
+DOORS = {"sut", "sut.__main__"}
+"""They hand out what lies above them, when they are asked for it."""
+
+
+@pytest.mark.parametrize("module", sorted(set(GRAPH) - DOORS))
+def test_a_module_imports_only_what_lies_below(module: str) -> None:
+    here = FLOORS.index(floor(module))
+    above = {name for name in GRAPH[module] if FLOORS.index(floor(name)) < here}
+    strangers = {name for name in GRAPH[module] if (floor(module), floor(name)) in STRANGERS}
+
+    assert above | strangers == set()
+
+
+def test_no_imports_go_in_a_circle() -> None:
+    TopologicalSorter({name: GRAPH[name] - DOORS for name in set(GRAPH) - DOORS}).prepare()

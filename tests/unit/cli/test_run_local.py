@@ -1,0 +1,209 @@
+"""run_local.sh: which extras a command line asks for and what it calls, the set-up replaced; a set-up interrupted."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).parents[3]
+ALWAYS = {"models", "opencv"}
+COMPARE = "compare --config run.yaml"
+FROM = "run --from run.yaml"
+SMI = {
+    "none": "",
+    "11.4": "CUDA Version: 11.4",
+    "12.8": "CUDA Version: 12.8",
+    "13.0": "| NVIDIA-SMI 580.82  Driver Version: 580.82  CUDA Version: 13.0 |",
+    "13.3": "KMD Version: 610.1  CUDA UMD Version: 13.3",
+}
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A copy of the script whose set-up only prints the extras, and whose Python the words that it is given."""
+    shutil.copy(CHECKOUT / "run_local.sh", tmp_path)
+    (tmp_path / "tools").mkdir()
+    setup = 'VENV_PYTHON=echo\nsetup_env() { echo "$@"; }\nuse_checkout() { :; }\n'
+    (tmp_path / "tools" / "setup_env.sh").write_text(setup)
+    shutil.copytree(CHECKOUT / "sut/cli/commands", tmp_path / "sut/cli/commands")
+    for name in ("compare", "report", "show", "check_log"):
+        (tmp_path / "sut/cli/commands" / f"{name}.py").touch()
+    return tmp_path
+
+
+def start(checkout: Path, line: str, cuda: str = "none", extra_ops: str = "") -> list[list[str]]:
+    """The lines that the script prints, as words: the extras, then what Python is given."""
+    program = checkout / "bin" / "nvidia-smi"
+    program.parent.mkdir(exist_ok=True)
+    program.write_text(f"#!/bin/sh\n{f'echo {SMI[cuda]!r}' if SMI[cuda] else 'exit 9'}\n")
+    program.chmod(0o755)
+    environment = {"PATH": f"{program.parent}:{os.environ['PATH']}", "EXTRA_OPS": extra_ops}
+    command = ["bash", "./run_local.sh", *line.split()]
+    done = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    return [each.split() for each in done.stdout.splitlines()]
+
+
+def extras(checkout: Path, line: str, cuda: str = "none", extra_ops: str = "") -> set[str]:
+    """What the script installs beyond ``ALWAYS``."""
+    found = start(checkout, line, cuda, extra_ops)[0]
+    assert len(found) == len(set(found))
+    assert set(found) >= ALWAYS
+    return set(found) - ALWAYS
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("", {"onnxruntime"}),
+        ("openvino efficientnet-lite0 cpu", {"openvino"}),
+        ("null", set()),
+        ("--backend=openvino --precision int8", {"openvino", "nncf"}),
+        ("onnxruntime efficientnet-lite1 cpu", {"onnxruntime", "more-models"}),
+        ("--model efficientnet-lite2", {"onnxruntime", "more-models"}),
+        ("--model=efficientnet-lite2", {"onnxruntime", "more-models"}),
+        ("onnxruntime efficientnet-lite1 --model resnet50", {"onnxruntime"}),
+        ("--preprocess fused", {"onnxruntime", "numba"}),
+        ("--preprocess fused --preprocess opencv", {"onnxruntime"}),
+        ("--set backend=openvino --set=precision=int8", {"openvino", "nncf"}),
+        ("--set backend=openvino --backend null", set()),
+        ("run --backend openvino", {"openvino"}),
+        ("tune openvino efficientnet-lite1 --space precision=fp32,int8", {"openvino", "nncf", "more-models"}),
+        ("boundary --preprocess=fused", {"onnxruntime", "numba"}),
+        ("parity --preprocess opencv,fused,dali", {"onnxruntime", "numba", "dali"}),
+        ("compare --model my.onnx", {"onnxruntime", "openvino", "numba", "nncf"}),
+        ("compare --backend openvino", {"openvino", "numba", "nncf"}),
+        ("compare --preprocess opencv,dali", {"onnxruntime", "dali"}),
+        ("compare --backend openvino,null --precision fp32,int8", {"openvino", "nncf"}),
+        ("compare --vary lanes=1,2", {"onnxruntime"}),
+        ("compare --help", {"onnxruntime"}),
+        ("dataset imagenet /data", {"imagenet"}),
+        ("dataset sums /data", set()),
+        ("doctor --json", {"onnxruntime"}),
+        ("kernels check", set()),
+        ("report results", set()),
+        ("show --backend openvino", set()),
+    ],
+)
+def test_extras_by_the_words_of_the_command_line(checkout: Path, line: str, expected: set[str]) -> None:
+    assert extras(checkout, line) == expected
+
+
+def test_extra_ops_count_too(checkout: Path) -> None:
+    assert extras(checkout, "null", extra_ops="--preprocess fused --precision=int8") == {"numba", "nncf"}
+
+
+@pytest.mark.parametrize(
+    ("preprocess", "cuda", "expected"),
+    [
+        ("dali", "none", {"dali"}),
+        ("dali", "12.8", {"dali-cuda12"}),
+        ("dali-resize", "13.0", {"dali"}),
+        ("dali-gpu", "none", {"dali"}),
+        ("dali-gpu", "11.4", {"dali"}),
+        ("dali-gpu", "12.8", {"dali-cuda12", "cuda12"}),
+        ("dali-gpu-resize", "12.8", {"dali-cuda12", "cuda12"}),
+        ("dali-gpu-resize", "13.0", {"dali", "cuda13"}),
+        ("cuda", "none", set()),
+        ("cuda", "12.8", {"cuda12"}),
+        ("cuda", "13.0", {"cuda13"}),
+        ("cuda", "13.3", {"cuda13"}),
+        ("opencv", "13.0", set()),
+    ],
+)
+def test_packages_for_a_gpu_by_the_drivers_cuda(checkout: Path, preprocess: str, cuda: str, expected: set[str]) -> None:
+    assert extras(checkout, f"null --preprocess {preprocess}", cuda) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "expected"),
+    [
+        ("backend: openvino\nprecision: int8\n", "--config run.yaml", {"openvino", "nncf"}),
+        ("backend: \"null\"  # no model\npreprocess : 'fused'\r\n", "--config=run.yaml", {"numba"}),
+        ("model: efficientnet-lite1\nbackend: openvino\n", "null --config run.yaml", {"more-models"}),
+        ("model: efficientnet-lite1\n", "null resnet50 --config run.yaml", set()),
+        ("# backend: openvino\nname:\n  backend: openvino\n", "--config run.yaml", {"onnxruntime"}),
+        ("backend:\n", "--config run.yaml", {"onnxruntime"}),
+        ("backend: openvino\n", "--config missing.yaml", {"onnxruntime"}),
+        ("matrix:\n  backend: [openvino, 'null']\n  precision:\n  - fp32\n  - int8\n", COMPARE, {"openvino", "nncf"}),
+        ("matrix:\n  lanes: [1, 2]\n", COMPARE, {"onnxruntime"}),
+        ("time_s: 3\n", COMPARE, {"onnxruntime", "openvino", "numba", "nncf"}),
+        (
+            '{\n "backend": "openvino",\n "config": {\n  "backend": "x",\n  "precision": "int8"\n }\n}\n',
+            FROM,
+            {"openvino"},
+        ),
+    ],
+)
+def test_a_config_file_counts_where_no_flag_does(checkout: Path, text: str, line: str, expected: set[str]) -> None:
+    (checkout / "run.yaml").write_text(text)
+
+    assert extras(checkout, line) == expected
+
+
+@pytest.mark.parametrize(
+    ("line", "called"),
+    [
+        ("", "run --demo"),
+        (
+            "null efficientnet-lite0 cpu --time 3",
+            "run --backend null --model efficientnet-lite0 --device cpu --time 3 A B",
+        ),
+        ("run", "run A B"),
+        ("run openvino", "run --backend openvino A B"),
+        ("--backend tune", "run --backend tune A B"),
+        ("tune openvino resnet50 --json", "tune openvino resnet50 --json A B"),
+        ("boundary --time 3", "boundary --time 3 A B"),
+        ("dataset imagenet /data", "dataset imagenet /data"),
+        ("check-log folder", "check-log folder"),
+        ("show results more", "show results more"),
+        ("doctor", "doctor"),
+        ("--version", "--version"),
+    ],
+)
+def test_a_command_of_sut_is_called_and_else_run(checkout: Path, line: str, called: str) -> None:
+    _, words = start(checkout, line, extra_ops="A B" if called.endswith("A B") else "")
+
+    assert words == ["-P", "-m", "sut", *called.split()]
+
+
+def test_what_is_printed_to_be_typed_starts_run_local() -> None:
+    folders = {"docs": "*.md", "sut": "**/*.py", "preprocess": "*.py"}
+    files = [file for folder, pattern in folders.items() for file in (CHECKOUT / folder).glob(pattern)]
+    typed = re.compile(r"(?:Example: |[Rr]un it: |with: |\.venv/bin/)sut .*|^ *sut [a-z]+ .*--.*", re.M)
+
+    assert [(file.name, found) for file in files for found in typed.findall(file.read_text(encoding="utf-8"))] == []
+
+
+def test_help_names_every_command(checkout: Path) -> None:
+    help_text = " ".join(word for words in start(checkout, "--help") for word in words)
+
+    known = "run, doctor, boundary, check-log, compare, dataset, kernels, parity, report, show, tune"
+    assert f"COMMAND is one of {known}: see" in help_text
+    assert help_text.endswith("-P -m sut run --help")
+
+
+STOPPED = """
+ROOT=$PWD which=$2
+. "$1/tools/setup_env.sh"
+make_venv() { kill -s "$which" $$; step sleep 10; }
+setup_env onnxruntime
+"""
+
+
+@pytest.mark.parametrize("which", ["INT", "TERM", "HUP", "QUIT"])
+def test_a_set_up_that_is_interrupted_says_so(tmp_path: Path, which: str) -> None:
+    shutil.copy(CHECKOUT / "setup.py", tmp_path)
+    shutil.copy(CHECKOUT / "constraints.txt", tmp_path)
+    # What this test runner ignores, a shell could not hear.
+    command = ["env", f"--default-signal={which}", "bash", "-c", STOPPED, "set-up", str(CHECKOUT), which]
+
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=50, check=False)
+
+    assert done.returncode == 130
+    assert done.stderr == "set-up: set-up interrupted; the next start finishes it\n"

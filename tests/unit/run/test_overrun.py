@@ -1,0 +1,41 @@
+"""Why a run takes twice its time: what is known, and nothing before."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from sut.run.overrun import why_long
+
+PLAN: dict[str, Any] = {"mode": "performance", "queries": 1000, "samples": 1000, "seconds": 10.0}
+
+
+def test_nothing_is_said_up_to_twice_the_plan() -> None:
+    assert why_long(PLAN, 64, 10, 20.9, 9.0, 2) is None
+    assert why_long({**PLAN, "seconds": 0.01}, 64, 10, 0.9, 9.0, 2) is None
+
+
+def test_nothing_is_said_of_a_search_which_makes_many_runs() -> None:
+    assert why_long({**PLAN, "mode": "find_peak"}, 64, 9000, 90.0, 9.0, 2) is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "least", "done", "load", "expected"),
+    [
+        ({}, 64, 1200, 1.0, ["50 samples/s are answered, and 100 were planned"]),
+        ({}, 1000, 480, 1.0, ["20 samples/s are answered", "min_query_count 1,000 holds it"]),
+        ({}, 64, 1200, 5.0, ["50 samples/s", "the machine is busy: its load is 5.0 on 2 cores"]),
+        ({}, 64, 2400, 1.0, ["2,400 samples are answered, and 1,000 were planned"]),
+        ({"mode": "accuracy"}, 64, 1200, 1.0, ["an accuracy run loads its pictures in between"]),
+    ],
+)
+def test_what_is_known_is_said(
+    changes: dict[str, Any], least: int, done: int, load: float, expected: list[str]
+) -> None:
+    why = why_long(PLAN | changes, least, done, 24.0, load, 2)
+
+    assert why is not None
+    assert why.startswith("past twice the planned 10 s: ")
+    assert [part in why for part in expected] == [True] * len(expected)
+    assert why.count(";") == len(expected) - 1

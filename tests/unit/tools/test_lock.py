@@ -1,0 +1,100 @@
+"""What is installed is installed by hash: constraints.txt has them all, and nothing gets past it."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from sut.cli.doctor.installed import EXTRA_OF, OPTIONAL, PACKAGES
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture(scope="module")
+def lock() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("lock", ROOT / "tools/lock.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_every_pin_has_a_hash(lock: ModuleType) -> None:
+    pins = lock.read()
+
+    assert {"typing-extensions", "cloudpickle"} <= set(pins)
+    assert [pin for pin, hashes in pins.values() if not hashes] == []
+
+
+def test_everything_that_setup_py_names_is_pinned(lock: ModuleType) -> None:
+    words = [lock.normalised(word.split("[")[0].split(">")[0].split("=")[0]) for word in lock.requirements(())]
+
+    assert {"numpy", "pyyaml", "setuptools", "mlcommons-loadgen"} <= set(words) <= set(lock.read())
+    assert "onnx>=1.23,<2" in lock.requirements(["models"])
+
+
+def test_sut_doctor_looks_for_everything_that_comes_with_the_project(lock: ModuleType) -> None:
+    words = [re.split("[<>=~]", word)[0] for word in lock.requirements(()) if word != "setuptools"]
+
+    assert "numpy" in words and set(words) <= set(PACKAGES)
+
+
+@pytest.mark.parametrize("package", dict.fromkeys([*PACKAGES, *OPTIONAL, *EXTRA_OF]))
+def test_the_extra_that_sut_doctor_names_brings_the_package(lock: ModuleType, package: str) -> None:
+    extra = EXTRA_OF.get(package)
+
+    assert any(word.startswith((f"{package}=", f"{package}>")) for word in lock.requirements([extra] if extra else []))
+
+
+@pytest.mark.parametrize(
+    ("file", "fits"),
+    [
+        ("six-1.17.0-py2.py3-none-any.whl", True),
+        ("numpy-2.4.6-cp312-cp312-manylinux_2_27_x86_64.manylinux_2_28_x86_64.whl", True),
+        ("numpy-2.4.6-cp312-cp312-manylinux_2_27_aarch64.manylinux_2_28_aarch64.whl", True),
+        ("psutil-7.2.2-cp36-abi3-manylinux2014_x86_64.whl", True),
+        ("nvidia_dali-2.4.0-py3-none-manylinux2014_x86_64.whl", True),
+        ("numpy-2.4.6-cp314-cp314-manylinux_2_27_x86_64.whl", False),
+        ("numpy-2.4.6-cp313-cp313t-manylinux_2_27_x86_64.whl", False),
+        ("numpy-2.4.6-cp312-cp312-musllinux_1_2_x86_64.whl", False),
+        ("numpy-2.4.6-cp312-cp312-macosx_14_0_arm64.whl", False),
+        ("numpy-2.4.6-cp312-cp312-win_amd64.whl", False),
+        ("numpy-2.4.6.tar.gz", False),
+    ],
+)
+def test_which_files_are_hashed(lock: ModuleType, file: str, fits: bool) -> None:
+    assert lock.fits(file) is fits
+
+
+def test_what_pip_would_install_gets_its_hashes(lock: ModuleType) -> None:
+    report = {"install": [{"metadata": {"name": "PyYAML", "version": "1.0"}}]}
+    pins = {"pyyaml": ("PyYAML==1.0", ["ab", "cd"])}
+
+    assert lock.hashed(report, pins) == ["PyYAML==1.0 --hash=sha256:ab --hash=sha256:cd"]
+
+
+@pytest.mark.parametrize("pins", [{}, {"pyyaml": ("PyYAML==2.0", ["ab"])}, {"pyyaml": ("PyYAML==1.0", [])}])
+def test_what_has_no_hash_is_not_installed(lock: ModuleType, pins: dict[str, tuple[str, list[str]]]) -> None:
+    report = {"install": [{"metadata": {"name": "PyYAML", "version": "1.0"}}]}
+
+    with pytest.raises(SystemExit, match=r"ERROR: PyYAML==1\.0 is not in constraints\.txt with its hashes"):
+        lock.hashed(report, pins)
+
+
+def test_nothing_but_the_standard_library_is_needed(tmp_path: Path) -> None:
+    (tmp_path / "report").write_text(json.dumps({"install": [{"metadata": {"name": "rich", "version": "15.0.0"}}]}))
+
+    def said(*arguments: str) -> str:
+        command = [sys.executable, "-I", "-S", str(ROOT / "tools/lock.py"), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+
+    assert "rich==15.0.0\n" in said("pins")
+    assert said("hashed", str(tmp_path / "report")).startswith("rich==15.0.0 --hash=sha256:")
+    assert "onnxruntime>=1.31,<2\n" in said("requirements", "onnxruntime")
