@@ -87,7 +87,7 @@ def fault(*anything):
     if not anything or anything[0]._outcome.phase in ("generate", "run"):
         raise {kind}("a fault\\nof our own")
 
-sut.{where} = fault
+sut.run.{where} = fault
 """
 
     done = run(sut, "plain", fault)
