@@ -1,10 +1,15 @@
 """What is installed, and which extra brings which runtime. The project runs from its checkout, never published."""
 
+import re
+from pathlib import Path
+
 from setuptools import find_packages, setup
+
+VERSION = re.compile(r'^__version__ = "(.+)"$', re.MULTILINE)
 
 setup(
     name="loadgen-vision-sut",
-    version="0.1.0",
+    version=VERSION.findall(Path(__file__).with_name("sut").joinpath("__init__.py").read_text(encoding="utf-8"))[0],
     description="A LoadGen system under test for vision models that shows where the time of a request goes",
     license="Apache-2.0",
     license_files=["LICENSE"],

@@ -18,6 +18,9 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __all__ = ["SUT", "RunConfig"]
 
+__version__ = "0.1.0"
+"""The one place that has it: setup.py reads it from here."""
+
 
 def __getattr__(name: str) -> Any:
     """Import ``SUT`` and ``RunConfig`` when they are asked for: the command line starts without them."""

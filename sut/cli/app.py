@@ -38,9 +38,10 @@ accuracy target missed; 130 interrupted.
 
 def _version(asked: bool) -> None:
     if asked:
-        from sut.cli.doctor.installed import own_version
+        from sut import __version__
+        from sut.version import NAME, commit
 
-        print(own_version())
+        print(f"{NAME} {__version__}", *([f"commit {found}"] if (found := commit()) else []), sep=", ")
         raise typer.Exit
 
 

@@ -27,6 +27,7 @@ from sut.run.supervisor import Outcome
 from sut.tasks.base import Score
 from sut.tasks.chance import near_chance
 from sut.tasks.registry import find_task
+from sut.version import NAME
 
 _PACKAGES = (
     *("mlcommons-loadgen", "numpy", "onnxruntime", "onnx", "pydantic"),
@@ -108,7 +109,7 @@ def make_result(
         plan=plan.get("plan"),
         calibration=plan.get("calibration"),
         system={**system_facts(), "load_average": outcome.load_average},
-        versions=versions(),
+        versions={NAME: outcome.version, **versions()},
     )
 
 

@@ -30,6 +30,7 @@ from sut.results.stages import own_latency_ns
 from sut.run.events import Orders
 from sut.run.overrun import why_long
 from sut.run.reporter import Observer, Progress
+from sut.version import own_version
 
 WORKER_LOG = "worker.log"
 _WATCHDOG_S = 30.0
@@ -58,6 +59,8 @@ class Outcome:
     run_s: float | None = None
     load_average: tuple[float, float, float] = field(default_factory=os.getloadavg)
     """Of the machine, before there was a process."""
+    version: str = field(default_factory=own_version)
+    """Of this project, before there was a process."""
     notes: list[str] = field(default_factory=list)
     """What was noticed from outside."""
     clock_change_ns: int | None = None

@@ -72,7 +72,6 @@ CUDAS = (12, 13)
 """The oldest and the newest CUDA that there is an extra for."""
 _ANY_CUDA = 0
 _IMPORT_LIMIT_S = 120.0
-_OWN = "loadgen-vision-sut"
 _IMPORT_EACH = """
 import importlib, sys
 for name in sys.argv[1:]:
@@ -149,23 +148,6 @@ def getting(extra: str | None) -> str:
     """
     what = f"{CHECKOUT}[{extra}]" if extra else f"{CHECKOUT}"
     return f"{shlex.quote(sys.executable)} -m pip install -e {shlex.quote(what)}"
-
-
-def own_version() -> str:
-    """Name and version, as setup.py has it, and the commit where this is a checkout and git is there to tell."""
-    try:
-        number = re.search(r'^    version="(.+)",$', (CHECKOUT / "setup.py").read_text(encoding="utf-8"), re.MULTILINE)
-    except OSError:
-        number = None
-    found = f"{_OWN} {number[1] if number else version_of(_OWN) or 'of an unknown version'}"
-    if not (CHECKOUT / ".git").exists():  # it may lie in another project's checkout
-        return found
-    describe = ["git", "--no-optional-locks", "-C", str(CHECKOUT), "describe", "--always", "--exclude=*", "--dirty"]
-    try:
-        done = subprocess.run(describe, capture_output=True, text=True, timeout=10, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return found
-    return f"{found}, commit {done.stdout.strip()}"
 
 
 def version_of(distribution: str) -> str:

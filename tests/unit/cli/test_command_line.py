@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import io
 import os
-import re
 import threading
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+import sut
+from sut import version
 from sut.cli import app as cli
-from sut.cli.doctor import installed
 from sut.config import make_config
 from sut.errors import ExitCode, InputError
 from sut.process.signals import Noted
@@ -88,40 +87,17 @@ def test_one_scenario_is_taken(command: str, capsys: pytest.CaptureFixture[str])
     assert "one scenario in performance mode; give one --scenario" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("in_git", "git", "commit"),
-    [
-        (True, "echo 4523dad0", ", commit 4523dad0"),
-        (True, "exit 128", ""),
-        (True, None, ""),
-        (False, "echo of another project", ""),
-    ],
-)
-def test_the_version_is_setup_pys_with_the_commit_where_git_tells_it(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    in_git: bool,
-    git: str | None,
-    commit: str,
+def test_the_version_is_told_with_the_commit(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "setup.py").write_text('setup(\n    name="loadgen-vision-sut",\n    version="7.8.9",\n)\n')
-    if in_git:
-        (tmp_path / ".git").touch()
-    if git:
-        (tmp_path / "git").write_text(f"#!/bin/sh\n{git}\n")
-        (tmp_path / "git").chmod(0o755)
-    monkeypatch.setattr(installed, "CHECKOUT", tmp_path)
-    monkeypatch.setenv("PATH", str(tmp_path))
+    told = []
+    for found in ("4523dad0-dirty", None):
+        monkeypatch.setattr(version, "commit", lambda found=found: found)
+        assert cli._main(["--version"], Noted()) == ExitCode.OK
+        told.append(capsys.readouterr().out)
 
-    assert cli._main(["--version"], Noted()) == ExitCode.OK
-    assert capsys.readouterr().out == f"loadgen-vision-sut 7.8.9{commit}\n"
-
-
-def test_the_version_of_this_checkout_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", "")
-
-    assert re.fullmatch(r"loadgen-vision-sut \d+\.\d+\.\d+", installed.own_version())
+    name = f"loadgen-vision-sut {sut.__version__}"
+    assert told == [f"{name}, commit 4523dad0-dirty\n", f"{name}\n"]
 
 
 def test_a_reader_that_leaves_does_not_end_the_work() -> None:
