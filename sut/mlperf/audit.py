@@ -32,11 +32,14 @@ _ASKED_BY = {
 class Audit(BaseModel):
     """The audit.config that LoadGen obeyed: which of MLPerf's audits it is, if any, and what it sets."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     file: str
+    """Where it was."""
     test: str | None
+    """``TEST01`` or ``TEST04``; None where it is none of MLPerf's."""
     settings: Mapping[str, int | float]
+    """What it sets for this scenario."""
 
     @property
     def words(self) -> str:

@@ -35,25 +35,29 @@ _CPU_TIMES = slice(11, 15)
 
 @dataclass(frozen=True, slots=True)
 class Quiet:
-    """What disturbed a process for a while: the first three are shares and decide, the rest says more.
+    """What disturbed a process for a while: the first three are shares and decide, the rest says more."""
 
-    ``others_share`` and ``steal_share`` are of the cores that it may run on, ``own_wait_share`` is its threads' time in
-    the run queue as a share of their CPU time, ``own_wait_mean_ns`` the mean of these waits. ``frequency_mhz`` is the
-    cores' mean at the end; ``thermal_throttles`` how often one got too hot. ``before`` is the time up to the run.
-    ``busy_share`` is the part of the cores' time in which anybody worked.
-    """
-
-    __pydantic_config__: ClassVar[Mapping[str, Any]] = {"extra": "forbid"}  # for whoever reads it from a file
+    # For whoever reads it from a file, or about it in docs/contract.md.
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = {"extra": "forbid", "use_attribute_docstrings": True}
 
     others_share: float | None
+    """Of the cores that it may run on, what others took."""
     own_wait_share: float | None
+    """Its threads' time in the run queue, as a share of their CPU time."""
     steal_share: float | None
+    """Of the cores that it may run on, what a virtual machine's host gave to others."""
     own_wait_mean_ns: int | None = None
+    """The mean of its threads' waits."""
     busy_share: float | None = None
+    """The part of the cores' time in which anybody worked."""
     involuntary_switches: int | None = None
+    """How often a thread was made to leave its core."""
     frequency_mhz: float | None = None
+    """The cores' mean at the end."""
     thermal_throttles: int | None = None
+    """How often one of the cores got too hot."""
     before: Quiet | None = None
+    """The same of the time up to the run."""
 
     @property
     def is_quiet(self) -> bool | None:

@@ -34,15 +34,19 @@ REFERENCE_PERCENTILES = {"50.0": "p50", "80.0": "p80", "90.0": "p90", "95.0": "p
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # Docstrings below fields are their descriptions in docs/contract.md and docs/result.schema.json.
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 class Metric(_Part):
-    """The figure MLPerf compares by. ``value`` is None where LoadGen gave none."""
+    """The scenario's own figure, by which MLPerf compares."""
 
     name: str
+    """The figure; its unit is in the name."""
     value: float | None
+    """None where LoadGen gave none."""
     higher_is_better: bool
+    """True for rates, False for latencies."""
 
     @property
     def percentile(self) -> str | None:
@@ -51,27 +55,33 @@ class Metric(_Part):
 
 
 class Accuracy(_Part):
-    """Top-1 as a fraction; ``target`` and ``met`` where one is set for this model and data set."""
+    """How many answers were right."""
 
     name: str
+    """``top1``."""
     value: float
+    """A fraction: 1.0 is all."""
     count: int
+    """Pictures that were scored."""
     target: float | None = None
+    """What MLPerf asks for, where this is its model and data set; else None."""
     met: bool | None = None
+    """Whether ``value`` reaches the target; None without one."""
 
 
 class Parity(_Part):
-    """How far a preprocessor is from the oracle, in levels of 255 before normalisation; see ``sut/results/parity.py``.
-
-    ``mean_levels`` is over all values, ``share_over_1`` the share of pixels with a channel off by more than 1 level,
-    ``psnr_db`` None where nothing differs.
-    """
+    """How far a preprocessor is from the oracle, in levels of 255 before normalisation; see ``results/parity.py``."""
 
     max_levels: int
+    """The largest difference of a value."""
     mean_levels: float
+    """The mean difference, over all values."""
     share_over_1: float
+    """The share of pixels with a channel off by more than 1 level."""
     psnr_db: float | None
+    """Peak signal-to-noise ratio; None where nothing differs."""
     pictures: int
+    """How many were compared."""
 
     @property
     def within_1_level(self) -> bool:
@@ -90,49 +100,59 @@ class Parity(_Part):
 
 
 class Agreement(_Part):
-    """How many labels are those of the same model in FP32, and the 95 % interval; see ``models/precision``.
-
-    ``score_difference`` is the largest absolute difference of a score, None where one of the two answers with labels;
-    ``scores`` tells what the scores are: ``logits`` or ``softmax``.
-    """
+    """How many labels are those of the same model in FP32; see ``sut/models/precision``."""
 
     value: float
+    """The share of equal labels."""
     low: float
+    """Lower end of its 95 % interval."""
     high: float
+    """Upper end of its 95 % interval."""
     count: int
+    """Crops that were compared."""
     source: str
+    """The pictures that these were cut from."""
     words: str
+    """All of it as one line, with the verdict."""
     score_difference: float | None = None
+    """The largest absolute difference of a score; None where one of the two answers with labels."""
     scores: str | None = None
+    """What the scores are: ``logits`` or ``softmax``."""
 
 
 class Answers(_Part):
-    """What the answers of some samples did before the clock; see ``sut/run/answers.py``.
-
-    ``checked`` samples were answered alone, twice, and in rows all over a batch of ``largest_batch`` (None: there was
-    none). Of the labels of these rows, ``batch_dependent_share`` were others, not counting ``near_ties``.
-    """
+    """What the answers of some samples did before the clock; see ``sut/run/answers.py``."""
 
     checked: int
+    """Samples that were answered alone, twice, and in rows all over the largest batch."""
     largest_batch: int | None
+    """Its size; None where there was none."""
     batch_dependent_share: float | None
+    """Of the labels of these rows, the share that were others in the batch, without near ties."""
     near_ties: int
+    """Labels that changed between two classes whose logits nearly agree."""
 
 
 class Energy(_Part):
-    """Joules per sample; ``source`` is ``none`` where nothing measures it."""
+    """Joules per sample."""
 
     source: str = "none"
+    """What measured it; ``none`` where nothing does."""
     gross_joules_per_sample: float | None = None
+    """All that was used meanwhile."""
     net_joules_per_sample: float | None = None
+    """Less what the machine uses when idle."""
 
 
 class CpuQuota(_Part):
-    """The cgroup's quota of cores, and in how many of the run's periods it held the run back."""
+    """The cgroup's quota of cores."""
 
     cores: float
+    """How many it allows."""
     periods: int
+    """Its periods in which the run wanted to run."""
     throttled_periods: int
+    """Those in which it held the run back."""
 
 
 Text = Annotated[str, AfterValidator(cut)]
@@ -143,63 +163,111 @@ class Result(_Part):
     """One run. Field names are the contract; a later schema only adds. What has a default may be unknown."""
 
     schema_: Literal[1] = Field(1, alias="schema")
+    """Raised when the meaning of a field changes."""
     model: str
+    """Its name."""
     model_sha256: str | None = None
+    """Of its file as it was brought or built; of several files, see docs/results.md."""
     weights: str | None
     """``trained``, ``random`` or ``unknown``; None where no model ran."""
     backend: str
+    """The runtime, by its name here."""
     backend_version: str | None = None
+    """As it tells itself."""
     device: str
+    """``cpu``, ``cuda:1``, or a name that the backend lists."""
     device_name: str | None = None
+    """What the runtime calls the device."""
     attested: Mapping[str, Any] = {}
+    """The runtime's own word for what executed: device, provider, precision and what shows it."""
     preprocess: str
+    """The preprocessor."""
     recipe: Mapping[str, Any] = {}
+    """How a picture was prepared: fit, size, colour order, mean, scale, layout, dtype."""
     precision: str
+    """What executed: ``fp32``, ``bf16``, ``fp16`` or ``int8``."""
     boundary: str
+    """Where the clock starts: ``device``, ``tensor``, ``pixels`` or ``jpeg``."""
     scenario: str
+    """``SingleStream``, ``MultiStream``, ``Server`` or ``Offline``."""
     mode: str
+    """``performance``, ``accuracy`` or ``find_peak``."""
     valid: bool | None
+    """True VALID, False INVALID or failed, None an accuracy run that came to its end."""
     invalid_reasons: Texts
+    """Why it does not count, in plain words, with what to change."""
     failed_samples: int
+    """Samples that were answered with nothing. Any makes the run a failed one."""
     first_error: Text | None = None
+    """What went wrong first, with the name of the picture."""
     metric: Metric | None = None
+    """The scenario's own figure; None in accuracy mode."""
     queries_per_second: float | None = None
+    """``queries`` by ``duration_s``."""
     samples_per_second: float | None = None
+    """``samples`` by ``duration_s``."""
     samples: int
+    """Samples that were answered."""
     queries: int | None = None
+    """As LoadGen counts them."""
     duration_s: float | None = None
+    """From the first query to the last answer."""
     latency_ns: Mapping[str, int | None] = {}
+    """From the scheduled time, per query in MultiStream, else per sample: ``mean``, ``min``, ``p50``, ... ``max``."""
     accuracy: Accuracy | None = None
+    """None in performance mode, or where it could not be scored."""
     parity: Parity | None = None
+    """None where nothing was preprocessed."""
     agreement: Agreement | None = None
     """For a reduced precision or a folded model, which no result shows without it, or without a note of why not."""
     output: str | None = None
     """Name of the model's output that answers."""
     answers: Answers | None = None
+    """None where no model ran."""
     stages_ns: Mapping[str, Mapping[str, int]] = {}
+    """A sample's latency in parts, in their order: of each ``mean``, ``p50``, ``p99``, ``middle`` and ``tail``."""
     cost_ns: Mapping[str, int] = {}
+    """Busy time per sample: a batch's time in a stage by its size."""
     batch_sizes: Mapping[str, int] = {}
+    """How many batches had how many samples."""
     padded_samples: int = 0
+    """Rows that only filled a batch up to a size that the backend takes."""
     recorded_samples: int = 0
+    """Samples in the ledger, which ``latency_ns`` and ``stages_ns`` are of."""
     clock_change_ns: int | None = None
+    """The largest change of the system clock against the monotonic one."""
     cold_start_s: Mapping[str, float] = {}
+    """Seconds that the run's process took: ``import``, ``choose``, ``load``, ``first``."""
     memory_bytes: Mapping[str, int | None] = {}
+    """``host_peak`` of the run's process; ``gpu_peak`` is not measured yet."""
     energy: Mapping[str, Energy] = {}
+    """Of ``cpu`` and ``gpu``; nothing measures it yet."""
     cpu_seconds_per_sample: float | None = None
+    """CPU time of the run's process."""
     rules_compliant: bool = False
+    """Whether ``rules_broken`` is empty."""
     rules_broken: Texts = []
+    """What keeps it from being a result by MLPerf's rules."""
     notes: Texts = []
+    """What a reader must know besides."""
     audit: Audit | None = None
+    """The audit.config that was obeyed."""
     cpu_quota: CpuQuota | None = None
     """None where there is no quota, or the run did not come to its end."""
     quiet: Quiet | None = None
     """What disturbed the run; None where it did not come to its end."""
     plan: Mapping[str, Any] | None = None
+    """What the run was made with: lanes, threads, batch and why, LoadGen's settings, how long it would take."""
     calibration: Mapping[str, Any] | None = None
+    """What was measured in order to plan."""
     config: Mapping[str, Any]
+    """Every setting as it was asked for; null was left open."""
     system: Mapping[str, Any] = {}
+    """The machine: CPU, cores, caches, memory, GPUs, kernel, load."""
     versions: Mapping[str, str | None] = {}
+    """Of this project (with its commit, and ``-dirty`` where files differ from that), Python and the packages."""
     started: str
+    """ISO 8601, in UTC."""
     loaded_sha256: Mapping[str, str] = {}
     """Every file that the run's process opened for the model, as it found them before and after."""
 

@@ -1,0 +1,74 @@
+"""Writes what docs say of result.json from its schema: the table in docs/contract.md, and docs/result.schema.json.
+
+.venv/bin/python -P tools/contract.py     after a field of sut/results/schema.py, or its docstring, was changed
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from pydantic.json_schema import GenerateJsonSchema  # noqa: E402
+
+from sut.results.schema import Result  # noqa: E402
+
+PAGE = ROOT / "docs/contract.md"
+SCHEMA = ROOT / "docs/result.schema.json"
+_TABLE = re.compile(r"(?<=<!-- fields:begin -->\n).*(?=<!-- fields:end -->)", re.DOTALL)
+_IN_JSON = {"``": "`", "None": "null", "True": "true", "False": "false"}
+
+
+class _Untitled(GenerateJsonSchema):
+    """Without titles, which would repeat the names."""
+
+    def field_title_should_be_set(self, schema: Any) -> bool:
+        return False
+
+
+def schema_text() -> str:
+    """The JSON Schema of a result, its docstrings in the words of JSON."""
+    schema = {"$schema": GenerateJsonSchema.schema_dialect, **Result.model_json_schema(schema_generator=_Untitled)}
+    return re.sub("|".join(_IN_JSON), lambda word: _IN_JSON[word[0]], json.dumps(schema, indent=1)) + "\n"
+
+
+def page_text(page: str) -> str:
+    """docs/contract.md with the table as the schema has it now."""
+    schema = json.loads(schema_text())
+    rows = "".join(f"| {name} | {kind} | {words} |\n" for name, kind, words in _rows(schema, schema["$defs"]))
+    return _TABLE.sub(lambda _: f"| field | type | |\n| --- | --- | --- |\n{rows}", page)
+
+
+def _rows(part: Mapping[str, Any], parts: Mapping[str, Any], within: str = "") -> Iterator[tuple[str, str, str]]:
+    """Name, type and meaning of each field, those of an inner part right behind it."""
+    for name, field in part["properties"].items():
+        kinds = field.get("anyOf", [field])
+        yield f"`{within}{name}`", " or ".join(map(_kind, kinds)), field.get("description", "")
+        for each, path in [*((kind, "") for kind in kinds), (field.get("additionalProperties"), "*.")]:
+            reference = each.get("$ref", "") if isinstance(each, dict) else ""
+            inner = parts.get(reference.rpartition("/")[2], part)
+            if inner is not part:  # one that holds its like is told once
+                yield from _rows(inner, parts, f"{within}{name}.{path}")
+
+
+def _kind(field: Mapping[str, Any]) -> str:
+    """A type in words, such as ``list of string``."""
+    kind = str(field.get("const", field.get("type", "object"))).replace("array", "list")
+    items = field.get("items") or field.get("additionalProperties")
+    return f"{kind} of {_kind(items)}" if isinstance(items, dict) and "type" in items else kind
+
+
+def main() -> None:
+    """Write both."""
+    SCHEMA.write_text(schema_text(), encoding="utf-8")
+    PAGE.write_text(page_text(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
