@@ -55,33 +55,24 @@ cuda_major() {
     esac
 }
 
-# Adds to `extras` what runs the backends $1 with the preprocessors $2 in the precisions $3 and the models $4, each a
-# comma list. Words unknown here need nothing: `sut` refuses them.
+# Adds to `extras` what the table plugins/extras.txt has for the names $2, a comma list, of the kind $1. Words unknown
+# there need nothing: `sut` refuses them.
 add_extras() {
-    local backends preprocessors precisions models word cuda
-    IFS=, read -r -a backends <<<"$1"
-    IFS=, read -r -a preprocessors <<<"$2"
-    IFS=, read -r -a precisions <<<"$3"
-    IFS=, read -r -a models <<<"$4"
-    for word in "${backends[@]}"; do
-        case $word in onnxruntime | openvino) extras+=("$word") ;; esac
-    done
-    for word in "${preprocessors[@]}"; do
-        case $word in cuda | dali*) cuda=${cuda-$(cuda_major)} ;; esac
-        case $word in
-            dali*) # several hundred MB; never both, since they write the same module
-                if [[ $cuda == 12 ]]; then extras+=(dali-cuda12); else extras+=(dali); fi
-                ;;
-            fused) extras+=(numba) ;;
-        esac
-        case $word in cuda | dali-gpu*) [[ -z $cuda ]] || extras+=("cuda$cuda") ;; esac
-    done
-    for word in "${precisions[@]}"; do
-        case $word in int8) extras+=(nncf) ;; esac
-    done
-    for word in "${models[@]}"; do
-        case $word in efficientnet-lite[12]) extras+=(more-models) ;; esac
-    done
+    local kind name needed word
+    while read -r kind name _ needed _; do
+        [[ $kind == "$1" && ",$2," == *",$name,"* ]] || continue
+        if [[ $needed == */*/* ]]; then
+            cuda=${cuda-$(cuda_major)}
+            case $cuda in
+                12) needed=${needed#*/} needed=${needed%/*} ;;
+                13) needed=${needed##*/} ;;
+                *) needed=${needed%%/*} ;;
+            esac
+        fi
+        for word in ${needed//,/ }; do
+            [[ $word == - || " ${extras[*]} " == *" $word "* ]] || extras+=("$word")
+        done
+    done <"$ROOT/plugins/extras.txt"
 }
 
 # Prints, as a comma list, the values that the YAML file or result.json $1 has for the setting $2, at its top or below
@@ -170,11 +161,13 @@ fi
 
 extras=(models opencv)
 case $command in
-    dataset) [[ ${arguments[0]-} != imagenet ]] || extras+=(imagenet) ;;
+    dataset) add_extras dataset "${arguments[0]-}" ;;
     kernels | report | show) ;;
     *)
-        add_extras "${flag[backend]:-${default[0]}}" "${flag[preprocess]:-${default[1]}}" \
-            "${flag[precision]:-${default[2]}}" "${flag[model]}"
+        add_extras backend "${flag[backend]:-${default[0]}}"
+        add_extras preprocess "${flag[preprocess]:-${default[1]}}"
+        add_extras precision "${flag[precision]:-${default[2]}}"
+        add_extras model "${flag[model]}"
         ;;
 esac
 

@@ -7,15 +7,11 @@ import importlib
 from importlib.metadata import entry_points
 
 from backends.base import Backend
+from plugins.extras import entries
 
 GROUP = "sut.backends"
 
-BACKENDS = {
-    "onnxruntime": "backends.onnxruntime:OnnxRuntime",
-    "openvino": "backends.openvino:OpenVino",
-    "null": "backends.null:Null",
-    "simulated": "backends.simulated:Simulated",
-}
+BACKENDS = {name: entry.target for name, entry in entries("backend").items()}
 
 
 def names() -> list[str]:

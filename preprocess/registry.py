@@ -1,4 +1,4 @@
-"""Preprocessors by name. A new one is one file and one line here, or an entry point ``sut.preprocessors`` elsewhere."""
+"""Preprocessors by name: a file here and a line of plugins/extras.txt, or an entry point ``sut.preprocessors``."""
 
 from __future__ import annotations
 
@@ -8,20 +8,12 @@ from importlib.metadata import entry_points
 
 from kernels.device import DeviceNotFound
 from kernels.gpu_driver import installed_driver
+from plugins.extras import entries
 from preprocess.base import Preprocessor
 
 ENTRY_POINTS = "sut.preprocessors"
 
-PREPROCESSORS = {
-    "opencv": "preprocess.opencv:OpenCV",
-    "fused": "preprocess.fused:Fused",
-    "dali": "preprocess.dali:Dali",
-    "dali-resize": "preprocess.dali:DaliResize",
-    "cuda": "preprocess.cuda:Cuda",
-    "dali-gpu": "preprocess.dali_gpu:DaliGpu",
-    "dali-gpu-resize": "preprocess.dali_gpu:DaliGpuResize",
-    "simulated": "preprocess.simulated:Simulated",
-}
+PREPROCESSORS = {name: entry.target for name, entry in entries("preprocess").items()}
 
 
 def names() -> list[str]:

@@ -1,7 +1,7 @@
 """Hashes of what is installed: writes them behind the pins of constraints.txt, and lists what a set-up needs with them.
 
     .venv/bin/python tools/lock.py             after a version in constraints.txt was changed: ask the index for hashes
-    python tools/lock.py requirements EXTRA... the requirements of setup.py with these extras, one a line
+    python tools/lock.py requirements EXTRA... the requirements of the project with these extras, one a line
     python tools/lock.py pins                  constraints.txt without hashes
     python tools/lock.py hashed REPORT         what a report of pip says it would install, for --require-hashes
 
@@ -10,7 +10,6 @@ All but the first need the standard library only: tools/setup_env.sh calls them 
 
 from __future__ import annotations
 
-import ast
 import json
 import re
 import sys
@@ -19,6 +18,10 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from plugins import extras as table  # noqa: E402
+
 CONSTRAINTS = ROOT / "constraints.txt"
 
 _PIN = re.compile(r"^([\w.-]+)==([\w.]+)")
@@ -63,14 +66,10 @@ def fits(file: str) -> bool:
     )
 
 
-def requirements(extras: Iterable[str], setup: Path = ROOT / "setup.py") -> list[str]:
-    """What setup.py asks for, with these extras, and setuptools, which installs the project itself."""
-    tree = ast.parse(setup.read_text(encoding="utf-8"))
-    [call] = (node for node in ast.walk(tree) if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "setup")
-    told = {word.arg: word.value for word in call.keywords}
-    by_extra = ast.literal_eval(told["extras_require"])
-    wanted = [*ast.literal_eval(told["install_requires"]), *(each for extra in extras for each in by_extra[extra])]
-    return [*dict.fromkeys(wanted), "setuptools"]
+def requirements(extras: Iterable[str]) -> list[str]:
+    """What the project asks for with these extras, and setuptools, which installs the project itself."""
+    wanted = dict.fromkeys(each for extra in ("", *extras) for each in table.requirements(extra))
+    return [*wanted, "setuptools"]
 
 
 def hashed(report: Mapping[str, Any], pins: Mapping[str, tuple[str, list[str]]]) -> list[str]:

@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # Sourced by run_local.sh and run_tests.sh, which set ROOT (the checkout): makes $ROOT/.venv and keeps it complete.
 #
-#   setup_env EXTRA...   installs the project with these extras of setup.py, where one is missing
+#   setup_env EXTRA...   installs the project with these extras of plugins/extras.txt, where one is missing
 #
 # Its files in .venv: setup.stamp  the extras that are installed, and the sums of the files they were installed from
 #                     setup.busy   packages are being changed; where it outlives its set-up, .venv is made anew
@@ -65,7 +65,7 @@ check_python_agrees() {
 }
 
 # The sums carry the paths of the files: a checkout that was moved is installed again.
-fingerprint() { sha256sum "$ROOT/setup.py" "$ROOT/constraints.txt"; }
+fingerprint() { sha256sum "$ROOT/setup.py" "$ROOT/plugins/extras.txt" "$ROOT/constraints.txt"; }
 
 installed_extras() { head -n 1 "$VENV/setup.stamp" 2>/dev/null || true; }
 
@@ -77,6 +77,16 @@ is_complete() {
     for extra; do
         [[ " $extras " == *" $extra "* ]] || return 1
     done
+}
+
+# Prints what the project with the extras $1 (words) downloads where nothing of it is there, and how long that takes.
+size_of() {
+    local kind extra mb total=0 time="a minute or more"
+    while read -r kind _ _ extra _ mb _; do
+        [[ $kind != project && " $1 " != *" $extra "* ]] || total=$((total + ${mb:-0}))
+    done <"$ROOT/plugins/extras.txt"
+    [[ $total -lt 300 ]] || time="some minutes"
+    echo "some $total MB, $time"
 }
 
 # Runs a command that may take long, its output in the log. In the background, so that a signal is answered at once.
@@ -153,7 +163,7 @@ install_hashed() {
 }
 
 setup_env() {
-    local lock error sums extras size code=0 owned=
+    local lock error sums extras code=0 owned=
     step_pid='' changing=''
     [[ -z ${PYTHON-} ]] || check_python_agrees
     ! is_complete "$@" || return 0
@@ -188,9 +198,7 @@ setup_env() {
         fi
         extras=$(printf '%s\n' "$@" | sort -u | tr '\n' ' ')
         extras=${extras% }
-        size="some 150 MB, a minute or more"
-        case " $extras " in *" cuda"* | *" dali"* | *" nncf "*) size="several hundred MB, some minutes" ;; esac
-        say "installing ${extras// /, } (the first time $size; log: $VENV/setup.log)"
+        say "installing ${extras// /, } (the first time $(size_of "$extras"); log: $VENV/setup.log)"
         : >"$VENV/setup.busy"
         changing=1
         # shellcheck disable=SC2086 # words

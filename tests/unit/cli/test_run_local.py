@@ -30,6 +30,8 @@ def checkout(tmp_path: Path) -> Path:
     (tmp_path / "tools").mkdir()
     setup = 'VENV_PYTHON=echo\nsetup_env() { echo "$@"; }\nuse_checkout() { :; }\n'
     (tmp_path / "tools" / "setup_env.sh").write_text(setup)
+    (tmp_path / "plugins").mkdir()
+    shutil.copy(CHECKOUT / "plugins/extras.txt", tmp_path / "plugins")
     shutil.copytree(CHECKOUT / "sut/cli/commands", tmp_path / "sut/cli/commands")
     for name in ("compare", "report", "show", "check_log"):
         (tmp_path / "sut/cli/commands" / f"{name}.py").touch()
@@ -198,8 +200,9 @@ setup_env onnxruntime
 
 @pytest.mark.parametrize("which", ["INT", "TERM", "HUP", "QUIT"])
 def test_a_set_up_that_is_interrupted_says_so(tmp_path: Path, which: str) -> None:
-    shutil.copy(CHECKOUT / "setup.py", tmp_path)
-    shutil.copy(CHECKOUT / "constraints.txt", tmp_path)
+    for file in ("setup.py", "constraints.txt", "plugins/extras.txt"):
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        shutil.copy(CHECKOUT / file, tmp_path / file)
     # What this test runner ignores, a shell could not hear.
     command = ["env", f"--default-signal={which}", "bash", "-c", STOPPED, "set-up", str(CHECKOUT), which]
 
