@@ -1,13 +1,10 @@
-"""How queries become batches: one policy per scenario, one queue for all lanes."""
+"""How queries become batches: one policy per scenario. The queues that go by it are in ``sut.pipeline.queues``."""
 
 from __future__ import annotations
 
-import threading
-import time
 from bisect import bisect_left
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 from sut.pipeline.deadline import Deadline, service_times
@@ -66,10 +63,6 @@ class BatchingPolicy:
             batching=batching if scenario == "Server" else "fifo",
         )
 
-    def of_one(self) -> BatchingPolicy:
-        """The same for single samples, on their way to the workers of a staged pipeline."""
-        return BatchingPolicy(inline=False, max_batch=1)
-
     def padded(self, n: int) -> int:
         """The batch size that ``n`` samples are run at: the next one the backend takes."""
         if self.sizes is None:
@@ -115,184 +108,12 @@ class BatchingPolicy:
             at += step
         return batches
 
+    def deadline(self, batch_ns: Mapping[int, int], bound_ns: int) -> Deadline | None:
+        """What can be in time, by what batches take in ns (by padded size) and the latency bound.
 
-@dataclass(slots=True)
-class _Waiting:
-    """One query, of which ``at`` samples are already taken."""
-
-    ids: Sequence[int]
-    indices: Sequence[int]
-    start: int
-    arrived_ns: int
-    at: int = 0
-
-
-@dataclass(slots=True)
-class Batcher:
-    """Queries in, batches out, the oldest first. One lock per batch and per query, never per sample.
-
-    Once ``know_service_times`` has told what batches take, a policy of ``deadline`` answers those first that can still
-    be in time. ``clock`` is in ns and never goes back.
-    """
-
-    policy: BatchingPolicy
-    clock: Callable[[], int] = time.monotonic_ns
-    _queries: deque[_Waiting] = field(default_factory=deque)
-    _aside: deque[_Waiting] = field(default_factory=deque)
-    """Hopeless queries, which let all others go before them."""
-    _passed: int = 0
-    """Batches since a hopeless query was last answered."""
-    _deadline: Deadline | None = None
-    _ready: threading.Condition = field(default_factory=lambda: threading.Condition(threading.Lock()))
-    _waiting: int = 0
-    """Samples of ``_queries``."""
-    _idle: int = 0
-    _closed: bool = False
-    _timed: bool = False
-    """Whether it matters when a query arrived."""
-
-    def __post_init__(self) -> None:
-        self._timed = self.policy.max_wait_ns > 0
-
-    def know_service_times(self, batch_ns: Mapping[int, int], bound_ns: int) -> None:
-        """What batches take, in ns by padded size, and the latency bound: from now on queries are to be in time.
-
-        Without effect for a policy of ``fifo``, and where there is nothing to win.
+        None for a policy of ``fifo``, and where there is nothing to win.
         """
-        if self.policy.batching == "fifo" or not batch_ns:
-            return
-        padded = [self.policy.padded(n) for n in range(1, self.policy.max_batch + 1)]
-        with self._ready:
-            self._deadline = Deadline.worthwhile(bound_ns, service_times(batch_ns, padded))
-            self._timed = self._deadline is not None or self.policy.max_wait_ns > 0
-
-    def put(self, ids: Sequence[int], indices: Sequence[int], start: int) -> None:
-        """Hand over a query; its samples are numbered from ``start``, which goes on where the last query ended."""
-        query = _Waiting(ids, indices, start, self.clock() if self._timed else 0)
-        with self._ready:
-            self._queries.append(query)
-            self._waiting += len(ids)
-            if self._idle:
-                if len(ids) > self.policy.max_batch or self.policy.shared_by > 1:
-                    self._ready.notify_all()
-                else:
-                    self._ready.notify()
-
-    def take(self, timeout_s: float) -> Batch | None:
-        """The next batch, or None when nothing came within ``timeout_s`` or the batcher was closed."""
-        with self._ready:
-            if not self._queries:
-                if not self._aside and not self._closed:
-                    self._wait(timeout_s)
-                if not self._queries and not self._aside:
-                    return None
-            if self._timed:
-                return self._take_timed()
-            return self._pop(self.policy.max_batch)
-
-    def _take_timed(self) -> Batch | None:
-        """The next batch where it matters when queries arrived."""
-        if self.policy.max_wait_ns and self._queries and self._waiting < self.policy.max_batch:
-            self._fill_up()  # another lane may take them meanwhile
-        if self._deadline is not None:
-            return self._pop_in_time(self._deadline)
-        return self._pop(self.policy.max_batch) if self._queries else None
-
-    def _fill_up(self) -> None:
-        head_ns = self._queries[0].arrived_ns
-        until = head_ns + self.policy.max_wait_ns
-        if self._deadline is not None:
-            until = min(until, head_ns + self._deadline.bound_ns - self._deadline.service_ns[-1])
-        while 0 < self._waiting < self.policy.max_batch and not self._closed:
-            left_ns = until - self.clock()
-            if left_ns <= 0:
-                return
-            self._wait(left_ns / 1e9)
-
-    def _wait(self, timeout_s: float) -> None:
-        self._idle += 1
-        self._ready.wait(timeout_s)
-        self._idle -= 1
-
-    def _pop(self, room: int) -> Batch:
-        """At most ``room`` samples of the oldest queries."""
-        head = self._queries[0]
-        if self.policy.shared_by > 1:
-            room = self.policy.share(len(head.ids), head.at)
-        if head.at == 0 and len(head.ids) < room and len(self._queries) == 1:
-            self._queries.popleft()
-            self._waiting -= len(head.ids)
-            return Batch(head.ids, head.indices, [(head.start, len(head.ids))])
-        if len(head.ids) - head.at >= room:
-            taken = slice(head.at, head.at + room)
-            head.at += room
-            if head.at == len(head.ids):
-                self._queries.popleft()
-            self._waiting -= room
-            return Batch(head.ids[taken], head.indices[taken], [(head.start + taken.start, room)])
-        # Queries come in the order of their samples' numbers: what is taken from several is one run all the same.
-        first = head.start + head.at
-        ids: list[int] = []
-        indices: list[int] = []
-        while room and self._queries:
-            head = self._queries[0]
-            upto = min(head.at + room, len(head.ids))
-            ids += head.ids[head.at : upto]
-            indices += head.indices[head.at : upto]
-            room -= upto - head.at
-            head.at = upto
-            if upto == len(head.ids):
-                self._queries.popleft()
-        self._waiting -= len(ids)
-        return Batch(ids, indices, [(first, len(ids))])
-
-    def _pop_in_time(self, deadline: Deadline) -> Batch | None:
-        """The batch that the oldest query which can still be in time can bear; the hopeless if there is no such."""
-        queries, aside = self._queries, self._aside
-        now = self.clock()
-        hopeless_before = deadline.hopeless_before(now)
-        while queries and queries[0].arrived_ns < hopeless_before:
-            query = queries.popleft()
-            self._waiting -= len(query.ids) - query.at
-            aside.append(query)
-        if queries:
-            room = deadline.in_time(queries[0].arrived_ns, now)
-            starved = bool(aside) and deadline.takes_along(aside[0].arrived_ns, now, self._passed)
-            self._passed += 1
-            batch = self._pop(room - starved) if room > starved else Batch([], [], [])
-            if starved:
-                batch = self._with_hopeless(batch, 1)
-        elif aside:
-            batch = self._with_hopeless(Batch([], [], []), deadline.at_ease)
-        else:
+        if self.batching == "fifo" or not batch_ns:
             return None
-        if self._idle and (queries or aside):  # not all that was announced to one lane may have been taken
-            self._ready.notify()
-        return batch
-
-    def _with_hopeless(self, batch: Batch, room: int) -> Batch:
-        """The batch and ``room`` samples, at the most, of the queries set aside."""
-        self._passed = 0
-        ids, indices, starts = list(batch.ids), list(batch.indices), list(batch.starts)
-        while room and self._aside:
-            query = self._aside[0]
-            upto = min(query.at + room, len(query.ids))
-            ids += query.ids[query.at : upto]
-            indices += query.indices[query.at : upto]
-            starts.append((query.start + query.at, upto - query.at))
-            room -= upto - query.at
-            query.at = upto
-            if upto == len(query.ids):
-                self._aside.popleft()
-        return Batch(ids, indices, starts)
-
-    def close(self) -> None:
-        """Wake every lane; ``take`` goes on handing out what is left."""
-        with self._ready:
-            self._closed = True
-            self._ready.notify_all()
-
-    @property
-    def finished(self) -> bool:
-        """Closed, and nothing left."""
-        return self._closed and not self._queries and not self._aside
+        padded = [self.padded(n) for n in range(1, self.max_batch + 1)]
+        return Deadline.worthwhile(bound_ns, service_times(batch_ns, padded))

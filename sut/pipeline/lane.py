@@ -64,9 +64,10 @@ class Recorder:
         self.ledger = ledger
         self._lock = threading.Lock()
 
-    def record(self, starts: Sequence[tuple[int, int]], padded: int, failed: bool, stamps: Sequence[int]) -> None:
-        """One batch was answered: its samples, the rows it was padded by, and begin and end of each stage in ns."""
-        n = sum(count for _, count in starts)
+    def record(
+        self, n: int, starts: Sequence[tuple[int, int]], padded: int, failed: bool, stamps: Sequence[int]
+    ) -> None:
+        """A batch of ``n`` was answered: its samples, the rows it was padded by, begin and end of each stage in ns."""
         words = self.ledger.words
         with self._lock:
             number = words[Counter.BATCHES]
@@ -165,10 +166,6 @@ class Lane:
         """The runner's slot for ``n`` samples, padded to a size that the backend takes."""
         return self._runner.slot(self._shared.policy.padded(n))
 
-    def close(self) -> None:
-        """Give back what the lane's source holds."""
-        self._source.close()
-
 
 def fill_stamped(
     source: Source, indices: Sequence[int], target: Target, stamps: list[int], clock: Clock
@@ -197,8 +194,8 @@ def finish(
     """Complete some samples (``payloads`` None: they failed) and record their batch."""
     stamps.append(shared.clock())
     stamps.append(shared.complete(ids, payloads))
-    padded = shared.policy.padded(len(ids)) - len(ids)
-    shared.recorder.record(starts, padded, payloads is None, stamps)
+    n = len(ids)
+    shared.recorder.record(n, starts, shared.policy.padded(n) - n, payloads is None, stamps)
 
 
 def _unmarked(stage: str) -> None:

@@ -17,11 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preprocess.base import Geometry, Recipe
-from sut.pipeline.batching import Batcher
+from sut.pipeline.fused import POLL_S, Way, joined, started
 from sut.pipeline.lane import Lane, Surroundings, fill_stamped, finish
+from sut.pipeline.queues import Queue
 from sut.qsl.library import Rows, Source
 
-_POLL_S = 0.5
 LANE_STAGES = ("gather", "infer", "postprocess", "complete")
 
 
@@ -65,7 +65,7 @@ class Channel:
             while not self._free:
                 if self._closed:
                     return None
-                self._changed.wait(_POLL_S)
+                self._changed.wait(POLL_S)
             return self._free.pop()
 
     def put(self, sample: Prepared) -> None:
@@ -86,7 +86,7 @@ class Channel:
         """The next batch; empty when nothing came for a while, or the channel is closed and empty."""
         with self._changed:
             if not self._enough():
-                self._changed.wait(_POLL_S)
+                self._changed.wait(POLL_S)
                 if not self._enough():
                     return []
             return [self._ready.popleft() for _ in range(min(self._max_batch, len(self._ready)))]
@@ -115,18 +115,18 @@ class Channel:
 
 
 class Worker:
-    """One preprocessing thread: takes samples from the batcher, puts tensors into the channel."""
+    """One preprocessing thread: takes samples from a queue, puts tensors into the channel."""
 
-    def __init__(self, source: Source, batcher: Batcher, channel: Channel, shared: Surroundings) -> None:
+    def __init__(self, source: Source, queue: Queue, channel: Channel, shared: Surroundings) -> None:
         self._source = source
-        self._batcher = batcher
+        self._queue = queue
         self._channel = channel
         self._shared = shared
 
     def serve(self) -> None:
-        """Work until the batcher is closed and empty."""
-        while not self._batcher.finished:
-            if (batch := self._batcher.take(_POLL_S)) is not None:
+        """Work until the queue is closed and empty."""
+        while not self._queue.finished:
+            if (batch := self._queue.take(POLL_S)) is not None:
                 self._prepare(batch.ids[0], batch.indices[0], batch.starts[0][0])
 
     def _prepare(self, each: int, index: int, number: int) -> None:
@@ -148,12 +148,48 @@ class Worker:
         shared.recorder.ledger.prepared(number, [stamps[0], *stamps[1::2]])
         channel.put(Prepared(each, index, number, row, geometry))
 
+
+class Staged(Way):
+    """Workers that preprocess, one for each of ``sources``, and lanes that infer what they have made ready.
+
+    It stays first in, first out whatever the service times: what waits has its preprocessing still before it.
+    """
+
+    def __init__(
+        self, lanes: Sequence[Lane], sources: Sequence[Source], channel: Channel, shared: Surroundings
+    ) -> None:
+        self._lanes, self._sources, self._channel, self._shared = lanes, sources, channel, shared
+        self._queue = Queue(max_batch=1)
+        self._preprocessing: list[threading.Thread] = []
+        self._inferring: list[threading.Thread] = []
+
+    def start(self) -> None:
+        """See ``Way``."""
+        if self._preprocessing:
+            return
+        channel, shared = self._channel, self._shared
+        workers = [Worker(source, self._queue, channel, shared) for source in self._sources]
+        self._preprocessing = [started(f"preprocess-{n}", worker.serve) for n, worker in enumerate(workers)]
+        self._inferring = [
+            started(f"lane-{n}", _serve_lane, lane, channel, shared) for n, lane in enumerate(self._lanes)
+        ]
+
+    def put(self, ids: Sequence[int], indices: Sequence[int], start: int) -> None:
+        """See ``Way``."""
+        if not self._preprocessing:
+            self.start()
+        self._channel.announce(len(ids))
+        self._queue.put(ids, indices, start)
+
     def close(self) -> None:
-        """Give back what the source holds."""
-        self._source.close()
+        """See ``Way``."""
+        self._queue.close()
+        joined(self._preprocessing)
+        self._channel.close()
+        joined(self._inferring)
 
 
-def serve_lane(lane: Lane, channel: Channel, shared: Surroundings) -> None:
+def _serve_lane(lane: Lane, channel: Channel, shared: Surroundings) -> None:
     """One lane's thread: infers what comes through the channel until it is closed and empty."""
     while not channel.finished:
         if samples := channel.take():

@@ -11,6 +11,7 @@ from collections import Counter as Counts
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from types import TracebackType
 from typing import Self
 
@@ -20,16 +21,15 @@ from sut.errors import RunError
 from sut.mlperf.loadgen import Complete
 from sut.mlperf.loadgen import complete as complete_loadgen
 from sut.pipeline.assembly import Assembly, assemble
-from sut.pipeline.batching import Batcher, BatchingPolicy
+from sut.pipeline.batching import BatchingPolicy
 from sut.pipeline.choice import prior
+from sut.pipeline.fused import Fused, Inline, Way
 from sut.pipeline.lane import Clock, Failures, Lane, Recorder, Surroundings
 from sut.pipeline.ledger import Counter, Ledger, LedgerShape
-from sut.pipeline.staged import LANE_STAGES, Channel, Worker, serve_lane
+from sut.pipeline.staged import LANE_STAGES, Channel, Staged
 from sut.process.cgroup import usable_cores
 from sut.qsl.library import Library, Source
 from sut.tasks.base import Payloads, Task
-
-_POLL_S = 0.5
 
 
 class SUT:
@@ -56,7 +56,6 @@ class SUT:
         self.config = config = prior(config, usable_cores(), parts.model_bytes).apply(config)
         self.parts = replace(parts, config=config)
         self._issued = 0
-        self._threads: list[threading.Thread] = []
         self._deliver = complete
         dataset = self.parts.dataset
         self.failures = Failures(lambda index: dataset.files[index], tell)
@@ -64,6 +63,7 @@ class SUT:
             self.backend: Backend = stack.enter_context(self.parts.load_backend())
             self.parts.check_attested(self.backend.attest())
             self.library: Library = self.parts.library(self.backend, performance_samples, loaded)
+            stack.callback(self.library.close)
             self.policy = BatchingPolicy.of(
                 config.scenario,
                 config.largest_batch,
@@ -72,33 +72,43 @@ class SUT:
                 config.lane_count,
                 config.batching,
             )
+            self.staged = config.preprocess_workers > 0 and config.times_preprocessing and bool(self.backend.inputs)
+            """Whether preprocessing has workers of its own."""
+            stages = self.library.stages
+            before, with_batch = (stages, LANE_STAGES) if self.staged else ((), (*stages, *LANE_STAGES[1:]))
+            self._ledger_shape = partial(LedgerShape.of, stages=with_batch, before=before)
             self._shared = Surroundings(
                 task=self.parts.task_for(self.backend),
                 policy=self.policy,
-                recorder=Recorder(Ledger(LedgerShape.of(65536, stages=self._stages(), before=self._before()))),
+                recorder=Recorder(Ledger(self._ledger_shape(65536))),
                 failures=self.failures,
                 complete=self._complete,
                 clock=clock,
             )
-            one = self.backend.reads_host_arrays and len(self.backend.inputs) == 1 and self.policy.padded(1) == 1
-            lend_to = self.backend.inputs[0].name if one else None
-            self.lanes = []
             self._sources: list[Source] = []
-            for _ in range(config.lane_count):
-                runner = stack.enter_context(self.backend.runner())
-                self._sources.append(self.library.source())
-                self.lanes.append(Lane(runner, self._sources[-1], self._shared, lend_to))
-                stack.callback(self.lanes[-1].close)
-            stack.callback(self.library.close)
+            self.lanes = self._make_lanes(stack)
+            self._way = self._make_way(stack)
+            self._put = self._way.put
             self._stack = stack.pop_all()
-        self._inline = self.policy.inline and not self.staged
-        self.batcher = Batcher(self.policy.of_one() if self.staged else self.policy)
-        self._channel: Channel | None = None
 
-    @property
-    def staged(self) -> bool:
-        """Whether preprocessing has workers of its own."""
-        return self.config.preprocess_workers > 0 and self.config.times_preprocessing and bool(self.backend.inputs)
+    def _make_lanes(self, stack: ExitStack) -> list[Lane]:
+        one = self.backend.reads_host_arrays and len(self.backend.inputs) == 1 and self.policy.padded(1) == 1
+        lend_to = self.backend.inputs[0].name if one else None
+        runners = [stack.enter_context(self.backend.runner()) for _ in range(self.config.lane_count)]
+        return [Lane(runner, self._make_source(stack), self._shared, lend_to) for runner in runners]
+
+    def _make_source(self, stack: ExitStack) -> Source:
+        self._sources.append(source := self.library.source())
+        stack.callback(source.close)
+        return source
+
+    def _make_way(self, stack: ExitStack) -> Way:
+        if self.staged:
+            sources = [self._make_source(stack) for _ in range(self.config.preprocess_workers)]
+            fill_up = self.config.scenario != "Server"
+            channel = Channel(self.parts.spec.recipe, self.policy.max_batch, len(sources), fill_up)
+            return Staged(self.lanes, sources, channel, self._shared)
+        return Inline(self.lanes[0], self.policy) if self.policy.inline else Fused(self.lanes, self.policy)
 
     @property
     def task(self) -> Task:
@@ -129,72 +139,31 @@ class SUT:
 
     def ledger_shape(self, samples: int, traced: bool) -> LedgerShape:
         """The shape of a ledger for so many samples of this system, and for joining it with a trace or not."""
-        return LedgerShape.of(samples, stages=self._stages(), before=self._before(), indexed=traced)
-
-    def _stages(self) -> tuple[str, ...]:
-        return LANE_STAGES if self.staged else (*self.library.stages, *LANE_STAGES[1:])
-
-    def _before(self) -> tuple[str, ...]:
-        return self.library.stages if self.staged else ()
+        return self._ledger_shape(samples, indexed=traced)
 
     def start(self, ledger: Ledger | None = None) -> None:
         """Begin a run: take a fresh ledger and start the threads. ``issue`` does it when nobody did."""
         if ledger is not None:
             self._shared.recorder.ledger = ledger
         self._issued = 0
-        if self._inline or self._threads:
-            return
-        if self.staged:
-            self._start_staged()
-        else:
-            for number, lane in enumerate(self.lanes):
-                self._thread(f"lane-{number}", self._serve, lane)
-
-    def _start_staged(self) -> None:
-        workers = self.config.preprocess_workers
-        fill_up = self.config.scenario != "Server"
-        recipe = self.parts.spec.recipe
-        self._channel = channel = Channel(recipe, self.policy.max_batch, workers, fill_up)
-        for number in range(workers):
-            source = self.library.source()
-            self._sources.append(source)
-            self._stack.callback(source.close)
-            worker = Worker(source, self.batcher, channel, self._shared)
-            self._thread(f"preprocess-{number}", worker.serve)
-        for number, lane in enumerate(self.lanes):
-            self._thread(f"lane-{number}", serve_lane, lane, channel, self._shared)
-
-    def _thread(self, name: str, target: Callable[..., None], *arguments: object) -> None:
-        thread = threading.Thread(target=target, args=arguments, name=name, daemon=True)
-        thread.start()
-        self._threads.append(thread)
+        self._way.start()
 
     def issue(self, ids: Sequence[int], indices: Sequence[int]) -> None:
         """Take a query: response ids and data set indices, one each per sample. Never raises, waits only if inline."""
         now = self._shared.clock()
         start = self._issued
-        count = len(ids)
-        self._issued = start + count
+        self._issued = start + len(ids)
         ledger = self._shared.recorder.ledger
         ledger.issue(start, indices, now)
         ledger.words[Counter.ISSUED] = self._issued
-        if self._inline:
-            lane = self.lanes[0]
-            for batch in self.policy.cut(ids, indices, start):
-                lane.process(batch)
-            return
-        if not self._threads:
-            self.start()
-        if self._channel is not None:
-            self._channel.announce(count)
-        self.batcher.put(ids, indices, start)
+        self._put(ids, indices, start)
 
     def ask(self, indices: Sequence[int]) -> None:
         """Answer some samples without LoadGen, through all threads that a query goes through; for calibration.
 
         Raises ``RunError`` with the first failure, or when nothing is answered for a minute.
         """
-        if not self.staged and (self._inline or self.policy.shared_by == 1):
+        if self._way.answers_alone:
             for at in range(0, len(indices), self.policy.max_batch):
                 self.lanes[0].rehearse(indices[at : at + self.policy.max_batch])
             return
@@ -220,29 +189,15 @@ class SUT:
         return self._deliver(ids, payloads)
 
     def know_service_times(self, batch_ns: Mapping[int, int], latency_bound_ns: int) -> None:
-        """What batches take, in ns by size, and Server's latency bound: what its batching needs to answer in time.
-
-        A staged pipeline goes on first in, first out: what waits there has its preprocessing still before it.
-        """
-        if not self.staged:
-            self.batcher.know_service_times(batch_ns, latency_bound_ns)
+        """What batches take, in ns by size, and Server's latency bound: what its batching needs to answer in time."""
+        self._way.expect(self.policy.deadline(batch_ns, latency_bound_ns))
 
     def flush(self) -> None:
         """LoadGen has issued the last query of a set. Nothing is held back here that a lane would not take."""
 
-    def _serve(self, lane: Lane) -> None:
-        while not self.batcher.finished:
-            if (batch := self.batcher.take(_POLL_S)) is not None:
-                lane.process(batch)
-
     def close(self) -> None:
         """Answer what was issued, stop the lanes, unload the model."""
-        self.batcher.close()
-        for thread in self._threads:
-            if self._channel is not None and thread.name.startswith("lane"):
-                self._channel.close()  # the workers, which come first, have ended
-            thread.join(timeout=30)
-        self._threads.clear()
+        self._way.close()
         self._stack.close()
 
     def __enter__(self) -> Self:

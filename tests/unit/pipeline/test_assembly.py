@@ -20,6 +20,7 @@ from sut.errors import InputError, SetupError
 from sut.models.preparation import Prepared
 from sut.models.registry import find
 from sut.pipeline.assembly import Assembly, assemble
+from sut.pipeline.ledger import Counter
 from sut.pipeline.system import SUT
 
 
@@ -200,3 +201,15 @@ def test_the_counts_of_lanes_and_workers_add_up() -> None:
             counted.append(system.notes())
 
     assert counted == [["44 pictures were decoded elsewhere"]] * 2
+
+
+@pytest.mark.parametrize("more", [{}, {"boundary": "jpeg", "preprocess_workers": 2}])
+def test_queries_are_numbered_through_although_nobody_started_the_run(more: dict[str, Any]) -> None:
+    parts = parts_of(scenario="Server", backend_options={"a_ms": 0, "b_ms": 0}, **more)
+    with SUT(parts.config, complete=lambda ids, payloads: 0, assembly=parts) as system:
+        system.library.load(range(3))
+        for query in range(3):
+            system.issue([query], [query])
+
+    assert system.ledger.words[Counter.DONE] == 3
+    assert (system.ledger.batch_of[:3] > 0).all()

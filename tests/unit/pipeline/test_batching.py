@@ -15,9 +15,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sut.pipeline.batching import Batch, Batcher, BatchingPolicy
+from sut.pipeline.batching import Batch, BatchingPolicy
 from sut.pipeline.deadline import PATIENCE, TURN, Deadline, service_times
 from sut.pipeline.lane import Lane
+from sut.pipeline.queues import DeadlineQueue, PatientQueue, Queue, SharingQueue, queue_for
 from sut.run.timing import calibrate, sizes_to_warm, warm_tail
 
 QUERIES = st.lists(st.integers(1, 40), max_size=30)
@@ -26,14 +27,14 @@ FIRST_ID = 10_000
 """Response ids are LoadGen's pointers: anything but the sample's number."""
 
 
-def server(max_batch: int, max_wait_ns: int = 0) -> Batcher:
-    return Batcher(BatchingPolicy(inline=False, max_batch=max_batch, max_wait_ns=max_wait_ns))
+def server(max_batch: int, max_wait_ns: int = 0) -> Queue:
+    return queue_for(BatchingPolicy(inline=False, max_batch=max_batch, max_wait_ns=max_wait_ns))
 
 
-def put(batcher: Batcher, count: int, start: int) -> None:
+def put(queue: Queue, count: int, start: int) -> None:
     """A query of ``count`` samples: sample s has the id 10000 + s and asks for data set entry 7 s."""
     numbers = range(start, start + count)
-    batcher.put([FIRST_ID + number for number in numbers], [7 * number for number in numbers], start)
+    queue.put([FIRST_ID + number for number in numbers], [7 * number for number in numbers], start)
 
 
 def samples_of(batch: Batch) -> list[int]:
@@ -61,29 +62,27 @@ class Clock:
         return self.now
 
 
-def in_time(clock: Clock, max_batch: int = 4, max_wait_ns: int = 0) -> Batcher:
-    """A batcher that knows that a batch of n takes 20 + 10 n and must end 120 after its oldest sample came."""
+def in_time(clock: Clock, max_batch: int = 4, max_wait_ns: int = 0) -> Queue:
+    """A queue that knows that a batch of n takes 20 + 10 n and must end 120 after its oldest sample came."""
     policy = BatchingPolicy(inline=False, max_batch=max_batch, max_wait_ns=max_wait_ns, batching="deadline")
-    batcher = Batcher(policy, clock)
-    batcher.know_service_times(SERVICE, BOUND)
-    return batcher
+    return queue_for(policy, policy.deadline(SERVICE, BOUND), clock)
 
 
-def taken(batcher: Batcher) -> list[list[int]]:
+def taken(queue: Queue) -> list[list[int]]:
     """Everything that waits, batch by batch."""
     batches = []
-    while (batch := batcher.take(timeout_s=0)) is not None:
+    while (batch := queue.take(timeout_s=0)) is not None:
         batches.append(samples_of(batch))
     return batches
 
 
 @given(sizes=QUERIES, max_batch=MAX_BATCH)
 def test_queries_of_any_size_come_out_complete_in_order_and_as_full_as_can_be(sizes: list[int], max_batch: int) -> None:
-    batcher = server(max_batch)
+    queue = server(max_batch)
     for number, size in enumerate(sizes):
-        put(batcher, size, sum(sizes[:number]))
+        put(queue, size, sum(sizes[:number]))
 
-    batches = taken(batcher)
+    batches = taken(queue)
 
     assert [number for batch in batches for number in batch] == list(range(sum(sizes)))
     assert [len(batch) for batch in batches[:-1]] == [max_batch] * (len(batches) - 1)
@@ -92,17 +91,17 @@ def test_queries_of_any_size_come_out_complete_in_order_and_as_full_as_can_be(si
 
 @given(steps=st.lists(st.one_of(st.integers(1, 40), st.none()), max_size=40), max_batch=MAX_BATCH)
 def test_puts_and_takes_in_any_turn_keep_the_order(steps: list[int | None], max_batch: int) -> None:
-    batcher = server(max_batch)
+    queue = server(max_batch)
     issued = 0
     out: list[int] = []
     for step in steps:
         if step is not None:
-            put(batcher, step, issued)
+            put(queue, step, issued)
             issued += step
-        elif (batch := batcher.take(timeout_s=0)) is not None:
+        elif (batch := queue.take(timeout_s=0)) is not None:
             out += samples_of(batch)
 
-    for rest in taken(batcher):
+    for rest in taken(queue):
         out += rest
 
     assert out == list(range(issued))
@@ -110,11 +109,11 @@ def test_puts_and_takes_in_any_turn_keep_the_order(steps: list[int | None], max_
 
 @given(sizes=QUERIES, max_batch=MAX_BATCH)
 def test_the_runs_of_a_batch_are_joined_where_they_touch(sizes: list[int], max_batch: int) -> None:
-    batcher = server(max_batch)
+    queue = server(max_batch)
     for number, size in enumerate(sizes):
-        put(batcher, size, sum(sizes[:number]))
+        put(queue, size, sum(sizes[:number]))
 
-    while (batch := batcher.take(timeout_s=0)) is not None:
+    while (batch := queue.take(timeout_s=0)) is not None:
         assert len(batch.starts) == 1
 
 
@@ -122,14 +121,14 @@ def test_the_runs_of_a_batch_are_joined_where_they_touch(sizes: list[int], max_b
 @pytest.mark.parametrize("max_wait_ns", [0, 2_000_000])
 @pytest.mark.parametrize("lanes", [1, 2, 5])
 def test_lanes_share_the_samples_each_once(lanes: int, max_wait_ns: int, batching: Any) -> None:
-    batcher = Batcher(BatchingPolicy(inline=False, max_batch=8, max_wait_ns=max_wait_ns, batching=batching))
+    policy = BatchingPolicy(inline=False, max_batch=8, max_wait_ns=max_wait_ns, batching=batching)
     # Half a millisecond a batch, and a bound that much of what comes here in bursts cannot meet.
-    batcher.know_service_times({1: 200_000, 8: 500_000}, 1_000_000)
+    queue = queue_for(policy, policy.deadline({1: 200_000, 8: 500_000}, 1_000_000))
     per_lane: list[list[list[int]]] = [[] for _ in range(lanes)]
 
     def serve(mine: list[list[int]]) -> None:
-        while not batcher.finished:
-            if (batch := batcher.take(0.2)) is not None:
+        while not queue.finished:
+            if (batch := queue.take(0.2)) is not None:
                 mine.append(samples_of(batch))
 
     threads = [threading.Thread(target=serve, args=(mine,)) for mine in per_lane]
@@ -139,11 +138,11 @@ def test_lanes_share_the_samples_each_once(lanes: int, max_wait_ns: int, batchin
     issued = 0
     for _ in range(400):
         size = chance.choice([1, 1, 1, 3, 8, 30])
-        put(batcher, size, issued)
+        put(queue, size, issued)
         issued += size
         if chance.random() < 0.1:
             time.sleep(0.001)
-    batcher.close()
+    queue.close()
     for thread in threads:
         thread.join(10)
 
@@ -165,20 +164,20 @@ def test_take_returns_after_its_timeout() -> None:
 
 
 def test_a_full_batch_does_not_wait() -> None:
-    batcher = server(2, max_wait_ns=60_000_000_000)
-    put(batcher, 2, 0)
+    queue = server(2, max_wait_ns=60_000_000_000)
+    put(queue, 2, 0)
 
-    assert taken(batcher) == [[0, 1]]
+    assert taken(queue) == [[0, 1]]
 
 
 def test_a_short_batch_waits_for_more_until_the_first_ones_time_is_up() -> None:
-    batcher = server(8, max_wait_ns=50_000_000)
+    queue = server(8, max_wait_ns=50_000_000)
     begin = time.monotonic()
-    put(batcher, 1, 0)
-    late = threading.Timer(0.01, put, (batcher, 1, 1))
+    put(queue, 1, 0)
+    late = threading.Timer(0.01, put, (queue, 1, 1))
     late.start()
 
-    batch = batcher.take(1)
+    batch = queue.take(1)
 
     assert batch is not None
     assert samples_of(batch) == [0, 1]
@@ -186,24 +185,24 @@ def test_a_short_batch_waits_for_more_until_the_first_ones_time_is_up() -> None:
 
 
 def test_closing_ends_the_wait_for_more() -> None:
-    batcher = server(8, max_wait_ns=60_000_000_000)
-    put(batcher, 1, 0)
-    threading.Timer(0.02, batcher.close).start()
+    queue = server(8, max_wait_ns=60_000_000_000)
+    put(queue, 1, 0)
+    threading.Timer(0.02, queue.close).start()
     begin = time.monotonic()
 
-    assert taken(batcher) == [[0]]
+    assert taken(queue) == [[0]]
     assert time.monotonic() - begin < 30
-    assert batcher.finished
+    assert queue.finished
 
 
-def test_a_closed_batcher_hands_out_what_is_left() -> None:
-    batcher = server(2)
-    put(batcher, 5, 0)
-    batcher.close()
+def test_a_closed_queue_hands_out_what_is_left() -> None:
+    queue = server(2)
+    put(queue, 5, 0)
+    queue.close()
 
-    assert not batcher.finished
-    assert taken(batcher) == [[0, 1], [2, 3], [4]]
-    assert batcher.finished
+    assert not queue.finished
+    assert taken(queue) == [[0, 1], [2, 3], [4]]
+    assert queue.finished
 
 
 @given(count=st.integers(1, 60), max_batch=MAX_BATCH, start=st.integers(0, 1000))
@@ -261,6 +260,25 @@ def test_server_can_be_told_to_stay_first_in_first_out() -> None:
     assert BatchingPolicy.of("Server", 8, 0, None, batching="fifo").batching == "fifo"
 
 
+@pytest.mark.parametrize(
+    ("scenario", "max_wait_ns", "batch_ns", "expected"),
+    [
+        ("Offline", 5, SERVICE, SharingQueue),
+        ("MultiStream", 0, SERVICE, SharingQueue),
+        ("Server", 0, {}, Queue),
+        ("Server", 5, {}, PatientQueue),
+        ("Server", 0, SERVICE, DeadlineQueue),
+        ("Server", 5, SERVICE, DeadlineQueue),
+    ],
+)
+def test_each_policy_has_a_queue_of_its_own(
+    scenario: str, max_wait_ns: int, batch_ns: dict[int, int], expected: type[Queue]
+) -> None:
+    policy = BatchingPolicy.of(scenario, 4, max_wait_ns, None, lanes=2)
+
+    assert type(queue_for(policy, policy.deadline(batch_ns, BOUND))) is expected
+
+
 def lengths(policy: BatchingPolicy, count: int) -> list[int]:
     return [len(batch) for batch in policy.cut(range(count), range(count), 0)]
 
@@ -314,36 +332,36 @@ def test_lanes_get_the_shares_that_a_query_is_cut_into(
     counts: list[int], max_batch: int, lanes: int, sizes: tuple[int, ...] | None
 ) -> None:
     policy = BatchingPolicy.of("MultiStream", max_batch, 0, sizes, lanes)
-    batcher = Batcher(policy)
+    queue = queue_for(policy)
     for number, count in enumerate(counts):
-        put(batcher, count, sum(counts[:number]))
+        put(queue, count, sum(counts[:number]))
 
-    batches = taken(batcher)
+    batches = taken(queue)
 
     assert [len(batch) for batch in batches] == [size for count in counts for size in lengths(policy, count)]
     assert [number for batch in batches for number in batch] == list(range(sum(counts)))
 
 
-def taken_by_two(batcher: Batcher, samples: int) -> list[int]:
+def taken_by_two(queue: Queue, samples: int) -> list[int]:
     """Sizes of what two lanes get of one query, each of which is there only once and waits before it comes."""
     with ThreadPoolExecutor(2) as pool:
-        lanes = [pool.submit(batcher.take, 5) for _ in range(2)]
-        while batcher._idle < 2:
+        lanes = [pool.submit(queue.take, 5) for _ in range(2)]
+        while queue._idle < 2:
             time.sleep(0.001)
-        put(batcher, samples, 0)
+        put(queue, samples, 0)
         return sorted(len(batch) for lane in lanes if (batch := lane.result()) is not None)
 
 
 def test_all_lanes_are_woken_for_a_query_that_they_share() -> None:
-    assert taken_by_two(Batcher(BatchingPolicy.of("MultiStream", 8, 0, None, lanes=2)), 8) == [4, 4]
+    assert taken_by_two(queue_for(BatchingPolicy.of("MultiStream", 8, 0, None, lanes=2)), 8) == [4, 4]
 
 
 def test_another_lane_is_woken_for_what_a_batch_leaves() -> None:
-    batcher = in_time(Clock())
+    queue = in_time(Clock())
     times = itertools.chain([0], itertools.repeat(KEPT - SERVICE[2]))
-    batcher.clock = lambda: next(times)
+    queue.clock = lambda: next(times)
 
-    assert taken_by_two(batcher, 4) == [2, 2]
+    assert taken_by_two(queue, 4) == [2, 2]
 
 
 @dataclass
@@ -400,12 +418,12 @@ def test_server_is_calibrated_with_all_lanes_at_every_size() -> None:
 @pytest.mark.parametrize(("waited", "size"), [(0, 4), (60, 4), (61, 3), (70, 3), (71, 2), (80, 2), (81, 1), (90, 1)])
 def test_a_batch_is_as_large_as_the_oldest_can_bear(waited: int, size: int) -> None:
     clock = Clock()
-    batcher = in_time(clock)
-    put(batcher, 1, 0)
+    queue = in_time(clock)
+    put(queue, 1, 0)
     clock.now = waited
-    put(batcher, 4, 1)
+    put(queue, 4, 1)
 
-    batch = batcher.take(0)
+    batch = queue.take(0)
 
     assert batch is not None
     assert samples_of(batch) == list(range(size))
@@ -413,50 +431,49 @@ def test_a_batch_is_as_large_as_the_oldest_can_bear(waited: int, size: int) -> N
 
 def test_the_hopeless_let_others_go_first_and_are_answered_when_nobody_waits() -> None:
     clock = Clock()
-    batcher = in_time(clock)
-    put(batcher, 2, 0)
+    queue = in_time(clock)
+    put(queue, 2, 0)
     clock.now = 60
-    put(batcher, 2, 2)
+    put(queue, 2, 2)
     clock.now = KEPT - SERVICE[1] + 1
 
-    assert taken(batcher) == [[2, 3], [0, 1]]
+    assert taken(queue) == [[2, 3], [0, 1]]
 
 
 def test_the_hopeless_are_answered_so_many_at_a_time_that_a_newcomer_still_makes_it() -> None:
     clock = Clock()
     policy = BatchingPolicy(inline=False, max_batch=8, batching="deadline")
-    batcher = Batcher(policy, clock)
-    batcher.know_service_times({1: 30, 8: 100}, 100)
-    put(batcher, 8, 0)
+    queue = queue_for(policy, Deadline.of(98, service_times({1: 30, 8: 100}, range(1, 9))), clock)
+    put(queue, 8, 0)
     clock.now = 1000
 
     # 98 are left of the bound: a newcomer needs 30, so what runs then may take 68, which is 4 samples.
-    assert taken(batcher) == [[0, 1, 2, 3], [4, 5, 6, 7]]
+    assert taken(queue) == [[0, 1, 2, 3], [4, 5, 6, 7]]
 
 
 def test_a_query_that_turned_hopeless_with_a_part_of_it_taken_loses_nothing() -> None:
     clock = Clock()
-    batcher = in_time(clock)
-    put(batcher, 6, 0)
-    first = batcher.take(0)
+    queue = in_time(clock)
+    put(queue, 6, 0)
+    first = queue.take(0)
     clock.now = 200
-    put(batcher, 1, 6)
+    put(queue, 1, 6)
 
     assert first is not None
     assert samples_of(first) == [0, 1, 2, 3]
-    assert taken(batcher) == [[6], [4, 5]]
+    assert taken(queue) == [[6], [4, 5]]
 
 
 def test_a_hopeless_query_is_not_left_waiting_for_ever() -> None:
     clock = Clock()
-    batcher = in_time(clock)
-    put(batcher, 3, 0)
+    queue = in_time(clock)
+    put(queue, 3, 0)
     clock.now = KEPT
     answered: dict[int, int] = {}
     for number in itertools.count(3):
-        put(batcher, 1, number)
+        put(queue, 1, number)
         clock.now += 10
-        batch = batcher.take(0)
+        batch = queue.take(0)
         assert batch is not None
         for sample in samples_of(batch):
             answered[sample] = clock.now
@@ -478,7 +495,7 @@ def test_by_deadline_nothing_is_lost_and_the_oldest_that_can_be_in_time_is(
 ) -> None:
     """Each step: time passes; a query of so many samples comes, or, for none, a batch is taken."""
     clock = Clock()
-    batcher = in_time(clock, max_batch)
+    queue = in_time(clock, max_batch)
     table = service_times(SERVICE, range(1, max_batch + 1))
     arrived: list[int] = []
     waiting: set[int] = set()
@@ -486,10 +503,10 @@ def test_by_deadline_nothing_is_lost_and_the_oldest_that_can_be_in_time_is(
         clock.now += passed
         if count:
             waiting |= set(range(len(arrived), len(arrived) + count))
-            put(batcher, count, len(arrived))
+            put(queue, count, len(arrived))
             arrived += [clock.now] * count
             continue
-        batch = batcher.take(0)
+        batch = queue.take(0)
         assert (batch is None) == (not waiting)
         if batch is None:
             continue
@@ -504,7 +521,7 @@ def test_by_deadline_nothing_is_lost_and_the_oldest_that_can_be_in_time_is(
             assert set(numbers) <= set(hopeful)
         waiting -= set(numbers)
 
-    rest = [number for batch in taken(batcher) for number in batch]
+    rest = [number for batch in taken(queue) for number in batch]
 
     assert sorted(rest) == sorted(waiting)
 
@@ -522,22 +539,22 @@ def test_where_nothing_is_to_be_won_it_stays_first_in_first_out(
     batching: Any, batch_ns: dict[int, int], bound: int
 ) -> None:
     clock = Clock()
-    batcher = Batcher(BatchingPolicy(inline=False, max_batch=4, batching=batching), clock)
-    batcher.know_service_times(batch_ns, bound)
-    put(batcher, 3, 0)
+    policy = BatchingPolicy(inline=False, max_batch=4, batching=batching)
+    queue = queue_for(policy, policy.deadline(batch_ns, bound), clock)
+    put(queue, 3, 0)
     clock.now = bound
-    put(batcher, 3, 3)
+    put(queue, 3, 3)
 
-    assert taken(batcher) == [[0, 1, 2, 3], [4, 5]]
+    assert taken(queue) == [[0, 1, 2, 3], [4, 5]]
 
 
 def test_waiting_for_a_full_batch_ends_in_time_for_it() -> None:
     clock = Clock()
-    batcher = in_time(clock, max_wait_ns=10**12)
-    put(batcher, 1, 0)
+    queue = in_time(clock, max_wait_ns=10**12)
+    put(queue, 1, 0)
     clock.now = KEPT - SERVICE[4]
 
-    assert taken(batcher) == [[0]]
+    assert taken(queue) == [[0]]
 
 
 def test_service_times_of_sizes_between_lie_on_a_line_and_never_fall() -> None:

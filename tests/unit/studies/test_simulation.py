@@ -1,4 +1,4 @@
-"""The simulated queue against queueing theory, and against the real batcher, choice by choice."""
+"""The simulated queue against queueing theory, and against the real queue, choice by choice."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sut.pipeline.batching import Batcher, BatchingPolicy
+from sut.pipeline.batching import BatchingPolicy
 from sut.pipeline.deadline import MARGIN, PATIENCE, Deadline
+from sut.pipeline.queues import Queue, queue_for
 from sut.studies.simulation import Int64Array, allowed_late, highest_rate, line, noise, simulate
 from tests.unit.tuning_runs import poisson
 
@@ -99,18 +100,18 @@ class Clock:
         return self.now
 
 
-def replayed(arrived: Int64Array, batcher: Batcher, clock: Clock, service_ns: list[int]) -> list[int]:
-    """Latencies of queries that a real batcher hands to one lane, which takes as long as ``service_ns`` says."""
+def replayed(arrived: Int64Array, queue: Queue, clock: Clock, service_ns: list[int]) -> list[int]:
+    """Latencies of queries that a real queue hands to one lane, which takes as long as ``service_ns`` says."""
     latency = [0] * len(arrived)
     at, free = 0, 0
     while True:
         clock.now = free
         while at < len(arrived) and (arrived[at] <= free):
             clock.now = int(arrived[at])
-            batcher.put([at], [at], at)
+            queue.put([at], [at], at)
             at += 1
         clock.now = free
-        batch = batcher.take(0)
+        batch = queue.take(0)
         if batch is None:
             if at == len(arrived):
                 return latency
@@ -129,18 +130,18 @@ def replayed(arrived: Int64Array, batcher: Batcher, clock: Clock, service_ns: li
     bound=st.integers(20, 80),
     by_deadline=st.booleans(),
 )
-def test_the_simulation_chooses_what_the_real_batcher_chooses(
+def test_the_simulation_chooses_what_the_real_queue_chooses(
     gaps: list[int], first: int, each: int, bound: int, by_deadline: bool
 ) -> None:
     service = line(first, each, 6)
     arrived = np.cumsum(gaps)
     clock = Clock()
-    batcher = Batcher(BatchingPolicy(inline=False, max_batch=6, batching="deadline" if by_deadline else "fifo"), clock)
-    batcher.know_service_times(dict(enumerate(service, start=1)), bound)
+    policy = BatchingPolicy(inline=False, max_batch=6, batching="deadline" if by_deadline else "fifo")
+    queue = queue_for(policy, policy.deadline(dict(enumerate(service, start=1)), bound), clock)
 
     deadline = Deadline.worthwhile(bound, service) if by_deadline else None
 
-    assert simulate(arrived, service, 1, deadline).latency_ns.tolist() == replayed(arrived, batcher, clock, service)
+    assert simulate(arrived, service, 1, deadline).latency_ns.tolist() == replayed(arrived, queue, clock, service)
 
 
 def test_hopeless_queries_are_answered_within_the_patience_while_the_load_can_be_borne() -> None:

@@ -1,0 +1,99 @@
+"""How queries reach lanes that do all the work on them: in the thread of who asks, or through a queue for all lanes."""
+
+from __future__ import annotations
+
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+
+from sut.pipeline.batching import BatchingPolicy
+from sut.pipeline.deadline import Deadline
+from sut.pipeline.lane import Lane
+from sut.pipeline.queues import queue_for
+
+POLL_S = 0.5
+_GOODBYE_S = 30
+
+
+class Way(ABC):
+    """How queries reach the lanes."""
+
+    answers_alone = False
+    """Whether a lane answers a query by itself."""
+
+    def start(self) -> None:
+        """Start the threads, if that was not done."""
+
+    @abstractmethod
+    def put(self, ids: Sequence[int], indices: Sequence[int], start: int) -> None:
+        """Have a query answered; its samples are numbered from ``start``."""
+
+    def expect(self, deadline: Deadline | None) -> None:
+        """From now on batch by what can be in time, where that is known. No query waits."""
+
+    def close(self) -> None:
+        """Answer what was put, and end the threads."""
+
+
+class Inline(Way):
+    """In the thread of who asks, without another one in between."""
+
+    answers_alone = True
+
+    def __init__(self, lane: Lane, policy: BatchingPolicy) -> None:
+        self._process, self._cut = lane.process, policy.cut
+
+    def put(self, ids: Sequence[int], indices: Sequence[int], start: int) -> None:
+        """See ``Way``."""
+        for batch in self._cut(ids, indices, start):
+            self._process(batch)
+
+
+class Fused(Way):
+    """Through a queue, from which each lane takes batches in a thread of its own."""
+
+    def __init__(self, lanes: Sequence[Lane], policy: BatchingPolicy) -> None:
+        self.answers_alone = policy.shared_by == 1
+        self._lanes, self._policy = lanes, policy
+        self._queue = queue_for(policy)
+        self._threads: list[threading.Thread] = []
+
+    def start(self) -> None:
+        """See ``Way``."""
+        if not self._threads:
+            self._threads = [started(f"lane-{n}", self._serve, lane) for n, lane in enumerate(self._lanes)]
+
+    def put(self, ids: Sequence[int], indices: Sequence[int], start: int) -> None:
+        """See ``Way``."""
+        if not self._threads:
+            self.start()
+        self._queue.put(ids, indices, start)
+
+    def expect(self, deadline: Deadline | None) -> None:
+        """See ``Way``."""
+        before, self._queue = self._queue, queue_for(self._policy, deadline)
+        before.close()  # whoever waits there goes on to the new one
+
+    def _serve(self, lane: Lane) -> None:
+        while not self._queue.finished:
+            if (batch := self._queue.take(POLL_S)) is not None:
+                lane.process(batch)
+
+    def close(self) -> None:
+        """See ``Way``."""
+        self._queue.close()
+        joined(self._threads)
+
+
+def started(name: str, target: Callable[..., None], *arguments: object) -> threading.Thread:
+    """A thread of that name, which is at work."""
+    thread = threading.Thread(target=target, args=arguments, name=name, daemon=True)
+    thread.start()
+    return thread
+
+
+def joined(threads: list[threading.Thread]) -> None:
+    """Wait for all to end, and forget them."""
+    for thread in threads:
+        thread.join(timeout=_GOODBYE_S)
+    threads.clear()
