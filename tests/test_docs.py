@@ -1,0 +1,34 @@
+"""What the pages for newcomers name is there: files, links, and the tests that hold what must hold."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).parents[1]
+PAGES = (
+    *("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"),
+    *("docs/architecture.md", "docs/contract.md", "docs/results.md"),
+)
+PATH = re.compile(r"`((?:\.ci|\.github|sut|backends|preprocess|kernels|plugins|docs|tests|tools|docker)/[\w./-]*)`")
+"""A path as a page writes it; one with NAME in it is the reader's."""
+TEST = re.compile(r"`(test_\w+)`")
+LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_what_a_page_names_is_there(page: str) -> None:
+    text = (CHECKOUT / page).read_text(encoding="utf-8")
+    links = [Path(page).parent / link for link in LINK.findall(text)]
+    paths = [path for path in PATH.findall(text) if "NAME" not in path]
+
+    assert [str(path) for path in (*links, *paths) if not (CHECKOUT / path).exists()] == []
+
+
+def test_what_must_hold_has_tests() -> None:
+    tests = "".join(path.read_text(encoding="utf-8") for path in (CHECKOUT / "tests").rglob("test_*.py"))
+    named = TEST.findall((CHECKOUT / "docs/architecture.md").read_text(encoding="utf-8"))
+
+    assert named and [name for name in named if f"def {name}(" not in tests] == []
