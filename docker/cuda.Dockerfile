@@ -1,0 +1,22 @@
+# Unbuilt and untried: what a machine with an NVIDIA GPU and NVIDIA's container toolkit should need.
+#
+#   docker build -f docker/cuda.Dockerfile -t loadgen-vision-sut:cuda .
+#   docker run --rm --gpus all --user "$(id -u)" loadgen-vision-sut:cuda kernels check
+#
+# The driver comes from the host; CUDA's compiler, CuPy, nvImageCodec and DALI are packages, installed by hash. There is no
+# inference on NVIDIA GPUs yet, and preprocessing has not run on one: docs/gpu/README.md.
+FROM python:3.13-slim-bookworm
+
+RUN apt-get update -qq && apt-get install -y -qq --no-install-recommends g++ && rm -rf /var/lib/apt/lists/*
+
+RUN useradd sut && mkdir /app /output && chown sut /app /output
+USER sut
+WORKDIR /app
+COPY --chown=sut . .
+
+ENV HOME=/tmp OUTPUT_DIR=/output NVIDIA_DRIVER_CAPABILITIES=compute,utility,video
+# run_local.sh goes by the driver, which is not there while an image is built: CUDA 13 is named here.
+RUN bash -euc 'ROOT=$PWD; source tools/setup_env.sh; setup_env cuda13 dali models numba onnxruntime opencv openvino' \
+    && rm -rf /tmp/.cache
+
+ENTRYPOINT ["./run_local.sh"]
