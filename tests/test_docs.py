@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 CHECKOUT = Path(__file__).parents[1]
 PAGES = (
@@ -32,3 +33,11 @@ def test_what_must_hold_has_tests() -> None:
     named = TEST.findall((CHECKOUT / "docs/architecture.md").read_text(encoding="utf-8"))
 
     assert named and [name for name in named if f"def {name}(" not in tests] == []
+
+
+def test_ci_runs_the_scripts_on_every_python_that_is_supported() -> None:
+    job = yaml.safe_load((CHECKOUT / ".github/workflows/ci.yml").read_text(encoding="utf-8"))["jobs"]["test"]
+    asked = re.search(r'python_requires=">=3\.(\d+),<3\.(\d+)"', (CHECKOUT / "setup.py").read_text(encoding="utf-8"))
+
+    assert asked and job["strategy"]["matrix"]["python"] == [f"3.{n}" for n in range(int(asked[1]), int(asked[2]))]
+    assert [step["run"].split()[0] for step in job["steps"] if "run" in step] == [".ci/run"]
