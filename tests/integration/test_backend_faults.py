@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from sut.version import NAME, own_version
 from tests.integration.support import Finished, Sut
 
 WATCHDOG_S = 6
@@ -43,6 +44,7 @@ def test_a_plug_in_that_works_is_valid(sut: Sut) -> None:
     assert result["valid"] is True
     assert (result["backend"], result["backend_version"], result["device_name"]) == ("plain", "1.0", "a test")
     assert (result["failed_samples"], result["first_error"], result["invalid_reasons"]) == (0, None, [])
+    assert result["versions"][NAME] == own_version()
 
 
 @pytest.mark.parametrize(
