@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from sut.errors import ExitCode
+
 CHECKOUT = Path(__file__).parents[1]
 PAGES = (
     *("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"),
@@ -41,3 +43,12 @@ def test_ci_runs_the_scripts_on_every_python_that_is_supported() -> None:
 
     assert asked and job["strategy"]["matrix"]["python"] == [f"3.{n}" for n in range(int(asked[1]), int(asked[2]))]
     assert [step["run"].split()[0] for step in job["steps"] if "run" in step] == [".ci/run"]
+
+
+def test_the_contract_has_every_command_and_exit_code() -> None:
+    page = (CHECKOUT / "docs/contract.md").read_text(encoding="utf-8")
+    first_words = [set(re.findall(r"^\| `?([a-z-]+|\d+)\b", part, re.MULTILINE)) for part in page.split("\n## ")]
+    files = {path.stem.replace("_", "-") for path in (CHECKOUT / "sut/cli/commands").glob("[a-z]*.py")}
+
+    assert {"run", "doctor"} | files == first_words[1] - {"command"}
+    assert {str(int(code)) for code in ExitCode} == first_words[2] - {"code"}
