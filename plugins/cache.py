@@ -1,16 +1,26 @@
-"""Where made files are kept: compiled kernels, and all that the layers above make once."""
+"""Where made files are kept, and how: compiled kernels, and all that the layers above make once."""
 
 from __future__ import annotations
 
 import atexit
+import hashlib
 import os
+import secrets
 import shutil
 import stat
 import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
 
+from plugins.files import SMALL_BYTES, known_digest, locked, read_file, sha256_of
+
+SUMS = "sha256sums"
+"""Beside made files: their sums, as ``sha256sum`` writes them, under the hash of the key that they were made for."""
+_LEFTOVER_AGE_S = 3600.0
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
@@ -37,6 +47,99 @@ def make_private(folder: Path) -> None:
     for each in (*reversed(folder.parents), folder):
         if not each.exists():
             each.mkdir(0o700, exist_ok=True)
+
+
+def entry(
+    cache: Path,
+    name: str,
+    key: str,
+    make: Callable[[Path], None],
+    say: Callable[[str], None] = lambda text: None,
+    *,
+    quietly: bool = False,
+) -> Path:
+    """The file ``name`` for ``key`` in ``cache``; where it is not there, ``make(path)`` writes it and ``say`` tells.
+
+    ``key`` names everything the content depends on (the hash of the weights, the builder's version): another key is
+    another file. Each file has a folder of its own, with whatever else ``make`` puts beside it and the sums of both,
+    by which alone it is believed: what was damaged or exchanged is made again, and ``say`` tells that even if
+    ``quietly``. The folder is made under a random name that nothing had before and then renamed, so it is there as a
+    whole or not at all, whoever was killed; of two processes at once both make it and the first one's stays.
+
+    Raises ``OSError`` where ``cache`` cannot be written or the disk is full, and what ``make`` raises.
+    """
+    digest = hashlib.sha256(key.encode()).hexdigest()
+    folder = cache / f"{Path(name).stem}-{digest[:16]}"
+    path = folder / name
+    if _is_whole(path, digest):
+        return path
+    make_private(cache)
+    _remove_leftovers(cache, folder.name)
+    if os.path.lexists(folder):
+        say(f"making {name} again: {folder} is not as it was made")
+    elif not quietly:
+        say(f"making {name} once, as {path}")
+    part = cache / f".{folder.name}.{secrets.token_hex(8)}.part"
+    try:
+        part.mkdir()
+        make(part / name)
+        _seal(part, digest)
+        _put(part, path, digest)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return path
+
+
+def _is_whole(path: Path, digest: str) -> bool:
+    """Whether a made file and those beside it are as they were made, for this key."""
+    try:
+        first, *lines = read_file(path.parent / SUMS, SMALL_BYTES).decode().splitlines()
+        sums = {name: found for found, _, name in (line.partition("  ") for line in lines)}
+        if first != f"# {digest}" or path.name not in sums:
+            return False
+        return all(known_digest(path.with_name(name)) == found for name, found in sums.items())
+    except (OSError, ValueError):
+        return False
+
+
+def _seal(part: Path, digest: str) -> None:
+    """Write the sums, and bring everything to the disk."""
+    sums = "".join(f"{sha256_of(file)}  {file.name}\n" for file in sorted(part.iterdir()))
+    (part / SUMS).write_text(f"# {digest}\n{sums}", encoding="utf-8")
+    for file in part.iterdir():
+        with file.open("rb+") as written:
+            os.fsync(written.fileno())
+
+
+def _put(part: Path, path: Path, digest: str) -> None:
+    """Put what was made in its place, unless another process was faster; one at a time, so that none takes it away."""
+    folder = path.parent
+    with locked(folder.parent):
+        if _is_whole(path, digest):
+            return
+        if os.path.lexists(folder):
+            folder.rename(aside := part.with_suffix(".old.part"))
+            part.rename(folder)
+            _remove(aside)
+        else:
+            part.rename(folder)
+
+
+def _remove(path: Path) -> None:
+    """Delete a file or a folder, as far as that is allowed."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+        return
+    with suppress(OSError):
+        path.unlink()
+
+
+def _remove_leftovers(folder: Path, name: str) -> None:
+    """Delete what killed processes left; younger ones may still be written by a living one."""
+    for part in folder.glob(f".{name}.*.part"):
+        with suppress(OSError):
+            if time.time() - part.lstat().st_mtime > _LEFTOVER_AGE_S:
+                _remove(part)
 
 
 def code_dir(name: str) -> Path | None:

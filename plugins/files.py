@@ -1,15 +1,17 @@
-"""Files that somebody else may have had a hand in: read without waiting, and written whole or not at all."""
+"""Files that others may have had a hand in: read without waiting, written whole or not at all, known by sums."""
 
 from __future__ import annotations
 
 import errno
 import fcntl
+import hashlib
 import os
 import secrets
 import stat
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import lru_cache
 from io import FileIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,6 +25,7 @@ LOCK_LIMIT_S = 60.0
 """Longer than anybody who is alive and well holds a lock of ours."""
 
 _LOCK_POLL_S = 0.02
+_BLOCK_BYTES = 1 << 20
 _KINDS = {
     stat.S_IFIFO: "Is a named pipe",
     stat.S_IFSOCK: "Is a socket",
@@ -63,6 +66,31 @@ def read_file(path: str | os.PathLike[str], most_bytes: int) -> bytes:
     return data
 
 
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file as lower-case hex, read now, in blocks."""
+    return _read_digest(path, "sha256")
+
+
+def known_digest(path: Path, algorithm: str = "sha256") -> str:
+    """The same, by any algorithm of ``hashlib``, read once in this process for as long as the file is not touched."""
+    status = path.stat()
+    stamp = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    return _digest_at(path, algorithm, stamp)
+
+
+@lru_cache(maxsize=64)
+def _digest_at(path: Path, algorithm: str, stamp: tuple[int, ...]) -> str:
+    return _read_digest(path, algorithm)
+
+
+def _read_digest(path: Path, algorithm: str) -> str:
+    digest = hashlib.new(algorithm)
+    with open_file(path) as file:
+        while block := file.read(_BLOCK_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
+
+
 def open_own(path: Path, more_flags: int = 0) -> FileIO:
     """Open a file of ours for reading and writing, without changing it; no link is followed.
 
@@ -78,22 +106,34 @@ def open_own(path: Path, more_flags: int = 0) -> FileIO:
     return file
 
 
-def lock(descriptor: int) -> None:
+def lock(descriptor: int, *, wait: bool = True) -> None:
     """Lock an open file or folder for us alone. The kernel lets go of it when it is closed or its holder dies.
 
-    Raises ``OSError`` where somebody else has held it for ``LOCK_LIMIT_S``: whoever may read it can.
+    Raises ``TimeoutError`` where somebody else holds it, if we ``wait`` for ``LOCK_LIMIT_S``: whoever may read it can.
     """
-    end = time.monotonic() + LOCK_LIMIT_S
+    limit_s = LOCK_LIMIT_S if wait else 0.0
+    end = time.monotonic() + limit_s
     while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            if time.monotonic() > end:
-                said = f"Another process has held its lock for {LOCK_LIMIT_S:g} s"
-                raise OSError(errno.ETIMEDOUT, said) from None
+            if time.monotonic() >= end:
+                said = f"Another process has held its lock for {limit_s:g} s"
+                raise TimeoutError(errno.ETIMEDOUT, said) from None
             time.sleep(_LOCK_POLL_S)
         else:
             return
+
+
+@contextmanager
+def locked(folder: Path, *, wait: bool = True) -> Iterator[None]:
+    """Hold a folder for us alone. Raises ``OSError`` where it cannot be read, and as ``lock`` does."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        lock(descriptor, wait=wait)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _check(status: os.stat_result, path: str | os.PathLike[str]) -> None:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import subprocess
-import tempfile
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from shutil import which
 
 from kernels.device import DeviceError, entry_points
-from plugins.cache import cache_dir, code_dir, private_dir
+from plugins.cache import cache_dir, code_dir, entry, private_dir
 
 HERE = Path(__file__).parent
 MISSING = "the host form of the kernels needs g++ (Debian: apt-get install g++)"
@@ -40,6 +39,8 @@ def server() -> Path:
         for source, compiled in zip(sources, objects, strict=True):
             run_compiler([*SERVER_FLAGS, "-c", str(source), "-o", compiled])
         run_compiler([*objects, "-o", str(target), *_LINK_FLAGS])
+        for compiled in objects:
+            Path(compiled).unlink()
 
     return _kept("server", [*sources, *headers], (*SERVER_FLAGS, *_LINK_FLAGS), make)
 
@@ -66,6 +67,7 @@ def module(source: Path, includes: Path) -> Path:
         wrapper.write_text(text, encoding="utf-8")
         flags = [*_KERNEL_FLAGS, f"-I{includes.absolute()}", "-include", str(HERE / "cuda.hpp")]
         run_compiler([*flags, str(wrapper), "-o", str(target)])
+        wrapper.unlink()
 
     # The path counts too: it is in the sanitizers' reports.
     return _kept(f"{source.stem}.so", [source, *headers], (*_KERNEL_FLAGS, str(source)), make)
@@ -80,17 +82,10 @@ def _kept(name: str, inputs: list[Path], flags: tuple[str, ...], make: Callable[
         folder = code_dir("kernels-host") or private_dir()
     except OSError as error:
         raise _not_kept(cache_dir() / "kernels-host", error) from error
-    kept = folder / f"{key.hexdigest()[:24]}-{name}"
-    if kept.is_file():
-        return kept
     try:
-        # Made in a folder of its own and then renamed: two processes may want it at once.
-        with tempfile.TemporaryDirectory(dir=folder) as making:
-            make(Path(making) / name)
-            (Path(making) / name).replace(kept)
+        return entry(folder, name, key.hexdigest(), make)
     except OSError as error:
         raise _not_kept(folder, error) from error
-    return kept
 
 
 def _not_kept(folder: Path, error: OSError) -> ValueError:

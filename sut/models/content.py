@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from plugins.files import utf8_path
+from plugins.files import known_digest, utf8_path
 from sut.errors import InputError, one_line
-from sut.files import known_digest
 from sut.models.files import ModelInfo, check_onnx
 from sut.models.ir import SUFFIX, check_ir
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from sut.files import known_digest
+from plugins.files import known_digest
 from sut.models.base import ModelSpec, Weights
 from sut.models.registry import MODELS, find
 

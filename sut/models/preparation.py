@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from backends.base import Backend, ModelFile
+from plugins.files import known_digest, sha256_of
 from sut.config import RunConfig
 from sut.datasets.base import DataSet
 from sut.datasets.registry import open_dataset
 from sut.errors import InputError, RunError, one_line
-from sut.files import known_digest, sha256_of
 from sut.models.base import ModelSpec
 from sut.models.content import digest_of, sums_of
 from sut.models.identity import Known, weights_of

@@ -25,8 +25,7 @@ import os
 import shutil
 import struct
 import zlib
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import asdict, astuple
 from inspect import getfile
 from io import FileIO
@@ -88,7 +87,8 @@ class TensorCache(TensorStore):
                 folder.mkdir(parents=True, exist_ok=True)
             else:
                 make_private(folder)
-            with _locked(folder):
+            with open_own(folder / ".lock", os.O_CREAT) as held:  # while a file is made or grows
+                lock(held.fileno())
                 self._file = _open(path, head, size)
             self._map: NDArray[np.uint8] = np.memmap(self._file, np.uint8, "r", shape=(size,))
         except OSError as error:
@@ -194,14 +194,6 @@ def _code_digest(preprocessor: type[Preprocessor]) -> str:
     for file in sorted(files):
         digest.update(hashlib.sha256(file.read_bytes()).digest())
     return digest.hexdigest()
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Hold the folder while a file is made or grows."""
-    with open_own(folder / ".lock", os.O_CREAT) as held:
-        lock(held.fileno())
-        yield
 
 
 def _open(path: Path, head: bytes, size: int) -> FileIO:

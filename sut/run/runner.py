@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import secrets
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING
 from plugins.files import LARGE_BYTES, read_file
 from sut.config import RunConfig
 from sut.errors import ExitCode, InputError, RunError, one_line, worst, writing
-from sut.files import write_text
+from sut.files import holding, write_text
 from sut.mlperf.audit import read_audit
 from sut.mlperf.logs import TRACE
 from sut.mlperf.userconf import read_conf
@@ -326,20 +325,13 @@ def _locked(home: Path) -> Iterator[None]:
         finally:
             probe.unlink(missing_ok=True)
         free = shutil.disk_usage(home).free
-        descriptor = os.open(home, os.O_RDONLY)
-    try:
-        if free < _NEEDED_BYTES:
-            raise InputError(
-                f"{home}: {free / 2**20:.0f} MiB free, {_NEEDED_BYTES // 2**20} MiB needed for the logs; "
-                "make room or choose another --output"
-            )
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise InputError(f"{home}: another run is writing there; wait for it, or choose another --output") from None
+    if free < _NEEDED_BYTES:
+        raise InputError(
+            f"{home}: {free / 2**20:.0f} MiB free, {_NEEDED_BYTES // 2**20} MiB needed for the logs; "
+            "make room or choose another --output"
+        )
+    with holding(home, "another run is writing there; wait for it, or choose another --output"):
         yield
-    finally:
-        os.close(descriptor)
 
 
 def fresh(directory: Path, overwrite: bool) -> Path:

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from plugins.files import sha256_of
 from sut.datasets.demo import PHOTOS
-from sut.files import sha256_of
 from tests.integration.children import Finished, plug_in, results, run_sut
 from tests.integration.support import Sut
 from tests.unit.models.test_identity import VOUCHED, with_weights_outside, write

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -33,7 +34,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def only_file(cache: Path) -> Path:
-    [path] = cache.iterdir()
+    [path] = cache.rglob("*.cubin")
     return path
 
 
@@ -44,8 +45,8 @@ def test_the_second_time_nothing_is_compiled(sources: Path, cache: Path) -> None
 
     assert cubin("one", "sm_90", compiler, sources) == first
     assert compiler.compiled == ["one.cu sm_90"]
-    assert only_file(cache).name.startswith("one-sm_90-")
-    assert only_file(cache).read_bytes().startswith(first)
+    assert only_file(cache).name == "one-sm_90.cubin"
+    assert only_file(cache).read_bytes() == first
 
 
 @pytest.mark.parametrize(
@@ -56,10 +57,9 @@ def test_the_second_time_nothing_is_compiled(sources: Path, cache: Path) -> None
         lambda data: b"",
         lambda data: data + b"\0",
         lambda data: bytes([data[0] ^ 1]) + data[1:],
-        lambda data: data[:-40] + bytes([data[-40] ^ 1]) + data[-39:],
         lambda data: b"\x7fELF" + b"another compiler's cubin" * 20,
     ],
-    ids=["cut by a byte", "cut in half", "empty", "longer", "flipped in the code", "flipped in the key", "foreign"],
+    ids=["cut by a byte", "cut in half", "empty", "longer", "flipped", "foreign"],
 )
 def test_a_spoilt_file_is_made_anew(sources: Path, cache: Path, spoil: object) -> None:
     compiler = FakeCompiler()
@@ -76,12 +76,13 @@ def test_a_spoilt_file_is_made_anew(sources: Path, cache: Path, spoil: object) -
 def test_a_whole_file_of_another_key_is_not_taken_for_this_one(sources: Path, cache: Path) -> None:
     compiler = FakeCompiler()
     cubin("one", "sm_90", compiler, sources)
-    stale = only_file(cache)
+    stale = only_file(cache).parent
     (sources / "memory.cuh").write_text("// changed\n")
     fresh = cubin("one", "sm_90", compiler, sources)
     [path] = set(cache.iterdir()) - {stale}
 
-    stale.replace(path)
+    shutil.rmtree(path)
+    stale.rename(path)
 
     assert cubin("one", "sm_90", compiler, sources) == fresh
     assert len(compiler.compiled) == 3
@@ -123,7 +124,7 @@ def test_many_at_once_leave_one_whole_file(sources: Path, cache: Path) -> None:
     assert len(found) == at_once
     assert set(found) == {cubin("one", "sm_90", compiler, sources)}
     assert len(compiler.compiled) == at_once
-    assert only_file(cache).suffix == ".cubin"
+    assert [path.parent for path in cache.rglob("*.cubin")] == list(cache.iterdir())
 
 
 def test_without_a_cache_folder_it_compiles_each_time(sources: Path, cache: Path) -> None:

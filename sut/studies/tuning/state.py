@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -15,7 +13,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from plugins.files import LARGE_BYTES, read_file
 from sut.errors import InputError, one_line, writing
-from sut.files import write_text
+from sut.files import holding, write_text
 from sut.results.schema import Metric
 from sut.studies.tuning.space import DEFAULT, Point
 
@@ -172,12 +170,5 @@ def held(directory: Path) -> Iterator[None]:
     """Make ``directory`` and hold it for ourselves. Raises ``InputError`` if another tune is at work there."""
     with writing(directory):
         directory.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise InputError(f"{directory}: another tune is at work there; wait for it to end") from None
+    with holding(directory, "another tune is at work there; wait for it to end"):
         yield
-    finally:
-        os.close(descriptor)

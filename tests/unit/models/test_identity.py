@@ -16,11 +16,11 @@ import pytest
 
 from backends.base import TensorSpec
 from backends.onnxruntime import OnnxRuntime
+from plugins.files import sha256_of
 from sut.cli.console import Console
 from sut.config import RunConfig
 from sut.datasets.demo import open_demo
 from sut.errors import ExitCode, InputError, RunError
-from sut.files import sha256_of
 from sut.models import identity
 from sut.models.base import ModelSpec
 from sut.models.content import digest_of, sums_of

@@ -24,8 +24,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 import plugins.cache as made_files
 from backends.base import TensorSpec
+from plugins.cache import SUMS
+from plugins.files import known_digest, sha256_of
 from sut.errors import InputError, SetupError
-from sut.files import SUMS, cache_dir, cached, known_digest, sha256_of
+from sut.files import cache_dir, cached
 from sut.models import onnx_graph, registry
 from sut.models.base import ModelSpec
 from sut.models.files import ModelInfo, check_onnx

@@ -19,8 +19,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from plugins.cache import SUMS
 from sut.errors import InputError, RunError, SetupError
-from sut.files import SUMS, cached
+from sut.files import cached
 from sut.models.content import content_digest
 from sut.models.precision import convert as precision
 from sut.models.precision.calibration import Calibration, preprocessed

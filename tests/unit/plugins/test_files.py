@@ -13,6 +13,7 @@ from types import FrameType
 import numpy as np
 import pytest
 
+from plugins.cache import SUMS
 from plugins.files import SMALL_BYTES, open_own, read_file, whole_file
 from preprocess.opencv import OpenCV
 from sut.cli.commands.dataset import _examine, write_lines
@@ -20,7 +21,7 @@ from sut.config import read_config_file
 from sut.datasets.base import DataSet
 from sut.datasets.imagenet import open_imagenet
 from sut.errors import InputError
-from sut.files import SUMS, cached
+from sut.files import cached
 from sut.mlperf.accuracy import read_accuracy_log
 from sut.mlperf.logs import DETAIL, SUMMARY, read_detail, read_summary
 from sut.mlperf.userconf import read_conf

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
+from plugins.files import sha256_of
 from sut.cli.commands import compare
 from sut.errors import InputError
-from sut.files import sha256_of
 from sut.studies.comparing.earlier import read_earlier
 from sut.studies.comparing.matrix import cells_of
 from sut.studies.comparing.report import rows_of
