@@ -25,7 +25,7 @@ from sut.mlperf.logs import Int64Array
 Int32Array = NDArray[np.int32]
 
 PIPELINE_STAGES = ("preprocess", "infer", "postprocess", "complete")
-"""Stages of the fused pipeline at the boundary ``tensor``; ``outer/inner`` would be a detail inside ``outer``."""
+"""Stages of the fused pipeline at the boundary ``tensor``."""
 
 MAX_RECORDED_SAMPLES = 8_000_000
 """Beyond this many samples (or batches) the ledger stops recording; the result says how many it has."""

@@ -17,7 +17,7 @@ from sut.pipeline.ledger import Counter, Ledger
 class Stages:
     """A ledger read back: per-sample arrays in ns, samples in the order of issue.
 
-    ``per_sample`` maps each stage to int64 (n,); stages without ``/`` plus ``residual`` add up to ``latency_ns``.
+    ``per_sample`` maps each stage to int64 (n,); with ``residual`` they add up to ``latency_ns``.
     ``cost_ns`` is the mean busy time per sample (batch time divided by its size).
     """
 
@@ -96,8 +96,7 @@ def join(ledger: Ledger, trace: Trace | None) -> Stages:
         latency: Int64Array = ends[names[-1]] - issued
     else:
         latency = trace.latency_ns[who]
-        explained = sum((values for name, values in stages.items() if "/" not in name), np.zeros(len(who), np.int64))
-        stages["residual"] = latency - explained
+        stages["residual"] = latency - sum(stages.values(), np.zeros(len(who), np.int64))
     cost = {name: float(stages[name].mean()) for name in ledger.shape.before if len(who)} | _cost(ledger, names)
     return Stages(latency, stages, cost, batch_sizes(ledger))
 

@@ -263,7 +263,7 @@ def _ledger(result: Result) -> list[tuple[str, float]]:
     """
     if result.scenario == "Offline":
         return list(result.cost_ns.items())
-    return [(name, stats["mean"]) for name, stats in result.stages_ns.items() if "/" not in name and stats["mean"] >= 0]
+    return [(name, stats["mean"]) for name, stats in result.stages_ns.items() if stats["mean"] >= 0]
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> Table:

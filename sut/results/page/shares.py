@@ -55,9 +55,7 @@ def slowest(result: Result) -> int:
 
 
 def _of_stages(result: Result, key: str) -> Split:
-    # A name with "/" is a detail inside its parent.
-    outer = {name: times.get(key) for name, times in result.stages_ns.items() if "/" not in name}
-    return Split(key, _numbers(outer))
+    return Split(key, _numbers({name: times.get(key) for name, times in result.stages_ns.items()}))
 
 
 def _numbers(values: Mapping[str, int | None]) -> dict[str, float]:

@@ -68,15 +68,6 @@ def test_the_stages_of_every_sample_add_up_to_its_latency(run: Run) -> None:
     assert list(stages.per_sample) == ["issue_delay", "queue", *PIPELINE_STAGES, "residual"]
 
 
-@given(runs(stages=("preprocess", "preprocess/decode", "preprocess/resize", "infer", "complete")))
-def test_a_detail_inside_a_stage_is_not_added_twice(run: Run) -> None:
-    stages = join(run.ledger, run.trace)
-
-    total = sum(values for name, values in stages.per_sample.items() if "/" not in name)
-    assert np.array_equal(total, run.trace.latency_ns)
-    assert "preprocess/decode" in stages.per_sample
-
-
 @given(runs())
 def test_without_a_trace_latency_ends_with_the_handing_over(run: Run) -> None:
     stages = join(run.ledger, None)

@@ -40,7 +40,6 @@ def test_the_model_s_share_is_that_of_the_samples_around_p50_and_from_p99_up() -
     stages = {
         "queue": {"mean": 9, "p50": 9, "p99": 9, "middle": 30, "tail": 800},
         "infer": {"mean": 9, "p50": 9, "p99": 9, "middle": 70, "tail": 200},
-        "infer/detail": {"mean": 9, "p50": 9, "p99": 9, "middle": 70, "tail": 200},
     }
 
     said = text_of(words.amdahl(the_run(stages_ns=stages, boundary="jpeg", cost_ns={"decode": 4, "infer": 1})))
