@@ -56,11 +56,11 @@ class Assembly:
     def load_backend(self) -> Backend:
         """Load the model. Raises ``InputError`` where backend and recipe do not fit together."""
         config = self.config
-        file = ModelFile(Path("/nonexistent"), config.precision, self.spec.recipe.sample_shape)
-        if self.model is not None:
-            file = self.model.model_file(config.precision, self.spec)
         rest = (config.device, config.lane_count, config.threads_per_lane, config.backend_options)
-        with utf8_path(file.path) as path:
+        if self.model is None:
+            return self.backend.load(ModelFile(None, config.precision, self.spec.recipe.sample_shape), *rest)
+        file = self.model.model_file(config.precision, self.spec)
+        with utf8_path(self.model.file) as path:
             return self.backend.load(replace(file, path=path), *rest)
 
     def check_attested(self, found: Attestation) -> None:

@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -48,7 +47,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Time]:
 
 
 def loaded(device: str = "cpu", lanes: int = 1, **options: Any) -> Simulated:
-    return Simulated.load(ModelFile(Path("/nonexistent"), sample_shape=SHAPE), device, lanes, 1, options)
+    return Simulated.load(ModelFile(None, sample_shape=SHAPE), device, lanes, 1, options)
 
 
 def filled(slot: Slot, seed: int = 0) -> Slot:
@@ -153,7 +152,7 @@ def test_labels_depend_on_the_rows_and_on_nothing_else(clock: Time) -> None:
 
 
 def test_its_input_is_the_models(clock: Time) -> None:
-    [default] = Simulated.load(ModelFile(Path("/nonexistent")), "cpu", 1, 1).inputs
+    [default] = Simulated.load(ModelFile(None), "cpu", 1, 1).inputs
     [told] = loaded().inputs
 
     assert (default.dtype, default.shape, default.layout) == ("float32", (None, 3, 224, 224), "NCHW")
