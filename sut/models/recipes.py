@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -107,19 +108,7 @@ class RecipeFile(BaseModel):
         self, size: int, layout: Literal["NCHW", "NHWC"], dtype: Literal["float32", "float16", "uint8"]
     ) -> Recipe:
         """The whole recipe. Raises ``InputError``, with the key, for one that contradicts itself or is impossible."""
-        recipe = Recipe(
-            name=self.name,
-            size=size,
-            fit=self.fit,
-            interpolation=self.interpolation,
-            crop_percent=self.crop_percent,
-            crop_padding=self.crop_padding,
-            colour_order=self.colour_order,
-            mean=self.mean,
-            std=self.std,
-            layout=layout,
-            dtype=dtype,
-        )
+        recipe = Recipe(size=size, layout=layout, dtype=dtype, **_same(self))
         if self.fit == "resize-crop" and 100 * size / self.crop_percent >= MAX_RESIZED + 1:
             raise InputError(
                 f"recipe {self.name}: crop_percent: {self.crop_percent:g} at size {size} resizes pictures to "
@@ -138,6 +127,12 @@ class RecipeFile(BaseModel):
         return recipe
 
 
+def _same(recipe: Recipe | RecipeFile) -> dict[str, Any]:
+    """What both have, but for what a model's file may decide."""
+    keys = {field.name for field in fields(Recipe)} - {"size", "layout", "dtype"}
+    return {key: getattr(recipe, key) for key in keys}
+
+
 KEYS = tuple(key for key in RecipeFile.model_fields if not key.startswith("usual_"))
 """What a recipe file may set."""
 
@@ -153,17 +148,7 @@ def find_recipe(word: str) -> RecipeFile:
     if name not in RECIPES:
         raise InputError(f"unknown recipe '{word}'; {suggest(name, RECIPES)}, or a YAML file")
     recipe = RECIPES[name]
-    return RecipeFile(
-        name=name,
-        fit=recipe.fit,
-        interpolation=recipe.interpolation,
-        crop_percent=recipe.crop_percent,
-        crop_padding=recipe.crop_padding,
-        mean=recipe.mean,
-        std=recipe.std,
-        usual_size=recipe.size,
-        usual_classes=_USUAL_CLASSES.get(name, 1000),
-    )
+    return RecipeFile(usual_size=recipe.size, usual_classes=_USUAL_CLASSES.get(name, 1000), **_same(recipe))
 
 
 def read_recipe(path: Path) -> RecipeFile:

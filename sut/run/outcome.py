@@ -25,7 +25,6 @@ from sut.results.schema import CONFIGURED, Accuracy, Agreement, Energy, Metric, 
 from sut.results.stages import LedgerError, Stages, join, own_latency_ns, record_of
 from sut.run.supervisor import Outcome
 from sut.tasks.base import Score
-from sut.tasks.chance import near_chance
 from sut.tasks.registry import find_task
 from sut.version import NAME
 
@@ -271,17 +270,13 @@ def score_log(parts: Assembly, directory: Path, answers_sum: int, depend: bool) 
 def _doubts(parts: Assembly, score: Score) -> list[str]:
     """What makes an accuracy hard to believe of a model."""
     spec = parts.spec
-    if spec.task != "classification" or parts.model is None:
+    if parts.model is None:
         return []
-    found = [] if score.always is None else [f"all {score.count} answers are the label {score.always:g}"]
-    if parts.model.weights == "random" or not near_chance(score, spec.classes):
-        return found
-    return [
-        *found,
-        f"top-1 of {score.good} in {score.count} is near chance for {spec.classes} classes: check label_offset "
-        f"({spec.label_offset}), colour_order ({spec.recipe.colour_order}) or recipe ({spec.recipe.name}), and the "
-        "data set's labels; see docs/own_model.md",
-    ]
+    to_check = (
+        f"check label_offset ({spec.label_offset}), colour_order ({spec.recipe.colour_order}) or recipe "
+        f"({spec.recipe.name}), and the data set's labels; see docs/own_model.md"
+    )
+    return find_task(spec.task).doubts(score, spec.classes, parts.model.weights != "random", to_check)
 
 
 def _accuracy(parts: Assembly, score: Score | None, data_broken: bool) -> Accuracy | None:

@@ -37,8 +37,6 @@ class Task(ABC):
     name: ClassVar[str]
     output: TensorSpec | None = None
     """The one output that answers, where there is one."""
-    allows_empty: ClassVar[bool] = False
-    """Whether an empty answer is a legal one (detection: nothing seen). Never a decision of the system."""
 
     @classmethod
     @abstractmethod
@@ -60,3 +58,8 @@ class Task(ABC):
 
         Raises ``ValueError`` for an index outside the data set or a sample without an answer.
         """
+
+    @classmethod
+    def doubts(cls, score: Score, classes: int, trained: bool, to_check: str) -> list[str]:
+        """What makes a score hard to believe of a model, ``trained`` or random; ``to_check`` says where to look."""
+        return []

@@ -12,11 +12,21 @@ from numpy.typing import NDArray
 from backends.base import TensorSpec
 from preprocess.base import Geometry
 from sut.tasks.base import Score, Task
+from sut.tasks.chance import near_chance
 
 ANSWER = np.dtype("<f4")
 _FLOATS = ("float16", "bfloat16", "float32", "float64")
 _INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
 _SHOWN = 3
+
+
+def best_of(scores: NDArray[Any]) -> tuple[NDArray[np.intp], NDArray[Any]]:
+    """The first of the best of each row of scores (n, classes), and how high it is.
+
+    NaN and inf win every argmax, so looking at the winners finds them all; -inf is a score like any other.
+    """
+    best: NDArray[np.intp] = scores.argmax(axis=1)
+    return best, scores[np.arange(len(scores)), best]
 
 
 class Classification(Task):
@@ -119,6 +129,14 @@ class Classification(Task):
         always = float(got[0]) if count > 1 and (got == got[0]).all() else None
         return Score(name="top1", value=good / count, good=good, count=count, always=always)
 
+    @classmethod
+    def doubts(cls, score: Score, classes: int, trained: bool, to_check: str) -> list[str]:
+        """One answer to everything, and of a trained model also what looks like guessing."""
+        found = [] if score.always is None else [f"all {score.count} answers are the label {score.always:g}"]
+        if trained and near_chance(score, classes):
+            found.append(f"top-1 of {score.good} in {score.count} is near chance for {classes} classes: {to_check}")
+        return found
+
     def _best(self, values: NDArray[Any], n: int) -> NDArray[np.intp]:
         if values.ndim < 2 or values.shape[1] != self.classes or values.size != values.shape[0] * self.classes:
             raise ValueError(f"output {self.output.name!r} has shape {values.shape}; expected (n, {self.classes})")
@@ -128,9 +146,8 @@ class Classification(Task):
             if not math.isfinite(scores[0, only]):
                 raise self._not_finite(0)
             return np.array([only])
-        best: NDArray[np.intp] = scores.argmax(axis=1)
-        # NaN and inf win every argmax, so looking at the winners finds them all; -inf is a score like any other.
-        finite = np.isfinite(scores[np.arange(n), best])
+        best, highest = best_of(scores)
+        finite = np.isfinite(highest)
         if not finite.all():
             raise self._not_finite(int(finite.argmin()))
         return best

@@ -26,6 +26,7 @@ from sut.errors import InputError, RunError, one_line
 from sut.files import cached
 from sut.models.content import content_digest
 from sut.models.precision.calibration import Picture, preprocessed, random_crops, read_picture
+from sut.tasks.classification import best_of
 from sut.text import Say, share_in_percent
 
 NOT_COMPARED = "the labels are not compared with fp32"
@@ -259,9 +260,7 @@ def _labels(answers: NDArray[Any]) -> tuple[NDArray[np.intp], NDArray[np.bool_],
         return answers.reshape(-1).astype(np.intp), nothing, nothing
     if answers.dtype.kind != "f" or answers.ndim != 2 or not answers.shape[1]:
         raise RunError(f"answers are {answers.dtype} {answers.shape}, expected scores (n, classes) or labels (n,)")
-    best = answers.argmax(axis=1)
-    # NaN and inf win every argmax, so looking at the winners finds them all.
-    highest = answers[np.arange(len(answers)), best]
+    best, highest = best_of(answers)
     return best, (answers == highest[:, None]).sum(axis=1) > 1, ~np.isfinite(highest)
 
 
