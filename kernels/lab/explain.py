@@ -15,13 +15,12 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.device import SOURCES, Argument, Device
+from kernels.device import Argument, Device
 from kernels.host.host_device import HostDevice, SiteCount
 from kernels.lab.bench import Placed
 from kernels.normalize import Normalize, Output
@@ -104,11 +103,6 @@ def explain(device: HostDevice, cases: Sequence[Case]) -> list[Explanation]:
         case.run(device)
         found.append(Explanation(case, tuple(device.take_counts())))
     return found
-
-
-def source_line(module: str, line: int, sources: Path = SOURCES) -> str:
-    """The text of a line that was counted, without what surrounds it."""
-    return (sources / f"{module}.cu").read_text(encoding="utf-8").splitlines()[line - 1].strip()
 
 
 def _turn(device: Device, rows: int, columns: int, dtype: str, variant: Variant) -> None:

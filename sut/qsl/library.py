@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +29,6 @@ from sut.errors import InputError, one_line
 from sut.qsl.pictures import Seen, most_bytes
 from sut.qsl.tensor_store import TensorStore
 
-Boundary = Literal["tensor", "pixels", "jpeg"]
 MakePreprocessor = Callable[[], Preprocessor]
 
 _CHUNK = 8
