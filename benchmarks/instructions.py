@@ -7,6 +7,7 @@ which no clock can say. Several checkouts, such as one of an older commit, are s
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import re
@@ -80,9 +81,21 @@ def total(checkout: Path, scenario: str, queries: int) -> int:
     return int(found[1])
 
 
+def folder_of(word: str) -> Path:
+    """The folder of a checkout, for argparse."""
+    path = Path(word).resolve()
+    if missing := [name for name in PACKAGES if not (path / name).is_dir()]:
+        raise argparse.ArgumentTypeError(f"{word!r} is no checkout of this project: it has no folder {missing[0]!r}")
+    return path
+
+
 def main() -> None:
     """Measure every checkout in every scenario and print instructions per query (Offline: per sample) as JSON lines."""
-    checkouts = [Path(word).resolve() for word in sys.argv[1:]] or [HERE]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkouts", metavar="CHECKOUT", nargs="*", type=folder_of, help="a folder (default: this)")
+    checkouts = parser.parse_args().checkouts or [HERE]
+    if shutil.which("valgrind") is None:
+        parser.error("valgrind is not installed (Debian: apt-get install valgrind)")
     with ThreadPoolExecutor(2) as pool:
         for scenario, lengths in QUERIES.items():
             for checkout in checkouts:

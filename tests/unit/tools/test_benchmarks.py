@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import instructions
 from benchmarks.bare import FIGURES
 from benchmarks.document import Figure, Target, best, compared, figures_table, replace_section, short, spread
 from benchmarks.overhead_sides import ROOT, MeasurementError, check_same_settings
@@ -208,3 +209,22 @@ def test_every_file_is_a_matrix_whose_first_cell_is_the_default(path: Path):
     assert {cell.config.scenario for cell in cells} <= set(FIGURES)
     if path.stem.startswith("auto"):
         assert set(cells[0].settings.values()) == {None}
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("--help", "usage: instructions.py [-h] [CHECKOUT ...]"),
+        ("/nowhere", "argument CHECKOUT: '/nowhere' is no checkout of this project: it has no folder 'sut'"),
+    ],
+)
+def test_the_count_of_instructions_says_what_it_takes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], word: str, said: str
+) -> None:
+    monkeypatch.setattr("sys.argv", ["instructions.py", word])
+
+    with pytest.raises(SystemExit) as left:
+        instructions.main()
+
+    assert left.value.code == (0 if word == "--help" else 2)
+    assert said in "".join(capsys.readouterr())
