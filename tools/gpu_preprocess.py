@@ -1,4 +1,4 @@
-"""Parts of the GPU report about preprocessing: how fast from JPEGs, how right, and which functions ran there at all."""
+"""The part of the GPU report about the speed of preprocessing from JPEGs, and what its other parts share with it."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
 PREPROCESSORS = ("cuda", "dali-gpu", "dali-gpu-resize")
 WITH_DALI = frozenset({"dali-gpu", "dali-gpu-resize"})
 """Those that need DALI, which may be missing: nothing else needs it."""
@@ -31,9 +30,6 @@ CPU_BATCH = 4
 """Pictures that a CPU's thread takes at a time, so that it does not keep the others waiting at the end."""
 SECONDS = 1.5
 MODEL = "resnet50"
-RECIPES = ("resnet50", "efficientnet-lite0")
-"""Models whose recipes ``same_pixels`` compares: one shrinks by area, the other is cubic."""
-PICTURES_AT_A_TIME = 8
 
 Run = Callable[[Sequence[bytes]], object]
 
@@ -114,15 +110,15 @@ def preprocess(seconds: float = SECONDS) -> dict[str, Any]:
     bench.time("opencv", [Lanes(CPU, registry.load("opencv"), {}, bench.cores)], to="host")
     # Through the same kernels to the same memory as the others.
     bench.time("opencv", [Lanes(CPU, _only_cpu(), {}, bench.cores)])
-    engine = _has_engine()
+    engine = has_engine()
     for name in TIMED:
         try:
             make = registry.load(name)
         except (ImportError, OSError) as error:
             if name in WITH_DALI and isinstance(error, ModuleNotFoundError):
-                bench.not_installed[name] = _said(error)
+                bench.not_installed[name] = why_of(error)
             else:
-                bench.wrong.append({"preprocess": name, "why": _said(error)})
+                bench.wrong.append({"preprocess": name, "why": why_of(error)})
             continue
         bench.time_all(name, make, engine)
     if not bench.table:
@@ -208,7 +204,7 @@ class Bench:
         try:
             rates = rate(lanes, self.pictures, self.seconds)
         except Exception as error:
-            self.wrong.append({**row, "why": _said(error)})
+            self.wrong.append({**row, "why": why_of(error)})
             return
         if by_cpu.total():
             why = f"the CPU decoded {by_cpu.total()} pictures that {name} was given to decode on the GPU"
@@ -245,135 +241,6 @@ def counts(cores: int) -> list[int]:
     return [*doubled, cores]
 
 
-def same_pixels(name: str) -> list[dict[str, Any]]:
-    """How far a preprocessor's rows are from the oracle's, given the same decoded pixels: largest difference in levels.
-
-    The demo photos, white noise, and photos squeezed to random sizes.
-    """
-    import numpy as np
-
-    from preprocess import registry
-    from preprocess.oracle import oracle
-    from preprocess.parts.decode import decode
-    from sut.models.registry import find
-    from sut.qsl.library import Rows
-    from sut.results.parity import compare, levels, noise, photos, sizes
-
-    make = registry.load(name)
-    pictures = [decode(data) for data in (*photos(), *noise(2), *sizes(20))]
-    found = []
-    for model in RECIPES:
-        recipe = find(model).recipe
-        rows = np.full((len(pictures), *recipe.sample_shape), np.nan, recipe.dtype)
-        with make(recipe) as working:
-            for at in range(0, len(pictures), PICTURES_AT_A_TIME):
-                some = pictures[at : at + PICTURES_AT_A_TIME]
-                working.run_pixels(some, Rows.of(rows[at : at + len(some)]), _unmarked)
-        expected = np.stack([oracle(picture, recipe)[1] for picture in pictures]).astype(np.int32)
-        found.append(
-            {"preprocess": name, "recipe": recipe.name, **compare(levels(rows, recipe), expected).model_dump()}
-        )
-    return found
-
-
-def preprocess_ran() -> dict[str, Any]:
-    """Which functions of preprocess/ and of the library of the boundary ``device`` were called on this GPU.
-
-    Those of a preprocessor count once it has come to its end, and its rows in the GPU's memory were those that came to
-    host memory. Nothing is timed.
-    """
-    called: set[str] = set()
-    functions: set[str] = set()
-    folders = tuple(f"{ROOT / name}/" for name in ("preprocess", "sut"))
-    found: dict[str, Any] = {"jpeg_engine": None, "parity": {}, "not_installed": {}, "wrong": []}
-
-    def watch(frame: Any, event: str, argument: Any) -> None:
-        file = frame.f_code.co_filename
-        if event == "call" and file.startswith(folders):
-            called.add(f"{Path(file).parent.name}.{Path(file).stem}.{frame.f_code.co_qualname}")
-
-    threading.setprofile(watch)
-    sys.setprofile(watch)
-    try:
-        found["jpeg_engine"] = _has_engine()
-        if found["jpeg_engine"]:
-            functions |= called
-        for name in PREPROCESSORS:
-            called.clear()
-            try:
-                found["parity"][name] = exercise(name)
-                functions |= called
-            except Exception as error:
-                if name in WITH_DALI and isinstance(error, ModuleNotFoundError):
-                    found["not_installed"][name] = _said(error)
-                else:
-                    found["wrong"].append({"preprocess": name, "why": _said(error)})
-    finally:
-        sys.setprofile(None)
-        threading.setprofile(None)  # type: ignore[arg-type]
-    return {**found, "functions": sorted(functions)}
-
-
-def exercise(name: str) -> Mapping[str, Any]:
-    """Parity of the preprocessor ``name``; raises ``RuntimeError`` where rows differ by the way they took."""
-    import numpy as np
-
-    from kernels.gpu import open_device
-    from preprocess import registry
-    from preprocess.opencv import decode_at
-    from sut.datasets.demo import open_demo
-    from sut.models.registry import find
-    from sut.qsl.device_library import DeviceLibrary
-    from sut.qsl.library import Rows
-    from sut.results.parity import measure_quickly
-
-    recipe = find(MODEL).recipe
-    make = registry.load(name)
-    found: dict[str, Any] = {"version": make.version(), **measure_quickly(make, recipe).model_dump()}
-    demo = open_demo()
-    indices = list(range(4))
-    expected = np.empty((len(indices), *recipe.sample_shape), recipe.dtype)
-    with make(recipe) as working:
-        spare = np.empty_like(expected)
-        # Some that are not for the GPU's decoder, and some that no decoder should take; after them all is as before.
-        for odd in _odd(demo.read(0)):
-            with suppress(ValueError):
-                working.run([odd], Rows.of(spare[:1]), _unmarked)
-        # One by one, as the library does: decoders may choose another way for a batch.
-        for index in indices:
-            working.run([demo.read(index)], Rows.of(expected[index : index + 1]), _unmarked)
-        pixels = [decode_at(0, demo.read(index)) for index in indices]
-        working.run_pixels(pixels, Rows.of(spare), _unmarked)
-        found["counts"] = dict(working.counts())
-    with open_device("cuda:0") as device:
-        opened = open_device("cuda:0")
-        library = DeviceLibrary(
-            demo, recipe, partial(make, recipe), len(indices), 1, device=opened, copy=opened.copy, place="cuda:0"
-        )
-        try:
-            library.load(indices)
-            slot = device.alloc(expected.nbytes)
-            library.source().fill(indices, _target(slot.address, expected), _unmarked)
-            got = device.download(slot, expected.shape, expected.dtype)
-        finally:
-            library.close()
-    if not np.array_equal(got, expected):
-        raise RuntimeError(f"{name}: rows in the GPU's memory differ from those in host memory")
-    return found
-
-
-def _odd(photo: bytes) -> list[bytes]:
-    """A PNG, a progressive JPEG, and JPEGs that end in the middle and behind the header."""
-    import cv2
-
-    from preprocess.parts.decode import decode
-
-    pixels = decode(photo)
-    made = [(".png", []), (".jpg", [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])]
-    whole = [cv2.imencode(ending, pixels, settings)[1].tobytes() for ending, settings in made]
-    return [*whole, photo[: len(photo) // 2], photo[:700]]
-
-
 def _start(
     make: Any,
     recipe: Any,
@@ -394,11 +261,11 @@ def _start(
     if counted is not None:
         stack.callback(lambda: counted.update({BY_CPU: working.counts()[BY_CPU]}))
     rows = np.empty((batch, *recipe.sample_shape), recipe.dtype)
-    target: Any = Rows.of(rows)
+    to_write: Any = Rows.of(rows)
     if to != "host":
         device = stack.enter_context(open_device("cuda:0"))
-        target = _target(device.alloc(rows.nbytes).address, rows)
-    return lambda pictures: working.run(pictures, target, _unmarked)
+        to_write = target(device.alloc(rows.nbytes).address, rows)
+    return lambda pictures: working.run(pictures, to_write, unmarked)
 
 
 def _only_cpu() -> Any:
@@ -436,7 +303,7 @@ def _only_cpu() -> Any:
     return OnlyCpu
 
 
-def _has_engine() -> bool:
+def has_engine() -> bool:
     """Whether the GPU has a JPEG engine that decodes."""
     from preprocess.parts.gpu_decode import JpegEngine
     from preprocess.parts.self_test import DecoderNotUsable
@@ -448,7 +315,8 @@ def _has_engine() -> bool:
     return True
 
 
-def _target(address: int, like: Any) -> Any:
+def target(address: int, like: Any) -> Any:
+    """Rows of the shape and type of ``like`` at an address of the GPU's memory, to be written to."""
     from preprocess.parts.device_memory import DeviceArray
     from sut.qsl.library import Rows
 
@@ -461,9 +329,10 @@ def _pictures() -> list[bytes]:
     return [data for _, data, _ in made]
 
 
-def _said(error: BaseException) -> str:
+def why_of(error: BaseException) -> str:
+    """An error as one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
-def _unmarked(stage: str) -> None:
+def unmarked(stage: str) -> None:
     """What is timed here is the whole."""

@@ -6,6 +6,7 @@ import doctest
 import importlib.util
 import json
 import re
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -387,7 +388,12 @@ def report() -> ModuleType:
     return module
 
 
-def test_the_report_names_what_was_launched_and_called(report: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="module")
+def parts(report: ModuleType) -> ModuleType:
+    return sys.modules["gpu_parts"]
+
+
+def test_the_report_names_what_was_launched_and_called(parts: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     """On the host form in the place of a GPU; the benchmark and the checks are cut short."""
     with HostDevice() as host:
         host.details = "a stand-in"  # type: ignore[attr-defined]
@@ -399,7 +405,7 @@ def test_the_report_names_what_was_launched_and_called(report: ModuleType, monke
         monkeypatch.setattr(check, "check", lambda device, truth: iter(rows))
         start = HostDevice.start
 
-        found = report.kernels_ran()
+        found = parts.kernels_ran()
 
         assert HostDevice.start is start
     assert found["device"] == "a stand-in"
@@ -409,28 +415,30 @@ def test_the_report_names_what_was_launched_and_called(report: ModuleType, monke
     rows[0] = Row("a", "float32", "NCHW", "b", 1.0, False)
     with HostDevice() as host, pytest.raises(RuntimeError, match="1 of 1 cases differ from the oracle"):
         host.details = "a stand-in"  # type: ignore[attr-defined]
-        report.kernels_ran()
+        parts.kernels_ran()
 
 
 def program_missing() -> Path:
     raise ModuleNotFoundError("no profiler")
 
 
-def test_the_report_counts_equal_cases_and_prints_tables(report: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_report_counts_equal_cases_and_prints_tables(
+    report: ModuleType, parts: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rows = [{"kernel": "a", "dtype": "uint8", "layout": "NCHW", "case": str(n), "ok": n > 0} for n in range(3)]
-    monkeypatch.setattr(report, "_sut", lambda *arguments: (3, rows, "checking on a GPU\n"))
-    checked = report.kernels_check()
+    monkeypatch.setattr(parts, "_sut", lambda *arguments: (3, rows, "checking on a GPU\n"))
+    checked = parts.kernels_check()
     assert (checked["a uint8 NCHW"], checked["cases"], checked["wrong"]) == ("2 of 3 equal", 3, rows[:1])
 
     timings = [{"device": "H200", "kernel": "tiled", "gpu_ms": 0.123456, "share_of_copy": None}]
-    monkeypatch.setattr(report, "_sut", lambda *arguments: (0, timings, ""))
-    parts = {"kernels_bench": {"ok": True, "found": report.kernels_bench()}}
-    page = report.markdown({"made": "now", "targets": [], "parts": parts})
+    monkeypatch.setattr(parts, "_sut", lambda *arguments: (0, timings, ""))
+    made = {"kernels_bench": {"ok": True, "found": parts.kernels_bench()}}
+    page = report.markdown({"made": "now", "targets": [], "parts": made})
     assert "| kernel | gpu_ms | share_of_copy |\n| --- | --- | --- |\n| tiled | 0.1235 | - |" in page
 
     profiled = [{"kernel": "a", "predicted": {"x": 4}, "counted": {"x": 4.0, "us": 1.5}, "metrics": {"m": 1.0}}]
-    monkeypatch.setattr(report, "_sut", lambda *arguments: (0, profiled, "ncu on a GPU\n"))
-    [row] = report.kernels_profile()["table"]
+    monkeypatch.setattr(parts, "_sut", lambda *arguments: (0, profiled, "ncu on a GPU\n"))
+    [row] = parts.kernels_profile()["table"]
     assert row == {"kernel": "a", "x, predicted": 4, "x, counted": 4.0, "us, predicted": None, "us, counted": 1.5}
 
 

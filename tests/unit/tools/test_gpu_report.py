@@ -46,8 +46,18 @@ def report() -> ModuleType:
 
 
 @pytest.fixture(scope="module")
+def parts(report: ModuleType) -> ModuleType:
+    return sys.modules["gpu_parts"]
+
+
+@pytest.fixture(scope="module")
 def preprocessing(report: ModuleType) -> ModuleType:
-    return sys.modules[report.preprocess.__module__]
+    return sys.modules["gpu_preprocess"]
+
+
+@pytest.fixture(scope="module")
+def rightness(report: ModuleType) -> ModuleType:
+    return sys.modules["gpu_rightness"]
 
 
 @pytest.fixture(scope="module")
@@ -166,7 +176,7 @@ def _runs(process: int) -> bool:
         return False
 
 
-def test_why_cuda_failed_is_said_by_onnx_runtime_itself(report: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_why_cuda_failed_is_said_by_onnx_runtime_itself(parts: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     class Session:
         def __init__(self, path: str, providers: list[str], enable_fallback: int = 1) -> None:
             if not enable_fallback:
@@ -184,7 +194,7 @@ def test_why_cuda_failed_is_said_by_onnx_runtime_itself(report: ModuleType, monk
     monkeypatch.setattr("sut.models.registry.find", lambda name: SimpleNamespace(build=lambda weights, say: Path()))
 
     with pytest.raises(RuntimeError, match=r"^libcudnn\.so\.9: cannot open shared object file$"):
-        report.onnxruntime_cuda()
+        parts.onnxruntime_cuda()
 
 
 FINE = {"cases": 1, "wrong": [], "exit_code": 0}
@@ -307,12 +317,12 @@ def test_a_part_says_whether_something_is_not_installed(
 
 @pytest.mark.parametrize(("code", "kind"), [(2, ModuleNotFoundError), (3, RuntimeError)])
 def test_a_command_without_rows_is_an_error(
-    report: ModuleType, monkeypatch: pytest.MonkeyPatch, code: int, kind: type[Exception]
+    parts: ModuleType, monkeypatch: pytest.MonkeyPatch, code: int, kind: type[Exception]
 ) -> None:
     done = SimpleNamespace(returncode=code, stdout="", stderr="error: no ncu")
-    monkeypatch.setattr(report.subprocess, "run", lambda *given, **options: done)
+    monkeypatch.setattr(parts.subprocess, "run", lambda *given, **options: done)
     with pytest.raises(kind, match=f"sut kernels profile ended with {code}: error: no ncu"):
-        report.kernels_profile()
+        parts.kernels_profile()
 
 
 # Parity
@@ -336,7 +346,7 @@ def same_rows(name: str, levels: int = 1) -> list[dict[str, Any]]:
 
 
 def test_parity_is_measured_one_by_one_and_what_fails_leaves_the_others(
-    report: ModuleType, monkeypatch: pytest.MonkeyPatch
+    report: ModuleType, parts: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []
 
@@ -349,10 +359,10 @@ def test_parity_is_measured_one_by_one_and_what_fails_leaves_the_others(
             raise RuntimeError("sut parity ended\nwith 3")
         return 0, parity_rows(name), ""
 
-    monkeypatch.setattr(report, "_sut", sut)
-    monkeypatch.setattr(report, "same_pixels", same_rows)
+    monkeypatch.setattr(parts, "_sut", sut)
+    monkeypatch.setattr(parts, "same_pixels", same_rows)
 
-    found = report.parity()
+    found = parts.parity()
 
     assert asked == [("parity", "--preprocess", name) for name in ("cuda", "dali-gpu", "dali-gpu-resize")]
     assert found["measured"] == parity_rows("cuda")
@@ -366,12 +376,12 @@ def test_parity_is_measured_one_by_one_and_what_fails_leaves_the_others(
     }
 
 
-def test_cuda_that_is_not_installed_is_wrong(report: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cuda_that_is_not_installed_is_wrong(parts: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     def sut(*arguments: str) -> Any:
         raise ModuleNotFoundError("nothing here")
 
-    monkeypatch.setattr(report, "_sut", sut)
-    found = report.parity()
+    monkeypatch.setattr(parts, "_sut", sut)
+    found = parts.parity()
     assert [each["preprocess"] for each in found["wrong"]] == ["cuda"]
     assert set(found["not_installed"]) == {"dali-gpu", "dali-gpu-resize"}
 
@@ -526,7 +536,7 @@ def timed(preprocessing: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Iterato
     monkeypatch.setattr(gpu, "open_device", lambda name: nullcontext(memory))
     monkeypatch.setattr(preprocessing, "_only_cpu", lambda: OpenCV)
     monkeypatch.setattr(preprocessing, "_pictures", lambda: [b""])
-    monkeypatch.setattr(preprocessing, "_has_engine", lambda: True)
+    monkeypatch.setattr(preprocessing, "has_engine", lambda: True)
     monkeypatch.setattr(preprocessing, "rate", told)
     monkeypatch.setattr(config, "usable_cores", lambda: 6)
     yield told
@@ -574,7 +584,7 @@ def test_each_decoder_is_timed_alone_and_all_together(preprocessing: ModuleType,
 def test_without_a_jpeg_engine_nobody_does_its_share(
     preprocessing: ModuleType, timed: Told, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(preprocessing, "_has_engine", lambda: False)
+    monkeypatch.setattr(preprocessing, "has_engine", lambda: False)
 
     found = preprocessing.preprocess(seconds=0)
 
@@ -664,20 +674,18 @@ def test_a_lane_that_fails_ends_the_others(preprocessing: ModuleType) -> None:
         preprocessing.rate(lanes, [b""], seconds=0)
 
 
-def test_the_functions_that_were_called_are_named(preprocessing: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(preprocessing, "exercise", lambda name: {"version": OpenCV.version()})
-    monkeypatch.setattr(preprocessing, "_has_engine", lambda: False)
+def test_the_functions_that_were_called_are_named(rightness: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rightness, "exercise", lambda name: {"version": OpenCV.version()})
+    monkeypatch.setattr(rightness, "has_engine", lambda: False)
 
-    found = preprocessing.preprocess_ran()
+    found = rightness.preprocess_ran()
 
     assert found["functions"] == ["preprocess.opencv.OpenCV.version"]
     assert set(found["parity"]) == {"cuda", "dali-gpu", "dali-gpu-resize"}
     assert (found["jpeg_engine"], found["wrong"], found["not_installed"]) == (False, [], {})
 
 
-def test_one_that_cannot_be_exercised_leaves_the_others(
-    preprocessing: ModuleType, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_one_that_cannot_be_exercised_leaves_the_others(rightness: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     errors = {"cuda": RuntimeError("rows\ndiffer"), "dali-gpu": ModuleNotFoundError("no DALI")}
 
     def exercise(name: str) -> dict[str, int]:
@@ -687,10 +695,10 @@ def test_one_that_cannot_be_exercised_leaves_the_others(
         OpenCV.version()
         return {"max_levels": 1}
 
-    monkeypatch.setattr(preprocessing, "exercise", exercise)
-    monkeypatch.setattr(preprocessing, "_has_engine", lambda: False)
+    monkeypatch.setattr(rightness, "exercise", exercise)
+    monkeypatch.setattr(rightness, "has_engine", lambda: False)
 
-    found = preprocessing.preprocess_ran()
+    found = rightness.preprocess_ran()
 
     assert found["parity"] == {"dali-gpu-resize": {"max_levels": 1}}
     assert found["wrong"] == [{"preprocess": "cuda", "why": "RuntimeError: rows differ"}]
@@ -725,9 +733,9 @@ def gpu_in_host_form(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[HostForm]
 
 
 def test_rows_on_the_device_are_those_on_the_host(
-    preprocessing: ModuleType, gpu_in_host_form: type[HostForm], monkeypatch: pytest.MonkeyPatch
+    rightness: ModuleType, gpu_in_host_form: type[HostForm], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = preprocessing.exercise("cuda")
+    found = rightness.exercise("cuda")
 
     assert found["max_levels"] <= 1
     assert sum(found["counts"].values()) > 0  # batches that went to host memory
@@ -737,22 +745,22 @@ def test_rows_on_the_device_are_those_on_the_host(
         device_library._DeviceGather, "fill", lambda self, indices, *others: fill(self, indices[::-1], *others)
     )
     with pytest.raises(RuntimeError, match="cuda: rows in the GPU's memory differ from those in host memory"):
-        preprocessing.exercise("cuda")
+        rightness.exercise("cuda")
 
 
-def test_odd_pictures_go_the_cpus_way_before(preprocessing: ModuleType, gpu_in_host_form: type[HostForm]) -> None:
-    png, progressive, half, header = preprocessing._odd(open_photo())
+def test_odd_pictures_go_the_cpus_way_before(rightness: ModuleType, gpu_in_host_form: type[HostForm]) -> None:
+    png, progressive, half, header = rightness._odd(open_photo())
 
     assert png.startswith(b"\x89PNG")
     frame = read_frame(progressive)
     assert frame is not None and frame.coding == "progressive"
     assert read_frame(half) == read_frame(header) == read_frame(open_photo())
-    assert preprocessing.exercise("cuda")["counts"][BY_CPU] >= 2
+    assert rightness.exercise("cuda")["counts"][BY_CPU] >= 2
 
 
 @pytest.mark.parametrize("wrong", [False, True])
 def test_the_same_pixels_are_held_to_the_oracle(
-    preprocessing: ModuleType, gpu_in_host_form: type[HostForm], monkeypatch: pytest.MonkeyPatch, wrong: bool
+    rightness: ModuleType, gpu_in_host_form: type[HostForm], monkeypatch: pytest.MonkeyPatch, wrong: bool
 ) -> None:
     monkeypatch.setattr(parity, "photos", lambda: [open_photo()])
     monkeypatch.setattr(parity, "sizes", lambda count: [])
@@ -764,7 +772,7 @@ def test_the_same_pixels_are_held_to_the_oracle(
             lambda self, pictures, target, mark: run_pixels(self, [each[::-1] for each in pictures], target, mark),
         )
 
-    found = preprocessing.same_pixels("cuda")
+    found = rightness.same_pixels("cuda")
 
     assert [(row["preprocess"], row["recipe"], row["pictures"]) for row in found] == [
         ("cuda", "resnet50", 3),

@@ -1,0 +1,147 @@
+"""Parts of the GPU report about preprocessing: how right it is, and which of its functions ran there at all."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Mapping
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from gpu_preprocess import MODEL, PREPROCESSORS, WITH_DALI, has_engine, target, unmarked, why_of
+
+ROOT = Path(__file__).resolve().parents[1]
+RECIPES = ("resnet50", "efficientnet-lite0")
+"""Models whose recipes ``same_pixels`` compares: one shrinks by area, the other is cubic."""
+PICTURES_AT_A_TIME = 8
+
+
+def same_pixels(name: str) -> list[dict[str, Any]]:
+    """How far a preprocessor's rows are from the oracle's, given the same decoded pixels: largest difference in levels.
+
+    The demo photos, white noise, and photos squeezed to random sizes.
+    """
+    import numpy as np
+
+    from preprocess import registry
+    from preprocess.oracle import oracle
+    from preprocess.parts.decode import decode
+    from sut.models.registry import find
+    from sut.qsl.library import Rows
+    from sut.results.parity import compare, levels, noise, photos, sizes
+
+    make = registry.load(name)
+    pictures = [decode(data) for data in (*photos(), *noise(2), *sizes(20))]
+    found = []
+    for model in RECIPES:
+        recipe = find(model).recipe
+        rows = np.full((len(pictures), *recipe.sample_shape), np.nan, recipe.dtype)
+        with make(recipe) as working:
+            for at in range(0, len(pictures), PICTURES_AT_A_TIME):
+                some = pictures[at : at + PICTURES_AT_A_TIME]
+                working.run_pixels(some, Rows.of(rows[at : at + len(some)]), unmarked)
+        expected = np.stack([oracle(picture, recipe)[1] for picture in pictures]).astype(np.int32)
+        found.append(
+            {"preprocess": name, "recipe": recipe.name, **compare(levels(rows, recipe), expected).model_dump()}
+        )
+    return found
+
+
+def preprocess_ran() -> dict[str, Any]:
+    """Which functions of preprocess/ and of the library of the boundary ``device`` were called on this GPU.
+
+    Those of a preprocessor count once it has come to its end, and its rows in the GPU's memory were those that came to
+    host memory. Nothing is timed.
+    """
+    called: set[str] = set()
+    functions: set[str] = set()
+    folders = tuple(f"{ROOT / name}/" for name in ("preprocess", "sut"))
+    found: dict[str, Any] = {"jpeg_engine": None, "parity": {}, "not_installed": {}, "wrong": []}
+
+    def watch(frame: Any, event: str, argument: Any) -> None:
+        file = frame.f_code.co_filename
+        if event == "call" and file.startswith(folders):
+            called.add(f"{Path(file).parent.name}.{Path(file).stem}.{frame.f_code.co_qualname}")
+
+    threading.setprofile(watch)
+    sys.setprofile(watch)
+    try:
+        found["jpeg_engine"] = has_engine()
+        if found["jpeg_engine"]:
+            functions |= called
+        for name in PREPROCESSORS:
+            called.clear()
+            try:
+                found["parity"][name] = exercise(name)
+                functions |= called
+            except Exception as error:
+                if name in WITH_DALI and isinstance(error, ModuleNotFoundError):
+                    found["not_installed"][name] = why_of(error)
+                else:
+                    found["wrong"].append({"preprocess": name, "why": why_of(error)})
+    finally:
+        sys.setprofile(None)
+        threading.setprofile(None)  # type: ignore[arg-type]
+    return {**found, "functions": sorted(functions)}
+
+
+def exercise(name: str) -> Mapping[str, Any]:
+    """Parity of the preprocessor ``name``; raises ``RuntimeError`` where rows differ by the way they took."""
+    import numpy as np
+
+    from kernels.gpu import open_device
+    from preprocess import registry
+    from preprocess.opencv import decode_at
+    from sut.datasets.demo import open_demo
+    from sut.models.registry import find
+    from sut.qsl.device_library import DeviceLibrary
+    from sut.qsl.library import Rows
+    from sut.results.parity import measure_quickly
+
+    recipe = find(MODEL).recipe
+    make = registry.load(name)
+    found: dict[str, Any] = {"version": make.version(), **measure_quickly(make, recipe).model_dump()}
+    demo = open_demo()
+    indices = list(range(4))
+    expected = np.empty((len(indices), *recipe.sample_shape), recipe.dtype)
+    with make(recipe) as working:
+        spare = np.empty_like(expected)
+        # Some that are not for the GPU's decoder, and some that no decoder should take; after them all is as before.
+        for odd in _odd(demo.read(0)):
+            with suppress(ValueError):
+                working.run([odd], Rows.of(spare[:1]), unmarked)
+        # One by one, as the library does: decoders may choose another way for a batch.
+        for index in indices:
+            working.run([demo.read(index)], Rows.of(expected[index : index + 1]), unmarked)
+        pixels = [decode_at(0, demo.read(index)) for index in indices]
+        working.run_pixels(pixels, Rows.of(spare), unmarked)
+        found["counts"] = dict(working.counts())
+    with open_device("cuda:0") as device:
+        opened = open_device("cuda:0")
+        library = DeviceLibrary(
+            demo, recipe, partial(make, recipe), len(indices), 1, device=opened, copy=opened.copy, place="cuda:0"
+        )
+        try:
+            library.load(indices)
+            slot = device.alloc(expected.nbytes)
+            library.source().fill(indices, target(slot.address, expected), unmarked)
+            got = device.download(slot, expected.shape, expected.dtype)
+        finally:
+            library.close()
+    if not np.array_equal(got, expected):
+        raise RuntimeError(f"{name}: rows in the GPU's memory differ from those in host memory")
+    return found
+
+
+def _odd(photo: bytes) -> list[bytes]:
+    """A PNG, a progressive JPEG, and JPEGs that end in the middle and behind the header."""
+    import cv2
+
+    from preprocess.parts.decode import decode
+
+    pixels = decode(photo)
+    made = [(".png", []), (".jpg", [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])]
+    whole = [cv2.imencode(ending, pixels, settings)[1].tobytes() for ending, settings in made]
+    return [*whole, photo[: len(photo) // 2], photo[:700]]
