@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from benchmarks.document import Figure, Target, command_line, figures_table, write_section
 from benchmarks.overhead_sides import measured
-from preprocess.base import Recipe
+from preprocess.base import Recipe, unmarked
 from preprocess.oracle import oracle
 from preprocess.parts.decode import decode
 from preprocess.registry import load
@@ -81,7 +81,7 @@ def converter(name: str) -> Convert:
     preprocessor = load(name)(RECIPE)
 
     def convert(data: bytes, out: NDArray[np.float32]) -> None:
-        preprocessor.run([data], Rows.of(out[np.newaxis]), _unmarked)
+        preprocessor.run([data], Rows.of(out[np.newaxis]), unmarked)
 
     return convert
 
@@ -134,7 +134,7 @@ def measure_dali(repeat: int) -> list[Figure]:
         for _ in range(repeat):
             for side, work in (
                 (figure.bare, partial(bare, files, out)),
-                (figure.ours, partial(ours.run, files, Rows.of(out), _unmarked)),
+                (figure.ours, partial(ours.run, files, Rows.of(out), unmarked)),
             ):
                 work()
                 side.append(rate(partial(_times, work, loops), loops * BATCH))
@@ -145,10 +145,6 @@ def measure_dali(repeat: int) -> list[Figure]:
 def _times(work: Callable[[], object], loops: int) -> None:
     for _ in range(loops):
         work()
-
-
-def _unmarked(stage: str) -> None:
-    """Nobody keeps a ledger here."""
 
 
 def measure(repeat: int) -> list[Figure]:

@@ -23,6 +23,10 @@ Mark = Callable[[str], None]
 """Called when a stage has ended, once per batch: ``mark("decode")``."""
 
 
+def unmarked(stage: str) -> None:
+    """The ``Mark`` of what is not timed, or timed as a whole."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
     """What preprocessing must produce. Frozen: it can be a key, and it is written into every result.

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from backends.base import Runner, Slot
-from preprocess.base import BadPicture, Geometry, Target
+from preprocess.base import BadPicture, Geometry, Target, unmarked
 from sut.errors import RunError, one_line
 from sut.mlperf.loadgen import Complete
 from sut.pipeline.batching import Batch, BatchingPolicy
@@ -132,7 +132,7 @@ class Lane:
         """``rehearse``, with the outputs that the answers come from: all rows, valid until the lane's next batch."""
         try:
             slot = self.slot(len(indices))
-            geometries = self._source.fill(indices, slot, _unmarked)
+            geometries = self._source.fill(indices, slot, unmarked)
             outputs = self._runner.infer(slot)
             return self._shared.task.decode(outputs, len(indices), geometries, slot.n), outputs
         except Exception as error:
@@ -196,7 +196,3 @@ def finish(
     stamps.append(shared.complete(ids, payloads))
     n = len(ids)
     shared.recorder.record(n, starts, shared.policy.padded(n) - n, payloads is None, stamps)
-
-
-def _unmarked(stage: str) -> None:
-    """What is examined is not timed."""

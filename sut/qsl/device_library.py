@@ -15,7 +15,7 @@ import numpy as np
 
 from backends.base import Backend
 from kernels.device import Buffer, Device
-from preprocess.base import Geometry, Mark, Preprocessor, Recipe, Target
+from preprocess.base import Geometry, Mark, Preprocessor, Recipe, Target, unmarked
 from preprocess.parts.device_memory import DeviceArray, Lent, lent_slot
 from sut.datasets.base import DataSet
 from sut.errors import SetupError
@@ -87,10 +87,10 @@ class DeviceLibrary(Library):
         recipe, row = self.recipe, self.row[index]
         if "cuda" in preprocessor.places:
             array = DeviceArray(row.address, (1, *recipe.sample_shape), recipe.dtype)
-            [geometry] = preprocessor.run([self._read(index)], Rows(1, {"rows": array}, self.place), _unmarked)
+            [geometry] = preprocessor.run([self._read(index)], Rows(1, {"rows": array}, self.place), unmarked)
             return geometry
         host = np.empty((1, *recipe.sample_shape), recipe.dtype)
-        [geometry] = preprocessor.run([self._read(index)], Rows.of(host), _unmarked)
+        [geometry] = preprocessor.run([self._read(index)], Rows.of(host), unmarked)
         with self._uploading:
             self.device.upload(host, row)
         return geometry
@@ -120,7 +120,3 @@ class _DeviceGather(Source):
         device.synchronize(self._stream)
         mark("preprocess")
         return [library.geometry[index] for index in indices]
-
-
-def _unmarked(stage: str) -> None:
-    """Loading is not timed."""

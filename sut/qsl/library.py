@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from preprocess.base import Geometry, Mark, Preprocessor, Recipe, Target
+from preprocess.base import Geometry, Mark, Preprocessor, Recipe, Target, unmarked
 from preprocess.parts.decode import MOST_BYTES, check
 from sut.datasets.base import DataSet
 from sut.errors import InputError, one_line
@@ -283,7 +283,7 @@ class TensorLibrary(Library):
         for index in missing:
             row = self.storage[self.row_of[index]]
             try:
-                [geometry] = preprocessor.run([self._read(index)], Rows.of(row[np.newaxis]), _unmarked)
+                [geometry] = preprocessor.run([self._read(index)], Rows.of(row[np.newaxis]), unmarked)
             except (OSError, ValueError) as error:
                 raise self._blame(index, error) from error
             self._take_in(index, geometry, _MADE)
@@ -338,7 +338,3 @@ class _Gather(Source):
         geometries: list[Geometry] = library.geometry[indices].tolist()
         mark("preprocess")
         return geometries
-
-
-def _unmarked(stage: str) -> None:
-    """Loading is not timed."""

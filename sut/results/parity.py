@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from preprocess.base import Preprocessor, Recipe
+from preprocess.base import Preprocessor, Recipe, unmarked
 from preprocess.oracle import oracle
 from preprocess.parts.decode import decode
 from sut.datasets.demo import open_demo
@@ -70,7 +70,7 @@ def preprocessed_levels(make: Make, recipe: Recipe, encoded: Sequence[bytes]) ->
     with make(recipe) as working:
         for at in range(0, len(encoded), _BATCH):
             batch = encoded[at : at + _BATCH]
-            working.run(batch, Rows.of(samples[at : at + len(batch)]), _unmarked)
+            working.run(batch, Rows.of(samples[at : at + len(batch)]), unmarked)
     return levels(samples, recipe)
 
 
@@ -141,7 +141,3 @@ def crops() -> list[bytes]:
 
 def _jpeg(picture: Any, settings: list[int]) -> bytes:
     return cv2.imencode(".jpg", picture, settings)[1].tobytes()
-
-
-def _unmarked(stage: str) -> None:
-    """Parity is not timed."""

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from backends.base import Backend, Runner, Slot
-from preprocess.base import Preprocessor
+from preprocess.base import Preprocessor, unmarked
 from preprocess.parts.decode import decode
 from sut.config import RunConfig
 from sut.errors import RunError, error_of
@@ -197,7 +197,7 @@ class _Loop:
 
         def step() -> object:
             slot = runner.slot(padded)
-            run(next(batches), slot, _unmarked)
+            run(next(batches), slot, unmarked)
             return runner.infer(slot)
 
         return step
@@ -206,14 +206,14 @@ class _Loop:
         """Over batches that lie ready where the backend reads any array; else over the one in its own slot."""
         if not self._backend.reads_host_arrays:
             slot = runner.slot(padded)
-            preprocessor.run(next(_turns(self._files, size)), slot, _unmarked)
+            preprocessor.run(next(_turns(self._files, size)), slot, unmarked)
             return lambda: runner.infer(slot)
         recipe, turns = self._parts.spec.recipe, _turns(self._files, size)
         name = self._backend.inputs[0].name
         ready = []
         for _ in range(4):
             rows = np.zeros((padded, *recipe.sample_shape), recipe.dtype)
-            preprocessor.run(next(turns), Rows.of(rows), _unmarked)
+            preprocessor.run(next(turns), Rows.of(rows), unmarked)
             ready.append(Slot(padded, {name: rows}))
         slots = itertools.cycle(ready)
         return lambda: runner.infer(next(slots))
@@ -251,10 +251,6 @@ def _percentiles(taken: Sequence[int]) -> dict[str, int]:
         "p50_ns": int(statistics.median(ordered)),
         "p99_ns": ordered[min(len(ordered) - 1, int(0.99 * len(ordered)))],
     }
-
-
-def _unmarked(stage: str) -> None:
-    """Nobody keeps a ledger here."""
 
 
 if __name__ == "__main__":

