@@ -5,7 +5,7 @@ A backend is loaded once per device (session, compiled model, engine). A *runner
 n rows, which somebody else fills; ``infer(slot)`` reads them. Backends speak arrays and know nothing of LoadGen.
 
 Errors: raise ``ValueError`` for an input or model that does not fit, ``ModuleNotFoundError`` for a runtime that is not
-installed, ``DeviceNotFound`` for a device that is not there. Anything else is a failure of the run.
+installed, ``plugins.errors.DeviceNotFound`` for a device that is not there. Anything else is a failure of the run.
 """
 
 from __future__ import annotations
@@ -17,10 +17,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, Self
-
-
-class DeviceNotFound(Exception):
-    """The device asked for is not on this machine, or the runtime cannot use it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,8 @@ from typing import Any, Self
 
 import numpy as np
 
-from backends.base import Attestation, Backend, DeviceNotFound, ModelFile, Runner, Slot, TensorSpec
+from backends.base import Attestation, Backend, ModelFile, Runner, Slot, TensorSpec
+from plugins.errors import DeviceNotFound
 
 
 class Null(Backend):

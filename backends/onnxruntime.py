@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 from collections import Counter
@@ -14,8 +13,10 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from backends.base import Attestation, Backend, DeviceNotFound, ModelFile, Runner, Slot, TensorSpec, layout_of
+from backends.base import Attestation, Backend, ModelFile, Runner, Slot, TensorSpec, layout_of
 from backends.executed import executed_precision, listed, shares
+from plugins.driver import installed_driver
+from plugins.errors import DeviceNotFound
 
 # It sends telemetry unless it finds this when it is imported. The package sut says so too, for all its processes.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -65,8 +66,10 @@ class OnnxRuntime(Backend):
         found = ort.get_available_providers()
         missing = []
         if device.startswith("cuda"):
-            if not _has_driver():
-                missing.append("there is no NVIDIA driver (libcuda.so.1): install it on a machine with a GPU")
+            try:
+                installed_driver()
+            except DeviceNotFound as error:
+                missing.append(str(error))
             if "CUDAExecutionProvider" not in found:
                 missing.append(
                     f"onnxruntime {ort.__version__} is the CPU build: pip uninstall onnxruntime, then "
@@ -205,14 +208,6 @@ def _computing(events: list[dict[str, Any]]) -> Iterator[tuple[str, str, int]]:
             weights = inputs[3 if "QLinear" in operator else 1][1]
             done = prod(data if "Transpose" in operator else out) * prod(weights[1:])
         yield operator, "int8" if integer else _EXECUTED.get(dtype, dtype), done
-
-
-def _has_driver() -> bool:
-    try:
-        ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return False
-    return True
 
 
 def _spec(node: Any, sample_shape: tuple[int, ...] | None = None) -> TensorSpec:

@@ -18,9 +18,10 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from backends.base import Attestation, Backend, DeviceNotFound, ModelFile, Runner, Slot, TensorSpec, layout_of
+from backends.base import Attestation, Backend, ModelFile, Runner, Slot, TensorSpec, layout_of
 from backends.executed import executed_precision, listed, shares
 from plugins.cpuinfo import read_cpuinfo
+from plugins.errors import DeviceNotFound
 
 _HINT = "INFERENCE_PRECISION_HINT"
 _HINTS = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}

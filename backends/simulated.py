@@ -19,16 +19,8 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from backends.base import (
-    Attestation,
-    Backend,
-    DeviceNotFound,
-    ModelFile,
-    Runner,
-    Slot,
-    TensorSpec,
-    layout_of,
-)
+from backends.base import Attestation, Backend, ModelFile, Runner, Slot, TensorSpec, layout_of
+from plugins.errors import DeviceNotFound
 
 _MOST_DEVICES = 16
 _SAMPLE_SHAPE = (3, 224, 224)

@@ -22,7 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from kernels.device import DeviceError, DeviceNotFound
+from kernels.device import DeviceError
+from plugins.errors import DeviceNotFound
 
 OPTIONS = ("--std=c++17", "--fmad=false")
 """NVRTC and nvcc know both. Without fused multiply-add float32 results are those of the host form, bit for bit."""

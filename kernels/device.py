@@ -55,10 +55,6 @@ class DeviceError(RuntimeError):
     """What a driver or a sanitizer said, in one line."""
 
 
-class DeviceNotFound(Exception):
-    """The device asked for is not on this machine, or cannot be used."""
-
-
 class Buffer:
     """Memory of one device, freed once: by ``free``, at the end of a ``with``, or with its device."""
 

@@ -24,9 +24,11 @@ from numpy.typing import NDArray
 
 from kernels.compile import cubin
 from kernels.compilers import WHEELS, Compiler, architecture_for, find_compiler
-from kernels.device import Buffer, Device, DeviceError, DeviceNotFound, Dim3
-from kernels.gpu_driver import Driver, OwnerThread, installed_driver
+from kernels.device import Buffer, Device, DeviceError, Dim3
+from kernels.gpu_driver import Driver, OwnerThread
 from kernels.gpu_library import find_library, one_line
+from plugins.driver import installed_driver
+from plugins.errors import DeviceNotFound
 
 _T = TypeVar("_T")
 

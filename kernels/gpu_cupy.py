@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.device import DeviceNotFound, Dim3
+from kernels.device import Dim3
 from kernels.gpu_driver import LOST
+from plugins.errors import DeviceNotFound
 
 
 class CuPyDriver:

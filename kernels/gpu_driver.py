@@ -1,20 +1,18 @@
-"""Below ``GpuDevice``: what a library has to bring, the thread that owns a GPU, and which driver there is."""
+"""Below ``GpuDevice``: what a library has to bring, and the thread that owns a GPU."""
 
 from __future__ import annotations
 
-import ctypes
 import queue
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.device import DeviceNotFound, Dim3
+from kernels.device import Dim3
 
 _T = TypeVar("_T")
 
@@ -72,42 +70,6 @@ class Driver(Protocol):
 
     def elapsed_ms(self, begin: Any, end: Any) -> float:
         """Between two events; waits for the second."""
-
-
-@dataclass(frozen=True, slots=True)
-class Installed:
-    """The driver that is installed: its CUDA, and how many GPUs it shows."""
-
-    major: int
-    minor: int
-    gpus: int
-
-
-def installed_driver() -> Installed:
-    """Ask the driver itself, through ctypes: no package has to be there for a clear word about what is missing.
-
-    Raises ``DeviceNotFound`` where there is no driver, one that does not start, or no GPU.
-    """
-    try:
-        library = ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        raise DeviceNotFound(
-            "no NVIDIA driver (libcuda.so.1 does not load): install one, or start the container with --gpus all"
-        ) from None
-    version, count = ctypes.c_int(), ctypes.c_int()
-    code = library.cuInit(0) or library.cuDriverGetVersion(ctypes.byref(version))
-    code = code or library.cuDeviceGetCount(ctypes.byref(count))
-    if code:
-        reason = error_text(library, code) or "unknown error"
-        raise DeviceNotFound(f"the NVIDIA driver does not start: {reason} (CUDA error {code}); nvidia-smi may say more")
-    return Installed(version.value // 1000, version.value % 1000 // 10, count.value)
-
-
-def error_text(library: Any, code: int) -> str:
-    """What the driver, libcuda.so.1 through ctypes, calls an error; empty for a code that it does not know."""
-    text = ctypes.c_char_p()
-    library.cuGetErrorString(code, ctypes.byref(text))
-    return (text.value or b"").decode()
 
 
 class OwnerThread:

@@ -16,8 +16,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.device import DeviceNotFound, Dim3
-from kernels.gpu_driver import LOST, error_text
+from kernels.device import Dim3
+from kernels.gpu_driver import LOST
+from plugins.driver import error_text
+from plugins.errors import DeviceNotFound
 
 NON_BLOCKING = 1
 """CU_STREAM_NON_BLOCKING of cuda.h, which PyCUDA has no name for."""

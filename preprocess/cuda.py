@@ -19,12 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.compilers import WHEELS, find_compiler
-from kernels.device import Buffer, Device, DeviceNotFound
+from kernels.device import Buffer, Device
 from kernels.gpu import GpuDevice, open_device
-from kernels.gpu_driver import installed_driver
 from kernels.hot_path import VARIANTS, HotPath, Variant
 from kernels.normalize import Output
 from kernels.resize import PICTURE, Interpolation, choose_path
+from plugins.driver import installed_driver
+from plugins.errors import DeviceNotFound
 from preprocess.base import Geometry, Mark, Preprocessor, Recipe, Target, only_buffer
 from preprocess.opencv import decode_at
 from preprocess.oracle import Fit, check_recipe, fit

@@ -6,8 +6,8 @@ import difflib
 import importlib
 from importlib.metadata import entry_points
 
-from kernels.device import DeviceNotFound
-from kernels.gpu_driver import installed_driver
+from plugins.driver import installed_driver
+from plugins.errors import DeviceNotFound
 from plugins.extras import entries
 from preprocess.base import Preprocessor
 

@@ -21,6 +21,7 @@ FOLDER = ROOT / "docs/gpu"
 GPU_ONLY = ("gpu", "gpu_driver", "gpu_library", "gpu_pycuda", "gpu_cupy", "lab/bench", "lab/peers", "lab/profiler")
 """The modules of kernels/ that need a GPU; the others run in host form in every test."""
 OTHER_FILES = (
+    "plugins/driver.py",
     "preprocess/cuda.py",
     "preprocess/parts/gpu_decode.py",
     "preprocess/dali_gpu.py",

@@ -50,20 +50,21 @@ def same_pixels(name: str) -> list[dict[str, Any]]:
 
 
 def preprocess_ran() -> dict[str, Any]:
-    """Which functions of preprocess/ and of the library of the boundary ``device`` were called on this GPU.
+    """Which functions of preprocess/, plugins/ and the library of the boundary ``device`` were called on this GPU.
 
     Those of a preprocessor count once it has come to its end, and its rows in the GPU's memory were those that came to
     host memory. Nothing is timed.
     """
     called: set[str] = set()
     functions: set[str] = set()
-    folders = tuple(f"{ROOT / name}/" for name in ("preprocess", "sut"))
+    folders = tuple(f"{ROOT / name}/" for name in ("preprocess", "sut", "plugins"))
     found: dict[str, Any] = {"jpeg_engine": None, "parity": {}, "not_installed": {}, "wrong": []}
 
     def watch(frame: Any, event: str, argument: Any) -> None:
         file = frame.f_code.co_filename
         if event == "call" and file.startswith(folders):
-            called.add(f"{Path(file).parent.name}.{Path(file).stem}.{frame.f_code.co_qualname}")
+            module = ".".join(Path(file).relative_to(ROOT).with_suffix("").parts)
+            called.add(f"{module}.{frame.f_code.co_qualname}")
 
     threading.setprofile(watch)
     sys.setprofile(watch)

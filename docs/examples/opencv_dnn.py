@@ -3,7 +3,8 @@
 import cv2
 import numpy as np
 
-from backends.base import Attestation, Backend, DeviceNotFound, Runner, Slot, TensorSpec
+from backends.base import Attestation, Backend, Runner, Slot, TensorSpec
+from plugins.errors import DeviceNotFound
 
 
 class OpenCVDnn(Backend):

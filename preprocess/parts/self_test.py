@@ -12,7 +12,7 @@ import functools
 import cv2
 import numpy as np
 
-from kernels.device import DeviceNotFound
+from plugins.errors import DeviceNotFound
 
 _WIDTH, _HEIGHT = 128, 96
 """Whole macroblocks of 16 x 16 pixels."""

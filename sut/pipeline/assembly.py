@@ -10,8 +10,9 @@ from typing import TypeVar
 
 import backends.registry
 import preprocess.registry
-from backends.base import Attestation, Backend, DeviceNotFound, ModelFile
+from backends.base import Attestation, Backend, ModelFile
 from plugins.cache import code_dir, private_dir
+from plugins.errors import DeviceNotFound
 from plugins.files import utf8_path
 from preprocess.base import Preprocessor, Recipe
 from sut.config import RunConfig, expanded, usable_cores

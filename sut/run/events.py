@@ -14,8 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from backends.base import DeviceNotFound
-from kernels.device import DeviceNotFound as GpuNotFound
+from plugins.errors import DeviceNotFound
 from sut.errors import ExitCode, RunError, SutError, broken_import, one_line
 from sut.process.child import die_with_parent
 from sut.process.clock import Steps, look
@@ -123,7 +122,7 @@ def code_of(error: BaseException) -> ExitCode:
     """What an error of our own, of a backend or of a preprocessor means for the exit code."""
     if isinstance(error, SutError):
         return error.exit_code
-    if isinstance(error, (ModuleNotFoundError, DeviceNotFound, GpuNotFound)):
+    if isinstance(error, (ModuleNotFoundError, DeviceNotFound)):
         return ExitCode.SETUP
     return ExitCode.USAGE if isinstance(error, ValueError) else ExitCode.FAILED
 

@@ -23,7 +23,8 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from backends.base import Attestation, Backend, DeviceNotFound, ModelFile, Runner, Slot, TensorSpec
+from backends.base import Attestation, Backend, ModelFile, Runner, Slot, TensorSpec
+from plugins.errors import DeviceNotFound
 from sut.models.registry import MODELS
 from sut.tasks.base import Score
 from sut.tasks.classification import Classification

@@ -280,7 +280,7 @@ def test_a_gpu_that_is_not_there_is_told_before_a_model_that_is_not(tmp_path: Pa
     assert done.code == 2
     [line] = done.err.splitlines()
     assert line.startswith("error: onnxruntime has no device 'cuda' here")
-    assert "no NVIDIA driver (libcuda.so.1)" in line
+    assert "no NVIDIA driver (libcuda.so.1 does not load): install one" in line
     assert "onnxruntime-gpu" in line
     assert "MODEL_DIR" not in line
     assert not (tmp_path / "output").exists()

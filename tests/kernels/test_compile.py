@@ -13,7 +13,7 @@ from kernels import compile as compile_module
 from kernels import compilers
 from kernels.compile import cubin, key_of
 from kernels.compilers import CompileError, Source, architecture_for, find_compiler
-from kernels.device import DeviceNotFound
+from plugins.errors import DeviceNotFound
 from tests.kernels.fakes import FakeCompiler
 
 

@@ -15,11 +15,14 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from kernels import compilers, gpu_driver
+import plugins.driver
+from kernels import compilers
 from kernels import gpu as gpu_module
-from kernels.device import DeviceError, DeviceNotFound
+from kernels.device import DeviceError
 from kernels.gpu import GpuDevice, open_device
-from kernels.gpu_driver import Installed, OwnerThread, installed_driver
+from kernels.gpu_driver import OwnerThread
+from plugins.driver import Installed, installed_driver
+from plugins.errors import DeviceNotFound
 from tests.kernels.fakes import MEMORY_BYTES, FakeCompiler, FakeLibcuda, FakePyCuda, Gpu, fake_cupy
 
 pytestmark = pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
@@ -41,7 +44,7 @@ def prepare(monkeypatch: pytest.MonkeyPatch, cache: str, library: str) -> Machin
     made = Machine(Gpu(), FakeLibcuda(), [FakeCompiler()], library)
     monkeypatch.setenv("SUT_CACHE_DIR", cache)
     monkeypatch.delenv("SUT_CUDA_LIBRARY", raising=False)
-    monkeypatch.setattr(gpu_driver.ctypes, "CDLL", lambda name: made.libcuda)
+    monkeypatch.setattr(plugins.driver.ctypes, "CDLL", lambda name: made.libcuda)
     monkeypatch.setattr(compilers, "_installed", lambda: iter(made.compilers))
     monkeypatch.setattr(gpu_module, "BALLAST_BYTES", 64)
     install(monkeypatch, made)
@@ -559,7 +562,7 @@ def test_a_library_that_nobody_knows(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 
 
 def test_a_driver_that_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gpu_driver.ctypes, "CDLL", lambda name: FakeLibcuda(init=803))
+    monkeypatch.setattr(plugins.driver.ctypes, "CDLL", lambda name: FakeLibcuda(init=803))
     with pytest.raises(DeviceNotFound) as caught:
         installed_driver()
     assert str(caught.value) == (
@@ -571,13 +574,13 @@ def test_no_driver(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(name: str) -> None:
         raise OSError(f"{name}: cannot open shared object file")
 
-    monkeypatch.setattr(gpu_driver.ctypes, "CDLL", missing)
+    monkeypatch.setattr(plugins.driver.ctypes, "CDLL", missing)
     with pytest.raises(DeviceNotFound, match=r"no NVIDIA driver \(libcuda\.so\.1 does not load\): install one, or"):
         open_device("cuda")
 
 
 def test_a_driver_that_works(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gpu_driver.ctypes, "CDLL", lambda name: FakeLibcuda(version=12080, gpus=4))
+    monkeypatch.setattr(plugins.driver.ctypes, "CDLL", lambda name: FakeLibcuda(version=12080, gpus=4))
     assert installed_driver() == Installed(12, 8, 4)
 
 

@@ -16,14 +16,16 @@ from types import ModuleType, SimpleNamespace
 import pytest
 import typer
 
-from kernels import gpu, gpu_driver
-from kernels.device import DeviceError, DeviceNotFound
+import plugins.driver
+from kernels import gpu
+from kernels.device import DeviceError
 from kernels.host import HostDevice, build
 from kernels.lab import bench, check, profiler
 from kernels.lab.bench import Timing
 from kernels.lab.check import Row
 from kernels.lab.explain import CASES
 from kernels.lab.profiler import CONFLICTS, REQUESTS, SECTORS, TIME, beside, count, find_profiler, read_ncu, read_nsys
+from plugins.errors import DeviceNotFound
 from sut.cli import app as cli
 from sut.process.signals import Noted
 
@@ -63,7 +65,7 @@ def sut(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
     def missing(name: str) -> None:
         raise OSError(f"{name}: cannot open shared object file")
 
-    monkeypatch.setattr(gpu_driver.ctypes, "CDLL", missing)
+    monkeypatch.setattr(plugins.driver.ctypes, "CDLL", missing)
     monkeypatch.setenv("COLUMNS", "80")
 
     def run(*arguments: str) -> Done:
@@ -217,7 +219,7 @@ def test_profile_says_all_that_is_missing(sut: Run, monkeypatch: pytest.MonkeyPa
 def test_profile_without_a_compiler_runs_no_profiler(sut: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     ncu = program(tmp_path, "ncu", f"touch {tmp_path}/ran")
     monkeypatch.setattr(profiler.shutil, "which", lambda name: str(ncu))
-    monkeypatch.setattr(gpu_driver, "installed_driver", lambda: gpu_driver.Installed(13, 0, 1))
+    monkeypatch.setattr("sut.cli.commands.kernels.installed_driver", lambda: plugins.driver.Installed(13, 0, 1))
     monkeypatch.setattr(build, "which", lambda name: None)
 
     done = sut("profile")
@@ -454,7 +456,7 @@ def test_the_kernels_parts_say_why_they_did_not_run(report: ModuleType, monkeypa
 
 def gpu_is_here() -> bool:
     try:
-        return gpu_driver.installed_driver().gpus > 0
+        return plugins.driver.installed_driver().gpus > 0
     except DeviceNotFound:
         return False
 

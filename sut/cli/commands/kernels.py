@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from plugins.driver import installed_driver
+from plugins.errors import DeviceNotFound
 from sut.errors import ExitCode, InputError, RunError, SetupError, one_line
 from sut.process.streams import print_json, tell
 
@@ -157,7 +159,7 @@ def profile(device: GpuOption = "cuda", as_json: JsonOption = False) -> None:
 @contextmanager
 def _told() -> Iterator[None]:
     """What the kernels raise, as the exit codes of the commands know it."""
-    from kernels.device import DeviceError, DeviceNotFound
+    from kernels.device import DeviceError
 
     try:
         yield
@@ -172,9 +174,7 @@ def _told() -> Iterator[None]:
 @contextmanager
 def _open(name: str | None) -> Iterator[tuple[Device, str]]:
     """The device, and one line about it. Without a name: a GPU where a driver shows one, else the host form."""
-    from kernels.device import DeviceNotFound
     from kernels.gpu import open_device
-    from kernels.gpu_driver import installed_driver
 
     why = ""
     if name is None:
@@ -196,8 +196,6 @@ def _open(name: str | None) -> Iterator[tuple[Device, str]]:
 
 def _profiler() -> Path:
     """Raises ``SetupError`` with all that is missing, the GPU and g++ too."""
-    from kernels.device import DeviceNotFound
-    from kernels.gpu_driver import installed_driver
     from kernels.host.build import find_compiler
     from kernels.lab.profiler import find_profiler
 

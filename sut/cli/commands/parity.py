@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from plugins.errors import DeviceNotFound
 from sut.errors import InputError, SetupError, one_line
 from sut.process.streams import print_json, tell
 
@@ -108,7 +109,6 @@ def _preprocessors(names: str | None) -> list[type[Preprocessor]]:
 
 
 def _measured(preprocessors: Sequence[type[Preprocessor]], recipe: Recipe) -> list[Row]:
-    from kernels.device import DeviceNotFound
     from sut.results.parity import compare, crops, noise, oracle_levels, photos, preprocessed_levels, sizes
 
     sets = {"photos": photos(), "noise": noise(_NOISE), "sizes": sizes(_SIZES), "crops": crops()}

@@ -10,14 +10,13 @@ import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
+from plugins.driver import Installed, installed_driver
+from plugins.errors import DeviceNotFound
 from plugins.extras import TABLE, Entry, names
 from plugins.packages import CHECKOUT, MODULES, REINSTALL, SUBSTITUTES
 from sut.errors import one_line
-
-if TYPE_CHECKING:
-    from kernels.gpu_driver import Installed
 
 Status = Literal["ok", "missing", "warning", "absent"]
 
@@ -110,11 +109,6 @@ def check_packages() -> list[Check]:
 
 def driver_cuda() -> Installed | str:
     """The CUDA of the driver and its GPUs, or why that is not known, in one line."""
-    try:
-        from kernels.device import DeviceNotFound  # needs numpy
-        from kernels.gpu_driver import installed_driver
-    except (Exception, SystemExit) as error:  # a broken package raises anything
-        return f"unknown: {one_line(error)}"
     try:
         return installed_driver()
     except DeviceNotFound as error:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import backends.registry
 import preprocess.registry
-from backends.base import DeviceNotFound
+from plugins.errors import DeviceNotFound
 from sut.config import RunConfig
 from sut.errors import SutError, one_line
 from sut.pipeline.assembly import load_backend, load_preprocessor

@@ -15,8 +15,9 @@ import backends.registry
 import backends.simulated
 import preprocess.registry
 import preprocess.simulated
-from backends.base import DeviceNotFound, ModelFile, Slot
+from backends.base import ModelFile, Slot
 from backends.simulated import Simulated
+from plugins.errors import DeviceNotFound
 from preprocess.base import Recipe
 from preprocess.simulated import Simulated as SimulatedPreprocessor
 from sut.qsl.library import Rows

@@ -15,7 +15,7 @@ import onnx
 import pytest
 from rich.console import Console
 
-from kernels.gpu_driver import Installed
+from plugins.driver import Installed
 from sut.cli.doctor import installed as inventory
 from sut.cli.doctor import report as doctor
 from sut.cli.doctor.installed import Check, Status, check_cuda, check_gpu_packages, check_packages, check_tools, getting

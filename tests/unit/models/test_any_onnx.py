@@ -12,8 +12,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from backends.base import DeviceNotFound, ModelFile
+from backends.base import ModelFile
 from backends.onnxruntime import OnnxRuntime
+from plugins.errors import DeviceNotFound
 from sut.config import make_config
 from sut.errors import InputError, SetupError
 from sut.models import registry

@@ -18,10 +18,11 @@ import pytest
 import simplejpeg
 
 import preprocess.cuda
-from kernels.device import Buffer, DeviceError, DeviceNotFound
-from kernels.gpu_driver import Installed
+from kernels.device import Buffer, DeviceError
 from kernels.hot_path import VARIANTS
 from kernels.resize import describe
+from plugins.driver import Installed
+from plugins.errors import DeviceNotFound
 from preprocess import registry
 from preprocess.base import BadPicture, Recipe
 from preprocess.cuda import BY_CPU, Cuda, OnDevice, _cuda_of, _described

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import simplejpeg
 
-from kernels.device import DeviceNotFound
-from kernels.gpu_driver import Installed
+from plugins.driver import Installed
+from plugins.errors import DeviceNotFound
 from preprocess import registry
 from preprocess.base import BadPicture, Preprocessor, Recipe
 from preprocess.dali import Dali, DaliResize

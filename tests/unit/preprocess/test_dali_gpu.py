@@ -16,8 +16,9 @@ import nvidia.dali
 import pytest
 
 import preprocess.cuda
-from kernels.device import Device, DeviceNotFound
-from kernels.gpu_driver import Installed
+from kernels.device import Device
+from plugins.driver import Installed
+from plugins.errors import DeviceNotFound
 from preprocess import registry
 from preprocess.base import BadPicture, Recipe
 from preprocess.cuda import OnDevice
