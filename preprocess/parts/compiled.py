@@ -14,14 +14,14 @@ import llvmlite.binding
 import numba
 from numba import types
 
-from preprocess.parts import kernels as source
+from preprocess.parts import fused_kernels as source
 
 _LOCK = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
 class Kernels:
-    """What ``preprocess/parts/kernels.py`` defines under the same names, compiled."""
+    """What ``preprocess/parts/fused_kernels.py`` defines under the same names, compiled."""
 
     area_window: Callable[..., source.Window]
     cubic_window: Callable[..., source.Window]
