@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
-import importlib
-from importlib.metadata import entry_points
-
 from backends.base import Backend
 from plugins.extras import entries
+from plugins.registry import load_class, plugged
 
 GROUP = "sut.backends"
 
@@ -16,8 +13,7 @@ BACKENDS = {name: entry.target for name, entry in entries("backend").items()}
 
 def names() -> list[str]:
     """Every backend that can be named, our own first."""
-    own = list(BACKENDS)
-    return own + sorted({point.name for point in entry_points(group=GROUP)} - set(own))
+    return [*BACKENDS, *sorted(plugged(GROUP).keys() - BACKENDS.keys())]
 
 
 def load(name: str) -> type[Backend]:
@@ -25,16 +21,5 @@ def load(name: str) -> type[Backend]:
 
     Its runtime is imported by the class itself when a model is loaded, not here.
     """
-    if target := BACKENDS.get(name):
-        module, _, attribute = target.partition(":")
-        loaded = getattr(importlib.import_module(module), attribute)
-    else:
-        found = [point for point in entry_points(group=GROUP) if point.name == name]
-        if not found:
-            near = difflib.get_close_matches(name.lower(), names(), n=1, cutoff=0.5)
-            hint = f"did you mean {near[0]}? " if near else ""
-            raise ValueError(f"unknown backend '{name}'; {hint}known: {', '.join(names())}")
-        loaded = found[0].load()
-    if not (isinstance(loaded, type) and issubclass(loaded, Backend)):
-        raise ValueError(f"backend '{name}' is {loaded!r}, expected a class derived from backends.base.Backend")
+    loaded: type[Backend] = load_class("backend", name, BACKENDS, GROUP, Backend)
     return loaded

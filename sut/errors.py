@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 import sys
 import traceback
@@ -12,6 +11,7 @@ from enum import IntEnum
 from pathlib import Path
 
 from plugins.packages import CHECKOUT, MODULES, REINSTALL
+from plugins.registry import suggest as suggest
 from sut.text import printable
 
 _IMPORT = re.compile(r"(?:from|import)\s+(\w+)")
@@ -106,17 +106,6 @@ def short(value: float) -> str:
     ('12,346', '38.21')
     """
     return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
-
-
-def suggest(got: str, choices: Iterable[str]) -> str:
-    """The end of a message about an unknown word: the nearest right one, then all of them.
-
-    >>> suggest("onnxruntme", ["null", "onnxruntime"])
-    'did you mean onnxruntime? known: null, onnxruntime'
-    """
-    known = sorted(choices)
-    near = difflib.get_close_matches(got.lower(), known, n=1, cutoff=0.5)
-    return (f"did you mean {near[0]}? " if near else "") + "known: " + ", ".join(known)
 
 
 def worst(codes: Iterable[int]) -> ExitCode:

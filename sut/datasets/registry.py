@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
+from plugins.registry import plugged
 from sut.datasets.base import DataSet
 from sut.datasets.demo import open_demo
 from sut.datasets.folder import open_folder
 from sut.datasets.imagenet import CLASSES, LIST_NAME, entries_to_use, open_imagenet
 from sut.datasets.sums import read_sums
-from sut.errors import InputError, SetupError, one_line, suggest
+from sut.errors import InputError, SetupError
+from sut.plugged import load_other
 
 GROUP = "sut.datasets"
 """Entry points of other packages: ``opener(path, list_file, count) -> DataSet``, each argument None if not given."""
@@ -56,10 +57,11 @@ def open_dataset(
         if list_file is not None:
             raise InputError(f"data set folder takes all pictures in {path}, got {list_file}; use --dataset imagenet")
         return open_folder(path, count)
-    others = {point.name: point for point in entry_points(group=GROUP)}
-    if name not in others:
-        raise InputError(f"unknown data set {name!r}; {suggest(name, ('demo', 'folder', *IMAGENET_NAMES, *others))}")
-    return _open_other(others[name], path, list_file, count)
+    opener, called = load_other("data set", name, ("demo", "folder", *IMAGENET_NAMES), plugged(GROUP))
+    dataset = opener(path, list_file, count)
+    if not isinstance(dataset, DataSet):
+        raise SetupError(f"{called} gave a {type(dataset).__name__}, expected a DataSet")
+    return dataset
 
 
 def _open_demo(path: Path | None, list_file: Path | None, count: int | None) -> DataSet:
@@ -70,14 +72,3 @@ def _open_demo(path: Path | None, list_file: Path | None, count: int | None) -> 
     demo = open_demo()
     used = entries_to_use(count, demo.count, "the demo data set")
     return replace(demo, files=demo.files[:used], labels=None if demo.labels is None else demo.labels[:used])
-
-
-def _open_other(point: EntryPoint, path: Path | None, list_file: Path | None, count: int | None) -> DataSet:
-    try:
-        opener = point.load()
-    except Exception as error:
-        raise SetupError(f"data set {point.name} ({point.value}) cannot be loaded: {one_line(error)}") from error
-    dataset = opener(path, list_file, count)
-    if not isinstance(dataset, DataSet):
-        raise SetupError(f"data set {point.name} ({point.value}) gave a {type(dataset).__name__}, expected a DataSet")
-    return dataset

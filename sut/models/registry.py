@@ -6,17 +6,19 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import replace
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
+from plugins.registry import plugged
 from preprocess.base import Recipe
-from sut.errors import InputError, SetupError, one_line, suggest
+from sut.errors import InputError, SetupError
 from sut.models.base import ModelSpec
 from sut.models.content import check_model
 from sut.models.files import ModelInfo
 from sut.models.own import describe, label_outputs, own_model, score_outputs, shown
 from sut.models.recipes import RECIPES, find_recipe
 from sut.models.sources import efficientnet_lite, mobilenet, resnet50
+from sut.plugged import load_other
 from sut.tasks.classification import Classification
 from sut.text import Say
 
@@ -65,10 +67,10 @@ def find(name: str) -> ModelSpec:
     wanted = _plain(name)
     if wanted in MODELS:
         return MODELS[wanted]
-    others = _others()
-    if wanted not in others:
-        raise InputError(f"unknown model {name!r}; {suggest(wanted, (*MODELS, *others))}")
-    return _load(others[wanted])
+    spec, called = load_other("model", wanted, MODELS, _others())
+    if not isinstance(spec, ModelSpec):
+        raise SetupError(f"{called} is a {type(spec).__name__}, expected a ModelSpec")
+    return spec
 
 
 def for_file(
@@ -184,14 +186,4 @@ def _plain(name: str) -> str:
 
 
 def _others() -> dict[str, EntryPoint]:
-    return {_plain(point.name): point for point in entry_points(group=GROUP)}
-
-
-def _load(point: EntryPoint) -> ModelSpec:
-    try:
-        spec = point.load()
-    except Exception as error:  # another package's code may raise anything
-        raise SetupError(f"model {point.name} ({point.value}) cannot be loaded: {one_line(error)}") from error
-    if not isinstance(spec, ModelSpec):
-        raise SetupError(f"model {point.name} ({point.value}) is a {type(spec).__name__}, expected a ModelSpec")
-    return spec
+    return {_plain(name): point for name, point in plugged(GROUP).items()}

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from importlib.metadata import entry_points
-
-from sut.errors import InputError, suggest
+from plugins.registry import plugged
+from sut.plugged import load_other
 from sut.tasks.base import Task
 from sut.tasks.classification import Classification
 
@@ -14,11 +13,8 @@ TASKS: dict[str, type[Task]] = {"classification": Classification}
 
 
 def find_task(name: str) -> type[Task]:
-    """The class of a task. Raises ``InputError`` for an unknown name."""
+    """The class of a task. Raises what ``load_other`` does."""
     if name in TASKS:
         return TASKS[name]
-    points = {point.name: point for point in entry_points(group=GROUP)}
-    if name not in points:
-        raise InputError(f"unknown task '{name}'; {suggest(name, {*TASKS, *points})}")
-    loaded: type[Task] = points[name].load()
+    loaded: type[Task] = load_other("task", name, TASKS, plugged(GROUP))[0]
     return loaded

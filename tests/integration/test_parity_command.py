@@ -115,7 +115,7 @@ def test_the_table_has_what_is_installed_and_fits_80_columns(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("arguments", "fragment"),
     [
-        (["--preprocess", "dalli"], "unknown preprocessor 'dalli': did you mean dali?"),
+        (["--preprocess", "dalli"], "unknown preprocessor 'dalli'; did you mean dali?"),
         (["--preprocess", ""], "unknown preprocessor ''"),
         (["--model", "resnet5"], "unknown model 'resnet5'"),
     ],

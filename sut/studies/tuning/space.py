@@ -8,11 +8,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import backends.registry
-from backends.base import Backend
 from sut.config import RunConfig, assign, make_config
 from sut.config.strict_yaml import load_yaml
-from sut.errors import InputError, SetupError, one_line, suggest
+from sut.errors import InputError, one_line, suggest
+from sut.pipeline.assembly import load_backend
 from sut.text import shortened
 
 BACKEND_OPTIONS = "backend_options."
@@ -104,7 +103,7 @@ def parse_lists(option: str, words: Iterable[str]) -> dict[str, list[Any]]:
 
 def _check_backend(config: RunConfig) -> None:
     """Refuse what the backend cannot do before anything is run. Raises ``InputError``."""
-    backend = _backend_of(config)
+    backend = load_backend(config.backend)
     try:
         backend.check_options(config.backend_options)
     except ValueError as error:
@@ -112,20 +111,6 @@ def _check_backend(config: RunConfig) -> None:
     if config.precision not in backend.precisions:
         known = ", ".join(backend.precisions)
         raise InputError(f"{config.backend} cannot run precision {config.precision}; it has {known}")
-
-
-def _backend_of(config: RunConfig) -> type[Backend]:
-    """The backend's class. Raises ``InputError`` for an unknown one, ``SetupError`` for one that cannot be loaded."""
-    try:
-        return backends.registry.load(config.backend)
-    except ValueError as error:
-        raise InputError(one_line(error)) from error
-    except ModuleNotFoundError:
-        raise
-    except Exception as error:  # another package's code may raise anything
-        raise SetupError(
-            f"backend {config.backend} cannot be loaded: {type(error).__name__}: {one_line(error)}"
-        ) from error
 
 
 def _check_key(key: str, config: RunConfig) -> None:
@@ -148,7 +133,7 @@ def default_space(config: RunConfig, cores: int) -> dict[str, list[Any]]:
 
     Raises ``InputError`` for an unknown backend, ``SetupError`` for one that cannot be loaded.
     """
-    backend = _backend_of(config)
+    backend = load_backend(config.backend)
     some = _doublings(cores)
     if config.scenario == "SingleStream":
         return {"threads": some}

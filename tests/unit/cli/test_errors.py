@@ -1,4 +1,4 @@
-"""Exit codes, one-line messages, suggestions; and the examples in the docstrings of the package."""
+"""Exit codes, one-line messages, suggestions; and the examples in the docstrings of the packages."""
 
 from __future__ import annotations
 
@@ -9,10 +9,17 @@ import pkgutil
 
 import pytest
 
+import backends
+import plugins
 import sut
 from sut.errors import ExitCode, InputError, RunError, SetupError, SutError, cut, cut_list, one_line, suggest, worst
 
-MODULES = sorted(module.name for module in pkgutil.walk_packages(sut.__path__, "sut.") if module.name != "sut.__main__")
+MODULES = sorted(
+    module.name
+    for package in (backends, plugins, sut)
+    for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
+    if module.name != "sut.__main__"
+)
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -329,7 +329,7 @@ def open_nothing(path: Path | None, list_file: Path | None, count: int | None) -
 def test_entry_points_of_other_packages(monkeypatch: pytest.MonkeyPatch) -> None:
     words = {"flowers": f"{__name__}:open_flowers", "nothing": f"{__name__}:open_nothing", "broken": "no_such_module:x"}
     points = [EntryPoint(name, value, registry.GROUP) for name, value in words.items()]
-    monkeypatch.setattr(registry, "entry_points", lambda group: points if group == "sut.datasets" else [])
+    monkeypatch.setattr("plugins.registry.entry_points", lambda group: points if group == "sut.datasets" else [])
 
     assert open_dataset("flowers", Path("/x"), None, 2).files == ("rose.jpg", "rose.jpg")
     with pytest.raises(SetupError, match=r"broken .*cannot be loaded: No module named 'no_such_module'"):

@@ -608,7 +608,7 @@ class FakeEntryPoint:
 
 
 def install(monkeypatch: pytest.MonkeyPatch, *points: FakeEntryPoint) -> None:
-    monkeypatch.setattr(registry, "entry_points", lambda group: points if group == "sut.models" else ())
+    monkeypatch.setattr("plugins.registry.entry_points", lambda group: points if group == "sut.models" else ())
 
 
 def test_find_loads_other_packages_models_only_when_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:

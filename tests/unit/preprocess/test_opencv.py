@@ -204,7 +204,7 @@ def test_registry_loads_by_name() -> None:
 
 
 def test_registry_names_the_nearest_word_and_all_others() -> None:
-    with pytest.raises(ValueError, match=r"unknown preprocessor 'OpenVC': did you mean opencv\? known: .*opencv"):
+    with pytest.raises(ValueError, match=r"unknown preprocessor 'OpenVC'; did you mean opencv\? known: .*opencv"):
         registry.load("OpenVC")
 
 
@@ -222,12 +222,12 @@ def test_registry_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_registry_finds_other_packages(monkeypatch: pytest.MonkeyPatch) -> None:
     points = EntryPoints(
         [
-            EntryPoint("theirs", "preprocess.opencv:OpenCV", registry.ENTRY_POINTS),
-            EntryPoint("wrong", "preprocess.base:Recipe", registry.ENTRY_POINTS),
+            EntryPoint("theirs", "preprocess.opencv:OpenCV", registry.GROUP),
+            EntryPoint("wrong", "preprocess.base:Recipe", registry.GROUP),
         ]
     )
-    monkeypatch.setattr(registry, "entry_points", lambda **choice: points.select(**choice))
+    monkeypatch.setattr("plugins.registry.entry_points", lambda **choice: points.select(**choice))
     assert registry.load("theirs") is OpenCV
     assert {"opencv", "theirs", "wrong"} <= set(registry.names())
-    with pytest.raises(ValueError, match="expected a subclass of"):
+    with pytest.raises(ValueError, match=r"expected a class derived from preprocess\.base\.Preprocessor"):
         registry.load("wrong")
