@@ -169,20 +169,14 @@ class _Decoder:
         self._pipeline.close()
 
 
-class Dali(Preprocessor):
-    """DALI decodes, OpenCV does the rest: bit for bit what ``opencv`` gives."""
-
-    name = "dali"
-    stages = OpenCV.stages
+class _WithDali(Preprocessor):
+    """DALI decodes on the CPU."""
 
     def __init__(self, recipe: Recipe) -> None:
         """Raises ``ValueError`` for a recipe that contradicts itself, such as uint8 with a mean."""
         super().__init__(recipe)
+        check_recipe(recipe)
         self._decoder = _Decoder()
-        self._from_bgr = OpenCV(recipe)
-        # DALI decodes to RGB in half the time that BGR takes it. What follows treats the channels alike, so RGB needs
-        # no more than the recipe of the opposite order.
-        self._from_rgb = OpenCV(replace(recipe, colour_order="BGR" if recipe.colour_order == "RGB" else "RGB"))
 
     @classmethod
     def version(cls) -> str:
@@ -197,6 +191,21 @@ class Dali(Preprocessor):
     def counts(self) -> Mapping[str, int]:
         """Pictures that DALI did not decode."""
         return {_BY_OPENCV: self.decoded_by_opencv}
+
+
+class Dali(_WithDali):
+    """DALI decodes, OpenCV does the rest: bit for bit what ``opencv`` gives."""
+
+    name = "dali"
+    stages = OpenCV.stages
+
+    def __init__(self, recipe: Recipe) -> None:
+        """Raises ``ValueError`` for a recipe that contradicts itself, such as uint8 with a mean."""
+        super().__init__(recipe)
+        self._from_bgr = OpenCV(recipe)
+        # DALI decodes to RGB in half the time that BGR takes it. What follows treats the channels alike, so RGB needs
+        # no more than the recipe of the opposite order.
+        self._from_rgb = OpenCV(replace(recipe, colour_order="BGR" if recipe.colour_order == "RGB" else "RGB"))
 
     def run(self, encoded: Sequence[bytes], target: Target, mark: Mark) -> list[Geometry]:
         """Turn ``encoded`` (whole files) into the first ``len(encoded)`` rows of the target's only buffer.
@@ -217,7 +226,7 @@ class Dali(Preprocessor):
         self._decoder.close()
 
 
-class DaliResize(Preprocessor):
+class DaliResize(_WithDali):
     """DALI decodes, resizes by the nearest filter it has, crops and normalises.
 
     The last three are one pipeline, which cannot be told apart: the stage ``preprocess``.
@@ -229,24 +238,8 @@ class DaliResize(Preprocessor):
     def __init__(self, recipe: Recipe) -> None:
         """Raises ``ValueError`` for a recipe that contradicts itself, such as uint8 with a mean."""
         super().__init__(recipe)
-        check_recipe(recipe)
-        self._decoder = _Decoder()
         self._from_bgr = Pipeline(lambda: resize_graph(recipe, "BGR"))
         self._from_rgb = Pipeline(lambda: resize_graph(recipe, "RGB"))
-
-    @classmethod
-    def version(cls) -> str:
-        """DALI's version."""
-        return str(nvidia.dali.__version__)
-
-    @property
-    def decoded_by_opencv(self) -> int:
-        """Pictures so far that DALI was not given, or refused."""
-        return self._decoder.by_opencv
-
-    def counts(self) -> Mapping[str, int]:
-        """Pictures that DALI did not decode."""
-        return {_BY_OPENCV: self.decoded_by_opencv}
 
     def run(self, encoded: Sequence[bytes], target: Target, mark: Mark) -> list[Geometry]:
         """As ``Dali.run``; raises ``RuntimeError`` where DALI cannot resize what was decoded."""
