@@ -12,11 +12,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Any, ClassVar, Self
+
+from plugins.base import Closing, Plugin
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,15 +80,14 @@ class Attestation:
 
 @dataclass(slots=True)
 class Slot:
-    """Input buffers for ``n`` rows, by tensor name, with their place (``host``, ``pinned``, ``cuda:0``) and stream."""
+    """Input buffers for ``n`` rows, by tensor name, with their place (``host``, ``pinned``, ``cuda:0``)."""
 
     n: int
     buffers: Mapping[str, Any]
     place: str = "host"
-    stream: int | None = None
 
 
-class Runner(ABC):
+class Runner(Closing, ABC):
     """One lane's share of a backend. Used by one thread at a time."""
 
     @abstractmethod
@@ -99,26 +98,10 @@ class Runner(ABC):
     def infer(self, slot: Slot) -> Mapping[str, Any]:
         """Run the model on the slot; outputs by name, ``slot.n`` rows each, valid until the next call."""
 
-    def submit(self, slot: Slot) -> Future[Mapping[str, Any]]:
-        """Start the model on the slot without waiting. Only for backends whose ``max_inflight`` is over one."""
-        raise NotImplementedError(f"{type(self).__name__} runs one batch at a time")
 
-    def close(self) -> None:
-        """Give back what the lane holds. Called once."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-
-class Backend(ABC):
+class Backend(Plugin, ABC):
     """A model loaded on one device. Subclasses set ``inputs`` and ``outputs`` before ``load`` returns."""
 
-    name: ClassVar[str]
     needs_model: ClassVar[bool] = True
     """False for a backend that answers without a model file."""
     precisions: ClassVar[Mapping[str, str]] = {"fp32": "fp32"}
@@ -127,8 +110,6 @@ class Backend(ABC):
     Q/DQ, symmetric signed activations), ``int8-openvino`` (OpenVINO IR, quantised)."""
     reads: ClassVar[tuple[str, ...]] = (".onnx",)
     """How the names of the model files end that it can be given: ``.onnx``, and ``.xml`` for OpenVINO's."""
-    options: ClassVar[Mapping[str, str]] = {}
-    """The runtime's own options that a user may set, each with a line of help."""
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
@@ -136,7 +117,6 @@ class Backend(ABC):
     """Where its slots may live, best first."""
     batch_sizes: tuple[int, ...] | None = None
     """The batch sizes it takes, ascending; None for any. The caller pads up to the next one."""
-    max_inflight: int = 1
     reads_host_arrays: bool = False
     """Whether a slot may be given to it that it did not lend, with any C-contiguous host array as its buffer."""
 
@@ -145,19 +125,8 @@ class Backend(ABC):
     def load(cls, model: ModelFile, device: str, lanes: int, threads: int, options: Mapping[str, Any] = {}) -> Self:
         """Load the model on ``device`` for ``lanes`` concurrent runners with ``threads`` runtime threads each.
 
-        ``options`` are those that the user set; ``check_options`` refuses unknown ones, and it or ``load`` bad values,
-        both with ``ValueError``.
+        ``options`` are those that the user set, which ``read_options`` reads.
         """
-
-    @classmethod
-    def check_options(cls, options: Mapping[str, Any]) -> None:
-        """Raise ``ValueError``, naming the known ones, for an option that this backend does not have."""
-        for name in options:
-            if name not in cls.options:
-                known = ", ".join(f"{each} ({text})" for each, text in cls.options.items())
-                raise ValueError(
-                    f"{cls.name} has no option '{name}'; " + (f"known: {known}" if known else "it has none")
-                )
 
     @classmethod
     def devices(cls) -> list[str]:
@@ -186,11 +155,3 @@ class Backend(ABC):
 
     def close(self) -> None:
         """Unload. Called once, after all runners were closed."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

@@ -26,7 +26,7 @@ class Null(Backend):
     @classmethod
     def load(cls, model: ModelFile, device: str, lanes: int, threads: int, options: Mapping[str, Any] = {}) -> Self:
         """Load nothing; only ``cpu`` is a device."""
-        cls.check_options(options)
+        cls.read_options(options)
         if device != "cpu":
             raise DeviceNotFound(f"the null backend runs on cpu only, got device '{device}'")
         return cls()

@@ -83,7 +83,7 @@ class OnnxRuntime(Backend):
     @classmethod
     def load(cls, model: ModelFile, device: str, lanes: int, threads: int, options: Mapping[str, Any] = {}) -> Self:
         """Open the session on ``device`` with ``threads`` intra-op threads; lanes share its thread pool."""
-        cls.check_options(options)
+        cls.read_options(options)
         cls.check_device(device)
         ort = _import()
         provider = _PROVIDERS[device]

@@ -11,9 +11,9 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from math import prod
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ from backends.base import Attestation, Backend, ModelFile, Runner, Slot, TensorS
 from backends.executed import executed_precision, listed, shares
 from plugins.cpuinfo import read_cpuinfo
 from plugins.errors import DeviceNotFound
+from plugins.options import Tuned, option
 
 _HINT = "INFERENCE_PRECISION_HINT"
 _HINTS = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}
@@ -31,10 +32,37 @@ _COMPUTE = ("Convolution", "Deconvolution", "FullyConnected", "MatMul")
 """Layers that multiply and accumulate, as the executed graph calls them."""
 _NATIVE_BF16 = {"avx512_bf16", "amx_bf16"}
 """Either of these flags in /proc/cpuinfo means instructions that multiply bfloat16; OpenVINO does so on x86 only."""
-_WORDS: Mapping[str, tuple[str, ...]] = {"hint": ("auto", "latency", "throughput"), "shape": ("dynamic",)}
-"""What options may be, beside numbers."""
+_MOST = 99_999
+"""Streams, or rows of a batch: more is a slip of the hand."""
 _NOISE = re.compile(r"(?:Exception from|Check '[^\n]*?' failed at) \S+?:\d+:\s*")
 """Where in its sources OpenVINO gave up; the reason follows."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenVinoOptions:
+    """What may be set of OpenVINO."""
+
+    hint: Literal["auto", "latency", "throughput"] = option(
+        "auto", "latency or throughput: what OpenVINO chooses the number of streams for; auto: one for each lane"
+    )
+    # A stream executes one request at a time, and the streams share the threads. Half as many as lanes let a lane get
+    # its next batch ready while another's executes, without more threads than cores. More streams than lanes would
+    # idle, and their threads with them; fewer make lanes wait for each other.
+    streams: int | None = option(
+        None,
+        "how many requests execute at once, sharing the threads: the lanes, or what hint chooses",
+        least=1,
+        most=_MOST,
+        tune=Tuned(lambda lanes: lanes // 2, unless=("hint",)),
+    )
+    # Compiled for one batch size, Lite0 and ResNet-50 took 3 to 10 % less time at batch 1 and at 8, less than padding
+    # costs where batches are smaller, and nobody tells load the sizes: so any batch size is the default.
+    shape: Literal["dynamic"] | int = option(
+        "dynamic",
+        "dynamic (any batch size), or the one batch size to compile for: smaller batches are padded",
+        least=1,
+        most=_MOST,
+    )
 
 
 class OpenVino(Backend):
@@ -44,13 +72,7 @@ class OpenVino(Backend):
     # The runtime converts an fp32 file to fp16 and bf16 itself, and keeps inputs and outputs as they are in the file.
     precisions: ClassVar[Mapping[str, str]] = {"fp32": "fp32", "bf16": "fp32", "fp16": "fp32", "int8": "int8-openvino"}
     reads = (".onnx", ".xml")
-    # Compiled for one batch size, Lite0 and ResNet-50 took 3 to 10 % less time at batch 1 and at 8, less than padding
-    # costs where batches are smaller, and nobody tells load the sizes: so any batch size is the default.
-    options: ClassVar[Mapping[str, str]] = {
-        "hint": "latency or throughput: what OpenVINO chooses the number of streams for; auto: one for each lane",
-        "streams": "how many requests execute at once, sharing the threads: the lanes, or what hint chooses",
-        "shape": "dynamic (any batch size), or the one batch size to compile for: smaller batches are padded",
-    }
+    options = OpenVinoOptions
     reads_host_arrays = True
 
     def __init__(self, compiled: Any, device: str, network: Any, more: Mapping[str, str] = {}) -> None:
@@ -83,22 +105,14 @@ class OpenVino(Backend):
         raise DeviceNotFound(f"openvino has no device '{device}' here; it has {', '.join(found)}{hint}")
 
     @classmethod
-    def check_options(cls, options: Mapping[str, Any]) -> None:
-        """Values too: they need no model to be judged."""
-        super().check_options(options)
-        for name in options:
-            _option(options, name, None)
-
-    @classmethod
     def load(cls, model: ModelFile, device: str, lanes: int, threads: int, options: Mapping[str, Any] = {}) -> Self:
         """Compile the model for lanes x threads threads in all, and run it once on zeros."""
-        cls.check_options(options)
-        config = _config(model.precision, lanes, threads, options, on_cpu=device.lower() == "cpu")
-        rows = _option(options, "shape", "dynamic")
+        chosen: OpenVinoOptions = cls.read_options(options)
+        config = _config(model.precision, lanes, threads, chosen, on_cpu=device.lower() == "cpu")
         cls.check_device(device)
         core = _import().Core()
         try:
-            network, on = _read(core, model, rows), _devices()[device.lower()]
+            network, on = _read(core, model, chosen.shape), _devices()[device.lower()]
             try:
                 return cls(core.compile_model(network, on, config), device, network)
             except RuntimeError as error:
@@ -288,8 +302,8 @@ def _axes(port: Any) -> list[int]:
     return [axis.get_length() if axis.is_static else 1 for axis in port.get_partial_shape()]
 
 
-def _config(precision: str, lanes: int, threads: int, options: Mapping[str, Any], *, on_cpu: bool) -> dict[str, Any]:
-    """Properties to compile with. Raises ``ValueError`` for a bad option."""
+def _config(precision: str, lanes: int, threads: int, options: OpenVinoOptions, *, on_cpu: bool) -> dict[str, Any]:
+    """Properties to compile with."""
     config: dict[str, Any] = {}
     if precision != "int8":
         config[_HINT] = _HINTS[precision]
@@ -297,11 +311,11 @@ def _config(precision: str, lanes: int, threads: int, options: Mapping[str, Any]
         # What the file leaves unquantised, a third of Lite0's layers, makes all of it 8 % (batch 1) to 30 % (batch 8)
         # faster in bf16; not where that would be emulated.
         config[_HINT] = "bf16" if read_cpuinfo().flags & _NATIVE_BF16 else "f32"
-    hint = _option(options, "hint", "auto")
-    streams = _option(options, "streams", lanes if hint == "auto" else None)
+    hint, streams = options.hint, options.streams
     if hint == "auto":
+        streams = streams or lanes
         hint = "latency" if streams == 1 else "throughput"
-    config["PERFORMANCE_HINT"] = str(hint).upper()
+    config["PERFORMANCE_HINT"] = hint.upper()
     if streams is not None:
         config["NUM_STREAMS"] = streams
     if on_cpu:
@@ -309,21 +323,7 @@ def _config(precision: str, lanes: int, threads: int, options: Mapping[str, Any]
     return config
 
 
-def _option(options: Mapping[str, Any], name: str, default: str | int | None) -> str | int | None:
-    """An option that is one of its words or, but for the hint, a number from 1 to 99999."""
-    words, numbers = _WORDS.get(name, ()), name != "hint"
-    if (value := options.get(name)) is None:
-        return default
-    text = str(value).lower()
-    if text in words:
-        return text
-    if numbers and re.fullmatch("[1-9][0-9]{0,4}", text):
-        return int(text)
-    expected = " or ".join([*words, *(["a number from 1 on, to 99999"] if numbers else [])])
-    raise ValueError(f"openvino option {name}: got '{value}', expected {expected}")
-
-
-def _read(core: Any, model: ModelFile, rows: str | int | None) -> Any:
+def _read(core: Any, model: ModelFile, rows: str | int) -> Any:
     """The file with the axes closed that it leaves open, and the batch if it is to be compiled for a number of rows."""
     network = core.read_model(model.path)
     shapes = {}

@@ -7,66 +7,36 @@ nor the cores. It reads pictures like any model, and its answers depend on them.
 
 from __future__ import annotations
 
-import ctypes
-import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import cache
-from typing import Any, ClassVar, Self
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from backends.base import Attestation, Backend, ModelFile, Runner, Slot, TensorSpec, layout_of
 from plugins.errors import DeviceNotFound
+from plugins.options import option
+from plugins.sleep import sleep_until
 
 _MOST_DEVICES = 16
 _SAMPLE_SHAPE = (3, 224, 224)
 _CLASSES = 9
 _LOOKED_AT = 64
 _SPREAD = 1000
-_PR_SET_TIMERSLACK = 29
-_thread = threading.local()
 
 
 @dataclass(frozen=True, slots=True)
 class Planted:
-    """What was planted. ``jitter``: how much a batch's time varies (sigma of a lognormal factor whose mean is 1)."""
+    """What was planted. ``jitter`` is the sigma of a lognormal factor whose mean is 1."""
 
-    a_ms: float = 2.0
-    b_ms: float = 1.0
-    jitter: float = 0.0
-    seed: int = 0
-    devices: int = 1
-
-    @classmethod
-    def of(cls, options: Mapping[str, Any]) -> Self:
-        """The options as the user set them. Raises ``ValueError`` for a value that is none."""
-        kinds: dict[str, tuple[Callable[[Any], bool], str]] = {
-            "a_ms": (_is_amount, "milliseconds"),
-            "b_ms": (_is_amount, "milliseconds"),
-            "jitter": (lambda value: _is_amount(value) and value <= 1, "a number from 0 to 1"),
-            "seed": (lambda value: _is_whole(value) and value >= 0, "a whole number"),
-            "devices": (
-                lambda value: _is_whole(value) and 1 <= value <= _MOST_DEVICES,
-                f"a whole number from 1 to {_MOST_DEVICES}",
-            ),
-        }
-        for name, value in options.items():
-            fits, expected = kinds[name]
-            if not fits(value):
-                raise ValueError(f"backend option {name}: got {value!r}, expected {expected}")
-        return cls(**options)
-
-
-def _is_amount(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < float("inf")
-
-
-def _is_whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+    a_ms: float = option(2.0, "ms that every batch takes", least=0, unit="milliseconds")
+    b_ms: float = option(1.0, "ms that each sample of a batch adds", least=0, unit="milliseconds")
+    jitter: float = option(0.0, "how much a batch's time varies: sigma of a factor around 1", least=0, most=1)
+    seed: int = option(0, "seed of the jitter", least=0)
+    devices: int | None = option(None, "devices behind the name cpu, one unless told", least=1, most=_MOST_DEVICES)
 
 
 class Simulated(Backend):
@@ -79,13 +49,7 @@ class Simulated(Backend):
     name = "simulated"
     needs_model = False
     reads_host_arrays = True
-    options: ClassVar[Mapping[str, str]] = {
-        "a_ms": "ms that every batch takes",
-        "b_ms": "ms that each sample of a batch adds",
-        "jitter": "how much a batch's time varies: sigma of a factor around 1",
-        "seed": "seed of the jitter",
-        "devices": "devices behind the name cpu",
-    }
+    options = Planted
     outputs = (TensorSpec("label", "int64", (None,), "N"),)
 
     def __init__(self, planted: Planted, device: str, sample_shape: tuple[int, ...]) -> None:
@@ -93,24 +57,17 @@ class Simulated(Backend):
         shape = (None, *sample_shape)
         self.inputs = (TensorSpec("images", "float32", shape, layout_of(shape)),)
         self._device = device
-        self._busy = [threading.Lock() for _ in range(planted.devices)]
+        self._busy = [threading.Lock() for _ in range(planted.devices or 1)]
         self._lanes = 0
-
-    @classmethod
-    def check_options(cls, options: Mapping[str, Any]) -> None:
-        """Values too: they need nothing else to be judged."""
-        super().check_options(options)
-        Planted.of(options)
 
     @classmethod
     def load(cls, model: ModelFile, device: str, lanes: int, threads: int, options: Mapping[str, Any] = {}) -> Self:
         """Make the devices; only the model's sample shape is looked at. Raises ``ValueError`` for a bad option."""
-        cls.check_options(options)
+        planted: Planted = cls.read_options(options)
         cls.check_device(device)
-        named = 0 if device == "cpu" else len(device.split(","))
-        if named and "devices" in options:
-            raise ValueError(f"backend option devices goes with the device cpu, got device '{device}'")
-        planted = Planted.of({**options, "devices": named} if named else options)
+        if device != "cpu" and planted.devices:
+            raise ValueError(f"simulated option devices goes with the device cpu, got device '{device}'")
+        planted = replace(planted, devices=planted.devices or len(device.split(",")))
         return cls(planted, device, model.sample_shape or _SAMPLE_SHAPE)
 
     @classmethod
@@ -182,23 +139,5 @@ class SimulatedRunner(Runner):
             [rows] = slot.buffers.values()
             sums = np.abs(rows.reshape(len(rows), -1)[:, :_LOOKED_AT]).sum(axis=1, dtype=np.float64)
             labels = 1 + np.rint(_SPREAD * sums).astype(np.int64) % _CLASSES
-            _sleep_until(until_ns)
+            sleep_until(until_ns)
         return {"label": labels}
-
-
-def _sleep_until(until_ns: int) -> None:
-    """Sleep without the GIL. On a virtual machine with two cores it was 4 us late after 0.1 ms, 5 to 75 after 1 to 10.
-
-    Linux wakes a thread another 50 us late, to save power, unless the thread asks for better, once.
-    """
-    if not getattr(_thread, "exact", False):
-        _thread.exact = True
-        if (prctl := _prctl()) is not None:
-            prctl(_PR_SET_TIMERSLACK, 1, 0, 0, 0)
-    if (left_ns := until_ns - time.monotonic_ns()) > 0:
-        time.sleep(left_ns / 1e9)
-
-
-@cache
-def _prctl() -> Callable[..., int] | None:
-    return ctypes.CDLL(None).prctl if sys.platform == "linux" else None

@@ -21,6 +21,8 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from plugins.base import Closing
+
 SOURCES = Path(__file__).parent
 """The folder of the .cu files."""
 
@@ -116,7 +118,7 @@ def _parameter(text: str, kernel: str) -> Parameter:
     return Parameter(name, _TYPES[words])
 
 
-class Device(ABC):
+class Device(Closing, ABC):
     """One device. Used by one thread at a time; a context manager, which frees what is left of its memory."""
 
     name: str
@@ -255,14 +257,6 @@ class Device(ABC):
             raise ValueError(f"the buffer of {buffer.nbytes} bytes has been freed")
         if nbytes > buffer.nbytes:
             raise ValueError(f"the buffer has {buffer.nbytes} bytes, expected at least {nbytes}")
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _check_launch(function: str, grid: Dim3, block: Dim3) -> None:

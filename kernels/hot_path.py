@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 from numpy.typing import NDArray
 
@@ -12,12 +11,13 @@ from kernels.device import Buffer, Device
 from kernels.normalize import Normalize, Output, check_target
 from kernels.resize import Resize
 from kernels.transpose import transpose_images
+from plugins.base import Closing
 
 Variant = Literal["naive", "tiled", "fused"]
 VARIANTS: tuple[Variant, ...] = ("naive", "tiled", "fused")
 
 
-class HotPath:
+class HotPath(Closing):
     """One lane's way from pictures to the model's input, used by one thread, one stream at a time.
 
     ``fused`` is the resize kernel alone: it normalizes and lays out what it has at hand. ``naive`` and ``tiled`` are a
@@ -90,11 +90,3 @@ class HotPath:
             for _ in range(2 if self._output.layout == "NCHW" else 1):
                 self._scratch.append(self._device.alloc(nbytes))
         return self._scratch[0], self._scratch[-1]
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

@@ -13,11 +13,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, ClassVar, Literal, Protocol, Self
+from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from plugins.base import Plugin
 
 Mark = Callable[[str], None]
 """Called when a stage has ended, once per batch: ``mark("decode")``."""
@@ -97,38 +98,21 @@ class Target(Protocol):
     def buffers(self) -> Mapping[str, Any]: ...
     @property
     def place(self) -> str: ...
-    @property
-    def stream(self) -> int | None: ...
 
 
-class Preprocessor(ABC):
+class Preprocessor(Plugin, ABC):
     """One lane's preprocessor for one recipe. Used by one thread at a time."""
 
-    name: ClassVar[str]
     places: ClassVar[tuple[str, ...]] = ("host",)
     """Where it can write, best first."""
     stages: ClassVar[tuple[str, ...]] = ("preprocess",)
     """The stages it marks, in order. One that cannot be split has the one stage ``preprocess``."""
     computes_pixels: ClassVar[bool] = True
     """False for one that only passes time: it is left out where all are compared with the oracle."""
-    options: ClassVar[Mapping[str, str]] = {}
-    """The keyword arguments of its constructor that a user may set, each with a line of help."""
 
     def __init__(self, recipe: Recipe) -> None:
+        """One with ``options`` gets those that the user set as keywords, which ``read_options`` reads."""
         self.recipe = recipe
-
-    @classmethod
-    def check_options(cls, options: Mapping[str, Any]) -> None:
-        """Raise ``ValueError``, naming the known ones, for an option that this preprocessor does not have.
-
-        Bad values are refused by the constructor.
-        """
-        for name in options:
-            if name not in cls.options:
-                known = ", ".join(f"{each} ({text})" for each, text in cls.options.items())
-                raise ValueError(
-                    f"{cls.name} has no option '{name}'; " + (f"known: {known}" if known else "it has none")
-                )
 
     @classmethod
     def check_machine(cls) -> None:
@@ -164,17 +148,6 @@ class Preprocessor(ABC):
         often so far. Those of several lanes add up; what is 0 need not be told.
         """
         return {}
-
-    def close(self) -> None:
-        """Give back what it holds. Called once."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def only_buffer(recipe: Recipe, target: Target, n: int) -> NDArray[Any]:

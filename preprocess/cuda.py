@@ -12,7 +12,7 @@ import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -26,20 +26,20 @@ from kernels.normalize import Output
 from kernels.resize import PICTURE, Interpolation, choose_path
 from plugins.driver import installed_driver
 from plugins.errors import DeviceNotFound
+from plugins.options import option
 from preprocess.base import Geometry, Mark, Preprocessor, Recipe, Target, only_buffer
 from preprocess.opencv import decode_at
 from preprocess.oracle import Fit, check_recipe, fit
 from preprocess.parts.device_memory import HOST_PLACES, Growing, lent_slot
-from preprocess.parts.gpu_decode import ADAPTIVE, DevicePixels, GpuDecoder, HwShare, NvImageCodec
+from preprocess.parts.gpu_decode import DevicePixels, GpuDecoder, HwShare, NvImageCodec
 
 Pixels = NDArray[np.uint8]
 ColourOrder = Literal["RGB", "BGR"]
 
 BY_CPU = "pictures were decoded by the CPU, since the GPU's decoder does not take them"
 """What ``OnDevice.counts`` calls them."""
-THREADS_OPTION = (
-    "CPU threads of the decoder, from 1 (default); with more, JPEG engine and nvJPEG's kernels work at the same time"
-)
+KERNELS = "fused, tiled or naive: one kernel behind the decoder, or a chain of launches"
+"""The help of the option ``kernels``."""
 _ALIGNMENT = 256
 """Bytes: where each picture begins in memory that several share, as CUDA aligns its allocations."""
 
@@ -184,31 +184,45 @@ class OnDevice(Preprocessor):
         self._device.close()
 
 
+@dataclass(frozen=True, slots=True)
+class GpuOptions:
+    """What may be set of every preprocessor on a GPU."""
+
+    gpu: int = option(0, "index of the GPU", least=0, unit="the index of a GPU")
+    threads: int = option(
+        1,
+        "CPU threads of the decoder; with more than one, JPEG engine and nvJPEG's kernels work at the same time",
+        least=1,
+        unit="a number of threads",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class CudaOptions(GpuOptions):
+    """What may be set of ``cuda``."""
+
+    hw_share: HwShare = option(
+        1.0,
+        "share of a batch that the GPU's JPEG engine is offered, 0 to 1, or adaptive: by nvImageCodec's policy of that "
+        "name, which stays at a half; rounded up, any above 0 is all of a small batch",
+        least=0,
+        most=1,
+    )
+    kernels: Variant = option("fused", KERNELS)
+
+
 class Cuda(OnDevice):
     """nvImageCodec and the project's kernels on one NVIDIA GPU. Has not run on hardware yet."""
 
     name = "cuda"
-    options: ClassVar[Mapping[str, str]] = {
-        "kernels": "fused (default), tiled or naive: one kernel behind the decoder, or a chain of launches",
-        "gpu": "index of the GPU, from 0 (default)",
-        "hw_share": "share of a batch that the GPU's JPEG engine is offered, 0 to 1 (default), or adaptive: by "
-        "nvImageCodec's policy of that name, which stays at a half; rounded up, any above 0 is all of a small batch",
-        "threads": THREADS_OPTION,
-    }
+    options = CudaOptions
 
-    def __init__(
-        self,
-        recipe: Recipe,
-        *,
-        kernels: Variant = "fused",
-        gpu: int = 0,
-        hw_share: HwShare = 1.0,
-        threads: int = 1,
-    ) -> None:
+    def __init__(self, recipe: Recipe, **options: Any) -> None:
         """Raises ``ValueError`` for bad options, ``DeviceNotFound`` and ``ModuleNotFoundError`` for what is missing."""
-        check_gpu_options(gpu, hw_share, threads, ADAPTIVE)
-        device, decoder = open_both(gpu, lambda: NvImageCodec(gpu, hw_share, threads))
-        super().__init__(recipe, device, decoder, f"cuda:{gpu}", kernels, device.details)
+        chosen: CudaOptions = self.read_options(options)
+        gpu = chosen.gpu
+        device, decoder = open_both(gpu, lambda: NvImageCodec(gpu, chosen.hw_share, chosen.threads))
+        super().__init__(recipe, device, decoder, f"cuda:{gpu}", chosen.kernels, device.details)
 
     @classmethod
     def version(cls) -> str:
@@ -242,16 +256,6 @@ def open_both(gpu: int, decoder: Callable[[], GpuDecoder]) -> tuple[GpuDevice, G
     except BaseException:
         device.close()
         raise
-
-
-def check_gpu_options(gpu: int, hw_share: HwShare, threads: int, *words: str) -> None:
-    """Raise ``ValueError`` for what is no GPU's index, no share (nor one of ``words``), and no number of threads."""
-    if type(gpu) is not int or gpu < 0:
-        raise ValueError(f"gpu: got {gpu}, expected the index of a GPU, from 0")
-    if hw_share not in words and (isinstance(hw_share, (bool, str)) or not 0 <= hw_share <= 1):
-        raise ValueError(f"hw_share: got {hw_share}, expected {' or '.join(['0 to 1', *words])}")
-    if type(threads) is not int or threads < 1:
-        raise ValueError(f"threads: got {threads}, expected a number of threads, from 1")
 
 
 def check_parts(name: str, libraries: Sequence[Library]) -> None:

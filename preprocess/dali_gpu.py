@@ -15,8 +15,9 @@ None of this has run on a GPU yet. The graphs have, on the CPU.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 import nvidia.dali
@@ -24,13 +25,14 @@ from nvidia.dali import fn, types
 
 from kernels.device import Buffer
 from kernels.hot_path import Variant
+from plugins.options import option
 from preprocess.base import Recipe
 from preprocess.cuda import (
-    THREADS_OPTION,
+    KERNELS,
     ColourOrder,
+    GpuOptions,
     Library,
     OnDevice,
-    check_gpu_options,
     check_parts,
     open_both,
 )
@@ -43,9 +45,6 @@ HW_SHARE = 0.65
 """DALI's own default."""
 
 DALI = Library("DALI", "nvidia.dali", {12: "dali-cuda12", 13: "dali"})
-
-_GPU_OPTION = "index of the GPU, from 0 (default)"
-_HW_SHARE_OPTION = f"share of a batch that the GPU's JPEG engine decodes, 0 to 1 (default {HW_SHARE})"
 
 
 class DaliMixed(GpuDecoder):
@@ -103,29 +102,26 @@ class DaliMixed(GpuDecoder):
         self._pipeline.close()
 
 
-class DaliGpu(OnDevice):
-    """DALI decodes on one NVIDIA GPU, the project's kernels do the rest there. Has not run on hardware yet."""
+@dataclass(frozen=True, slots=True)
+class DaliGpuResizeOptions(GpuOptions):
+    """What may be set of ``dali-gpu-resize``."""
 
-    name = "dali-gpu"
-    options: ClassVar[Mapping[str, str]] = {
-        "kernels": "fused (default), tiled or naive: one kernel behind the decoder, or a chain of launches",
-        "gpu": _GPU_OPTION,
-        "hw_share": _HW_SHARE_OPTION,
-        "threads": THREADS_OPTION,
-    }
+    hw_share: float = option(HW_SHARE, "share of a batch that the GPU's JPEG engine decodes, 0 to 1", least=0, most=1)
 
-    def __init__(
-        self,
-        recipe: Recipe,
-        *,
-        kernels: Variant = "fused",
-        gpu: int = 0,
-        hw_share: float = HW_SHARE,
-        threads: int = 1,
-    ) -> None:
-        """Raises ``ValueError`` for bad options, ``DeviceNotFound`` and ``ModuleNotFoundError`` for what is missing."""
-        check_gpu_options(gpu, hw_share, threads)
-        device, decoder = open_both(gpu, lambda: DaliMixed(gpu, hw_share, threads))
+
+@dataclass(frozen=True, slots=True)
+class DaliGpuOptions(DaliGpuResizeOptions):
+    """What may be set of ``dali-gpu``."""
+
+    kernels: Variant = option("fused", KERNELS)
+
+
+class _WithDali(OnDevice):
+    """DALI decodes on one NVIDIA GPU."""
+
+    def __init__(self, recipe: Recipe, chosen: DaliGpuResizeOptions, kernels: Variant = "fused") -> None:
+        gpu = chosen.gpu
+        device, decoder = open_both(gpu, lambda: DaliMixed(gpu, chosen.hw_share, chosen.threads))
         super().__init__(recipe, device, decoder, f"cuda:{gpu}", kernels, device.details)
 
     @classmethod
@@ -139,24 +135,33 @@ class DaliGpu(OnDevice):
         check_parts(cls.name, [DALI])
 
 
-class DaliGpuResize(DaliGpu):
+class DaliGpu(_WithDali):
+    """DALI decodes on one NVIDIA GPU, the project's kernels do the rest there. Has not run on hardware yet."""
+
+    name = "dali-gpu"
+    options = DaliGpuOptions
+
+    def __init__(self, recipe: Recipe, **options: Any) -> None:
+        """Raises ``ValueError`` for bad options, ``DeviceNotFound`` and ``ModuleNotFoundError`` for what is missing."""
+        chosen: DaliGpuOptions = self.read_options(options)
+        super().__init__(recipe, chosen, chosen.kernels)
+
+
+class DaliGpuResize(_WithDali):
     """DALI decodes, resizes by the nearest filter it has, crops and normalises on one NVIDIA GPU.
 
     Has not run on hardware yet.
     """
 
     name = "dali-gpu-resize"
-    options: ClassVar[Mapping[str, str]] = {
-        "gpu": _GPU_OPTION,
-        "hw_share": _HW_SHARE_OPTION,
-        "threads": THREADS_OPTION,
-    }
+    options = DaliGpuResizeOptions
 
-    def __init__(self, recipe: Recipe, *, gpu: int = 0, hw_share: float = HW_SHARE, threads: int = 1) -> None:
+    def __init__(self, recipe: Recipe, **options: Any) -> None:
         """As ``DaliGpu``."""
-        super().__init__(recipe, gpu=gpu, hw_share=hw_share, threads=threads)
+        chosen: DaliGpuResizeOptions = self.read_options(options)
+        super().__init__(recipe, chosen)
         orders: tuple[ColourOrder, ...] = ("RGB", "BGR")
-        self._resizes = {given: resize_pipeline(recipe, given, gpu) for given in orders}
+        self._resizes = {given: resize_pipeline(recipe, given, chosen.gpu) for given in orders}
 
     def _compute(self, given: ColourOrder, pictures: Sequence[DevicePixels], fits: Sequence[Fit], rows: Buffer) -> None:
         inputs: dict[str, list[Any]] = {"pixels": [_Shown(picture) for picture in pictures]}

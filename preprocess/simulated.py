@@ -6,23 +6,29 @@ ask for. The tensor it makes holds a number that depends on the file, nothing of
 
 from __future__ import annotations
 
-import ctypes
-import sys
-import threading
 import time
 import zlib
-from collections.abc import Callable, Mapping, Sequence
-from functools import cache
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from plugins.options import option
+from plugins.sleep import sleep_until
 from preprocess.base import Geometry, Mark, Preprocessor, Recipe, Target, only_buffer
 
 _CODES = 256
-_PR_SET_TIMERSLACK = 29
-_thread = threading.local()
+
+
+@dataclass(frozen=True, slots=True)
+class PlantedMs:
+    """What was planted, for each picture."""
+
+    decode_ms: float = option(1.0, "milliseconds that decoding a picture takes", least=0, unit="milliseconds")
+    resize_ms: float = option(0.5, "milliseconds that resizing it takes", least=0, unit="milliseconds")
+    normalize_ms: float = option(0.25, "milliseconds that normalising it takes", least=0, unit="milliseconds")
 
 
 class Simulated(Preprocessor):
@@ -35,21 +41,12 @@ class Simulated(Preprocessor):
     name = "simulated"
     stages = ("decode", "resize", "normalize")
     computes_pixels = False
-    options: ClassVar[Mapping[str, str]] = {
-        "decode_ms": "milliseconds that decoding a picture takes (1)",
-        "resize_ms": "milliseconds that resizing it takes (0.5)",
-        "normalize_ms": "milliseconds that normalising it takes (0.25)",
-    }
+    options = PlantedMs
 
-    def __init__(
-        self, recipe: Recipe, *, decode_ms: float = 1.0, resize_ms: float = 0.5, normalize_ms: float = 0.25
-    ) -> None:
-        """Raises ``ValueError`` for a time below zero."""
+    def __init__(self, recipe: Recipe, **options: Any) -> None:
+        """Raises ``ValueError`` for a bad option."""
         super().__init__(recipe)
-        self._planted_ms = {"decode": decode_ms, "resize": resize_ms, "normalize": normalize_ms}
-        for stage, planted in self._planted_ms.items():
-            if not 0 <= planted < float("inf"):
-                raise ValueError(f"{stage}_ms: got {planted}, expected milliseconds")
+        self._planted_ms: PlantedMs = self.read_options(options)
 
     @classmethod
     def version(cls) -> str:
@@ -61,7 +58,7 @@ class Simulated(Preprocessor):
         only_buffer(self.recipe, target, len(encoded))
         until_ns = self._stage("decode", len(encoded), time.monotonic_ns())
         codes = [zlib.crc32(data) % _CODES for data in encoded]
-        _sleep_until(until_ns)
+        sleep_until(until_ns)
         mark("decode")
         return self._finish(codes, target, mark)
 
@@ -73,31 +70,16 @@ class Simulated(Preprocessor):
     def _finish(self, codes: Sequence[int], target: Target, mark: Mark) -> list[Geometry]:
         count = len(codes)
         buffer: NDArray[Any] = only_buffer(self.recipe, target, count)[:count]
-        _sleep_until(self._stage("resize", count, time.monotonic_ns()))
+        sleep_until(self._stage("resize", count, time.monotonic_ns()))
         mark("resize")
         until_ns = self._stage("normalize", count, time.monotonic_ns())
         buffer[...] = 0
         buffer[:, 0, 0, 0] = (np.array(codes) - self.recipe.mean[0]) / self.recipe.std[0]
-        _sleep_until(until_ns)
+        sleep_until(until_ns)
         mark("normalize")
         size = self.recipe.size
         return [Geometry(size, size, 1.0, 1.0, 0.0, 0.0)] * count
 
     def _stage(self, name: str, pictures: int, begin_ns: int) -> int:
         """When a stage that began then ends, in ns."""
-        return begin_ns + int(1e6 * pictures * self._planted_ms[name])
-
-
-def _sleep_until(until_ns: int) -> None:
-    """Sleep without the GIL, to some 10 us: Linux wakes a thread up to 50 us late unless it asks for better, once."""
-    if not getattr(_thread, "exact", False):
-        _thread.exact = True
-        if (prctl := _prctl()) is not None:
-            prctl(_PR_SET_TIMERSLACK, 1, 0, 0, 0)
-    if (left_ns := until_ns - time.monotonic_ns()) > 0:
-        time.sleep(left_ns / 1e9)
-
-
-@cache
-def _prctl() -> Callable[..., int] | None:
-    return ctypes.CDLL(None).prctl if sys.platform == "linux" else None
+        return begin_ns + int(1e6 * pictures * getattr(self._planted_ms, f"{name}_ms"))

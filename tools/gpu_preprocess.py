@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import inspect
 import itertools
 import sys
 import threading
@@ -164,7 +163,7 @@ class Bench:
             for lanes in counts(self.cores):
                 self.time(name, [Lanes(decoder, make, {"hw_share": share}, lanes)])
         if engine:
-            own = "adaptive" if name == "cuda" else inspect.signature(make).parameters["hw_share"].default
+            own = "adaptive" if name == "cuda" else make.options().hw_share
             for lanes in (1, 2, 4):
                 for share in (SHARED, own):
                     # One thread would do the engine's share and nvJPEG's one after the other.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -127,7 +127,8 @@ class Assembly:
         Raises ``ValueError`` for a bad value of an option, and whatever else its constructor raises.
         """
         kind, _, number = self.config.device.partition(",")[0].partition(":")
-        same_gpu = {"gpu": int(number)} if "gpu" in self.preprocessor.options and kind == "cuda" and number else {}
+        takes_gpu = any(each.name == "gpu" for each in fields(self.preprocessor.options))
+        same_gpu = {"gpu": int(number)} if takes_gpu and kind == "cuda" and number else {}
         return self.preprocessor(recipe, **{**same_gpu, **self.config.preprocess_options})
 
     def tensor_store(self) -> TensorStore | None:
@@ -248,8 +249,8 @@ def _check_options(config: RunConfig, backend: type[Backend], preprocessor: type
     """Refuse what the backend or the preprocessor does not know, before anything is made for it."""
     form_for(backend, config.precision)
     try:
-        backend.check_options(config.backend_options)
-        preprocessor.check_options(config.preprocess_options)
+        backend.read_options(config.backend_options)
+        preprocessor.read_options(config.preprocess_options)
     except ValueError as error:
         raise InputError(one_line(error)) from error
 

@@ -42,7 +42,6 @@ class Rows:
     n: int
     buffers: dict[str, Any]
     place: str = "host"
-    stream: int | None = None
 
     @classmethod
     def of(cls, array: NDArray[Any]) -> Rows:

@@ -298,16 +298,16 @@ def test_options_and_a_device_in_capitals_reach_openvino(small: Small, tmp_path:
         ),
         (
             ("--backend", "openvino", "--set", "backend_options.stream=2"),
-            "openvino has no option 'stream'; known: hint (latency or throughput",
+            "openvino has no option 'stream'; did you mean streams? known: hint (latency or throughput",
         ),
         (("--backend", "onnxruntime", "--set", "backend_options.streams=2"), "onnxruntime has no option 'streams'; it"),
         (
             ("--preprocess", "simulated", "--set", "preprocess_options.decode=2"),
-            "simulated has no option 'decode'; known: decode_ms (milliseconds",
+            "simulated has no option 'decode'; did you mean decode_ms? known: decode_ms (milliseconds",
         ),
         (
             ("--backend", "openvino", "--fold", "--set", "backend_options.streams=many"),
-            "openvino option streams: got 'many', expected a number from 1 on",
+            "openvino option streams: got 'many', expected a whole number from 1 to",
         ),
         (("--set", "backend_options=streams"), "backend_options: Input should be a valid dictionary, got 'streams'"),
     ],

@@ -135,7 +135,7 @@ def test_what_cannot_be_run_at_all_is_told_once(tmp_path: Path) -> None:
     child = tune("simulated", *OFFLINE[1:], "--set", "backend_options.a_ms=-1", "--space", "lanes=2", cwd=tmp_path)
 
     assert child.code == 1
-    assert "backend option a_ms: got -1, expected milliseconds" in child.err
+    assert "simulated option a_ms: got -1, expected milliseconds" in child.err
     assert not list(tmp_path.rglob("runs.jsonl"))
 
 

@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar, NoReturn
 
 import cv2
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from kernels.device import Buffer, Device
 from kernels.host import HostDevice
 from kernels.hot_path import Variant
+from plugins.options import option
 from preprocess.base import Recipe
 from preprocess.cuda import OnDevice
 from preprocess.parts.decode import decode
@@ -172,11 +174,16 @@ class HostForm(OnDevice):
         return Uploading.version()
 
 
+@dataclass(frozen=True, slots=True)
+class CudaHostOptions:
+    kernels: Variant = option("fused", "as of cuda")
+
+
 class CudaHost(HostForm):
     """The preprocessor ``cuda`` without a GPU."""
 
     name: ClassVar[str] = "cuda-host"
-    options: ClassVar[Mapping[str, str]] = {"kernels": "as of cuda"}
+    options = CudaHostOptions
 
     def __init__(self, recipe: Recipe, *, kernels: Variant = "fused") -> None:
         device = HostDevice()

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from plugins.options import tuned
 from sut.config import RunConfig, assign, make_config
 from sut.config.strict_yaml import load_yaml
 from sut.errors import InputError, one_line, suggest
@@ -15,7 +16,6 @@ from sut.pipeline.assembly import load_backend
 from sut.text import shortened
 
 BACKEND_OPTIONS = "backend_options."
-STREAMS = f"{BACKEND_OPTIONS}streams"
 _QUEUED = ("Server", "Offline")
 _ALL = ("SingleStream", "MultiStream", "Server", "Offline")
 
@@ -105,7 +105,7 @@ def _check_backend(config: RunConfig) -> None:
     """Refuse what the backend cannot do before anything is run. Raises ``InputError``."""
     backend = load_backend(config.backend)
     try:
-        backend.check_options(config.backend_options)
+        backend.read_options(config.backend_options)
     except ValueError as error:
         raise InputError(one_line(error)) from error
     if config.precision not in backend.precisions:
@@ -128,8 +128,8 @@ def default_space(config: RunConfig, cores: int) -> dict[str, list[Any]]:
     """What is varied where the user names nothing, small enough to end in minutes.
 
     Threads are left to share the cores among the lanes. Precision is not varied: it changes the answers, so it is for
-    the user to allow it. Streams are for ``default_points``, where the backend has them and the user has set neither
-    them nor the hint that OpenVINO chooses them by.
+    the user to allow it. What depends on the lanes, such as streams, is for ``default_points``, where the backend says
+    what to try and the user has not decided it.
 
     Raises ``InputError`` for an unknown backend, ``SetupError`` for one that cannot be loaded.
     """
@@ -148,9 +148,10 @@ def default_space(config: RunConfig, cores: int) -> dict[str, list[Any]]:
         space["max_wait_ms"] = [0.0, 2.0]
     if config.times_preprocessing and config.scenario in EFFECTS["preprocess_workers"]:
         space["preprocess_workers"] = sorted({0, max(1, cores // 2)})
-    halves = [each // 2 for each in lanes if each > 1]
-    if halves and "streams" in backend.options and not {"streams", "hint"} & config.backend_options.keys():
-        space[STREAMS] = halves
+    for name, its in tuned(backend.options).items():
+        values = [value for each in lanes if (value := its.of_lanes(each))]
+        if values and not {name, *its.unless} & config.backend_options.keys():
+            space[BACKEND_OPTIONS + name] = values
     return space
 
 
@@ -164,17 +165,16 @@ def _doublings(cores: int) -> list[int]:
 
 
 def default_points(space: Mapping[str, Sequence[Any]], base: RunConfig) -> list[Point]:
-    """The points of ``default_space``: ``points_of`` it, but of the streams only what makes sense for the lanes.
-
-    A stream executes one request at a time, and the streams share the threads. Without the option there is one for each
-    lane. Half as many let a lane get its next batch ready while another's executes, without more threads than cores.
-    More streams than lanes would idle, and their threads with them; fewer make lanes wait for each other.
-    """
-    points = points_of({key: values for key, values in space.items() if key != STREAMS}, base)
+    """The points of ``default_space``: ``points_of`` it, of the backend's options what it says for the lanes."""
+    own = {f"{BACKEND_OPTIONS}{name}": its for name, its in tuned(load_backend(base.backend).options).items()}
+    points = points_of({key: values for key, values in space.items() if key not in own}, base)
     for point in tuple(points):
-        streams = point.apply(base).lane_count // 2
-        if streams in space.get(STREAMS, ()):
-            points.append(Point((*point.settings, (STREAMS, streams))))
+        lanes = point.apply(base).lane_count
+        points += [
+            Point((*point.settings, (key, value)))
+            for key, its in own.items()
+            if (value := its.of_lanes(lanes)) in space.get(key, ())
+        ]
     return points
 
 

@@ -13,6 +13,7 @@ import pytest
 
 import backends.registry
 import backends.simulated
+import plugins.sleep
 import preprocess.registry
 import preprocess.simulated
 from backends.base import ModelFile, Slot
@@ -42,8 +43,8 @@ class Time:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Time]:
     stub = Time()
-    monkeypatch.setattr(backends.simulated, "time", stub)
-    monkeypatch.setattr(preprocess.simulated, "time", stub)
+    for module in (backends.simulated, preprocess.simulated, plugins.sleep):
+        monkeypatch.setattr(module, "time", stub)
     yield stub
 
 
@@ -111,7 +112,7 @@ def busy_at_once(monkeypatch: pytest.MonkeyPatch, backend: Simulated, lanes: int
             changed.wait_for(lambda: most == lanes, timeout=0.2)
             under_way -= 1
 
-    monkeypatch.setattr(backends.simulated, "_sleep_until", sleep)
+    monkeypatch.setattr(backends.simulated, "sleep_until", sleep)
     runners = [backend.runner() for _ in range(lanes)]
     threads = [threading.Thread(target=runner.infer, args=(runner.slot(1),)) for runner in runners]
     for thread in threads:
@@ -176,7 +177,7 @@ def test_other_devices_are_not_there(device: str) -> None:
 @pytest.mark.parametrize(
     ("options", "error"),
     [
-        ({"c_ms": 1}, "simulated has no option 'c_ms'; known: a_ms"),
+        ({"c_ms": 1}, "simulated has no option 'c_ms'; did you mean b_ms\\? known: a_ms"),
         ({"a_ms": -1}, "a_ms: got -1, expected milliseconds"),
         ({"b_ms": "fast"}, "b_ms: got 'fast', expected milliseconds"),
         ({"b_ms": float("nan")}, "b_ms: got nan, expected milliseconds"),

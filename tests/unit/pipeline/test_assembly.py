@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,9 @@ import pytest
 from backends.base import Attestation
 from backends.openvino import OpenVino
 from backends.simulated import Simulated as SimulatedBackend
+from plugins.options import option
 from preprocess.base import Mark, Target
-from preprocess.simulated import Simulated
+from preprocess.simulated import PlantedMs, Simulated
 from sut.config import RunConfig
 from sut.errors import InputError, SetupError
 from sut.models.preparation import Prepared
@@ -24,10 +25,15 @@ from sut.pipeline.ledger import Counter
 from sut.pipeline.system import SUT
 
 
+@dataclass(frozen=True, slots=True)
+class CountingOptions(PlantedMs):
+    gpu: int = option(-1, "the number of a GPU")
+
+
 class Counting(Simulated):
     """Counts the pictures it prepared, as a preprocessor does that falls back for some."""
 
-    options = {**Simulated.options, "gpu": "the number of a GPU"}  # noqa: RUF012
+    options = CountingOptions
 
     def __init__(self, recipe: Any, *, gpu: int = -1, decode_ms: float = 0.0) -> None:
         super().__init__(recipe, decode_ms=decode_ms, resize_ms=0, normalize_ms=0)
@@ -53,7 +59,10 @@ def parts_of(**settings: Any) -> Assembly:
     [
         ({"backend": "onnxruntime", "precision": "bf16"}, "backend onnxruntime cannot be asked for bf16"),
         ({"precision": "int8"}, "backend simulated cannot be asked for int8; it has fp32"),
-        ({"backend_options": {"bogus": 1}}, "simulated has no option 'bogus'; known: a_ms (ms that every batch takes)"),
+        (
+            {"backend_options": {"bogus": 1}},
+            "simulated has no option 'bogus'; known: a_ms (ms that every batch",
+        ),
         ({"preprocess_options": {"bogus": 1}}, "simulated has no option 'bogus'; known: decode_ms (milliseconds"),
         ({"preprocess": "opencv", "preprocess_options": {"gpu": 1}}, "opencv has no option 'gpu'; it has none"),
         ({"fold": True}, "--fold puts normalisation into the model, and backend simulated has none"),

@@ -47,7 +47,7 @@ GREY = cv2.cvtColor(PHOTO, cv2.COLOR_BGR2GRAY)
 def run(working: Preprocessor, encoded: list[bytes]) -> np.ndarray:
     recipe = working.recipe
     buffer = np.full((len(encoded), *recipe.sample_shape), 77, recipe.dtype)
-    target = SimpleNamespace(n=len(encoded), buffers={"input": buffer}, place="host", stream=None)
+    target = SimpleNamespace(n=len(encoded), buffers={"input": buffer}, place="host")
     marks: list[str] = []
     geometries = working.run(encoded, target, marks.append)
     assert tuple(marks) == working.stages
@@ -224,7 +224,7 @@ def test_dalis_own_resize_is_near_and_no_nearer_than_said(recipe: Recipe, mean: 
 @pytest.mark.parametrize("recipe", [RESNET50, LITE0, PIXELS], ids=lambda recipe: recipe.name)
 def test_pixels_give_what_files_give(kind: type[Preprocessor], recipe: Recipe) -> None:
     buffer = np.empty((3, *recipe.sample_shape), recipe.dtype)
-    target = SimpleNamespace(n=3, buffers={"input": buffer}, place="host", stream=None)
+    target = SimpleNamespace(n=3, buffers={"input": buffer}, place="host")
     marks: list[str] = []
     with kind(recipe) as working:
         working.run_pixels([decode(data) for data in FILES[:3]], target, marks.append)
@@ -242,7 +242,7 @@ def test_extreme_shapes(kind: type[Preprocessor], size: tuple[int, int]) -> None
 
 @pytest.mark.parametrize("kind", [Dali, DaliResize])
 def test_a_buffer_that_does_not_fit_is_refused(kind: type[Preprocessor]) -> None:
-    target = SimpleNamespace(n=1, buffers={"x": np.empty((1, 3, 96, 96), np.float32)}, place="host", stream=None)
+    target = SimpleNamespace(n=1, buffers={"x": np.empty((1, 3, 96, 96), np.float32)}, place="host")
     with kind(LITE0) as working, pytest.raises(ValueError, match="input x is float32"):
         working.run(FILES[:1], target, lambda stage: None)
 

@@ -19,6 +19,7 @@ import preprocess.cuda
 from kernels.device import Device
 from plugins.driver import Installed
 from plugins.errors import DeviceNotFound
+from plugins.options import describe
 from preprocess import registry
 from preprocess.base import BadPicture, Recipe
 from preprocess.cuda import OnDevice
@@ -256,10 +257,11 @@ def test_the_share_of_the_jpeg_engine_is_handed_on(monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize("kind", [DaliGpu, DaliGpuResize])
 def test_a_share_that_is_none_is_refused(kind: type[DaliGpu]) -> None:
-    assert {"hw_share", "threads"} <= set(kind.options)
-    with pytest.raises(ValueError, match=r"hw_share: got 65, expected 0 to 1"):
+    assert {"hw_share", "threads"} <= {each.name for each in describe(kind.options)}
+    with pytest.raises(ValueError, match=r"hw_share: got 65, expected a number from 0 to 1"):
         kind(PIXELS, hw_share=65)
-    with pytest.raises(ValueError, match=r"hw_share: got adaptive, expected 0 to 1$"):  # DALI's share is fixed
+    # DALI's share is fixed.
+    with pytest.raises(ValueError, match=r"hw_share: got 'adaptive', expected a number from 0 to 1$"):
         kind(PIXELS, hw_share="adaptive")  # type: ignore[arg-type]
 
 

@@ -65,7 +65,7 @@ BY_HAND = {"resnet50": (RESNET50, resnet50_by_hand), "lite0": (LITE0, lite0_by_h
 def target(recipe: Recipe, n: int, rows: int | None = None) -> SimpleNamespace:
     """A slot full of a value that no picture gives."""
     buffer = np.full((rows or n, *recipe.sample_shape), 77 if recipe.dtype == "uint8" else -999, recipe.dtype)
-    return SimpleNamespace(n=n, buffers={"input": buffer}, place="host", stream=None)
+    return SimpleNamespace(n=n, buffers={"input": buffer}, place="host")
 
 
 def run(recipe: Recipe, encoded: list[bytes]) -> np.ndarray:
@@ -182,7 +182,7 @@ def test_a_picture_that_cannot_be_decoded_is_a_value_error() -> None:
     ],
 )
 def test_a_buffer_that_does_not_fit_is_refused(buffer: np.ndarray, message: str) -> None:
-    slot = SimpleNamespace(n=2, buffers={"x": buffer}, place="host", stream=None)
+    slot = SimpleNamespace(n=2, buffers={"x": buffer}, place="host")
     with OpenCV(RESNET50) as preprocessor, pytest.raises(ValueError, match=message):
         preprocessor.run([PHOTOS[0].read_bytes()] * 2, slot, lambda stage: None)
 

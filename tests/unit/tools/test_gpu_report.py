@@ -15,6 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, nullcontext, suppress
+from dataclasses import make_dataclass
 from functools import partial
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -500,6 +501,7 @@ class OnGpu(OpenCV):
     """In the place of a preprocessor on a GPU, and counted like one."""
 
     by_cpu = 0
+    options = make_dataclass("Options", [("hw_share", float, 0.65)])
 
     def __init__(self, recipe: Any, *, hw_share: Any = 0.65, threads: int = 1) -> None:
         if hw_share == 1.0 and self.name == "dali-gpu":
