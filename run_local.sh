@@ -33,12 +33,12 @@ The options are those of `sut run`:
 END
 }
 
-# Prints the commands of sut: those of sut/cli/app.py, then a file each.
+# Prints the commands of sut, a file each, those that most people want first.
 commands() {
     local name found='run, doctor'
     for name in "$ROOT"/sut/cli/commands/[a-z]*.py; do
         name=${name##*/} name=${name%.py}
-        found+=", ${name//_/-}"
+        [[ ", $found, " == *", $name, "* ]] || found+=", ${name//_/-}"
     done
     echo "$found"
 }

@@ -7,19 +7,22 @@ import json
 import os
 import re
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
+from plugins.extras import names
 from plugins.files import SMALL_BYTES, read_file
+from sut.config.option import Only, kinds_of, options_of, setting
 from sut.config.strict_yaml import load_yaml
 from sut.errors import InputError, one_line, suggest
 from sut.process.cgroup import usable_cores as usable_cores
 from sut.text import checked_name, shortened
 
-SCENARIOS = ("SingleStream", "MultiStream", "Server", "Offline")
-
+Scenario = Literal["SingleStream", "MultiStream", "Server", "Offline"]
+SCENARIOS: tuple[Scenario, ...] = get_args(Scenario)
 Mode = Literal["performance", "accuracy", "find_peak"]
 
 PROFILES: dict[str, dict[str, str]] = {
@@ -37,9 +40,17 @@ NOT_HASHED = {*HOW_KEPT, "scenario", "cache", "cache_dir", "known_models", "agre
 _MOST_THREADS = 1024
 _MOST_SECONDS = 1e7
 """A third of a year. More than these, a machine is busy with making threads and LoadGen with its numbers."""
+_Options = dict[str, bool | int | float | str]
+_Threads = Annotated[int, Field(ge=1, le=_MOST_THREADS)]
+_Seconds = Annotated[float, Field(gt=0, le=_MOST_SECONDS)]
 
 TIMED_BOUNDARIES = ("pixels", "jpeg")
 """Those with preprocessing inside the clock."""
+
+_in_server = partial(Only, "scenario", ("Server",))
+_in_int8 = partial(Only, "precision", ("int8",))
+_with_several = partial(Only, "scenario", SCENARIOS[1:])  # samples at a time
+_ready = Only("boundary", ("tensor",), "preprocessing is timed, or ends on the device")
 
 AUTO = ("lanes", "threads", "max_batchsize")
 """What is chosen where it is not set, or is set to ``auto``."""
@@ -50,91 +61,135 @@ _MOST_NAME_BYTES = 255
 
 
 class RunConfig(BaseModel):
-    """Everything that decides one run. Fields carry their unit; None means "measure it" or "as MLPerf's rules say"."""
+    """Everything that decides one run, each setting told once: the command line, the docs and the schema say the same.
+
+    Fields carry their unit; None means "measure it" or "as MLPerf's rules say".
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    backend: str = "onnxruntime"
-    model: str = "efficientnet-lite0"
-    """A known model's name, or an .onnx or .xml file."""
-    model_name: str | None = None
-    """Which known model a file is; with ``recipe``, what the model is called."""
-    recipe: str | None = None
-    """How pictures are prepared for a file: a recipe's name, or a YAML file."""
-    device: str = "cpu"
-    preprocess: str = "opencv"
-    boundary: Literal["device", "tensor", "pixels", "jpeg"] = "tensor"
-    precision: Literal["fp32", "fp16", "bf16", "int8"] = "fp32"
-    """What must be executed. The backend says which form of the model's file that takes; it is made from the ONNX."""
-    fold: bool = False
-    """Put mean, std and layout into the graph: its input is then the pixels themselves, uint8 NHWC."""
-    calibration_list: Path | None = None
-    """Names of the data set's pictures that calibrate ``int8``; None chooses some that are not scored."""
-    agreement: int | None = Field(None, ge=0, le=1_000_000)
-    """Crops on which the labels of a reduced precision are compared with FP32's; None for 1000, 0 for no comparison."""
-    rules: Literal["closed"] | None = None
-    """A division whose rules are kept, where they forbid what would otherwise be done."""
-    backend_options: dict[str, bool | int | float | str] = {}
-    """The backend's own settings, as its ``options`` name them."""
-    preprocess_options: dict[str, bool | int | float | str] = {}
-    """The preprocessor's own settings, as its ``options`` name them."""
-    weights: Literal["trained", "random"] = "trained"
-    known_models: dict[str, str] = {}
-    """Files of which the user says that they are a known model: MD5 or SHA-256 in hex, and the model's name."""
-    scenario: Literal["SingleStream", "MultiStream", "Server", "Offline"] = "SingleStream"
-    mode: Mode = "performance"
+    backend: str = setting(f"{', '.join(names('backend'))}, or a plug-in's name.", "onnxruntime")
+    model: str = setting("A known model's name, or an .onnx or .xml file.", "efficientnet-lite0")
+    model_name: str | None = setting("Which known model a file is; with --recipe, its name in the results.")
+    recipe: str | None = setting("How to preprocess for a file of any model: a YAML file, or a recipe's name.")
+    device: str = setting("cpu, gpu (= cuda), cuda:1, or a name the backend lists.", "cpu")
+    preprocess: str = setting(f"{', '.join(names('preprocess'))}, or a plug-in's name.", "opencv")
+    boundary: Literal["device", "tensor", "pixels", "jpeg"] = setting("Where the clock starts.", "tensor")
+    # The backend says which form of the model's file that takes; it is made from the ONNX.
+    precision: Literal["fp32", "fp16", "bf16", "int8"] = setting("What the backend must execute.", "fp32")
+    fold: bool = setting("Put mean, std and layout into the graph: input uint8 NHWC.", False)
+    calibration_list: Path | None = setting(
+        "Names of the pictures that calibrate int8; default: some that are not scored.",
+        only=_in_int8("only int8 is calibrated on pictures"),
+    )
+    agreement: Annotated[int, Field(ge=0, le=1_000_000)] | None = setting(
+        "Crops on which a reduced precision's labels are compared with FP32's; default 1000; 0: not.",
+        only=Only(
+            "precision", ("fp16", "bf16", "int8"), "it is what the labels of other precisions are compared with", "fold"
+        ),
+    )
+    rules: Literal["closed"] | None = setting(
+        "Refuse what MLPerf's closed division forbids.",
+        only=_in_int8("it is about what calibrates int8"),
+        told="--rules {}",
+    )
+    backend_options: _Options = setting("The backend's own settings, by name.", {}, flag=None)
+    preprocess_options: _Options = setting("The preprocessor's own settings, by name.", {}, flag=None)
+    weights: Literal["trained", "random"] = setting("trained, or random for speed work without the file.", "trained")
+    known_models: dict[str, str] = setting(
+        "Files that you say are a known model: MD5 or SHA-256 in hex, and the model's name.", {}, flag=None
+    )
+    scenario: Scenario = setting("What LoadGen asks, and when.", "SingleStream", flag=None)
+    mode: Mode = setting("What the run is for; find_peak: Server's highest rate.", "performance", flag=None)
 
-    dataset: str | None = None
-    dataset_path: Path | None = None
-    dataset_list: Path | None = None
-    cache: bool = False
-    """Keep preprocessed tensors on disk, and use those that are there."""
-    cache_dir: Path | None = None
-    preprocessed_dir: Path | None = None
-    """A folder of .npy files, one per picture: filled with what is missing, unless ``use_preprocessed_dataset``."""
-    use_preprocessed_dataset: bool = False
-    """Take all tensors from ``preprocessed_dir`` as they are, whoever made them; no picture is read."""
-    data_format: Literal["NCHW", "NHWC"] | None = None
-    inputs: tuple[str, ...] | None = None
-    outputs: tuple[str, ...] | None = None
+    dataset: str | None = setting("demo, imagenet, or folder (no labels).")
+    dataset_path: Path | None = setting("Folder of the pictures; default $DATA_DIR.")
+    dataset_list: Path | None = setting("List file; default val_map.txt in that folder.")
+    cache: bool = setting(
+        "1: keep preprocessed tensors on disk for the next start.",
+        False,
+        only=_ready,
+        told="--cache 1",
+        takes=Literal["0", "1"],
+    )
+    cache_dir: Path | None = setting("Where; default tensors in the cache folder.", only=_ready, told="--cache_dir")
+    preprocessed_dir: Path | None = setting(
+        "Folder of .npy tensors, one per picture; missing ones are made.", only=_ready, told="--preprocessed_dir"
+    )
+    use_preprocessed_dataset: bool = setting(
+        "Use those tensors as they are; no picture is read.", False, only=_ready, told="--use_preprocessed_dataset"
+    )
+    data_format: Literal["NCHW", "NHWC"] | None = setting("What the model has; only checked against the recipe.")
+    inputs: tuple[str, ...] | None = setting("Input names the model must have, comma list.")
+    outputs: tuple[str, ...] | None = setting("Output names the model must have, comma list; one of them answers.")
 
-    time_s: float | None = Field(None, gt=0, le=_MOST_SECONDS)
-    """min_duration; None leaves MLPerf's 600 s and its query counts."""
-    count: int | None = Field(None, ge=1)
-    """Use the first ``count`` samples of the data set."""
-    qps: float | None = Field(None, ge=1e-3, le=1e9)
-    max_latency_s: float | None = Field(None, gt=0, le=_MOST_SECONDS)
-    max_batchsize: int | None = Field(None, ge=1, le=65536)
-    threads: int | None = Field(None, ge=1, le=_MOST_THREADS)
-    """Runtime threads per lane."""
-    lanes: int | None = Field(None, ge=1, le=_MOST_THREADS)
-    """None, as for ``max_batchsize`` and ``threads``: chosen per scenario, see ``sut/run/auto.py``."""
-    preprocess_workers: int = Field(0, ge=0, le=_MOST_THREADS)
-    """Threads that only preprocess and feed the lanes; 0: each lane preprocesses for itself."""
-    max_wait_ms: float = Field(0.0, ge=0, le=1000 * _MOST_SECONDS)
-    batching: Literal["deadline", "fifo"] = "deadline"
-    """How Server's batches are cut: with an eye on the latency bound, or first in, first out."""
-    coalesce_queries: bool = False
-    """Let LoadGen hand over at once all of Server's queries that are due."""
-    samples_per_query: int | None = Field(None, ge=1, le=1_000_000)
-    performance_sample_count: int | None = Field(None, ge=1, le=1_000_000_000)
-    relax_server: bool = False
-    """Let Server's latency bound follow the calibrated latency (ten times it, never below the official bound)."""
+    time_s: _Seconds | None = setting(
+        "min_duration; without it MLPerf's 600 s and its query counts.",
+        only=Only("mode", ("performance", "find_peak"), "the whole data set is asked once"),
+    )
+    count: int | None = setting("Use the first COUNT pictures of the data set.", ge=1)
+    qps: Annotated[float, Field(ge=1e-3, le=1e9)] | None = setting(
+        "Server's rate, or what Offline expects; measured if left out.",
+        unit="queries/s",
+        only=Only("scenario", ("Server", "Offline"), "the next query follows the answer"),
+    )
+    max_latency_s: _Seconds | None = setting(
+        "Server's latency bound; default MLPerf's own.", only=_in_server("only Server has a latency bound")
+    )
+    max_batchsize: int | None = setting(
+        "Samples in a batch at most; default auto.", only=_with_several("a query is one sample"), ge=1, le=65536
+    )
+    threads: _Threads | None = setting("Runtime threads a lane; default auto.")
+    # None, as for max_batchsize and threads: chosen per scenario, see sut/run/auto.py.
+    lanes: _Threads | None = setting(
+        "Pipelines that work at once; default auto.",
+        only=_with_several("a query is one sample, and they come one at a time"),
+        idle=1,
+    )
+    preprocess_workers: Annotated[int, Field(ge=0, le=_MOST_THREADS)] = setting(
+        "Threads that only preprocess and feed the lanes; default 0: each lane preprocesses for itself.",
+        0,
+        only=Only("boundary", TIMED_BOUNDARIES, "preprocessing is done before the clock"),
+    )
+    max_wait_ms: Annotated[float, Field(ge=0, le=1000 * _MOST_SECONDS)] = setting(
+        "How long Server waits to fill a batch; default 0.",
+        0.0,
+        only=_in_server("only Server waits for a batch to fill"),
+    )
+    batching: Literal["deadline", "fifo"] = setting(
+        "How Server's batches are cut: with an eye on the latency bound, or first in, first out.",
+        "deadline",
+        flag=None,
+        only=_in_server("only Server chooses its batches"),
+        told="batching={}",
+    )
+    coalesce_queries: bool = setting(
+        "Let LoadGen hand over at once all of Server's queries that are due.",
+        False,
+        flag=None,
+        only=_in_server("only Server's queries come one by one"),
+    )
+    samples_per_query: Annotated[int, Field(ge=1, le=1_000_000)] | None = setting(
+        "MultiStream's samples in a query.", only=Only("scenario", ("MultiStream",), "that is of MultiStream's queries")
+    )
+    performance_sample_count: int | None = setting("Samples that are loaded at a time.", ge=1, le=1_000_000_000)
+    relax_server: bool = setting(
+        "Let Server's latency bound be ten times the calibrated latency, if over the official one.", False, flag=None
+    )
 
-    output: Path = Path("output")
-    overwrite: bool = False
-    user_conf: Path | None = None
-    mlperf_conf: Path | None = None
-    audit_conf: Path | None = None
-    watchdog_s: float | None = Field(None, ge=0.1, le=_MOST_SECONDS)
-    debug: bool = False
+    output: Path = setting("Where results go; default $OUTPUT_DIR, else ./output.", Path("output"))
+    overwrite: bool = setting("Remove an earlier result instead of renaming it.", False)
+    user_conf: Path | None = setting("LoadGen settings, read strictly; default user.conf of the checkout.")
+    mlperf_conf: Path | None = setting("Rules on top of LoadGen's embedded ones.")
+    audit_conf: Path | None = setting("An audit.config (TEST01, TEST04) to obey, read as strictly.")
+    watchdog_s: float | None = setting("Stop a run after so long without progress.", ge=0.1, le=_MOST_SECONDS)
+    debug: bool = setting("Tracebacks, and keep LoadGen's trace.", False)
 
     @field_validator("*", mode="before")
     @classmethod
     def _number(cls, value: Any, info: ValidationInfo) -> Any:
         """YAML's ``yes`` would be taken for 1."""
-        kind = cls.model_fields[str(info.field_name)].annotation
-        if isinstance(value, bool) and {int, float} & {kind, *get_args(kind)}:
+        if isinstance(value, bool) and {int, float} & kinds_of(cls)[str(info.field_name)]:
             raise ValueError("expected a number")
         return value
 
@@ -217,6 +272,10 @@ class RunConfig(BaseModel):
         return hashlib.sha256(json.dumps(words, sort_keys=True).encode()).hexdigest()[:8]
 
 
+OPTIONS = options_of(RunConfig)
+"""What is told of each setting."""
+
+
 def is_model_file(model: str) -> bool:
     """Whether the word for a model names a file rather than a known one."""
     return model.lower().endswith((".onnx", ".xml")) or "/" in model
@@ -273,75 +332,3 @@ def read_config_file(path: Path, hint: str = "--config takes one of configs/*.ya
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise InputError(f"{path}: got {type(content).__name__}, expected 'setting: value' lines")
     return content
-
-
-def parse_assignment(text: str) -> tuple[str, Any]:
-    """``KEY=VALUE`` of ``--set``, its value read as YAML.
-
-    >>> parse_assignment("max_batchsize=16")
-    ('max_batchsize', 16)
-    """
-    key, equals, value = text.partition("=")
-    if not equals or not key:
-        raise InputError(f"--set takes KEY=VALUE, got '{text}'")
-    try:
-        return key.replace("-", "_"), load_yaml(value)
-    except ValueError as error:
-        raise InputError(f"--set {key}: '{shortened(value)}' is no YAML value ({error})") from None
-
-
-def assign(settings: dict[str, Any], key: str, value: Any) -> None:
-    """Put a value of ``--set`` into ``settings``. A key with a dot names one entry of a mapping, and keeps the others.
-
-    >>> settings = {"backend_options": {"hint": "latency"}}
-    >>> assign(settings, "backend_options.streams", 2)
-    >>> settings
-    {'backend_options': {'hint': 'latency', 'streams': 2}}
-    """
-    outer, dot, inner = key.partition(".")
-    if not dot:
-        settings[key] = value
-        return
-    within = settings.get(outer, {})
-    if not isinstance(within, Mapping):
-        raise InputError(f"--set {key}: {outer} is {within!r}, expected a mapping to put {inner} into")
-    settings[outer] = {**within, inner: value}
-
-
-def parse_budget(text: str) -> float:
-    """The seconds of a duration with a unit.
-
-    >>> parse_budget("5m"), parse_budget("90 s")
-    (300.0, 90.0)
-    """
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh])", text.strip())
-    if found is None or not (seconds := float(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2]]):
-        raise InputError(f"--budget takes a time such as 90s, 5m or 1h, got '{shortened(text)}'")
-    return seconds
-
-
-def parse_scenarios(text: str) -> tuple[str, ...]:
-    """A comma list of scenarios, or ``all``. Spelling aside, in the order given, each once.
-
-    >>> parse_scenarios("offline,Server")
-    ('Offline', 'Server')
-    """
-    if text.strip().lower() == "all":
-        return SCENARIOS
-    by_word = {name.lower(): name for name in SCENARIOS}
-    found: list[str] = []
-    for word in (part.strip() for part in text.split(",")):
-        name = by_word.get(word.lower().replace("-", "").replace("_", ""))
-        if name is None:
-            raise InputError(f"unknown scenario '{word}'; {_suggest_scenario(word)}")
-        if name not in found:
-            found.append(name)
-    return tuple(found)
-
-
-def _suggest_scenario(word: str) -> str:
-    by_word = {name.lower(): name for name in SCENARIOS}
-    hint = suggest(word, by_word)
-    for lower, name in by_word.items():
-        hint = hint.replace(lower, name)
-    return hint + ", all"

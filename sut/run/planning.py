@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
 
-from sut.config import RunConfig
+from sut.config import OPTIONS, RunConfig
 from sut.errors import InputError
 from sut.mlperf.loadgen import Settings, settings_for
 from sut.mlperf.rules import OFFICIAL_MIN_DURATION_S
@@ -122,56 +122,23 @@ def apply_flags(settings: Settings, config: RunConfig, conf: Conf | None, model:
             settings.server_target_latency_ns = round(config.max_latency_s * 1e9)
         if config.coalesce_queries:
             settings.server_coalesce_queries = True
-    notes = [f"{flag} has no effect {why}" for flag, given, why in _without_effect(config) if given]
-    return [*notes, *_tensor_notes(config)]
+    return list(_without_effect(config))
 
 
-def _without_effect(config: RunConfig) -> Iterator[tuple[str, object, str]]:
-    """Flags that do nothing here, whether each is given, and why it does nothing."""
-    here, given = f"in {config.scenario}", config.model_fields_set
-    if config.scenario in ("SingleStream", "MultiStream"):
-        yield "--qps", config.qps is not None, f"{here}: the next query follows the answer"
-    if config.scenario != "MultiStream":
-        yield "--samples-per-query", config.samples_per_query is not None, f"{here}: that is of MultiStream's queries"
-    if config.scenario == "SingleStream":
-        yield "--max-batchsize", config.max_batchsize is not None, f"{here}: a query is one sample"
-        yield "--lanes", config.lane_count > 1, f"{here}: a query is one sample, and they come one at a time"
-    if config.scenario != "Server":
-        yield "--max-latency", config.max_latency_s is not None, f"{here}: only Server has a latency bound"
-        yield "--max-wait", config.max_wait_ms, f"{here}: only Server waits for a batch to fill"
-        yield "coalesce_queries", config.coalesce_queries, f"{here}: only Server's queries come one by one"
-        yield f"batching={config.batching}", "batching" in given, f"{here}: only Server chooses its batches"
-    if not config.times_preprocessing:
-        at = f"at the boundary {config.boundary}"
-        yield "--preprocess-workers", config.preprocess_workers, f"{at}: preprocessing is done before the clock"
-    here = f"in {config.precision}"
-    if config.precision != "int8":
-        yield "--calibration-list", config.calibration_list, f"{here}: only int8 is calibrated on pictures"
-        yield f"--rules {config.rules}", config.rules, f"{here}: it is about what calibrates int8"
-    if config.precision == "fp32" and not config.fold:
-        why = "it is what the labels of other precisions are compared with"
-        yield "--agreement", config.agreement is not None, f"{here}: {why}"
-    if config.mode == "accuracy":
-        yield "--time", config.time_s is not None, "in accuracy mode: the whole data set is asked once"
-
-
-def _tensor_notes(config: RunConfig) -> list[str]:
-    """Flags about ready tensors that have no effect."""
-    ready = {
-        "--cache 1": config.cache,
-        "--cache_dir": config.cache_dir is not None,
-        "--preprocessed_dir": config.preprocessed_dir is not None,
-        "--use_preprocessed_dataset": config.use_preprocessed_dataset,
-    }
-    if config.boundary != "tensor":
-        done = "is timed, so it is done" if config.times_preprocessing else "ends on the device"
-        why = f"at the boundary {config.boundary}: preprocessing {done}"
-        return [f"{flag} has no effect {why}" for flag, given in ready.items() if given]
-    if config.preprocessed_from is not None:
-        return ["--cache 1 has no effect with preprocessed tensors"] if config.cache else []
-    if config.cache_dir is not None and not config.cache:
-        return ["--cache_dir has no effect without --cache 1"]
-    return []
+def _without_effect(config: RunConfig) -> Iterator[str]:
+    """What to tell of the settings that are given and do nothing here."""
+    for name, option in OPTIONS.items():
+        value = getattr(config, name)
+        if (only := option.only) is None or value in (RunConfig.model_fields[name].default, option.idle):
+            continue
+        here = getattr(config, only.setting)
+        if here not in only.values and not (only.unless and getattr(config, only.unless)):
+            told = (option.told or option.flag or name).format(value)
+            yield f"{told} has no effect {only.place(here)}: {only.why}"
+    if config.boundary == "tensor" and config.cache and config.preprocessed_from is not None:
+        yield "--cache 1 has no effect with preprocessed tensors"
+    elif config.boundary == "tensor" and config.cache_dir and not config.cache and config.preprocessed_from is None:
+        yield "--cache_dir has no effect without --cache 1"
 
 
 def check_effect(configs: Sequence[RunConfig]) -> None:

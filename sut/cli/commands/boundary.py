@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
@@ -15,6 +15,8 @@ from rich.table import Table
 
 from backends.registry import load
 from sut.cli.console import BriefConsole, Console
+from sut.cli.options import configs_of
+from sut.cli.parameters import like_run
 from sut.config import RunConfig
 from sut.errors import ExitCode, InputError, worst
 from sut.pipeline.assembly import Assembly
@@ -31,7 +33,6 @@ BOUNDARIES = ("tensor", "pixels", "jpeg")
 """Those that every backend has; ``device`` comes before them where a backend takes its input there."""
 _STEP_HEADINGS = {"mean_latency": "step of\nmean ms", "time_per_sample": "step of\n1/rate ms"}
 _ENDS = {"value": "ratio", "low": "low", "high": "high"}
-_WITHOUT = ("demo", "accuracy", "find_peak_performance", "boundary")
 _TIME_S = 2.0
 """Of a run: shorter ones say more about starting than about running, longer ones leave fewer pairs."""
 _BUDGET_S = 115.0
@@ -60,17 +61,19 @@ def device_left_out(name: str, places: Sequence[str], device: str) -> str | None
     return None
 
 
-def _options(
+def register(app: typer.Typer) -> None:
+    """Add the command ``boundary`` to ``app``."""
+    app.command(cls=like_run("demo", "accuracy", "find_peak_performance", "boundary"), help=HELP)(boundary)
+
+
+def boundary(
+    context: typer.Context,
     rounds: Annotated[
         int | None, typer.Option(min=1, help="How often each boundary is run; default: as often as two minutes allow.")
     ] = None,
 ) -> None:
-    """The option that ``sut boundary`` has besides those of ``sut run``."""
-
-
-def register(app: typer.Typer, like_run: Callable[..., None]) -> None:
-    """Add the command to ``app``; ``like_run`` gives a handler the options of ``sut run`` and ours."""
-    like_run(app, "boundary", HELP, _boundary, _options, _WITHOUT)
+    """See HELP."""
+    raise typer.Exit(_boundary(configs_of(context.obj), context.obj.as_json, rounds))
 
 
 class _Rounds(BriefConsole):

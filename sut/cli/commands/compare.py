@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +17,10 @@ from rich.console import Console as RichConsole
 from rich.text import Text
 
 from sut.cli.console import BriefConsole, Console
-from sut.config import RunConfig, model_stem, parse_budget, read_config_file
+from sut.cli.options import Options, configs_of
+from sut.cli.parameters import like_run
+from sut.config import RunConfig, model_stem, read_config_file
+from sut.config.words import parse_budget
 from sut.errors import ExitCode, InputError, SutError, one_line, worst, writing
 from sut.files import write_text
 from sut.models.precision.calibration import OPTIMISTIC
@@ -58,7 +61,13 @@ _BUDGET = "5m"
 _LISTS = AXES[:-1]
 
 
-def _options(
+def register(app: typer.Typer) -> None:
+    """Add the command ``compare`` to ``app``."""
+    app.command(cls=like_run("demo", "find_peak_performance", "from_"), help=HELP)(compare)
+
+
+def compare(
+    context: typer.Context,
     vary: Annotated[
         list[str] | None, typer.Option(help="KEY=V1,V2: values of any setting of a YAML file to compare (repeatable).")
     ] = None,
@@ -77,48 +86,9 @@ def _options(
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Look at every cell, however long that takes.")] = False,
 ) -> None:
-    """The options that ``sut compare`` has besides those of ``sut run``."""
-
-
-def register(app: typer.Typer, like_run: Callable[..., None]) -> None:
-    """Add the command to ``app``; ``like_run`` gives a handler the options of ``sut run`` and ours."""
-    like_run(app, "compare", HELP, _compare, _options, ("demo", "find_peak_performance", "from_"), _before)
-
-
-def _before(options: dict[str, Any]) -> dict[str, Any]:
-    """Take the lists out of the options of ``sut run``, which then has the first value of each."""
-    path = options["config"]
-    content = read_config_file(path) if path is not None else {}
-    axes = from_file(content.pop("matrix"), path) if "matrix" in content else {}
-    for key in _LISTS:
-        if options[key] is not None:
-            axes.pop(key, None)
-            values = split_list(options[key])
-            options[key] = values[0]
-            if len(values) > 1:
-                axes[key] = values
-    scenarios = axes.pop("scenario", content.pop("scenario", None))
-    words = scenarios if isinstance(scenarios, list) else [scenarios]
-    options["scenario"] = options["scenario"] or ",".join(str(word) for word in words if word is not None) or "Offline"
-    if path is not None:
-        options["config"] = content
-    with_accuracy, options["accuracy"] = options["accuracy"], False
-    return {"axes": axes, "with_accuracy": with_accuracy}
-
-
-def _compare(
-    configs: Sequence[RunConfig],
-    as_json: bool,
-    axes: Axes,
-    with_accuracy: bool,
-    vary: list[str] | None,
-    budget: str,
-    bare: bool,
-    price_per_hour: float | None,
-    baseline: Path | None,
-    fail_if_slower: str | None,
-    yes: bool,
-) -> ExitCode:
+    """See HELP."""
+    given, axes = _without_lists(context.obj)
+    configs = configs_of(given)
     base = base_of(configs)
     if fail_if_slower is not None and baseline is None:
         raise InputError("--fail-if-slower says by how much, --baseline than what; give both")
@@ -126,14 +96,33 @@ def _compare(
         raise InputError(f"--price-per-hour takes a price over 0, got {price_per_hour:g}")
     earlier = read_earlier(baseline) if baseline is not None else []
     share = None if fail_if_slower is None else share_of(fail_if_slower)
-    asked = Asked(parse_budget(budget), bare, yes, price_per_hour, earlier, share, with_accuracy)
+    asked = Asked(parse_budget(budget), bare, yes, price_per_hour, earlier, share, context.obj.accuracy)
     if len(configs) > 1:
         axes = axes | {"scenario": [config.scenario for config in configs]}
     base = with_recipe(base, tell)
     cells, asked = find_cells(axes | parse_lists("--vary", vary or []), base, asked, tell)
     if earlier and not any(each.is_of(cell) for each in earlier for cell in cells.now):
         raise InputError(f"--baseline {baseline}: it has none of these cells; it has {'; '.join(map(str, earlier))}")
-    return _run(cells, base, asked, as_json)
+    raise typer.Exit(_run(cells, base, asked, given.as_json))
+
+
+def _without_lists(given: Options) -> tuple[Options, Axes]:
+    """The options of ``sut run`` with the first value of each list, and the lists, an option's before the file's."""
+    path = given.config if isinstance(given.config, Path) else None
+    content = read_config_file(path) if path is not None else {}
+    axes = from_file(content.pop("matrix"), path) if "matrix" in content else {}
+    settings = dict(given.settings)
+    for key in (key for key in _LISTS if key in settings):
+        axes.pop(key, None)
+        values = split_list(settings[key])
+        settings[key] = values[0]
+        if len(values) > 1:
+            axes[key] = values
+    scenarios = axes.pop("scenario", content.pop("scenario", None))
+    words = scenarios if isinstance(scenarios, list) else [scenarios]
+    scenario = given.scenario or ",".join(str(word) for word in words if word is not None) or "Offline"
+    told = {"settings": settings, "scenario": scenario, "config": content, "accuracy": False}
+    return given.model_copy(update=told), axes
 
 
 def _run(cells: Cells, base: RunConfig, asked: Asked, as_json: bool) -> ExitCode:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,7 +15,10 @@ from rich.console import Console as RichConsole
 from rich.text import Text
 
 from sut.cli.console import BriefConsole
-from sut.config import RunConfig, model_stem, parse_budget, usable_cores
+from sut.cli.options import configs_of
+from sut.cli.parameters import like_run
+from sut.config import RunConfig, model_stem, usable_cores
+from sut.config.words import parse_budget
 from sut.errors import ExitCode, InputError, writing
 from sut.files import write_text
 from sut.models.content import content_digest
@@ -29,7 +32,7 @@ from sut.studies.tuning.bench import Bench
 from sut.studies.tuning.estimate import estimate
 from sut.studies.tuning.rate import TIMES
 from sut.studies.tuning.search import round_seconds, round_sizes
-from sut.studies.tuning.space import default_points, default_space, parse_space, points_of, with_settings
+from sut.studies.tuning.space import EFFECTS, default_points, default_space, parse_space, points_of, with_settings
 from sut.studies.tuning.state import State, held
 from sut.studies.tuning.tuner import MOST_PAIRS, Outcome, Tuner
 from sut.text import printable
@@ -48,20 +51,24 @@ and the state runs.jsonl.
 Exit code: that of sut run; 4 where no run was VALID.
 """
 
-_WITHOUT = ("demo", "accuracy", "find_peak_performance")
 _TIME_S = 8.0
 _DIGITS = 16
 """Of a model file's hash: enough to tell files apart, and few enough to be read."""
 
 
-def _options(
+def register(app: typer.Typer) -> None:
+    """Add the command ``tune`` to ``app``."""
+    app.command(cls=like_run("demo", "accuracy", "find_peak_performance"), help=HELP)(tune)
+
+
+def tune(
+    context: typer.Context,
     words: Annotated[list[str] | None, typer.Argument(metavar="BACKEND MODEL DEVICE", show_default=False)] = None,
     space: Annotated[
         list[str] | None,
         typer.Option(
-            help="KEY=V1,V2: what to try (repeatable): lanes, threads, max_batchsize, max_wait_ms, batching, "
-            "precision, preprocess_workers, backend_options.NAME; default: what has an effect in the scenario, without "
-            "precision."
+            help=f"KEY=V1,V2: what to try (repeatable): {', '.join(EFFECTS)}, backend_options.NAME; default: what has "
+            "an effect in the scenario, without precision."
         ),
     ] = None,
     budget: Annotated[
@@ -72,12 +79,8 @@ def _options(
         int | None, typer.Option(min=1, help="Rounds of halving at most; default: until two are left.")
     ] = None,
 ) -> None:
-    """The options that ``sut tune`` has besides those of ``sut run``."""
-
-
-def register(app: typer.Typer, like_run: Callable[..., None]) -> None:
-    """Add the command to ``app``; ``like_run`` gives a handler the options of ``sut run`` and ours."""
-    like_run(app, "tune", HELP, _tune, _options, _WITHOUT)
+    """See HELP."""
+    raise typer.Exit(_tune(configs_of(context.obj), context.obj.as_json, words, space, budget, rounds))
 
 
 def _tune(

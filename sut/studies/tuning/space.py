@@ -9,25 +9,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from plugins.options import tuned
-from sut.config import RunConfig, assign, make_config
+from sut.config import OPTIONS, SCENARIOS, RunConfig, make_config
 from sut.config.strict_yaml import load_yaml
+from sut.config.words import assign
 from sut.errors import InputError, one_line, suggest
 from sut.pipeline.assembly import load_backend
 from sut.text import shortened
 
 BACKEND_OPTIONS = "backend_options."
-_QUEUED = ("Server", "Offline")
-_ALL = ("SingleStream", "MultiStream", "Server", "Offline")
 
 EFFECTS: Mapping[str, tuple[str, ...]] = {
-    "lanes": _ALL[1:],
-    "threads": _ALL,
-    "max_batchsize": _ALL[1:],
-    "max_wait_ms": ("Server",),
-    "batching": ("Server",),
-    "precision": _ALL,
-    "preprocess_workers": _QUEUED,
-}
+    name: only.values if (only := OPTIONS[name].only) and only.setting == "scenario" else SCENARIOS
+    for name in ("lanes", "threads", "max_batchsize", "max_wait_ms", "batching", "precision")
+} | {"preprocess_workers": ("Server", "Offline")}
 """The settings that change how fast the same work is done, and the scenarios in which each does."""
 
 

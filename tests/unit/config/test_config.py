@@ -13,16 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sut.config import (
-    SCENARIOS,
-    RunConfig,
-    assign,
-    make_config,
-    parse_assignment,
-    parse_scenarios,
-    read_config_file,
-    usable_cores,
-)
+from sut.config import SCENARIOS, RunConfig, make_config, read_config_file, usable_cores
+from sut.config.words import assign, parse_assignment, parse_scenarios
 from sut.errors import InputError
 
 

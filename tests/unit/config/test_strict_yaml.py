@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sut.cli.app import run
-from sut.cli.options import configs_of
+from sut.cli.options import Options, configs_of
 from sut.config import make_config, read_config_file
 from sut.config.strict_yaml import load_yaml
 from sut.errors import InputError, one_line
@@ -72,7 +70,5 @@ def test_a_value_that_nothing_can_have(settings: dict[str, Any], said: str) -> N
 
 @pytest.mark.parametrize("word", ["scenario=5", "scenario=[1]", "mode=[1]", "mode=5", "mode=accurcy"])
 def test_a_scenario_or_mode_that_is_no_word(word: str) -> None:
-    options = dict.fromkeys(inspect.signature(run).parameters) | {"set_": [word]}
-
     with pytest.raises(InputError, match=r"scenario|mode"):
-        configs_of(options)
+        configs_of(Options(set_=[word]))

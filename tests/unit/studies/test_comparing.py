@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import random
 import re
@@ -16,11 +15,11 @@ import pytest
 from rich.console import Console
 
 from backends.null import Null
-from sut.cli import app as cli
 from sut.cli.commands import compare
 from sut.cli.console import BriefConsole
-from sut.cli.options import configs_of
-from sut.config import RunConfig, make_config, parse_budget
+from sut.cli.options import Options, configs_of
+from sut.config import RunConfig, make_config
+from sut.config.words import parse_budget
 from sut.errors import ExitCode, InputError, RunError, SetupError
 from sut.results.schema import Agreement, Parity, Result
 from sut.run.runner import Ran
@@ -258,27 +257,24 @@ def test_unknown_names_are_refused_before_anything_runs() -> None:
 @pytest.mark.parametrize("name", ["backends", "preprocessors"])
 def test_the_shipped_matrices_are_for_compare_and_not_for_run(name: str) -> None:
     path = Path(compare.__file__).parents[3] / "configs" / f"{name}.yaml"
-    options: dict[str, Any] = dict.fromkeys(inspect.signature(cli.run).parameters) | {"config": path}
-
     with pytest.raises(InputError, match="it has a matrix, which sut compare takes"):
-        configs_of(options)
-    own = compare._before(options)
-    [config] = configs_of(options)
+        configs_of(Options(config=path))
+    first, axes = compare._without_lists(Options(config=path))
+    [config] = configs_of(first)
 
-    assert (config.scenario, own["with_accuracy"]) == ("Offline", None)
-    assert len(cells_of(own["axes"], base_of([config]))) in (3, 4)
+    assert config.scenario == "Offline"
+    assert len(cells_of(axes, base_of([config]))) in (3, 4)
 
 
 def test_lists_of_the_options_win_over_those_of_the_file(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("matrix:\n  backend: [onnxruntime, openvino]\n  scenario: [Offline, Server]\n")
-    options: dict[str, Any] = dict.fromkeys(inspect.signature(cli.run).parameters)
-    options |= {"config": tmp_path / "a.yaml", "backend": "null,null", "precision": "fp32,int8", "accuracy": True}
+    lists = {"backend": "null,null", "precision": "fp32,int8"}
 
-    own = compare._before(options)
+    first, axes = compare._without_lists(Options(config=tmp_path / "a.yaml", settings=lists, accuracy=True))
 
-    assert own == {"axes": {"precision": ["fp32", "int8"]}, "with_accuracy": True}
-    assert (options["backend"], options["precision"], options["scenario"]) == ("null", "fp32", "Offline,Server")
-    assert options["accuracy"] is False
+    assert axes == {"precision": ["fp32", "int8"]}
+    assert (first.settings, first.scenario) == ({"backend": "null", "precision": "fp32"}, "Offline,Server")
+    assert first.accuracy is False
 
 
 def test_the_folder_of_a_comparison_has_a_name_that_is_one(tmp_path: Path) -> None:
@@ -806,11 +802,10 @@ def test_the_price_is_of_all_runs_and_none_where_the_rate_is_asked_for(
 )
 def test_what_is_no_scenario_is_refused_in_one_line(tmp_path: Path, content: str, fragment: str) -> None:
     (tmp_path / "a.yaml").write_text(content)
-    options: dict[str, Any] = dict.fromkeys(inspect.signature(cli.run).parameters) | {"config": tmp_path / "a.yaml"}
-    compare._before(options)
+    first, _ = compare._without_lists(Options(config=tmp_path / "a.yaml"))
 
     with pytest.raises(InputError, match=fragment):
-        configs_of(options)
+        configs_of(first)
 
 
 @pytest.mark.parametrize("word", ["backend_options={a: 1},{b: 2}", "lanes=[1],[2]"])

@@ -1,0 +1,63 @@
+"""A setting is told once: its flag, its help and where it matters come from its field."""
+
+from __future__ import annotations
+
+import pytest
+
+from plugins.extras import names
+from sut.cli import app as cli
+from sut.cli.options import options
+from sut.config import AUTO, OPTIONS, RunConfig
+from sut.errors import ExitCode
+from sut.process.signals import Noted
+
+FLAGS = {name: option for name, option in OPTIONS.items() if option.flag is not None}
+WORDS = {
+    "weights": "random",
+    "boundary": "jpeg",
+    "precision": "int8",
+    "rules": "closed",
+    "data_format": "NHWC",
+    "cache": "1",
+}
+OWN = {"boundary": {"--rounds"}, "tune": {"--space", "--budget", "--rounds"}}
+
+
+def test_everything_is_told() -> None:
+    assert OPTIONS.keys() == RunConfig.model_fields.keys()
+    assert [name for name, option in options().items() if not option.help.endswith(".")] == []
+
+
+@pytest.mark.parametrize("dash", ["-", "_"])
+@pytest.mark.parametrize("name", FLAGS)
+def test_a_flag_sets_its_setting_and_nothing_else(name: str, dash: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[RunConfig] = []
+    monkeypatch.setattr("sut.run.runner.run_all", lambda configs, *rest: given.extend(configs) or ExitCode.OK)
+    monkeypatch.setattr("sut.cli.options._environment", lambda *rest: None)
+    flag = "--" + str(FLAGS[name].flag)[2:].replace("-", dash)
+    numbers = {bool: "", int: "1", float: "1.5"}
+    word = WORDS.get(name, "1" if name in AUTO else numbers.get(FLAGS[name].takes, "a-word"))
+
+    assert cli._main(cli._normalise(["run", flag, *([word] if word else [])]), Noted()) == ExitCode.OK
+
+    [config] = given
+    assert config.model_fields_set == {name, "scenario", "mode"}
+    assert getattr(config, name) != RunConfig.model_fields[name].default
+
+
+@pytest.mark.parametrize("kind", ["backend", "preprocess"])
+def test_help_names_all_there_are(kind: str) -> None:
+    assert OPTIONS[kind].help == f"{', '.join(names(kind))}, or a plug-in's name."
+
+
+@pytest.mark.parametrize("command", OWN)
+def test_a_command_like_run_has_the_options_of_run(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = []
+    for each in ("run", command):
+        assert cli._main([each, "--help"], Noted()) == ExitCode.OK
+        flags.append({word for word in capsys.readouterr().out.split("Options:")[1].split() if word.startswith("--")})
+
+    assert flags[1] - flags[0] == OWN[command]
+    assert flags[0] - flags[1] == {"--demo", "--accuracy", "--find-peak-performance"} | (
+        {"--boundary"} if command == "boundary" else set()
+    )
