@@ -1,6 +1,8 @@
-"""Writes what docs say of result.json from its schema: the table in docs/contract.md, and docs/result.schema.json.
+"""Writes what docs say of results and options from the code: two tables and two JSON Schemas.
 
-.venv/bin/python -P tools/contract.py     after a field of sut/results/schema.py, or its docstring, was changed
+.venv/bin/python -P tools/contract.py     after a field of sut/results/schema.py, or its docstring, was changed, or what
+                                          sut/config says of a setting: docs/contract.md and docs/result.schema.json are
+                                          of results, docs/usage.md and docs/config.schema.json of options
 """
 
 from __future__ import annotations
@@ -17,11 +19,15 @@ sys.path.insert(0, str(ROOT))
 
 from pydantic.json_schema import GenerateJsonSchema  # noqa: E402
 
+from sut.cli.options import options  # noqa: E402
+from sut.config import AUTO, OPTIONS, RunConfig  # noqa: E402
 from sut.results.schema import Result  # noqa: E402
 
 PAGE = ROOT / "docs/contract.md"
 SCHEMA = ROOT / "docs/result.schema.json"
-_TABLE = re.compile(r"(?<=<!-- fields:begin -->\n).*(?=<!-- fields:end -->)", re.DOTALL)
+USAGE = ROOT / "docs/usage.md"
+CONFIG = ROOT / "docs/config.schema.json"
+_TABLE = re.compile(r"(?<=:begin -->\n).*(?=<!-- \w+:end -->)", re.DOTALL)
 _IN_JSON = {"``": "`", "None": "null", "True": "true", "False": "false"}
 
 
@@ -64,8 +70,42 @@ def _kind(field: Mapping[str, Any]) -> str:
     return f"{kind} of {_kind(items)}" if isinstance(items, dict) and "type" in items else kind
 
 
+def config_text() -> str:
+    """The JSON Schema of a file for ``--config``: the settings of a run, and what ``sut compare`` takes besides."""
+    schema = RunConfig.model_json_schema(schema_generator=_Untitled)
+    settings = schema["properties"]
+    for name in AUTO:
+        settings[name]["anyOf"].append({"const": "auto"})
+    words = {"type": "string"}
+    told = options()["scenario"].help
+    settings["scenario"] = {"anyOf": [words, {"type": "array", "items": words}], "description": told}
+    settings["matrix"] = {"type": "object", "description": "What sut compare varies: settings, each with its values."}
+    schema |= {
+        "$schema": GenerateJsonSchema.schema_dialect,
+        "title": "RunConfig",
+        "description": "A file for --config.",
+    }
+    return json.dumps(schema, indent=1) + "\n"
+
+
+def usage_text(page: str) -> str:
+    """docs/usage.md with a line for each option, then for the settings that are none."""
+    rows = []
+    for name, option in {**options(), **OPTIONS, **options()}.items():
+        word = "" if option.takes is bool else f" <{option.unit or option.takes.__name__}>".replace("|", "\\|")
+        flag = f"`{option.flag}{word}`" if option.flag else ""
+        default = RunConfig.model_fields[name].default if name in OPTIONS else None
+        setting = f"`{name}{f': {default}' if default else ''}`" if name in OPTIONS else ""
+        rows.append(f"| {flag} | {setting} | {option.help} | {option.only.place() if option.only else ''} |\n")
+    return _TABLE.sub(
+        lambda _: f"| option | setting, default | | only |\n| --- | --- | --- | --- |\n{''.join(rows)}", page
+    )
+
+
 def main() -> None:
-    """Write both."""
+    """Write all four."""
+    CONFIG.write_text(config_text(), encoding="utf-8")
+    USAGE.write_text(usage_text(USAGE.read_text(encoding="utf-8")), encoding="utf-8")
     SCHEMA.write_text(schema_text(), encoding="utf-8")
     PAGE.write_text(page_text(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
 

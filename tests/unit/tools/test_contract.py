@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from sut.config import read_config_file
 from sut.mlperf.audit import Audit
 from sut.results.quiet import Quiet
 from sut.results.schema import Accuracy, Agreement, Answers, CpuQuota, Energy, Result
@@ -62,9 +63,23 @@ def fits(value: Any, schema: Mapping[str, Any], parts: Mapping[str, Any]) -> boo
 def test_page_and_schema_are_those_of_the_code(contract: ModuleType) -> None:
     remedy = "run tools/contract.py"
     page = contract.PAGE.read_text(encoding="utf-8")
+    usage = contract.USAGE.read_text(encoding="utf-8")
 
     assert page == contract.page_text(page), remedy
     assert contract.SCHEMA.read_text(encoding="utf-8") == contract.schema_text(), remedy
+    assert usage == contract.usage_text(usage), remedy
+    assert contract.CONFIG.read_text(encoding="utf-8") == contract.config_text(), remedy
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.name)
+def test_configs_fit_their_schema(contract: ModuleType, path: Path) -> None:
+    schema = json.loads(contract.CONFIG.read_text(encoding="utf-8"))
+    settings = read_config_file(path)
+
+    assert path.read_text(encoding="utf-8").startswith("# yaml-language-server: $schema=../docs/config.schema.json\n")
+    assert fits(settings | {"lanes": "auto"}, schema, {})
+    for wrong in ({"lanes": "two"}, {"fold": 1}, {"laness": 2}, {"matrix": []}):
+        assert not fits(settings | wrong, schema, {}), wrong
 
 
 def test_every_field_is_explained(contract: ModuleType) -> None:
