@@ -66,7 +66,7 @@ class Simulated(Backend):
         planted: Planted = cls.read_options(options)
         cls.check_device(device)
         if device != "cpu" and planted.devices:
-            raise ValueError(f"simulated option devices goes with the device cpu, got device '{device}'")
+            raise ValueError(f"backend option devices goes with the device cpu, got device '{device}'")
         planted = replace(planted, devices=planted.devices or len(device.split(",")))
         return cls(planted, device, model.sample_shape or _SAMPLE_SHAPE)
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from preprocess.base import BadPicture, Recipe
 from preprocess.fused import Fused
 from preprocess.oracle import oracle
-from preprocess.parts import compiled, kernels
+from preprocess.parts import compiled, fused_kernels
 from preprocess.parts.decode import decode
 from preprocess.registry import load
 
@@ -212,7 +212,7 @@ def test_a_kernel_shifted_by_half_a_pixel_fails(method: str, axis: int) -> None:
 
         return call
 
-    functions = {name: shifted(getattr(kernels, name)) for name in ("area_window", "cubic_window", "pairs")}
+    functions = {name: shifted(getattr(fused_kernels, name)) for name in ("area_window", "cubic_window", "pairs")}
     preprocessor._kernels = dataclasses.replace(preprocessor._kernels, **functions)
     with pytest.raises(AssertionError):
         assert_parity(run_pixels(recipe, [pixels], preprocessor)[0], pixels, recipe)
@@ -223,16 +223,16 @@ PAIRS = (*[compiled.types.int64] * 5, compiled.types.boolean)
 
 @pytest.mark.parametrize("damage", ["*.nbc", "*.nbi"])
 def test_a_cache_cut_short_is_no_obstacle(damage: str, tmp_path: Path) -> None:
-    expected = kernels.pairs(0, 50, 20, 0, 20, True)
+    expected = fused_kernels.pairs(0, 50, 20, 0, 20, True)
     for _ in range(2):
-        assert (compiled._compile(kernels.pairs, PAIRS, tmp_path)(0, 50, 20, 0, 20, True) == expected).all()
+        assert (compiled._compile(fused_kernels.pairs, PAIRS, tmp_path)(0, 50, 20, 0, 20, True) == expected).all()
         [file] = tmp_path.rglob(damage)
         file.write_bytes(file.read_bytes()[:40])
 
 
 def test_a_cache_folder_that_cannot_be_made_is_no_obstacle(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
-    found = compiled._compile(kernels.pairs, PAIRS, tmp_path / "file" / "folder")
+    found = compiled._compile(fused_kernels.pairs, PAIRS, tmp_path / "file" / "folder")
     assert found(0, 50, 20, 0, 20, True).shape == (4, 20)
 
 
