@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import platform
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, entry_points, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from plugins.extras import TABLE
+from plugins.packages import SUBSTITUTES
 from sut.config import RunConfig
 from sut.errors import one_line
 from sut.mlperf.accuracy import accuracy_txt, logged_sum, read_accuracy_log
@@ -28,10 +31,8 @@ from sut.tasks.base import Score
 from sut.tasks.registry import find_task
 from sut.version import NAME
 
-_PACKAGES = (
-    *("mlcommons-loadgen", "numpy", "onnxruntime", "onnx", "pydantic"),
-    *("openvino", "nncf", "opencv-python-headless", "simplejpeg", "nvidia-dali-cuda130"),
-)
+_TAKE_PART = ("project", "backend", "preprocess", "precision", "gpu")
+"""The kinds of plug-ins of whose packages a result always has the versions."""
 
 
 @dataclass(slots=True)
@@ -108,7 +109,7 @@ def make_result(
         plan=plan.get("plan"),
         calibration=plan.get("calibration"),
         system={**system_facts(), "load_average": outcome.load_average},
-        versions={NAME: outcome.version, **versions()},
+        versions={NAME: outcome.version, **versions(config, parts.spec.name)},
     )
 
 
@@ -316,12 +317,17 @@ def _count(number: float | None) -> int | None:
     return None if number is None else int(number)
 
 
-def versions() -> dict[str, str | None]:
-    """Python and the packages that take part; None for one that is not installed."""
-    found: dict[str, str | None] = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
+def versions(config: RunConfig, model: str) -> dict[str, str | None]:
+    """Python and the packages that take part or could, None for one that is not installed.
+
+    Those that stand in for one of them, and those whose plug-ins were chosen, are told where they are there.
+    """
+    lines = (entry for entry in TABLE if entry.kind in _TAKE_PART or (entry.kind, entry.name) == ("model", model))
+    packages = dict.fromkeys(each.name for entry in lines for each in entry.packages)
+    found: dict[str, str | None] = {"python": platform.python_version(), **packages}
+    for package in (*packages, *(other for others in SUBSTITUTES.values() for other in others)):
+        with suppress(PackageNotFoundError):
             found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = None
-    return found
+    chosen = dict.fromkeys(filter(None, (config.backend, config.preprocess, model, config.dataset)))
+    points = (point for name in chosen for point in entry_points(name=name) if point.group.startswith("sut."))
+    return found | {point.dist.name: point.dist.version for point in points if point.dist}

