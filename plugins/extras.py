@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PATH = Path(__file__).with_name("extras.txt")
-_PACKAGE = re.compile(r"(([\w.-]+)\S*)(?: \((\w+)\))?")
+_PACKAGE = re.compile(r"(([\w.-]+)\S*)(?: \(([\w.]+)\))?")
 _CALLED = {"preprocess": "preprocessor", "precision": "--precision"}
 
 
@@ -77,5 +77,5 @@ def names(kind: str) -> list[str]:
 
 def requirements(extra: str = "") -> list[str]:
     """What pip is to install for an extra, or for the project itself."""
-    lines = (entry for entry in TABLE if (extra in entry.extras if extra else entry.kind == "project"))
+    lines = (entry for entry in TABLE if (extra in entry.extras if extra else entry.set_up == "always"))
     return [package.requirement for entry in lines for package in entry.packages]

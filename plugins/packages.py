@@ -14,5 +14,8 @@ SUBSTITUTES = {
 }
 """Distributions that bring the same module as a package of ours."""
 CHECKOUT = Path(__file__).resolve().parents[1]
-"""What lies beside this package: the folder that everything is run from."""
+"""What lies beside this package: the folder that everything is run from, or is installed to."""
+IS_CHECKOUT = (CHECKOUT / "setup.py").is_file()
+OWN_NAMES = ("sut", "backends", "preprocess", "kernels", "plugins")
+"""What of it is this project's."""
 REINSTALL = "pip install --force-reinstall"

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from enum import IntEnum
 from pathlib import Path
 
-from plugins.packages import CHECKOUT, MODULES, REINSTALL
+from plugins.packages import CHECKOUT, MODULES, OWN_NAMES, REINSTALL
 from plugins.registry import suggest as suggest
 from sut.text import printable
 
@@ -123,10 +123,10 @@ def broken_import(error: BaseException) -> str | None:
     ours = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)
-        if Path(frame.filename).parent.is_relative_to(CHECKOUT) and ".venv" not in Path(frame.filename).parts
+        if any(Path(frame.filename).is_relative_to(CHECKOUT / name) for name in OWN_NAMES)
     ]
     found = _IMPORT.match(ours[-1].line or "") if ours else None
-    if found is None or found[1] in sys.stdlib_module_names or (CHECKOUT / found[1]).is_dir():
+    if found is None or found[1] in sys.stdlib_module_names or found[1] in OWN_NAMES:
         return None
     name = found[1]
     package = next((each for each, module in MODULES.items() if module == name), name)

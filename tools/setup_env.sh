@@ -81,9 +81,9 @@ is_complete() {
 
 # Prints what the project with the extras $1 (words) downloads where nothing of it is there, and how long that takes.
 size_of() {
-    local kind extra mb total=0 time="a minute or more"
-    while read -r kind _ _ extra _ mb _; do
-        [[ $kind != project && " $1 " != *" $extra "* ]] || total=$((total + ${mb:-0}))
+    local extra step mb total=0 time="a minute or more"
+    while read -r _ _ _ extra step mb _; do
+        [[ $step != always && " $1 " != *" $extra "* ]] || total=$((total + ${mb:-0}))
     done <"$ROOT/plugins/extras.txt"
     [[ $total -lt 300 ]] || time="some minutes"
     echo "some $total MB, $time"

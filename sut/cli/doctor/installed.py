@@ -14,14 +14,14 @@ from typing import Literal
 
 from plugins.driver import Installed, installed_driver
 from plugins.errors import DeviceNotFound
-from plugins.extras import TABLE, Entry, names
-from plugins.packages import CHECKOUT, MODULES, REINSTALL, SUBSTITUTES
+from plugins.extras import TABLE, Entry, names, requirements
+from plugins.packages import CHECKOUT, IS_CHECKOUT, MODULES, REINSTALL, SUBSTITUTES
 from sut.errors import one_line
 
 Status = Literal["ok", "missing", "warning", "absent"]
 
 _LINES = [(each.name, entry) for entry in TABLE if entry.kind not in ("gpu", "dev") for each in entry.packages]
-PACKAGES = {name: entry for name, entry in _LINES if entry.set_up == "start"}
+PACKAGES = {name: entry for name, entry in _LINES if entry.set_up in ("always", "start")}
 """The packages that are missed where they are absent, by name; each with its line of the table."""
 OPTIONAL = {name: entry for name, entry in _LINES if name not in PACKAGES}
 """Those that something asks for only when it is chosen."""
@@ -72,8 +72,9 @@ def getting(extra: str = "") -> str:
     >>> print(getting("numba").removeprefix(sys.executable).replace(str(CHECKOUT), "/checkout"))
      -m pip install -e '/checkout[numba]'
     """
-    what = f"{CHECKOUT}[{extra}]" if extra else f"{CHECKOUT}"
-    return f"{shlex.quote(sys.executable)} -m pip install -e {shlex.quote(what)}"
+    # What was installed from a checkout cannot tell where that is, but what its extras bring.
+    what = ["-e", f"{CHECKOUT}[{extra}]" if extra else f"{CHECKOUT}"] if IS_CHECKOUT else requirements(extra)
+    return shlex.join([sys.executable, "-m", "pip", "install", *what])
 
 
 def version_of(distribution: str) -> str:
@@ -177,7 +178,7 @@ def _import_troubles(modules: Iterable[str]) -> dict[str, str]:
             said = done.stdout
         except subprocess.TimeoutExpired as error:
             said = (error.stdout or b"").decode(errors="replace")
-        for line in re.findall(r"^import-trouble (\w+) (.*)$", said, re.MULTILINE):
+        for line in re.findall(r"^import-trouble (\S+) (.*)$", said, re.MULTILINE):
             troubles[line[0]] = line[1]
             left.remove(line[0])
         if left:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from plugins.cache import cache_dir
-from plugins.packages import CHECKOUT
+from plugins.packages import CHECKOUT, IS_CHECKOUT, OWN_NAMES
 from sut.cli.doctor.installed import (
     Check,
     Status,
@@ -34,13 +34,13 @@ from sut.process.cgroup import memory_limit, read_text
 from sut.results.machine import CPU_FEATURES, container, cpu_facts, driver_gpus, nvidia_smi
 from sut.results.quiet import between, look
 from sut.text import printable
+from sut.version import NAME
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 PYTHONS = ((3, 11), (3, 13))
 """The oldest and the newest supported Python."""
-OWN_NAMES = ("sut", "backends", "preprocess", "kernels", "plugins")
 LOW_DISK_BYTES = 2**30
 PROBE_LIMIT_S = 60.0
 LOOK_S = 0.5
@@ -271,14 +271,21 @@ def check_nvidia(root: Path) -> list[Check]:
 
 
 def check_names(path: Iterable[str]) -> list[Check]:
-    """Whether something else on ``path`` has the name of one of the project's packages, which are generic words."""
+    """Whether something else on ``path`` has the name of one of the project's packages, which are generic words.
+
+    Where this project is installed, another distribution may have written into the same folders.
+    """
     folders = {Path(entry or ".").resolve() for entry in path} - {CHECKOUT}
+    owners = packages_distributions()
     clashes = []
     for name in OWN_NAMES:
         # A file without .py is a program, such as our own script beside Python: nothing imports it.
         files = [file for folder in sorted(folders) for file in (folder / name / "__init__.py", folder / f"{name}.py")]
-        for other in (file.parent if file.name == "__init__.py" else file for file in files if file.is_file()):
-            owner = ", ".join(dict.fromkeys(packages_distributions().get(name, ())))
+        others = [file.parent if file.name == "__init__.py" else file for file in files if file.is_file()]
+        if not IS_CHECKOUT and {*owners.get(name, ())} - {NAME}:
+            others.append(CHECKOUT / name)
+        for other in others:
+            owner = ", ".join(dict.fromkeys(owners.get(name, ())))
             found = f"also at {other}" + (f" ({owner})" if owner else "")
             hint = f"use ./run_local.sh, whose environment has no other {name}"
             clashes.append(Check("names", name, "warning", found, hint))

@@ -12,7 +12,7 @@ from types import ModuleType
 
 import pytest
 
-from sut.cli.doctor.installed import EXTRA_OF, OPTIONAL, PACKAGES
+from plugins.extras import TABLE
 
 ROOT = Path(__file__).parents[3]
 
@@ -33,24 +33,12 @@ def test_every_pin_has_a_hash(lock: ModuleType) -> None:
     assert [pin for pin, hashes in pins.values() if not hashes] == []
 
 
-def test_everything_that_setup_py_names_is_pinned(lock: ModuleType) -> None:
-    words = [lock.normalised(word.split("[")[0].split(">")[0].split("=")[0]) for word in lock.requirements(())]
+def test_everything_that_the_table_names_is_pinned(lock: ModuleType) -> None:
+    extras = {extra for entry in TABLE for extra in entry.extras}
+    words = [lock.normalised(re.split(r"[\[<>=]", word)[0]) for word in lock.requirements(extras)]
 
-    assert {"numpy", "pyyaml", "setuptools", "mlcommons-loadgen"} <= set(words) <= set(lock.read())
+    assert {"numpy", "pyyaml", "setuptools", "mlcommons-loadgen", "ruff"} <= set(words) <= set(lock.read())
     assert "onnx>=1.23,<2" in lock.requirements(["models"])
-
-
-def test_sut_doctor_looks_for_everything_that_comes_with_the_project(lock: ModuleType) -> None:
-    words = [re.split("[<>=~]", word)[0] for word in lock.requirements(()) if word != "setuptools"]
-
-    assert "numpy" in words and set(words) <= set(PACKAGES)
-
-
-@pytest.mark.parametrize("package", dict.fromkeys([*PACKAGES, *OPTIONAL, *EXTRA_OF]))
-def test_the_extra_that_sut_doctor_names_brings_the_package(lock: ModuleType, package: str) -> None:
-    extra = EXTRA_OF.get(package)
-
-    assert any(word.startswith((f"{package}=", f"{package}>")) for word in lock.requirements([extra] if extra else []))
 
 
 @pytest.mark.parametrize(
