@@ -552,6 +552,25 @@ def test_our_own_checkout_is_no_clash(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [check.status for check in check_names(["", str(doctor.CHECKOUT)])] == ["ok"]
 
 
+def test_where_it_is_installed_another_distribution_may_have_written_into_its_folders(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    owners = {"kernels": ["loadgen-vision-sut", "hf-kernels"], "sut": ["loadgen-vision-sut"]}
+    monkeypatch.setattr(doctor, "packages_distributions", lambda: owners)
+    monkeypatch.setattr(doctor, "IS_CHECKOUT", False)
+
+    [check] = check_names([str(doctor.CHECKOUT)])
+
+    found = f"also at {doctor.CHECKOUT}/kernels (loadgen-vision-sut, hf-kernels)"
+    assert (check.name, check.status, check.found) == ("kernels", "warning", found)
+
+
+def test_where_it_is_installed_what_is_missing_is_got_by_its_packages(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inventory, "IS_CHECKOUT", False)
+
+    assert getting("numba") == f"{sys.executable} -m pip install 'numba>=0.68,<0.69'"
+
+
 def test_little_disk_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SUT_CACHE_DIR", str(tmp_path / "cache"))
