@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
-# Sets itself up, then runs every check: ./run_tests.sh [--all] [pytest arguments]
+# Sets itself up, then runs every check: ./run_tests.sh [--all] [--core] [--fix] [pytest arguments]
 #
 #   ./run_tests.sh                             format, lint, types, shell scripts, the fast tests
 #   ./run_tests.sh --all                       the slow tests too
+#   ./run_tests.sh --core                      without DALI, CuPy and NNCF: what needs them is skipped, and why is told
+#   ./run_tests.sh --fix                       first has ruff format the code and mend what it can
 #   ./run_tests.sh tests/unit -k ledger -x     with arguments for pytest; paths are relative to the checkout
 #
 # Every step runs; the exit code is that of the first one that failed.
@@ -13,7 +15,7 @@ ROOT=${ROOT%/*}
 # shellcheck source-path=SCRIPTDIR source=tools/setup_env.sh
 source "$ROOT/tools/setup_env.sh"
 
-all=
+all='' core='' fix=''
 pytest_arguments=()
 for argument; do
     case $argument in
@@ -22,13 +24,26 @@ for argument; do
             exit 0
             ;;
         --all) all=1 ;;
+        --core) core=1 ;;
+        --fix) fix=1 ;;
         *) pytest_arguments+=("$argument") ;;
     esac
 done
 [[ ${#pytest_arguments[@]} -gt 0 ]] || pytest_arguments=(-n 2 --dist worksteal)
 [[ -n $all ]] || pytest_arguments=(-m "not slow" "${pytest_arguments[@]}")
 
-setup_env cuda13 dali dev imagenet models more-models nncf numba onnxruntime opencv openvino
+steps="start core tests"
+unset SUT_TESTS_CORE
+if [[ -n $core ]]; then
+    steps="start core"
+    export SUT_TESTS_CORE=1
+fi
+extras=()
+while read -r _ _ _ extra step _; do
+    [[ " $steps " != *" $step "* ]] || extras+=("$extra")
+done <"$ROOT/plugins/extras.txt"
+
+setup_env "${extras[@]}"
 use_checkout
 cd -- "$ROOT"
 
@@ -48,6 +63,10 @@ check() {
     [[ $name == pytest ]] || printf -- '-- %s: %d ms, exit %d\n' "$name" $(((${EPOCHREALTIME/[.,]/} - start) / 1000)) "$code"
 }
 
+if [[ -n $fix ]]; then
+    check "ruff format, to mend" "$VENV_PYTHON" -P -m ruff format .
+    check "ruff check, to mend" "$VENV_PYTHON" -P -m ruff check --fix .
+fi
 check "ruff format" "$VENV_PYTHON" -P -m ruff format --check .
 check "ruff check" "$VENV_PYTHON" -P -m ruff check .
 check mypy "$VENV_PYTHON" -P -m mypy
@@ -56,7 +75,7 @@ shellcheck=$VENV/bin/shellcheck
 if [[ -n $shellcheck ]]; then
     check shellcheck "$shellcheck" -x run_local.sh run_tests.sh .ci/run tools/*.sh
 fi
-check pytest "$VENV_PYTHON" -P -m pytest "${pytest_arguments[@]}"
+check pytest "$VENV_PYTHON" -P -m pytest --durations=10 "${pytest_arguments[@]}"
 
 if [[ $first_code != 0 ]]; then
     printf -v list '%s, ' "${failed[@]}"

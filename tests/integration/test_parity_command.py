@@ -12,6 +12,7 @@ import pytest
 from sut.cli import app as cli
 from sut.cli.commands import parity
 from sut.process.signals import Noted
+from tests.core import needs
 from tests.integration.children import run_python
 from tests.integration.support import Sut
 
@@ -77,6 +78,7 @@ def test_a_recipe_that_nobody_named_is_named(
     assert capsys.readouterr().err == said
 
 
+@needs("dali")
 def test_json_has_a_row_per_preprocessor_and_set_of_pictures(tmp_path: Path) -> None:
     done = run_python("-m", "sut", "parity", "--preprocess", "opencv,dali,dali-resize", "--json", cwd=tmp_path)
 
@@ -146,6 +148,7 @@ def test_a_decoder_that_does_not_work(tmp_path: Path) -> None:
     assert done.err.count("\n") == 1
 
 
+@needs("dali")
 @pytest.mark.parametrize(
     ("preprocess", "stages", "scenarios"),
     [
@@ -177,6 +180,7 @@ def test_dali_runs_and_its_parity_stands_with_its_speed(
     assert done.stdout.count(f"parity of {preprocess}: max ") == 1
 
 
+@needs("dali")
 @pytest.mark.parametrize("boundary", ["tensor", "pixels"])
 def test_every_boundary_has_parity(sut: Sut, boundary: str) -> None:
     done = sut.run("--backend", "plain", "--preprocess", "dali-resize", "--boundary", boundary, "--time", "0.3")
@@ -194,6 +198,7 @@ def test_what_preprocesses_nothing_has_no_parity(sut: Sut) -> None:
     assert "parity" not in done.stdout
 
 
+@needs("dali")
 @pytest.mark.parametrize("way", [(), ("--preprocess-workers", "2")], ids=["fused", "staged"])
 def test_a_picture_that_goes_bad_is_named_whatever_its_batch(sut: Sut, way: tuple[str, ...]) -> None:
     pictures = sut.pictures()
@@ -213,6 +218,7 @@ def test_a_picture_that_goes_bad_is_named_whatever_its_batch(sut: Sut, way: tupl
         assert 0 < done.result["failed_samples"] < done.result["samples"]
 
 
+@needs("dali")
 @pytest.mark.parametrize("boundary", ["tensor", "jpeg"])
 def test_a_truncated_file_is_named_before_the_clock(sut: Sut, boundary: str) -> None:
     pictures = sut.pictures()

@@ -16,11 +16,13 @@ import cv2
 import numpy as np
 import pytest
 
+from tests.core import needs
 from tests.integration.children import Finished, plug_in, results, run_python, run_sut
 from tests.unit.openvino_models import write_model
 from tests.unit.quantised_models import write_quantised
 
 FLAGS = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+INT8 = (pytest.mark.slow, needs("nncf"))
 needs_bf16 = pytest.mark.skipif(
     "avx512_bf16" not in FLAGS and "amx_bf16" not in FLAGS, reason="this CPU has no bfloat16 instructions"
 )
@@ -92,10 +94,10 @@ def check_agreement(child: Finished, result: dict[str, Any], name: str) -> None:
 @pytest.mark.parametrize(
     ("backend", "arguments", "executed", "name"),
     [
-        pytest.param("openvino", ("--precision", "int8"), "int8", "int8", marks=pytest.mark.slow),
+        pytest.param("openvino", ("--precision", "int8"), "int8", "int8", marks=INT8),
         pytest.param("openvino", ("--precision", "bf16", "--fold"), "bf16", "bf16, folded,", marks=needs_bf16),
-        pytest.param("openvino", ("--precision", "int8", "--fold"), "int8", "int8, folded,", marks=pytest.mark.slow),
-        pytest.param("onnxruntime", ("--precision", "int8"), "int8", "int8", marks=pytest.mark.slow),
+        pytest.param("openvino", ("--precision", "int8", "--fold"), "int8", "int8, folded,", marks=INT8),
+        pytest.param("onnxruntime", ("--precision", "int8"), "int8", "int8", marks=INT8),
         pytest.param("onnxruntime", ("--fold",), "fp32", "fp32, folded,", marks=pytest.mark.slow),
     ],
 )
@@ -116,6 +118,7 @@ def test_the_photos_are_right_in_every_precision(
 # The small model
 
 
+@needs("nncf")
 @pytest.mark.parametrize(
     ("backend", "suffix"), [("onnxruntime", ".onnx"), pytest.param("openvino", ".xml", marks=pytest.mark.slow)]
 )

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.core import needs
 from tests.integration.children import CHECKOUT
 from tests.unit.openvino_models import write_model
 
@@ -41,6 +42,7 @@ def test_alone_it_leaves_files(tmp_path: Path) -> None:
     assert "onnxruntime.db" in left_by(tmp_path, "-c", "import onnxruntime")
 
 
+@needs("nncf")
 def test_a_run_leaves_none_nor_what_it_converts_and_compares_with(tmp_path: Path) -> None:
     write_model(tmp_path / "small.onnx")
     (tmp_path / "small.yaml").write_text(RECIPE)

@@ -24,6 +24,7 @@ from sut.models.precision.calibration import Calibration, preprocessed
 from sut.models.precision.convert import convert, quantising_node
 from sut.models.preparation import Prepared, check_unchanged, prepare
 from sut.models.registry import for_file
+from tests.core import needs
 from tests.unit.ir_models import write_ir
 from tests.unit.odd_models import write_odd
 from tests.unit.quantised_models import write_quantised
@@ -208,6 +209,7 @@ def test_the_scores_that_labels_are_chosen_from_can_be_shown(ir: Path, tmp_path:
     assert not (tmp_path / "none.xml").exists()
 
 
+@needs("nncf")
 def test_int8_is_made_of_it(ir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SUT_CACHE_DIR", str(tmp_path / "cache"))
     calibration = Calibration(preprocessed(pictures(24), 24, RECIPE), "24 pictures")

@@ -28,6 +28,7 @@ from sut.models.precision.calibration import Calibration, preprocessed
 from sut.models.precision.convert import convert
 from sut.models.precision.fold import fold
 from sut.process import child
+from tests.core import needs
 from tests.unit.small_models import RECIPE, SIZE, pictures, scores, write_classifier
 
 CHECKOUT = Path(__file__).parents[3]
@@ -95,6 +96,7 @@ def checked(path: Path) -> onnx.ModelProto:
 # What comes out
 
 
+@needs("nncf")
 def test_int8_has_8_bit_weights_and_unsigned_activations(model: Path, converted: Convert) -> None:
     path = converted("int8")
 
@@ -110,6 +112,7 @@ def test_int8_has_8_bit_weights_and_unsigned_activations(model: Path, converted:
     assert 0 < lost(scores(model, test), scores(path, test)) < 0.4
 
 
+@needs("nncf")
 def test_int8_for_tensorrt_is_symmetric_and_has_no_quantised_bias(model: Path, converted: Convert) -> None:
     path = converted("int8-signed")
 
@@ -127,6 +130,7 @@ def test_int8_for_tensorrt_is_symmetric_and_has_no_quantised_bias(model: Path, c
     assert 0 < lost(scores(model, test), scores(path, test)) < 0.4
 
 
+@needs("nncf")
 def test_int8_for_openvino_is_an_ir_of_two_files(model: Path, converted: Convert) -> None:
     path = converted("int8-openvino")
 
@@ -142,6 +146,7 @@ def test_int8_for_openvino_is_an_ir_of_two_files(model: Path, converted: Convert
     assert content_digest(path) != content_digest(other)
 
 
+@needs("nncf")
 def test_openvino_runs_the_onnx_form_too(model: Path, converted: Convert) -> None:
     test = preprocessed(pictures(300, 9), 300, RECIPE)
 
@@ -159,7 +164,9 @@ def test_fp16_keeps_float32_at_both_ends(model: Path, converted: Convert) -> Non
     assert 0 < lost(scores(model, test), scores(path, test)) < 0.02
 
 
-@pytest.mark.parametrize("form", ["fp16", "int8", "int8-openvino"])
+@pytest.mark.parametrize(
+    "form", ["fp16", *(pytest.param(form, marks=needs("nncf")) for form in ("int8", "int8-openvino"))]
+)
 def test_a_folded_model_converts(model: Path, cache: Path, form: str) -> None:
     folded, left = fold(model, RECIPE, quiet)
     calibration = Calibration(preprocessed(pictures(SAMPLES, 8), SAMPLES, left), "")
@@ -172,6 +179,7 @@ def test_a_folded_model_converts(model: Path, cache: Path, form: str) -> None:
     assert 0 < lost(scores(model, tensors), got) < 0.4
 
 
+@needs("nncf")
 def test_an_old_file_gets_scales_per_channel(model: Path, tmp_path: Path, cache: Path) -> None:
     old = onnx.load(model)
     old.opset_import[0].version = 11  # its operators are the same there
@@ -188,6 +196,7 @@ def test_an_old_file_gets_scales_per_channel(model: Path, tmp_path: Path, cache:
     assert [8] in [list(dims) for dims in scales.values()], "the first convolution has 8 channels"
 
 
+@needs("nncf")
 def test_a_fixed_batch_is_calibrated_in_batches(tmp_path: Path, cache: Path) -> None:
     fixed = write_classifier(tmp_path / "fixed.onnx", batch=8)
     told: list[tuple[int, int]] = []
@@ -203,6 +212,7 @@ def test_a_fixed_batch_is_calibrated_in_batches(tmp_path: Path, cache: Path) -> 
 # How it is made
 
 
+@needs("nncf")
 def test_the_process_stays_as_it_was(model: Path, cache: Path, capfd: pytest.CaptureFixture[str]) -> None:
     before = (logging.getLoggerClass(), logging.root.level, list(logging.root.handlers), list(sys.path))
     told: list[tuple[int, int]] = []
@@ -218,6 +228,7 @@ def test_the_process_stays_as_it_was(model: Path, cache: Path, capfd: pytest.Cap
     assert [done for done, _ in told] == sorted(done for done, _ in told)
 
 
+@needs("nncf")
 @pytest.mark.parametrize("form", ["int8", "int8-openvino"])
 def test_two_conversions_give_equal_models(
     model: Path, converted: Convert, tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch
@@ -279,6 +290,7 @@ convert(Path(sys.argv[1]), sys.argv[2], Calibration(tensors, ""), print, die)
 """
 
 
+@needs("nncf")
 @pytest.mark.parametrize("form", ["int8-openvino"])
 def test_a_kill_in_the_middle_leaves_nothing_that_counts(model: Path, cache: Path, form: str) -> None:
     killed = subprocess.run(
@@ -448,6 +460,7 @@ def test_an_unknown_form_is_refused_with_the_nearest(model: Path, cache: Path) -
         convert(model, "int-8", samples(), quiet, unheard)
 
 
+@needs("nncf")
 def test_a_model_without_a_layer_to_quantise_is_refused(tmp_path: Path, cache: Path) -> None:
     def only_pool(found: onnx.ModelProto) -> None:
         del found.graph.node[:], found.graph.initializer[:], found.graph.output[:]

@@ -35,6 +35,7 @@ from preprocess.parts.self_test import DecoderNotUsable, plain_jpeg
 from sut.errors import ExitCode
 from sut.qsl.library import Rows
 from sut.run.events import code_of
+from tests.core import needs
 from tests.unit.device_form import (
     PLACE,
     CudaHost,
@@ -370,6 +371,7 @@ def codec(device: WatchedDevice) -> Iterator[NvImageCodecOnHost]:
     decoder.close()
 
 
+@needs("cuda13")
 def test_nvimagecodec_decodes_as_opencv_does(
     device: WatchedDevice, working: Working, codec: NvImageCodecOnHost
 ) -> None:
@@ -382,6 +384,7 @@ def test_nvimagecodec_decodes_as_opencv_does(
     assert preprocessor.counts()[BY_CPU] == 2, "CMYK, twice"
 
 
+@needs("cuda13")
 def test_nvimagecodec_answers_none_for_each_that_it_refuses(codec: NvImageCodecOnHost) -> None:
     cut = FILES[1][: len(FILES[1]) // 2]
     found = codec.decode([FILES[0], cut, b"no picture", BITS_12, FILES[2]], None)
@@ -390,6 +393,7 @@ def test_nvimagecodec_answers_none_for_each_that_it_refuses(codec: NvImageCodecO
     assert "nvImageCodec" in codec.version()
 
 
+@needs("cuda13")
 def test_the_plain_jpeg_is_one_that_every_decoder_takes(codec: NvImageCodecOnHost) -> None:
     frame = read_frame(plain_jpeg())
     assert frame is not None
@@ -399,6 +403,7 @@ def test_the_plain_jpeg_is_one_that_every_decoder_takes(codec: NvImageCodecOnHos
     assert (height, width) == (frame.height, frame.width)
 
 
+@needs("cuda13")
 def test_an_nvimagecodec_that_decodes_nothing_is_refused_when_it_is_opened() -> None:
     from nvidia import nvimgcodec
 
@@ -412,6 +417,7 @@ def test_an_nvimagecodec_that_decodes_nothing_is_refused_when_it_is_opened() -> 
         )
 
 
+@needs("cuda13")
 @pytest.mark.skipif(Path("/dev/nvidia0").exists(), reason="there is a GPU")
 @pytest.mark.parametrize("make", [NvImageCodec, JpegEngine])
 def test_without_a_gpu_no_decoder_on_one_can_be_opened(make: Callable[[int], NvImageCodec]) -> None:
@@ -421,6 +427,7 @@ def test_without_a_gpu_no_decoder_on_one_can_be_opened(make: Callable[[int], NvI
     assert code_of(caught.value) == ExitCode.SETUP
 
 
+@needs("cuda13")
 def test_an_nvimagecodec_that_breaks_later_is_not_believed(
     codec: NvImageCodecOnHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -431,6 +438,7 @@ def test_an_nvimagecodec_that_breaks_later_is_not_believed(
         codec.decode(FILES[:2], None)
 
 
+@needs("cuda13")
 def test_nvimagecodec_is_opened_anew_for_a_larger_batch(
     codec: NvImageCodecOnHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -456,6 +464,7 @@ def test_nvimagecodec_is_opened_anew_for_a_larger_batch(
     assert firsts == [1, 2, 3]
 
 
+@needs("cuda13")
 @pytest.mark.parametrize(
     ("share", "engine"),
     [(0, None), (0.25, (0.25, "FIXED")), (1.0, (1.0, "FIXED")), ("adaptive", (0.5, "ADAPTIVE_MINIMIZE_IDLE_TIME"))],
@@ -704,6 +713,7 @@ def test_the_cuda_of_a_library_is_what_it_says_itself(monkeypatch: pytest.Monkey
     assert _cuda_of("some_library") == cuda
 
 
+@needs("cuda13")
 def test_the_decoders_that_are_installed_say_their_cuda() -> None:
     for module in ("nvidia.nvimgcodec", "nvidia.dali"):
         assert _cuda_of(module) in (12, 13)

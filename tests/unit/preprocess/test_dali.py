@@ -17,11 +17,15 @@ from plugins.driver import Installed
 from plugins.errors import DeviceNotFound
 from preprocess import registry
 from preprocess.base import BadPicture, Preprocessor, Recipe
-from preprocess.dali import Dali, DaliResize
 from preprocess.opencv import OpenCV
 from preprocess.oracle import oracle
 from preprocess.parts.decode import decode
 from preprocess.parts.self_test import DecoderNotUsable
+from tests.core import module_needs
+
+module_needs("dali")
+
+from preprocess.dali import Dali, DaliResize  # noqa: E402
 
 PHOTOS = sorted((Path(__file__).parents[3] / "sut/datasets/demo_photos").glob("*.jpg"))
 FILES = [path.read_bytes() for path in PHOTOS]

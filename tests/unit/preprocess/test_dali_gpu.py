@@ -12,7 +12,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-import nvidia.dali
 import pytest
 
 import preprocess.cuda
@@ -28,9 +27,13 @@ from preprocess.parts.decode import decode
 from preprocess.parts.gpu_decode import DevicePixels
 from preprocess.parts.self_test import DecoderNotUsable
 from sut.qsl.library import Rows
+from tests.core import module_needs
 from tests.unit.device_form import PLACE, DeviceSlot, HostForm, WatchedDevice, put
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="the host form of the kernels needs g++")
+module_needs("dali")
+
+import nvidia.dali  # noqa: E402
 
 from preprocess.dali import DaliResize  # noqa: E402
 from preprocess.dali_gpu import DaliGpu, DaliGpuResize, DaliMixed, mixed_graph, resize_pipeline  # noqa: E402

@@ -13,12 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from preprocess.base import Geometry, Mark, Preprocessor, Recipe, Target
-from preprocess.dali import Dali, DaliResize
 from preprocess.opencv import OpenCV
 from preprocess.parts.decode import decode
+from preprocess.registry import load
 from sut.results.parity import compare, crops, levels, measure, measure_quickly, noise, photos, sizes
 from sut.results.schema import Parity
 from sut.results.wording import parity_lines
+from tests.core import needs
 from tests.unit.preprocess.test_opencv import LITE0, MOBILENET, RESNET50
 
 RECIPES = [RESNET50, MOBILENET, LITE0]
@@ -114,9 +115,9 @@ def test_normalisation_is_undone_exactly(
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
-@pytest.mark.parametrize("kind", [OpenCV, Dali])
-def test_what_is_exact_is_measured_so(kind: type[Preprocessor], recipe: Recipe) -> None:
-    found = measure(kind, recipe, [*photos(), *noise(1), *sizes(12)])
+@pytest.mark.parametrize("name", ["opencv", pytest.param("dali", marks=needs("dali"))])
+def test_what_is_exact_is_measured_so(name: str, recipe: Recipe) -> None:
+    found = measure(load(name), recipe, [*photos(), *noise(1), *sizes(12)])
 
     assert found.within_1_level
     assert found.pictures == 24
@@ -134,9 +135,12 @@ def test_what_errs_is_far_off(kind: type[Preprocessor], recipe: Recipe) -> None:
     assert found.psnr_db < 35
 
 
+@needs("dali")
 def test_dalis_own_resize_is_told_apart() -> None:
-    assert not measure_quickly(DaliResize, RESNET50).within_1_level
-    assert measure_quickly(DaliResize, MOBILENET).within_1_level
+    dali_resize = load("dali-resize")
+
+    assert not measure_quickly(dali_resize, RESNET50).within_1_level
+    assert measure_quickly(dali_resize, MOBILENET).within_1_level
 
 
 def test_values_that_are_not_finite_are_refused() -> None:
