@@ -195,18 +195,7 @@ def _another_model(now: str | None, then: str | None) -> str | None:
 def _agreement(parts: Assembly, console: Reporter) -> Agreement | None:
     with console.working("comparing labels") as progress:
         found = compared_with_fp32(parts, console.note, progress)
-    if found is None:
-        return None
-    return Agreement(
-        value=found.value,
-        low=found.low,
-        high=found.high,
-        count=found.count,
-        source=found.source,
-        words=found.line(),
-        score_difference=found.score_difference,
-        scores=found.scores,
-    )
+    return None if found is None else Agreement.model_validate(found, from_attributes=True)
 
 
 def result_home(config: RunConfig, parts: Assembly) -> Path:

@@ -103,7 +103,8 @@ class Agreement:
         """Whether even the interval's lower end is above ``KEPT``."""
         return self.low > KEPT
 
-    def line(self) -> str:
+    @property
+    def words(self) -> str:
         """The verdict in words."""
         value, low, high = map(share_in_percent, (self.value, self.low, self.high))
         share = f"{value} % same labels (95 % interval {low} to {high} %)"

@@ -63,14 +63,14 @@ def test_accuracy_is_kept_only_where_the_lower_end_says_so(good: int, count: int
     agreement = Agreement(good / count, *wilson(good, count), count, "crops")
 
     assert agreement.kept is kept is (agreement.low > 0.99)
-    assert agreement.line().startswith("accuracy kept: ") is kept
+    assert agreement.words.startswith("accuracy kept: ") is kept
 
 
 def test_the_words() -> None:
-    assert Agreement(0.985, *wilson(591, 600), 600, "600 crops of 5 pictures").line() == (
+    assert Agreement(0.985, *wilson(591, 600), 600, "600 crops of 5 pictures").words == (
         "98.5 % same labels (95 % interval 97.2 to 99.2 %) on 600 crops of 5 pictures"
     )
-    assert Agreement(1999 / 2000, *wilson(1999, 2000), 2000, "c", ties=3, not_finite=1).line() == (
+    assert Agreement(1999 / 2000, *wilson(1999, 2000), 2000, "c", ties=3, not_finite=1).words == (
         "accuracy kept: 99.9 % same labels (95 % interval 99.7 to 99.9 %) on c, 1 without a finite score, 3 with a tie"
     )
 
@@ -132,14 +132,14 @@ def test_the_largest_difference_of_any_score_is_told() -> None:
     got = compare(reference, reduced, "two")
 
     assert (got.value, got.score_difference, got.scores) == (1.0, 1.25, "logits")
-    assert got.line().endswith(" on two; largest difference in logits 1.2")
+    assert got.words.endswith(" on two; largest difference in logits 1.2")
 
 
 def test_equal_scores_differ_by_nothing() -> None:
     got = compare(2 * one_hot([0, 1]), 2 * one_hot([0, 1]), "two")
 
     assert (got.score_difference, got.scores) == (0.0, "logits")
-    assert got.line().endswith(" on two; largest difference in logits 0")
+    assert got.words.endswith(" on two; largest difference in logits 0")
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
@@ -156,7 +156,7 @@ def test_scores_that_add_up_to_one_are_a_softmax(dtype: type[np.floating[Any]]) 
 
     assert got.scores == "softmax" and got.score_difference is not None
     assert 0 < got.score_difference < 0.01
-    assert f"; largest difference in softmax {got.score_difference:.2g}" in got.line()
+    assert f"; largest difference in softmax {got.score_difference:.2g}" in got.words
     assert compare(logits.astype(dtype), reference).scores == "logits"
     negative = np.array([[1.5, -0.5]], dtype)
     assert compare(negative, negative).scores == "logits", "they add up to one, but are no shares"
@@ -214,7 +214,7 @@ def test_where_there_are_no_two_scores_there_is_no_difference(reduced: np.ndarra
     got = compare(one_hot([0, 1]), reduced, "")
 
     assert (got.score_difference, got.scores) == (None, None)
-    assert "difference" not in got.line()
+    assert "difference" not in got.words
 
 
 # Measuring
