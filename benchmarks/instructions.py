@@ -29,7 +29,7 @@ QUERIES = {
 PACKAGES = ("sut", "backends", "preprocess", "kernels", "plugins")
 LIMIT_S = 540
 
-# What sut/run/worker.py does around LoadGen, without the supervisor: a query's way through it is the same.
+# What sut/run/course.py does around LoadGen, without the supervisor: a query's way through it is the same.
 SCRIPT = """
 import sys
 from pathlib import Path
@@ -38,7 +38,7 @@ from sut.mlperf import loadgen
 from sut.config import RunConfig
 from sut.pipeline.ledger import Ledger
 from sut.pipeline.system import SUT
-from sut.run.events import never_raising
+from sut.run.pulse import never_raising
 
 scenario, queries, output = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 config = RunConfig(backend="null", scenario=scenario, dataset="demo")

@@ -47,10 +47,7 @@ def idle() -> dict[str, Any]:
         "mlperf_loadgen",
         "onnxruntime",
         "sut.run.worker",
-        "sut.pipeline.assembly",
-        "sut.run.timing",
-        "sut.run.planning",
-        "sut.pipeline.system",
+        "sut.run.course",
         "backends.onnxruntime",
         "preprocess.opencv",
     )

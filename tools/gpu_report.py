@@ -26,7 +26,7 @@ from gpu_preprocess import why_of
 from gpu_targets import targets
 
 # The package has ONNX Runtime send nothing, which some parts import by themselves.
-from sut.process.child import die_with_parent
+from sut.process.telling import die_with_parent
 
 INTERRUPTED = 130
 """Exit code after SIGTERM or SIGHUP."""

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console as RichConsole
 from rich.progress import BarColumn, TaskID, TextColumn
@@ -31,6 +30,7 @@ from sut.results.wording import (
     parity_lines,
     verdict,
 )
+from sut.run.events import Planned
 from sut.run.reporter import Progress
 from sut.text import printable, printable_lines
 
@@ -228,15 +228,15 @@ class Watcher:
             self._last_line = time.monotonic()
             self._console.note(f"{self._name}: {text}")
 
-    def plan(self, plan: Mapping[str, Any]) -> None:
+    def plan(self, planned: Planned) -> None:
         """The plan, before the run starts."""
-        details = plan["plan"]
-        self._console.note(f"{self._name}: plan: {plan['line']}")
-        self._console.note(f"{self._name}: {plan['settled']}")
-        for note in details["notes"]:
+        plan = planned.plan
+        self._console.note(f"{self._name}: plan: {plan.line()}")
+        self._console.note(f"{self._name}: {planned.settled.line(plan.scenario)}")
+        for note in plan.notes:
             self._console.note(f"  {note}")
         if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, completed=0, total=details["samples"])
+            self._bar.update(self._task, completed=0, total=plan.samples)
 
     def generating(self, left_s: float) -> None:
         """LoadGen generates its queries, for so long still."""

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from backends.base import Backend, ModelFile
 from plugins.files import known_digest, sha256_of
@@ -27,8 +26,6 @@ from sut.text import Say
 Progress = Callable[[int, int], None]
 """Called with how many steps are done, and how many there will be."""
 
-_PATHS = ("file", "onnx", "source")
-_SUMS = ("sources", "loads")
 _QUANTISED_NOTES = ("the file is quantised already", "there is no FP32 form to compare with")
 
 
@@ -59,20 +56,6 @@ class Prepared:
     def loaded_sha256(self) -> dict[str, str]:
         """What a backend opens, by name: beside the model's file, in folders from there."""
         return {os.path.relpath(path, self.file.parent): found for path, found in self.loads.items()}
-
-    def dump(self) -> dict[str, Any]:
-        """As JSON has it."""
-        words = {each.name: getattr(self, each.name) for each in fields(self)}
-        paths = {name: str(words[name]) for name in _PATHS}
-        sums = {name: {str(path): found for path, found in words[name].items()} for name in _SUMS}
-        return {**words, **paths, **sums, "notes": list(self.notes)}
-
-    @classmethod
-    def load(cls, dumped: Mapping[str, Any]) -> Prepared:
-        """The opposite of ``dump``."""
-        paths = {name: Path(dumped[name]) for name in _PATHS}
-        sums = {name: {Path(path): found for path, found in dumped[name].items()} for name in _SUMS}
-        return cls(**{**dumped, **paths, **sums, "notes": tuple(dumped["notes"])})
 
     def model_file(self, precision: str, spec: ModelSpec) -> ModelFile:
         """What the backend is given."""

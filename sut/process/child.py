@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ctypes
 import fcntl
-import json
 import os
 import selectors
 import signal
@@ -20,11 +19,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Generic
+
+from pydantic import TypeAdapter
 
 import sut
 from sut.errors import RunError
 from sut.process.signals import undisturbed
+from sut.process.words import Failed, Step, T, from_line, to_text
 
 SILENCE_S = 300.0
 """How long a process may tell nothing, or take to end, in seconds."""
@@ -37,7 +39,6 @@ _LINE_BYTES = 2**24
 _LOG_BYTES = 2**20
 _HEAD_BYTES = _TAIL_BYTES = 2**18
 _MARK = "SUT_CHILD"
-_PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _PR_GET_CHILD_SUBREAPER = 37
 
@@ -126,40 +127,35 @@ class Child:
         return found
 
 
-class Lines:
-    """Puts lines of JSON objects together that arrive in pieces; ``rest`` is what has no end yet."""
+class Lines(Generic[T]):
+    """Puts lines together that arrive in pieces, each an event of some ``kinds``; ``rest`` is what has no end yet."""
 
-    def __init__(self) -> None:
+    def __init__(self, kinds: TypeAdapter[T]) -> None:
         self.rest = b""
+        self._kinds = kinds
 
-    def of(self, chunk: bytes) -> Iterator[dict[str, Any]]:
-        """The objects whose lines end in ``chunk``. Raises ``ValueError`` for anything else."""
+    def of(self, chunk: bytes) -> Iterator[T]:
+        """The events whose lines end in ``chunk``. Raises ``ValueError`` for anything else."""
         *lines, self.rest = (self.rest + chunk).split(b"\n")
         if len(self.rest) > _LINE_BYTES:
             lines.append(self.rest)
         for line in lines:
-            try:
-                found = json.loads(line)
-            except (ValueError, RecursionError):
-                found = None
-            if not isinstance(found, dict):
-                raise ValueError(f"not a line of JSON: {line[:80]!r}")
-            yield found
+            yield from_line(self._kinds, line)
 
 
 @contextmanager
 def spawn(
     module: str,
-    arguments: Sequence[str],
+    orders: object,
     log: Log,
     fds: Sequence[int] = (),
     variables: Mapping[str, str] | None = None,
 ) -> Iterator[Child]:
     """Run ``module`` for as long as the ``with`` lasts.
 
-    The module's arguments are ``arguments`` and the descriptor of the pipe's other end. What it prints goes to ``log``.
-    It inherits ``fds`` beside the pipe. However the ``with`` is left, Ctrl-C included, the process and all it started,
-    in whatever session, are gone then.
+    The module's arguments are its ``orders`` and the descriptor of the pipe's other end, as ``carry_out`` takes them.
+    What it prints goes to ``log``. It inherits ``fds`` beside the pipe. However the ``with`` is left, Ctrl-C included,
+    the process and all it started, in whatever session, are gone then.
     """
     ours, theirs = os.pipe()
     mark = uuid.uuid4().hex
@@ -167,7 +163,7 @@ def spawn(
         with _adopting() as strangers:
             try:
                 process = subprocess.Popen(
-                    [sys.executable, "-P", "-m", module, *arguments, str(theirs)],
+                    [sys.executable, "-P", "-m", module, to_text(orders), str(theirs)],
                     stdin=subprocess.DEVNULL,
                     stdout=log.file,
                     stderr=log.file,
@@ -241,12 +237,12 @@ def _carries(pid: int, mark: str) -> bool:
         return False
 
 
-def json_lines(chunks: Iterable[bytes], silence_s: float, doing: str) -> Iterator[dict[str, Any]]:
+def events(chunks: Iterable[bytes], kinds: TypeAdapter[T], silence_s: float, doing: str) -> Iterator[T]:
     """What a process tells, from the ``chunks`` of it.
 
-    Raises ``RunError`` where it says nothing for ``silence_s``, or what is not a line of JSON.
+    Raises ``RunError`` where it says nothing for ``silence_s``, or what is no event of these ``kinds``.
     """
-    lines = Lines()
+    lines = Lines(kinds)
     heard = time.monotonic()
     for chunk in chunks:
         if chunk:
@@ -262,32 +258,36 @@ def json_lines(chunks: Iterable[bytes], silence_s: float, doing: str) -> Iterato
 
 def follow(
     module: str,
-    arguments: Sequence[str],
+    orders: object,
+    kinds: TypeAdapter[T],
     doing: str,
-    progress: Callable[[int, int], None],
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    *,
     fds: Sequence[int] = (),
     variables: Mapping[str, str] | None = None,
-) -> dict[str, Any]:
-    """Run ``module`` to its end, and pass on the ``done`` and ``total`` that it tells.
+    silence_s: float | None = None,
+) -> T | None:
+    """Run ``module`` to its end, and pass on the steps that it tells of.
 
-    Returns the event that tells of an ``error``; empty where all went well. Raises ``RunError`` in one line where the
-    process falls silent, does not end, or ends badly without a word; ``doing`` is what it was to do: ``comparing``.
+    Returns the last other event: what came of it, or that it ``Failed``; None where it told of none. Raises
+    ``RunError`` in one line where the process falls silent (for 300 s unless ``silence_s`` says else), does not end,
+    or ends badly without a word; ``doing`` is what it was to do: ``comparing``.
     """
-    failed: dict[str, Any] = {}
+    last: T | None = None
     with tempfile.TemporaryFile() as file:
         log = Log(file)
-        with spawn(module, arguments, log, fds, variables) as child:
-            for event in json_lines(child.chunks(), SILENCE_S, doing):
-                if "error" in event:
-                    failed = event
+        with spawn(module, orders, log, fds, variables) as child:
+            for event in events(child.chunks(), kinds, silence_s or SILENCE_S, doing):
+                if isinstance(event, Step):
+                    progress(event.done, event.total)
                 else:
-                    progress(event["done"], event["total"])
+                    last = event
             code = child.wait(SILENCE_S)
         if code is None:
             raise RunError(f"{doing} did not end and was stopped")
-        if code and not failed:
+        if code and not isinstance(last, Failed):
             raise RunError(f"{doing} failed: {end_of(code, log)}")
-    return failed
+    return last
 
 
 def end_of(code: int, log: Log) -> str:
@@ -302,12 +302,3 @@ def signal_name(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:
         return f"signal {number}"
-
-
-def die_with_parent() -> None:
-    """For the process itself: have the kernel kill it when the one that made it is gone (Linux only)."""
-    parent = os.getppid()
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:
-            os._exit(1)

@@ -7,10 +7,9 @@ it is made once per model, precision, backend and data set.
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,13 +21,22 @@ from sut.models.precision.agreement import NOT_COMPARED, Agreement, Scores, Side
 from sut.models.preparation import Prepared, Progress, check_unchanged
 from sut.pipeline.assembly import Assembly, assemble
 from sut.process.child import follow
-from sut.run.events import carry_out
+from sut.process.telling import Teller, carry_out
+from sut.process.words import STEPS, Failed, Step, from_text
 from sut.tasks.classification import Classification
 from sut.text import Say
 
 CROPS = 1000
 """Crops to compare on where nobody says how many: an interval of 1.4 percentage points around 95 %."""
 _WORTH_TELLING_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Orders:
+    """What is to be compared with its FP32 form."""
+
+    config: RunConfig
+    prepared: Prepared
 
 
 class _NotKept(Exception):
@@ -117,25 +125,25 @@ def _not_here(samples: NDArray[Any]) -> NDArray[Any]:
 def _compare_in_child(parts: Assembly, progress: Progress) -> None:
     """Have both models run. Raises what the child raised, and ``RunError`` where it falls silent or dies."""
     assert parts.model is not None
-    orders = {"config": parts.config.model_dump(mode="json", exclude_unset=True), "prepared": parts.model.dump()}
     doing = f"comparing {reduced_name(parts.config.precision, parts.config.fold)} with fp32"
-    failed = follow("sut.run.compared", [json.dumps(orders)], doing, progress)
-    if failed:
+    failed = follow("sut.run.compared", Orders(parts.config, parts.model), STEPS, doing, progress)
+    if isinstance(failed, Failed):
         # As the run itself would have ended, whatever is compared.
-        whole = failed["code"] in (ExitCode.USAGE, ExitCode.SETUP)
-        raise error_of(failed["code"], failed["error"] if whole else f"{doing} failed: {failed['error']}")
+        whole = failed.code in (ExitCode.USAGE, ExitCode.SETUP)
+        raise error_of(failed.code, failed.message if whole else f"{doing} failed: {failed.message}")
 
 
-def _compare(orders: dict[str, Any], tell: Callable[..., None]) -> None:
-    config = RunConfig(**orders["config"]).model_copy(update={"lanes": 1, "threads": usable_cores()})
-    parts = assemble(config, prepared=Prepared.load(orders["prepared"]))
+def _compare(text: str, teller: Teller) -> None:
+    orders = from_text(Orders, text)
+    config = orders.config.model_copy(update={"lanes": 1, "threads": usable_cores()})
+    parts = assemble(config, prepared=orders.prepared)
     with ExitStack() as stack:
         both = (_reference_of(parts), parts)
         reference, reduced = (_side(each, _scores(each, stack)) for each in both)
         for each in both:
             check_unchanged(each.model)  # the answer is kept by what was loaded
         crops = _crops(config)
-        measure(reference, reduced, parts.dataset, lambda done, total: tell(done=done, total=total), crops=crops)
+        measure(reference, reduced, parts.dataset, lambda *now: teller.tell(Step(*now)), crops=crops)
 
 
 def _scores(parts: Assembly, stack: ExitStack) -> Scores:

@@ -1,147 +1,133 @@
-"""What passes between a run's process and its supervisor: orders in, events out, and errors as exit codes."""
+"""The story of a run as its process tells it: orders in, events out; whoever follows it reads them by attribute."""
 
 from __future__ import annotations
 
-import json
-import os
-import select
-import sys
-import threading
-import time
-import traceback
-from collections.abc import Callable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any, NoReturn
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
 
-from plugins.errors import DeviceNotFound
-from sut.errors import ExitCode, RunError, SutError, broken_import, one_line
-from sut.process.child import die_with_parent
-from sut.process.clock import Steps, look
+from pydantic import TypeAdapter
 
-_BEAT_S = 0.5
-_TRACEBACK_CHARACTERS = 20_000
+from sut.config import RunConfig
+from sut.mlperf.audit import Audit
+from sut.models.preparation import Prepared
+from sut.pipeline.ledger import LedgerShape
+from sut.process.words import Failed, Step, vocabulary
+from sut.results.quiet import Quiet
+from sut.results.schema import Answers, CpuQuota, Parity
+from sut.run.planning import Plan
+from sut.run.pulse import Clock, Phase
+from sut.run.timing import Calibration
+from sut.run.tried import Settled
 
 
 @dataclass(frozen=True, slots=True)
 class Orders:
-    """What the supervisor wants done. The descriptor is inherited.
+    """What the supervisor wants done. The descriptor is inherited, ``started_s`` a time of the monotonic clock."""
 
-    ``config`` is a dumped ``RunConfig``, ``prepared`` the dumped ``Prepared`` model, ``started_s`` a time of the
-    monotonic clock.
-    """
-
-    config: dict[str, Any]
-    prepared: dict[str, Any] | None
-    directory: str
+    config: RunConfig
+    prepared: Prepared | None
+    directory: Path
     memory_fd: int
     started_s: float
 
 
-class Events:
-    """The pipe to the supervisor. Threads share it; a line is one write."""
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """The model is loaded: the files that were opened for it, and what the runtime says of what executes."""
 
-    def __init__(self, descriptor: int) -> None:
-        self._pipe = os.fdopen(descriptor, "w", encoding="utf-8")
-        self._lock = threading.Lock()
-        self._last_beat = 0.0
-        self._loaded = 0
-        self._clock_steps = Steps()
-
-    def send(self, event: str, **fields: Any) -> None:
-        """Tell the supervisor something. A supervisor that is gone is not told."""
-        with self._lock, suppress(OSError):
-            self._pipe.write(json.dumps({"event": event, **fields}) + "\n")
-            self._pipe.flush()
-
-    def beat(self, _: int = 0) -> None:
-        """Tell that there is progress, twice a second at the most."""
-        now = time.monotonic()
-        if now - self._last_beat > _BEAT_S:
-            self._last_beat = now
-            self.send("beat", loaded=self._loaded)
-
-    def loaded(self, count: int) -> None:
-        """Tell that so many more samples are loaded."""
-        self._loaded += count
-        self.beat()
-
-    def look_at_clock(self) -> int | None:
-        """The largest change of the system clock so far in ns; one that only setting it makes is told."""
-        if self._clock_steps.see(look()):
-            self.send("clock", change_ns=self._clock_steps.change_ns)
-        return self._clock_steps.change_ns
-
-    def watch(self) -> None:
-        """Look at the clock twice a second, and end this process when nobody reads the pipe any more."""
-        pipe = select.poll()
-        pipe.register(self._pipe, 0)
-        self.look_at_clock()
-        while not pipe.poll(1000 * _BEAT_S):
-            self.look_at_clock()
-        os._exit(ExitCode.INTERRUPTED)
+    sha256: Mapping[str, str]
+    attested: Mapping[str, Any]
+    """A dumped ``Attestation``, in which a backend may say more than we know of."""
+    device_name: str
+    backend_version: str
+    output: str | None
+    event: Literal["loaded"] = "loaded"
 
 
-def give_up(events: Events, error: BaseException) -> NoReturn:
-    """Tell the supervisor of an error, and end this process with its exit code."""
-    broken = broken_import(error)
-    code = code_of(error) if broken is None else ExitCode.SETUP
-    text = broken or one_line(error)
-    if code == ExitCode.FAILED and not isinstance(error, SutError):
-        text = f"{type(error).__name__}: {text}"
-    events.send(
-        "error",
-        code=int(code),
-        message=text,
-        traceback="".join(traceback.format_exception(error))[-_TRACEBACK_CHARACTERS:],
-    )
-    os._exit(code)
+@dataclass(frozen=True, slots=True)
+class Preprocessed:
+    """How far the preprocessor is from the oracle."""
+
+    parity: Parity
+    event: Literal["preprocessed"] = "preprocessed"
 
 
-def carry_out(work: Callable[[dict[str, Any], Callable[..., None]], object]) -> NoReturn:
-    """For a process that ``sut.process.child`` has started: do ``work`` and end.
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What the answers to some samples are like, and whether they depend on what else is asked."""
 
-    ``work`` gets the orders of the command line, and what tells its keywords as a line of JSON on the pipe; what it
-    raises is told as ``error``, with its exit ``code``.
+    answers: Answers | None
+    depend: bool
+    event: Literal["checked"] = "checked"
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """All is known of the run but how it ends, and its ledger has its shape.
+
+    ``rules_broken`` are those that are broken by then, ``hint`` is the backend's own; of ``Settings`` those that the
+    run is watched by.
     """
-    die_with_parent()
-    orders, pipe = json.loads(sys.argv[1]), int(sys.argv[2])
 
-    def tell(**fields: object) -> None:
-        os.write(pipe, json.dumps(fields).encode() + b"\n")
+    plan: Plan
+    settled: Settled
+    hint: str | None
+    calibration: Calibration
+    shape: LedgerShape
+    asked: Mapping[str, str | int | float]
+    """What LoadGen's log must say."""
+    rules_broken: tuple[str, ...]
+    cold_start_s: Mapping[str, float]
+    audit: Audit | None
+    overload: str | None
+    """What the user is told of a Server run that is asked for too much."""
+    fitting_qps: float | None
+    """A rate of Server that should be answered in time."""
+    min_query_count: int
+    server_target_qps: float
+    event: Literal["planned"] = "planned"
 
-    try:
-        work(orders, tell)
-    except Exception as error:
-        tell(error=one_line(error), code=code_of(error))
-    # Not a normal exit: runtimes with threads of their own have been seen to crash in their destructors.
-    os._exit(0)
-
-
-def code_of(error: BaseException) -> ExitCode:
-    """What an error of our own, of a backend or of a preprocessor means for the exit code."""
-    if isinstance(error, SutError):
-        return error.exit_code
-    if isinstance(error, (ModuleNotFoundError, DeviceNotFound)):
-        return ExitCode.SETUP
-    return ExitCode.USAGE if isinstance(error, ValueError) else ExitCode.FAILED
-
-
-def never_raising(callback: Callable[..., None], events: Events) -> Callable[..., None]:
-    """An exception that reached LoadGen would crash the process a moment later, without a word."""
-
-    def guarded(*arguments: Sequence[int]) -> None:
-        try:
-            callback(*arguments)
-        except BaseException as error:
-            give_up(events, in_the_run(error))
-
-    return guarded
+    def facts(self) -> dict[str, Any]:
+        """``plan`` of the result."""
+        chosen = {"hint": self.hint and self.hint.lower(), "chosen": self.settled.why}
+        return asdict(self.plan) | asdict(self.settled.choice) | chosen
 
 
-def in_the_run(error: BaseException) -> SutError:
-    """What a backend calls wrong input is none any more once it was asked."""
-    if isinstance(error, SutError):
-        return error
-    failed = RunError(f"{type(error).__name__}: {one_line(error)}")
-    return failed.with_traceback(error.__traceback__)
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """The first sample has failed."""
+
+    message: str
+    event: Literal["failure"] = "failure"
+
+
+@dataclass(frozen=True, slots=True)
+class Flushed:
+    """LoadGen has asked its last."""
+
+    event: Literal["flushed"] = "flushed"
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The run came to its end. ``answers_sum`` is that of all answers in accuracy mode; ``cpu_s`` is CPU time in it."""
+
+    cpu_s: float
+    clock_change_ns: int | None
+    host_peak_bytes: int | None
+    first_error: str | None
+    cpu_quota: CpuQuota | None
+    quiet: Quiet
+    rules_broken: tuple[str, ...]
+    data_broken: bool
+    """Whether the data is not what MLPerf's rules ask for."""
+    answers_sum: int | None
+    notes: tuple[str, ...]
+    event: Literal["finished"] = "finished"
+
+
+Event = Phase | Step | Clock | Loaded | Preprocessed | Checked | Planned | Failure | Flushed | Finished | Failed
+
+STORY: TypeAdapter[Event] = vocabulary(Event)

@@ -26,6 +26,7 @@ from sut.pipeline.ledger import Counter, Ledger
 from sut.results.machine import system_facts
 from sut.results.schema import CONFIGURED, Accuracy, Agreement, Energy, Metric, Result, per_query, stage_stats
 from sut.results.stages import LedgerError, Stages, join, own_latency_ns, record_of
+from sut.run.events import Planned
 from sut.run.supervisor import Outcome
 from sut.tasks.base import Score
 from sut.tasks.registry import find_task
@@ -61,66 +62,87 @@ def make_result(
     score = _scored(config, parts, outcome, found, directory)
     failed_samples, samples = outcome.counter(Counter.FAILED), outcome.counter(Counter.DONE)
     reasons = _reasons(config, outcome, found, failed_samples)
-    attested, plan, finished = (outcome.event(name) for name in ("attested", "plan", "finished"))
     broken = broken_rules(config, parts.spec, parts.model, parts.dataset, found.detail)
-    broken += (finished or plan).get("rules_broken", [])
-    believed = Detail({}, ()) if found.problems else found.detail  # figures of another run are none
-    duration_s = _duration_s(found, outcome)
-    cpu_s = finished.get("cpu_s")
+    if told := outcome.finished or outcome.plan:
+        broken += told.rules_broken
+    data_broken = outcome.finished is not None and outcome.finished.data_broken
     return Result(
         **_asked_for(config, parts, outcome),
         model_sha256=parts.model.sha256 if parts.model else None,
-        loaded_sha256=outcome.event("loaded").get("sha256", {}),
-        backend_version=attested.get("backend_version"),
-        device_name=attested.get("attested", {}).get("device_name") or None,
-        attested=attested.get("attested", {}),
         valid=None if config.mode == "accuracy" and not reasons else not reasons,
         invalid_reasons=reasons,
         failed_samples=failed_samples,
         first_error=_first_error(outcome, found),
-        metric=_metric(config, believed),
-        queries_per_second=_rate(believed.number("result_query_count"), duration_s),
-        samples_per_second=_rate(samples, duration_s),
         samples=samples,
-        queries=_count(believed.number("result_query_count")),
-        duration_s=duration_s,
-        latency_ns=percentile_stats(found.latency) if found.latency is not None else {},
-        accuracy=_accuracy(parts, score, bool(finished.get("data_broken"))),
-        parity=outcome.event("parity").get("parity"),
+        accuracy=_accuracy(parts, score, data_broken),
         agreement=agreement,
-        output=attested.get("output"),
-        answers=outcome.event("answers").get("answers"),
-        stages_ns=stage_stats(found.stages) if found.stages else {},
-        cost_ns={name: round(cost) for name, cost in found.stages.cost_ns.items()} if found.stages else {},
-        batch_sizes={str(size): count for size, count in found.stages.batch_sizes.items()} if found.stages else {},
-        padded_samples=outcome.counter(Counter.PADDED),
-        recorded_samples=len(found.stages.latency_ns) if found.stages else 0,
-        clock_change_ns=outcome.clock_change_ns,
-        cold_start_s=plan.get("cold_start_s", {}),
-        memory_bytes={"host_peak": finished.get("host_peak_bytes"), "gpu_peak": None},
         energy={"cpu": Energy(), "gpu": Energy()},
-        cpu_seconds_per_sample=cpu_s / samples if cpu_s is not None and samples else None,
         rules_compliant=not broken,
         rules_broken=broken,
-        notes=[*plan.get("plan", {}).get("notes", []), *outcome.notes, *finished.get("notes", []), *found.notes],
-        audit=plan.get("audit"),
-        cpu_quota=finished.get("cpu_quota"),
-        quiet=finished.get("quiet"),
-        plan=plan.get("plan"),
-        calibration=plan.get("calibration"),
+        notes=_notes(outcome, found),
         system={**system_facts(), "load_average": outcome.load_average},
         versions={NAME: outcome.version, **versions(config, parts.spec.name)},
+        **_told(outcome, samples),
+        **_figures(config, outcome, found, samples),
     )
+
+
+def _told(outcome: Outcome, samples: int) -> dict[str, Any]:
+    """What the run's process told, by the result's fields; what it did not come to is unknown."""
+    loaded, checked, plan, finished = outcome.loaded, outcome.checked, outcome.plan, outcome.finished
+    return {
+        "loaded_sha256": loaded.sha256 if loaded else {},
+        "backend_version": loaded and loaded.backend_version,
+        "device_name": (loaded and loaded.device_name) or None,
+        "attested": loaded.attested if loaded else {},
+        "output": loaded and loaded.output,
+        "parity": outcome.parity,
+        "answers": checked and checked.answers,
+        "cold_start_s": plan.cold_start_s if plan else {},
+        "audit": plan and plan.audit,
+        "plan": plan and plan.facts(),
+        "calibration": plan and asdict(plan.calibration),
+        "memory_bytes": {"host_peak": finished and finished.host_peak_bytes, "gpu_peak": None},
+        "cpu_seconds_per_sample": finished.cpu_s / samples if finished and samples else None,
+        "cpu_quota": finished and finished.cpu_quota,
+        "quiet": finished and finished.quiet,
+        "clock_change_ns": outcome.clock_change_ns,
+    }
+
+
+def _figures(config: RunConfig, outcome: Outcome, found: _Findings, samples: int) -> dict[str, Any]:
+    """What LoadGen's log and the ledger say, by the result's fields."""
+    believed = Detail({}, ()) if found.problems else found.detail  # figures of another run are none
+    queries, duration_s, stages = believed.number("result_query_count"), _duration_s(found, outcome), found.stages
+    return {
+        "metric": _metric(config, believed),
+        "queries_per_second": _rate(queries, duration_s),
+        "samples_per_second": _rate(samples, duration_s),
+        "queries": _count(queries),
+        "duration_s": duration_s,
+        "latency_ns": percentile_stats(found.latency) if found.latency is not None else {},
+        "stages_ns": stage_stats(stages) if stages else {},
+        "cost_ns": {name: round(cost) for name, cost in stages.cost_ns.items()} if stages else {},
+        "batch_sizes": {str(size): count for size, count in stages.batch_sizes.items()} if stages else {},
+        "padded_samples": outcome.counter(Counter.PADDED),
+        "recorded_samples": len(stages.latency_ns) if stages else 0,
+    }
+
+
+def _notes(outcome: Outcome, found: _Findings) -> list[str]:
+    planned = outcome.plan.plan.notes if outcome.plan else ()
+    finished = outcome.finished.notes if outcome.finished else ()
+    return [*planned, *outcome.notes, *finished, *found.notes]
 
 
 def _scored(config: RunConfig, parts: Assembly, outcome: Outcome, found: _Findings, directory: Path) -> Score | None:
     """The score of a whole accuracy run; why there is none goes into ``found``."""
     broken = outcome.counter(Counter.FAILED) or outcome.error or outcome.interrupted or found.problems
-    if config.mode != "accuracy" or broken:
+    if config.mode != "accuracy" or broken or outcome.finished is None:
         return None
     try:
-        depend = outcome.event("answers").get("depend", False)
-        score, notes = score_log(parts, directory, outcome.event("finished")["answers_sum"], depend)
+        depend = outcome.checked is not None and outcome.checked.depend
+        score, notes = score_log(parts, directory, outcome.finished.answers_sum, depend)
     except ValueError as error:
         found.problems.append(one_line(error))
         return None
@@ -129,7 +151,8 @@ def _scored(config: RunConfig, parts: Assembly, outcome: Outcome, found: _Findin
 
 
 def _first_error(outcome: Outcome, found: _Findings) -> str | None:
-    first = outcome.event("finished").get("first_error") or outcome.event("failure").get("message") or outcome.error
+    told = outcome.finished.first_error if outcome.finished else None
+    first = told or outcome.failure or outcome.error
     return first or (None if outcome.interrupted else next(iter(found.problems), None))
 
 
@@ -168,13 +191,13 @@ def _read(config: RunConfig, outcome: Outcome, directory: Path) -> _Findings:
     except ValueError as error:
         if ended:
             found.problems.append(one_line(error))
-    if outcome.ledger is None:
+    if outcome.ledger is None or outcome.plan is None:
         return found
     # Where the log has no end the trace has none either.
-    to_join = ended and found.detail.complete and bool(outcome.event("plan")["plan"]["trace"])
+    to_join = ended and found.detail.complete and outcome.plan.plan.trace
     traced = _join(config, outcome.ledger, directory, found, to_join)
     if ended:
-        _check(config, outcome, outcome.ledger, directory, found, traced)
+        _check(config, outcome.plan, outcome.ledger, directory, found, traced)
     return found
 
 
@@ -199,7 +222,7 @@ def _join(config: RunConfig, ledger: Ledger, directory: Path, found: _Findings, 
 
 
 def _check(
-    config: RunConfig, outcome: Outcome, ledger: Ledger, directory: Path, found: _Findings, traced: bool
+    config: RunConfig, planned: Planned, ledger: Ledger, directory: Path, found: _Findings, traced: bool
 ) -> None:
     """LoadGen's logs against each other, and against what was asked and recorded."""
     summary = None
@@ -207,7 +230,7 @@ def _check(
         summary = read_summary(directory)
     except ValueError as error:
         found.problems.append(one_line(error))
-    asked = outcome.event("plan")["asked"]
+    asked = planned.asked
     if config.audit_conf is not None:  # it overrides whatever LoadGen is told
         asked = {key: value for key, value in asked.items() if not key.startswith("requested_")}
     record = record_of(ledger, asked, found.latency if traced else None, found.stages, found.fastest)
@@ -230,11 +253,9 @@ def _reasons(config: RunConfig, outcome: Outcome, found: _Findings, failed_sampl
         return reasons
     reasons += found.problems
     if config.mode == "performance" and not found.problems:
-        plan = outcome.event("plan")
-        idle_ns = plan.get("calibration", {}).get("idle_query_ns")
-        reasons += explain_invalid(
-            config.scenario, found.detail, idle_ns, plan.get("overload"), plan.get("fitting_qps")
-        )
+        plan = outcome.plan
+        known = (plan.calibration.idle_query_ns, plan.overload, plan.fitting_qps) if plan else (None, None, None)
+        reasons += explain_invalid(config.scenario, found.detail, *known)
         reasons += unexplained(found.detail, found.flaws)
     else:
         reasons += found.flaws
@@ -244,7 +265,7 @@ def _reasons(config: RunConfig, outcome: Outcome, found: _Findings, failed_sampl
     return reasons
 
 
-def score_log(parts: Assembly, directory: Path, answers_sum: int, depend: bool) -> tuple[Score, list[str]]:
+def score_log(parts: Assembly, directory: Path, answers_sum: int | None, depend: bool) -> tuple[Score, list[str]]:
     """Score the accuracy log in ``directory`` and write ``accuracy.txt`` beside it. Returns notes too.
 
     Raises ``ValueError`` where it is none, or not of the answers that have this ``answers_sum``, and where a sample has

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from sut.config import RunConfig
 from sut.errors import ExitCode
 from sut.pipeline.assembly import Assembly
 from sut.results.schema import Result
+from sut.run.events import Planned
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,7 @@ class Observer(Protocol):
 
     def phase(self, name: str) -> None: ...
     def loading(self, done: int, samples: int) -> None: ...
-    def plan(self, plan: Mapping[str, Any]) -> None: ...
+    def plan(self, planned: Planned) -> None: ...
     def generating(self, left_s: float) -> None: ...
     def progress(self, now: Progress) -> None: ...
     def note(self, message: str) -> None: ...

@@ -231,8 +231,8 @@ def _run_one(
         result = lost_result(config, parts, outcome, error)
         texts = {FILE: result.to_json()}
     _write(texts, directory, config)
-    if key := outcome.event("plan").get("tried"):
-        keep_run(key, result)
+    if outcome.plan is not None:
+        keep_run(outcome.plan.settled.key, result)
     code = _code(result, outcome)
     console.result(result, directory, code, outcome.traceback if config.debug else None)
     return result, code

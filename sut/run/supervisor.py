@@ -7,14 +7,12 @@ What the ledger recorded until then survives, because its memory is ours too.
 from __future__ import annotations
 
 import fcntl
-import json
 import mmap
 import os
 import signal
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -26,9 +24,12 @@ from sut.process.cgroup import read_text
 from sut.process.child import Child, Lines, Log, signal_name, spawn
 from sut.process.clock import Steps, is_step, larger_change, look
 from sut.process.signals import Noted
+from sut.process.words import Failed, Step
+from sut.results.schema import Parity
 from sut.results.stages import own_latency_ns
-from sut.run.events import Orders
+from sut.run.events import STORY, Checked, Event, Failure, Finished, Flushed, Loaded, Orders, Planned, Preprocessed
 from sut.run.overrun import why_long
+from sut.run.pulse import Clock, Phase
 from sut.run.reporter import Observer, Progress
 from sut.version import own_version
 
@@ -39,7 +40,6 @@ _GOODBYE_S = 15.0
 _GROWTH_BYTES = 2**20
 _GENERATION_SLACK = 20
 """A busy machine generates queries, and makes a summary of them, many times slower than a quiet one."""
-_TOLD_OF_CLOCK = (("clock", "change_ns"), ("finished", "clock_change_ns"))
 _P99_WINDOW = 20_000
 """Samples that the p99 on the screen looks back at: looking must cost the run nothing."""
 
@@ -49,8 +49,15 @@ class Outcome:
     """What is known of a run after its process has ended. ``error`` is set if it did not come to its end."""
 
     started: float
-    events: dict[str, dict[str, Any]] = field(default_factory=dict)
     phase: str = "import"
+    loaded: Loaded | None = None
+    parity: Parity | None = None
+    checked: Checked | None = None
+    plan: Planned | None = None
+    failure: str | None = None
+    """What the first sample that failed, failed of."""
+    flushed: bool = False
+    finished: Finished | None = None
     ledger: Ledger | None = None
     error: str | None = None
     code: ExitCode = ExitCode.OK
@@ -66,10 +73,6 @@ class Outcome:
     clock_change_ns: int | None = None
     """The largest change of the system clock against the monotonic one that either process saw."""
 
-    def event(self, name: str) -> dict[str, Any]:
-        """The last event of that name, empty if there was none."""
-        return self.events.get(name, {})
-
     def counter(self, which: Counter) -> int:
         """A counter of the run, 0 if it never started."""
         return int(self.ledger.counters[which]) if self.ledger is not None else 0
@@ -84,16 +87,10 @@ def supervise(
     """
     memory = os.memfd_create("ledger", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
-        orders = Orders(
-            config=config.model_dump(mode="json", exclude_unset=True),
-            prepared=prepared.dump() if prepared else None,
-            directory=str(directory),
-            memory_fd=memory,
-            started_s=time.monotonic(),
-        )
+        orders = Orders(config, prepared, directory, memory, time.monotonic())
         with (
             (directory / WORKER_LOG).open("wb+") as log,
-            spawn("sut.run.worker", [json.dumps(asdict(orders))], Log(log), [memory]) as child,
+            spawn("sut.run.worker", orders, Log(log), [memory]) as child,
         ):
             _Watch(config, child, memory, outcome, observer, ending).watch()
     finally:
@@ -112,7 +109,7 @@ class _Watch:
         self._outcome = outcome
         self._observer = observer
         self._ending = ending
-        self._lines = Lines()
+        self._lines = Lines(STORY)
         self._clocks = Steps()
         self._clocks.see(look())
         self._moved = time.monotonic()
@@ -140,9 +137,9 @@ class _Watch:
             return False
         return True
 
-    def _fail(self, message: str) -> None:
+    def _fail(self, message: str, code: ExitCode = ExitCode.FAILED) -> None:
         self._outcome.error = message
-        self._outcome.code = ExitCode.FAILED
+        self._outcome.code = code
 
     def _interrupted(self) -> bool:
         if not self._ending.came:
@@ -158,9 +155,8 @@ class _Watch:
 
     def _clock_was_set(self) -> bool:
         self._clocks.see(look())
-        outcome = self._outcome
-        told = (outcome.event(name).get(field) for name, field in _TOLD_OF_CLOCK)
-        outcome.clock_change_ns = change_ns = larger_change(self._clocks.change_ns, *told)
+        self._see_clock(self._clocks.change_ns)
+        outcome, change_ns = self._outcome, self._outcome.clock_change_ns
         if change_ns is None or not is_step(change_ns):
             return False
         begun = outcome.counter(Counter.RUN_START_NS) > 0
@@ -168,30 +164,46 @@ class _Watch:
         self._fail(f"the system clock was set by {change_ns / 1e9:+.3f} s, {when}: LoadGen counts by it")
         return True
 
-    def _take(self, event: dict[str, Any]) -> None:
+    def _take(self, event: Event) -> None:
         self._moved = time.monotonic()
         outcome = self._outcome
-        name = event.pop("event")
-        if name == "phase":
-            outcome.phase = event["phase"]
-            self._observer.phase(outcome.phase)
-        elif name == "beat":
-            if outcome.phase == "samples":
-                self._observer.loading(event["loaded"], outcome.event("phase")["samples"])
-        elif name == "plan":
-            words = event["shape"]
-            shape = LedgerShape(words["samples"], words["batches"], tuple(words["stages"]), tuple(words["before"]))
-            # Whoever cut it off would end this process too, by SIGBUS.
-            fcntl.fcntl(self._memory, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
-            outcome.ledger = Ledger(shape, mmap.mmap(self._memory, shape.nbytes))
-            self._observer.plan(event)
-        elif name == "failure":
-            self._observer.failure(event["message"])
-        elif name == "error":
-            outcome.error = str(event["message"])
-            outcome.code = ExitCode(event["code"])
-            outcome.traceback = event["traceback"]
-        outcome.events[name] = event
+        match event:
+            case Phase():
+                outcome.phase = event.phase
+                self._observer.phase(event.phase)
+            case Step():
+                if outcome.phase == "samples":
+                    self._observer.loading(event.done, event.total)
+            case Loaded():
+                outcome.loaded = event
+            case Preprocessed():
+                outcome.parity = event.parity
+            case Checked():
+                outcome.checked = event
+            case Planned():
+                outcome.plan, outcome.ledger = event, self._open_ledger(event.shape)
+                self._observer.plan(event)
+            case Failure():
+                outcome.failure = event.message
+                self._observer.failure(event.message)
+            case Flushed():
+                outcome.flushed = True
+            case Clock():
+                self._see_clock(event.clock_change_ns)
+            case Finished():
+                outcome.finished = event
+                self._see_clock(event.clock_change_ns)
+            case Failed():
+                self._fail(event.named if event.code == ExitCode.FAILED else event.message, event.code)
+                outcome.traceback = event.traceback
+
+    def _open_ledger(self, shape: LedgerShape) -> Ledger:
+        # Whoever cut it off would end this process too, by SIGBUS.
+        fcntl.fcntl(self._memory, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
+        return Ledger(shape, mmap.mmap(self._memory, shape.nbytes))
+
+    def _see_clock(self, change_ns: int | None) -> None:
+        self._outcome.clock_change_ns = larger_change(change_ns, self._outcome.clock_change_ns)
 
     def _notice_first_query(self) -> None:
         """The run begins with it; who issues it has no time to tell."""
@@ -204,22 +216,22 @@ class _Watch:
     def _generating(self) -> bool:
         """Whether LoadGen still generates queries: it has issued none yet. It says nothing meanwhile, but it grows."""
         self._notice_first_query()
-        outcome = self._outcome
-        if outcome.phase != "generate":
+        planned = self._outcome.plan
+        if self._outcome.phase != "generate" or planned is None:
             return False
-        plan, resident = outcome.event("plan")["plan"], _resident_bytes(self._child.process.pid)
+        plan, resident = planned.plan, _resident_bytes(self._child.process.pid)
         first, last = self._resident or (resident, resident)
         # Less, too: LoadGen copies what it has into twice the memory, and frees the old one.
         if abs(resident - last) > _GROWTH_BYTES or not self._resident:
             self._resident, self._moved = (first, resident), time.monotonic()
-        share = max(0, resident - first) / max(1, plan["generation_bytes"])
-        self._observer.generating(_left_s(self.elapsed_s(), share, plan["generation_s"]))
+        share = max(0, resident - first) / max(1, plan.generation_bytes)
+        self._observer.generating(_left_s(self.elapsed_s(), share, plan.generation_s))
         return True
 
     def _wrapping_up(self) -> bool:
         """Whether all is answered, and LoadGen makes its summary of it, again without a word."""
         outcome = self._outcome
-        if outcome.phase != "run" or "flushed" not in outcome.events:
+        if outcome.phase != "run" or not outcome.flushed:
             return False
         if outcome.counter(Counter.DONE) < outcome.counter(Counter.ISSUED):
             return False
@@ -227,30 +239,28 @@ class _Watch:
         return True
 
     def _show(self) -> None:
-        outcome = self._outcome
-        if self._generating() or self._wrapping_up() or outcome.phase != "run" or outcome.ledger is None:
+        outcome, planned = self._outcome, self._outcome.plan
+        if self._generating() or self._wrapping_up() or outcome.phase != "run":
             return
-        done, planned = outcome.counter(Counter.DONE), outcome.counter(Counter.PLANNED)
+        if outcome.ledger is None or planned is None:
+            return
+        done, expected = outcome.counter(Counter.DONE), outcome.counter(Counter.PLANNED)
         seen = (done, outcome.counter(Counter.ISSUED), outcome.counter(Counter.HEARTBEAT))
         if seen != self._seen:
             self._seen, self._moved = seen, time.monotonic()
         elapsed = outcome.run_s = self.elapsed_s()
-        plan_s = float(outcome.event("plan")["plan"]["seconds"])
-        share = min(1.0, done / planned) if planned else 0.0
-        left = _left_s(elapsed, share, plan_s)
+        share = min(1.0, done / expected) if expected else 0.0
+        left = _left_s(elapsed, share, planned.plan.seconds)
         latency = own_latency_ns(outcome.ledger, last=_P99_WINDOW)
         p99 = int(np.percentile(latency, 99)) if len(latency) else None
         failed = outcome.counter(Counter.FAILED)
-        self._observer.progress(Progress(done, planned, elapsed, left, done / elapsed, p99, failed))
-        if not outcome.notes:
-            self._note_overrun(done, elapsed)
+        self._observer.progress(Progress(done, expected, elapsed, left, done / elapsed, p99, failed))
+        if not outcome.notes and not planned.overload:  # which is the cause, and told
+            self._note_overrun(planned, done, elapsed)
 
-    def _note_overrun(self, done: int, elapsed: float) -> None:
-        event = self._outcome.event("plan")
-        if event["overload"]:  # which is the cause, and told
-            return
-        why = why_long(event["plan"], event["min_query_count"], done, elapsed, os.getloadavg()[0], usable_cores())
-        if why:
+    def _note_overrun(self, planned: Planned, done: int, elapsed: float) -> None:
+        load = os.getloadavg()[0]
+        if why := why_long(planned.plan, planned.min_query_count, done, elapsed, load, usable_cores()):
             self._outcome.notes.append(why)
             self._observer.note(why)
 
@@ -260,17 +270,17 @@ class _Watch:
         return max(1e-3, time.monotonic() - started_s - self._generated_s)
 
     def _limit_s(self) -> float:
-        asked_s, plan = self._config.watchdog_s, self._outcome.event("plan")
-        if self._outcome.phase not in ("generate", "run", "finish") or not plan:
+        asked_s, planned = self._config.watchdog_s, self._outcome.plan
+        if self._outcome.phase not in ("generate", "run", "finish") or planned is None:
             return asked_s or _SETUP_WATCHDOG_S
         # A search generates anew for each of its runs. What is generated must be taken down as well.
         silent = self._outcome.phase != "run" or self._config.mode == "find_peak" or self._wrapping_up()
-        silent_s = _GENERATION_SLACK * float(plan["plan"]["generation_s"]) if silent else 0.0
+        silent_s = _GENERATION_SLACK * planned.plan.generation_s if silent else 0.0
         if asked_s is not None:
             return max(asked_s, silent_s)
-        batch_s = float(plan["calibration"]["slowest_batch_ns"]) / 1e9
+        batch_s = planned.calibration.slowest_batch_ns / 1e9
         # LoadGen itself may pause between two queries of a slow Server schedule.
-        gap_s = 1 / float(plan["server_target_qps"]) if self._config.scenario == "Server" else 0.0
+        gap_s = 1 / planned.server_target_qps if self._config.scenario == "Server" else 0.0
         return max(_WATCHDOG_S, 20 * batch_s, 20 * gap_s, silent_s)
 
     def _stalled(self) -> bool:
@@ -280,8 +290,7 @@ class _Watch:
         outcome = self._outcome
         waiting = outcome.counter(Counter.ISSUED) - outcome.counter(Counter.DONE)
         where = f"with {waiting} samples outstanding" if outcome.phase == "run" else f"in the phase '{outcome.phase}'"
-        outcome.error = f"no progress for {limit:.0f} s {where}: the run was stopped (--watchdog sets the time)"
-        outcome.code = ExitCode.FAILED
+        self._fail(f"no progress for {limit:.0f} s {where}: the run was stopped (--watchdog sets the time)")
         return True
 
     def _say_goodbye(self) -> None:
@@ -297,7 +306,7 @@ class _Watch:
         elif code < 0:
             hint = " (out of memory?)" if -code == signal.SIGKILL else ""
             self._fail(f"{process} was killed by {signal_name(-code)}{hint} {where}")
-        elif code > 0 or "finished" not in outcome.events:
+        elif code > 0 or outcome.finished is None:
             self._fail(f"{process} ended by itself with exit code {code} {where}")
         elif self._lines.rest:
             self._fail(f"{process} ended in the middle of a word: {self._lines.rest[:80]!r}")

@@ -10,10 +10,9 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from sut.pipeline.assembly import Assembly
 from sut.pipeline.choice import Choice
@@ -24,6 +23,7 @@ from sut.results.schema import more_is_better
 from sut.run import tried
 from sut.run.auto import Basis, Trial, candidates, decide, fits, with_effect
 from sut.run.timing import Beat, window
+from sut.run.tried import Settled
 
 MOST_S = 5.0
 LEAST_S = 1.0
@@ -34,23 +34,6 @@ _MOST_ROUNDS = 20
 _SAMPLES = 32
 _MEMORY_PER_MODEL_BYTE = 4
 """What a loaded model takes at the most, as a multiple of its file: weights as they are, repacked, and activations."""
-
-
-@dataclass(frozen=True, slots=True)
-class Settled:
-    """What a run is made with, why, and by what it is known where its figure is kept."""
-
-    choice: Choice
-    why: str
-    key: tried.Key
-
-    def line(self, scenario: str) -> str:
-        """What a run is made with and why, in one line."""
-        return f"{self.choice.words(scenario)}: {self.why}"
-
-    def facts(self, hint: str | None) -> dict[str, Any]:
-        """For ``plan`` of the result. ``hint`` is the backend's own, as the runtime reports it."""
-        return {**asdict(self.choice), "hint": hint and hint.lower(), "chosen": self.why}
 
 
 def settle(

@@ -38,6 +38,19 @@ SHORTEST_S = 1.0
 _MOST_RUNS, _MOST_TRIALS, _MOST_FILES = 320, 8, 256
 
 
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What a run is made with, why, and by what it is known where its figure is kept."""
+
+    choice: Choice
+    why: str
+    key: Key
+
+    def line(self, scenario: str) -> str:
+        """What a run is made with and why, in one line."""
+        return f"{self.choice.words(scenario)}: {self.why}"
+
+
 @dataclass(slots=True)
 class Tried:
     """All that is known of one system."""

@@ -9,18 +9,17 @@ sets the pace.
 from __future__ import annotations
 
 import itertools
-import json
 import statistics
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+from pydantic import TypeAdapter
 
 from backends.base import Backend, Runner, Slot
 from preprocess.base import Preprocessor, unmarked
@@ -30,13 +29,24 @@ from sut.errors import RunError, error_of
 from sut.models.preparation import Prepared, check_unchanged
 from sut.pipeline.assembly import Assembly, assemble
 from sut.pipeline.batching import BatchingPolicy
-from sut.process.child import SILENCE_S, Log, end_of, json_lines, spawn
+from sut.process.child import follow
+from sut.process.telling import Teller, carry_out
+from sut.process.words import Failed, Step, from_text, vocabulary
 from sut.qsl.library import Rows
-from sut.run.events import carry_out
 
 _WARM_S = 0.5
 _PICTURES = 64
 """Pictures that the loop goes round, at the most: enough that a batch is not the one before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Orders:
+    """What the loop goes round, and for how long."""
+
+    config: RunConfig
+    prepared: Prepared | None
+    samples_per_query: int
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +61,10 @@ class Bare:
     p50_ns: int | None = None
     p99_ns: int | None = None
     cpu_seconds_per_sample: float | None = None
+    event: Literal["bare"] = "bare"
+
+
+_WORDS: TypeAdapter[Step | Failed | Bare] = vocabulary(Step | Failed | Bare)
 
 
 def has_loop(config: RunConfig) -> bool:
@@ -58,40 +72,31 @@ def has_loop(config: RunConfig) -> bool:
     return config.scenario != "Server" and not config.preprocess_workers and config.boundary != "device"
 
 
-def run_bare(parts: Assembly, samples_per_query: int, seconds: float, doing: str, silence_s: float = SILENCE_S) -> Bare:
+def run_bare(
+    parts: Assembly, samples_per_query: int, seconds: float, doing: str, silence_s: float | None = None
+) -> Bare:
     """The loop of ``parts`` for so many seconds; 0: load the model and answer one sample twice.
 
     Raises ``InputError`` or ``SetupError`` where a run would, and ``RunError`` for whatever else goes wrong.
     """
-    orders = {
-        "config": parts.config.model_dump(mode="json", exclude_unset=True),
-        "prepared": parts.model.dump() if parts.model else None,
-        "samples_per_query": samples_per_query,
-        "seconds": seconds,
-    }
-    told: dict[str, Any] = {}
-    with tempfile.TemporaryFile() as file:
-        log = Log(file)
-        with spawn("sut.studies.bare", [json.dumps(orders)], log) as child:
-            for event in json_lines(child.chunks(), silence_s, doing):
-                told |= event
-            code = child.wait(SILENCE_S)
-        if "error" in told:
-            raise error_of(told["code"], told["error"])
-        if code or "bare" not in told:
-            raise RunError(f"{doing} failed: {end_of(code, log) if code else 'its process ended without a word'}")
-    return Bare(**told["bare"])
+    orders = Orders(parts.config, parts.model, samples_per_query, seconds)
+    told = follow("sut.studies.bare", orders, _WORDS, doing, silence_s=silence_s)
+    if isinstance(told, Failed):
+        raise error_of(told.code, told.message)
+    if not isinstance(told, Bare):
+        raise RunError(f"{doing} failed: its process ended without a word")
+    return told
 
 
-def _go_round(orders: dict[str, Any], tell: Callable[..., None]) -> None:
-    prepared = Prepared.load(orders["prepared"]) if orders["prepared"] else None
-    parts = assemble(RunConfig(**orders["config"]), prepared=prepared)
+def _go_round(text: str, teller: Teller) -> None:
+    orders = from_text(Orders, text)
+    parts = assemble(orders.config, prepared=orders.prepared)
     with ExitStack() as stack:
         backend = stack.enter_context(parts.load_backend())
-        check_unchanged(prepared)
+        check_unchanged(orders.prepared)
         parts.check_attested(backend.attest())
         loop = _Loop(parts, backend, stack)
-        tell(bare=loop.measured(orders["samples_per_query"], orders["seconds"]))
+        teller.tell(loop.measured(orders.samples_per_query, orders.seconds))
 
 
 class _Loop:
@@ -110,20 +115,21 @@ class _Loop:
         ]
         self._files = [parts.dataset.read(index) for index in range(min(_PICTURES, parts.dataset.count))]
 
-    def measured(self, samples_per_query: int, seconds: float) -> dict[str, Any]:
-        """The fields of ``Bare``."""
+    def measured(self, samples_per_query: int, seconds: float) -> Bare:
+        """What the loop comes to."""
         once = self._step(0, 1)
         once()
         begin = time.monotonic()
         once()
-        found: dict[str, Any] = {"first_s": time.monotonic() - begin}
+        first_s = time.monotonic() - begin
         if not seconds:
-            return found
+            return Bare(first_s)
         if self._config.scenario == "Offline":
-            return found | self._offline(seconds)
-        return found | self._queries(samples_per_query if self._config.scenario == "MultiStream" else 1, seconds)
+            return self._offline(first_s, seconds)
+        samples = samples_per_query if self._config.scenario == "MultiStream" else 1
+        return self._queries(first_s, samples, seconds)
 
-    def _offline(self, seconds: float) -> dict[str, Any]:
+    def _offline(self, first_s: float, seconds: float) -> Bare:
         size = self._policy.max_batch
         steps = [self._step(lane, size) for lane in range(self._lanes)]
         taken: list[list[int]] = [[] for _ in steps]
@@ -147,9 +153,9 @@ class _Loop:
         batches = [value for each in taken for value in each]
         # Warming up is the same work: the whole time's CPU over the whole time's samples.
         samples = rate * (max(end for _, end in spans) - min(begin for begin, _ in spans)) / 1e9 + rate * _WARM_S
-        return {"samples_per_second": rate, "cpu_seconds_per_sample": cpu / samples, **_percentiles(batches)}
+        return Bare(first_s, rate, *_p50_and_p99(batches), cpu / samples)
 
-    def _queries(self, samples: int, seconds: float) -> dict[str, Any]:
+    def _queries(self, first_s: float, samples: int, seconds: float) -> Bare:
         sizes = self._sizes(samples)
         shares = [[self._step(lane, size) for size in own] for lane, own in enumerate(sizes)]
         with ThreadPoolExecutor(max(1, len(shares) - 1)) as pool:
@@ -167,11 +173,7 @@ class _Loop:
             took = time.monotonic_ns() - begin
             cpu = time.process_time() - cpu
         count = samples * len(taken)
-        return {
-            "samples_per_second": count / took * 1e9,
-            "cpu_seconds_per_sample": cpu / count,
-            **_percentiles(taken),
-        }
+        return Bare(first_s, count / took * 1e9, *_p50_and_p99(taken), cpu / count)
 
     def _sizes(self, samples: int) -> list[list[int]]:
         """The batch sizes of each lane that has any, for a query of so many samples."""
@@ -245,12 +247,9 @@ def _round(step: Callable[[], object], seconds: float) -> list[int]:
     return taken
 
 
-def _percentiles(taken: Sequence[int]) -> dict[str, int]:
+def _p50_and_p99(taken: Sequence[int]) -> tuple[int, int]:
     ordered = sorted(taken)
-    return {
-        "p50_ns": int(statistics.median(ordered)),
-        "p99_ns": ordered[min(len(ordered) - 1, int(0.99 * len(ordered)))],
-    }
+    return int(statistics.median(ordered)), ordered[min(len(ordered) - 1, int(0.99 * len(ordered)))]
 
 
 if __name__ == "__main__":

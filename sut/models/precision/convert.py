@@ -13,7 +13,6 @@ import os
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,6 +28,7 @@ from sut.models.own import shown
 from sut.models.precision.calibration import Calibration
 from sut.models.precision.quantize import Orders
 from sut.process.child import follow
+from sut.process.words import STEPS, Failed
 from sut.text import Say, printable
 
 if TYPE_CHECKING:
@@ -179,13 +179,14 @@ def _convert(model: Path, form: str, to: Path, calibration: Calibration | None, 
         if calibration is not None:
             np.save(samples, calibration.tensors)
             samples.seek(0)
-        orders = Orders(model=str(model), form=form, to=str(to), samples=samples.fileno() if calibration else None)
+        orders = Orders(model, form, to, samples.fileno() if calibration else None)
         fds = (orders.samples,) if orders.samples is not None else ()
         # NNCF would send usage statistics; this variable of its own stops it.
         variables = {"NNCF_CI": "1"}
         doing = f"converting {model} to {form}"
-        failed = follow("sut.models.precision.quantize", [json.dumps(asdict(orders))], doing, progress, fds, variables)
-        if failed.get("errno"):
-            raise OSError(failed["errno"], os.strerror(failed["errno"]))
-        if failed:
-            raise InputError(f"model {model} cannot be converted to {form}: {failed['error']}")
+        module = "sut.models.precision.quantize"
+        failed = follow(module, orders, STEPS, doing, progress, fds=fds, variables=variables)
+    if isinstance(failed, Failed):
+        if failed.errno:
+            raise OSError(failed.errno, os.strerror(failed.errno))
+        raise InputError(f"model {model} cannot be converted to {form}: {failed.named}")

@@ -1,16 +1,13 @@
 """The process that converts one model, ``python -m sut.models.precision.quantize ORDERS EVENTS_FD``, and ends.
 
-What it prints is the tools' own noise and goes to a log; what it has to say are lines of JSON on the pipe EVENTS_FD:
-``{"done": 3, "total": 300}`` for samples that have calibrated, ``{"error": "..."}`` for a model that does not do, with
-``errno`` where it is the file system's fault.
+What it prints is the tools' own noise and goes to a log; what it has to say are events on the pipe EVENTS_FD: a step
+for each batch of samples that has calibrated, and why a model does not do.
 """
 
 from __future__ import annotations
 
 import heapq
-import json
 import os
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plugins.files import utf8_path
-from sut.process.child import die_with_parent
+from sut.process.telling import Teller, carry_out
+from sut.process.words import Step, from_text
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto
@@ -36,20 +34,20 @@ class Orders:
     ``samples`` is the descriptor of an .npy file, (n, ...) as the model takes them; None where none are needed.
     """
 
-    model: str
+    model: Path
     form: str
-    to: str
+    to: Path
     samples: int | None
 
 
 class Samples:
     """The calibration samples as NNCF takes them: items of one batch each, by the name of the model's input."""
 
-    def __init__(self, tensors: NDArray[Any], name: str, batch: int, events: int) -> None:
+    def __init__(self, tensors: NDArray[Any], name: str, batch: int, teller: Teller) -> None:
         self._tensors = tensors
         self._name = name
         self._batch = batch
-        self._events = events
+        self._teller = teller
 
     def __len__(self) -> int:
         return len(self._tensors) // self._batch
@@ -57,35 +55,15 @@ class Samples:
     def __getitem__(self, index: int) -> dict[str, NDArray[Any]]:
         if index >= len(self):
             raise IndexError(index)
-        tell(self._events, done=(index + 1) * self._batch, total=len(self) * self._batch)
+        self._teller.tell(Step((index + 1) * self._batch, len(self) * self._batch))
         return {self._name: np.array(self._tensors[index * self._batch : (index + 1) * self._batch])}
 
 
-def tell(events: int, **fields: object) -> None:
-    """Write one line of JSON to the pipe."""
-    os.write(events, json.dumps(fields).encode() + b"\n")
-
-
-def main() -> None:
-    """Carry out the orders of the command line and exit."""
-    die_with_parent()
-    orders, events = Orders(**json.loads(sys.argv[1])), int(sys.argv[2])
-    try:
-        _convert(orders, events)
-    except OSError as error:
-        tell(events, errno=error.errno, error=str(error))
-    except Exception as error:
-        text = " ".join(str(error).split())
-        tell(events, error=f"{type(error).__name__}: {text}" if text else type(error).__name__)
-    sys.stdout.flush()
-    # Not a normal exit: runtimes with threads of their own have been seen to crash in their destructors.
-    os._exit(0)
-
-
-def _convert(orders: Orders, events: int) -> None:
+def _convert(text: str, teller: Teller) -> None:
     from sut.models.content import load_whole, save_whole
 
-    path, to = Path(orders.model), Path(orders.to)
+    orders = from_text(Orders, text)
+    path, to = orders.model, orders.to
     if orders.form == "fp16":
         save_whole(_float16(load_whole(path)), to)
         return
@@ -93,12 +71,12 @@ def _convert(orders: Orders, events: int) -> None:
     with os.fdopen(orders.samples, "rb") as file:
         tensors = np.load(file)
     if orders.form == "int8-openvino":
-        _to_ir(path, tensors, to, events)
+        _to_ir(path, tensors, to, teller)
         return
     model = _modern(load_whole(path))
     image = model.graph.input[0]
     batch = image.type.tensor_type.shape.dim[0].dim_value or 1
-    samples = Samples(tensors, image.name, batch, events)
+    samples = Samples(tensors, image.name, batch, teller)
     quantised = _quantised(model, samples)
     if not any(node.op_type == "QuantizeLinear" for node in quantised.graph.node):
         raise ValueError("it has no layer that can be quantised")
@@ -202,7 +180,7 @@ def _sign(graph: GraphProto) -> None:
         tensors[name].CopyFrom(numpy_helper.from_array(np.asarray(scale, np.float32), name))
 
 
-def _to_ir(path: Path, tensors: NDArray[Any], to: Path, events: int) -> None:
+def _to_ir(path: Path, tensors: NDArray[Any], to: Path, teller: Teller) -> None:
     import openvino
     from openvino._offline_transformations import apply_moc_transformations
 
@@ -219,7 +197,7 @@ def _to_ir(path: Path, tensors: NDArray[Any], to: Path, events: int) -> None:
     if not image.get_names():
         image.set_names({"input0"})
     batch = image.get_partial_shape()[0]
-    samples = Samples(tensors, image.get_any_name(), batch.get_length() if batch.is_static else 1, events)
+    samples = Samples(tensors, image.get_any_name(), batch.get_length() if batch.is_static else 1, teller)
     # Folds the reshapes in front of biases: NNCF does not correct a bias that it cannot see.
     apply_moc_transformations(graph, True)
     quantised = _quantised(graph, samples)
@@ -230,4 +208,4 @@ def _to_ir(path: Path, tensors: NDArray[Any], to: Path, events: int) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    carry_out(_convert)

@@ -353,11 +353,15 @@ def stand_in(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None
         ("echo so much; kill -9 $$", RunError, r"process was killed by SIGKILL; it said: so much"),
         ("exit 7", RunError, r"process ended with exit code 7; it said: nothing"),
         (
-            'echo \'{"error": "no good"}\' > /proc/self/fd/$5',
+            'echo \'{"event": "failed", "code": 1, "message": "no good"}\' > /proc/self/fd/$5',
             InputError,
             r"small\.onnx cannot be converted to .*: no good",
         ),
-        ('echo \'{"error": "", "errno": 28}\' > /proc/self/fd/$5', InputError, r"No space left on device; make room"),
+        (
+            'echo \'{"event": "failed", "code": 3, "message": "", "errno": 28}\' > /proc/self/fd/$5',
+            InputError,
+            r"No space left on device; make room",
+        ),
     ],
 )
 def test_whatever_happens_to_the_process_is_told(

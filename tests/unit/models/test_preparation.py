@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -143,24 +142,6 @@ def test_folding_leaves_the_pixels_to_the_preprocessor(model: Path) -> None:
 
 
 # What is prepared
-
-
-@pytest.mark.parametrize("quantised_already", [False, True])
-def test_what_is_told_a_child_is_the_same(quantised_already: bool) -> None:
-    prepared = Prepared(
-        Path("a.xml"),
-        Path("b.onnx"),
-        Path("c.onnx"),
-        "int8",
-        ("one", "two"),
-        quantised_already,
-        sha256="0c",
-        weights="trained",
-        sources={Path("c.onnx"): "0c"},
-        loads={Path("a.xml"): "0a", Path("a.bin"): "0b"},
-    )
-
-    assert Prepared.load(json.loads(json.dumps(prepared.dump()))) == prepared
 
 
 def test_the_backend_is_given_file_precision_and_shape(model: Path) -> None:

@@ -33,8 +33,8 @@ from preprocess.parts.gpu_decode import DevicePixels, GpuDecoder, JpegEngine, Nv
 from preprocess.parts.jpeg import read_frame
 from preprocess.parts.self_test import DecoderNotUsable, plain_jpeg
 from sut.errors import ExitCode
+from sut.process.telling import code_of
 from sut.qsl.library import Rows
-from sut.run.events import code_of
 from tests.core import needs
 from tests.unit.device_form import (
     PLACE,

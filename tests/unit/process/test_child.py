@@ -10,12 +10,16 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import pytest
+from pydantic import TypeAdapter
 
 from sut.errors import RunError
-from sut.process.child import Log, end_of, environment, json_lines, spawn
+from sut.process.child import Child, Log, end_of, environment, events, spawn
+from sut.process.words import STEPS, Step, to_line, vocabulary
 
 CHECKOUT = str(Path(__file__).parents[3])
 
@@ -28,35 +32,53 @@ def test_the_checkout_is_the_first_on_the_path(monkeypatch: pytest.MonkeyPatch) 
     assert environment()["PYTHONPATH"] == CHECKOUT
 
 
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What the modules in here tell of themselves."""
+
+    pid: int
+    words: tuple[str, ...] = ()
+    event: Literal["said"] = "said"
+
+
+SAID: TypeAdapter[Step | Said] = vocabulary(Step | Said)
+
+
+def step(done: int) -> bytes:
+    return to_line(Step(done, 9))
+
+
 def test_lines_are_whole_however_they_arrive() -> None:
-    told = list(json_lines([b'{"done": 1}\n{"do', b"", b'ne": 2}\n{"cut off'], 5.0, "testing"))
+    whole = step(1) + step(2) + step(3)
 
-    assert told == [{"done": 1}, {"done": 2}]
+    told = list(events([whole[:50], b"", whole[50:-1]], STEPS, 5.0, "testing"))
+
+    assert told == [Step(1, 9), Step(2, 9)]
 
 
-@pytest.mark.parametrize("line", [b"noise", b"\xff\xfe", b"7", b"", b"[" * 100_000])
-def test_what_is_not_a_line_of_json_is_named(line: bytes) -> None:
-    told = json_lines([b'{"done": 1}\n', line + b"\n"], 5.0, "testing")
+@pytest.mark.parametrize("line", [b"noise", b'{"event": "leap"}'])
+def test_what_is_no_event_is_named(line: bytes) -> None:
+    told = events([step(1), line + b"\n"], STEPS, 5.0, "testing")
 
-    assert next(told) == {"done": 1}
-    with pytest.raises(RunError, match=r"testing failed: its process told what is not a line of JSON: b'.{0,80}'$"):
+    assert next(told) == Step(1, 9)
+    with pytest.raises(RunError, match=r"testing failed: its process told what is not .*: b'.{0,80}'$"):
         next(told)
 
 
 def test_a_line_without_an_end_is_given_up() -> None:
     with pytest.raises(RunError, match="not a line of JSON: b'xxx"):
-        list(json_lines(itertools.repeat(b"x" * 2**20), 5.0, "testing"))
+        list(events(itertools.repeat(b"x" * 2**20), STEPS, 5.0, "testing"))
 
 
 def test_silence_has_an_end() -> None:
     def silent() -> Iterator[bytes]:
-        yield b'{"done": 1}\n'
+        yield step(1)
         while True:
             time.sleep(0.01)
             yield b""
 
-    told = json_lines(silent(), 0.1, "testing")
-    assert next(told) == {"done": 1}
+    told = events(silent(), STEPS, 0.1, "testing")
+    assert next(told) == Step(1, 9)
     with pytest.raises(RunError, match="testing made no progress for 0 s and was stopped"):
         next(told)
 
@@ -89,22 +111,23 @@ def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_a_module_gets_its_arguments_its_variables_and_its_descriptors(modules: Path) -> None:
+def test_a_module_gets_its_orders_its_variables_and_its_descriptors(modules: Path) -> None:
     (modules / "says.py").write_text(
         "import json, os, sys\n"
         "print('noise', flush=True)\n"
-        "found = os.read(int(sys.argv[2]), 9).decode()\n"
-        "told = {'given': sys.argv[1], 'read': found, 'set': os.environ['OF_ITS_OWN']}\n"
-        "os.write(int(sys.argv[3]), json.dumps(told).encode() + b'\\n')\n"
+        "orders = json.loads(sys.argv[1])\n"
+        "words = [orders['word'], os.read(orders['more'], 9).decode(), os.environ['OF_ITS_OWN']]\n"
+        "told = {'event': 'said', 'pid': os.getpid(), 'words': words}\n"
+        "os.write(int(sys.argv[2]), json.dumps(told).encode() + b'\\n')\n"
     )
     more, write = os.pipe()
     os.write(write, b"inherited")
     with tempfile.TemporaryFile() as file:
         log = Log(file)
-        with spawn("says", ["word", str(more)], log, [more], {"OF_ITS_OWN": "1"}) as child:
-            told = list(json_lines(child.chunks(), 60.0, "testing"))
+        with spawn("says", {"word": "given", "more": more}, log, [more], {"OF_ITS_OWN": "1"}) as child:
+            told = list(events(child.chunks(), SAID, 60.0, "testing"))
             code = child.wait(60)
-        assert told == [{"given": "word", "read": "inherited", "set": "1"}]
+        assert told == [Said(child.process.pid, ("given", "inherited", "1"))]
         assert code == 0
         assert end_of(code, log) == "its process ended with exit code 0; it said: noise"
     os.close(more)
@@ -112,16 +135,22 @@ def test_a_module_gets_its_arguments_its_variables_and_its_descriptors(modules: 
 
 
 def test_it_is_gone_when_the_block_is_left(modules: Path) -> None:
-    (modules / "waits.py").write_text("import os, sys, time\nos.write(int(sys.argv[1]), b'{}\\n')\ntime.sleep(600)\n")
+    (modules / "waits.py").write_text("import os, sys, time\nos.write(int(sys.argv[2]), b' ')\ntime.sleep(600)\n")
     open_before = sorted(os.listdir("/proc/self/fd"))  # noqa: PTH208
     with tempfile.TemporaryFile() as file:
         log = Log(file)
-        with pytest.raises(KeyboardInterrupt), spawn("waits", [], log) as child:
-            next(json_lines(child.chunks(), 60.0, "testing"))
+        with pytest.raises(KeyboardInterrupt), spawn("waits", None, log) as child:
+            assert b" " in child.chunks()
             assert os.getsid(child.process.pid) == child.process.pid
             raise KeyboardInterrupt
         assert end_of(child.process.returncode, log) == "its process was killed by SIGKILL; it said: nothing"
     assert sorted(os.listdir("/proc/self/fd")) == open_before  # noqa: PTH208
+
+
+def pid_told_by(child: Child) -> int:
+    said = next(events(child.chunks(), SAID, 60.0, "testing"))
+    assert isinstance(said, Said)
+    return said.pid
 
 
 LEAVES_A_DAEMON = """
@@ -129,7 +158,7 @@ import os, sys, time
 if os.fork() == 0:
     os.setsid()
     if os.fork() == 0:
-        os.write(int(sys.argv[1]), b'{"pid": %d}\\n' % os.getpid())
+        os.write(int(sys.argv[2]), b'{"event": "said", "pid": %d}\\n' % os.getpid())
         time.sleep(600)
     os._exit(0)
 time.sleep(600)
@@ -138,8 +167,8 @@ time.sleep(600)
 
 def test_what_it_left_behind_in_another_session_is_gone_too(modules: Path) -> None:
     (modules / "leaves.py").write_text(LEAVES_A_DAEMON)
-    with tempfile.TemporaryFile() as file, spawn("leaves", [], Log(file)) as child:
-        daemon = next(json_lines(child.chunks(), 60.0, "testing"))["pid"]
+    with tempfile.TemporaryFile() as file, spawn("leaves", None, Log(file)) as child:
+        daemon = pid_told_by(child)
         assert os.getsid(daemon) != child.process.pid
 
     assert not Path(f"/proc/{daemon}").exists()
@@ -150,8 +179,8 @@ def test_what_other_children_leave_behind_meanwhile_lives_on(modules: Path) -> N
     other = subprocess.Popen(["sh", "-c", "read go; sleep 600 >&2 & echo $!"], stdin=-1, stdout=-1)
     assert other.stdin is not None
     assert other.stdout is not None
-    with tempfile.TemporaryFile() as file, spawn("leaves", [], Log(file)) as child:
-        daemon = next(json_lines(child.chunks(), 60.0, "testing"))["pid"]
+    with tempfile.TemporaryFile() as file, spawn("leaves", None, Log(file)) as child:
+        daemon = pid_told_by(child)
         other.stdin.close()
         orphan = int(other.stdout.read())
         other.wait()
@@ -169,7 +198,7 @@ def test_what_other_children_leave_behind_meanwhile_lives_on(modules: Path) -> N
 def test_it_dies_with_its_parent() -> None:
     script = (
         "import os, time\n"
-        "from sut.process.child import die_with_parent\n"
+        "from sut.process.telling import die_with_parent\n"
         "ours, theirs = os.pipe()\n"
         "if os.fork() == 0:\n"
         "    die_with_parent()\n"

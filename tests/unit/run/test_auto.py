@@ -23,8 +23,9 @@ from sut.results.schema import Metric, Result
 from sut.run import trial as module
 from sut.run import tried
 from sut.run.auto import Run, Trial, candidates, decide, fits
-from sut.run.trial import Settled, settle
-from sut.run.worker import _peak_memory_bytes
+from sut.run.course import _peak_memory_bytes
+from sut.run.trial import settle
+from sut.run.tried import Settled
 from tests.unit.small_models import SIZE, pictures, write_classifier
 
 MB = 2**20

@@ -193,10 +193,10 @@ def say(monkeypatch: pytest.MonkeyPatch, script: str) -> None:
 @pytest.mark.parametrize(
     ("script", "kind", "said"),
     [
-        ("""tell('{"error": "not that option", "code": 1}')""", InputError, "not that option"),
-        ("""tell('{"error": "executes in fp32", "code": 2}')""", SetupError, "executes in fp32"),
+        ("""tell('{"event": "failed", "message": "not that option", "code": 1}')""", InputError, "not that option"),
+        ("""tell('{"event": "failed", "message": "executes in fp32", "code": 2}')""", SetupError, "executes in fp32"),
         (
-            """tell('{"error": "out of luck", "code": 3}')""",
+            """tell('{"event": "failed", "message": "out of luck", "code": 3}')""",
             RunError,
             "comparing int8, folded, with fp32 failed: out of luck",
         ),
@@ -225,7 +225,7 @@ def test_what_ends_it_ends_the_run_with_the_same_code(
 
 def test_its_progress_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[tuple[int, int]] = []
-    say(monkeypatch, """for done in (20, 40): tell(f'{{"done": {done}, "total": 40}}')""")
+    say(monkeypatch, """for done in (20, 40): tell(f'{{"event": "step", "done": {done}, "total": 40}}')""")
 
     compared._compare_in_child(parts_of(), lambda *now: told.append(now))
 
@@ -265,7 +265,7 @@ def test_an_interrupt_ends_it_and_what_it_started(monkeypatch: pytest.MonkeyPatc
         monkeypatch,
         "import subprocess\n"
         "more = subprocess.Popen([sys.executable, '-S', '-c', 'import time; time.sleep(600)'])\n"
-        """tell(f'{{"done": {os.getsid(0)}, "total": {more.pid}}}')\n"""
+        """tell(f'{{"event": "step", "done": {os.getsid(0)}, "total": {more.pid}}}')\n"""
         "time.sleep(600)",
     )
 

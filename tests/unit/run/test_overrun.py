@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from sut.run.overrun import why_long
+from sut.run.planning import Plan
 
-PLAN: dict[str, Any] = {"mode": "performance", "queries": 1000, "samples": 1000, "seconds": 10.0}
+PLAN = Plan("SingleStream", "performance", 1000, 1000, 10.0, 1000, trace=True, notes=())
 
 
 def test_nothing_is_said_up_to_twice_the_plan() -> None:
     assert why_long(PLAN, 64, 10, 20.9, 9.0, 2) is None
-    assert why_long({**PLAN, "seconds": 0.01}, 64, 10, 0.9, 9.0, 2) is None
+    assert why_long(replace(PLAN, seconds=0.01), 64, 10, 0.9, 9.0, 2) is None
 
 
 def test_nothing_is_said_of_a_search_which_makes_many_runs() -> None:
-    assert why_long({**PLAN, "mode": "find_peak"}, 64, 9000, 90.0, 9.0, 2) is None
+    assert why_long(replace(PLAN, mode="find_peak"), 64, 9000, 90.0, 9.0, 2) is None
 
 
 @pytest.mark.parametrize(
@@ -33,7 +35,7 @@ def test_nothing_is_said_of_a_search_which_makes_many_runs() -> None:
 def test_what_is_known_is_said(
     changes: dict[str, Any], least: int, done: int, load: float, expected: list[str]
 ) -> None:
-    why = why_long(PLAN | changes, least, done, 24.0, load, 2)
+    why = why_long(replace(PLAN, **changes), least, done, 24.0, load, 2)
 
     assert why is not None
     assert why.startswith("past twice the planned 10 s: ")

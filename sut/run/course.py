@@ -1,0 +1,327 @@
+"""The course of a run, in the process that it has for itself: what is asked for is made ready, measured, and run."""
+
+from __future__ import annotations
+
+import gc
+import mmap
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from sut.errors import RunError, one_line
+from sut.mlperf import loadgen
+from sut.mlperf.accuracy import Answered
+from sut.mlperf.audit import read_audit
+from sut.mlperf.userconf import read_conf
+from sut.models.preparation import check_unchanged
+from sut.pipeline.assembly import assemble
+from sut.pipeline.ledger import Counter, Ledger
+from sut.pipeline.system import SUT
+from sut.process.cgroup import Periods, cpu_periods, cpu_quota, free_memory, held_back, most_throttled
+from sut.process.telling import Teller
+from sut.process.words import from_text
+from sut.results.parity import measure_quickly
+from sut.results.quiet import Look, Quiet, between, look
+from sut.results.schema import CpuQuota
+from sut.run.answers import check
+from sut.run.events import Checked, Failure, Finished, Flushed, Loaded, Orders, Planned, Preprocessed
+from sut.run.overload import fitting_qps, stop_overload
+from sut.run.planning import Plan, Room, apply_calibration, apply_flags, make_plan
+from sut.run.pulse import Phase, Pulse, never_raising
+from sut.run.timing import Calibration, calibrate, warm_tail
+from sut.run.trial import is_undisturbed, settle
+
+_CALIBRATION_SHARE = 0.2
+_CALIBRATION_MAX_S = 1.5
+_CALIBRATION_MIN_OFFLINE_S = 0.5
+"""A rate taken from a shorter time makes short Offline runs INVALID where the machine is noisy."""
+
+
+class Course:
+    """One run. ``began`` is a look at the machine before there was anything of it."""
+
+    def __init__(self, orders: str, teller: Teller, pulse: Pulse, began: Look) -> None:
+        self._orders = from_text(Orders, orders)
+        self._teller, self._tell, self._pulse, self._began = teller, teller.tell, pulse, began
+        self._config = config = self._orders.config
+        self._cold_start_s: dict[str, float] = {}
+        self._lap_s = self._orders.started_s
+        self._broken: list[str] = []
+        """Rules of MLPerf that are found to be broken in here."""
+        self._late_notes: list[str] = []
+        """What is found out only in the run."""
+        check_unchanged(self._orders.prepared)
+        self._parts = assemble(config, prepared=self._orders.prepared)
+        self._rules = self._parts.spec.loadgen_model
+        self._conf = read_conf(config.user_conf) if config.user_conf else None
+        self._audit = read_audit(config.audit_conf, config.scenario, config.mode) if config.audit_conf else None
+        self._settings, self._notes = self._settings_and_notes()
+        count = self._parts.dataset.count
+        self._at_a_time = min(self._settings.performance_sample_count_override or count, count)
+        self._per_query = self._settings.multi_stream_samples_per_query
+        self._sum = Answered(loadgen.complete) if self._is_accuracy else None
+
+    def go(self) -> None:
+        """All of it."""
+        self._lap("import")
+        self._settle()
+        sut = self._load()
+        self._tell_what_is_loaded(sut)
+        self._check_parity(sut)
+        ready = self._load_samples(sut)
+        self._check_answers(sut, ready)
+        measured = self._calibrate(sut, ready)
+        overload = self._set_what_is_open(sut, measured)
+        plan = self._plan(measured, overload)
+        self._warm_up_the_rest(sut, plan, ready)
+        self._open_ledger(sut, plan)
+        self._tell_plan(sut, plan, measured, overload)
+        spent = self._run(sut, plan)
+        self._finish(sut, *spent)
+
+    @property
+    def _is_accuracy(self) -> bool:
+        return self._config.mode == "accuracy"
+
+    def _lap(self, name: str) -> None:
+        """Put down what it took to come here from where the last of these was, for ``cold_start_s``."""
+        now = time.monotonic()
+        self._cold_start_s[name], self._lap_s = now - self._lap_s, now
+
+    def _settings_and_notes(self) -> tuple[loadgen.Settings, list[str]]:
+        """What LoadGen is told before anything is measured, and what the user is."""
+        config = self._config
+        confs = [path for path in (config.mlperf_conf, config.user_conf) if path]
+        settings = loadgen.settings_for(self._rules, config.scenario, config.mode, confs)
+        notes = apply_flags(settings, config, self._conf, self._rules)
+        self._obey_audit(settings)
+        if self._audit is not None:
+            notes.append(self._audit.words)
+            self._broken.append(f"an audit ({self._audit.test or self._audit.file}) is no result")
+        return settings, [*notes, *(self._parts.model.notes if self._parts.model else ())]
+
+    def _obey_audit(self, settings: loadgen.Settings) -> None:
+        """What LoadGen will do by itself when it starts, after all else was set."""
+        if self._config.audit_conf is not None:
+            loadgen.obey_audit(settings, self._config.scenario, self._config.audit_conf)
+
+    def _settle(self) -> None:
+        """Choose what is ``auto``: from here on there are numbers."""
+        self._tell(Phase("load"))
+        seconds = self._settings.min_duration_ms / 1000 if self._config.mode == "performance" else 0.0
+        is_quiet = is_undisturbed(self._began) is True
+
+        def begin() -> None:
+            self._tell(Phase("choose"))
+
+        self._settled = settle(self._parts, self._per_query, seconds, is_quiet, begin, self._pulse.beat)
+        self._config = self._settled.choice.apply(self._config)
+        self._parts = replace(self._parts, config=self._config)
+        self._lap("choose")
+
+    def _load(self) -> SUT:
+        self._tell(Phase("load"))
+        try:
+            sut = SUT(
+                self._config,
+                loaded=self._pulse.loaded,
+                tell=lambda message: self._tell(Failure(message)),
+                performance_samples=self._at_a_time,
+                assembly=self._parts,
+                complete=self._sum.complete if self._sum else loadgen.complete,
+            )
+            self._lap("load")
+        finally:
+            check_unchanged(self._parts.model)
+        return sut
+
+    def _tell_what_is_loaded(self, sut: SUT) -> None:
+        model, attested, version = self._parts.model, sut.backend.attest(), type(sut.backend).version()
+        sums, details = model.loaded_sha256 if model else {}, attested.details
+        self._tell(Loaded(sums, asdict(attested), attested.device_name, version, sut.output))
+        self._notes += [f"{key}: {details[key]}" for key in ("emulated", "fallback") if key in details]
+        if model is not None and model.quantised and (work := details.get("multiply_accumulates")):
+            self._notes.append(f"{self._config.backend} executes the quantised file's multiply-accumulates in {work}")
+
+    def _check_parity(self, sut: SUT) -> None:
+        if not sut.backend.inputs or self._config.use_preprocessed_dataset:
+            return
+        parity = measure_quickly(self._parts.preprocessor_for, self._parts.spec.recipe)
+        self._tell(Preprocessed(parity))
+        if not parity.within_1_level:
+            self._broken.append(f"parity of {self._config.preprocess}: {parity.max_levels} levels > 1 level")
+
+    def _load_samples(self, sut: SUT) -> range:
+        """Load what calibration works on.
+
+        In performance mode LoadGen loads these and no others; loading them here names a bad picture before the clock.
+        """
+        ready = range(min(self._at_a_time, sut.policy.max_batch) if self._is_accuracy else self._at_a_time)
+        self._pulse.samples = len(ready)
+        self._tell(Phase("samples"))
+        sut.library.load(ready)
+        if not self._is_accuracy:
+            self._notes += sut.library.notes()
+            self._broken += sut.library.rules_broken()
+        return ready
+
+    def _check_answers(self, sut: SUT, ready: range) -> None:
+        self._tell(Phase("calibrate"))
+        with _in_warm_up():
+            found = check(sut, ready, self._per_query, self._pulse.beat)
+        self._tell(Checked(found.answers, found.depends))
+        self._notes += found.notes
+        self._broken += found.broken
+
+    def _calibrate(self, sut: SUT, ready: range) -> Calibration:
+        scenario = self._config.scenario
+        budget_s = min(_CALIBRATION_MAX_S, _CALIBRATION_SHARE * self._settings.min_duration_ms / 1000)
+        if scenario == "Offline":
+            budget_s = max(budget_s, _CALIBRATION_MIN_OFFLINE_S)
+        with _in_warm_up():
+            return calibrate(scenario, sut, ready, self._per_query, budget_s, self._pulse.beat)
+
+    def _set_what_is_open(self, sut: SUT, measured: Calibration) -> str | None:
+        """Tell LoadGen and the batching what was measured.
+
+        Returns what the user is told of a Server run that is asked for too much, and that LoadGen will stop.
+        """
+        config, settings, overload = self._config, self._settings, None
+        self._room = Room(shutil.disk_usage(self._orders.directory).free, free_memory(Path("/")))
+        self._notes += apply_calibration(settings, config, self._conf, self._rules, measured, self._room.memory)
+        self._obey_audit(settings)
+        if config.scenario == "Server" and (overload := stop_overload(settings, config, self._is_open, measured)):
+            self._notes.append(overload)
+        sut.know_service_times(measured.batch_ns, int(settings.server_target_latency_ns))
+        return overload
+
+    def _is_open(self, key: str) -> bool:
+        return self._conf is None or not self._conf.sets(self._rules, "Server", key)
+
+    def _plan(self, measured: Calibration, overload: str | None) -> Plan:
+        count, is_overload = self._parts.dataset.count, overload is not None
+        return make_plan(self._settings, self._config, measured, count, self._room, self._notes, is_overload)
+
+    def _warm_up_the_rest(self, sut: SUT, plan: Plan, ready: range) -> None:
+        if self._config.scenario == "Offline":
+            warm_tail(sut.lanes, sut.policy, ready, plan.samples)
+        if self._is_accuracy:
+            sut.library.unload(ready)
+
+    def _open_ledger(self, sut: SUT, plan: Plan) -> None:
+        """Make the run's ledger in the supervisor's memory."""
+        shape = sut.ledger_shape(plan.most_samples, plan.trace)
+        os.ftruncate(self._orders.memory_fd, shape.nbytes)
+        ledger = Ledger(shape, mmap.mmap(self._orders.memory_fd, shape.nbytes))
+        ledger.words[Counter.PLANNED] = plan.samples
+        sut.start(ledger)
+
+    def _tell_plan(self, sut: SUT, plan: Plan, measured: Calibration, overload: str | None) -> None:
+        config, settings = self._config, self._settings
+        self._tell(
+            Planned(
+                plan=plan,
+                settled=self._settled,
+                hint=sut.backend.attest().details.get("performance_hint"),
+                calibration=measured,
+                shape=sut.ledger.shape,
+                asked=loadgen.asked(settings, self._parts.dataset.count, self._at_a_time),
+                rules_broken=tuple(self._broken),
+                cold_start_s={**self._cold_start_s, "first": measured.first_ns / 1e9},
+                audit=self._audit,
+                overload=overload,
+                fitting_qps=fitting_qps(config, settings, measured) if config.scenario == "Server" else None,
+                min_query_count=settings.min_query_count,
+                server_target_qps=settings.server_target_qps,
+            )
+        )
+
+    def _run(self, sut: SUT, plan: Plan) -> tuple[float, Quiet, CpuQuota | None]:
+        """Let LoadGen ask. Returns the CPU time that took in seconds, and what disturbed it."""
+        callbacks = self._callbacks(sut)
+        # What is alive now stays: the collector need not look through it again in the middle of a run.
+        gc.collect()
+        gc.freeze()
+        sut.ledger.words[Counter.RUN_START_NS] = time.monotonic_ns()
+        sut.ledger.words[Counter.RUN_START_SYSTEM_NS] = time.time_ns()
+        # In accuracy mode LoadGen loads pictures first, and generates little.
+        self._tell(Phase("run" if self._is_accuracy else "generate"))
+        periods, ready, cpu = cpu_periods(Path("/")), look(os.getppid()), time.process_time()
+        audit = self._config.audit_conf and self._config.audit_conf.resolve()
+        sizes = (self._parts.dataset.count, self._at_a_time)
+        loadgen.run(callbacks, self._settings, *sizes, self._orders.directory, audit, plan.trace)
+        cpu_s = time.process_time() - cpu
+        quiet = between(ready, look(os.getppid()), before=between(self._began, ready))
+        return cpu_s, quiet, self._held_back(periods)
+
+    def _callbacks(self, sut: SUT) -> loadgen.Callbacks:
+        def flush() -> None:
+            """Told, because LoadGen needs long for what comes then if it has asked much."""
+            sut.flush()
+            if self._config.mode == "performance":
+                self._tell(Flushed())
+
+        issue = self._sum.issuing(sut.issue) if self._sum else sut.issue
+        calls = (issue, flush, sut.library.load, sut.library.unload)
+        return loadgen.Callbacks(*(never_raising(call, self._teller) for call in calls))
+
+    def _held_back(self, before: Periods) -> CpuQuota | None:
+        """The quota of cores and what it did to the run; more than a little is told, and breaks a rule."""
+        cores, spent = cpu_quota(Path("/")), most_throttled(before, cpu_periods(Path("/")))
+        if cores is None or spent is None:
+            return None
+        periods, throttled = spent
+        if told := held_back(cores, periods, throttled):
+            self._late_notes.append(told)
+            self._broken.append(told)
+        return CpuQuota(cores=cores, periods=periods, throttled_periods=throttled)
+
+    def _finish(self, sut: SUT, cpu_s: float, quiet: Quiet, quota: CpuQuota | None) -> None:
+        """Tell what is known only afterwards."""
+        self._tell(Phase("finish"))
+        if self._parts.model is not None and len(self._parts.model.loads) > 1:
+            check_unchanged(self._parts.model)  # runtimes map weights in files of their own, and read them all along
+        sut.close()
+        data_broken, data_notes = [], []
+        if self._is_accuracy:
+            data_broken, data_notes = sut.library.rules_broken(), sut.library.notes()
+        self._tell(
+            Finished(
+                cpu_s=cpu_s,
+                clock_change_ns=self._pulse.look_at_clock(),
+                host_peak_bytes=_peak_memory_bytes(),
+                first_error=sut.failures.first_error,
+                cpu_quota=quota,
+                quiet=quiet,
+                rules_broken=(*self._broken, *data_broken),
+                data_broken=bool(data_broken),
+                answers_sum=self._sum.sum if self._sum else None,
+                notes=(*self._late_notes, *sut.notes(), *data_notes),
+            )
+        )
+
+
+@contextmanager
+def _in_warm_up() -> Iterator[None]:
+    """The parts fitted together when they were loaded: what fails now fails in the work itself."""
+    try:
+        yield
+    except BaseException as error:
+        what = one_line(error) if isinstance(error, RunError) else f"{type(error).__name__}: {one_line(error)}"
+        raise RunError(f"failed before the run, in warm-up: {what}") from error
+
+
+def _peak_memory_bytes() -> int | None:
+    """Peak resident memory of this process. (``ru_maxrss`` would count what its parent held when it was started.)"""
+    try:
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+    except OSError:
+        return None
+    for line in status.splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    return None
