@@ -7,7 +7,6 @@ process would crash. It answers the samples with nothing, and remembers what hap
 from __future__ import annotations
 
 import threading
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,13 +26,12 @@ Clock = Callable[[], int]
 
 @dataclass(slots=True)
 class Failures:
-    """What went wrong in a run. The first error is kept with its traceback; ``tell`` is called with it at once."""
+    """What went wrong in a run. The first error is kept; ``tell`` is called with it at once."""
 
     name_of: Callable[[int], str]
     tell: Callable[[str], None] = lambda message: None
     samples: int = 0
     first_error: str | None = None
-    first_traceback: str | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def record(self, error: BaseException, indices: Sequence[int]) -> None:
@@ -43,7 +41,6 @@ class Failures:
             if self.first_error is not None:
                 return
             self.first_error = self.described(error, indices)
-            self.first_traceback = "".join(traceback.format_exception(error))
         self.tell(self.first_error)
 
     def described(self, error: BaseException, indices: Sequence[int]) -> str:

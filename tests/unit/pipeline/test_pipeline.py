@@ -250,8 +250,6 @@ def test_whatever_goes_wrong_every_sample_is_completed_and_named(
     assert answered(bench.ledger).tolist() == list(range(len(indices)))
     assert bench.failures.first_error is not None
     assert bench.failures.first_error.startswith(error)
-    assert bench.failures.first_traceback is not None
-    assert bench.failures.first_traceback.startswith("Traceback")
     assert bench.told == [bench.failures.first_error]
 
 
