@@ -200,6 +200,21 @@ _multiply: Callable[..., None] = intrinsic(prefer_literal=True)(_multiply_fours)
 
 
 @_helper
+def _sum_columns(across: Array, at: Array, weights: Array, taps: Any, longest: Any, sums: Array) -> None:
+    """``sums[4 * x :][:3]`` becomes the weighted sum of up to ``longest`` columns of ``across`` from ``at[x]`` on."""
+    size = at.size
+    if longest <= 3:
+        for x in range(size):
+            _multiply(across, np.int64(at[x]), weights, x * taps, sums, x * 4, 3, False)
+    else:
+        for x in range(size):
+            _multiply(across, np.int64(at[x]), weights, x * taps, sums, x * 4, 4, False)
+        for tap in range(4, longest, 4):
+            for x in range(size):
+                _multiply(across, np.int64(at[x]) + 3 * tap, weights, x * taps + tap, sums, x * 4, 4, True)
+
+
+@_helper
 def _finish(
     levels: Array,
     column: Any,
@@ -273,15 +288,7 @@ def weigh(
     low, high = np.float32(0), np.float32(255)
     for y in range(size):
         _sum_rows(rows, np.int64(first_y[y]), np.int64(count_y[y]), weights_y[y], left, n, across)
-        if longest <= 3:
-            for x in range(size):
-                _multiply(across, np.int64(at[x]), flat, x * taps, sums, x * 4, 3, False)
-        else:
-            for x in range(size):
-                _multiply(across, np.int64(at[x]), flat, x * taps, sums, x * 4, 4, False)
-            for tap in range(4, longest, 4):
-                for x in range(size):
-                    _multiply(across, np.int64(at[x]) + 3 * tap, flat, x * taps + tap, sums, x * 4, 4, True)
+        _sum_columns(across, at, flat, taps, longest, sums)
         for i in range(size * 4):
             sums[i] = min(max(np.rint(sums[i] + bias), low), high)
         _finish(sums, 4, 1, y, affine, tables, place, out, floats)
