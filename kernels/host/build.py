@@ -79,17 +79,10 @@ def _kept(name: str, inputs: list[Path], flags: tuple[str, ...], make: Callable[
     for path in inputs:
         key.update(path.name.encode() + b"\0" + path.read_bytes())
     try:
-        folder = code_dir("kernels-host") or private_dir()
+        return entry(code_dir("kernels-host") or private_dir(), name, key.hexdigest(), make)
     except OSError as error:
-        raise _not_kept(cache_dir() / "kernels-host", error) from error
-    try:
-        return entry(folder, name, key.hexdigest(), make)
-    except OSError as error:
-        raise _not_kept(folder, error) from error
-
-
-def _not_kept(folder: Path, error: OSError) -> ValueError:
-    return ValueError(f"cannot keep the host form in {folder}: {error.strerror}; set SUT_CACHE_DIR to a folder")
+        where = f"the host form in {cache_dir() / 'kernels-host'}"
+        raise ValueError(f"cannot keep {where}: {error.strerror}; set SUT_CACHE_DIR to a folder") from error
 
 
 def find_compiler() -> tuple[str, str]:
