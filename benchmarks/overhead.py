@@ -29,11 +29,11 @@ from benchmarks.overhead_sides import (
     copy_checkout,
     first_result_s,
     last_line,
-    log_values,
     measured,
     product,
     run_command,
 )
+from sut.mlperf.logs import read_detail
 from sut.models.sources.resnet50 import build
 from sut.run.planning import EARLY_STOPPING_QUERIES
 from sut.studies.simulation import highest_rate, line
@@ -63,7 +63,7 @@ def _saturated(scenario: str, conf: Path, key: str) -> Pair:
     """Completed samples per second of both sides under the same LoadGen settings, which ask for more than they can."""
     options = f"--backend null --model resnet50 --scenario {scenario} --qps {SATURATION_QPS} --time {SATURATION_S}"
     with product(*options.split(), "--max-batchsize", str(BATCH), "--user_conf", str(conf)) as (result, logs):
-        ours = log_values(logs)
+        ours = read_detail(logs).values
     with tempfile.TemporaryDirectory(prefix="overhead-") as directory:
         child(
             "ceiling",
@@ -76,7 +76,7 @@ def _saturated(scenario: str, conf: Path, key: str) -> Pair:
             trace=result["plan"]["trace"],
             directory=directory,
         )
-        bare = log_values(Path(directory))
+        bare = read_detail(Path(directory)).values
     check_same_settings(ours, bare)
     if scenario == "Server" and max(ours[key], bare[key]) > 0.95 * SATURATION_QPS:
         raise MeasurementError(f"{SATURATION_QPS:,} samples/s were held: not enough to find the limit")
@@ -114,7 +114,7 @@ def memory(work: Path) -> Pair:
     data = ["--dataset", "imagenet", "--dataset-path", str(pictures)]
     count = ["--performance-sample-count", str(MEMORY_SAMPLES)]
     with product(*options.split(), "--lanes", "1", *data, *count) as (result, logs):
-        loaded = int(log_values(logs)["effective_performance_sample_count"])
+        loaded = int(read_detail(logs).values["effective_performance_sample_count"])
     if loaded != MEMORY_SAMPLES:
         raise MeasurementError(f"LoadGen loaded {loaded} samples, expected {MEMORY_SAMPLES}")
     samples = MEMORY_SAMPLES * 3 * 224 * 224 * 4
@@ -201,7 +201,7 @@ def measure(name: str, repeat: int, work: Path) -> Figure:
     for number in range(1, min(repeat, plan.at_most) + 1):
         try:
             ours, bare = plan.measure(work)
-        except (MeasurementError, OSError, KeyError) as error:
+        except (MeasurementError, OSError, KeyError, ValueError) as error:
             figure.error = " ".join(str(error).split()) or type(error).__name__
             break
         figure.ours.append(ours)

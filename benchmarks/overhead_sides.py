@@ -20,7 +20,6 @@ CHILD = Path(__file__).with_name("overhead_child.py")
 LIMIT_S = 900
 """Longest time one side of one measurement may take in seconds."""
 
-_PREFIX = ":::MLLOG "
 # Settings of LoadGen that must agree, or the two sides have not done the same.
 _SAME = re.compile(
     r"effective_(scenario|test_mode|min_duration_ms|min_query_count|target_qps|samples_per_query|coalesce_queries"
@@ -63,16 +62,6 @@ def product(*options: str) -> Iterator[tuple[dict[str, Any], Path]]:
             reason = last_line(done.stderr) or f"exit code {done.returncode}"
             raise MeasurementError(f"sut run {' '.join(options)}: {reason}")
         yield result, found[0].parent
-
-
-def log_values(directory: Path) -> dict[str, Any]:
-    """LoadGen's detail log: the last value of each key."""
-    values: dict[str, Any] = {}
-    for line in (directory / "mlperf_log_detail.txt").read_text(encoding="utf-8").splitlines():
-        if line.startswith(_PREFIX):
-            entry = json.loads(line.removeprefix(_PREFIX))
-            values[entry["key"]] = entry["value"]
-    return values
 
 
 def check_same_settings(ours: Mapping[str, Any], bare: Mapping[str, Any]) -> None:

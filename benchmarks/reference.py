@@ -25,7 +25,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.document import command_line, table, write_section
-from benchmarks.overhead_sides import ROOT, MeasurementError, environment, last_line, log_values, measured, run_command
+from benchmarks.overhead_sides import ROOT, MeasurementError, environment, last_line, measured, run_command
+from sut.mlperf.logs import read_detail
 from sut.models.sources.resnet50 import build
 
 PLANT = Path(__file__).with_name("reference_plant.py")
@@ -134,7 +135,7 @@ class Bench:
         if code not in (0, 4) or log is None:
             raise MeasurementError(f"{side}, {scenario}: {'no end' if code is None else f'exit {code}'}: {said}")
         _, key, scale, _ = SCENARIOS[scenario]
-        return float(log_values(log.parent)[key]) * scale
+        return float(read_detail(log.parent).values[key]) * scale
 
     def outcome(self, side: str, fault: Fault) -> str:
         """How a planted run of one side ended: ``VALID``, ``hangs``, or what it said."""
