@@ -37,9 +37,10 @@ def cached(name: str, key: str, make: Callable[[Path], None], say: Say, *, quiet
 
 @contextmanager
 def holding(folder: Path, busy: str) -> Iterator[None]:
-    """Hold a folder for ourselves. Raises ``InputError``, which says ``busy``, where another process does."""
+    """Make a folder and hold it for ourselves. Raises ``InputError``, which says ``busy``, where somebody else does."""
     with ExitStack() as stack:
         with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
             try:
                 stack.enter_context(locked(folder, wait=False))
             except TimeoutError:

@@ -266,27 +266,17 @@ def parity() -> dict[str, Any]:
             continue
         found["measured"] += rows
         found["same_pixels"] += same
-    table = [
-        {
-            "preprocess": row["preprocess"],
-            "pictures": row["pictures"],
-            "n": row["parity"]["pictures"],
-            "max_levels": row["parity"]["max_levels"],
-            "labels": None if row["labels"] is None else f"{row['labels_same']} of {row['labels']} the same",
-        }
-        for row in found["measured"]
-    ]
-    table += [
-        {
-            "preprocess": row["preprocess"],
-            "pictures": f"decoded, {row['recipe']}",
-            "n": row["pictures"],
-            "max_levels": row["max_levels"],
-            "labels": None,
-        }
-        for row in found["same_pixels"]
-    ]
-    return {**found, "table": table}
+    rows = []
+    for row in found["measured"]:
+        labels = None if row["labels"] is None else f"{row['labels_same']} of {row['labels']} the same"
+        rows.append((row["preprocess"], row["pictures"], *_picked(row["parity"]), labels))
+    rows += [(r["preprocess"], f"decoded, {r['recipe']}", *_picked(r), None) for r in found["same_pixels"]]
+    head = ("preprocess", "pictures", "n", "max_levels", "labels")
+    return {**found, "table": [dict(zip(head, row, strict=True)) for row in rows]}
+
+
+def _picked(parity: Mapping[str, Any]) -> tuple[int, int]:
+    return parity["pictures"], parity["max_levels"]
 
 
 def _without(row: Mapping[str, Any], name: str) -> dict[str, Any]:

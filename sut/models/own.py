@@ -15,6 +15,7 @@ from sut.errors import InputError
 from sut.models.base import ModelSpec
 from sut.models.files import ModelInfo
 from sut.models.recipes import MAX_SIZE, RecipeFile
+from sut.tasks.classification import scores_among
 from sut.text import as_name
 
 BACKGROUND_CLASSES = 1001
@@ -49,13 +50,8 @@ def describe(spec: ModelSpec, info: ModelInfo) -> str:
 
 
 def score_outputs(info: ModelInfo) -> list[TensorSpec]:
-    """Outputs of class shape: floats [batch, classes], more than one class; axes of length 1 may follow."""
-    floats = (output for output in info.outputs if output.dtype.startswith(("float", "bfloat")))
-    return [
-        output
-        for output in floats
-        if len(output.shape) >= 2 and output.shape[1] not in (0, 1) and set(output.shape[2:]) <= {1}
-    ]
+    """Outputs of class shape: floats [batch, classes], more than one class."""
+    return [output for output in scores_among(info.outputs) if output.shape[1] not in (0, 1)]
 
 
 def label_outputs(info: ModelInfo) -> list[TensorSpec]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -18,6 +18,11 @@ ANSWER = np.dtype("<f4")
 _FLOATS = ("float16", "bfloat16", "float32", "float64")
 _INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
 _SHOWN = 3
+
+
+def scores_among(outputs: Iterable[TensorSpec]) -> list[TensorSpec]:
+    """Float outputs of shape (n, classes); axes of length 1 may follow, as a pooling without a reshape leaves them."""
+    return [spec for spec in outputs if spec.dtype in _FLOATS and len(spec.shape) >= 2 and set(spec.shape[2:]) <= {1}]
 
 
 def best_of(scores: NDArray[Any]) -> tuple[NDArray[np.intp], NDArray[Any]]:
@@ -57,13 +62,10 @@ class Classification(Task):
     def for_outputs(cls, outputs: Sequence[TensorSpec], classes: int, label_offset: int) -> Self:
         """The task for a model with these outputs.
 
-        Takes the float output of shape (n, ``classes``), else the one of shape (n, dynamic), else the integer output of
-        shape (n,) or (n, 1). Scores may have axes of length 1 behind the classes, as a pooling without a reshape leaves
-        them. Raises ``ValueError`` if there is none, and where several fit equally well.
+        Takes the scores of shape (n, ``classes``), else those of shape (n, dynamic), else the integer output of shape
+        (n,) or (n, 1). Raises ``ValueError`` if there is none, and where several fit equally well.
         """
-        floats = [
-            spec for spec in outputs if spec.dtype in _FLOATS and len(spec.shape) >= 2 and set(spec.shape[2:]) <= {1}
-        ]
+        floats = scores_among(outputs)
         integers = [spec for spec in outputs if spec.dtype in _INTEGERS]
         by_rank = (
             [spec for spec in floats if spec.shape[1] == classes],

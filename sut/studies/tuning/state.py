@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -165,10 +165,6 @@ class State:
             write_text(self.path, "\n".join(lines) + "\n")
 
 
-@contextmanager
-def held(directory: Path) -> Iterator[None]:
+def held(directory: Path) -> AbstractContextManager[None]:
     """Make ``directory`` and hold it for ourselves. Raises ``InputError`` if another tune is at work there."""
-    with writing(directory):
-        directory.mkdir(parents=True, exist_ok=True)
-    with holding(directory, "another tune is at work there; wait for it to end"):
-        yield
+    return holding(directory, "another tune is at work there; wait for it to end")
