@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import is_dataclass
 from types import TracebackType
 from typing import Any, ClassVar, Self
 
@@ -30,6 +31,10 @@ class Plugin(Closing):
     name: ClassVar[str]
     options: ClassVar[type[Any]] = NoOptions
     """A frozen dataclass of what a user may set, see ``plugins/options.py``."""
+
+    def __init_subclass__(cls) -> None:
+        if not (isinstance(cls.options, type) and is_dataclass(cls.options)):
+            raise TypeError(f"options of {cls.__name__}: got {cls.options!r}, expected a dataclass")
 
     @classmethod
     def read_options(cls, given: Mapping[str, Any]) -> Any:

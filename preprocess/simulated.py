@@ -46,7 +46,8 @@ class Simulated(Preprocessor):
     def __init__(self, recipe: Recipe, **options: Any) -> None:
         """Raises ``ValueError`` for a bad option."""
         super().__init__(recipe)
-        self._planted_ms: PlantedMs = self.read_options(options)
+        chosen: PlantedMs = self.read_options(options)
+        self._planted_ms = {stage: getattr(chosen, f"{stage}_ms") for stage in self.stages}
 
     @classmethod
     def version(cls) -> str:
@@ -82,4 +83,4 @@ class Simulated(Preprocessor):
 
     def _stage(self, name: str, pictures: int, begin_ns: int) -> int:
         """When a stage that began then ends, in ns."""
-        return begin_ns + int(1e6 * pictures * getattr(self._planted_ms, f"{name}_ms"))
+        return begin_ns + int(1e6 * pictures * self._planted_ms[name])

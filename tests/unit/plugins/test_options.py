@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import pytest
 
+from plugins.base import Plugin
 from plugins.options import NoOptions, Option, Tuned, describe, option, read, tuned
 
 
@@ -93,6 +94,11 @@ def test_the_options_that_the_documentation_shows_are_some() -> None:
     chosen = read("opencv-dnn", names["DnnOptions"], {"target": "cpu_fp16"})
 
     assert (chosen.target, chosen.threads) == ("cpu_fp16", None)
+
+
+def test_a_plug_in_whose_options_are_no_dataclass_is_not_loaded() -> None:
+    with pytest.raises(TypeError, match=r"options of Theirs: got \{'lanes': 'how many'\}, expected a dataclass"):
+        type("Theirs", (Plugin,), {"options": {"lanes": "how many"}})
 
 
 def test_what_is_not_set_is_the_default() -> None:
