@@ -109,7 +109,7 @@ class Backend(Plugin, ABC):
     it is), ``fp16`` (ONNX cast to float16), ``int8`` (ONNX with Q/DQ, unsigned activations), ``int8-signed`` (ONNX with
     Q/DQ, symmetric signed activations), ``int8-openvino`` (OpenVINO IR, quantised)."""
     reads: ClassVar[tuple[str, ...]] = (".onnx",)
-    """How the names of the model files end that it can be given: ``.onnx``, and ``.xml`` for OpenVINO's."""
+    """How the names of the model files end that it can be given: ``.onnx``, ``.xml`` for OpenVINO's, ``.tflite``."""
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
