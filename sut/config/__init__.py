@@ -69,7 +69,7 @@ class RunConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     backend: str = setting(f"{', '.join(names('backend'))}, or a plug-in's name.", "onnxruntime")
-    model: str = setting("A known model's name, or an .onnx or .xml file.", "efficientnet-lite0")
+    model: str = setting("A known model's name, or an .onnx, .xml or .tflite file.", "efficientnet-lite0")
     model_name: str | None = setting("Which known model a file is; with --recipe, its name in the results.")
     recipe: str | None = setting("How to preprocess for a file of any model: a YAML file, or a recipe's name.")
     device: str = setting("cpu, gpu (= cuda), cuda:1, or a name the backend lists.", "cpu")
@@ -278,7 +278,7 @@ OPTIONS = options_of(RunConfig)
 
 def is_model_file(model: str) -> bool:
     """Whether the word for a model names a file rather than a known one."""
-    return model.lower().endswith((".onnx", ".xml")) or "/" in model
+    return model.lower().endswith((".onnx", ".xml", ".tflite")) or "/" in model
 
 
 def model_stem(model: str) -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -11,6 +11,7 @@ from preprocess.base import Recipe
 from sut.text import Say
 
 Weights = Literal["trained", "random"]
+Build = Callable[[Weights, Say], Path]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +24,9 @@ class ModelSpec:
 
     name: str
     recipe: Recipe
-    build: Callable[[Weights, Say], Path]
+    build: Build
+    other_builds: Mapping[str, Build] = field(default_factory=dict)
+    """The same for backends that read no ONNX files, by how the names of those end that they do read."""
     makes: tuple[Weights, ...] = ()
     """The weights that ``build`` itself puts into the file, as opposed to those that the user must bring."""
     task: str = "classification"

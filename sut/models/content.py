@@ -9,16 +9,19 @@ from typing import TYPE_CHECKING
 
 from plugins.files import known_digest, utf8_path
 from sut.errors import InputError, one_line
+from sut.models import ir, tflite
 from sut.models.files import ModelInfo, check_onnx
-from sut.models.ir import SUFFIX, check_ir
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
+_OTHERS = {ir.SUFFIX: ir.check_ir, tflite.SUFFIX: tflite.check_tflite}
+"""What reads model files that are not ONNX."""
+
 
 def check_model(path: Path) -> ModelInfo:
-    """Read the inputs and outputs of any model file: an .onnx file, or OpenVINO's .xml. Raises what reading it does."""
-    return check_ir(path) if path.suffix == SUFFIX else check_onnx(path)
+    """Read the inputs and outputs of any model file: .onnx, OpenVINO's .xml or .tflite. Raises what reading it does."""
+    return _OTHERS.get(path.suffix, check_onnx)(path)
 
 
 def load_whole(path: Path) -> ModelProto:
@@ -63,10 +66,10 @@ def digest_of(sums: Mapping[Path, str]) -> str:
 def normalises_in_training(path: Path) -> bool:
     """Whether an .onnx file has a batch norm in training mode, which some runtimes carry on from batch to batch.
 
-    OpenVINO's own files have no such thing. Raises what ``check_model`` does.
+    Other files have no such thing. Raises what ``check_model`` does.
     """
     check_model(path)
-    if path.suffix == SUFFIX:
+    if path.suffix in _OTHERS:
         return False
     import onnx
 

@@ -138,8 +138,12 @@ def _parse(path: Path, data: bytes) -> ModelProto:
             f"model {path} is cut off or damaged ({len(data)} bytes), expected a whole ONNX model;"
             " copy or download it again"
         )
-    got = next((what for start, what in _FOREIGN if data.startswith(start)), f"{len(data)} bytes of something else")
-    raise InputError(f"model {path} is {got}, expected an ONNX model")
+    raise InputError(f"model {path} is {foreign(data)}, expected an ONNX model")
+
+
+def foreign(data: bytes) -> str:
+    """What a file is that is no model, by how it begins."""
+    return next((what for start, what in _FOREIGN if data.startswith(start)), f"{len(data)} bytes of something else")
 
 
 def _with_shapes(model: ModelProto) -> ModelProto:

@@ -16,16 +16,18 @@ from sut.config import RunConfig
 from sut.datasets.base import DataSet
 from sut.datasets.registry import open_dataset
 from sut.errors import InputError, RunError, one_line
+from sut.models import ir, tflite
 from sut.models.base import ModelSpec
 from sut.models.content import digest_of, sums_of
 from sut.models.identity import Known, weights_of
-from sut.models.ir import SUFFIX
 from sut.models.precision.fold import fold, folded
 from sut.text import Say
 
 Progress = Callable[[int, int], None]
 """Called with how many steps are done, and how many there will be."""
 
+_FORMATS = {ir.SUFFIX: ("OpenVINO's IR", "openvino"), tflite.SUFFIX: ("a TFLite file", "tflite")}
+"""What model files are that are not ONNX, and the backend that reads them."""
 _QUANTISED_NOTES = ("the file is quantised already", "there is no FP32 form to compare with")
 
 
@@ -33,7 +35,7 @@ _QUANTISED_NOTES = ("the file is quantised already", "there is no FP32 form to c
 class Prepared:
     """A model's file in the form that a backend needs for a precision.
 
-    ``onnx`` is the file with the same inputs and outputs that was not converted: an ONNX file, or OpenVINO's .xml.
+    ``onnx`` is the file with the same inputs and outputs that was not converted: an ONNX file, or one of ``_FORMATS``.
     ``source`` is the file that was brought or built, before it was folded or converted; ``quantised`` where that was
     in 8 bits already, so that there is no FP32 form of it.
 
@@ -87,8 +89,7 @@ def prepare(
 
     form = form_for(backend, config.precision)
     source = onnx = spec.build(config.weights, say)
-    if source.suffix == SUFFIX:
-        _check_ir(config, source, backend)
+    _check_format(config, source, backend)
     operator = quantising_node(source)
     if operator is not None:
         _check_quantised(config, source, operator)
@@ -99,6 +100,11 @@ def prepare(
         return Prepared(onnx, onnx, source, "int8", _QUANTISED_NOTES, quantised=True)
     if form == "fp32":
         return Prepared(onnx, onnx, source)
+    if source.suffix == tflite.SUFFIX:
+        raise InputError(
+            f"model {source} is a TFLite file in floats, and --precision {config.precision} changes .onnx files: leave "
+            "it out, or bring a .tflite that is quantised"
+        )
     calibration = None
     if form.startswith("int8"):
         from sut.models.precision.calibration import calibrate_on
@@ -151,12 +157,18 @@ def check_unchanged(prepared: Prepared | None) -> None:
             )
 
 
-def _check_ir(config: RunConfig, source: Path, backend: type[Backend]) -> None:
-    """Refuse what is not done with OpenVINO's own files."""
-    what = f"model {source} is OpenVINO's IR"
-    if source.suffix not in backend.reads:
-        raise InputError(f"{what}, which backend {backend.name} cannot read: use --backend openvino, or bring an .onnx")
-    if config.fold:
+def _check_format(config: RunConfig, source: Path, backend: type[Backend]) -> None:
+    """Refuse a file that the backend does not read, and what is done with ONNX files only.
+
+    A file of any other name is ONNX, or none at all.
+    """
+    kind, reader = _FORMATS.get(source.suffix, ("an ONNX file", "onnxruntime"))
+    what = f"model {source} is {kind}"
+    suffix = source.suffix if source.suffix in _FORMATS else ".onnx"
+    if suffix not in backend.reads:
+        bring = "an .onnx" if ".onnx" in backend.reads else f"a {backend.reads[0]}"
+        raise InputError(f"{what}, which backend {backend.name} cannot read: use --backend {reader}, or bring {bring}")
+    if config.fold and source.suffix in _FORMATS:
         raise InputError(
             f"{what}, and --fold changes .onnx files: leave it out, or bring the .onnx that it is made from"
         )

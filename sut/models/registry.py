@@ -12,7 +12,8 @@ from pathlib import Path
 from plugins.registry import plugged
 from preprocess.base import Recipe
 from sut.errors import InputError, SetupError
-from sut.models.base import ModelSpec
+from sut.models import tflite
+from sut.models.base import Build, ModelSpec
 from sut.models.content import check_model
 from sut.models.files import ModelInfo
 from sut.models.own import describe, label_outputs, own_model, score_outputs, shown
@@ -41,7 +42,8 @@ MODELS: dict[str, ModelSpec] = {
         ModelSpec(
             name="mobilenet",
             recipe=RECIPES["mobilenet"],
-            build=mobilenet.build,
+            build=mobilenet.builder(".onnx"),
+            other_builds={tflite.SUFFIX: mobilenet.builder(tflite.SUFFIX)},
             classes=mobilenet.CLASSES,
             label_offset=-1,
         ),
@@ -73,6 +75,24 @@ def find(name: str) -> ModelSpec:
     return spec
 
 
+def find_for(name: str, reads: Sequence[str]) -> ModelSpec:
+    """The model called ``name``, as a file of a format that a backend ``reads``: how the names of its files end.
+
+    Raises what ``find`` does, and ``InputError`` for a model that is not to be had so.
+    """
+    spec = find(name)
+    if ".onnx" in reads:
+        return spec
+    for suffix in reads:
+        if suffix in spec.other_builds:
+            return _built(spec, suffix, spec.other_builds[suffix])
+    wanted = " or ".join(reads)
+    raise InputError(
+        f"model {spec.name} is an ONNX file here, expected {wanted} for this backend: use --backend onnxruntime, or "
+        f"give a file with --model FILE{reads[0]} --model-name {spec.name}"
+    )
+
+
 def for_file(
     path: Path,
     model_name: str | None,
@@ -99,14 +119,20 @@ def for_file(
         within = [name for name in known if _names(name, path)]
         if len(within) != 1:
             if not path.exists():
-                raise InputError(f"model {path} does not exist, expected an .onnx or .xml file")
+                raise InputError(f"model {path} does not exist, expected an .onnx, .xml or .tflite file")
             got = f"names {' and '.join(within)}" if within else "names no known model"
             raise InputError(
                 f"model file {path.name} {got}; say which it is with --model-name ({', '.join(known)}), or how to "
                 f"preprocess for it with --recipe (a YAML file, {', '.join(RECIPES)})"
             )
         model_name = within[0]
-    return replace(find(model_name), build=lambda weights, say: path)
+    return _built(find(model_name), path.suffix, lambda weights, say: path)
+
+
+def _built(spec: ModelSpec, suffix: str, build: Build) -> ModelSpec:
+    """A known model as a file whose name ends so: TFLite's convolutions know NHWC only."""
+    recipe = replace(spec.recipe, layout="NHWC") if suffix == tflite.SUFFIX else spec.recipe
+    return replace(spec, recipe=recipe, build=build)
 
 
 def _names(name: str, path: Path) -> bool:
@@ -118,13 +144,15 @@ def _names(name: str, path: Path) -> bool:
 def _not_mistaken(spec: ModelSpec) -> ModelSpec:
     """An own model under a known one's name is that one if it works alike, and else is called otherwise.
 
-    What a name promises, such as being MLPerf's model, holds for the known model only.
+    In which layout its file takes pictures is all the same. What a name promises, such as being MLPerf's model, holds
+    for the known model only.
     """
     known = MODELS.get(_plain(spec.name))
     if known is None:
         return spec
-    if (known.recipe, known.classes, known.label_offset) == (spec.recipe, spec.classes, spec.label_offset):
-        return replace(known, build=spec.build)
+    alike = replace(known.recipe, layout=spec.recipe.layout), known.classes, known.label_offset
+    if alike == (spec.recipe, spec.classes, spec.label_offset):
+        return replace(known, recipe=spec.recipe, build=spec.build)
     return replace(spec, name=f"{spec.name}-{spec.recipe.name}")
 
 

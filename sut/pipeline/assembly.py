@@ -21,7 +21,7 @@ from sut.datasets.registry import open_dataset
 from sut.errors import InputError, SetupError, broken_import, one_line, suggest
 from sut.models.base import ModelSpec
 from sut.models.preparation import Prepared, Progress, form_for, identified, spec_to_run
-from sut.models.registry import find, for_file
+from sut.models.registry import find_for, for_file
 from sut.qsl.device_library import DeviceLibrary, device_place
 from sut.qsl.library import Library, NothingLibrary, TensorLibrary
 from sut.qsl.picture_library import PictureLibrary
@@ -167,7 +167,7 @@ def assemble(
     preprocessor = load_preprocessor(config.preprocess)
     _check_device(config, backend)
     _check_options(config, backend, preprocessor)
-    spec = _spec_of(config, say)
+    spec = _spec_of(config, backend, say)
     if config.data_format and config.data_format != spec.recipe.layout:
         raise InputError(
             f"--data-format {config.data_format}: the recipe of {spec.name} makes {spec.recipe.layout}; leave it out"
@@ -233,13 +233,13 @@ def _loaded(load: Callable[[str], type[T]], kind: str, name: str) -> type[T]:
         raise SetupError(broken_import(error) or text) from error
 
 
-def _spec_of(config: RunConfig, say: Say) -> ModelSpec:
+def _spec_of(config: RunConfig, backend: type[Backend], say: Say) -> ModelSpec:
     if not config.is_file:
         if config.recipe is not None:
             raise InputError(f"--recipe {config.recipe} is for a file (--model my.onnx); {config.model} has its own")
         if config.model_name and config.model_name != config.model:
             raise InputError(f"--model-name {config.model_name} names a file's model, but --model is {config.model}")
-        return find(config.model)
+        return find_for(config.model, backend.reads)
     if config.weights == "random":
         raise InputError(f"--weights random builds a model itself; with the file {config.model} leave it out")
     return for_file(expanded(config.model), config.model_name, config.recipe, say, config.outputs)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 from backends.base import TensorSpec
 from sut.errors import InputError, SetupError, one_line
 from sut.files import cached
-from sut.models.base import Weights
+from sut.models.base import Build, Weights
 from sut.models.onnx_graph import OnnxGraph
 from sut.models.sources.torch_pickle import load_state_dict
 from sut.text import Say
@@ -87,7 +86,7 @@ LITE2 = _published(
 )
 
 
-def builder(variant: Variant) -> Callable[[Weights, Say], Path]:
+def builder(variant: Variant) -> Build:
     """The ``ModelSpec.build`` of a variant.
 
     The file has the input ``images``, float32 [batch, 3, size, size], and the output ``logits``, float32 [batch, 1000].
