@@ -19,3 +19,8 @@ IS_CHECKOUT = (CHECKOUT / "setup.py").is_file()
 OWN_NAMES = ("sut", "backends", "preprocess", "kernels", "plugins")
 """What of it is this project's."""
 REINSTALL = "pip install --force-reinstall"
+
+
+def package_of(module: str) -> str:
+    """The package that a module comes with, which is mostly called alike."""
+    return next((package for package, found in MODULES.items() if found == module), module)

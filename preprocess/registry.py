@@ -5,7 +5,7 @@ from __future__ import annotations
 from plugins.driver import installed_driver
 from plugins.errors import DeviceNotFound
 from plugins.extras import entries
-from plugins.packages import MODULES
+from plugins.packages import package_of
 from plugins.registry import load_class, plugged
 from preprocess.base import Preprocessor
 
@@ -39,7 +39,7 @@ def load(name: str) -> type[Preprocessor]:
 def _distribution(module: str) -> str:
     """What carries a module, where the two names differ. DALI's fits the CUDA of the driver, if there is one."""
     if module != "nvidia":
-        return next((name for name, each in MODULES.items() if each == module), module)
+        return package_of(module)
     try:
         major = installed_driver().major
     except DeviceNotFound:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from enum import IntEnum
 from pathlib import Path
 
-from plugins.packages import CHECKOUT, MODULES, OWN_NAMES, REINSTALL
+from plugins.packages import CHECKOUT, OWN_NAMES, REINSTALL, package_of
 from plugins.registry import suggest as suggest
 from sut.text import printable
 
@@ -128,8 +128,7 @@ def broken_import(error: BaseException) -> str | None:
     found = _IMPORT.match(ours[-1].line or "") if ours else None
     if found is None or found[1] in sys.stdlib_module_names or found[1] in OWN_NAMES:
         return None
-    name = found[1]
-    package = next((each for each, module in MODULES.items() if module == name), name)
+    package = package_of(found[1])
     return (
         f"the package {package} cannot be imported ({type(error).__name__}: {one_line(error)}); ./run_local.sh sets up "
         f"what is needed, ./run_local.sh doctor says more; to mend it: {REINSTALL} {package}"

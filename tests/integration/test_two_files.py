@@ -68,7 +68,8 @@ def test_the_doctor_has_a_row_for_its_package(checkout: Path) -> None:
     assert row["hint"].endswith(f"-m pip install -e '{checkout}[echo]'")
 
 
-def test_a_word_that_is_nearly_its_name_is_told_so(checkout: Path) -> None:
+def test_the_help_and_the_error_name_it(checkout: Path) -> None:
+    assert "simulated, echo, or a plug-in's name" in " ".join(sut(checkout, "run", "--help").split())
     error = sut(checkout, "run", "--backend", "ecko", "--model", "resnet50", code=1)
     assert "unknown backend 'ecko'; did you mean echo? known: " in error
 
