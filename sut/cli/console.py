@@ -9,16 +9,17 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console as RichConsole
+from rich.console import RenderableType
 from rich.progress import BarColumn, TaskID, TextColumn
 from rich.progress import Progress as RichProgress
-from rich.table import Table
 from rich.text import Text
 
+from sut.cli.emit import emit, grid, prose
 from sut.config import RunConfig
 from sut.errors import ExitCode, short
 from sut.mlperf.rules import in_short
 from sut.pipeline.assembly import Assembly
-from sut.process.streams import print_json, tell_error
+from sut.process.streams import tell_error
 from sut.results.schema import FILE, Result
 from sut.results.wording import (
     ESTIMATE,
@@ -54,7 +55,6 @@ class Console:
         self._as_json = as_json
         self.told: set[str] = set()
         """Notes of the run that goes on that were shown already."""
-        self.out = RichConsole(highlight=False, soft_wrap=False)
         self.err = RichConsole(stderr=True, highlight=False)
 
     def note(self, text: str) -> None:
@@ -121,30 +121,13 @@ class Console:
 
     def summary(self, results: Sequence[Result], home: Path) -> None:
         """One table of all runs, what keeps them from being official, and where the files are."""
-        if self._as_json:
-            rows = [result.model_dump(mode="json", by_alias=True) for result in results]
-            print_json("run", rows)
-            return
-        table = Table(box=None, pad_edge=False)
-        for heading in ("scenario", "result"):
-            table.add_column(heading, no_wrap=True)
-        for heading in ("figure", "p50 ms", "p90 ms", "p99 ms", "samples"):
-            table.add_column(heading, justify="right", no_wrap=True)
-        for result in results:
-            table.add_row(*_row(result))
-        self.out.print(table)
-        for line in (*parity_lines(results), *agreement_lines(results)):
-            self.out.print(Text(line), soft_wrap=True)
-        if any(is_estimate(result.metric) for result in results):
-            self.out.print(Text(ESTIMATE))
-        if broken := _union(results):
-            self.out.print(Text(printable(in_short(broken))), soft_wrap=True)
-        self.out.print(Text(printable(f"files: {home}")), soft_wrap=True)
+        rows = [result.model_dump(mode="json", by_alias=True) for result in results] if self._as_json else []
+        emit("run", rows, _shown(results, home), self._as_json)
 
     def page(self, path: Path) -> None:
         """Where the page to look at is."""
         if not self._as_json:
-            self.out.print(Text(printable(f"page: {path}")), soft_wrap=True)
+            print(printable(f"page: {path}"))
 
 
 class BriefConsole(Console):
@@ -271,6 +254,17 @@ class Watcher:
         """Take the bar away."""
         if self._bar is not None:
             self._bar.stop()
+
+
+def _shown(results: Sequence[Result], home: Path) -> Iterator[RenderableType]:
+    columns = ("<scenario", "<result", ">figure", ">p50 ms", ">p90 ms", ">p99 ms", ">samples")
+    yield grid(columns, map(_row, results))
+    yield from (*parity_lines(results), *agreement_lines(results))
+    if any(is_estimate(result.metric) for result in results):
+        yield prose(ESTIMATE)
+    if broken := _union(results):
+        yield in_short(broken)
+    yield f"files: {home}"
 
 
 def _row(result: Result) -> list[str]:

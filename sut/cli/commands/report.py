@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console as RichConsole
-from rich.text import Text
 
 from sut.errors import InputError, writing
 from sut.process.streams import tell
@@ -66,8 +64,7 @@ def report(
     with writing(page):
         write_page(page, collected.found, comparisons, skipped)
     count = len(collected.found)
-    out = RichConsole(highlight=False)
-    out.print(Text(printable(f"page: {page}, {count:,} result{'' if count == 1 else 's'}")), soft_wrap=True)
+    print(printable(f"page: {page}, {count:,} result{'' if count == 1 else 's'}"))
 
 
 def _comparisons(files: Sequence[Path]) -> tuple[list[Comparison], list[Skipped]]:

@@ -10,10 +10,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from importlib.metadata import packages_distributions
-from json import dumps, loads
+from itertools import groupby
+from json import loads
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,15 +30,16 @@ from sut.cli.doctor.installed import (
     driver_cuda,
     version_of,
 )
+from sut.cli.emit import emit, grid, prose
 from sut.errors import ExitCode, one_line
 from sut.process.cgroup import memory_limit, read_text
 from sut.results.machine import CPU_FEATURES, container, cpu_facts, driver_gpus, nvidia_smi
 from sut.results.quiet import between, look
-from sut.text import printable
 from sut.version import NAME
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import RenderableType
+    from rich.text import Text
 
 PYTHONS = ((3, 11), (3, 13))
 """The oldest and the newest supported Python."""
@@ -110,27 +112,14 @@ def examine(root: Path = Path("/")) -> list[Check]:
     ]
 
 
-def rows(checks: Iterable[Check]) -> list[dict[str, str]]:
-    """The checks as ``--json`` prints them."""
-    return [asdict(check) for check in checks]
-
-
-def show(checks: Sequence[Check], console: Console) -> None:
-    """Print the checks as a table, and below it what to do, one whole command or sentence per line."""
-    from rich.table import Table
-    from rich.text import Text
-
+def table(checks: Sequence[Check]) -> Iterator[RenderableType]:
+    """The checks as a table, and below it what to do, one whole command or sentence per line."""
     styles = {"ok": "green", "missing": "bold red", "warning": "yellow", "absent": "dim"}
-    table = Table(box=None, pad_edge=False, show_header=False)
-    for wrap in (False, False, True):
-        table.add_column(no_wrap=not wrap, overflow="fold")
-    group = ""
-    for check in checks:
-        if check.group != group:
-            group = check.group
-            table.add_row(Text(group, style="bold"))
-        table.add_row(Text(f"  {check.status}", style=styles[check.status]), Text(check.name), Text(check.found))
-    console.print(table)
+    lines: list[list[str | Text]] = []
+    for group, members in groupby(checks, lambda check: check.group):
+        lines.append([prose(group, "bold")])
+        lines += [[prose(f"  {check.status}", styles[check.status]), check.name, check.found] for check in members]
+    yield grid(("<", "<", ""), lines, show_header=False)
     titles = {
         "missing": "To get what is missing (./run_local.sh sets up all packages):",
         "warning": "To look at:",
@@ -139,9 +128,8 @@ def show(checks: Sequence[Check], console: Console) -> None:
     for status, title in titles.items():
         hints = dict.fromkeys(check.hint for check in checks if check.status == status and check.hint)
         if hints:
-            console.print(f"\n{title}", highlight=False)
-        for hint in hints:
-            console.print(Text(f"  {hint}"), soft_wrap=True)
+            yield prose(f"\n{title}")
+        yield from (f"  {hint}" for hint in hints)
 
 
 def command(json: bool) -> ExitCode:
@@ -150,17 +138,16 @@ def command(json: bool) -> ExitCode:
     ``SETUP`` if something required is missing.
     """
     checks = examine()
+    shown: Iterable[RenderableType]
     try:
-        from rich.console import Console
+        import rich.console  # noqa: F401
     except (Exception, SystemExit):  # what is wrong with it is among the checks
-        Console = None  # type: ignore[assignment, misc]
-    if json:
-        print(dumps({"schema": 1, "command": "doctor", "rows": rows(checks)}))
-    elif Console is None:
-        for check in checks:
-            print(printable(f"{check.status:8} {check.group}: {check.name}: {check.found} {check.hint}".rstrip()))
+        shown = (
+            f"{check.status:8} {check.group}: {check.name}: {check.found} {check.hint}".rstrip() for check in checks
+        )
     else:
-        show(checks, Console())
+        shown = table(checks)
+    emit("doctor", [asdict(check) for check in checks], shown, json)
     return ExitCode.SETUP if any(check.status == "missing" for check in checks) else ExitCode.OK
 
 

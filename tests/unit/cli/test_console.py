@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -67,10 +68,9 @@ def test_different_agreements_are_all_shown() -> None:
 
 
 def table(*results: Result) -> list[str]:
-    """What is printed of results on a screen of 80 columns, but for where the files are."""
-    shown, text = Console(), io.StringIO()
-    shown.out = RichConsole(file=text, width=80, highlight=False, _environ={})
-    shown.summary(results, Path("output"))
+    """What is printed of results where there is no terminal, but for where the files are."""
+    with redirect_stdout(io.StringIO()) as text:
+        Console().summary(results, Path("output"))
     *lines, files = text.getvalue().splitlines()
     assert files == "files: output"
     return [line.rstrip() for line in lines]

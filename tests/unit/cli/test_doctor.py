@@ -7,19 +7,20 @@ import json
 import shutil
 import subprocess
 import sys
+from contextlib import redirect_stdout
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from types import SimpleNamespace
 
 import onnx
 import pytest
-from rich.console import Console
 
 from plugins.driver import Installed
 from sut.cli.doctor import installed as inventory
 from sut.cli.doctor import report as doctor
 from sut.cli.doctor.installed import Check, Status, check_cuda, check_gpu_packages, check_packages, check_tools, getting
 from sut.cli.doctor.report import check_cpu, check_names, check_nvidia, check_providers
+from sut.cli.emit import emit
 from sut.errors import ExitCode
 from sut.process.cgroup import cpu_quota, free_memory, memory_limit
 
@@ -584,10 +585,10 @@ def test_little_disk_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         assert cache == Check("disk", "model cache", "ok", f"1 MiB in {tmp_path}/cache")
 
 
-def shown(checks: list[Check], width: int = 80) -> list[str]:
-    """The lines printed on a console of that width."""
-    text = io.StringIO()
-    doctor.show(checks, Console(file=text, width=width))
+def shown(checks: list[Check]) -> list[str]:
+    """The lines printed where there is no terminal, in 80 columns."""
+    with redirect_stdout(io.StringIO()) as text:
+        emit("doctor", [], doctor.table(checks), as_json=False)
     return text.getvalue().splitlines()
 
 
