@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from sut.cli import app as cli
-from sut.cli.commands import parity
 from sut.process.signals import Noted
+from sut.studies import parity
 from tests.core import needs
 from tests.integration.children import run_python
 from tests.integration.support import Sut
@@ -72,7 +72,7 @@ def sut(tmp_path: Path) -> Sut:
 def test_a_recipe_that_nobody_named_is_named(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], options: list[str], said: str
 ) -> None:
-    monkeypatch.setattr(parity, "_measured", lambda preprocessors, recipe: [])
+    monkeypatch.setattr(parity, "measure_all", lambda preprocessors, recipe: [])
 
     assert cli._main(["parity", "--preprocess", "opencv", *options], Noted()) == 0
     assert capsys.readouterr().err == said
