@@ -32,15 +32,15 @@ done
 [[ ${#pytest_arguments[@]} -gt 0 ]] || pytest_arguments=(-n 2 --dist worksteal)
 [[ -n $all ]] || pytest_arguments=(-m "not slow" "${pytest_arguments[@]}")
 
-steps="start core tests"
+steps="always start core tests"
 unset SUT_TESTS_CORE
 if [[ -n $core ]]; then
-    steps="start core"
+    steps="always start core"
     export SUT_TESTS_CORE=1
 fi
 extras=()
 while read -r _ _ _ extra step _; do
-    [[ " $steps " != *" $step "* ]] || extras+=("$extra")
+    [[ $extra == - || " $steps " != *" $step "* ]] || extras+=("$extra")
 done <"$ROOT/plugins/extras.txt"
 
 setup_env "${extras[@]}"
