@@ -32,7 +32,7 @@ from sut.run.events import Checked, Failure, Finished, Flushed, Loaded, Orders, 
 from sut.run.overload import fitting_qps, stop_overload
 from sut.run.planning import Plan, Room, apply_calibration, apply_flags, make_plan
 from sut.run.pulse import Phase, Pulse, never_raising
-from sut.run.timing import Calibration, calibrate, warm_tail
+from sut.run.timing import Pace, calibrate, warm_tail
 from sut.run.trial import is_undisturbed, settle
 
 _CALIBRATION_SHARE = 0.2
@@ -177,7 +177,7 @@ class Course:
         self._notes += found.notes
         self._broken += found.broken
 
-    def _calibrate(self, sut: SUT, ready: range) -> Calibration:
+    def _calibrate(self, sut: SUT, ready: range) -> Pace:
         scenario = self._config.scenario
         budget_s = min(_CALIBRATION_MAX_S, _CALIBRATION_SHARE * self._settings.min_duration_ms / 1000)
         if scenario == "Offline":
@@ -185,7 +185,7 @@ class Course:
         with _in_warm_up():
             return calibrate(scenario, sut, ready, self._per_query, budget_s, self._pulse.beat)
 
-    def _set_what_is_open(self, sut: SUT, measured: Calibration) -> str | None:
+    def _set_what_is_open(self, sut: SUT, measured: Pace) -> str | None:
         """Tell LoadGen and the batching what was measured.
 
         Returns what the user is told of a Server run that is asked for too much, and that LoadGen will stop.
@@ -202,7 +202,7 @@ class Course:
     def _is_open(self, key: str) -> bool:
         return self._conf is None or not self._conf.sets(self._rules, "Server", key)
 
-    def _plan(self, measured: Calibration, overload: str | None) -> Plan:
+    def _plan(self, measured: Pace, overload: str | None) -> Plan:
         count, is_overload = self._parts.dataset.count, overload is not None
         return make_plan(self._settings, self._config, measured, count, self._room, self._notes, is_overload)
 
@@ -220,7 +220,7 @@ class Course:
         ledger.words[Counter.PLANNED] = plan.samples
         sut.start(ledger)
 
-    def _tell_plan(self, sut: SUT, plan: Plan, measured: Calibration, overload: str | None) -> None:
+    def _tell_plan(self, sut: SUT, plan: Plan, measured: Pace, overload: str | None) -> None:
         config, settings = self._config, self._settings
         self._tell(
             Planned(

@@ -18,7 +18,7 @@ from sut.results.quiet import Quiet
 from sut.results.schema import Answers, CpuQuota, Parity
 from sut.run.planning import Plan
 from sut.run.pulse import Clock, Phase
-from sut.run.timing import Calibration
+from sut.run.timing import Pace
 from sut.run.tried import Settled
 
 
@@ -74,7 +74,7 @@ class Planned:
     plan: Plan
     settled: Settled
     hint: str | None
-    calibration: Calibration
+    calibration: Pace
     shape: LedgerShape
     asked: Mapping[str, str | int | float]
     """What LoadGen's log must say."""

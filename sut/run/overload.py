@@ -8,7 +8,7 @@ from collections.abc import Callable
 from sut.config import RunConfig
 from sut.errors import short
 from sut.mlperf.loadgen import Settings
-from sut.run.timing import Calibration
+from sut.run.timing import Pace
 
 _TOO_MUCH = 1.2
 """The calibrated capacity is not exact: only what is asked beyond so many times of it cannot be."""
@@ -20,7 +20,7 @@ _MOST_QUERY_NS = 25_000
 """The most that was seen, on two busy cores: a rate to begin with has to be borne there, too."""
 
 
-def capacity_qps(settings: Settings, config: RunConfig, measured: Calibration) -> float | None:
+def capacity_qps(settings: Settings, config: RunConfig, measured: Pace) -> float | None:
     """Queries per second that the system answers at the most, by what its batches took; None where nothing is known.
 
     Preprocessing workers take a part of the lanes' work on them, so each counts as another lane. LoadGen hands queries
@@ -33,7 +33,7 @@ def capacity_qps(settings: Settings, config: RunConfig, measured: Calibration) -
     return lanes if settings.server_coalesce_queries else _with_loadgen(lanes, _LEAST_QUERY_NS)
 
 
-def fitting_qps(config: RunConfig, settings: Settings, measured: Calibration) -> float | None:
+def fitting_qps(config: RunConfig, settings: Settings, measured: Pace) -> float | None:
     """A rate that the system should answer in time, by what its batches took; None where no batch would be in time."""
     bound_ns = settings.server_target_latency_ns
     if not any(2 * took <= bound_ns for took in measured.batch_ns.values()):
@@ -41,9 +41,7 @@ def fitting_qps(config: RunConfig, settings: Settings, measured: Calibration) ->
     return float(_fitting(config, settings, measured))
 
 
-def stop_overload(
-    settings: Settings, config: RunConfig, unset: Callable[[str], bool], measured: Calibration
-) -> str | None:
+def stop_overload(settings: Settings, config: RunConfig, unset: Callable[[str], bool], measured: Pace) -> str | None:
     """Let LoadGen stop a Server run that is asked for too much as soon as that shows. Returns what to tell the user.
 
     It shows by a backlog of as many queries as may be late in the whole run, and of those that might be answered within
@@ -93,7 +91,7 @@ def _most_of(mean: float) -> float:
     return mean + 6 * math.sqrt(mean) + 20
 
 
-def _fitting(config: RunConfig, settings: Settings, measured: Calibration) -> str:
+def _fitting(config: RunConfig, settings: Settings, measured: Pace) -> str:
     """Half of what batches allow that leave as much of the latency bound for waiting as they take themselves.
 
     As the flag takes it: three digits, no exponent.

@@ -17,7 +17,7 @@ from sut.mlperf.rules import OFFICIAL_MIN_DURATION_S
 from sut.mlperf.userconf import Conf
 from sut.pipeline.ledger import MAX_RECORDED_SAMPLES
 from sut.run.generation import COMFORTABLE, Generated, expected_latency_ns, generated, longest_s
-from sut.run.timing import Calibration
+from sut.run.timing import Pace
 from sut.text import duration
 
 EARLY_STOPPING_QUERIES = {"SingleStream": 64, "MultiStream": 662, "Server": 690, "Offline": 1}
@@ -157,7 +157,7 @@ def apply_calibration(
     config: RunConfig,
     conf: Conf | None,
     model: str,
-    measured: Calibration,
+    measured: Pace,
     free_memory: int | None = None,
 ) -> list[str]:
     """Fill in what neither user.conf nor a flag has set. Returns what to tell the user."""
@@ -209,7 +209,7 @@ def _comfortable(per_query: int, free_memory: int | None) -> int:
 def make_plan(
     settings: Settings,
     config: RunConfig,
-    measured: Calibration,
+    measured: Pace,
     count: int,
     room: Room,
     notes: list[str],
@@ -242,7 +242,7 @@ def make_plan(
     return Plan(scenario, mode, queries, samples, took, most, traced, tuple(notes), made.seconds, made.nbytes)
 
 
-def _performance(settings: Settings, scenario: str, measured: Calibration, made: Generated) -> tuple[int, int, float]:
+def _performance(settings: Settings, scenario: str, measured: Pace, made: Generated) -> tuple[int, int, float]:
     """Queries and samples that are expected to be asked, and for how many seconds."""
     seconds = settings.min_duration_ms / 1000
     if scenario == "Offline":
@@ -326,7 +326,7 @@ def _why_untraced(mode: str, samples: int, seconds: float, free_bytes: int) -> s
     return ""
 
 
-def _accuracy(settings: Settings, config: RunConfig, measured: Calibration, count: int) -> tuple[int, int, float, int]:
+def _accuracy(settings: Settings, config: RunConfig, measured: Pace, count: int) -> tuple[int, int, float, int]:
     per_query = settings.multi_stream_samples_per_query if config.scenario == "MultiStream" else 1
     queries = 1 if config.scenario == "Offline" else math.ceil(count / per_query)
     if config.scenario == "Offline":

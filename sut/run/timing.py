@@ -27,8 +27,8 @@ _ROUNDS = 12
 
 
 @dataclass(frozen=True, slots=True)
-class Calibration:
-    """What was measured. Latencies in ns of the work alone; None where the scenario does not need it.
+class Pace:
+    """How fast the work goes, as measured. Latencies in ns of the work alone; None where the scenario does not need it.
 
     ``query_ns``: one query back to back (SingleStream, MultiStream); ``idle_query_ns``: one sample after a pause
     (Server); ``samples_per_second``: all lanes busy at the full batch (Offline); ``slowest_batch_ns``: the slowest of
@@ -80,7 +80,7 @@ class Asked(Protocol):
 
 def calibrate(
     scenario: str, system: Asked, indices: Sequence[int], samples_per_query: int, budget_s: float, beat: Beat
-) -> Calibration:
+) -> Pace:
     """Warm every lane, then measure for about ``budget_s`` seconds. ``indices`` are loaded samples to work on.
 
     Raises whatever the backend raises: a run that cannot do its work once is not started.
@@ -100,14 +100,14 @@ def calibrate(
     slowest = max(batch_ns.values())
     if scenario == "Offline":
         rate = _throughput(system, indices, budget_s, beat)
-        return Calibration(first, slowest, samples_per_second=rate, batch_ns=batch_ns)
+        return Pace(first, slowest, samples_per_second=rate, batch_ns=batch_ns)
     if scenario == "Server":
         idle = _idle_latency(system.ask, _some(indices, 1), budget_s, beat)
         busy_ns = _service_times(lanes, batch_ns, indices, budget_s, beat)
-        return Calibration(first, max(slowest, idle, *busy_ns.values()), idle_query_ns=idle, batch_ns=busy_ns)
+        return Pace(first, max(slowest, idle, *busy_ns.values()), idle_query_ns=idle, batch_ns=busy_ns)
     query = _some(indices, 1 if scenario == "SingleStream" else samples_per_query)
     took = _median(lambda: _timed(system.ask, query), budget_s, beat)
-    return Calibration(first, slowest, query_ns=took, batch_ns=batch_ns)
+    return Pace(first, slowest, query_ns=took, batch_ns=batch_ns)
 
 
 def window(

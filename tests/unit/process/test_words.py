@@ -19,7 +19,7 @@ from sut.results.schema import Answers, CpuQuota, Parity
 from sut.run.events import STORY, Checked, Event, Failure, Finished, Flushed, Loaded, Orders, Planned, Preprocessed
 from sut.run.planning import Plan
 from sut.run.pulse import Clock, Phase
-from sut.run.timing import Calibration
+from sut.run.timing import Pace
 from sut.run.tried import Settled
 
 QUIET = Quiet(0.1, None, 0.0, before=Quiet(None, None, None))
@@ -27,7 +27,7 @@ PLANNED = Planned(
     plan=Plan("Offline", "performance", 1, 24, 0.3, 1000, trace=True, notes=("one", "caf\u00e9 \udcff")),
     settled=Settled(Choice(2, 1, 4), "guessed", {"model": None, "cores": [2, 1.5]}),
     hint="throughput",
-    calibration=Calibration(7, 9, samples_per_second=1e5, batch_ns={1: 7, 4: 9}),
+    calibration=Pace(7, 9, samples_per_second=1e5, batch_ns={1: 7, 4: 9}),
     shape=LedgerShape.of(24, 9, ("infer",), ("decode",), indexed=False),
     asked={"effective_scenario": "Offline", "requested_min_duration_ms": 300, "requested_offline_expected_qps": 8.5},
     rules_broken=("short",),

@@ -10,7 +10,7 @@ from sut.config import RunConfig
 from sut.mlperf import loadgen
 from sut.run.generation import generated
 from sut.run.overload import capacity_qps, fitting_qps, stop_overload
-from sut.run.timing import Calibration
+from sut.run.timing import Pace
 
 MS = 1_000_000
 BATCHES = {1: 3 * MS, 4: 6 * MS, 8: 10 * MS}
@@ -25,7 +25,7 @@ def server(qps: float, seconds: float = 10.0) -> Any:
 
 
 def stopped(settings: Any, batch_ns: dict[int, int] | None = None, *set_by_user: str, **config: Any) -> str | None:
-    measured = Calibration(MS, MS, idle_query_ns=3 * MS, batch_ns=BATCHES if batch_ns is None else batch_ns)
+    measured = Pace(MS, MS, idle_query_ns=3 * MS, batch_ns=BATCHES if batch_ns is None else batch_ns)
     return stop_overload(settings, RunConfig(scenario="Server", **config), lambda key: key not in set_by_user, measured)
 
 
@@ -43,7 +43,7 @@ def stopped(settings: Any, batch_ns: dict[int, int] | None = None, *set_by_user:
 def test_the_capacity_is_that_of_the_best_batch_with_loadgens_time_on_top(
     config: dict[str, Any], batch_ns: dict[int, int], capacity: float | None
 ) -> None:
-    measured = Calibration(MS, MS, batch_ns=batch_ns)
+    measured = Pace(MS, MS, batch_ns=batch_ns)
 
     known = capacity_qps(server(1), RunConfig(scenario="Server", **config), measured)
 
@@ -56,14 +56,14 @@ def test_the_capacity_is_that_of_the_best_batch_with_loadgens_time_on_top(
 def test_a_rate_fits_by_batches_that_leave_half_of_the_bound(batch_ns: dict[int, int], qps: float | None) -> None:
     config = RunConfig(scenario="Server")
 
-    assert fitting_qps(config, server(1000), Calibration(MS, MS, batch_ns=batch_ns)) == qps
+    assert fitting_qps(config, server(1000), Pace(MS, MS, batch_ns=batch_ns)) == qps
 
 
 def test_queries_that_come_together_are_not_bound_by_loadgen() -> None:
     settings = server(1)
     settings.server_coalesce_queries = True
 
-    assert capacity_qps(settings, RunConfig(scenario="Server"), Calibration(MS, MS, batch_ns={8: 8})) == 1e9
+    assert capacity_qps(settings, RunConfig(scenario="Server"), Pace(MS, MS, batch_ns={8: 8})) == 1e9
 
 
 @pytest.mark.parametrize(("qps", "told"), [(700, False), (957, False), (958, True), (100_000, True)])

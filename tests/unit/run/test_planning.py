@@ -28,7 +28,7 @@ from sut.run.planning import (
     forecast,
     make_plan,
 )
-from sut.run.timing import Calibration, sizes_to_warm
+from sut.run.timing import Pace, sizes_to_warm
 
 MODEL = "resnet50"
 MS = 1_000_000
@@ -44,8 +44,8 @@ def conf_of(**values: str) -> Conf:
     return Conf(Path("user.conf"), {f"*.*.{key}": value for key, value in values.items()})
 
 
-def measured(**changes: Any) -> Calibration:
-    return Calibration(**{"first_ns": 9 * MS, "slowest_batch_ns": 9 * MS} | changes)
+def measured(**changes: Any) -> Pace:
+    return Pace(**{"first_ns": 9 * MS, "slowest_batch_ns": 9 * MS} | changes)
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
@@ -246,7 +246,7 @@ def test_a_picture_slower_than_servers_bound_is_told_beforehand(idle_ms: int, to
     assert any("cannot be VALID" in note for note in notes) is told
 
 
-def plan_of(scenario: str, calibration: Calibration, *, mode: str = "performance", free: int = PLENTY, count: int = 11,
+def plan_of(scenario: str, calibration: Pace, *, mode: str = "performance", free: int = PLENTY, count: int = 11,
             settings: Any = None, memory: int | None = None, **flags: Any) -> Plan:  # fmt: skip
     config = RunConfig(scenario=scenario, mode=mode, **flags)
     settings = settings or rules(scenario, mode)
@@ -314,7 +314,7 @@ def test_accuracy_asks_for_the_data_set_once(scenario: str, queries: int, second
     ],
 )
 def test_a_trace_that_would_cost_too_much_is_left_out_and_that_is_said(
-    calibration: Calibration, free: int, reason: str | None
+    calibration: Pace, free: int, reason: str | None
 ) -> None:
     plan = plan_of("Offline", calibration, free=free, time_s=2)
 
