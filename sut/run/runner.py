@@ -36,7 +36,7 @@ from sut.run.supervisor import WORKER_LOG, Outcome, supervise
 from sut.run.tried import keep_run
 
 if TYPE_CHECKING:
-    from sut.results.page.tables import Comparison
+    from sut.results.page.tables import Decision
 
 _NEEDED_BYTES = 64 * 2**20
 """Free disk without which no run is started: logs that end early would be found out only after the run."""
@@ -84,7 +84,7 @@ def run_all(configs: Sequence[RunConfig], console: Reporter, command: str, model
 
 
 def leave_page(
-    folder: Path, results: Mapping[Path, Result], console: Reporter, read: Callable[[], Sequence[Comparison]] = tuple
+    folder: Path, results: Mapping[Path, Result], console: Reporter, read: Callable[[], Sequence[Decision]] = tuple
 ) -> None:
     """Write the page of results by their files, and of what ``read`` reads; without one the runs are what they are."""
     page = folder / PAGE

@@ -15,7 +15,7 @@ from sut.text import printable
 
 if TYPE_CHECKING:
     from sut.results.collected import Skipped
-    from sut.results.page.tables import Comparison
+    from sut.results.page.tables import Decision
 
 HELP = """Write one self-contained page: what was measured on what, where the time goes, what differs, what to doubt.
 
@@ -67,12 +67,12 @@ def report(
     print(printable(f"page: {page}, {count:,} result{'' if count == 1 else 's'}"))
 
 
-def _comparisons(files: Sequence[Path]) -> tuple[list[Comparison], list[Skipped]]:
+def _comparisons(files: Sequence[Path]) -> tuple[list[Decision], list[Skipped]]:
     """The comparisons in files, each once, and what is none."""
     from sut.results.collected import Skipped
     from sut.studies.comparing.page import read_comparison
 
-    found: list[Comparison] = []
+    found: list[Decision] = []
     skipped: list[Skipped] = []
     for file in {os.path.realpath(file): file for file in files}.values():
         try:

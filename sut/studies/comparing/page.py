@@ -10,13 +10,13 @@ from typing import Any
 from plugins.files import LARGE_BYTES, read_file
 from sut.errors import cut, one_line
 from sut.results.page.figures import Number, number
-from sut.results.page.tables import Cell, Column, Comparison, Table, beside, figures
+from sut.results.page.tables import Column, Decision, Entry, Table, beside, figures
 from sut.studies.comparing.consistency import contradiction
 
 _SCHEMA = 1
 
 
-def read_comparison(path: Path, position: int) -> Comparison:
+def read_comparison(path: Path, position: int) -> Decision:
     """The comparison in a file, the page's number ``position``. Raises ``ValueError`` that says why it is none."""
     try:
         content = json.loads(read_file(path, LARGE_BYTES))
@@ -36,7 +36,7 @@ def read_comparison(path: Path, position: int) -> Comparison:
     against = [name for row in rows if (name := _text(row.get("against")))] or [_text(content.get("baseline"))]
     names = "; of other work ".join(dict.fromkeys(against)) or "the first row"
     best = next((result for row in rows if _verdict(row) == "best" and (result := _text(row.get("result")))), None)
-    return Comparison(cut(sentence), _table(rows, position, names, path), path.parent / best if best else None)
+    return Decision(cut(sentence), _table(rows, position, names, path), path.parent / best if best else None)
 
 
 def _table(rows: Sequence[Mapping[str, Any]], position: int, against: str, path: Path) -> Table:
@@ -52,11 +52,11 @@ def _table(rows: Sequence[Mapping[str, Any]], position: int, against: str, path:
     labels = zip(*(all_of("%", f"{name}.value") for name in ("accuracy", "agreement")), strict=True)
     return Table(
         caption=f"Against {against}: a ratio over 1 is better, and its interval is what the runs leave open.",
-        first=Column("configuration", [Cell((_text(row.get("cell")),), (_doubt(row),)) for row in rows]),
+        first=Column("configuration", [Entry((_text(row.get("cell")),), (_doubt(row),)) for row in rows]),
         columns=[
             figures("per second", all_of("", "samples_per_second")),
             Column("ratio", [_ratio(*each) for each in ratios]),
-            Column("verdict", [Cell((word,) if (word := _verdict(row)) else ()) for row in rows], is_numeric=False),
+            Column("verdict", [Entry((word,) if (word := _verdict(row)) else ()) for row in rows], is_numeric=False),
             Column("p50 | p99 ms", [beside(each) for each in zip(*latencies, strict=True)]),
             Column("labels %", [_labels(*each) for each in labels]),
             figures("parity, levels", all_of("", "parity.max_levels")),
@@ -76,12 +76,12 @@ def _figure(row: Mapping[str, Any], place: str, unit: str, at: str) -> Number | 
     return number(value, unit, f"{at}.{place}")
 
 
-def _ratio(value: Number | None, low: Number | None, high: Number | None) -> Cell:
-    return Cell((value,) if value else (), ("(", low, " to ", high, ")") if low and high else ())
+def _ratio(value: Number | None, low: Number | None, high: Number | None) -> Entry:
+    return Entry((value,) if value else (), ("(", low, " to ", high, ")") if low and high else ())
 
 
-def _labels(right: Number | None, same: Number | None) -> Cell:
-    return Cell((right,), (" right",)) if right else Cell((same,), (" as FP32",)) if same else Cell()
+def _labels(right: Number | None, same: Number | None) -> Entry:
+    return Entry((right,), (" right",)) if right else Entry((same,), (" as FP32",)) if same else Entry()
 
 
 def _verdict(row: Mapping[str, Any]) -> str:
