@@ -27,7 +27,7 @@ from sut.errors import ExitCode, SutError, one_line
 from sut.pipeline.assembly import assemble
 from sut.results.schema import Result, used
 from sut.studies.bare import run_bare
-from sut.studies.comparing.bench import Bench
+from sut.studies.comparing.bench import CellBench
 from sut.studies.comparing.matrix import Cell, cells_of, from_file
 
 FEW_QUERIES = 150
@@ -64,7 +64,7 @@ def measure(path: Path, pairs: int, work: Path) -> list[Figure]:
     content = read_config_file(path)
     axes = from_file(content.pop("matrix"), path)
     cells = cells_of(axes, RunConfig(**content | {"user_conf": work / "few.conf"}))
-    bench = Bench(work / path.stem, BriefConsole(), _say, _LIMIT_S)
+    bench = CellBench(work / path.stem, BriefConsole(), _say, _LIMIT_S)
     figures = []
     for cell in cells:
         if (error := bench.prepare(cell)) is not None:

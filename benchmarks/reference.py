@@ -84,7 +84,7 @@ INT8 = ("--backend", "openvino", "--precision", "int8")
 
 
 @dataclass(frozen=True, slots=True)
-class Bench:
+class Harnesses:
     """The two harnesses in a folder of their own, with the same model, pictures and LoadGen settings."""
 
     harness: Path
@@ -168,7 +168,7 @@ def run(
     return done.returncode, last_line(done.stderr)
 
 
-def speed(bench: Bench, pairs: int) -> list[str]:
+def speed(bench: Harnesses, pairs: int) -> list[str]:
     """A table of the three sides, in medians of ``pairs`` rounds."""
     rows = []
     sides = ("reference", "ours fp32", "ours int8")
@@ -191,7 +191,7 @@ def speed(bench: Bench, pairs: int) -> list[str]:
     return table(("", "reference", "ours, fp32", "", "ours, int8 on OpenVINO", ""), rows)
 
 
-def faults(bench: Bench, _: int) -> list[str]:
+def faults(bench: Harnesses, _: int) -> list[str]:
     """A table of how both end for each fault, and the score."""
     shutil.copy(PLANT, bench.work / "sitecustomize.py")
     rows = []
@@ -212,7 +212,7 @@ def shortened(end: str, work: Path) -> str:
     return plain if len(plain) <= _CELL else f"{plain[: _CELL - 3]}..."
 
 
-PARTS: dict[str, Callable[[Bench, int], list[str]]] = {"speed": speed, "faults": faults}
+PARTS: dict[str, Callable[[Harnesses, int], list[str]]] = {"speed": speed, "faults": faults}
 
 
 def _arguments() -> argparse.Namespace:
@@ -239,7 +239,7 @@ def main() -> int:
     before = os.getloadavg()[0]
     body = []
     with tempfile.TemporaryDirectory(prefix="reference-") as work:
-        bench = Bench(given.harness.resolve(), Path(work), given.seconds, build("random", print))
+        bench = Harnesses(given.harness.resolve(), Path(work), given.seconds, build("random", print))
         try:
             for part in given.only.split(","):
                 body += ["", *PARTS[part](bench, given.pairs)]

@@ -42,19 +42,19 @@ class Trial:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class ChoiceRun:
     """The figure of a finished run that was made with one choice, and when it ended, in seconds since 1970."""
 
     choice: Choice
     figure: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     at: Annotated[float, Field(allow_inf_nan=False)]
 
-    def may_pair(self, other: Run) -> bool:
+    def may_pair(self, other: ChoiceRun) -> bool:
         """Whether what slowed down one of the two slowed down the other, where nothing lies between them."""
         return self.choice != other.choice and abs(self.at - other.at) <= _NEAR_S
 
 
-def followed_by(runs: Sequence[Run], run: Run) -> list[Run]:
+def followed_by(runs: Sequence[ChoiceRun], run: ChoiceRun) -> list[ChoiceRun]:
     """``runs``, the oldest first, and one more, without the one before it where that is in no pair any more.
 
     So one choice that is run again and again does not push out the pairs it was chosen by.
@@ -103,7 +103,7 @@ Basis = Literal["prior", "trial", "runs"]
 
 
 def decide(
-    found: Sequence[Choice], trial: Trial | None, runs: Sequence[Run], higher_is_better: bool
+    found: Sequence[Choice], trial: Trial | None, runs: Sequence[ChoiceRun], higher_is_better: bool
 ) -> tuple[Choice, Basis]:
     """The choice to take, and by what: the prior stays unless another was better beyond the spread.
 
@@ -125,10 +125,10 @@ def decide(
     return best, basis
 
 
-def _side_by_side(runs: Sequence[Run], choice: Choice, than: Choice) -> tuple[Figures, Figures]:
+def _side_by_side(runs: Sequence[ChoiceRun], choice: Choice, than: Choice) -> tuple[Figures, Figures]:
     """Figures of a choice and of another one, from pairs of runs that follow each other."""
     figures: tuple[Figures, Figures] = [], []
-    before: Run | None = None
+    before: ChoiceRun | None = None
     for run in (each for each in runs if each.choice in (choice, than)):
         if before is not None and before.may_pair(run):
             for each in (before, run):

@@ -28,7 +28,7 @@ from sut.pipeline.assembly import PERFORMANCE_SAMPLES, Assembly
 from sut.pipeline.choice import Choice
 from sut.process.cgroup import cpu_quota, usable_cores
 from sut.results.schema import Result, used
-from sut.run.auto import Run, Trial, followed_by
+from sut.run.auto import ChoiceRun, Trial, followed_by
 
 Key = Mapping[str, Any]
 """What a figure depends on, beside the choice."""
@@ -57,7 +57,7 @@ class Tried:
 
     key: dict[str, Any]
     trials: list[Trial] = field(default_factory=list)
-    runs: list[Run] = field(default_factory=list)
+    runs: list[ChoiceRun] = field(default_factory=list)
     """The oldest first."""
     schema: Literal[2] = 2
 
@@ -122,7 +122,7 @@ def keep_run(key: Key, result: Result) -> None:
     except TypeError:
         return
     tried = read(key)
-    tried.runs = followed_by(tried.runs, Run(choice, figure, time.time()))[-_MOST_RUNS:]
+    tried.runs = followed_by(tried.runs, ChoiceRun(choice, figure, time.time()))[-_MOST_RUNS:]
     _write(tried)
 
 

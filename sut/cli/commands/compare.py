@@ -29,7 +29,7 @@ from sut.results.machine import differs, system_facts
 from sut.results.schema import COMPARISON, dump_json
 from sut.run.runner import fresh, leave_page
 from sut.studies.comparing.automatic import like
-from sut.studies.comparing.bench import Bench
+from sut.studies.comparing.bench import CellBench
 from sut.studies.comparing.comparison import Comparison
 from sut.studies.comparing.earlier import ROUNDS, read_earlier, since
 from sut.studies.comparing.matrix import AXES, Axes, Cell, from_file, split_list
@@ -130,7 +130,7 @@ def _run(cells: Cells, base: RunConfig, asked: Asked, as_json: bool) -> ExitCode
     count = f"{len(cells.now)} cell{'s' if len(cells.now) > 1 else ''}"
     tell(f"compare: {count}, {duration(asked.budget_s)} for the runs; files: {directory}")
     tell("before the clock each model answers a picture; int8 files are made and labels compared, once, and kept")
-    bench = Bench(directory, BriefConsole(), tell, asked.budget_s)
+    bench = CellBench(directory, BriefConsole(), tell, asked.budget_s)
     absent = dict(cells.absent)
     try:
         able = _prepared(bench, cells.now, absent)
@@ -178,7 +178,7 @@ def _name(cells: Sequence[Cell], base: RunConfig) -> str:
     return f"compare-{as_name(name)}-{digest}"
 
 
-def _prepared(bench: Bench, cells: Sequence[Cell], absent: dict[str, str]) -> list[Cell]:
+def _prepared(bench: CellBench, cells: Sequence[Cell], absent: dict[str, str]) -> list[Cell]:
     """The cells that can run; ``absent`` gets why others cannot. Raises the first one's error where none can."""
     able: list[Cell] = []
     errors = []
@@ -200,7 +200,7 @@ def _runs_like(cell: Cell, able: Sequence[Cell]) -> bool:
     return any(like(each, [cell]) for each in able)
 
 
-def _accuracies(comparison: Comparison, bench: Bench) -> None:
+def _accuracies(comparison: Comparison, bench: CellBench) -> None:
     """Score every cell that runs; on top of the budget."""
     for cell in comparison.cells:
         if comparison.contest_of(cell).figures.get(cell.label):

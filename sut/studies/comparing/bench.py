@@ -33,7 +33,7 @@ _BARE_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class CellRun:
     """One run of a cell. ``figure`` is what cells are compared by; ``reason`` is why it failed or does not count."""
 
     number: int
@@ -62,7 +62,7 @@ def figure_of(result: Result) -> float | None:
     return result.latency_ns.get({"SingleStream": "p90", "MultiStream": "p99"}.get(result.scenario, ""))
 
 
-class Bench:
+class CellBench:
     """Runs cells in ``directory``. A cell's last result stays there; ``results`` has it, by label."""
 
     def __init__(self, directory: Path, console: Reporter, say: Callable[[str], None], limit_s: float) -> None:
@@ -116,14 +116,14 @@ class Bench:
             f"budget; --budget {2 * needed_s / 60:.0f}m would do"
         )
 
-    def run(self, cell: Cell, number: int, mode: str = "performance") -> Run:
+    def run(self, cell: Cell, number: int, mode: str = "performance") -> CellRun:
         """One run. Raises ``KeyboardInterrupt`` where it was interrupted, ``RunError`` where the model has changed."""
         begin = time.monotonic()
         config = self._config_of(cell, mode)
         try:
             ran = run_experiment([config], self._console, COMMAND)
         except (SutError, ModuleNotFoundError) as error:
-            return Run(number, None, False, True, time.monotonic() - begin, reason=one_line(error))
+            return CellRun(number, None, False, True, time.monotonic() - begin, reason=one_line(error))
         if ExitCode.INTERRUPTED in ran.codes:
             raise KeyboardInterrupt
         result, code = ran.results[0], ran.codes[0]
@@ -133,7 +133,7 @@ class Bench:
             self._keep(cell, result, ran.home, failed)
         else:
             self.results[f"{cell.label}, {mode}"] = result
-        return Run(
+        return CellRun(
             number,
             None if failed else figure_of(result),
             bool(result.valid),

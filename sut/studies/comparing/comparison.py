@@ -12,7 +12,7 @@ from sut.errors import short
 from sut.results.schema import Accuracy, Result, more_is_better
 from sut.studies.bare import Bare
 from sut.studies.comparing.automatic import like
-from sut.studies.comparing.bench import Run
+from sut.studies.comparing.bench import CellRun
 from sut.studies.comparing.contest import LOOK, Contest
 from sut.studies.comparing.matrix import Cell
 from sut.text import share_in_percent
@@ -28,7 +28,7 @@ class Makes(Protocol):
     results: dict[str, Result]
     paths: dict[str, Path]
 
-    def run(self, cell: Cell, number: int) -> Run: ...
+    def run(self, cell: Cell, number: int) -> CellRun: ...
     def bare(self, cell: Cell) -> Bare | None: ...
 
 
@@ -53,7 +53,7 @@ class Comparison:
     keep: Callable[[], object] = lambda: None
     clock: Callable[[], float] = time.monotonic
     absent: dict[str, str] = field(default_factory=dict)
-    runs: dict[str, list[Run]] = field(default_factory=dict)
+    runs: dict[str, list[CellRun]] = field(default_factory=dict)
     bares: dict[str, Bare] = field(default_factory=dict)
     accuracies: dict[str, Accuracy] = field(default_factory=dict)
     contests: dict[tuple[str, ...], Contest] = field(default_factory=dict)
@@ -106,7 +106,7 @@ class Comparison:
                 self.cells = [*self.cells, *more]
                 self._look(more)
 
-    def _run(self, cell: Cell, number: int) -> Run:
+    def _run(self, cell: Cell, number: int) -> CellRun:
         run = self.bench.run(cell, number)
         self.runs.setdefault(cell.label, []).append(run)
         contest = self.contest_of(cell)
@@ -148,7 +148,7 @@ class Comparison:
         return f"round {number}, {runs}: {state}{still}; {max(0.0, self.left_s):.0f} s left"
 
 
-def bar_of(runs: Sequence[Run], result: Result | None) -> str | None:
+def bar_of(runs: Sequence[CellRun], result: Result | None) -> str | None:
     """Why nobody would choose a cell, however fast it is; None for most.
 
     A short run may be INVALID for its shortness alone, and its figure as good as any. In Server it is for its latency.
@@ -167,7 +167,7 @@ def bar_of(runs: Sequence[Run], result: Result | None) -> str | None:
     return None
 
 
-def words_of(run: Run, scenario: str) -> str:
+def words_of(run: CellRun, scenario: str) -> str:
     """A run in a few words."""
     if run.failed:
         return f"FAILED: {run.reason}"

@@ -18,7 +18,7 @@ from sut.results.statistics import FEWEST_PAIRS
 from sut.results.wording import milliseconds
 from sut.run.compared import is_reduced
 from sut.studies.bare import Bare
-from sut.studies.comparing.bench import Run
+from sut.studies.comparing.bench import CellRun
 from sut.studies.comparing.comparison import Comparison
 from sut.studies.comparing.contest import Contest
 from sut.studies.comparing.earlier import WHERE_TOLD
@@ -121,12 +121,12 @@ def _median(values: Sequence[float | None]) -> float | None:
     return statistics.median(found) if found else None
 
 
-def _latencies(runs: Sequence[Run]) -> dict[str, float | None]:
+def _latencies(runs: Sequence[CellRun]) -> dict[str, float | None]:
     """The medians of the runs, percentile by percentile, as the figure is."""
     return {name: _median([run.latency_ns.get(name) for run in runs]) for name in runs[-1].latency_ns}
 
 
-def _share_of_bare(scenario: str, look: Run, bare: Bare) -> float | None:
+def _share_of_bare(scenario: str, look: CellRun, bare: Bare) -> float | None:
     """How much of the bare loop's speed the run before it had left: in Offline by the rate, else by p50."""
     if scenario == "Offline":
         return look.figure / bare.samples_per_second if look.figure and bare.samples_per_second else None

@@ -22,7 +22,7 @@ from sut.results.quiet import Quiet, look
 from sut.results.schema import Metric, Result
 from sut.run import trial as module
 from sut.run import tried
-from sut.run.auto import Run, Trial, candidates, decide, fits
+from sut.run.auto import ChoiceRun, Trial, candidates, decide, fits
 from sut.run.course import _peak_memory_bytes
 from sut.run.trial import settle
 from sut.run.tried import Settled
@@ -103,12 +103,12 @@ def trial(*rounds: Sequence[float]) -> Trial:
     return Trial(5.0, [FIRST, OTHER, THIRD], [list(each) for each in rounds])
 
 
-def by_turns(**figures: Sequence[float]) -> list[Run]:
+def by_turns(**figures: Sequence[float]) -> list[ChoiceRun]:
     """Runs of choices in turn, a minute apart."""
     choices = {"first": FIRST, "other": OTHER, "third": THIRD, "unasked": Choice(1, 2, 8)}
     rounds = zip(*figures.values(), strict=True)
     turns = [turn for each in rounds for turn in zip(figures, each, strict=True)]
-    return [Run(choices[name], figure, 60.0 * number) for number, (name, figure) in enumerate(turns)]
+    return [ChoiceRun(choices[name], figure, 60.0 * number) for number, (name, figure) in enumerate(turns)]
 
 
 @pytest.mark.parametrize(
@@ -128,15 +128,15 @@ def by_turns(**figures: Sequence[float]) -> list[Run]:
     ],
 )
 def test_the_prior_is_overruled_only_beyond_the_spread(
-    found: Trial | None, runs: list[Run], higher: bool, expected: tuple[Choice, str]
+    found: Trial | None, runs: list[ChoiceRun], higher: bool, expected: tuple[Choice, str]
 ) -> None:
     assert decide([FIRST, OTHER, THIRD], found, runs, higher) == expected
 
 
 @pytest.mark.parametrize("minutes", [1, 24 * 60])
 def test_figures_of_a_faster_day_overrule_nothing(minutes: float) -> None:
-    when_fast = [Run(OTHER, figure, number) for number, figure in enumerate(MORE)]
-    since = [Run(FIRST, figure, 60.0 * minutes + number) for number, figure in enumerate(SAME)]
+    when_fast = [ChoiceRun(OTHER, figure, number) for number, figure in enumerate(MORE)]
+    since = [ChoiceRun(FIRST, figure, 60.0 * minutes + number) for number, figure in enumerate(SAME)]
 
     assert decide([FIRST, OTHER, THIRD], None, [*when_fast, *since], True) == (FIRST, "prior")
 

@@ -26,7 +26,7 @@ from sut.run.runner import Ran
 from sut.studies.bare import Bare
 from sut.studies.comparing import orders
 from sut.studies.comparing.automatic import put_off
-from sut.studies.comparing.bench import Bench, Run, figure_of
+from sut.studies.comparing.bench import CellBench, CellRun, figure_of
 from sut.studies.comparing.comparison import Comparison, bar_of, words_of
 from sut.studies.comparing.contest import LOOK, Contest
 from sut.studies.comparing.earlier import Earlier, Since, read_earlier, since
@@ -80,15 +80,15 @@ class Drawn:
         self.order: list[str] = []
         self._draw = random.Random(seed)
 
-    def run(self, cell: Cell, number: int) -> Run:
+    def run(self, cell: Cell, number: int) -> CellRun:
         self.now += self.took_s
         self.order.append(cell.label)
         rate = self.rates.get(cell.label)
         if rate is None:
-            return Run(number, None, False, True, self.took_s, reason="the disk is on fire")
+            return CellRun(number, None, False, True, self.took_s, reason="the disk is on fire")
         figure = rate * (1 + self._draw.gauss(0, self.noise))
         self.results[cell.label] = result_of(cell.config, figure, **self.changes.get(cell.config.precision, {}))
-        return Run(number, figure, True, False, self.took_s, "", None, 1 / figure, {"p50": 1e9 / figure})
+        return CellRun(number, figure, True, False, self.took_s, "", None, 1 / figure, {"p50": 1e9 / figure})
 
     def bare(self, cell: Cell) -> Bare:
         self.now += self.took_s
@@ -288,7 +288,7 @@ def test_the_folder_of_a_comparison_has_a_name_that_is_one(tmp_path: Path) -> No
     [("Offline", 469_200.4, "469,200 samples/s"), ("SingleStream", 2.5e6, "2.5 ms")],
 )
 def test_a_run_in_words_has_no_exponent(scenario: str, figure: float, words: str) -> None:
-    assert words_of(Run(0, figure, True, False, 1.0), scenario) == words
+    assert words_of(CellRun(0, figure, True, False, 1.0), scenario) == words
 
 
 def test_the_better_one_is_used_and_by_how_much() -> None:
@@ -325,7 +325,7 @@ def test_what_a_cell_s_first_run_chose_is_what_all_its_runs_do(tmp_path: Path, m
         return Ran([result], [ExitCode.OK], home)
 
     monkeypatch.setattr("sut.studies.comparing.bench.run_experiment", run)
-    bench = Bench(tmp_path, BriefConsole(), lambda text: None, 60.0)
+    bench = CellBench(tmp_path, BriefConsole(), lambda text: None, 60.0)
     auto, told = cells_of({"lanes": [None, 2]}, BASE)
 
     for number in range(3):
@@ -340,7 +340,7 @@ def test_who_cannot_be_told_from_the_best_is_never_far_behind() -> None:
     bench = Drawn({"onnxruntime": 100.0, "openvino": 100.0})
     plain = bench.run
 
-    def run(cell: Cell, number: int) -> Run:
+    def run(cell: Cell, number: int) -> CellRun:
         share = 1.0 if cell.label == "onnxruntime" or number % 4 == 1 else 3.0
         return replace(plain(cell, number), figure=100.0 * share * (1 + 0.2 * (number % 3)))
 
@@ -356,7 +356,7 @@ def test_where_speed_cannot_tell_cpu_time_may() -> None:
     bench = Drawn({"onnxruntime": 100.0, "openvino": 106.0}, noise=0.2)
     plain = bench.run
 
-    def run(cell: Cell, number: int) -> Run:
+    def run(cell: Cell, number: int) -> CellRun:
         cpu = {"onnxruntime": 0.010, "openvino": 0.004}[cell.label] * (1 + 0.01 * (number % 3))
         return replace(plain(cell, number), cpu_seconds_per_sample=cpu)
 
@@ -408,7 +408,7 @@ def test_a_backend_that_reads_no_model_does_not_make_it_another_and_a_changed_fi
         return Ran(results=[made], codes=[ExitCode.OK], home=tmp_path)
 
     monkeypatch.setattr("sut.studies.comparing.bench.run_experiment", experiment)
-    bench = Bench(tmp_path, BriefConsole(), lambda text: None, 100.0)
+    bench = CellBench(tmp_path, BriefConsole(), lambda text: None, 100.0)
     nothing, something = cells_of({"backend": ["null", "onnxruntime"]}, BASE)
 
     assert [bench.run(cell, LOOK).figure for cell in (nothing, something, nothing, something)] == [100.0] * 4
@@ -422,7 +422,7 @@ def test_preprocessors_are_tried_with_who_is_ahead_later_too() -> None:
     bench.rates = {**bench.rates, "openvino with fused": 300.0}
     plain = bench.run
 
-    def run(cell: Cell, number: int) -> Run:
+    def run(cell: Cell, number: int) -> CellRun:
         made = plain(cell, number)
         is_chance = number == LOOK and cell.label == "onnxruntime with opencv"
         return replace(made, figure=500.0) if is_chance else made
@@ -440,7 +440,7 @@ def test_who_was_put_far_behind_by_chance_is_looked_at_again() -> None:
     bench = Drawn({"max_batchsize=1": 100.0, "max_batchsize=2": 300.0, "max_batchsize=4": 600.0})
     plain = bench.run
 
-    def run(cell: Cell, number: int) -> Run:
+    def run(cell: Cell, number: int) -> CellRun:
         found = plain(cell, number)
         stalled = cell.label == "max_batchsize=4" and number == 0
         return replace(found, figure=found.figure / 5) if stalled and found.figure else found
@@ -571,7 +571,7 @@ def test_where_the_first_cell_fails_on_the_way_the_next_is_the_baseline() -> Non
     bench = Drawn({"max_batchsize=1": 100.0, "max_batchsize=2": 101.0, "max_batchsize=4": 300.0})
     plain = bench.run
 
-    def run(cell: Cell, number: int) -> Run:
+    def run(cell: Cell, number: int) -> CellRun:
         fails = cell.label == "max_batchsize=1" and number == 2
         found = plain(cell, number)
         return replace(found, figure=None, failed=True, reason="out of memory") if fails else found
@@ -587,7 +587,7 @@ def test_where_the_first_cell_fails_on_the_way_the_next_is_the_baseline() -> Non
 
 def test_other_pictures_are_no_choice_and_not_on_the_pareto_line() -> None:
     off = Parity(max_levels=41, mean_levels=0.8, share_over_1=0.2, psnr_db=40.0, pictures=11)
-    run = Run(0, 100.0, True, False, 1.0)
+    run = CellRun(0, 100.0, True, False, 1.0)
 
     assert bar_of([run], result_of(BASE, 100.0, parity=off.model_dump())) == (
         "other pictures than the reference's: max 41 levels, mean 0.8, 20 % of pixels over 1, 40.0 dB"
@@ -596,7 +596,7 @@ def test_other_pictures_are_no_choice_and_not_on_the_pareto_line() -> None:
     assert bar_of([run], result_of(BASE, 100.0, parity=close.model_dump())) is None
     same = Agreement(value=0.1, **SAME).model_dump()
     assert bar_of([run], result_of(BASE, 100.0, agreement=same, weights="random")) is None
-    late = Run(0, 100.0, False, False, 1.0, reason="late")
+    late = CellRun(0, 100.0, False, False, 1.0, reason="late")
     server = BASE.model_copy(update={"scenario": "Server"})
     assert bar_of([late], result_of(server, 100.0)) == "INVALID: late" and bar_of([late], result_of(BASE, 9.0)) is None
 
@@ -782,7 +782,7 @@ def test_the_price_is_of_all_runs_and_none_where_the_rate_is_asked_for(
     rows = []
     for scenario in ("SingleStream", "Server"):
         [cell] = cells_of({}, make_config(BASE.model_dump(exclude_unset=True) | {"scenario": scenario}))
-        bench = Bench(tmp_path, BriefConsole(), lambda text: None, 100.0)
+        bench = CellBench(tmp_path, BriefConsole(), lambda text: None, 100.0)
         comparison = Comparison([cell], bench, 100.0, lambda text: None)
         for number in range(3):
             comparison._run(cell, number)

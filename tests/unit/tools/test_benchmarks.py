@@ -12,7 +12,7 @@ from benchmarks import instructions
 from benchmarks.bare import FIGURES
 from benchmarks.document import Figure, Target, best, compared, figures_table, replace_section, short, spread
 from benchmarks.overhead_sides import ROOT, MeasurementError, check_same_settings
-from benchmarks.reference import FAULTS, SCENARIOS, Bench, shortened, speed
+from benchmarks.reference import FAULTS, SCENARIOS, Harnesses, shortened, speed
 from benchmarks.reference_plant import STRIKES
 from sut.config import RunConfig, read_config_file
 from sut.studies.comparing.matrix import cells_of, count_of, from_file
@@ -170,7 +170,7 @@ def test_every_fault_strikes_and_in_a_scenario_that_is_run():
 
 
 def test_a_fault_of_the_pictures_changes_its_own_folder(tmp_path: Path):
-    bench = Bench(Path("harness"), tmp_path, 1, Path("model.onnx"))
+    bench = Harnesses(Path("harness"), tmp_path, 1, Path("model.onnx"))
     plain = {path.name: path.stat().st_size for path in bench.folder().iterdir()}
 
     for fault in FAULTS:
@@ -183,9 +183,9 @@ def test_a_fault_of_the_pictures_changes_its_own_folder(tmp_path: Path):
 
 
 def test_speed_says_how_many_times_as_fast(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    bench = Bench(Path("harness"), tmp_path, 1, Path("model.onnx"))
+    bench = Harnesses(Path("harness"), tmp_path, 1, Path("model.onnx"))
     figures = {"reference": 40.0, "ours fp32": 20.0, "ours int8": 5.0}
-    monkeypatch.setattr(Bench, "figure", lambda self, side, scenario: figures[side])
+    monkeypatch.setattr(Harnesses, "figure", lambda self, side, scenario: figures[side])
 
     lines = speed(bench, 3)
 
