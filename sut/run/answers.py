@@ -50,7 +50,7 @@ _SUM_TOLERANCE = 1e-2
 
 
 @dataclass(slots=True)
-class Found:
+class Examined:
     """What a reader of the result must know: figures, notes, and what breaks MLPerf's rules."""
 
     answers: Answers | None = None
@@ -74,13 +74,13 @@ class Answer:
     scores: NDArray[np.float64] | None = None
 
 
-def check(sut: SUT, indices: Sequence[int], samples_per_query: int, beat: Beat) -> Found:
+def check(sut: SUT, indices: Sequence[int], samples_per_query: int, beat: Beat) -> Examined:
     """Look at the answers to the first of some loaded samples. ``beat`` is called after each step.
 
     Nothing is done where no model is run, and for other tasks than classification. Raises ``RunError`` where a sample
     cannot be answered, gets two different answers, or has scores that are not finite.
     """
-    found = Found()
+    found = Examined()
     task = sut.task
     if sut.parts.model is None or not sut.backend.inputs or not isinstance(task, Classification):
         return found
@@ -105,7 +105,7 @@ def check(sut: SUT, indices: Sequence[int], samples_per_query: int, beat: Beat) 
 
 
 def _alone(
-    sut: SUT, task: Classification, indices: Sequence[int], found: Found, beat: Beat
+    sut: SUT, task: Classification, indices: Sequence[int], found: Examined, beat: Beat
 ) -> tuple[list[Answer], float]:
     """The answers to samples alone, and how long one took, in seconds."""
     answers: list[Answer] = []
@@ -118,7 +118,7 @@ def _alone(
         [second] = _ask(sut, task, [index])
         now = time.perf_counter()
         beat()
-        if (how := difference(first, second)) is not None:
+        if (how := unlike(first, second)) is not None:
             _tell_change(sut, index, how, found)
         answers.append(first)
         took_s = now - asked
@@ -127,7 +127,7 @@ def _alone(
     return answers, took_s
 
 
-def _tell_change(sut: SUT, index: int, how: str, found: Found) -> None:
+def _tell_change(sut: SUT, index: int, how: str, found: Examined) -> None:
     """Raise ``RunError`` for two answers to one picture.
 
     A batch norm in training mode is told instead, as it is where it shows within a batch only: ONNX Runtime keeps its
@@ -157,7 +157,7 @@ def spread(indices: Sequence[int], alone: int, size: int) -> list[int]:
 
 
 def _in_batch(
-    sut: SUT, task: Classification, indices: Sequence[int], alone: int, found: Found, took_s: float, needed: bool
+    sut: SUT, task: Classification, indices: Sequence[int], alone: int, found: Examined, took_s: float, needed: bool
 ) -> tuple[list[int], list[Answer]]:
     """Samples and their answers within the largest batch, in which the first ``alone`` ones are spread.
 
@@ -179,7 +179,7 @@ def _in_batch(
         return [], []
 
 
-def _compare(pairs: list[tuple[Answer, Answer]], size: int, beyond: float, found: Found) -> None:
+def _compare(pairs: list[tuple[Answer, Answer]], size: int, beyond: float, found: Examined) -> None:
     """Put into ``found`` how the answers in a batch of ``size`` (none: there was no batch) differ from those alone.
 
     Scores that differ are told where the labels agree and most are further apart than ``beyond``.
@@ -206,7 +206,7 @@ def _compare(pairs: list[tuple[Answer, Answer]], size: int, beyond: float, found
     )
 
 
-def difference(first: Answer, second: Answer) -> str | None:
+def unlike(first: Answer, second: Answer) -> str | None:
     """How two answers of the same work differ, in words; None if only by what rounding explains."""
     if first.label != second.label and not near_tie(first, second):
         return f"label {first.label:g}, then {second.label:g}"
@@ -255,7 +255,7 @@ def _ask(sut: SUT, task: Classification, indices: list[int]) -> list[Answer]:
     return [Answer(label, row) for label, row in zip(labels, scores, strict=True)]
 
 
-def _look_behind(sut: SUT, task: Classification, indices: Sequence[int], found: Found, beat: Beat) -> None:
+def _look_behind(sut: SUT, task: Classification, indices: Sequence[int], found: Examined, beat: Beat) -> None:
     """Raise ``RunError`` where the scores behind labels are not finite; that they cannot be looked at breaks a rule."""
     model = sut.parts.model
     assert model is not None

@@ -148,10 +148,10 @@ def line_of(row: Measured) -> str:
     if row.bound_ns is not None and (row.p99_ns or 0) > row.bound_ns:
         reason = f"over {row.bound_ns / 1e6:.4g} ms"
     verdict = "VALID" if row.valid else f"INVALID: {reason}"
-    return f"{row.point.label}{at}: {figure_of(row)}, {verdict}"
+    return f"{row.point.label}{at}: {figure_words(row)}, {verdict}"
 
 
-def figure_of(row: Measured) -> str:
+def figure_words(row: Measured) -> str:
     """What a run is ranked by, with its unit."""
     if row.qps is not None or row.metric is None or row.metric["value"] is None:
         return "-" if row.p99_ns is None else f"p99 {short(row.p99_ns / 1e6)} ms"

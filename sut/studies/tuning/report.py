@@ -20,7 +20,7 @@ import sut
 from sut.config import HOW_KEPT, RunConfig
 from sut.results.machine import named, system_facts
 from sut.results.wording import milliseconds
-from sut.studies.tuning.bench import figure_of
+from sut.studies.tuning.bench import figure_words
 from sut.studies.tuning.search import ranked
 from sut.studies.tuning.space import Point
 from sut.studies.tuning.state import Measured
@@ -68,7 +68,7 @@ def _points(rounds: Sequence[Sequence[Measured]]) -> Table:
                 continue
             if (shown := shown + 1) <= _SHOWN:
                 share = (row.better_than(order[0].figure or 0.0) or 0.0) if row in order else 0.0
-                table.add_row(row.point.label, str(number), _verdict(row), figure_of(row), _bar(share))
+                table.add_row(row.point.label, str(number), _verdict(row), figure_words(row), _bar(share))
     if shown > _SHOWN:
         table.add_row(f"and {shown - _SHOWN} more; --json lists them all")
     return table
@@ -97,7 +97,7 @@ def _pairs(outcome: Outcome) -> Table:
     table = _table("pair", "best", "default", "ratio")
     for number, (best, default) in enumerate(outcome.pairs, 1):
         ratio = best.better_than(default.figure or 0.0)
-        cells = [figure_of(row) + ("" if row.valid else " INVALID") for row in (best, default)]
+        cells = [figure_words(row) + ("" if row.valid else " INVALID") for row in (best, default)]
         table.add_row(str(number), *cells, "-" if ratio is None else f"{ratio:.3f}")
     return table
 
@@ -134,11 +134,11 @@ def outcome_of(outcome: Outcome, config: RunConfig | None) -> dict[str, Any]:
         "cost": asdict(outcome.cost) if outcome.cost else None,
         "queries_per_second": outcome.rate,
         "words": outcome.words,
-        "config": settings_of(config) if config is not None else None,
+        "config": what_is_set(config) if config is not None else None,
     }
 
 
-def settings_of(config: RunConfig) -> dict[str, Any]:
+def what_is_set(config: RunConfig) -> dict[str, Any]:
     """The scenario, and what of a config differs from the defaults, with whole paths, as ``--config`` takes it."""
     shipped = Path(sut.__file__).parent.parent / "user.conf"
     found = {"scenario": config.scenario, **config.model_dump(mode="json", exclude_defaults=True)}
@@ -162,4 +162,4 @@ def yaml_text(config: RunConfig, outcome: Outcome, rows: Sequence[Measured]) -> 
         "Run it: ./run_local.sh --config THIS_FILE; without --time MLPerf's own durations apply.",
     ]
     head = "".join(f"# {' '.join(line.split())}\n" for line in comments)
-    return head + yaml.safe_dump(settings_of(config), sort_keys=False, allow_unicode=True)
+    return head + yaml.safe_dump(what_is_set(config), sort_keys=False, allow_unicode=True)

@@ -22,7 +22,7 @@ from sut.pipeline.assembly import assemble
 from sut.pipeline.system import SUT
 from sut.results.schema import Answers
 from sut.run import answers
-from sut.run.answers import Answer, Found, apart, check, difference, near_tie, spread
+from sut.run.answers import Answer, Examined, apart, check, near_tie, spread, unlike
 from tests.unit.odd_models import BACKGROUND, CLASSES, RECIPE, SIZE, write_odd
 
 SAME = Answers(checked=4, largest_batch=8, batch_dependent_share=0.0, near_ties=0)
@@ -32,7 +32,7 @@ def of(*scores: float) -> Answer:
     return Answer(float(np.argmax(scores)), np.array(scores))
 
 
-def looked_at(tmp_path: Path, kind: str, recipe: str = RECIPE, **config: Any) -> Found:
+def looked_at(tmp_path: Path, kind: str, recipe: str = RECIPE, **config: Any) -> Examined:
     """What ``check`` finds of an odd model on the demo photos."""
     (tmp_path / "recipe.yaml").write_text(recipe)
     model = write_odd(tmp_path / "odd.onnx", kind)
@@ -46,7 +46,7 @@ def looked_at(tmp_path: Path, kind: str, recipe: str = RECIPE, **config: Any) ->
 @pytest.mark.parametrize("scenario", ["SingleStream", "Offline"])
 @pytest.mark.parametrize("kind", ["sound", "labels"])
 def test_of_a_sound_model_there_is_nothing_to_tell(tmp_path: Path, kind: str, scenario: str) -> None:
-    assert looked_at(tmp_path, kind, scenario=scenario) == Found(SAME)
+    assert looked_at(tmp_path, kind, scenario=scenario) == Examined(SAME)
 
 
 @pytest.mark.parametrize("kind", ["softmax over batch", "training norm"])
@@ -131,7 +131,7 @@ def test_scores_behind_an_argmax_must_be_finite(tmp_path: Path, recipe: str) -> 
 
 @pytest.mark.parametrize("scenario", ["SingleStream", "Offline"])
 def test_the_scores_of_all_the_first_batch_must_be_finite(tmp_path: Path, scenario: str) -> None:
-    def looked_behind(max_batchsize: int) -> Found:
+    def looked_behind(max_batchsize: int) -> Examined:
         told = {"dataset": "folder", "dataset_path": folder, "max_batchsize": max_batchsize}
         return looked_at(tmp_path, "nan for white", scenario=scenario, **told)
 
@@ -206,7 +206,7 @@ def test_a_slow_model_is_looked_at_as_briefly_as_can_be(tmp_path: Path, monkeypa
 def test_of_a_converted_model_the_scores_of_its_source_are_looked_at(tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text(RECIPE)
 
-    def found(kind: str) -> Found:
+    def found(kind: str) -> Examined:
         source = write_odd(tmp_path / f"{kind}.onnx", kind)
         converted = source.with_suffix(".xml")
         openvino.save_model(openvino.Core().read_model(source), converted, compress_to_fp16=False)
@@ -265,10 +265,10 @@ def test_how_far_scores_are_apart(one: Answer, other: Answer, share: float) -> N
 
 
 def test_the_same_work_gives_the_same_answer_but_for_rounding() -> None:
-    assert difference(of(0, 1), of(0, 1)) is None
-    assert difference(of(0, 20, 20.0005), of(0, 20.0005, 20)) is None
-    assert difference(of(0, 1), of(1, 0)) == "label 1, then 0"
-    assert difference(of(0, 1), of(0, 1.1)) == "scores that differ by 9.1 % of their range"
+    assert unlike(of(0, 1), of(0, 1)) is None
+    assert unlike(of(0, 20, 20.0005), of(0, 20.0005, 20)) is None
+    assert unlike(of(0, 1), of(1, 0)) == "label 1, then 0"
+    assert unlike(of(0, 1), of(0, 1.1)) == "scores that differ by 9.1 % of their range"
 
 
 def a_graph(*nodes: tuple[str, list[str], str]) -> onnx.GraphProto:

@@ -268,8 +268,8 @@ def test_the_shipped_user_conf_is_not_written_but_another_one_is(tmp_path: Path)
     other = tmp_path / "user.conf"
     other.write_text("")
 
-    assert "user_conf" not in report.settings_of(RunConfig(user_conf=shipped))
-    assert report.settings_of(RunConfig(user_conf=other))["user_conf"] == str(other)
+    assert "user_conf" not in report.what_is_set(RunConfig(user_conf=shipped))
+    assert report.what_is_set(RunConfig(user_conf=other))["user_conf"] == str(other)
 
 
 PATHS = {
@@ -279,7 +279,7 @@ PATHS = {
 
 @pytest.mark.parametrize("name", sorted(PATHS - {"output"}))
 def test_paths_are_written_whole(name: str) -> None:
-    found = report.settings_of(RunConfig(**{name: "some/file"}))
+    found = report.what_is_set(RunConfig(**{name: "some/file"}))
 
     assert found[name] == str(Path("some/file").resolve())
 
