@@ -134,7 +134,7 @@ def wilson(good: int, count: int) -> tuple[float, float]:
 
 
 @dataclass(slots=True)
-class Comparison:
+class Tally:
     """Two models' answers to the same samples, counted batch by batch: no scores are kept."""
 
     _good: int = 0
@@ -206,7 +206,7 @@ def measure(
 
     The answer is kept by the content of both files and of the pictures, how they were run, and the crops' number and
     seed; ``say`` is told where a kept one was damaged. Raises ``InputError`` for a picture that does not do, and as
-    ``Comparison`` and ``cached`` do.
+    ``Tally`` and ``cached`` do.
     """
     indices = range(dataset.count)
     if not indices or crops < 1:
@@ -240,7 +240,7 @@ def measure(
 def _run(
     reference: Side, reduced: Side, crops: Iterable[Picture], count: int, progress: Progress, source: str
 ) -> Agreement:
-    found = Comparison()
+    found = Tally()
     left = iter(crops)
     done = 0
     while batch := list(islice(left, _BATCH)):

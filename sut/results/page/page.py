@@ -24,7 +24,7 @@ from sut.results.page.charts import batch_histogram, latency_curve, stage_bar
 from sut.results.page.figures import Number, finite
 from sut.results.page.runs import Run, order, runs_of
 from sut.results.page.shares import MODEL, Split, gains, slowest, splits
-from sut.results.page.tables import Column, Decision, Entry, Table, beside, figures
+from sut.results.page.tables import Column, Decision, Shown, Table, beside, figures
 from sut.results.wording import agreement_lines, parity_lines, verdict
 from sut.text import printable_lines
 
@@ -74,7 +74,7 @@ class Detail:
     """A run with its charts."""
 
     run: Run
-    verdict: Entry
+    verdict: Shown
     bars: Sequence[Bar]
     stages: Table
     latency: Chart | None
@@ -163,12 +163,12 @@ def _chosen(runs: Sequence[Run]) -> list[Run]:
 def _tables(runs: Sequence[Run]) -> list[Table]:
     """One table of all runs of one configuration; of several, one for each kind, as they have different figures."""
     if len({run.setup for run in runs}) == 1:
-        names = [Entry((run.name,), (words.scenario(run.kind),)) for run in runs]
+        names = [Shown((run.name,), (words.scenario(run.kind),)) for run in runs]
         return [_table(runs, runs[0].setup, Column("asked", names), is_sortable=False)]
     found = []
     for kind in dict.fromkeys(run.kind for run in runs):
         some = [run for run in runs if run.kind == kind]
-        labels = Column("configuration", [Entry((run.label,)) for run in some])
+        labels = Column("configuration", [Shown((run.label,)) for run in some])
         found.append(_table(some, f"{kind}: {words.scenario(kind)}", labels, is_sortable=len(some) > 1))
     return found
 
@@ -188,17 +188,17 @@ def _table(runs: Sequence[Run], caption: str, first: Column, is_sortable: bool) 
         figures("per second", all_of("", "samples_per_second")),
         figures("pictures", all_of("", "samples")),
         Column("model, % of p50 | p99", [beside(each) for each in shares]),
-        Column("if it were free, %", [Entry(("+", each) if each else ()) for each in gained]),
+        Column("if it were free, %", [Shown(("+", each) if each else ()) for each in gained]),
     ]
     return Table(caption, first, columns, is_sortable)
 
 
-def _verdict(run: Run) -> Entry:
+def _verdict(run: Run) -> Shown:
     word = verdict(run.result.mode, run.result.valid, run.result.failed)
-    return Entry((word,), badge="good" if word in ("VALID", "done") else "bad")
+    return Shown((word,), badge="good" if word in ("VALID", "done") else "bad")
 
 
-def _figure(run: Run) -> Entry:
+def _figure(run: Run) -> Shown:
     """What MLPerf compares by."""
     metric, accuracy = run.result.metric, run.result.accuracy
     if accuracy is not None:
@@ -207,7 +207,7 @@ def _figure(run: Run) -> Entry:
         figure, unit = run.number("ms", "metric", "value"), f"ms {metric.percentile}"
     else:
         figure, unit = run.number("", "metric", "value"), "/s"
-    return Entry((figure,), (f" {unit}",)) if figure else Entry()
+    return Shown((figure,), (f" {unit}",)) if figure else Shown()
 
 
 def _bars(run: Run, key: str) -> list[Bar]:
@@ -232,7 +232,7 @@ def _detail(run: Run) -> Detail:
     names = list(run.result.stages_ns)
     stages = Table(
         caption="",
-        first=Column("stage", [Entry((name,), (words.STAGES.get(name, ""),)) for name in names]),
+        first=Column("stage", [Shown((name,), (words.STAGES.get(name, ""),)) for name in names]),
         columns=[
             figures(heading, [run.number("ms", "stages_ns", name, key) for name in names])
             for key, heading in _STAGE_COLUMNS.items()
@@ -258,7 +258,7 @@ def _latency(run: Run) -> Chart | None:
         return None
     what = "queries" if run.result.scenario == "MultiStream" else "pictures"
     svg = latency_curve(f"r{run.index}-latency", f"{run.kind}: which share of the {what} took how long at most", points)
-    rows = Column("percentile", [Entry((name.replace("_", "."),)) for name in numbers])
+    rows = Column("percentile", [Shown((name.replace("_", "."),)) for name in numbers])
     return Chart(svg, Table("", rows, [figures("ms", list(numbers.values()))], is_sortable=False))
 
 
@@ -274,7 +274,7 @@ def _batches(run: Run) -> Chart | None:
     svg = batch_histogram(f"r{run.index}-batches", f"{run.kind}: how large the batches were", raw)
     sizes = sorted(counts)[:_MOST_ROWS]
     more = f", and {len(counts) - len(sizes):,} sizes more" if len(counts) > len(sizes) else ""
-    rows = Column(f"pictures in a batch{more}", [Entry((f"{size:,}",)) for size in sizes])
+    rows = Column(f"pictures in a batch{more}", [Shown((f"{size:,}",)) for size in sizes])
     return Chart(svg, Table("", rows, [figures("batches", [counts[size] for size in sizes])], is_sortable=False))
 
 

@@ -14,7 +14,7 @@ Said = tuple[str | Number, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class Shown:
     """What stands in a cell, and smaller below or behind it; a ``badge`` is a verdict, good or bad."""
 
     said: Said = ()
@@ -27,7 +27,7 @@ class Column:
     """A column: its heading and a cell for each row."""
 
     heading: str
-    cells: Sequence[Entry]
+    cells: Sequence[Shown]
     is_numeric: bool = True
 
 
@@ -49,15 +49,15 @@ class Table:
 
 def figures(heading: str, numbers: Sequence[Number | None]) -> Column:
     """A column of figures; None is an empty cell."""
-    return Column(heading, [Entry((number,) if number else ()) for number in numbers])
+    return Column(heading, [Shown((number,) if number else ()) for number in numbers])
 
 
-def beside(numbers: Iterable[Number | None]) -> Entry:
+def beside(numbers: Iterable[Number | None]) -> Shown:
     """Those that are figures, beside each other in one cell."""
     said: list[str | Number] = []
     for each in filter(None, numbers):
         said += [" | ", each] if said else [each]
-    return Entry(tuple(said))
+    return Shown(tuple(said))
 
 
 @dataclass(frozen=True, slots=True)

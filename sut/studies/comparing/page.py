@@ -10,7 +10,7 @@ from typing import Any
 from plugins.files import LARGE_BYTES, read_file
 from sut.errors import cut, one_line
 from sut.results.page.figures import Number, number
-from sut.results.page.tables import Column, Decision, Entry, Table, beside, figures
+from sut.results.page.tables import Column, Decision, Shown, Table, beside, figures
 from sut.studies.comparing.consistency import contradiction
 
 _SCHEMA = 1
@@ -52,11 +52,11 @@ def _table(rows: Sequence[Mapping[str, Any]], position: int, against: str, path:
     labels = zip(*(all_of("%", f"{name}.value") for name in ("accuracy", "agreement")), strict=True)
     return Table(
         caption=f"Against {against}: a ratio over 1 is better, and its interval is what the runs leave open.",
-        first=Column("configuration", [Entry((_text(row.get("cell")),), (_doubt(row),)) for row in rows]),
+        first=Column("configuration", [Shown((_text(row.get("cell")),), (_doubt(row),)) for row in rows]),
         columns=[
             figures("per second", all_of("", "samples_per_second")),
             Column("ratio", [_ratio(*each) for each in ratios]),
-            Column("verdict", [Entry((word,) if (word := _verdict(row)) else ()) for row in rows], is_numeric=False),
+            Column("verdict", [Shown((word,) if (word := _verdict(row)) else ()) for row in rows], is_numeric=False),
             Column("p50 | p99 ms", [beside(each) for each in zip(*latencies, strict=True)]),
             Column("labels %", [_labels(*each) for each in labels]),
             figures("parity, levels", all_of("", "parity.max_levels")),
@@ -76,12 +76,12 @@ def _figure(row: Mapping[str, Any], place: str, unit: str, at: str) -> Number | 
     return number(value, unit, f"{at}.{place}")
 
 
-def _ratio(value: Number | None, low: Number | None, high: Number | None) -> Entry:
-    return Entry((value,) if value else (), ("(", low, " to ", high, ")") if low and high else ())
+def _ratio(value: Number | None, low: Number | None, high: Number | None) -> Shown:
+    return Shown((value,) if value else (), ("(", low, " to ", high, ")") if low and high else ())
 
 
-def _labels(right: Number | None, same: Number | None) -> Entry:
-    return Entry((right,), (" right",)) if right else Entry((same,), (" as FP32",)) if same else Entry()
+def _labels(right: Number | None, same: Number | None) -> Shown:
+    return Shown((right,), (" right",)) if right else Shown((same,), (" as FP32",)) if same else Shown()
 
 
 def _verdict(row: Mapping[str, Any]) -> str:

@@ -14,7 +14,7 @@ import pytest
 from sut.datasets.base import DataSet
 from sut.errors import InputError, RunError
 from sut.models.precision import agreement as module
-from sut.models.precision.agreement import Agreement, Comparison, Side, measure, wilson
+from sut.models.precision.agreement import Agreement, Side, Tally, measure, wilson
 from tests.unit.small_models import RECIPE, pictures, scores, write_classifier
 
 
@@ -23,7 +23,7 @@ def one_hot(labels: list[int]) -> np.ndarray:
 
 
 def compare(reference: np.ndarray, reduced: np.ndarray, source: str = "") -> Agreement:
-    comparison = Comparison()
+    comparison = Tally()
     comparison.add(reference, reduced)
     return comparison.agreement(source)
 
@@ -174,7 +174,7 @@ def test_batches_are_counted_together(batches: tuple[list[int], ...]) -> None:
     reduced = reference.copy()
     reduced[0, 4] = 5  # another label, by 5
     reduced[3, 0] = 3  # a tie, and another label
-    comparison = Comparison()
+    comparison = Tally()
 
     for rows in batches:
         comparison.add(reference[rows], reduced[rows])
@@ -186,7 +186,7 @@ def test_batches_are_counted_together(batches: tuple[list[int], ...]) -> None:
 
 
 def test_a_softmax_is_one_in_every_batch() -> None:
-    comparison = Comparison()
+    comparison = Tally()
     for reference in (one_hot([0]), 2 * one_hot([0]), one_hot([0])):
         comparison.add(reference, reference)
 
