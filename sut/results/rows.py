@@ -38,12 +38,14 @@ class Row:
     facts: Mapping[str, Any]
     is_busy: bool = False
     """Whether the machine had other work during the run."""
+    failed: bool = False
+    """Whether the run failed, as opposed to ending INVALID; another program does not tell."""
 
     @classmethod
     def of(cls, found: Found) -> Row:
         """One of our own."""
         facts = found.result.model_dump(mode="json", by_alias=True)
-        return cls(found.path, "result.json", facts, found.result.is_busy)
+        return cls(found.path, "result.json", facts, found.result.is_busy, found.result.failed)
 
     @property
     def folder(self) -> str:
@@ -58,11 +60,6 @@ class Row:
         used = {setting: plan[name] for name, setting in _USED.items() if plan.get(name) is not None}
         kept = {name: value for name, value in (config | used).items() if name.partition(".")[0] not in _NOT_SETTINGS}
         return {name: self.facts[name] for name in _IDENTITY} | kept
-
-    @property
-    def failed(self) -> bool:
-        """Whether the run failed, as opposed to ending INVALID."""
-        return bool(self.facts["failed_samples"] or self.facts["first_error"])
 
     @property
     def flat(self) -> dict[str, Any]:

@@ -56,6 +56,12 @@ def test_a_setting_is_what_the_plan_used_where_nothing_was_asked() -> None:
     assert row.settings["backend_options.hint"] == "throughput"
 
 
+def test_a_run_that_failed_is_told_from_one_that_is_invalid() -> None:
+    failed, invalid = of(valid=False, first_error="the disk is on fire"), of(valid=False)
+
+    assert [row.failed for row in (*rows(failed), *rows(invalid))] == [True, False]
+
+
 def test_an_entry_of_the_options_of_one_backend_differs_by_its_own_name() -> None:
     differ, _ = differing(rows(of({"backend_options": {"streams": 1}}), of({"backend_options": {"streams": 4}}), of()))
 
