@@ -89,7 +89,7 @@ def prepare(
 
     form = form_for(backend, config.precision)
     source = onnx = spec.build(config.weights, say)
-    _check_format(config, source, backend)
+    check_format(config, source, backend)
     operator = quantising_node(source)
     if operator is not None:
         _check_quantised(config, source, operator)
@@ -157,10 +157,10 @@ def check_unchanged(prepared: Prepared | None) -> None:
             )
 
 
-def _check_format(config: RunConfig, source: Path, backend: type[Backend]) -> None:
+def check_format(config: RunConfig, source: Path, backend: type[Backend]) -> None:
     """Refuse a file that the backend does not read, and what is done with ONNX files only.
 
-    A file of any other name is ONNX, or none at all.
+    Raises ``InputError`` by the file's name alone: one of any other name is ONNX, or none at all.
     """
     kind, reader = _FORMATS.get(source.suffix, ("an ONNX file", "onnxruntime"))
     what = f"model {source} is {kind}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeVar
 
 import backends.registry
@@ -11,6 +12,8 @@ import preprocess.registry
 from plugins.errors import DeviceNotFound
 from sut.config import RunConfig
 from sut.errors import SutError, one_line
+from sut.models.preparation import check_format
+from sut.models.registry import find_for
 from sut.pipeline.assembly import load_backend, load_preprocessor
 from sut.studies.comparing.matrix import Cell, cells_of
 
@@ -54,6 +57,10 @@ def _precisions(name: str, base: RunConfig) -> list[str]:
     backend = load_backend(name)
     backend.version()
     backend.check_device(base.device)
+    if base.is_file:
+        check_format(base, Path(base.model), backend)
+    else:
+        find_for(base.model, backend.reads)
     return list(backend.precisions)
 
 

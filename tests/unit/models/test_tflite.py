@@ -14,10 +14,10 @@ from backends.base import Backend, ModelFile
 from backends.litert import LiteRt
 from backends.onnxruntime import OnnxRuntime
 from backends.openvino import OpenVino
+from plugins.files import sha256_of
 from sut.config import RunConfig
 from sut.datasets.demo import open_demo
 from sut.errors import InputError
-from sut.files import sha256_of
 from sut.models.argmax import expose_scores
 from sut.models.content import check_model, digest_of, normalises_in_training, sums_of
 from sut.models.identity import weights_of

@@ -25,7 +25,7 @@ from sut.results.schema import Agreement, Parity, Result
 from sut.run.runner import Ran
 from sut.studies.bare import Bare
 from sut.studies.comparing import orders
-from sut.studies.comparing.automatic import put_off
+from sut.studies.comparing.automatic import available, put_off
 from sut.studies.comparing.bench import CellBench, CellRun, figure_of
 from sut.studies.comparing.comparison import Comparison, bar_of, words_of
 from sut.studies.comparing.contest import LOOK, Contest
@@ -227,6 +227,15 @@ def test_without_a_matrix_all_that_works_here_is_tried_and_the_rest_is_named() -
         "opencv",
         "fused",
     ]
+
+
+def test_a_backend_that_cannot_read_the_model_is_left_out_with_the_reason(tmp_path: Path) -> None:
+    known = available(make_config({"model": "efficientnet-lite0"}))
+    brought = available(make_config({"model": str(tmp_path / "my.tflite"), "model_name": "mobilenet"}))
+
+    assert known.absent["tflite"].startswith("model efficientnet-lite0 is an ONNX file here, expected .tflite")
+    assert "onnxruntime" in known.backends
+    assert "tflite" in brought.backends and "which backend onnxruntime cannot read" in brought.absent["onnxruntime"]
 
 
 def test_where_nothing_works_the_reasons_are_those_of_its_kind(monkeypatch: pytest.MonkeyPatch) -> None:
