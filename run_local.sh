@@ -25,8 +25,8 @@ END
     cat <<'END'
 Without one it is run. A backend of such a name is reached by --backend.
 
-The first start makes .venv in the checkout and installs what is asked for there; `--preprocess dali` and
-`--precision int8` add several hundred MB.
+The first start makes .venv in the checkout and installs what is asked for there, some 140 MB; `--preprocess dali` adds
+several hundred MB.
 Environment: MODEL_DIR, DATA_DIR, OUTPUT_DIR; EXTRA_OPS (options to append); PYTHON (a Python 3.11 to 3.13 to make .venv with).
 
 The options are those of `sut run`:
