@@ -26,22 +26,6 @@ class _Waiting:
     at: int = 0
 
 
-def _move(
-    queries: deque[_Waiting], room: int, ids: list[int], indices: list[int], starts: list[tuple[int, int]]
-) -> None:
-    """Take up to ``room`` samples of the oldest queries, and put down which they are."""
-    while room and queries:
-        query = queries[0]
-        upto = min(query.at + room, len(query.ids))
-        ids += query.ids[query.at : upto]
-        indices += query.indices[query.at : upto]
-        starts.append((query.start + query.at, upto - query.at))
-        room -= upto - query.at
-        query.at = upto
-        if upto == len(query.ids):
-            queries.popleft()
-
-
 class Queue:
     """The oldest first, as many as wait up to a full batch. One lock per batch and per query, never per sample."""
 
@@ -94,7 +78,15 @@ class Queue:
         first = head.start + head.at
         ids: list[int] = []
         indices: list[int] = []
-        _move(self._queries, room, ids, indices, [])
+        while room and self._queries:
+            head = self._queries[0]
+            upto = min(head.at + room, len(head.ids))
+            ids += head.ids[head.at : upto]
+            indices += head.indices[head.at : upto]
+            room -= upto - head.at
+            head.at = upto
+            if upto == len(head.ids):
+                self._queries.popleft()
         return Batch(ids, indices, [(first, len(ids))])
 
     def close(self) -> None:
@@ -210,7 +202,16 @@ class DeadlineQueue(PatientQueue):
         """The batch and ``room`` samples, at the most, of the queries set aside."""
         self._passed = 0
         ids, indices, starts = list(batch.ids), list(batch.indices), list(batch.starts)
-        _move(self._aside, room, ids, indices, starts)
+        while room and self._aside:
+            query = self._aside[0]
+            upto = min(query.at + room, len(query.ids))
+            ids += query.ids[query.at : upto]
+            indices += query.indices[query.at : upto]
+            starts.append((query.start + query.at, upto - query.at))
+            room -= upto - query.at
+            query.at = upto
+            if upto == len(query.ids):
+                self._aside.popleft()
         return Batch(ids, indices, starts)
 
     @property
