@@ -175,15 +175,20 @@ class FakePyCuda:
         self.stack = threading.local()
         gpu.current = lambda: bool(getattr(self.stack, "pushed", 0))
         self.retained = self.released = 0
-        cuda = self
+        self.Device, self.Context = self._devices(gpu)
+        self.Stream, self.Event = self._streams(gpu, self._clean_up)
+        self._module, self._allocation = self._modules(gpu, self._clean_up)
 
-        def clean_up(name: str) -> None:
-            if not gpu.current():
-                raise FakeError(name, "invalid device context")
-            try:
-                gpu.call(name)
-            except FakeError as error:
-                print(f"PyCUDA WARNING: a clean-up operation failed (dead context maybe?)\n{error}", file=sys.stderr)
+    def _clean_up(self, name: str) -> None:
+        if not self.gpu.current():
+            raise FakeError(name, "invalid device context")
+        try:
+            self.gpu.call(name)
+        except FakeError as error:
+            print(f"PyCUDA WARNING: a clean-up operation failed (dead context maybe?)\n{error}", file=sys.stderr)
+
+    def _devices(self, gpu: Gpu) -> tuple[type[Any], type[Any]]:
+        cuda = self
 
         class Device:
             def __init__(self, index: int) -> None:
@@ -223,6 +228,10 @@ class FakePyCuda:
             def synchronize() -> None:
                 gpu.call("cuCtxSynchronize")
 
+        return Device, Context
+
+    @staticmethod
+    def _streams(gpu: Gpu, clean_up: Callable[[str], None]) -> tuple[type[Any], type[Any]]:
         class Stream:
             def __init__(self, flags: int = 0) -> None:
                 gpu.call("cuStreamCreate")
@@ -259,6 +268,10 @@ class FakePyCuda:
             def time_till(self, other: Any) -> float:
                 return float(other.at - self.at)
 
+        return Stream, Event
+
+    @staticmethod
+    def _modules(gpu: Gpu, clean_up: Callable[[str], None]) -> tuple[type[Any], type[Any]]:
         class Function:
             def __init__(self, name: str) -> None:
                 self.name = name
@@ -293,8 +306,7 @@ class FakePyCuda:
                 clean_up("cuMemFree")
                 del gpu.memory[self.address]
 
-        self.Device, self.Context, self.Stream, self.Event = Device, Context, Stream, Event
-        self._module, self._allocation = Module, Allocation
+        return Module, Allocation
 
     def init(self) -> None: ...
 
@@ -335,21 +347,7 @@ class FakePyCuda:
         self.gpu.part(dest, size)[:] = bytes([data]) * size
 
 
-def fake_cupy(gpu: Gpu, built: int = 13, version: int = 13000) -> ModuleType:
-    """The module cupy, of which cupy.cuda is all. A thread has no device until it has named one.
-
-    Streams and events leave the driver alone once Python ends; modules do not.
-    """
-    devices = threading.local()
-    gpu.current = lambda: hasattr(devices, "index")
-    gpu.error = FakeCuPyError
-    ending: list[bool] = []
-    atexit.register(ending.append, True)
-
-    def name_device(index: int) -> None:
-        gpu.named.append(index)
-        devices.index = index
-
+def _cupy_streams(gpu: Gpu, ending: list[bool]) -> tuple[type[Any], type[Any]]:
     class Stream:
         null = SimpleNamespace(ptr=0)
 
@@ -383,6 +381,10 @@ def fake_cupy(gpu: Gpu, built: int = 13, version: int = 13000) -> ModuleType:
         def synchronize(self) -> None:
             gpu.call("cudaEventSynchronize")
 
+    return Stream, Event
+
+
+def _cupy_module(gpu: Gpu) -> type[Any]:
     class Function:
         def __init__(self, name: str) -> None:
             self.name = name
@@ -405,6 +407,10 @@ def fake_cupy(gpu: Gpu, built: int = 13, version: int = 13000) -> ModuleType:
             gpu.call("cuModuleGetFunction")
             return Function(name)
 
+    return Module
+
+
+def _cupy_memory(gpu: Gpu) -> dict[str, Any]:
     def malloc(nbytes: int) -> int:
         gpu.call("cudaMalloc")
         return gpu.allocate(nbytes)
@@ -427,6 +433,25 @@ def fake_cupy(gpu: Gpu, built: int = 13, version: int = 13000) -> ModuleType:
         gpu.call("cudaMemsetAsync")
         gpu.part(address, nbytes)[:] = bytes([byte]) * nbytes
 
+    return {"malloc": malloc, "free": free, "memcpyAsync": memcpy, "memsetAsync": memset}
+
+
+def fake_cupy(gpu: Gpu, built: int = 13, version: int = 13000) -> ModuleType:
+    """The module cupy, of which cupy.cuda is all. A thread has no device until it has named one.
+
+    Streams and events leave the driver alone once Python ends; modules do not.
+    """
+    devices = threading.local()
+    gpu.current = lambda: hasattr(devices, "index")
+    gpu.error = FakeCuPyError
+    ending: list[bool] = []
+    atexit.register(ending.append, True)
+
+    def name_device(index: int) -> None:
+        gpu.named.append(index)
+        devices.index = index
+
+    Stream, Event = _cupy_streams(gpu, ending)
     runtime = SimpleNamespace(
         CUDARuntimeError=FakeCuPyError,
         memcpyHostToDevice=1,
@@ -437,10 +462,7 @@ def fake_cupy(gpu: Gpu, built: int = 13, version: int = 13000) -> ModuleType:
         setDevice=name_device,
         getDeviceProperties=lambda index: {"name": b"Fake H200", "major": 9, "minor": 0},
         memGetInfo=lambda: (MEMORY_BYTES - sum(map(len, gpu.memory.values())), MEMORY_BYTES),
-        malloc=malloc,
-        free=free,
-        memcpyAsync=memcpy,
-        memsetAsync=memset,
+        **_cupy_memory(gpu),
         deviceSynchronize=lambda: gpu.call("cudaDeviceSynchronize"),
         streamSynchronize=lambda stream: gpu.call("cudaStreamSynchronize"),
     )
@@ -449,7 +471,7 @@ def fake_cupy(gpu: Gpu, built: int = 13, version: int = 13000) -> ModuleType:
     cupy.cuda = SimpleNamespace(  # type: ignore[attr-defined]
         runtime=runtime,
         driver=SimpleNamespace(CUDADriverError=FakeCuPyError),
-        function=SimpleNamespace(Module=Module),
+        function=SimpleNamespace(Module=_cupy_module(gpu)),
         Stream=Stream,
         Event=Event,
         get_elapsed_time=lambda begin, end: end.at - begin.at,
