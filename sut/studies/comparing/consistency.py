@@ -42,7 +42,7 @@ def _contradictions(content: Mapping[str, Any]) -> Iterator[str]:
     for baseline, rows in groups.items():
         contest = _contest(baseline, rows)
         for row in rows:
-            for what in (*_figure(contest, row), *_ratio(contest, row)):
+            for what in (*misstated(row, contest.figure(row["cell"]) or 0.0), *_ratio(contest, row)):
                 yield f"'{shortened(row['cell'])}': {what}"
         chosen = [row for row in rows if row["verdict"] == "best"]
         if len(chosen) != (contest.leader is not None):
@@ -66,12 +66,13 @@ def _contest(baseline: str, rows: Sequence[Mapping[str, Any]]) -> Contest:
     return found
 
 
-def _figure(contest: Contest, row: Mapping[str, Any]) -> Iterator[str]:
-    median = contest.figure(row["cell"]) or 0.0
-    told = {"samples_per_second": row["samples_per_second"]} if contest.higher_is_better else {}
+def misstated(row: Mapping[str, Any], median: float) -> Iterator[str]:
+    """What a row says of the ``median`` of its figures, and is not so."""
+    higher_is_better = more_is_better(row["scenario"])
+    told = {"samples_per_second": row["samples_per_second"]} if higher_is_better else {}
     if row["metric"]:
         told["metric"] = row["metric"]["value"]
-        if row["metric"]["higher_is_better"] != contest.higher_is_better:
+        if row["metric"]["higher_is_better"] != higher_is_better:
             yield f"higher_is_better is not so in {shortened(row['scenario'])}"
     for name, value in told.items():
         if value is None or not math.isclose(value, median):

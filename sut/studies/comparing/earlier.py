@@ -18,6 +18,7 @@ from sut.results.collected import read_result
 from sut.results.schema import Result, more_is_better
 from sut.results.statistics import difference
 from sut.studies.comparing.bench import figure_of
+from sut.studies.comparing.consistency import misstated
 from sut.studies.comparing.matrix import Cell
 
 ROUNDS = 8
@@ -131,10 +132,8 @@ def _from_compare(content: Mapping[str, Any]) -> list[Earlier]:
 
 def _from_row(row: Mapping[str, Any], system: Mapping[str, Any]) -> Earlier:
     figures = tuple(float(value) for value in row["figures"].values())
-    if metric := row.get("metric"):
-        told, median = metric["value"], statistics.median(figures)
-        if not math.isclose(told, median):
-            raise ValueError(f"edited: metric.value of {row['cell']} is {told}, the median of its figures {median}")
+    if row.get("metric") and (what := next(misstated(row, statistics.median(figures)), None)):
+        raise ValueError(f"edited: '{row['cell']}': {what}")
     return Earlier(
         {**row.get("config", {}), **{key: row[key] for key in (*_SAME, "model")}, **row["settings"]},
         figures,

@@ -98,7 +98,7 @@ def test_figures_that_somebody_has_edited_are_no_baseline(tmp_path: Path, part: 
     else:
         second["metric"]["value"] *= edit
 
-    with pytest.raises(InputError, match=r"--baseline .*\(edited: metric\.value of openvino is .*, the median of its"):
+    with pytest.raises(InputError, match=r"--baseline .*\(edited: 'openvino': \w+ is .*, but the median of its"):
         read_earlier(written(tmp_path / "compare.json", [first, second]))
 
 
