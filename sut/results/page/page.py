@@ -70,7 +70,7 @@ class Chart:
 
 
 @dataclass(frozen=True, slots=True)
-class Detail:
+class Section:
     """A run with its charts."""
 
     run: Run
@@ -228,7 +228,7 @@ def _bar(run: Run, split: Split, key: str) -> Bar:
     return Bar(_SPLIT_TITLES[split.of], Number(split.total_ns, "ms"), parts, svg)
 
 
-def _detail(run: Run) -> Detail:
+def _detail(run: Run) -> Section:
     names = list(run.result.stages_ns)
     stages = Table(
         caption="",
@@ -240,8 +240,8 @@ def _detail(run: Run) -> Detail:
         is_sortable=False,
     )
     if not run.is_performance:
-        return Detail(run, _verdict(run), [], stages, None, None)
-    return Detail(run, _verdict(run), _bars(run, f"r{run.index}"), stages, _latency(run), _batches(run))
+        return Section(run, _verdict(run), [], stages, None, None)
+    return Section(run, _verdict(run), _bars(run, f"r{run.index}"), stages, _latency(run), _batches(run))
 
 
 _STAGE_COLUMNS = {
