@@ -15,7 +15,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, Literal, get_args
 
@@ -67,6 +67,15 @@ class Timing:
         if self.gpu_ms is None or copy.gpu_ms is None:
             return None
         return (self.bytes / self.gpu_ms) / (copy.bytes / copy.gpu_ms)
+
+    def row(self, copy: Timing, device: str) -> dict[str, Any]:
+        """As ``sut kernels bench --json`` prints it."""
+        return {
+            "device": device,
+            **asdict(self),
+            "bytes_per_second": None if self.gpu_ms is None else 1e3 * self.bytes / self.gpu_ms,
+            "share_of_copy": self.share_of(copy),
+        }
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ before and behind it: what differs between the two runs has not been written, so
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,11 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.device import Buffer, Device
+from kernels.gpu import open_device
+from kernels.gpu_library import one_line
+from kernels.host import HostDevice
 from kernels.hot_path import VARIANTS, HotPath, Variant
 from kernels.normalize import Layout, Normalize, Output
 from kernels.resize import Interpolation, Resize, describe
 from kernels.transpose import ImageVariant, transpose, transpose_images
 from kernels.transpose import Variant as MatrixVariant
+from plugins.driver import installed_driver
+from plugins.errors import DeviceNotFound
 
 POISON = (0xA5, 0x5A)
 STRIP_BYTES = 256
@@ -96,6 +102,28 @@ class Written:
         largest = float(difference.max())
         equal = self.values.dtype == truth.dtype and self.values.tobytes() == truth.tobytes()
         return Row(kernel, str(self.values.dtype), layout, case, largest, self.clean and equal)
+
+
+@contextmanager
+def open_any(name: str | None) -> Iterator[tuple[Device, str]]:
+    """The device, and one line about it. Without a name: a GPU where a driver shows one, else the host form.
+
+    Raises ``ValueError`` for a name of neither, and what opening the device raises.
+    """
+    why = ""
+    if name is None:
+        try:
+            name = "cuda" if installed_driver().gpus else "host"
+        except DeviceNotFound as error:
+            name, why = "host", f" ({one_line(error)})"
+    if name == "host":
+        with HostDevice() as host:
+            yield host, f"the host form{why}"
+    elif name == "cpu":
+        raise ValueError("unknown device 'cpu', expected cuda, cuda:N, or host for the kernels without a GPU")
+    else:
+        with open_device(name) as gpu:
+            yield gpu, gpu.details
 
 
 def check(device: Device, truth: ResizeTruth, seed: int = 0) -> Iterator[Row]:

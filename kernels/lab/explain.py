@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,6 +88,22 @@ class Explanation:
         if not bytes_per_second > 0:
             raise ValueError(f"got a bandwidth of {bytes_per_second} bytes/s, expected more than 0")
         return self.moved_bytes / bytes_per_second
+
+    def row(self, bytes_per_second: float | None) -> dict[str, Any]:
+        """As ``sut kernels explain --json`` prints it; without a bandwidth no time is predicted."""
+        return {
+            "kernel": self.case.kernel,
+            "shape": self.case.shape,
+            "read_sectors_per_request": self.sectors_per_request("read"),
+            "write_sectors_per_request": self.sectors_per_request("write"),
+            "max_conflict_ways": self.max_ways,
+            "mean_conflict_ways": self.mean_ways,
+            "moved_bytes": self.moved_bytes,
+            "needed_bytes": self.case.needed_bytes,
+            "predicted_us": None if bytes_per_second is None else 1e6 * self.predicted_s(bytes_per_second),
+            "why": self.case.why,
+            "lines": [asdict(site) for site in self.sites],
+        }
 
     def _chosen(self, space: Space, direction: Direction) -> list[SiteCount]:
         return [site for site in self.sites if (site.space, site.direction) == (space, direction)]
@@ -314,3 +330,9 @@ CASES: tuple[Case, ...] = (
     ),
 )
 """The teaching kernels, the transposes, and the two kernels of preprocessing."""
+
+
+def explain_all() -> list[Explanation]:
+    """What every case asks of memory, counted here in host form."""
+    with HostDevice(count=True) as device:
+        return explain(device, CASES)

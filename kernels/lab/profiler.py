@@ -17,10 +17,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from kernels.device import Device, DeviceError
 from kernels.gpu import open_device
+from kernels.gpu_library import one_line
+from kernels.host.build import find_compiler
 from kernels.lab.explain import CASES, Explanation
+from plugins.driver import installed_driver
+from plugins.errors import DeviceNotFound
 
 LIMIT_S = 600
 _TOOLKIT, _NSIGHT = Path("/usr/local/cuda"), Path("/opt/nvidia")
@@ -64,6 +69,39 @@ class Profiled:
     def time_us(self) -> float | None:
         """Of the one launch, with the caches as the profiler leaves them."""
         return self.counted[TIME] / 1e3 if TIME in self.counted else None
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """As ``sut kernels profile --json`` prints it."""
+        return {
+            "kernel": self.kernel,
+            "shape": self.shape,
+            "predicted": {
+                "read_sectors_per_request": self.predicted.sectors_per_request("read"),
+                "write_sectors_per_request": self.predicted.sectors_per_request("write"),
+                "conflicts": self.predicted_conflicts,
+            },
+            "counted": {
+                "read_sectors_per_request": self.sectors_per_request("ld"),
+                "write_sectors_per_request": self.sectors_per_request("st"),
+                "conflicts": self.conflicts,
+                "time_us": self.time_us,
+            },
+            "metrics": dict(self.counted),
+        }
+
+
+def find_all() -> Path:
+    """The profiler. Raises ``ModuleNotFoundError`` with all that is missing, the GPU and g++ too."""
+    missing = []
+    for find in (find_profiler, find_compiler, installed_driver):
+        try:
+            find()
+        except (DeviceNotFound, ModuleNotFoundError) as error:
+            missing.append(one_line(error))
+    if missing:
+        raise ModuleNotFoundError("; and ".join(missing))
+    return find_profiler()
 
 
 def find_profiler() -> Path:

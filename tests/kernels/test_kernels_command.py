@@ -219,7 +219,7 @@ def test_profile_says_all_that_is_missing(sut: Run, monkeypatch: pytest.MonkeyPa
 def test_profile_without_a_compiler_runs_no_profiler(sut: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     ncu = program(tmp_path, "ncu", f"touch {tmp_path}/ran")
     monkeypatch.setattr(profiler.shutil, "which", lambda name: str(ncu))
-    monkeypatch.setattr("sut.cli.commands.kernels.installed_driver", lambda: plugins.driver.Installed(13, 0, 1))
+    monkeypatch.setattr(profiler, "installed_driver", lambda: plugins.driver.Installed(13, 0, 1))
     monkeypatch.setattr(build, "which", lambda name: None)
 
     done = sut("profile")
