@@ -7,14 +7,16 @@ from typing import Any, cast
 
 import pytest
 
-from sut.cli.commands import boundary
-from sut.cli.commands.boundary import device_left_out
+from sut.cli.commands.boundary import _boundary, _shown
 from sut.cli.console import Console
+from sut.cli.emit import emit
 from sut.config import RunConfig, make_config
 from sut.errors import ExitCode, InputError
 from sut.results.prices import Pipeline, limiting_stage, pipeline, price_ns, step_ns
 from sut.results.schema import Agreement, Result
 from sut.run.runner import Ran
+from sut.studies import boundary
+from sut.studies.boundary import device_left_out
 
 INF = float("inf")
 
@@ -203,8 +205,8 @@ BACKWARDS = [a_round(6 + n / 10, 4 + n / 10, 1 + n / 90) for n in range(5)]
 
 
 def shown(rounds: list[list[Result]], capsys: pytest.CaptureFixture[str]) -> tuple[list[dict[str, Any]], str]:
-    rows = boundary._rows(rounds)
-    boundary._show(rows, rounds)
+    rows = boundary.rows_of(rounds)
+    emit("boundary", rows, _shown(rows, rounds), as_json=False)
     return json.loads(json.dumps(rows)), capsys.readouterr().out
 
 
@@ -285,7 +287,7 @@ def answering(monkeypatch: pytest.MonkeyPatch, **changes: Any) -> list[str]:
 def test_rounds_alternate_and_end_after_two_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
     made = answering(monkeypatch)
 
-    assert boundary._boundary([make_config({})], as_json=True) == ExitCode.OK
+    assert _boundary([make_config({})], as_json=True) == ExitCode.OK
     there = ["tensor", "pixels", "jpeg"]
     assert made == (there + there[::-1]) * 2
 
@@ -293,7 +295,7 @@ def test_rounds_alternate_and_end_after_two_minutes(monkeypatch: pytest.MonkeyPa
 def test_so_many_rounds_are_run_as_were_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     made = answering(monkeypatch)
 
-    boundary._boundary([make_config({})], as_json=True, rounds=9)
+    _boundary([make_config({})], as_json=True, rounds=9)
 
     assert len(made) == 3 * 9
 
@@ -308,7 +310,7 @@ def test_what_the_first_run_chose_holds_at_each_boundary(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(boundary, "run_each", run_each)
 
-    boundary._boundary([make_config({"scenario": "Offline"})], as_json=True, rounds=1)
+    _boundary([make_config({"scenario": "Offline"})], as_json=True, rounds=1)
 
     assert [(each.lanes, each.threads, each.max_batchsize) for each in made] == [(None, None, None), *[(2, 1, 4)] * 2]
 
@@ -322,7 +324,7 @@ def test_a_run_that_fails_ends_it(monkeypatch: pytest.MonkeyPatch, capsys: pytes
 
     monkeypatch.setattr(boundary, "run_each", run_each)
 
-    assert boundary._boundary([make_config({})], as_json=True) == ExitCode.FAILED
+    assert _boundary([make_config({})], as_json=True) == ExitCode.FAILED
     assert len(made) == 5
     assert capsys.readouterr().out == ""
 
@@ -338,7 +340,7 @@ def test_a_run_that_fails_ends_it(monkeypatch: pytest.MonkeyPatch, capsys: pytes
 )
 def test_a_setting_that_would_be_ignored_is_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        boundary._boundary([make_config(settings)], as_json=False)
+        _boundary([make_config(settings)], as_json=False)
 
 
 @pytest.mark.parametrize("settings", [{"cache": True}, {"preprocess_workers": 2}])
@@ -347,7 +349,7 @@ def test_a_setting_with_an_effect_at_one_boundary_is_taken(
 ) -> None:
     answering(monkeypatch)
 
-    assert boundary._boundary([make_config(settings)], as_json=True) == ExitCode.OK
+    assert _boundary([make_config(settings)], as_json=True) == ExitCode.OK
 
 
 def test_a_reduced_precision_is_not_shown_without_its_agreement(
@@ -358,11 +360,11 @@ def test_a_reduced_precision_is_not_shown_without_its_agreement(
     config = make_config({"precision": "int8"})
 
     answering(monkeypatch, agreement=agreement, precision="int8")
-    assert boundary._boundary([config], as_json=False) == ExitCode.OK
+    assert _boundary([config], as_json=False) == ExitCode.OK
     assert capsys.readouterr().out.splitlines().count(f"int8 against fp32: {words}") == 1
-    assert boundary._boundary([config], as_json=True) == ExitCode.OK
+    assert _boundary([config], as_json=True) == ExitCode.OK
     rows = json.loads(capsys.readouterr().out)["rows"]
     assert [row["agreement"] for row in rows] == 3 * [agreement.model_dump()]
     answering(monkeypatch)
-    assert boundary._boundary([make_config({})], as_json=True) == ExitCode.OK
+    assert _boundary([make_config({})], as_json=True) == ExitCode.OK
     assert [row["agreement"] for row in json.loads(capsys.readouterr().out)["rows"]] == [None, None, None]
