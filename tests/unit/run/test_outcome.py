@@ -10,9 +10,9 @@ import pytest
 
 from backends.onnxruntime import OnnxRuntime
 from preprocess.opencv import OpenCV
-from sut.cli.commands.dataset import names, validation_labels
 from sut.config import RunConfig
 from sut.datasets.base import DataSet
+from sut.datasets.imagenet import names, validation_labels
 from sut.mlperf.accuracy import logged_sum
 from sut.mlperf.logs import Detail
 from sut.models.preparation import Prepared
