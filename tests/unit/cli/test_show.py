@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from sut.cli.commands.show import Column, fitting, show
+from sut.cli.commands.show import show
 from sut.config import make_config
 from sut.errors import InputError
+from sut.results.columns import Column, fitting
 from sut.results.quiet import Quiet
 from sut.results.schema import Agreement, Metric, Parity, Result
 from sut.results.wording import ESTIMATE
