@@ -29,7 +29,12 @@ def emit(
     if as_json:
         told = {"schema": 1, "command": command, "rows": rows, **more}
         sys.stdout.write(json.dumps(encodable(told)) + "\n")
-        return
+    else:
+        show(table)
+
+
+def show(table: Iterable[RenderableType]) -> None:
+    """Print for people."""
     for part in table:
         if isinstance(part, str):
             print(printable(part))

@@ -2,43 +2,35 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import replace
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console as RichConsole
-from rich.text import Text
+from rich.console import RenderableType
 
+from sut.cli.comparison import table_of
 from sut.cli.console import BriefConsole, Console
+from sut.cli.emit import prose, show
 from sut.cli.options import Options, configs_of
 from sut.cli.parameters import like_run
-from sut.config import RunConfig, model_stem, read_config_file
+from sut.config import RunConfig, read_config_file
 from sut.config.words import parse_budget
-from sut.errors import ExitCode, InputError, SutError, one_line, worst, writing
-from sut.files import write_text
+from sut.errors import ExitCode, InputError
 from sut.models.precision.calibration import OPTIMISTIC
 from sut.process.streams import tell, tell_error
-from sut.results.machine import differs, system_facts
 from sut.results.schema import COMPARISON, dump_json
-from sut.run.runner import fresh, leave_page
-from sut.studies.comparing.automatic import like
-from sut.studies.comparing.bench import CellBench
+from sut.run.runner import leave_page
 from sut.studies.comparing.comparison import Comparison
-from sut.studies.comparing.earlier import ROUNDS, read_earlier, since
-from sut.studies.comparing.matrix import AXES, Axes, Cell, from_file, split_list
+from sut.studies.comparing.earlier import read_earlier
+from sut.studies.comparing.matrix import AXES, Axes, from_file, split_list
 from sut.studies.comparing.orders import Asked, Cells, base_of, find_cells, share_of, with_recipe
 from sut.studies.comparing.page import read_comparison
-from sut.studies.comparing.report import rows_of, table_of
-from sut.studies.comparing.sentence import sentence_of
-from sut.studies.tuning.space import parse_lists, with_settings
-from sut.text import as_name, duration, printable, shortened
+from sut.studies.comparing.study import against, begin, keep, score
+from sut.studies.tuning.space import parse_lists
+from sut.text import printable
 
 HELP = """Compare ways to run a model, and say which to use here.
 
@@ -126,41 +118,18 @@ def _without_lists(given: Options) -> tuple[Options, Axes]:
 
 
 def _run(cells: Cells, base: RunConfig, asked: Asked, as_json: bool) -> ExitCode:
-    directory = fresh(base.output / _name([*cells.now, *cells.later], base), base.overwrite)
-    count = f"{len(cells.now)} cell{'s' if len(cells.now) > 1 else ''}"
-    tell(f"compare: {count}, {duration(asked.budget_s)} for the runs; files: {directory}")
-    tell("before the clock each model answers a picture; int8 files are made and labels compared, once, and kept")
-    bench = CellBench(directory, BriefConsole(), tell, asked.budget_s)
-    absent = dict(cells.absent)
-    try:
-        able = _prepared(bench, cells.now, absent)
-    except (SutError, KeyboardInterrupt):
-        with suppress(OSError):
-            directory.rmdir()
-        raise
-    comparison = Comparison(able, bench, asked.budget_s, tell, with_bare=asked.bare, look_at_all=asked.yes)
-    comparison.absent = absent
-    comparison.later = [cell for cell in cells.later if _runs_like(cell, able) and bench.prepare(cell) is None]
-    comparison.at_least = {cell.label: ROUNDS for cell in able if any(each.is_of(cell) for each in asked.earlier)}
-
-    def keep() -> dict[str, Any]:
-        told = _content(comparison, directory, asked)
-        with writing(directory):
-            write_text(directory / COMPARISON, dump_json(told))
-        return told
-
-    comparison.keep = keep
+    comparison, bench, directory = begin(cells, base, asked, BriefConsole())
     try:
         comparison.run()
         if asked.accuracy:
-            _accuracies(comparison, bench)
+            score(comparison, bench)
     except KeyboardInterrupt:
-        _show(comparison, keep(), (), directory, as_json)
+        _emit(comparison, keep(comparison, directory, asked), [], directory, as_json)
         tell(f"what was measured until then is in {directory / COMPARISON}")
         raise
-    told = keep()
-    code, words = _against(cells.now, comparison, asked)
-    _show(comparison, told, words, directory, as_json)
+    told = keep(comparison, directory, asked)
+    code, words = against(cells.now, comparison, asked)
+    _emit(comparison, told, words, directory, as_json)
     found = {path: bench.results[label] for label, path in bench.paths.items()}
     leave_page(directory, found, Console(as_json), lambda: [read_comparison(directory / COMPARISON, 0)])
     if not any(figures for contest in comparison.contests.values() for figures in contest.figures.values()):
@@ -169,115 +138,22 @@ def _run(cells: Cells, base: RunConfig, asked: Asked, as_json: bool) -> ExitCode
     return code
 
 
-def _name(cells: Sequence[Cell], base: RunConfig) -> str:
-    """The folder of this comparison: the same for the same one."""
-    words = json.dumps([[cell.label, cell.config.digest(), cell.config.scenario] for cell in cells])
-    digest = hashlib.sha256(words.encode()).hexdigest()[:8]
-    models = {cell.config.model for cell in cells}
-    name = base.model_name or (model_stem(base.model) if len(models) == 1 else "models")
-    return f"compare-{as_name(name)}-{digest}"
-
-
-def _prepared(bench: CellBench, cells: Sequence[Cell], absent: dict[str, str]) -> list[Cell]:
-    """The cells that can run; ``absent`` gets why others cannot. Raises the first one's error where none can."""
-    able: list[Cell] = []
-    errors = []
-    for at, cell in enumerate(cells, 1):
-        if (error := bench.prepare(cell)) is None:
-            able.append(cell)
-            tell(f"ready {at} of {len(cells)}: {cell.label}")
-        else:
-            errors.append(error)
-            absent[cell.label] = one_line(error)
-            tell(f"does not run: {cell.label}: {shortened(one_line(error))}")
-    if not able:
-        raise errors[0]
-    return able
-
-
-def _runs_like(cell: Cell, able: Sequence[Cell]) -> bool:
-    """Whether the model runs as in one of the cells that can run."""
-    return any(like(each, [cell]) for each in able)
-
-
-def _accuracies(comparison: Comparison, bench: CellBench) -> None:
-    """Score every cell that runs; on top of the budget."""
-    for cell in comparison.cells:
-        if comparison.contest_of(cell).figures.get(cell.label):
-            scored = replace(cell, config=with_settings(cell.config, {"scenario": "Offline"}))
-            run = bench.run(scored, 0, "accuracy")
-            accuracy = bench.results[f"{cell.label}, accuracy"].accuracy if not run.failed else None
-            if accuracy is not None:
-                comparison.accuracies[cell.label] = accuracy
-                tell(f"accuracy of {cell.label}: {accuracy.value * accuracy.count:.0f} of {accuracy.count}")
-            else:
-                tell(f"accuracy of {cell.label}: {run.reason}")
-            comparison.keep()
-
-
-def _content(comparison: Comparison, directory: Path, asked: Asked) -> dict[str, Any]:
-    """compare.json."""
-    contests = list(comparison.contests.values())
-    return {
-        "schema": 1,
-        "command": "compare",
-        "baseline": contests[0].baseline if contests else None,
-        "sentence": sentence_of(comparison),
-        "budget_s": asked.budget_s,
-        "spent_s": asked.budget_s - comparison.left_s,
-        "rows": rows_of(comparison, directory, asked.price_per_hour),
-        "system": system_facts(),
-    }
-
-
-def _against(cells: Sequence[Cell], comparison: Comparison, asked: Asked) -> tuple[ExitCode, list[str]]:
-    """What ``--baseline`` says of the cells, and whether ``--fail-if-slower`` makes that an exit code.
-
-    One that ran then and fails now, or that was not come to, is not as fast as it was.
-    """
-    words, codes = [], [ExitCode.OK]
-    facts = system_facts()
-    for cell in cells:
-        old = next((each for each in asked.earlier if each.is_of(cell) and each.figures), None)
-        if old is None:
-            continue
-        contest = comparison.contests.get(cell.group)
-        figures = list(contest.figures.get(cell.label, {}).values()) if contest else []
-        failed = next((run.reason for run in comparison.runs.get(cell.label, []) if run.failed), None)
-        try:
-            found = since(cell, figures, old, comparison.bench.results.get(cell.label))
-        except InputError as error:  # it is known only now, and the runs are made: the table comes all the same
-            words.append(one_line(error))
-            codes.append(ExitCode.FAILED)
-            continue
-        if found is None or failed:
-            why = failed or comparison.absent.get(cell.label) or "it has no figure"
-            words.append(f"{cell.label}: cannot be held against the baseline: {why}")
-            codes.append(ExitCode.FAILED)
-            continue
-        words.append(found.words(asked.fail_if_slower))
-        if asked.fail_if_slower is not None and found.slower_by(asked.fail_if_slower):
-            codes.append(ExitCode.INVALID)
-        if other := differs(old.system, facts):
-            words.append(f"the baseline is of another machine: {'; '.join(other)}")
-    return (ExitCode.OK if asked.fail_if_slower is None else worst(codes)), list(dict.fromkeys(words))
-
-
-def _show(
-    comparison: Comparison, told: Mapping[str, Any], words: Sequence[str], directory: Path, as_json: bool
-) -> None:
-    if as_json:
-        sys.stdout.write(dump_json(dict(told)))
-        for text in words:
-            tell(text)
+def _emit(comparison: Comparison, told: dict[str, Any], words: list[str], directory: Path, as_json: bool) -> None:
+    """What compare.json has, as it stands there; else the table."""
+    if not as_json:
+        show(_shown(comparison, told, words, directory))
         return
-    out = RichConsole(highlight=False)
-    out.print(table_of(comparison, told["rows"]))
+    sys.stdout.write(dump_json(told))
+    for text in words:
+        tell(text)
+
+
+def _shown(comparison: Comparison, told: dict[str, Any], words: list[str], directory: Path) -> Iterator[RenderableType]:
+    yield table_of(comparison, told["rows"])
     runs = [run for runs in comparison.runs.values() for run in runs]
     if busy := sum(run.quiet is False for run in runs):
-        out.print(Text(f"the machine was not quiet in {busy} of {len(runs)} runs"))
+        yield prose(f"the machine was not quiet in {busy} of {len(runs)} runs")
     if any(OPTIMISTIC in result.notes for result in comparison.bench.results.values()):
-        out.print(Text(f"labels: {OPTIMISTIC}"))
-    for text in (told["sentence"], *words):
-        out.print(Text(printable(text)))
-    out.print(Text(printable(f"files: {directory}")), soft_wrap=True)
+        yield prose(f"labels: {OPTIMISTIC}")
+    yield from (prose(printable(text)) for text in (told["sentence"], *words))
+    yield f"files: {directory}"

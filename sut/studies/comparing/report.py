@@ -1,4 +1,4 @@
-"""What a comparison leaves: rows for compare.json and ``--json``, and a table of 80 columns."""
+"""What a comparison leaves: rows for compare.json and ``--json``."""
 
 from __future__ import annotations
 
@@ -8,14 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rich.console import Group, RenderableType
-from rich.table import Table
-from rich.text import Text
-
-from sut.errors import short
 from sut.results.schema import Result, more_is_better, used
 from sut.results.statistics import FEWEST_PAIRS
-from sut.results.wording import milliseconds
 from sut.run.compared import is_reduced
 from sut.studies.bare import Bare
 from sut.studies.comparing.bench import CellRun
@@ -23,11 +17,6 @@ from sut.studies.comparing.comparison import Comparison
 from sut.studies.comparing.contest import Contest
 from sut.studies.comparing.earlier import WHERE_TOLD
 from sut.studies.comparing.matrix import APART, Cell
-from sut.studies.comparing.sentence import title_of, within
-from sut.text import printable, share_in_percent, shortened
-
-_UNITS = {"Offline": "samples/s", "SingleStream": "p90 ms", "MultiStream": "p99 ms", "Server": "p99 ms"}
-"""Of what cells are compared by."""
 
 
 def rows_of(comparison: Comparison, directory: Path, price_per_hour: float | None = None) -> list[dict[str, Any]]:
@@ -177,7 +166,7 @@ def _on_pareto_line(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -
     mine = at(row)
     if mine is None:
         return False
-    others = [found for each in rows if _group(each) == _group(row) and (found := at(each)) is not None]
+    others = [found for each in rows if group_of(each) == group_of(row) and (found := at(each)) is not None]
     return not any(other != mine and other[0] >= mine[0] and other[1] >= mine[1] for other in others)
 
 
@@ -185,101 +174,6 @@ def _same_pictures(row: Mapping[str, Any]) -> bool:
     return row["parity"] is None or row["parity"]["max_levels"] <= 1
 
 
-def _group(row: Mapping[str, Any]) -> tuple[str, ...]:
+def group_of(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """What a row has in common with those that it is compared with."""
     return tuple(row[key] for key in APART)
-
-
-def table_of(comparison: Comparison, rows: Sequence[Mapping[str, Any]]) -> RenderableType:
-    """A table for each group, two lines a cell, and why others did not run, of which compare.json says all."""
-    parts: list[RenderableType] = []
-    for group in comparison.contests:
-        mine = [row for row in rows if "metric" in row and _group(row) == group]
-        if mine:
-            title = title_of(group, comparison)
-            parts += [Text(title, style="bold")] * bool(title) + [_table(mine, bool(title))]
-    for why, key in (("not chosen", "barred"), ("not VALID", "invalid_reason")):
-        parts += [Text(printable(f"{why}: {row['cell']}: {row[key]}")) for row in rows if row.get(key)]
-    parts += [Text(printable(line)) for line in _absent([row for row in rows if "metric" not in row])]
-    return Group(*parts)
-
-
-def _absent(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Why others do not run, in a line for all that have the same reason, their names aside."""
-    alike: dict[str, list[Mapping[str, Any]]] = {}
-    for row in rows:
-        alike.setdefault(row["reason"].replace(f" {row['cell']}", "", 1), []).append(row)
-    return [
-        f"does not run: {', '.join(row['cell'] for row in mine)}: {shortened(why if mine[1:] else mine[0]['reason'])}"
-        for why, mine in alike.items()
-    ]
-
-
-def _table(rows: Sequence[Mapping[str, Any]], apart: bool) -> Table:
-    priced = any(row["price_per_million"] for row in rows)
-    bare = any(row["bare"] for row in rows)
-    table = Table(box=None, pad_edge=False)
-    table.add_column("cell", overflow="fold")
-    headings = [_UNITS[rows[0]["scenario"]], "ratio\n(95 %)", "p50 ms\np99 ms", "labels\nparity", "CPU ms\nMiB"]
-    if bare or priced:
-        headings.append("of bare" * bare + "\n" * (bare and priced) + "per\nmillion" * priced)
-    for heading in headings:
-        table.add_column(heading, justify="right", no_wrap=True)
-    for row in rows:
-        line = [
-            f"{within(_group(row), row['cell']) if apart else row['cell']}\n{_mark(row)}",
-            _figure(row),
-            _ratio(row),
-            _latency(row),
-            _quality_words(row),
-            _cost_words(row),
-        ]
-        if bare or priced:
-            share = f"~{row['bare']['share']:.2f}" if row["bare"] and row["bare"]["share"] else "-"
-            price = f"{row['price_per_million']:.3g}" if row["price_per_million"] else "-"
-            line.append("\n".join([share] * bare + [price] * priced))
-        table.add_row(*map(Text, line))
-    return table
-
-
-def _mark(row: Mapping[str, Any]) -> str:
-    return f"  {row['verdict']}" + (", Pareto" if row["pareto"] else "")
-
-
-def _figure(row: Mapping[str, Any]) -> str:
-    value = row["metric"]["value"] if row["metric"] else None
-    if value is None:
-        return "-"
-    return short(value) if row["metric"]["higher_is_better"] else milliseconds(value)
-
-
-def _ratio(row: Mapping[str, Any]) -> str:
-    ratio = row["ratio"]
-    if ratio is None:
-        return "first" if row["cell"] == row["against"] else "-"
-    if ratio["low"] is None or ratio["high"] is None:
-        return f"{ratio['value']:.2f} x"
-    return f"{ratio['value']:.2f} x\n{ratio['low']:.3g}-{ratio['high']:.3g}"
-
-
-def _latency(row: Mapping[str, Any]) -> str:
-    return "\n".join(milliseconds(row["latency_ns"].get(name)) for name in ("p50", "p99"))
-
-
-def _quality_words(row: Mapping[str, Any]) -> str:
-    accuracy, agreement, parity = row["accuracy"], row["agreement"], row["parity"]
-    labels = "fp32" if row["precision"] == "fp32" else "-"
-    if accuracy:
-        labels = f"{round(accuracy['value'] * accuracy['count'])}/{accuracy['count']}"
-    elif agreement and row["weights"] != "random":
-        labels = f"{share_in_percent(agreement['value'])} %"
-    levels = "-"
-    if parity:
-        levels = (
-            "equal" if parity["psnr_db"] is None else f"{parity['max_levels']} level{'s' * (parity['max_levels'] > 1)}"
-        )
-    return f"{labels}\n{levels}"
-
-
-def _cost_words(row: Mapping[str, Any]) -> str:
-    cpu, memory = row["cpu_seconds_per_sample"], row["memory_bytes"].get("host_peak")
-    return f"{'-' if cpu is None else f'{1000 * cpu:.3g}'}\n{'-' if memory is None else f'{memory / 2**20:.0f}'}"

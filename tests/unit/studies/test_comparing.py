@@ -16,6 +16,7 @@ from rich.console import Console
 
 from backends.null import Null
 from sut.cli.commands import compare
+from sut.cli.comparison import table_of
 from sut.cli.console import BriefConsole
 from sut.cli.options import Options, configs_of
 from sut.config import RunConfig, make_config
@@ -24,7 +25,7 @@ from sut.errors import ExitCode, InputError, RunError, SetupError
 from sut.results.schema import Agreement, Parity, Result
 from sut.run.runner import Ran
 from sut.studies.bare import Bare
-from sut.studies.comparing import orders
+from sut.studies.comparing import orders, study
 from sut.studies.comparing.automatic import available, put_off
 from sut.studies.comparing.bench import CellBench, CellRun, figure_of
 from sut.studies.comparing.comparison import Comparison, bar_of, words_of
@@ -32,7 +33,7 @@ from sut.studies.comparing.contest import LOOK, Contest
 from sut.studies.comparing.earlier import Earlier, Since, read_earlier, since
 from sut.studies.comparing.matrix import Cell, cells_of, count_of, from_file
 from sut.studies.comparing.orders import Asked, base_of, find_cells, share_of
-from sut.studies.comparing.report import rows_of, table_of
+from sut.studies.comparing.report import rows_of
 from sut.studies.comparing.sentence import sentence_of
 from sut.studies.tuning.space import parse_lists
 
@@ -289,7 +290,7 @@ def test_lists_of_the_options_win_over_those_of_the_file(tmp_path: Path) -> None
 def test_the_folder_of_a_comparison_has_a_name_that_is_one(tmp_path: Path) -> None:
     base = BASE.model_copy(update={"model": "<b>x & K\u00f6ln.onnx"})
 
-    assert re.fullmatch("compare-b-x-K\u00f6ln-[0-9a-f]{8}", compare._name(cells_of(BACKENDS, base), base))
+    assert re.fullmatch("compare-b-x-K\u00f6ln-[0-9a-f]{8}", study.name_of(cells_of(BACKENDS, base), base))
 
 
 @pytest.mark.parametrize(
@@ -727,11 +728,11 @@ def test_a_cell_of_the_baseline_that_fails_now_is_not_as_fast_as_it_was() -> Non
     ran, failed = ([Earlier(cell.config.model_dump(mode="json"), (1.0,), {})] for cell in comparison.cells[::-1])
 
     asked = replace(ASKED, earlier=failed, fail_if_slower=0.03)
-    code, words = compare._against(comparison.cells, comparison, asked)
+    code, words = study.against(comparison.cells, comparison, asked)
 
     assert (code, words) == (3, ["onnxruntime: cannot be held against the baseline: the disk is on fire"])
-    assert compare._against(comparison.cells, comparison, replace(asked, earlier=ran))[0] == 0
-    assert compare._against(comparison.cells, comparison, replace(asked, fail_if_slower=None))[0] == 0
+    assert study.against(comparison.cells, comparison, replace(asked, earlier=ran))[0] == 0
+    assert study.against(comparison.cells, comparison, replace(asked, fail_if_slower=None))[0] == 0
 
 
 def test_other_pictures_or_another_rate_are_no_baseline(tmp_path: Path) -> None:

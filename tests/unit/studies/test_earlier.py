@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from plugins.files import sha256_of
-from sut.cli.commands import compare
 from sut.errors import InputError
+from sut.studies.comparing import study
 from sut.studies.comparing.earlier import read_earlier
 from sut.studies.comparing.matrix import cells_of
 from sut.studies.comparing.report import rows_of
@@ -35,7 +35,7 @@ def said_of(before: Mapping[str, Any], now: Mapping[str, Any], folder: Path, for
     kept = [{key: value for key, value in row.items() if key not in forget} for row in rows]
     comparison = compared(Drawn(RATES, fp32=now), BACKENDS)
     asked = replace(ASKED, earlier=read_earlier(written(folder / "compare.json", kept)))
-    return compare._against(comparison.cells, comparison, asked)[1]
+    return study.against(comparison.cells, comparison, asked)[1]
 
 
 def test_another_model_in_a_file_of_the_same_name_is_refused_before_anything_runs(tmp_path: Path) -> None:
