@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 import select
 import sys
-from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
 
-from sut.text import encodable, printable
+from sut.text import printable
 
 
 def tell(text: str) -> None:
@@ -21,12 +19,6 @@ def tell(text: str) -> None:
 def tell_error(text: str) -> None:
     """One line about what went wrong, never wrapped: scripts read it."""
     tell(f"error: {text}")
-
-
-def print_json(command: str, rows: Sequence[Mapping[str, Any]], **more: object) -> None:
-    """What ``--json`` of a command prints: one object on a line of standard output."""
-    told = {"schema": 1, "command": command, "rows": rows, **more}
-    sys.stdout.write(json.dumps(encodable(told)) + "\n")
 
 
 def guard_streams() -> None:

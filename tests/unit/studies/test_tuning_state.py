@@ -28,6 +28,7 @@ from sut.studies.tuning import report
 from sut.studies.tuning.bench import Bench, line_of
 from sut.studies.tuning.space import DEFAULT, Point
 from sut.studies.tuning.state import Job, Measured, State, held
+from sut.studies.tuning.study import directory_of
 from sut.studies.tuning.tuner import Outcome
 from tests.unit.small_models import write_classifier
 from tests.unit.tuning_runs import HEADER, SAID, batched, p, planted, run_of, server_tuner
@@ -350,16 +351,16 @@ def test_another_space_or_config_is_another_tune() -> None:
     base = RunConfig(scenario="Offline", time_s=2)
 
     places = {
-        command._directory(base, {"lanes": [1, 2]}, None),
-        command._directory(base, {"lanes": [1, 3]}, None),
-        command._directory(base, {"lanes": [1, 2]}, 1),
-        command._directory(base.model_copy(update={"threads": 1}), {"lanes": [1, 2]}, None),
-        command._directory(base.model_copy(update={"time_s": 3}), {"lanes": [1, 2]}, None),
-        command._directory(base.model_copy(update={"scenario": "Server"}), {"lanes": [1, 2]}, None),
+        directory_of(base, {"lanes": [1, 2]}, None),
+        directory_of(base, {"lanes": [1, 3]}, None),
+        directory_of(base, {"lanes": [1, 2]}, 1),
+        directory_of(base.model_copy(update={"threads": 1}), {"lanes": [1, 2]}, None),
+        directory_of(base.model_copy(update={"time_s": 3}), {"lanes": [1, 2]}, None),
+        directory_of(base.model_copy(update={"scenario": "Server"}), {"lanes": [1, 2]}, None),
     }
 
     assert len(places) == 6
-    assert command._directory(base, {"lanes": [1, 2]}, None) in places
+    assert directory_of(base, {"lanes": [1, 2]}, None) in places
 
 
 def test_another_version_of_the_backend_asks_for_another_tune(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
