@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rich.console import Console as RichConsole
 from rich.console import RenderableType
-from rich.progress import BarColumn, TaskID, TextColumn
+from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as RichProgress
 from rich.text import Text
 
@@ -184,7 +184,6 @@ class Watcher:
         self._name = f"{config.scenario} {config.mode}"
         self._console = console
         self._bar: RichProgress | None = None
-        self._task: TaskID | None = None
         self._last_line = time.monotonic()
         if console.err.is_terminal:
             self._bar = RichProgress(
@@ -195,21 +194,16 @@ class Watcher:
                 transient=True,
             )
             self._bar.start()
-            self._task = self._bar.add_task(self._name, total=None, now="")
+            self._bar.add_task(self._name, total=None, now="")
 
     def phase(self, name: str) -> None:
         """The run has come to another phase, or is in it still."""
-        if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, now=_PHASES.get(name, name))
+        self._show(_PHASES.get(name, name), "")
 
     def loading(self, done: int, samples: int) -> None:
         """How many of the samples are loaded, before the run."""
         text = f"{_PHASES['samples']} {done:,} of {samples:,}"
-        if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, completed=done, total=samples, now=text)
-        elif time.monotonic() - self._last_line >= _PLAIN_EVERY_S:
-            self._last_line = time.monotonic()
-            self._console.note(f"{self._name}: {text}")
+        self._show(text, text, completed=done, total=samples)
 
     def plan(self, planned: Planned) -> None:
         """The plan, before the run starts."""
@@ -218,17 +212,13 @@ class Watcher:
         self._console.note(f"{self._name}: {planned.settled.line(plan.scenario)}")
         for note in plan.notes:
             self._console.note(f"  {note}")
-        if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, completed=0, total=plan.samples)
+        if self._bar is not None:
+            self._bar.update(self._bar.task_ids[0], completed=0, total=plan.samples)
 
     def generating(self, left_s: float) -> None:
         """LoadGen generates its queries, for so long still."""
         text = f"{_PHASES['generate']}, {left_s:.0f} s left"
-        if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, now=text)
-        elif left_s >= 1 and time.monotonic() - self._last_line >= _PLAIN_EVERY_S:
-            self._last_line = time.monotonic()
-            self._console.note(f"{self._name}: {text}")
+        self._show(text, text if left_s >= 1 else "")
 
     def note(self, message: str) -> None:
         """Something about the run that shows only while it goes on."""
@@ -240,11 +230,16 @@ class Watcher:
         p99 = "" if now.p99_ns is None else f"p99 {milliseconds(now.p99_ns)} ms, "
         failed = f", {now.failed} FAILED" if now.failed else ""
         text = f"{short(now.rate)}/s, {p99}{now.left_s:.0f} s left{failed}"
-        if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, completed=now.done, total=max(now.planned, now.done), now=text)
-        elif time.monotonic() - self._last_line >= _PLAIN_EVERY_S:
+        line = f"{now.done:,} of about {now.planned:,}, {text}"
+        self._show(text, line, completed=now.done, total=max(now.planned, now.done))
+
+    def _show(self, now: str, line: str, **steps: int) -> None:
+        """What is ``now``, on the bar; where there is none a line every few seconds."""
+        if self._bar is not None:
+            self._bar.update(self._bar.task_ids[0], now=now, **steps)  # type: ignore[arg-type]
+        elif line and time.monotonic() - self._last_line >= _PLAIN_EVERY_S:
             self._last_line = time.monotonic()
-            self._console.note(f"{self._name}: {now.done:,} of about {now.planned:,}, {text}")
+            self._console.note(f"{self._name}: {line}")
 
     def failure(self, message: str) -> None:
         """The first sample has failed; the run goes on, but cannot count any more."""
@@ -262,7 +257,7 @@ def _shown(results: Sequence[Result], home: Path) -> Iterator[RenderableType]:
     yield from (*parity_lines(results), *agreement_lines(results))
     if any(is_estimate(result.metric) for result in results):
         yield prose(ESTIMATE)
-    if broken := _union(results):
+    if broken := list(dict.fromkeys(rule for result in results for rule in result.rules_broken)):
         yield in_short(broken)
     yield f"files: {home}"
 
@@ -272,7 +267,3 @@ def _row(result: Result) -> list[str]:
     latency = [milliseconds(result.latency_ns.get(name)) for name in ("p50", "p90", "p99")]
     shown = figure(result.accuracy, result.metric)
     return [kind(result), words, shown, *latency, f"{result.samples:,}"]
-
-
-def _union(results: Sequence[Result]) -> list[str]:
-    return list(dict.fromkeys(rule for result in results for rule in result.rules_broken))
