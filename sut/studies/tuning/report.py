@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from rich.bar import Bar
@@ -46,10 +46,8 @@ def picture(outcome: Outcome) -> RenderableType:
 def _table(*headings: str) -> Table:
     table = Table(box=None, pad_edge=False)
     for heading in headings:
-        if heading in ("settings", "verdict"):
-            table.add_column(heading, overflow="fold")
-        else:
-            table.add_column(heading, justify="left" if heading in ("", "result") else "right", no_wrap=True)
+        side: Literal["left", "right"] = "left" if heading in ("settings", "result", "") else "right"
+        table.add_column(heading, justify=side, no_wrap=heading != "settings", overflow="fold")
     return table
 
 
@@ -84,12 +82,9 @@ def _rates(outcome: Outcome) -> Table:
         p99 = max((row.p99_ns for row in rows if row.p99_ns is not None), default=None)
         bound = next((row.bound_ns for row in rows if row.bound_ns), None)
         share = p99 / bound / 2 if p99 is not None and bound else 0.0
-        table.add_row(
-            f"{rate:g}" + (" *" if rate == outcome.rate else "  "),
-            f"{sum(row.valid for row in rows)} of {len(rows)}",
-            milliseconds(p99),
-            _bar(share),
-        )
+        told = f"{rate:g}" + (" *" if rate == outcome.rate else "  ")
+        valid = f"{sum(row.valid for row in rows)} of {len(rows)}"
+        table.add_row(told, valid, milliseconds(p99), _bar(share))
     return table
 
 
