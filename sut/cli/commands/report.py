@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from sut.errors import InputError, writing
 from sut.process.streams import tell
 from sut.text import printable
-
-if TYPE_CHECKING:
-    from sut.results.collected import Skipped
-    from sut.results.page.tables import Decision
 
 HELP = """Write one self-contained page: what was measured on what, where the time goes, what differs, what to doubt.
 
@@ -43,11 +37,12 @@ def report(
     from sut.results.collected import collect
     from sut.results.page.page import write_page
     from sut.results.schema import COMPARISON, PAGE
+    from sut.studies.comparing.page import read_comparisons
 
     paths = results or [output_folder()]
     named = [path for path in paths if path.name == COMPARISON and not path.is_dir()]
     collected = collect([path for path in paths if path not in named])
-    comparisons, unread = _comparisons([*named, *collected.comparisons])
+    comparisons, unread = read_comparisons([*named, *collected.comparisons])
     skipped = (*collected.skipped, *unread)
     for each in skipped:
         tell(f"skipped: {each.path}: {each.reason}")
@@ -65,18 +60,3 @@ def report(
         write_page(page, collected.found, comparisons, skipped)
     count = len(collected.found)
     print(printable(f"page: {page}, {count:,} result{'' if count == 1 else 's'}"))
-
-
-def _comparisons(files: Sequence[Path]) -> tuple[list[Decision], list[Skipped]]:
-    """The comparisons in files, each once, and what is none."""
-    from sut.results.collected import Skipped
-    from sut.studies.comparing.page import read_comparison
-
-    found: list[Decision] = []
-    skipped: list[Skipped] = []
-    for file in {os.path.realpath(file): file for file in files}.values():
-        try:
-            found.append(read_comparison(file, len(found)))
-        except ValueError as error:
-            skipped.append(Skipped(file, str(error)))
-    return found, skipped

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from plugins.files import LARGE_BYTES, read_file
 from sut.errors import cut, one_line
+from sut.results.collected import Skipped
 from sut.results.page.figures import Number, number
 from sut.results.page.tables import Column, Decision, Shown, Table, beside, figures
 from sut.studies.comparing.consistency import contradiction
@@ -37,6 +39,18 @@ def read_comparison(path: Path, position: int) -> Decision:
     names = "; of other work ".join(dict.fromkeys(against)) or "the first row"
     best = next((result for row in rows if _verdict(row) == "best" and (result := _text(row.get("result")))), None)
     return Decision(cut(sentence), _table(rows, position, names, path), path.parent / best if best else None)
+
+
+def read_comparisons(files: Sequence[Path]) -> tuple[list[Decision], list[Skipped]]:
+    """The comparisons in files, each once, and what is none."""
+    found: list[Decision] = []
+    skipped: list[Skipped] = []
+    for file in {os.path.realpath(file): file for file in files}.values():
+        try:
+            found.append(read_comparison(file, len(found)))
+        except ValueError as error:
+            skipped.append(Skipped(file, str(error)))
+    return found, skipped
 
 
 def _table(rows: Sequence[Mapping[str, Any]], position: int, against: str, path: Path) -> Table:
