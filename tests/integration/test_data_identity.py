@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from sut.datasets.demo import PHOTOS
-from sut.datasets.imagenet import list_text, names, validation_labels
+from sut.datasets.imagenet import list_text, picture_names, validation_labels
 from tests.integration.children import run_python
 from tests.integration.support import CHECKOUT, PICTURES, Sut
 
@@ -128,9 +128,9 @@ def test_fifty_thousand_links_to_one_picture_are_not_imagenet(sut: Sut) -> None:
     folder = sut.cwd / "links"
     folder.mkdir()
     (folder / "one.jpg").write_bytes(cv2.imencode(".jpg", np.full((8, 8, 3), 128, np.uint8))[1].tobytes())
-    for name in names():
+    for name in picture_names():
         (folder / name).symlink_to("one.jpg")
-    (folder / "val_map.txt").write_text(list_text({name: name for name in names()}, validation_labels()))
+    (folder / "val_map.txt").write_text(list_text({name: name for name in picture_names()}, validation_labels()))
     options = ("--dataset-path", folder, "--cache", "1", "--overwrite")
     said = "1,023 of 1,024 pictures that were loaded are equal to others (99.9 %)"
 

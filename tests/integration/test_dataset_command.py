@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from sut.datasets.base import IMAGENET_PICTURES as PICTURES
-from sut.datasets.imagenet import names, open_imagenet, validation_labels
+from sut.datasets.imagenet import open_imagenet, picture_names, validation_labels
 from tests.integration.children import Finished, run_python
 
 LIMIT_S = 20.0
@@ -34,7 +34,7 @@ def complete(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("imagenet") / "pictures"
     folder.mkdir()
     first = None
-    for number, name in enumerate(names()):
+    for number, name in enumerate(picture_names()):
         # File systems bound the number of names of one file.
         if number % 5000 == 0:
             first = folder / name
@@ -152,7 +152,7 @@ def test_without_the_package(pictures: Path) -> None:
 def test_other_places_are_found(tmp_path: Path, place: str) -> None:
     folder = tmp_path / "pictures"
     wanted = {}
-    for number, name in enumerate(list(names())[:6]):
+    for number, name in enumerate(list(picture_names())[:6]):
         wanted[name] = place.format(name=name, synset=f"n0{1440764 + number % 2}")
         path = folder / wanted[name]
         path.parent.mkdir(parents=True, exist_ok=True)

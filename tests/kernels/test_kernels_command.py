@@ -22,7 +22,7 @@ from kernels.device import DeviceError
 from kernels.host import HostDevice, build
 from kernels.lab import bench, check, profiler
 from kernels.lab.bench import Timing
-from kernels.lab.check import Row
+from kernels.lab.check import CaseResult
 from kernels.lab.explain import CASES
 from kernels.lab.profiler import CONFLICTS, REQUESTS, SECTORS, TIME, beside, count, find_profiler, read_ncu, read_nsys
 from plugins.errors import DeviceNotFound
@@ -102,7 +102,7 @@ def test_check_takes_the_host_form_where_there_is_no_gpu(sut: Run) -> None:
 
 def test_a_wrong_kernel_is_named_and_ends_with_3(sut: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     cases = (("area", 0.0), ("cubic", 2.5))
-    rows = [Row("resize fused", "float32", "NCHW", case, off, not off) for case, off in cases]
+    rows = [CaseResult("resize fused", "float32", "NCHW", case, off, not off) for case, off in cases]
     monkeypatch.setattr(check, "check", lambda device, truth: iter(rows))
 
     done = sut("check", "--device", "host")
@@ -403,7 +403,7 @@ def test_the_report_names_what_was_launched_and_called(parts: ModuleType, monkey
         monkeypatch.setattr(gpu, "open_device", lambda name: host)
         monkeypatch.setattr(bench, "run", lambda device, repeats, rotation: iter(()))
         monkeypatch.setattr(profiler, "find_profiler", lambda: program_missing())
-        rows = [Row("a", "float32", "NCHW", "b", 0.0, True)]
+        rows = [CaseResult("a", "float32", "NCHW", "b", 0.0, True)]
         monkeypatch.setattr(check, "check", lambda device, truth: iter(rows))
         start = HostDevice.start
 
@@ -414,7 +414,7 @@ def test_the_report_names_what_was_launched_and_called(parts: ModuleType, monkey
     assert set(found["kernels"]) == {f"{case.module}.{case.kernel}" for case in CASES}
     assert {"lab/profiler.run_cases", "host/host_device.HostDevice.start"} <= set(found["functions"])
 
-    rows[0] = Row("a", "float32", "NCHW", "b", 1.0, False)
+    rows[0] = CaseResult("a", "float32", "NCHW", "b", 1.0, False)
     with HostDevice() as host, pytest.raises(RuntimeError, match="1 of 1 cases differ from the oracle"):
         host.details = "a stand-in"  # type: ignore[attr-defined]
         parts.kernels_ran()

@@ -20,7 +20,7 @@ from sut.pipeline.assembly import Assembly
 from sut.results.schema import Result
 from sut.results.statistics import Difference, in_words
 from sut.results.wording import agreement_lines, milliseconds, parity_lines
-from sut.studies.boundary import ledger, middle, rows_of, run_rounds
+from sut.studies.boundary import boundary_rows, ledger, middle, run_rounds
 
 _STEP_HEADINGS = {"mean_latency": "step of\nmean ms", "time_per_sample": "step of\n1/rate ms"}
 
@@ -72,7 +72,7 @@ class _Rounds(BriefConsole):
 def _boundary(configs: list[RunConfig], as_json: bool, rounds: int | None = None) -> ExitCode:
     ran, code = run_rounds(configs, rounds, _Rounds())
     if code in (ExitCode.OK, ExitCode.INVALID):
-        rows = rows_of(ran)
+        rows = boundary_rows(ran)
         emit("boundary", rows, _shown(rows, ran), as_json)
     return code
 

@@ -13,7 +13,7 @@ from rich.console import RenderableType
 
 from sut.cli.comparison import table_of
 from sut.cli.console import BriefConsole, Console
-from sut.cli.emit import prose, show
+from sut.cli.emit import print_parts, prose
 from sut.cli.options import Options, configs_of
 from sut.cli.parameters import like_run
 from sut.config import RunConfig, read_config_file
@@ -141,7 +141,7 @@ def _run(cells: Cells, base: RunConfig, asked: Asked, as_json: bool) -> ExitCode
 def _emit(comparison: Comparison, told: dict[str, Any], words: list[str], directory: Path, as_json: bool) -> None:
     """What compare.json has, as it stands there; else the table."""
     if not as_json:
-        show(_shown(comparison, told, words, directory))
+        print_parts(_shown(comparison, told, words, directory))
         return
     sys.stdout.write(dump_json(told))
     for text in words:

@@ -15,7 +15,7 @@ from sut.datasets.sums import sums_path, sums_text
 from sut.errors import InputError, SetupError
 
 if TYPE_CHECKING:
-    from sut.qsl.pictures import Checked
+    from sut.qsl.pictures import Inspected
 
 _SHOWN = 100
 _NAMED = 3
@@ -63,10 +63,10 @@ def imagenet(
 ) -> None:
     """See HELP."""
     from sut.datasets.imagenet import LIST_NAME, check_root, list_text, validation_labels, write_lines
-    from sut.qsl.pictures import check_pictures
+    from sut.qsl.pictures import inspect_pictures
 
     check_root(folder, "expected the folder of ImageNet's validation pictures")
-    found = check_pictures(folder, write, _tracked)
+    found = inspect_pictures(folder, write, _tracked)
     path = folder / LIST_NAME
     refusal: InputError | SetupError | None = None
     states = {file: "not written" if write or not found.whole else "not asked for" for file in (path, sums_path(path))}
@@ -111,7 +111,7 @@ def _tracked(chunks: Iterable[Any], count: int) -> Iterable[Any]:
     return track(chunks, "checking the pictures", count, console=Console(stderr=True), transient=True)
 
 
-def _incomplete(folder: Path, found: Checked) -> InputError:
+def _incomplete(folder: Path, found: Inspected) -> InputError:
     parts = []
     for what, listed in (("missing", found.missing), ("damaged", list(found.damaged))):
         if listed:
@@ -120,7 +120,7 @@ def _incomplete(folder: Path, found: Checked) -> InputError:
     return InputError(f"{folder}: {'; '.join(parts)}; val_map.txt is not written (--json lists them all)")
 
 
-def _row(folder: Path, found: Checked, states: Mapping[Path, str]) -> dict[str, Any]:
+def _row(folder: Path, found: Inspected, states: Mapping[Path, str]) -> dict[str, Any]:
     (path, state), (sums, sums_state) = states.items()
     return {
         "dataset": "imagenet",
@@ -136,7 +136,7 @@ def _row(folder: Path, found: Checked, states: Mapping[Path, str]) -> dict[str, 
     }
 
 
-def _shown(folder: Path, found: Checked, states: Mapping[Path, str]) -> Iterator[str]:
+def _shown(folder: Path, found: Inspected, states: Mapping[Path, str]) -> Iterator[str]:
     yield f"{folder}: {len(found.files):,} of {PICTURES:,} pictures, {len(found.damaged)} damaged"
     for what, lines in (
         ("missing", list(found.missing)),

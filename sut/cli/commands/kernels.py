@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from kernels.lab.bench import Timing
-    from kernels.lab.check import Place, Row
+    from kernels.lab.check import CaseResult, Place
     from kernels.lab.explain import Explanation
     from kernels.lab.profiler import Profiled
     from kernels.resize import Interpolation
@@ -167,8 +167,8 @@ def _truth(pixels: NDArray[np.uint8], place: Place, interpolation: Interpolation
     return resize_fit(pixels, Fit(**asdict(place)), interpolation)
 
 
-def _checked(rows: Sequence[Row], device: str) -> Iterator[RenderableType]:
-    groups: dict[tuple[str, str, str], list[Row]] = defaultdict(list)
+def _checked(rows: Sequence[CaseResult], device: str) -> Iterator[RenderableType]:
+    groups: dict[tuple[str, str, str], list[CaseResult]] = defaultdict(list)
     for row in rows:
         groups[row.kernel, row.dtype, row.layout].append(row)
     lines = []

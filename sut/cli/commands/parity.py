@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from preprocess.base import Recipe
-    from sut.studies.parity import Row
+    from sut.studies.parity import ParityRow
 
 HELP = """Measure how far preprocessors are from the oracle, in levels of 255 before normalisation.
 
@@ -52,7 +52,7 @@ def parity(
     emit("parity", [row.as_json(recipe) for row in rows], _table(rows, recipe), as_json)
 
 
-def _table(rows: Sequence[Row], recipe: Recipe) -> Iterator[RenderableType]:
+def _table(rows: Sequence[ParityRow], recipe: Recipe) -> Iterator[RenderableType]:
     lines = []
     within = []
     for name, mine in groupby(rows, lambda row: f"{row.preprocess} {row.version}"):
@@ -65,7 +65,7 @@ def _table(rows: Sequence[Row], recipe: Recipe) -> Iterator[RenderableType]:
     yield from map(prose, within)
 
 
-def _figures(row: Row) -> list[str]:
+def _figures(row: ParityRow) -> list[str]:
     parity = row.parity
     psnr = "equal" if parity.psnr_db is None else f"{parity.psnr_db:.1f}"
     same = "" if row.labels_same is None else f"{row.labels_same} of {parity.pictures}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -20,8 +21,7 @@ from sut.errors import ExitCode
 from sut.process.streams import tell_error
 from sut.studies.tuning import report
 from sut.studies.tuning.space import EFFECTS
-from sut.studies.tuning.study import Tuned
-from sut.studies.tuning.study import tune as tune_all
+from sut.studies.tuning.study import TuneResult, run_tune
 
 HELP = """Find the settings that are best here, and Server's highest VALID rate.
 
@@ -74,16 +74,16 @@ def _tune(
     rounds: int | None = None,
 ) -> ExitCode:
     limit_s = _budget_s(budget) if budget is not None else math.inf
-    tuned = tune_all(configs, words or [], space or [], limit_s, rounds, BriefConsole())
+    tuned = run_tune(configs, words or [], space or [], limit_s, rounds, BriefConsole())
     outcome = tuned.outcome
     told = report.outcome_of(outcome, tuned.config)
-    emit("tune", report.rows_of(tuned.rows), _shown(tuned), as_json, outcome=told)
+    emit("tune", [asdict(row) for row in tuned.rows], _shown(tuned), as_json, outcome=told)
     if outcome.code != ExitCode.OK:
         tell_error(outcome.words[-1])
     return outcome.code
 
 
-def _shown(tuned: Tuned) -> Iterator[RenderableType]:
+def _shown(tuned: TuneResult) -> Iterator[RenderableType]:
     yield report.picture(tuned.outcome)
     yield from map(prose, tuned.outcome.words if tuned.outcome.code == ExitCode.OK else ())
     if tuned.config is not None:

@@ -114,11 +114,6 @@ def svg(outcome: Outcome, title: str) -> str:
     return re.sub(r"@font-face \{.*?\}", "", console.export_svg(title=title), flags=re.DOTALL)
 
 
-def rows_of(rows: Sequence[Measured]) -> list[dict[str, Any]]:
-    """All runs, for ``--json``."""
-    return [asdict(row) for row in rows]
-
-
 def outcome_of(outcome: Outcome, config: RunConfig | None) -> dict[str, Any]:
     """The verdict, for ``--json``."""
     return {

@@ -34,7 +34,7 @@ _DIGITS = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Tuned:
+class TuneResult:
     """What a tune has left in ``directory``; ``config`` is the one to go on with, None where nothing was found."""
 
     directory: Path
@@ -43,9 +43,9 @@ class Tuned:
     rows: Sequence[Measured]
 
 
-def tune(
+def run_tune(
     configs: list[RunConfig], words: list[str], space: list[str], limit_s: float, rounds: int | None, console: Reporter
-) -> Tuned:
+) -> TuneResult:
     """All of it, ``limit_s`` of the search at the most. Raises ``InputError`` for what cannot be tuned."""
     base, time_s = _base_of(configs, words)
     tried, points = _grid(space, base)
@@ -69,7 +69,7 @@ def tune(
             raise
         config = _config(base, outcome)
         _write(directory, config, outcome, bench.rows)
-    return Tuned(directory, config, outcome, bench.rows)
+    return TuneResult(directory, config, outcome, bench.rows)
 
 
 def _grid(space: list[str], base: RunConfig) -> tuple[dict[str, list[Any]], list[Point]]:

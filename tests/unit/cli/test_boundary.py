@@ -205,7 +205,7 @@ BACKWARDS = [a_round(6 + n / 10, 4 + n / 10, 1 + n / 90) for n in range(5)]
 
 
 def shown(rounds: list[list[Result]], capsys: pytest.CaptureFixture[str]) -> tuple[list[dict[str, Any]], str]:
-    rows = boundary.rows_of(rounds)
+    rows = boundary.boundary_rows(rounds)
     emit("boundary", rows, _shown(rows, rounds), as_json=False)
     return json.loads(json.dumps(rows)), capsys.readouterr().out
 

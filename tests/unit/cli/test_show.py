@@ -13,7 +13,7 @@ import pytest
 from sut.cli.commands.show import show
 from sut.config import make_config
 from sut.errors import InputError
-from sut.results.columns import Column, fitting
+from sut.results.columns import ShownColumn, fitting
 from sut.results.quiet import Quiet
 from sut.results.schema import Agreement, Metric, Parity, Result
 from sut.results.wording import ESTIMATE
@@ -97,11 +97,11 @@ def test_an_estimate_of_a_percentile_is_explained(tmp_path: Path, capsys: pytest
     assert ESTIMATE in printed
 
 
-def many(width: int) -> list[Column]:
+def many(width: int) -> list[ShownColumn]:
     """Columns of ten places each, most of which a terminal of ``width`` cannot have."""
     settings = ["model", "backend", "device", "scenario", "lanes", "threads"]
     figures = ["result", "figure", "p50 ms", "p99 ms", "samples/s", "accuracy", "parity", "same labels", "notes"]
-    return [Column(name, ["x" * width], name in settings) for name in [*settings, *figures]]
+    return [ShownColumn(name, ["x" * width], name in settings) for name in [*settings, *figures]]
 
 
 def test_boundaries_stay_apart_however_narrow_the_terminal_is(

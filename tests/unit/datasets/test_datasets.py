@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from sut.datasets import registry
 from sut.datasets.base import DataSet
 from sut.datasets.demo import open_demo
-from sut.datasets.imagenet import names, open_imagenet, validation_labels
+from sut.datasets.imagenet import open_imagenet, picture_names, validation_labels
 from sut.datasets.registry import open_dataset
 from sut.errors import InputError, SetupError
 
@@ -122,7 +122,9 @@ def test_lines_that_are_refused(tmp_path: Path, text: str | bytes, fragment: str
 
 def imagenet() -> DataSet:
     labels = validation_labels()
-    return DataSet("imagenet", Path(), tuple(names()), np.array([labels[name] for name in names()], np.int32))
+    return DataSet(
+        "imagenet", Path(), tuple(picture_names()), np.array([labels[name] for name in picture_names()], np.int32)
+    )
 
 
 def swapped(dataset: DataSet) -> DataSet:

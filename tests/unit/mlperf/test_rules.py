@@ -11,7 +11,7 @@ import pytest
 
 from sut.config import RunConfig
 from sut.datasets.base import DataSet
-from sut.datasets.imagenet import names, validation_labels
+from sut.datasets.imagenet import picture_names, validation_labels
 from sut.mlperf import rules
 from sut.mlperf.logs import Detail
 from sut.mlperf.rules import broken_rules, explain_invalid, in_short, unexplained
@@ -20,7 +20,9 @@ from sut.models.preparation import Prepared
 from sut.models.registry import find
 
 LABELS = validation_labels()
-IMAGENET = DataSet("imagenet", Path(), tuple(names()), np.array([LABELS[name] for name in names()], np.int32))
+IMAGENET = DataSet(
+    "imagenet", Path(), tuple(picture_names()), np.array([LABELS[name] for name in picture_names()], np.int32)
+)
 FILE = Path("resnet50_v1.onnx")
 TRAINED = Prepared(FILE, FILE, FILE, sha256="0a1b", weights="trained")
 FEW = DataSet("demo", Path(), ("picture",) * 11, np.zeros(11, np.int32))

@@ -12,7 +12,7 @@ from backends.onnxruntime import OnnxRuntime
 from preprocess.opencv import OpenCV
 from sut.config import RunConfig
 from sut.datasets.base import DataSet
-from sut.datasets.imagenet import names, validation_labels
+from sut.datasets.imagenet import picture_names, validation_labels
 from sut.mlperf.accuracy import logged_sum
 from sut.mlperf.logs import Detail
 from sut.models.preparation import Prepared
@@ -86,9 +86,9 @@ def test_two_answers_to_a_sample_are_refused_where_nothing_explains_them(tmp_pat
 @pytest.mark.parametrize(("label", "applies"), [(65, True), (66, False)])
 def test_an_accuracy_is_held_against_the_target_on_imagenets_own_list_only(label: int, applies: bool) -> None:
     known = validation_labels()
-    labels = np.array([known[name] for name in names()], np.int32)
+    labels = np.array([known[name] for name in picture_names()], np.int32)
     labels[0] = label
-    dataset = DataSet("imagenet", Path(), tuple(names()), labels)
+    dataset = DataSet("imagenet", Path(), tuple(picture_names()), labels)
     config = RunConfig(model="resnet50", backend="onnxruntime", weights="trained", mode="accuracy")
     file = Path("resnet50.onnx")
     model = Prepared(file, file, file, weights="trained")

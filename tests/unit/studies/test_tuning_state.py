@@ -297,7 +297,7 @@ def test_the_picture_fits_a_terminal_and_its_svg_loads_nothing(tmp_path: Path) -
     assert any(line.startswith("threads=2") for line in lines)
     svg = report.svg(outcome, "sut tune")
     assert svg.startswith("<svg") and "url(" not in svg.replace("url(#", "")
-    json.dumps([report.rows_of(rows), report.outcome_of(outcome, RunConfig())])
+    json.dumps([[asdict(row) for row in rows], report.outcome_of(outcome, RunConfig())])
 
 
 @pytest.mark.parametrize(
