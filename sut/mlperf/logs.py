@@ -83,15 +83,10 @@ class Trace:
 
 def read_detail(directory: Path) -> Detail:
     """Parse ``mlperf_log_detail.txt``. Raises ``ValueError`` if there is none; a cut one gives what it has."""
-    path = directory / DETAIL
-    try:
-        text = read_file(path, LARGE_BYTES).decode(errors="replace")
-    except OSError as error:
-        raise ValueError(f"{path}: {error.strerror or error}") from error
     values: dict[str, Any] = {}
     errors: list[str] = []
     generated = 0
-    for line in text.splitlines():
+    for line in _lines(directory / DETAIL):
         if not line.startswith(_PREFIX):
             continue
         try:
@@ -110,13 +105,15 @@ def read_detail(directory: Path) -> Detail:
 
 def read_summary(directory: Path) -> dict[str, str]:
     """``mlperf_log_summary.txt``: what stands before and after the colon of each line. Raises ``ValueError``."""
-    path = directory / SUMMARY
+    lines = (line.partition(":") for line in _lines(directory / SUMMARY))
+    return {name.strip(): value.strip() for name, colon, value in lines if colon}
+
+
+def _lines(path: Path) -> list[str]:
     try:
-        text = read_file(path, LARGE_BYTES).decode(errors="replace")
+        return read_file(path, LARGE_BYTES).decode(errors="replace").splitlines()
     except OSError as error:
         raise ValueError(f"{path}: {error.strerror or error}") from error
-    lines = (line.partition(":") for line in text.splitlines())
-    return {name.strip(): value.strip() for name, colon, value in lines if colon}
 
 
 def read_trace(directory: Path) -> tuple[Trace, Int64Array]:

@@ -21,8 +21,6 @@ def percentile_stats(values: Int64Array) -> dict[str, int | None]:
     if len(values) == 0:
         return dict.fromkeys(("mean", "min", *PERCENTILES, "max"))
     ordered = np.sort(values)
-    found: dict[str, int | None] = {"mean": int(ordered.mean()), "min": int(ordered[0])}
-    for name, share in PERCENTILES.items():
-        found[name] = int(ordered[min(int(len(ordered) * share), len(ordered) - 1)])
-    found["max"] = int(ordered[-1])
-    return found
+    ranks = {name: min(int(len(ordered) * share), len(ordered) - 1) for name, share in PERCENTILES.items()}
+    at = {name: int(ordered[rank]) for name, rank in {"min": 0, **ranks, "max": -1}.items()}
+    return {"mean": int(ordered.mean()), **at}
