@@ -10,6 +10,7 @@ import heapq
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,20 +98,18 @@ def _sort(graph: GraphProto) -> None:
     """Put each node behind those it reads from, as ONNX asks, and otherwise leave the order as it is."""
     nodes = list(graph.node)
     made_by = {name: number for number, node in enumerate(nodes) for name in node.output}
-    waits = [{made_by[name] for name in _reads(node) if name in made_by} for node in nodes]
-    readers: list[list[int]] = [[] for _ in nodes]
-    for number, needed in enumerate(waits):
-        for other in needed:
-            readers[other].append(number)
-    ready = [number for number, needed in enumerate(waits) if not needed]
+    sorter = TopologicalSorter[int]()
+    for number, node in enumerate(nodes):
+        sorter.add(number, *(made_by[name] for name in _reads(node) if name in made_by))
+    sorter.prepare()
+    ready: list[int] = []
     del graph.node[:]
-    while ready:
+    while sorter.is_active():
+        for number in sorter.get_ready():
+            heapq.heappush(ready, number)
         number = heapq.heappop(ready)
         graph.node.append(nodes[number])
-        for reader in readers[number]:
-            waits[reader].remove(number)
-            if not waits[reader]:
-                heapq.heappush(ready, reader)
+        sorter.done(number)
 
 
 def _reads(node: NodeProto) -> Iterator[str]:

@@ -29,25 +29,9 @@ _STEM, _HEAD = 32, 1280
 _DIVISOR = 8
 
 
-@dataclass(frozen=True, slots=True)
-class _Stage:
-    repeats: int
-    kernel: int
-    stride: int
-    expand: int
-    channels: int
-
-
-# Table 1 of Tan and Le 2019, arXiv 1905.11946.
-_STAGES = (
-    _Stage(1, 3, 1, 1, 16),
-    _Stage(2, 3, 2, 6, 24),
-    _Stage(2, 5, 2, 6, 40),
-    _Stage(3, 3, 2, 6, 80),
-    _Stage(3, 5, 1, 6, 112),
-    _Stage(4, 5, 2, 6, 192),
-    _Stage(1, 3, 1, 6, 320),
-)
+# Repeats, first stride, expansion and channels of each stage: table 1 of Tan and Le 2019, arXiv 1905.11946. The kernels
+# are as large as their weights.
+_STAGES = ((1, 1, 1, 16), (2, 2, 6, 24), (2, 2, 6, 40), (3, 2, 6, 80), (3, 1, 6, 112), (4, 2, 6, 192), (1, 1, 6, 320))
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,12 +142,11 @@ class _Network:
         graph = self._graph
         x = self._relu6(self._conv("images", "_conv_stem", "_bn0", stride=2))
         channels, block = _STEM, 0
-        for index, stage in enumerate(_STAGES):
-            out = scaled_channels(stage.channels, self._variant.width)
-            scaled = 0 < index < len(_STAGES) - 1
-            for repeat in range(math.ceil(stage.repeats * self._variant.depth) if scaled else stage.repeats):
-                stride = stage.stride if repeat == 0 else 1
-                x = self._block(x, f"_blocks.{block}", channels, out, stride, stage.expand)
+        for index, (repeats, stride, expand, unscaled) in enumerate(_STAGES):
+            out = scaled_channels(unscaled, self._variant.width)
+            is_scaled = 0 < index < len(_STAGES) - 1
+            for repeat in range(math.ceil(repeats * self._variant.depth) if is_scaled else repeats):
+                x = self._block(x, f"_blocks.{block}", channels, out, stride if repeat == 0 else 1, expand)
                 channels, block = out, block + 1
         x = self._relu6(self._conv(x, "_conv_head", "_bn1"))
         x = graph.node("Flatten", [graph.node("GlobalAveragePool", [x], "pool")], "features")
