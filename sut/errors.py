@@ -53,8 +53,6 @@ class SetupError(SutError):
 class RunError(SutError):
     """A run failed."""
 
-    exit_code = ExitCode.FAILED
-
 
 def error_of(code: int | None, text: str) -> SutError:
     """The error that another process has ended with, by its exit code."""
@@ -68,8 +66,16 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = error.strerror or one_line(error)
-        raise InputError(f"{path}: cannot be written ({reason}); choose another --output") from error
+        raise InputError(f"{path}: cannot be written ({reason_of(error)}); choose another --output") from error
+
+
+@contextmanager
+def refusing(what: str, remedy: str = "") -> Iterator[None]:
+    """Raises ``InputError`` for an ``OSError`` within the ``with``: ``what`` failed, why, and the ``remedy``."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{what}: {reason_of(error)}{remedy}") from error
 
 
 _TEXT_CHARACTERS = 1000
@@ -83,6 +89,11 @@ def one_line(error: BaseException) -> str:
     """
     text = str(error) if isinstance(error, SutError) else " ".join(str(error).split())
     return cut(printable(text)) or type(error).__name__
+
+
+def reason_of(error: Exception) -> str:
+    """Why something failed, in one line: of an error of the system without its number and the file's name."""
+    return getattr(error, "strerror", None) or one_line(error)
 
 
 def cut(text: str) -> str:

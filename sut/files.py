@@ -8,7 +8,7 @@ from pathlib import Path
 
 import plugins.cache
 from plugins.files import locked, whole_file
-from sut.errors import InputError, one_line, writing
+from sut.errors import InputError, one_line, refusing, writing
 from sut.text import Say
 
 
@@ -26,13 +26,8 @@ def cached(name: str, key: str, make: Callable[[Path], None], say: Say, *, quiet
     Raises ``InputError`` where the cache folder cannot be written or the disk is full, and what ``make`` raises.
     """
     cache = cache_dir()
-    try:
+    with refusing(f"cannot keep {name} in the cache folder {cache}", "; make room or set SUT_CACHE_DIR to another"):
         return plugins.cache.entry(cache, name, key, make, say, quietly=quietly)
-    except OSError as error:
-        reason = error.strerror or one_line(error)
-        raise InputError(
-            f"cannot keep {name} in the cache folder {cache}: {reason}; make room or set SUT_CACHE_DIR to another"
-        ) from error
 
 
 @contextmanager

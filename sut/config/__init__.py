@@ -17,7 +17,7 @@ from plugins.extras import names
 from plugins.files import SMALL_BYTES, read_file
 from sut.config.option import Only, kinds_of, options_of, setting
 from sut.config.strict_yaml import load_yaml
-from sut.errors import InputError, one_line, suggest
+from sut.errors import InputError, one_line, reason_of, suggest
 from sut.process.cgroup import usable_cores as usable_cores
 from sut.text import checked_name, shortened
 
@@ -325,8 +325,7 @@ def read_config_file(path: Path, hint: str = "--config takes one of configs/*.ya
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; {hint}") from None
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or one_line(error)
-        raise InputError(f"{path}: not a readable YAML file ({reason}); {hint}") from None
+        raise InputError(f"{path}: not a readable YAML file ({reason_of(error)}); {hint}") from None
     if content is None:
         return {}
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from plugins.files import LARGE_BYTES, read_file
-from sut.errors import InputError, one_line
+from sut.errors import InputError, reason_of
 
 _HEAD = "# CRC-32, bytes and name of each picture; made by sut dataset"
 _REMEDY = "put it back as it was or, if it is right as it is, write the sums again with ./run_local.sh dataset"
@@ -69,7 +69,7 @@ def read_sums(list_file: Path, names: Iterable[str]) -> Sums | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise InputError(f"cannot read the sums {path}: {error.strerror or one_line(error)}") from error
+        raise InputError(f"cannot read the sums {path}: {reason_of(error)}") from error
     sums: dict[str, Sum] = {}
     for number, line in enumerate(lines, start=1):
         if not line or (number == 1 and line == _HEAD):

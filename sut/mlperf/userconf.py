@@ -14,58 +14,30 @@ from typing import Literal
 
 from plugins.files import SMALL_BYTES, read_file
 from sut.config import SCENARIOS
-from sut.errors import InputError, suggest
+from sut.errors import InputError, reason_of, suggest
+from sut.mlperf.logs import OFFICIAL_SEEDS
 
 Kind = Literal["user", "rules", "audit"]
 """``user``: a user.conf; ``rules``: a copy of mlperf.conf; ``audit``: an audit.config."""
 
 _FLAGS: dict[Kind, str] = {"user": "user_conf", "rules": "mlperf_conf", "audit": "audit_conf"}
 
-INTEGER_KEYS = frozenset(
-    {
-        "min_duration",
-        "max_duration",
-        "min_query_count",
-        "max_query_count",
-        "target_latency",
-        "samples_per_query",
-        "max_async_queries",
-        "coalesce_queries",
-        "performance_sample_count_override",
-        "accuracy_sample_count_override",
-        "sample_concatenate_permutation",
-        "performance_issue_unique",
-        "performance_issue_same",
-        "performance_issue_same_index",
-        "accuracy_log_sampling_target",
-        "print_timestamps",
-    }
-)
+_INTEGERS = """
+    min_duration max_duration min_query_count max_query_count target_latency samples_per_query max_async_queries
+    coalesce_queries performance_sample_count_override accuracy_sample_count_override sample_concatenate_permutation
+    performance_issue_unique performance_issue_same performance_issue_same_index accuracy_log_sampling_target
+    print_timestamps
+"""
+INTEGER_KEYS = frozenset(_INTEGERS.split())
 FLOAT_KEYS = frozenset({"target_qps", "target_latency_percentile"})
-RULES_KEYS = frozenset(
-    {
-        "use_token_latencies",
-        "infer_token_latencies",
-        "token_latency_scaling_factor",
-        "ttft_latency",
-        "tpot_latency",
-        "target_duration",
-    }
-)
+_OF_RULES = """
+    use_token_latencies infer_token_latencies token_latency_scaling_factor ttft_latency tpot_latency target_duration
+"""
+RULES_KEYS = frozenset(_OF_RULES.split())
 """Whole numbers that stand in MLPerf's own file and do nothing: for language models, or not read by LoadGen 6.0."""
 AUDIT_SEED = "accuracy_log_rng_seed"
 """The one seed that LoadGen takes from a file: which answers of a performance run are logged."""
-SEED_KEYS = frozenset(
-    {
-        "qsl_rng_seed",
-        "sample_index_rng_seed",
-        "schedule_rng_seed",
-        AUDIT_SEED,
-        "test05_qsl_rng_seed",
-        "test05_sample_index_rng_seed",
-        "test05_schedule_rng_seed",
-    }
-)
+SEED_KEYS = {f"{test}{seed}" for test in ("", "test05_") for seed in OFFICIAL_SEEDS} | {AUDIT_SEED}
 _NAMES = """
     resnet50 ssd-mobilenet retinanet yolo 3d-unet bert dlrm dlrm-v2 dlrm-v3 rnnt gptj mixtral-8x7b llama2-70b
     llama2-70b-interactive llama3_1-405b llama3_1-405b-interactive llama3_1-8b llama3_1-8b-edge llama3_1-8b-interactive
@@ -131,8 +103,7 @@ def read_conf(path: Path, kind: Kind = "user") -> Conf:
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; give an existing one with --{_FLAGS[kind]}") from None
     except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(f"{path}: cannot be read as text ({reason}); expected LoadGen settings") from None
+        raise InputError(f"{path}: cannot be read as text ({reason_of(error)}); expected LoadGen settings") from None
     if text.startswith("\ufeff"):
         raise InputError(f"{path}:1: a byte order mark, which LoadGen takes for a part of the first word; save without")
     values: dict[str, str] = {}

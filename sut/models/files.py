@@ -14,7 +14,7 @@ import numpy as np
 from backends.base import TensorSpec
 from plugins.files import read_file
 from sut.config import expanded
-from sut.errors import InputError, SetupError, one_line, suggest
+from sut.errors import InputError, SetupError, one_line, reason_of, suggest
 from sut.text import encodable
 
 if TYPE_CHECKING:
@@ -117,8 +117,7 @@ def read_model(path: Path, most_bytes: int, expected: str) -> bytes:
     except IsADirectoryError:
         raise InputError(f"model {path} is a folder, expected {expected}") from None
     except OSError as error:
-        reason = error.strerror or one_line(error)
-        raise InputError(f"model {path} cannot be read: {reason}; expected {expected}") from error
+        raise InputError(f"model {path} cannot be read: {reason_of(error)}; expected {expected}") from error
     if not data:
         raise InputError(f"model {path} is empty (0 bytes), expected {expected}; copy or download it again")
     return data

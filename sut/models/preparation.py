@@ -15,7 +15,7 @@ from plugins.files import known_digest, sha256_of
 from sut.config import RunConfig
 from sut.datasets.base import DataSet
 from sut.datasets.registry import open_dataset
-from sut.errors import InputError, RunError, one_line
+from sut.errors import InputError, RunError, reason_of
 from sut.models import ir, tflite
 from sut.models.base import ModelSpec
 from sut.models.content import digest_of, sums_of
@@ -150,7 +150,7 @@ def check_unchanged(prepared: Prepared | None) -> None:
         try:
             found = f"has the SHA-256 {sha256_of(path)}"
         except OSError as error:
-            found = f"cannot be read ({error.strerror or one_line(error)})"
+            found = f"cannot be read ({reason_of(error)})"
         if found != f"has the SHA-256 {expected}":
             raise RunError(
                 f"the model changed during the runs: {path} {found}, expected {expected}; run all of it again"

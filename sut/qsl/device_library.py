@@ -77,10 +77,8 @@ class DeviceLibrary(Library):
     def _load_chunk(self, chunk: Sequence[int]) -> None:
         preprocessor = self._preprocessor(self._make_preprocessor)
         for index in chunk:
-            try:
+            with self._blaming(index):
                 self.geometry[index] = self._preprocess(preprocessor, index)
-            except (OSError, ValueError) as error:
-                raise self._blame(index, error) from error
 
     def _preprocess(self, preprocessor: Preprocessor, index: int) -> Geometry:
         """Fill a sample's row: where the preprocessor can, without a way through host memory."""

@@ -13,9 +13,9 @@ from __future__ import annotations
 import threading
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from preprocess.base import Geometry, Mark, Preprocessor, Recipe, Target, unmarked
 from preprocess.parts.decode import MOST_BYTES, check
 from sut.datasets.base import DataSet
-from sut.errors import InputError, one_line
+from sut.errors import InputError, reason_of
 from sut.qsl.pictures import Seen, most_bytes
 from sut.qsl.tensor_store import TensorStore
 
@@ -182,9 +182,13 @@ class Library(ABC):
         self._seen.read(index, data)
         return data
 
-    def _blame(self, index: int, error: Exception) -> InputError:
-        name = self.dataset.root / self.dataset.files[index]
-        return InputError(f"{name} (sample {index}): {getattr(error, 'strerror', None) or one_line(error)}")
+    @contextmanager
+    def _blaming(self, index: int) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, ValueError) as error:
+            name = self.dataset.root / self.dataset.files[index]
+            raise InputError(f"{name} (sample {index}): {reason_of(error)}") from error
 
     def require(self, indices: Sequence[int]) -> None:
         """Raise ``ValueError`` if one of the samples is not loaded."""
@@ -281,10 +285,8 @@ class TensorLibrary(Library):
         preprocessor = self._preprocessor(self._make_preprocessor)
         for index in missing:
             row = self.storage[self.row_of[index]]
-            try:
+            with self._blaming(index):
                 [geometry] = preprocessor.run([self._read(index)], Rows.of(row[np.newaxis]), unmarked)
-            except (OSError, ValueError) as error:
-                raise self._blame(index, error) from error
             self._take_in(index, geometry, _MADE)
             if self._store is not None:
                 self._store.keep(index, row, geometry, self._seen.known[index])
@@ -292,10 +294,8 @@ class TensorLibrary(Library):
     def _load_stored(self, index: int) -> bool:
         if self._store is None:
             return False
-        try:
+        with self._blaming(index):
             taken = self._store.take(index, self.storage[self.row_of[index]])
-        except OSError as error:
-            raise self._blame(index, error) from error
         if taken is None:
             return False
         geometry, self._seen.known[index] = taken

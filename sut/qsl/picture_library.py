@@ -36,11 +36,9 @@ class PictureLibrary(Library):
 
     def _load_chunk(self, chunk: Sequence[int]) -> None:
         for index in chunk:
-            try:
+            with self._blaming(index):
                 data = self._read(index)
                 self.held[index] = decode(data) if self._decoded else data
-            except (OSError, ValueError) as error:
-                raise self._blame(index, error) from error
 
     def _drop(self, index: int) -> None:
         del self.held[index]

@@ -21,7 +21,7 @@ from plugins.files import LARGE_BYTES, SMALL_BYTES, open_file, read_file, whole_
 from preprocess.base import Geometry, Preprocessor, Recipe
 from sut.datasets.base import DataSet
 from sut.datasets.sums import Sum, sum_of
-from sut.errors import InputError, one_line
+from sut.errors import InputError, one_line, refusing
 from sut.files import write_text
 from sut.qsl.pictures import Known
 from sut.qsl.tensor_store import TensorStore
@@ -60,7 +60,7 @@ class PreprocessedDir(TensorStore):
         self._ready = ready
         self._made: dict[str, tuple[str, Known | None]] = {}
         self.foreign: set[int] = set()
-        try:
+        with refusing(f"preprocessed folder {folder}"):
             self._folder = _place(folder, dataset, recipe) if ready else folder
             self.name = f"the preprocessed folder {self._folder}"
             if ready:
@@ -69,8 +69,6 @@ class PreprocessedDir(TensorStore):
             else:
                 self._check_origin(preprocessor)
             self._made = self._read_sums()
-        except OSError as error:
-            raise InputError(f"preprocessed folder {folder}: {error.strerror or one_line(error)}") from error
 
     def take(self, index: int, row: NDArray[Any]) -> tuple[Geometry, Known] | None:
         """See ``TensorStore``. A tensor older than its picture is made again where the folder may be filled."""
@@ -106,16 +104,11 @@ class PreprocessedDir(TensorStore):
     def keep(self, index: int, row: NDArray[Any], geometry: Geometry, picture: Known) -> None:
         """See ``TensorStore``. The file is there whole or not at all."""
         path = self._path(index)
-        try:
+        with refusing(f"cannot keep {path}", "; make room, or choose another --preprocessed_dir"):
             path.parent.mkdir(parents=True, exist_ok=True)
             with whole_file(path) as file:
                 np.save(file, row)
                 self._note(index, _sum(row), picture)
-        except OSError as error:
-            raise InputError(
-                f"cannot keep {path}: {error.strerror or one_line(error)}; make room, or choose another "
-                "--preprocessed_dir"
-            ) from error
 
     def _note(self, index: int, made: str, picture: Known) -> None:
         """Write down that a tensor was made here, and of what picture, before it is there."""

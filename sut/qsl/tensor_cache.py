@@ -27,6 +27,7 @@ import struct
 import zlib
 from collections.abc import Iterable
 from dataclasses import asdict, astuple
+from functools import partial
 from inspect import getfile
 from io import FileIO
 from pathlib import Path
@@ -41,7 +42,7 @@ from plugins.files import lock, open_own, whole_file
 from preprocess.base import Geometry, Preprocessor, Recipe
 from sut.datasets.base import DataSet
 from sut.datasets.sums import Sum
-from sut.errors import InputError, one_line
+from sut.errors import InputError, refusing
 from sut.files import cache_dir
 from sut.qsl.pictures import Known
 from sut.qsl.tensor_store import TensorStore
@@ -72,6 +73,8 @@ class TensorCache(TensorStore):
         cannot be written.
         """
         self._folder = folder = chosen or default_folder()
+        remedy = "; make it a folder with room that can be written, choose another --cache_dir or leave out --cache"
+        self._keeping = partial(refusing, f"cannot keep tensors in {folder}", remedy)
         self._dataset = dataset
         self._row_bytes = int(np.prod(recipe.sample_shape)) * np.dtype(recipe.dtype).itemsize
         self._slot_bytes = _BLOCK + -(-self._row_bytes // _BLOCK) * _BLOCK
@@ -82,7 +85,7 @@ class TensorCache(TensorStore):
         head = _HEADER.pack(_MAGIC, key, self._row_bytes, 0)
         head = head[:-4] + struct.pack("<I", zlib.crc32(head[:-4]))
         size = _BLOCK + dataset.count * self._slot_bytes
-        try:
+        with self._keeping():
             if chosen:
                 folder.mkdir(parents=True, exist_ok=True)
             else:
@@ -91,8 +94,6 @@ class TensorCache(TensorStore):
                 lock(held.fileno())
                 self._file = _open(path, head, size)
             self._map: NDArray[np.uint8] = np.memmap(self._file, np.uint8, "r", shape=(size,))
-        except OSError as error:
-            raise self._refused(error) from error
 
     def prepare(self, indices: Iterable[int]) -> None:
         """Raise ``InputError`` where the disk has no room for those of the samples that are not there yet."""
@@ -123,11 +124,9 @@ class TensorCache(TensorStore):
         known = (*picture.content, picture.dark)
         record = _RECORD.pack(self._pending.pop(index), *astuple(geometry), *known, zlib.crc32(data), 0)
         record = record[:-4] + struct.pack("<I", zlib.crc32(record[:-4]))
-        try:
+        with self._keeping():
             self._write(data, self._slot(index) + _BLOCK)
             self._write(memoryview(record), self._slot(index))
-        except OSError as error:
-            raise self._refused(error) from error
 
     def close(self) -> None:
         """Close the file; its mapping goes with the object."""
@@ -164,12 +163,6 @@ class TensorCache(TensorStore):
         while data:
             written = os.pwrite(self._file.fileno(), data, at)
             data, at = data[written:], at + written
-
-    def _refused(self, error: OSError) -> InputError:
-        return InputError(
-            f"cannot keep tensors in {self._folder}: {error.strerror or one_line(error)}; make it a folder with room "
-            "that can be written, choose another --cache_dir or leave out --cache"
-        )
 
 
 def _bytes_of(row: NDArray[Any]) -> NDArray[np.uint8]:

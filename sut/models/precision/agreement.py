@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from plugins.files import SMALL_BYTES, read_file
 from preprocess.base import Recipe
 from sut.datasets.base import DataSet
-from sut.errors import InputError, RunError, one_line
+from sut.errors import InputError, RunError, reason_of
 from sut.files import cached
 from sut.models.content import content_digest
 from sut.models.precision.calibration import Picture, preprocessed, random_crops, read_picture
@@ -218,7 +218,7 @@ def measure(
         for index in indices:
             pictures.update(hashlib.sha256(dataset.read(index)).digest())
     except OSError as error:
-        raise InputError(f"{error.filename}, which is to compare on: {error.strerror or one_line(error)}") from error
+        raise InputError(f"{error.filename}, which is to compare on: {reason_of(error)}") from error
     key = {
         "comparison": COMPARISON,
         "reference": reference.facts(),

@@ -22,7 +22,7 @@ from preprocess.base import Recipe
 from preprocess.opencv import OpenCV
 from preprocess.parts.decode import check, decode
 from sut.datasets.base import DataSet
-from sut.errors import InputError, one_line
+from sut.errors import InputError, one_line, reason_of
 from sut.qsl.library import Rows
 from sut.qsl.pictures import most_bytes
 
@@ -149,8 +149,7 @@ def read_picture(dataset: DataSet, index: int, purpose: str) -> Picture:
         return decode(data)
     except (OSError, ValueError) as error:
         name = dataset.root / dataset.files[index]
-        reason = (error.strerror if isinstance(error, OSError) else None) or one_line(error)
-        raise InputError(f"{name}, which is to {purpose}: {reason}") from error
+        raise InputError(f"{name}, which is to {purpose}: {reason_of(error)}") from error
 
 
 def _listed(whole: DataSet, recipe: Recipe, path: Path, closed: bool) -> Calibration:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sut.errors import one_line
+from sut.errors import one_line, reason_of
 
 MAGIC = 0x1950A86A20F9469CFC6C
 """``MAGIC_NUMBER`` of torch/serialization.py."""
@@ -37,11 +37,6 @@ _STORAGES = {
     "ByteStorage": "<u1",
     "BoolStorage": "?",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class _StorageType:
-    dtype: np.dtype[Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,14 +73,14 @@ class _Unpickler(pickle.Unpickler):
         if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
             return _rebuild_tensor
         if module == "torch" and name in _STORAGES:
-            return _StorageType(np.dtype(_STORAGES[name]))
+            return np.dtype(_STORAGES[name])
         raise pickle.UnpicklingError(f"it names {module}.{name}, which is not allowed")
 
     def persistent_load(self, pid: Any) -> _Storage:
-        kind, storage_type, key, _location, count, view = pid
-        if kind != "storage" or not isinstance(storage_type, _StorageType) or view is not None:
+        kind, dtype, key, _location, count, view = pid
+        if kind != "storage" or not isinstance(dtype, np.dtype) or view is not None:
             raise pickle.UnpicklingError("it has a storage of an unknown kind")
-        return _Storage(str(key), storage_type.dtype, count)
+        return _Storage(str(key), dtype, count)
 
 
 def load_state_dict(path: Path, sha256: str) -> dict[str, NDArray[Any]]:
@@ -100,7 +95,7 @@ def load_state_dict(path: Path, sha256: str) -> dict[str, NDArray[Any]]:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise ValueError(f"weights {path} cannot be read: {error.strerror or one_line(error)}") from error
+        raise ValueError(f"weights {path} cannot be read: {reason_of(error)}") from error
     got = hashlib.sha256(data).hexdigest()
     if got != sha256:
         raise ValueError(f"weights {path} have sha256 {got} ({len(data)} bytes), expected {sha256}")
