@@ -114,41 +114,6 @@ class Channel:
         return self._closed and not self._ready and self._coming <= 0
 
 
-class Worker:
-    """One preprocessing thread: takes samples from a queue, puts tensors into the channel."""
-
-    def __init__(self, source: Source, queue: Queue, channel: Channel, shared: Surroundings) -> None:
-        self._source = source
-        self._queue = queue
-        self._channel = channel
-        self._shared = shared
-
-    def serve(self) -> None:
-        """Work until the queue is closed and empty."""
-        while not self._queue.finished:
-            if (batch := self._queue.take(POLL_S)) is not None:
-                self._prepare(batch.ids[0], batch.indices[0], batch.starts[0][0])
-
-    def _prepare(self, each: int, index: int, number: int) -> None:
-        shared, channel = self._shared, self._channel
-        row = channel.reserve()
-        if row is None:
-            return
-        stamps = [shared.clock()]
-        try:
-            target = Rows.of(channel.storage[row : row + 1])
-            [geometry] = fill_stamped(self._source, [index], target, stamps, shared.clock)
-        except BaseException as error:
-            shared.failures.record(error, [index])
-            channel.drop(row)
-            now = shared.clock()
-            shared.recorder.ledger.prepared(number, [now] * (len(self._source.stages) + 1))
-            finish(shared, [each], None, [(number, 1)], [now] * (2 * len(LANE_STAGES) - 2))
-            return
-        shared.recorder.ledger.prepared(number, [stamps[0], *stamps[1::2]])
-        channel.put(Prepared(each, index, number, row, geometry))
-
-
 class Staged(Way):
     """Workers that preprocess, one for each of ``sources``, and lanes that infer what they have made ready.
 
@@ -168,8 +133,10 @@ class Staged(Way):
         if self._preprocessing:
             return
         channel, shared = self._channel, self._shared
-        workers = [Worker(source, self._queue, channel, shared) for source in self._sources]
-        self._preprocessing = [started(f"preprocess-{n}", worker.serve) for n, worker in enumerate(workers)]
+        self._preprocessing = [
+            started(f"preprocess-{n}", _serve_worker, source, self._queue, channel, shared)
+            for n, source in enumerate(self._sources)
+        ]
         self._inferring = [
             started(f"lane-{n}", _serve_lane, lane, channel, shared) for n, lane in enumerate(self._lanes)
         ]
@@ -187,6 +154,32 @@ class Staged(Way):
         joined(self._preprocessing)
         self._channel.close()
         joined(self._inferring)
+
+
+def _serve_worker(source: Source, queue: Queue, channel: Channel, shared: Surroundings) -> None:
+    """One preprocessing thread: takes samples from a queue, puts tensors into the channel, until all is done."""
+    while not queue.finished:
+        if (batch := queue.take(POLL_S)) is not None:
+            _prepare(source, channel, shared, batch.ids[0], batch.indices[0], batch.starts[0][0])
+
+
+def _prepare(source: Source, channel: Channel, shared: Surroundings, each: int, index: int, number: int) -> None:
+    row = channel.reserve()
+    if row is None:
+        return
+    stamps = [shared.clock()]
+    try:
+        target = Rows.of(channel.storage[row : row + 1])
+        [geometry] = fill_stamped(source, [index], target, stamps, shared.clock)
+    except BaseException as error:
+        shared.failures.record(error, [index])
+        channel.drop(row)
+        now = shared.clock()
+        shared.recorder.ledger.prepared(number, [now] * (len(source.stages) + 1))
+        finish(shared, [each], None, [(number, 1)], [now] * (2 * len(LANE_STAGES) - 2))
+        return
+    shared.recorder.ledger.prepared(number, [stamps[0], *stamps[1::2]])
+    channel.put(Prepared(each, index, number, row, geometry))
 
 
 def _serve_lane(lane: Lane, channel: Channel, shared: Surroundings) -> None:

@@ -60,7 +60,7 @@ RAISED = [
     _raises("sut.pipeline.ledger:Ledger.batch", "BufferError('batch')"),
     _raises("sut.pipeline.ledger:Ledger.batch", "BufferError('batch on a thread')", "Offline", options=WATCHED),
     _raises("sut.pipeline.ledger:Ledger.prepared", "BufferError('prepared')", "Offline", options=(*STAGED, *WATCHED)),
-    _raises("sut.pipeline.staged:Worker._prepare", "RuntimeError('prepare')", "Offline", options=(*STAGED, *WATCHED)),
+    _raises("sut.pipeline.staged:_prepare", "RuntimeError('prepare')", "Offline", options=(*STAGED, *WATCHED)),
     _raises("sut.pipeline.staged:Channel.reserve", "MemoryError('reserve')", "Offline", options=(*STAGED, *WATCHED)),
     _raises("sut.pipeline.staged:Channel.put", "RuntimeError('channel')", "Server", options=(*STAGED, *WATCHED)),
     _raises("sut.pipeline.staged:Channel.take", "RuntimeError('take')", "Offline", options=(*STAGED, *WATCHED)),
