@@ -82,10 +82,8 @@ def free_memory(root: Path) -> int | None:
 
     What holds files that are merely cached counts as free.
     """
-    free = []
-    for line in read_text(root / "proc/meminfo").splitlines():
-        if line.startswith("MemAvailable:"):
-            free.append(int(line.split()[1]) * 1024)
+    available = bytes_told(root / "proc/meminfo", "MemAvailable")
+    free = [] if available is None else [available]
     for folder in _cgroups(root, "memory"):
         if (limit := _memory_limit(folder)) is None:
             continue
@@ -93,6 +91,12 @@ def free_memory(root: Path) -> int | None:
         if used.isdigit():
             free.append(max(0, limit - int(used) + _cached(folder)))
     return min(free, default=None)
+
+
+def bytes_told(path: Path, name: str) -> int | None:
+    """What one of the kernel's files says in kB under a name; None where it does not."""
+    words = read_text(path).partition(f"{name}:")[2].split()
+    return 1024 * int(words[0]) if words else None
 
 
 def _memory_limit(folder: Path) -> int | None:

@@ -21,7 +21,7 @@ from sut.models.preparation import check_unchanged
 from sut.pipeline.assembly import assemble
 from sut.pipeline.ledger import Counter, Ledger
 from sut.pipeline.system import SUT
-from sut.process.cgroup import Periods, cpu_periods, cpu_quota, free_memory, held_back, most_throttled
+from sut.process.cgroup import Periods, bytes_told, cpu_periods, cpu_quota, free_memory, held_back, most_throttled
 from sut.process.telling import Teller
 from sut.process.words import from_text
 from sut.results.parity import measure_quickly
@@ -317,11 +317,4 @@ def _in_warm_up() -> Iterator[None]:
 
 def _peak_memory_bytes() -> int | None:
     """Peak resident memory of this process. (``ru_maxrss`` would count what its parent held when it was started.)"""
-    try:
-        status = Path("/proc/self/status").read_text(encoding="ascii")
-    except OSError:
-        return None
-    for line in status.splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
-    return None
+    return bytes_told(Path("/proc/self/status"), "VmHWM")

@@ -20,7 +20,7 @@ from sut.config import RunConfig, usable_cores
 from sut.errors import ExitCode, one_line
 from sut.models.preparation import Prepared
 from sut.pipeline.ledger import Counter, Ledger, LedgerShape
-from sut.process.cgroup import read_text
+from sut.process.cgroup import bytes_told
 from sut.process.child import Child, Lines, Log, signal_name, spawn
 from sut.process.clock import Steps, is_step, larger_change, look
 from sut.process.signals import Noted
@@ -103,12 +103,8 @@ class _Watch:
     def __init__(
         self, config: RunConfig, child: Child, memory: int, outcome: Outcome, observer: Observer, ending: Noted
     ) -> None:
-        self._config = config
-        self._child = child
-        self._memory = memory
-        self._outcome = outcome
-        self._observer = observer
-        self._ending = ending
+        self._config, self._child, self._memory = config, child, memory
+        self._outcome, self._observer, self._ending = outcome, observer, ending
         self._lines = Lines(STORY)
         self._clocks = Steps()
         self._clocks.see(look())
@@ -219,7 +215,8 @@ class _Watch:
         planned = self._outcome.plan
         if self._outcome.phase != "generate" or planned is None:
             return False
-        plan, resident = planned.plan, _resident_bytes(self._child.process.pid)
+        # 0 where that cannot be told.
+        plan, resident = planned.plan, bytes_told(Path(f"/proc/{self._child.process.pid}/status"), "VmRSS") or 0
         first, last = self._resident or (resident, resident)
         # Less, too: LoadGen copies what it has into twice the memory, and frees the old one.
         if abs(resident - last) > _GROWTH_BYTES or not self._resident:
@@ -310,12 +307,6 @@ class _Watch:
             self._fail(f"{process} ended by itself with exit code {code} {where}")
         elif self._lines.rest:
             self._fail(f"{process} ended in the middle of a word: {self._lines.rest[:80]!r}")
-
-
-def _resident_bytes(pid: int) -> int:
-    """Memory that a process has in use, 0 where that cannot be told: while LoadGen generates, it grows."""
-    words = read_text(Path(f"/proc/{pid}/status")).partition("VmRSS:")[2].split()
-    return 1024 * int(words[0]) if words else 0
 
 
 def _left_s(elapsed_s: float, share: float, planned_s: float) -> float:
