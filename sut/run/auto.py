@@ -69,10 +69,9 @@ def candidates(config: RunConfig, cores: int, model_bytes: int | None) -> list[C
     The prior alone where cores are not what is shared, and in Server, whose figure is the rate that it is asked.
     """
     first = prior(config, cores, model_bytes)
-    others: list[Choice] = []
     if not _shares_cores(config, model_bytes) or config.scenario == "Server":
-        pass
-    elif config.scenario == "Offline":
+        return [first]
+    if config.scenario == "Offline":
         others = [replace(first, max_batchsize=size) for size in (2 * first.max_batchsize, first.max_batchsize // 2)]
         others.append(replace(first, lanes=1, threads=cores))
     elif config.scenario == "MultiStream":

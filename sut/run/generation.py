@@ -6,6 +6,7 @@ It does so inside StartTest, without a callback, and keeps all of it until the e
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from dataclasses import dataclass
 
 from sut.mlperf.loadgen import Settings
@@ -103,11 +104,5 @@ def expected_latency_ns(query_ns: int, seconds: float, comfortable: int = COMFOR
 
 def longest_s(settings: Settings, scenario: str, seconds: float, loaded: int, limit_bytes: float) -> int:
     """The most whole seconds of min_duration, up to ``seconds``, whose queries fit; 0 where not even one's do."""
-    fits, too_long = 0, math.ceil(seconds)
-    while too_long - fits > 1:
-        middle = (fits + too_long) // 2
-        if generated(settings, scenario, middle, loaded).nbytes <= limit_bytes:
-            fits = middle
-        else:
-            too_long = middle
-    return fits
+    lengths = range(1, math.ceil(seconds))
+    return bisect_right(lengths, limit_bytes, key=lambda length: generated(settings, scenario, length, loaded).nbytes)

@@ -50,16 +50,10 @@ class _Findings:
     notes: list[str] = field(default_factory=list)
 
 
-def make_result(
-    config: RunConfig,
-    parts: Assembly,
-    agreement: Agreement | None,
-    outcome: Outcome,
-    directory: Path,
-) -> Result:
+def make_result(parts: Assembly, agreement: Agreement | None, outcome: Outcome, directory: Path) -> Result:
     """The result of a run, however it ended. Reads the logs in ``directory``; writes ``accuracy.txt`` there."""
-    found = _read(config, outcome, directory)
-    score = _scored(config, parts, outcome, found, directory)
+    config, found = parts.config, _read(parts.config, outcome, directory)
+    score = _scored(parts, outcome, found, directory)
     failed_samples, samples = outcome.counter(Counter.FAILED), outcome.counter(Counter.DONE)
     reasons = _reasons(config, outcome, found, failed_samples)
     broken = broken_rules(config, parts.spec, parts.model, parts.dataset, found.detail)
@@ -67,7 +61,7 @@ def make_result(
         broken += told.rules_broken
     data_broken = outcome.finished is not None and outcome.finished.data_broken
     return Result(
-        **_asked_for(config, parts, outcome),
+        **_asked_for(parts, outcome),
         model_sha256=parts.model.sha256 if parts.model else None,
         valid=None if config.mode == "accuracy" and not reasons else not reasons,
         invalid_reasons=reasons,
@@ -118,7 +112,7 @@ def _figures(config: RunConfig, outcome: Outcome, found: _Findings, samples: int
         "metric": _metric(config, believed),
         "queries_per_second": _rate(queries, duration_s),
         "samples_per_second": _rate(samples, duration_s),
-        "queries": _count(queries),
+        "queries": None if queries is None else int(queries),
         "duration_s": duration_s,
         "latency_ns": percentile_stats(found.latency) if found.latency is not None else {},
         "stages_ns": stage_stats(stages) if stages else {},
@@ -135,10 +129,10 @@ def _notes(outcome: Outcome, found: _Findings) -> list[str]:
     return [*planned, *outcome.notes, *finished, *found.notes]
 
 
-def _scored(config: RunConfig, parts: Assembly, outcome: Outcome, found: _Findings, directory: Path) -> Score | None:
+def _scored(parts: Assembly, outcome: Outcome, found: _Findings, directory: Path) -> Score | None:
     """The score of a whole accuracy run; why there is none goes into ``found``."""
     broken = outcome.counter(Counter.FAILED) or outcome.error or outcome.interrupted or found.problems
-    if config.mode != "accuracy" or broken or outcome.finished is None:
+    if parts.config.mode != "accuracy" or broken or outcome.finished is None:
         return None
     try:
         depend = outcome.checked is not None and outcome.checked.depend
@@ -156,11 +150,11 @@ def _first_error(outcome: Outcome, found: _Findings) -> str | None:
     return first or (None if outcome.interrupted else next(iter(found.problems), None))
 
 
-def lost_result(config: RunConfig, parts: Assembly, outcome: Outcome, error: BaseException) -> Result:
+def lost_result(parts: Assembly, outcome: Outcome, error: BaseException) -> Result:
     """The result of a run that this process could not follow or judge: that it failed, why, and no figure."""
     said = f"the result could not be made: {type(error).__name__}: {one_line(error)}; --debug shows where"
     return Result(
-        **_asked_for(config, parts, outcome),
+        **_asked_for(parts, outcome),
         valid=False,
         invalid_reasons=[said, *([outcome.error] if outcome.error else [])],
         first_error=said,
@@ -169,15 +163,15 @@ def lost_result(config: RunConfig, parts: Assembly, outcome: Outcome, error: Bas
     )
 
 
-def _asked_for(config: RunConfig, parts: Assembly, outcome: Outcome) -> dict[str, Any]:
+def _asked_for(parts: Assembly, outcome: Outcome) -> dict[str, Any]:
     """What is known of a run before it has started, by the result's fields."""
     return {
         "schema": 1,
         "model": parts.spec.name,
         "weights": parts.model.weights if parts.model else None,
         "recipe": asdict(parts.spec.recipe),
-        **{name: getattr(config, name) for name in CONFIGURED},
-        "config": config.model_dump(mode="json"),
+        **{name: getattr(parts.config, name) for name in CONFIGURED},
+        "config": parts.config.model_dump(mode="json"),
         "started": datetime.fromtimestamp(outcome.started, UTC).isoformat(timespec="seconds"),
     }
 
@@ -332,10 +326,6 @@ def _duration_s(found: _Findings, outcome: Outcome) -> float | None:
 
 def _rate(number: float | None, seconds: float | None) -> float | None:
     return number / seconds if number and seconds else None
-
-
-def _count(number: float | None) -> int | None:
-    return None if number is None else int(number)
 
 
 def versions(config: RunConfig, model: str) -> dict[str, str | None]:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -142,7 +143,7 @@ def run_experiment(
             f"data set {parts.dataset.name} ({parts.dataset.root}) has no labels, so there is no accuracy; leave out "
             "--accuracy or use a data set with a val_map.txt"
         )
-    if (store := parts.tensor_store()) is not None:
+    if store := parts.tensor_store():
         store.close()  # it is there and can be used; the runs open it again
     if parts.model is not None:
         info = check_model(parts.model.onnx).only(first.outputs)
@@ -161,7 +162,7 @@ def run_experiment(
         console.header(parts, home)
         for config in configs:
             directory = fresh(home / config.scenario / config.mode, overwrite=first.overwrite)
-            result, code = _run_one(config, parts, agreement, directory, console, command, ending)
+            result, code = _run_one(replace(parts, config=config), agreement, directory, console, command, ending)
             ran.results.append(result)
             ran.codes.append(code)
             if ending.came and code != ExitCode.INTERRUPTED:  # it came too late for this run
@@ -207,28 +208,23 @@ def result_home(config: RunConfig, parts: Assembly) -> Path:
 
 
 def _run_one(
-    config: RunConfig,
-    parts: Assembly,
-    agreement: Agreement | None,
-    directory: Path,
-    console: Reporter,
-    command: str,
-    ending: Noted,
+    parts: Assembly, agreement: Agreement | None, directory: Path, console: Reporter, command: str, ending: Noted
 ) -> tuple[Result, ExitCode]:
     """One run, whose result is written whatever happens in it, or in here."""
-    begin = time.monotonic()
+    config, begin = parts.config, time.monotonic()
     outcome = Outcome(time.time())
     try:
         # At random, because a file system that packs would need no room for zeros.
         (directory / _RESERVE).write_bytes(os.urandom(_RESERVED_BYTES))
         with console.watching(config) as observer:
             supervise(config, parts.model, directory, observer, outcome, ending)
-        result = _judged(config, parts, agreement, directory, outcome, ending)
-        texts = _texts(result, command, time.monotonic() - begin)
+        result = _judged(parts, agreement, directory, outcome, ending)
+        reference = dump_json(reference_results(result, command, time.monotonic() - begin))
+        texts = {FILE: result.to_json(), REFERENCE_FILE: reference}
     except BaseException as error:  # signals are noted: whatever this is, it is a fault
         outcome.code = ExitCode.FAILED
         outcome.traceback = traceback.format_exc()
-        result = lost_result(config, parts, outcome, error)
+        result = lost_result(parts, outcome, error)
         texts = {FILE: result.to_json()}
     _write(texts, directory, config)
     if outcome.plan is not None:
@@ -238,30 +234,19 @@ def _run_one(
     return result, code
 
 
-def _judged(
-    config: RunConfig,
-    parts: Assembly,
-    agreement: Agreement | None,
-    directory: Path,
-    outcome: Outcome,
-    ending: Noted,
-) -> Result:
+def _judged(parts: Assembly, agreement: Agreement | None, directory: Path, outcome: Outcome, ending: Noted) -> Result:
     if not outcome.interrupted:
         try:
             with ending.raising():
-                return make_result(config, parts, agreement, outcome, directory)
+                return make_result(parts, agreement, outcome, directory)
         except KeyboardInterrupt:
             outcome.interrupted = True
             outcome.phase = "scoring"
-    return make_result(config, parts, agreement, outcome, directory)  # not scored, so this is short
-
-
-def _texts(result: Result, command: str, took_s: float) -> dict[str, str]:
-    """The files of a result, by name."""
-    return {FILE: result.to_json(), REFERENCE_FILE: dump_json(reference_results(result, command, took_s))}
+    return make_result(parts, agreement, outcome, directory)  # not scored, so this is short
 
 
 def _write(texts: Mapping[str, str], directory: Path, config: RunConfig) -> None:
+    """Write the files of a result, by name."""
     with suppress(OSError):  # what stays is in nobody's way
         _tidy(directory, config)
     try:
@@ -346,13 +331,9 @@ def fresh(directory: Path, overwrite: bool) -> Path:
 
 def _aside(directory: Path) -> Path:
     """A name beside ``directory`` that nothing has yet."""
-    started = _started(directory)
-    aside = directory.with_name(f"{directory.name}.{started}")
-    number = 1
-    while os.path.lexists(aside):
-        number += 1
-        aside = directory.with_name(f"{directory.name}.{started}-{number}")
-    return aside
+    name = f"{directory.name}.{_started(directory)}"
+    names = chain([name], (f"{name}-{number}" for number in count(2)))
+    return next(aside for each in names if not os.path.lexists(aside := directory.with_name(each)))
 
 
 def _started(directory: Path) -> str:

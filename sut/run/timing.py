@@ -11,11 +11,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from sut.mlperf.loadgen import responses
 from sut.pipeline.batching import BatchingPolicy
 from sut.pipeline.lane import Lane
+from sut.pipeline.system import SUT
 
 Beat = Callable[[], None]
 """Tells the supervisor that something happened."""
@@ -66,20 +66,8 @@ def sizes_to_warm(scenario: str, policy: BatchingPolicy, samples_per_query: int)
     return sorted({policy.padded(size) for size in sizes})
 
 
-class Answering(Protocol):
-    """The system to be measured: ``ask`` answers some samples as a run would, without LoadGen."""
-
-    @property
-    def lanes(self) -> Sequence[Lane]: ...
-    @property
-    def policy(self) -> BatchingPolicy: ...
-    @property
-    def staged(self) -> bool: ...
-    def ask(self, indices: Sequence[int]) -> None: ...
-
-
 def calibrate(
-    scenario: str, system: Answering, indices: Sequence[int], samples_per_query: int, budget_s: float, beat: Beat
+    scenario: str, system: SUT, indices: Sequence[int], samples_per_query: int, budget_s: float, beat: Beat
 ) -> Pace:
     """Warm every lane, then measure for about ``budget_s`` seconds. ``indices`` are loaded samples to work on.
 
@@ -112,7 +100,7 @@ def calibrate(
 
 def window(
     scenario: str,
-    system: Answering,
+    system: SUT,
     indices: Sequence[int],
     samples_per_query: int,
     max_batch: int,
@@ -199,7 +187,7 @@ def _times(lane: Lane, batch: Sequence[int], rounds: int, beat: Beat) -> list[in
     return found
 
 
-def _throughput(system: Answering, indices: Sequence[int], budget_s: float, beat: Beat) -> float:
+def _throughput(system: SUT, indices: Sequence[int], budget_s: float, beat: Beat) -> float:
     """Samples per second with all lanes busy, the best of five windows.
 
     The best, because LoadGen calls an Offline run too short if the true rate turns out higher than it was told.
@@ -213,7 +201,7 @@ def _throughput(system: Answering, indices: Sequence[int], budget_s: float, beat
         return max(_busy_rate(system, pool, batch, budget_s / _WINDOWS, beat) for _ in range(_WINDOWS))
 
 
-def _busy_rate(system: Answering, pool: ThreadPoolExecutor, batch: Sequence[int], seconds: float, beat: Beat) -> float:
+def _busy_rate(system: SUT, pool: ThreadPoolExecutor, batch: Sequence[int], seconds: float, beat: Beat) -> float:
     """Samples per second with all lanes busy for a while."""
     begin = time.perf_counter()
     batches = sum(pool.map(lambda lane: _keep_busy(lane, batch, seconds, beat), system.lanes))

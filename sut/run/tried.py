@@ -81,7 +81,7 @@ def key_of(parts: Assembly, samples_per_query: int) -> Key:
         "scenario": config.scenario,
         "samples": min(config.performance_sample_count or PERFORMANCE_SAMPLES, parts.dataset.count),
         "cores": [usable_cores(), cpu_quota(Path("/"))],
-        "machine": _machine(),
+        "machine": f"{read_cpuinfo().model}, {platform.machine()}, {os.cpu_count()} cores",
     }
     if config.times_preprocessing:  # larger pictures take longer, whatever the settings
         key["pictures"] = [parts.dataset.name, str(parts.dataset.root)]
@@ -90,10 +90,6 @@ def key_of(parts: Assembly, samples_per_query: int) -> Key:
     if config.scenario == "Server":  # the same rate and bound: what else could be compared?
         key["server"] = [config.qps, config.max_latency_s, config.batching, config.max_wait_ms]
     return key
-
-
-def _machine() -> str:
-    return f"{read_cpuinfo().model}, {platform.machine()}, {os.cpu_count()} cores"
 
 
 def read(key: Key) -> Tried:
