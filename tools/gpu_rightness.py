@@ -98,7 +98,7 @@ def exercise(name: str) -> Mapping[str, Any]:
     from sut.datasets.demo import open_demo
     from sut.models.registry import find
     from sut.qsl.device_library import DeviceLibrary
-    from sut.qsl.library import Rows
+    from sut.qsl.library import Loading, Rows
     from sut.results.parity import measure_quickly
 
     recipe = find(MODEL).recipe
@@ -121,9 +121,8 @@ def exercise(name: str) -> Mapping[str, Any]:
         found["counts"] = dict(working.counts())
     with open_device("cuda:0") as device:
         opened = open_device("cuda:0")
-        library = DeviceLibrary(
-            demo, recipe, partial(make, recipe), len(indices), 1, device=opened, copy=opened.copy, place="cuda:0"
-        )
+        how = Loading(demo, partial(make, recipe), len(indices), 1)
+        library = DeviceLibrary(how, recipe, device=opened, copy=opened.copy, place="cuda:0")
         try:
             library.load(indices)
             slot = device.alloc(expected.nbytes)

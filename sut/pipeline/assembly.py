@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -23,7 +24,7 @@ from sut.models.base import ModelSpec
 from sut.models.preparation import Prepared, Progress, form_for, identified, spec_to_run
 from sut.models.registry import find_for, for_file
 from sut.qsl.device_library import DeviceLibrary, device_place
-from sut.qsl.library import Library, NothingLibrary, TensorLibrary
+from sut.qsl.library import Library, Loading, NothingLibrary, TensorLibrary
 from sut.qsl.picture_library import PictureLibrary
 from sut.qsl.preprocessed import PreprocessedDir
 from sut.qsl.tensor_cache import TensorCache
@@ -102,24 +103,19 @@ class Assembly:
 
     def library(self, backend: Backend, capacity: int | None, loaded: Callable[[int], None]) -> Library:
         """The sample library at the config's boundary, for ``capacity`` samples at a time (None: MLPerf's 1024)."""
-        at_a_time = min(capacity or PERFORMANCE_SAMPLES, self.dataset.count)
-        common = (at_a_time, usable_cores(), loaded)
+        at_a_time, recipe = min(capacity or PERFORMANCE_SAMPLES, self.dataset.count), self.spec.recipe
+        how = Loading(self.dataset, partial(self.preprocessor_for, recipe), at_a_time, usable_cores(), loaded)
         if not backend.inputs:
-            return NothingLibrary(self.dataset, *common)
-        recipe = self.spec.recipe
-
-        def make() -> Preprocessor:
-            return self.preprocessor_for(recipe)
-
+            return NothingLibrary(how)
         if self.config.boundary == "tensor":
-            return TensorLibrary(self.dataset, recipe, make, *common, self.tensor_store())
+            return TensorLibrary(how, recipe, self.tensor_store())
         if self.config.boundary == "device":
             from kernels.gpu import open_device
 
             place = device_place(backend)
             gpu = open_device(place)
-            return DeviceLibrary(self.dataset, recipe, make, *common, device=gpu, copy=gpu.copy, place=place)
-        return PictureLibrary(self.dataset, self.config.boundary, make, *common)
+            return DeviceLibrary(how, recipe, device=gpu, copy=gpu.copy, place=place)
+        return PictureLibrary(how, self.config.boundary)
 
     def preprocessor_for(self, recipe: Recipe) -> Preprocessor:
         """A new preprocessor with the options that were asked for; one on a GPU is on the backend's.

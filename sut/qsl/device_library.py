@@ -17,9 +17,8 @@ from backends.base import Backend
 from kernels.device import Buffer, Device
 from preprocess.base import Geometry, Mark, Preprocessor, Recipe, Target, unmarked
 from preprocess.parts.device_memory import DeviceArray, Lent, lent_slot
-from sut.datasets.base import DataSet
 from sut.errors import SetupError
-from sut.qsl.library import Library, MakePreprocessor, Rows, Source
+from sut.qsl.library import Library, Loading, Rows, Source
 
 Copy = Callable[[Buffer, Buffer, int | None], None]
 """Copies all of the second to the start of the first, both of one device, on a stream: ``GpuDevice.copy``."""
@@ -42,22 +41,9 @@ def device_place(backend: Backend) -> str:
 class DeviceLibrary(Library):
     """Preprocessed samples in a device's memory, a buffer each, in the model's own dtype and layout."""
 
-    def __init__(
-        self,
-        dataset: DataSet,
-        recipe: Recipe,
-        make_preprocessor: MakePreprocessor,
-        capacity: int,
-        workers: int,
-        loaded: Callable[[int], None] = lambda count: None,
-        *,
-        device: Device,
-        copy: Copy,
-        place: str,
-    ) -> None:
+    def __init__(self, how: Loading, recipe: Recipe, *, device: Device, copy: Copy, place: str) -> None:
         """Owns ``device`` from now on; ``copy`` copies within its memory, which slots call ``place``."""
-        super().__init__(dataset, capacity, workers, loaded)
-        self._make_preprocessor = make_preprocessor
+        super().__init__(how)
         self.recipe, self.device, self.copy, self.place = recipe, device, copy, place
         self._row_bytes = int(np.prod(recipe.sample_shape)) * np.dtype(recipe.dtype).itemsize
         self._free: list[Buffer] = []
@@ -75,7 +61,7 @@ class DeviceLibrary(Library):
                 self.row[index] = self._free.pop() if self._free else self.device.alloc(self._row_bytes)
 
     def _load_chunk(self, chunk: Sequence[int]) -> None:
-        preprocessor = self._preprocessor(self._make_preprocessor)
+        preprocessor = self._preprocessor()
         for index in chunk:
             with self._blaming(index):
                 self.geometry[index] = self._preprocess(preprocessor, index)

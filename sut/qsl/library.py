@@ -29,8 +29,6 @@ from sut.errors import InputError, reason_of
 from sut.qsl.pictures import Seen, most_bytes
 from sut.qsl.tensor_store import TensorStore
 
-MakePreprocessor = Callable[[], Preprocessor]
-
 _CHUNK = 8
 _NOWHERE, _MADE, _STORED = range(3)
 
@@ -77,19 +75,28 @@ class Source(ABC):
         """Give back what it holds."""
 
 
-class Library(ABC):
-    """Samples of a data set, loaded by ``workers`` threads, at most ``capacity`` at a time.
+@dataclass(frozen=True, slots=True)
+class Loading:
+    """How samples of a data set are loaded: by ``workers`` threads, at most ``capacity`` at a time.
 
-    ``loaded`` is called with the number of samples after each piece of work.
+    Each thread has a preprocessor that ``make`` makes; ``loaded`` is called with the number of samples after each piece
+    of work.
     """
 
-    def __init__(
-        self, dataset: DataSet, capacity: int, workers: int, loaded: Callable[[int], None] = lambda count: None
-    ) -> None:
-        self.dataset = dataset
-        self.performance_count = capacity
-        self._workers = workers
-        self._loaded = loaded
+    dataset: DataSet
+    make: Callable[[], Preprocessor]
+    capacity: int
+    workers: int
+    loaded: Callable[[int], None] = lambda count: None
+
+
+class Library(ABC):
+    """Samples of a data set, loaded as ``how`` says."""
+
+    def __init__(self, how: Loading) -> None:
+        self.dataset = dataset = how.dataset
+        self.performance_count = how.capacity
+        self._how = how
         self.is_loaded = np.zeros(dataset.count, bool)
         self._seen = Seen(dataset)
         self._most_bytes = MOST_BYTES
@@ -113,10 +120,10 @@ class Library(ABC):
         """Which of MLPerf's rules the samples break, as far as they were loaded."""
         return self._seen.equal()
 
-    def _preprocessor(self, make: MakePreprocessor) -> Preprocessor:
+    def _preprocessor(self) -> Preprocessor:
         """The one of this thread, made when it is first needed, until ``load`` has ended."""
         if not hasattr(self._of_thread, "preprocessor"):
-            self._of_thread.preprocessor = make()
+            self._of_thread.preprocessor = self._how.make()
             self._made.append(self._of_thread.preprocessor)
         preprocessor: Preprocessor = self._of_thread.preprocessor
         return preprocessor
@@ -154,12 +161,12 @@ class Library(ABC):
         """
         wanted = [index for index in dict.fromkeys(indices) if not self.is_loaded[index]]
         self._reserve(wanted)
-        self._most_bytes = most_bytes(self._workers)
+        self._most_bytes = most_bytes(self._how.workers)
         chunks = [wanted[at : at + _CHUNK] for at in range(0, len(wanted), _CHUNK)]
         try:
-            with ThreadPoolExecutor(self._workers, thread_name_prefix="load") as pool:
+            with ThreadPoolExecutor(self._how.workers, thread_name_prefix="load") as pool:
                 for chunk in pool.map(self._load_and_mark, chunks):
-                    self._loaded(len(chunk))
+                    self._how.loaded(len(chunk))
         finally:
             self._close_preprocessors()
 
@@ -227,24 +234,14 @@ class TensorLibrary(Library):
     it: memory of our own is not taken from us in the middle of a run, as pages of a mapped file can be.
     """
 
-    def __init__(
-        self,
-        dataset: DataSet,
-        recipe: Recipe,
-        make_preprocessor: MakePreprocessor,
-        capacity: int,
-        workers: int,
-        loaded: Callable[[int], None] = lambda count: None,
-        store: TensorStore | None = None,
-    ) -> None:
-        super().__init__(dataset, capacity, workers, loaded)
-        self._make_preprocessor = make_preprocessor
+    def __init__(self, how: Loading, recipe: Recipe, store: TensorStore | None = None) -> None:
+        super().__init__(how)
         self._store = store
-        self._origin = np.full(dataset.count, _NOWHERE, np.int8)
-        self.row_of = np.full(dataset.count, -1, np.int64)
-        self.geometry = np.empty(dataset.count, object)
-        self.storage: NDArray[Any] = np.empty((capacity, *recipe.sample_shape), recipe.dtype)
-        self._free = list(range(capacity - 1, -1, -1))
+        self._origin = np.full(how.dataset.count, _NOWHERE, np.int8)
+        self.row_of = np.full(how.dataset.count, -1, np.int64)
+        self.geometry = np.empty(how.dataset.count, object)
+        self.storage: NDArray[Any] = np.empty((how.capacity, *recipe.sample_shape), recipe.dtype)
+        self._free = list(range(how.capacity - 1, -1, -1))
 
     def source(self) -> Source:
         """A source that gathers tensors."""
@@ -282,7 +279,7 @@ class TensorLibrary(Library):
         missing = [index for index in chunk if not self._load_stored(index)]
         if not missing:
             return
-        preprocessor = self._preprocessor(self._make_preprocessor)
+        preprocessor = self._preprocessor()
         for index in missing:
             row = self.storage[self.row_of[index]]
             with self._blaming(index):

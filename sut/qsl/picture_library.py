@@ -2,37 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from preprocess.base import Geometry, Mark, Preprocessor, Target
 from preprocess.parts.decode import decode
-from sut.datasets.base import DataSet
-from sut.qsl.library import Library, MakePreprocessor, Source
+from sut.qsl.library import Library, Loading, Source
 
 
 class PictureLibrary(Library):
     """Pictures as they are before the clock: files' bytes (``jpeg``) or decoded pixels (``pixels``)."""
 
-    def __init__(
-        self,
-        dataset: DataSet,
-        boundary: Literal["pixels", "jpeg"],
-        make_preprocessor: MakePreprocessor,
-        capacity: int,
-        workers: int,
-        loaded: Callable[[int], None] = lambda count: None,
-    ) -> None:
-        super().__init__(dataset, capacity, workers, loaded)
-        self._make_preprocessor = make_preprocessor
+    def __init__(self, how: Loading, boundary: Literal["pixels", "jpeg"]) -> None:
+        super().__init__(how)
         self._decoded = boundary == "pixels"
         self.held: dict[int, Any] = {}
-        with make_preprocessor() as one:
+        with how.make() as one:
             self.stages = one.pixel_stages() if self._decoded else one.stages
 
     def source(self) -> Source:
         """A source with a preprocessor of its own."""
-        return _Preprocess(self, self._make_preprocessor(), self._decoded)
+        return _Preprocess(self, self._how.make(), self._decoded)
 
     def _load_chunk(self, chunk: Sequence[int]) -> None:
         for index in chunk:
@@ -46,9 +36,7 @@ class PictureLibrary(Library):
 
 class _Preprocess(Source):
     def __init__(self, library: PictureLibrary, preprocessor: Preprocessor, decoded: bool) -> None:
-        self._library = library
-        self._preprocessor = preprocessor
-        self._decoded = decoded
+        self._library, self._preprocessor, self._decoded = library, preprocessor, decoded
         self.stages = library.stages
 
     def fill(self, indices: Sequence[int], target: Target, mark: Mark) -> list[Geometry]:

@@ -17,7 +17,7 @@ from preprocess.opencv import OpenCV
 from sut.datasets.demo import open_demo
 from sut.errors import InputError, SetupError
 from sut.qsl.device_library import DeviceLibrary, device_place
-from sut.qsl.library import Rows
+from sut.qsl.library import Loading, Rows
 from tests.unit.device_form import PLACE, DeviceSlot, HostForm, Uploading, WatchedDevice
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="the host form of the kernels needs g++")
@@ -40,7 +40,8 @@ def device() -> Iterator[WatchedDevice]:
 
 def library(device: WatchedDevice, make: Callable[[], Preprocessor], capacity: int = 4) -> DeviceLibrary:
     # One worker: the host form is for one thread.
-    return DeviceLibrary(open_demo(), RECIPE, make, capacity, 1, device=device, copy=device.copy, place=PLACE)
+    how = Loading(open_demo(), make, capacity, 1)
+    return DeviceLibrary(how, RECIPE, device=device, copy=device.copy, place=PLACE)
 
 
 def by_opencv(indices: list[int]) -> np.ndarray:

@@ -12,7 +12,7 @@ from preprocess.opencv import OpenCV
 from sut.datasets.demo import open_demo
 from sut.errors import InputError
 from sut.qsl import library
-from sut.qsl.library import TensorLibrary
+from sut.qsl.library import Loading, TensorLibrary
 
 WORKERS = 2
 RECIPE = Recipe(name="r", size=32, fit="resize-crop", interpolation="linear", layout="NHWC", dtype="uint8")
@@ -50,7 +50,7 @@ def held(monkeypatch: pytest.MonkeyPatch) -> TensorLibrary:
     monkeypatch.setattr(Watched, "made", [], raising=False)
     monkeypatch.setattr(Watched, "refused", None, raising=False)
     demo = open_demo()
-    return TensorLibrary(demo, RECIPE, Watched, demo.count, WORKERS)
+    return TensorLibrary(Loading(demo, Watched, demo.count, WORKERS), RECIPE)
 
 
 def test_each_worker_makes_one_preprocessor_and_what_all_counted_is_told(held: TensorLibrary) -> None:

@@ -26,7 +26,7 @@ from sut.config import RunConfig
 from sut.datasets.base import DataSet
 from sut.datasets.sums import Sum
 from sut.errors import InputError
-from sut.qsl.library import TensorLibrary
+from sut.qsl.library import Loading, TensorLibrary
 from sut.qsl.pictures import Known
 from sut.qsl.preprocessed import RECIPE_FILE, SUMS_FILE, PreprocessedDir
 from sut.qsl.tensor_cache import TensorCache
@@ -85,7 +85,7 @@ def taken(cache: TensorStore, index: int) -> float | None:
 
 
 def load(dataset: DataSet, store: TensorStore | None, recipe: Recipe = RECIPE) -> TensorLibrary:
-    library = TensorLibrary(dataset, recipe, lambda: OpenCV(recipe), dataset.count, 2, store=store)
+    library = TensorLibrary(Loading(dataset, lambda: OpenCV(recipe), dataset.count, 2), recipe, store)
     library.load(range(dataset.count))
     return library
 
