@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from plugins.extras import names
 from plugins.files import SMALL_BYTES, read_file
@@ -42,6 +42,7 @@ _MOST_SECONDS = 1e7
 """A third of a year. More than these, a machine is busy with making threads and LoadGen with its numbers."""
 _Options = dict[str, bool | int | float | str]
 _Threads = Annotated[int, Field(ge=1, le=_MOST_THREADS)]
+_Name = Annotated[str, AfterValidator(checked_name)]
 _Seconds = Annotated[float, Field(gt=0, le=_MOST_SECONDS)]
 
 TIMED_BOUNDARIES = ("pixels", "jpeg")
@@ -68,12 +69,12 @@ class RunConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    backend: str = setting(f"{', '.join(names('backend'))}, or a plug-in's name.", "onnxruntime")
+    backend: _Name = setting(f"{', '.join(names('backend'))}, or a plug-in's name.", "onnxruntime")
     model: str = setting("A known model's name, or an .onnx, .xml or .tflite file.", "efficientnet-lite0")
-    model_name: str | None = setting("Which known model a file is; with --recipe, its name in the results.")
+    model_name: _Name | None = setting("Which known model a file is; with --recipe, its name in the results.")
     recipe: str | None = setting("How to preprocess for a file of any model: a YAML file, or a recipe's name.")
     device: str = setting("cpu, gpu (= cuda), cuda:1, or a name the backend lists.", "cpu")
-    preprocess: str = setting(f"{', '.join(names('preprocess'))}, or a plug-in's name.", "opencv")
+    preprocess: _Name = setting(f"{', '.join(names('preprocess'))}, or a plug-in's name.", "opencv")
     boundary: Literal["device", "tensor", "pixels", "jpeg"] = setting("Where the clock starts.", "tensor")
     # The backend says which form of the model's file that takes; it is made from the ONNX.
     precision: Literal["fp32", "fp16", "bf16", "int8"] = setting("What the backend must execute.", "fp32")
@@ -218,11 +219,6 @@ class RunConfig(BaseModel):
     def _device(cls, value: str) -> str:
         value = value.lower()
         return "cuda" if value == "gpu" else value
-
-    @field_validator("model_name", "backend", "preprocess")
-    @classmethod
-    def _word(cls, value: str | None) -> str | None:
-        return None if value is None else checked_name(value)
 
     @field_validator("known_models")
     @classmethod

@@ -6,7 +6,7 @@ file leaves open too is asked for by the name of the key.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Literal, cast
 
 from backends.base import TensorSpec
@@ -58,6 +58,11 @@ def label_outputs(info: ModelInfo) -> list[TensorSpec]:
     """Outputs that are labels already: integers [batch] or [batch, 1]."""
     integers = (output for output in info.outputs if output.dtype.startswith(("int", "uint")))
     return [output for output in integers if output.shape and output.shape[1:] in ((), (1,))]
+
+
+def fits(got: Sequence[int | None], expected: Sequence[int]) -> bool:
+    """Whether axes, of which None is any, take what has the ``expected`` ones."""
+    return len(got) == len(expected) and all(axis in (None, size) for axis, size in zip(got, expected, strict=True))
 
 
 def shown(tensors: Iterable[TensorSpec]) -> str:

@@ -16,7 +16,7 @@ from sut.models import tflite
 from sut.models.base import Build, ModelSpec
 from sut.models.content import check_model
 from sut.models.files import ModelInfo
-from sut.models.own import describe, label_outputs, own_model, score_outputs, shown
+from sut.models.own import describe, fits, label_outputs, own_model, score_outputs, shown
 from sut.models.recipes import RECIPES, find_recipe
 from sut.models.sources import efficientnet_lite, mobilenet, resnet50
 from sut.plugged import load_other
@@ -164,8 +164,8 @@ def check_fit(spec: ModelSpec, info: ModelInfo) -> None:
     """
     _check_input(spec.recipe, info)
     scores = score_outputs(info)
-    fits = any(output.shape[1] in (None, spec.classes) for output in scores)
-    if not fits and (scores or not label_outputs(info)):
+    wide = any(output.shape[1] in (None, spec.classes) for output in scores)
+    if not wide and (scores or not label_outputs(info)):
         raise InputError(
             f"model {info.path} has the outputs {shown(info.outputs)}, expected scores [batch, {spec.classes}] for"
             f" {spec.name}; is it another model (--model-name), or one of your own (--recipe)?"
@@ -189,7 +189,7 @@ def _check_input(recipe: Recipe, info: ModelInfo) -> None:
         wrong.append("dtype")
     if len(got.shape) != 4:
         wrong.append("number of axes")
-    elif not _fits(got.shape[1:], recipe.sample_shape):
+    elif not fits(got.shape[1:], recipe.sample_shape):
         channels = 1 if recipe.layout == "NCHW" else 3
         other = 4 - channels
         if got.shape[other] == 3 and got.shape[channels] != 3:
@@ -203,10 +203,6 @@ def _check_input(recipe: Recipe, info: ModelInfo) -> None:
             f"model {info.path} has an input of another {' and '.join(wrong)}: got {shown(info.inputs)},"
             f" expected {expected}; is it another model (--model-name), or one of your own (--recipe)?"
         )
-
-
-def _fits(got: tuple[int | None, ...], expected: tuple[int, ...]) -> bool:
-    return all(size in (None, wanted) for size, wanted in zip(got, expected, strict=True))
 
 
 def _plain(name: str) -> str:

@@ -7,7 +7,7 @@ operators mean is in TensorFlow Lite's schema.fbs, version 3; how a flatbuffer i
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from backends.base import TensorSpec
@@ -40,8 +40,7 @@ class _Table:
     """A table of a flatbuffer. All raise ``ValueError`` or ``struct.error`` where what they read is not in the file."""
 
     def __init__(self, data: bytes, at: int) -> None:
-        self._data = data
-        self._at = at
+        self._data, self._at = data, at
         self._fields = at - self._number("<i", at)
 
     def number(self, field: int, form: str) -> int:
@@ -83,13 +82,6 @@ class _Table:
 
 
 @dataclass(frozen=True, slots=True)
-class _Tensor:
-    spec: TensorSpec
-    is_scaled: bool
-    """Whether its integers stand for other numbers."""
-
-
-@dataclass(frozen=True, slots=True)
 class _Operator:
     name: str
     inputs: tuple[int, ...]
@@ -98,9 +90,12 @@ class _Operator:
 
 @dataclass(frozen=True, slots=True)
 class _Graph:
-    """Tensors are meant by their numbers. ``shown_at`` is where the file has those of its outputs."""
+    """Tensors are meant by their numbers. ``shown_at`` is where the file has those of its outputs.
 
-    tensors: list[_Tensor]
+    Each tensor is as the backend shows it, and whether the file has 8 bits or fewer for a value.
+    """
+
+    tensors: list[tuple[TensorSpec, bool]]
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     operators: list[_Operator]
@@ -113,19 +108,18 @@ def check_tflite(path: Path) -> ModelInfo:
     Raises ``InputError`` for what is missing, empty, cut off, damaged or no .tflite file.
     """
     graph = _read(path)[1]
-    inputs, outputs = (
-        tuple(_shown(graph.tensors[number], f"{kind}{place}") for place, number in enumerate(numbers))
-        for kind, numbers in (("input", graph.inputs), ("output", graph.outputs))
-    )
-    return ModelInfo(path=path, inputs=inputs, outputs=outputs)
+    found: dict[str, tuple[TensorSpec, ...]] = {}
+    for kind, numbers in (("input", graph.inputs), ("output", graph.outputs)):
+        specs = (graph.tensors[number][0] for number in numbers)
+        found[kind] = tuple(replace(spec, name=spec.name or f"{kind}{at}") for at, spec in enumerate(specs))
+    return ModelInfo(path, found["input"], found["output"])
 
 
 def quantised_operator(path: Path) -> str | None:
     """The first operator that multiplies by weights in 8 bits; None where there is none. Raises as ``check_tflite``."""
     graph = _read(path)[1]
     computing = (each for each in graph.operators if each.name not in ("", *_CHOOSING))
-    quantised = (each.name for each in computing if graph.tensors[each.inputs[1]].spec.dtype in _SMALL)
-    return next(quantised, None)
+    return next((each.name for each in computing if graph.tensors[each.inputs[1]][1]), None)
 
 
 def expose_scores(path: Path, output: str, to: Path) -> str | None:
@@ -148,11 +142,6 @@ def expose_scores(path: Path, output: str, to: Path) -> str | None:
             return check_tflite(to).outputs[place].name
         numbers += made.inputs
     return None
-
-
-def _shown(tensor: _Tensor, name: str) -> TensorSpec:
-    spec = tensor.spec
-    return TensorSpec(spec.name or name, "float32" if tensor.is_scaled else spec.dtype, spec.shape)
 
 
 def _read(path: Path) -> tuple[bytes, _Graph]:
@@ -197,10 +186,12 @@ def _graph(data: bytes) -> _Graph:
     return found
 
 
-def _tensor(table: _Table) -> _Tensor:
+def _tensor(table: _Table) -> tuple[TensorSpec, bool]:
     # The shape of an old file, and of one that fixes all axes, stands alone; else it is one that would fit.
     axes = table.vector(7, "i")[1] or table.vector(0, "i")[1]
     dtype = _DTYPES.get(table.number(1, "<b"), "unknown")
     scales = table.table(4)
+    # Then its integers stand for other numbers.
     is_scaled = dtype.startswith(("int", "uint")) and scales is not None and any(scales.vector(2)[1])
-    return _Tensor(TensorSpec(table.text(3), dtype, tuple(axis if axis >= 0 else None for axis in axes)), is_scaled)
+    shown, shape = "float32" if is_scaled else dtype, tuple(axis if axis >= 0 else None for axis in axes)
+    return TensorSpec(table.text(3), shown, shape), dtype in _SMALL

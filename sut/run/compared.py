@@ -107,8 +107,7 @@ def _forecasting(doing: str, progress: Progress, say: Say) -> Progress:
 
 
 def _reference_of(parts: Assembly) -> Assembly:
-    config = parts.config.model_copy(update={"precision": "fp32", "fold": False, "backend_options": {}})
-    return assemble(config)
+    return assemble(parts.config.model_copy(update={"precision": "fp32", "fold": False, "backend_options": {}}))
 
 
 def _side(parts: Assembly, scores: Scores) -> Side:

@@ -83,11 +83,8 @@ def forecast(configs: Sequence[RunConfig], rules: str) -> str | None:
     several = len(configs) > 1
     runs, in_all, them = (f"{len(configs)} runs, ", " in all", "them") if several else ("", "", "it")
     if not chosen:
-        why = (
-            f", MLPerf's {OFFICIAL_MIN_DURATION_S} s a scenario"
-            if set(durations_s) == {OFFICIAL_MIN_DURATION_S}
-            else ""
-        )
+        is_official = set(durations_s) == {OFFICIAL_MIN_DURATION_S}
+        why = f", MLPerf's {OFFICIAL_MIN_DURATION_S} s a scenario" if is_official else ""
         return f"{runs}at least {duration(sum(durations_s))}{in_all}{why}; --time 10 makes {them} short"
     asked = {config.scenario: EARLY_STOPPING_QUERIES[config.scenario] for config in timed}
     many = [f"{scenario} asks at least {queries} queries" for scenario, queries in asked.items() if queries > 100]

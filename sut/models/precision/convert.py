@@ -25,7 +25,7 @@ from sut.models import tflite
 from sut.models.content import check_model, content_digest, load_whole
 from sut.models.files import ModelInfo
 from sut.models.ir import SUFFIX, layer_types
-from sut.models.own import shown
+from sut.models.own import fits, shown
 from sut.models.precision.calibration import Calibration
 from sut.models.precision.quantize import Orders
 from sut.process.child import follow
@@ -163,10 +163,8 @@ def _version(package: str) -> str:
 def _check_samples(path: Path, info: ModelInfo, calibration: Calibration) -> None:
     tensors = calibration.tensors
     where = f"model {path} takes {shown(info.inputs)}"
-    fits = len(info.inputs) == 1 and len(info.inputs[0].shape) == tensors.ndim
-    fits = fits and info.inputs[0].dtype == tensors.dtype.name
-    shape = info.inputs[0].shape[1:] if fits else ()
-    if not fits or any(axis not in (None, size) for axis, size in zip(shape, tensors.shape[1:], strict=True)):
+    one_alike = len(info.inputs) == 1 and info.inputs[0].dtype == tensors.dtype.name
+    if not one_alike or not fits(info.inputs[0].shape[1:], tensors.shape[1:]):
         raise InputError(f"{where}, but the calibration samples are {tensors.dtype} {list(tensors.shape[1:])} each")
     batch = info.inputs[0].shape[0] or 1
     if len(tensors) < batch:

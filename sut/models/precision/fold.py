@@ -22,7 +22,7 @@ from sut.errors import InputError
 from sut.files import cached
 from sut.models.content import content_digest, load_whole, save_whole
 from sut.models.files import ModelInfo, check_onnx
-from sut.models.own import shown
+from sut.models.own import fits, shown
 from sut.text import Say, printable
 
 if TYPE_CHECKING:
@@ -63,18 +63,14 @@ def _check(info: ModelInfo, recipe: Recipe) -> None:
     if recipe.dtype == "uint8" or any(spec.dtype == "uint8" for spec in info.inputs):
         raise InputError(f"{where}, which are the pixels already (recipe {recipe.name}); leave --fold out")
     axes = ", ".join(map(str, recipe.sample_shape))
-    fits = len(info.inputs) == 1 and info.inputs[0].dtype == recipe.dtype == "float32"
-    if not fits or not _alike(info.inputs[0].shape[1:], recipe.sample_shape) or len(info.inputs[0].shape) != 4:
+    one_float = len(info.inputs) == 1 and info.inputs[0].dtype == recipe.dtype == "float32"
+    if not one_float or not fits(info.inputs[0].shape[1:], recipe.sample_shape):
         raise InputError(f"{where}, expected one float32 [batch, {axes}] to fold the recipe {recipe.name} into")
     if info.opset < _LEAST_OPSET:
         raise InputError(
             f"model {info.path} has ONNX operator set {info.opset}, expected {_LEAST_OPSET} or later to fold a recipe "
             "into it; export it again"
         )
-
-
-def _alike(got: tuple[int | None, ...], expected: tuple[int, ...]) -> bool:
-    return all(axis in (None, size) for axis, size in zip(got, expected, strict=False))
 
 
 def _folded(path: Path, recipe: Recipe) -> ModelProto:

@@ -45,10 +45,7 @@ class Samples:
     """The calibration samples as NNCF takes them: items of one batch each, by the name of the model's input."""
 
     def __init__(self, tensors: NDArray[Any], name: str, batch: int, teller: Teller) -> None:
-        self._tensors = tensors
-        self._name = name
-        self._batch = batch
-        self._teller = teller
+        self._tensors, self._name, self._batch, self._teller = tensors, name, batch, teller
 
     def __len__(self) -> int:
         return len(self._tensors) // self._batch
