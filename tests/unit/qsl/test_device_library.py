@@ -105,8 +105,7 @@ def test_a_bad_picture_is_named(device: WatchedDevice) -> None:
     def fail(*given: Any) -> None:
         raise ValueError("will not")
 
-    held = library(device, lambda: OpenCV(RECIPE))
-    held._make_preprocessor = lambda: type("Failing", (OpenCV,), {"run": fail})(RECIPE)
+    held = library(device, lambda: type("Failing", (OpenCV,), {"run": fail})(RECIPE))
     with pytest.raises(InputError, match=r"\(sample 2\): will not"):
         held.load([2])
     assert not held.is_loaded[2]
