@@ -164,11 +164,7 @@ _CUT_BY = {
 
 
 def explain_invalid(
-    scenario: str,
-    detail: Detail,
-    single_ns: int | None,
-    overload: str | None = None,
-    fitting_qps: float | None = None,
+    scenario: str, detail: Detail, single_ns: int | None, overload: str | None = None, fitting_qps: float | None = None
 ) -> list[str]:
     """Why LoadGen judged a performance run INVALID, and what to change. Empty if it is VALID.
 

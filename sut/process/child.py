@@ -145,11 +145,7 @@ class Lines(Generic[T]):
 
 @contextmanager
 def spawn(
-    module: str,
-    orders: object,
-    log: Log,
-    fds: Sequence[int] = (),
-    variables: Mapping[str, str] | None = None,
+    module: str, orders: object, log: Log, fds: Sequence[int] = (), variables: Mapping[str, str] | None = None
 ) -> Iterator[Child]:
     """Run ``module`` for as long as the ``with`` lasts.
 

@@ -150,12 +150,7 @@ def check_effect(configs: Sequence[RunConfig]) -> None:
 
 
 def apply_calibration(
-    settings: Settings,
-    config: RunConfig,
-    conf: Conf | None,
-    model: str,
-    measured: Pace,
-    free_memory: int | None = None,
+    settings: Settings, config: RunConfig, conf: Conf | None, model: str, measured: Pace, free_memory: int | None = None
 ) -> list[str]:
     """Fill in what neither user.conf nor a flag has set. Returns what to tell the user."""
     scenario = config.scenario

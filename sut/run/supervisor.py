@@ -88,10 +88,7 @@ def supervise(
     memory = os.memfd_create("ledger", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
         orders = Orders(config, prepared, directory, memory, time.monotonic())
-        with (
-            (directory / WORKER_LOG).open("wb+") as log,
-            spawn("sut.run.worker", orders, Log(log), [memory]) as child,
-        ):
+        with (directory / WORKER_LOG).open("wb+") as log, spawn("sut.run.worker", orders, Log(log), [memory]) as child:
             _Watch(config, child, memory, outcome, observer, ending).watch()
     finally:
         os.close(memory)

@@ -37,12 +37,7 @@ _MEMORY_PER_MODEL_BYTE = 4
 
 
 def settle(
-    parts: Assembly,
-    samples_per_query: int,
-    seconds: float,
-    is_quiet: bool,
-    begin: Callable[[], None],
-    beat: Beat,
+    parts: Assembly, samples_per_query: int, seconds: float, is_quiet: bool, begin: Callable[[], None], beat: Beat
 ) -> Settled:
     """Choose for a run of so many ``seconds`` (0: nothing is tried). ``begin`` is called before anything is tried.
 
