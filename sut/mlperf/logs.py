@@ -62,9 +62,8 @@ class Detail:
     @property
     def complete(self) -> bool:
         """Whether LoadGen came to the end of its run and wrote it all down."""
-        if "num_errors" in self.values:
-            return True
-        return self.values.get("effective_test_mode") == "AccuracyOnly" and "power_end" in self.values
+        last = "power_end" if self.values.get("effective_test_mode") == "AccuracyOnly" else "num_errors"
+        return last in self.values or "num_errors" in self.values
 
     @property
     def valid(self) -> bool:

@@ -93,7 +93,7 @@ def _net(path: Path) -> Element:
 
 def _layers(net: Element, kind: str) -> list[Element]:
     """Those of the graph itself, without the graphs within its loops."""
-    return [layer for layer in net.iterfind("layers/layer") if layer.get("type") == kind]
+    return net.findall(f"layers/layer[@type='{kind}']")
 
 
 def _edges_to(net: Element, layer: Element) -> list[Element]:
@@ -146,9 +146,7 @@ def _spec(path: Path, name: str, port: Element) -> TensorSpec:
 def _weights(path: Path, net: Element) -> tuple[Path, ...]:
     """The .bin file, there and long enough; none for a graph that needs none and has none."""
     file = path.with_suffix(".bin")
-    constants = [
-        data.attrib for layer in net.iter("layer") if layer.get("type") == "Const" for data in layer.iterfind("data")
-    ]
+    constants = (data.attrib for data in net.iterfind(".//layer[@type='Const']/data"))
     try:
         needed = max((int(each["offset"]) + int(each["size"]) for each in constants), default=0)
     except (KeyError, ValueError):

@@ -57,17 +57,9 @@ class OnnxGraph:
         ``pads`` are the zeros before and after, in pixels, the same for both axes.
         """
         inputs = [source, self.weight(f"{name}.weight", weight), self.weight(f"{name}.bias", bias)]
-        kernel = [weight.shape[2], weight.shape[3]]
         before, after = pads
-        return self.node(
-            "Conv",
-            inputs,
-            name,
-            kernel_shape=kernel,
-            strides=[stride, stride],
-            pads=[before, before, after, after],
-            group=groups,
-        )
+        window = {"kernel_shape": weight.shape[2:], "strides": [stride, stride], "pads": [before, before, after, after]}
+        return self.node("Conv", inputs, name, **window, group=groups)
 
     def save(self, path: Path, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> None:
         """Write the file; an axis of size None becomes the dynamic axis ``batch``. The same graph gives the same bytes.

@@ -15,7 +15,7 @@ from sut.errors import InputError
 from sut.models.base import ModelSpec
 from sut.models.files import ModelInfo
 from sut.models.recipes import MAX_SIZE, RecipeFile
-from sut.tasks.classification import scores_among
+from sut.tasks.classification import labels_among, scores_among
 from sut.text import as_name
 
 BACKGROUND_CLASSES = 1001
@@ -52,12 +52,6 @@ def describe(spec: ModelSpec, info: ModelInfo) -> str:
 def score_outputs(info: ModelInfo) -> list[TensorSpec]:
     """Outputs of class shape: floats [batch, classes], more than one class."""
     return [output for output in scores_among(info.outputs) if output.shape[1] not in (0, 1)]
-
-
-def label_outputs(info: ModelInfo) -> list[TensorSpec]:
-    """Outputs that are labels already: integers [batch] or [batch, 1]."""
-    integers = (output for output in info.outputs if output.dtype.startswith(("int", "uint")))
-    return [output for output in integers if output.shape and output.shape[1:] in ((), (1,))]
 
 
 def fits(got: Sequence[int | None], expected: Sequence[int]) -> bool:
@@ -132,7 +126,7 @@ def _size(told: RecipeFile, axes: tuple[int | None, ...], where: str) -> int:
 def _classes(told: RecipeFile, info: ModelInfo) -> int:
     """The width of the scores; where the file does not tell it, what the recipe says."""
     scores, where = score_outputs(info), f"model {info.path} has the outputs {shown(info.outputs)}"
-    if not scores and not label_outputs(info):
+    if not scores and not labels_among(info.outputs):
         raise InputError(f"{where}, expected scores [batch, classes] or integer labels [batch]")
     widths = {output.shape[1] for output in scores}
     if told.classes:

@@ -15,7 +15,7 @@ from preprocess.oracle import check_recipe
 from sut.config import expanded, read_config_file
 from sut.errors import InputError, one_line, suggest
 from sut.models.sources import resnet50
-from sut.models.sources.efficientnet_lite import LITE0, LITE1, LITE2, Variant
+from sut.models.sources.efficientnet_lite import VARIANTS
 from sut.text import as_name, checked_name
 
 MAX_SIZE = 4096
@@ -28,22 +28,21 @@ MAX_CLASSES = 2**24
 _Three = tuple[StrictFloat, StrictFloat, StrictFloat]
 
 
-def _lite(variant: Variant) -> Recipe:
-    return Recipe(
-        name=variant.name,
-        size=variant.size,
-        fit="crop-resize",
-        interpolation="cubic",
-        crop_padding=32,
-        mean=(127.0, 127.0, 127.0),
-        std=(128.0, 128.0, 128.0),
-    )
-
-
 RECIPES: dict[str, Recipe] = {
     recipe.name: recipe
     for recipe in (
-        *map(_lite, (LITE0, LITE1, LITE2)),
+        *(
+            Recipe(
+                name=variant.name,
+                size=variant.size,
+                fit="crop-resize",
+                interpolation="cubic",
+                crop_padding=32,
+                mean=(127.0, 127.0, 127.0),
+                std=(128.0, 128.0, 128.0),
+            )
+            for variant in VARIANTS
+        ),
         Recipe(
             name="resnet50",
             size=resnet50.SIZE,

@@ -16,11 +16,11 @@ from sut.models import tflite
 from sut.models.base import Build, ModelSpec
 from sut.models.content import check_model
 from sut.models.files import ModelInfo
-from sut.models.own import describe, fits, label_outputs, own_model, score_outputs, shown
+from sut.models.own import describe, fits, own_model, score_outputs, shown
 from sut.models.recipes import RECIPES, find_recipe
 from sut.models.sources import efficientnet_lite, mobilenet, resnet50
 from sut.plugged import load_other
-from sut.tasks.classification import Classification
+from sut.tasks.classification import Classification, labels_among
 from sut.text import Say
 
 GROUP = "sut.models"
@@ -37,7 +37,7 @@ MODELS: dict[str, ModelSpec] = {
                 makes=("trained",),
                 classes=efficientnet_lite.CLASSES,
             )
-            for variant in (efficientnet_lite.LITE0, efficientnet_lite.LITE1, efficientnet_lite.LITE2)
+            for variant in efficientnet_lite.VARIANTS
         ),
         ModelSpec(
             name="mobilenet",
@@ -165,7 +165,7 @@ def check_fit(spec: ModelSpec, info: ModelInfo) -> None:
     _check_input(spec.recipe, info)
     scores = score_outputs(info)
     wide = any(output.shape[1] in (None, spec.classes) for output in scores)
-    if not wide and (scores or not label_outputs(info)):
+    if not wide and (scores or not labels_among(info.outputs)):
         raise InputError(
             f"model {info.path} has the outputs {shown(info.outputs)}, expected scores [batch, {spec.classes}] for"
             f" {spec.name}; is it another model (--model-name), or one of your own (--recipe)?"

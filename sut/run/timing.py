@@ -180,11 +180,7 @@ def _service_times(
 
 
 def _times(lane: Lane, batch: Sequence[int], rounds: int, beat: Beat) -> list[int]:
-    found = []
-    for _ in range(rounds):
-        found.append(_timed(lane.rehearse, batch))
-        beat()
-    return found
+    return _timed_until(lambda: _timed(lane.rehearse, batch), 0.0, beat, at_least=rounds)
 
 
 def _throughput(system: SUT, indices: Sequence[int], budget_s: float, beat: Beat) -> float:

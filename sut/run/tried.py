@@ -98,7 +98,7 @@ def read(key: Key) -> Tried:
         found = _TRIED.validate_json(read_file(_path(key), SMALL_BYTES), strict=False)
     except (OSError, ValueError):
         return Tried(dict(key))
-    return found if found.key == _as_json(key) else Tried(dict(key))
+    return found if found.key == json.loads(json.dumps(key)) else Tried(dict(key))
 
 
 def keep_trial(key: Key, trial: Trial) -> None:
@@ -134,12 +134,8 @@ def _figure(result: Result) -> float | None:
 
 
 def _path(key: Key) -> Path:
-    words = json.dumps(_as_json(key), sort_keys=True)
+    words = json.dumps(key, sort_keys=True)
     return cache_dir() / "auto" / f"{hashlib.sha256(words.encode()).hexdigest()[:16]}.json"
-
-
-def _as_json(key: Key) -> Any:
-    return json.loads(json.dumps(key))
 
 
 def _write(tried: Tried) -> None:

@@ -25,6 +25,11 @@ def scores_among(outputs: Iterable[TensorSpec]) -> list[TensorSpec]:
     return [spec for spec in outputs if spec.dtype in _FLOATS and len(spec.shape) >= 2 and set(spec.shape[2:]) <= {1}]
 
 
+def labels_among(outputs: Iterable[TensorSpec]) -> list[TensorSpec]:
+    """Outputs that are labels already: integers (n,) or (n, 1)."""
+    return [spec for spec in outputs if spec.dtype in _INTEGERS and spec.shape and spec.shape[1:] in ((), (1,))]
+
+
 def best_of(scores: NDArray[Any]) -> tuple[NDArray[np.intp], NDArray[Any]]:
     """The first of the best of each row of scores (n, classes), and how high it is.
 
@@ -66,11 +71,10 @@ class Classification(Task):
         (n,) or (n, 1). Raises ``ValueError`` if there is none, and where several fit equally well.
         """
         floats = scores_among(outputs)
-        integers = [spec for spec in outputs if spec.dtype in _INTEGERS]
         by_rank = (
             [spec for spec in floats if spec.shape[1] == classes],
             [spec for spec in floats if spec.shape[1] is None],
-            [spec for spec in integers if len(spec.shape) == 1 or (len(spec.shape) == 2 and spec.shape[1] == 1)],
+            labels_among(outputs),
         )
         fitting = next(filter(None, by_rank), [])
         if not fitting:

