@@ -15,8 +15,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from types import TracebackType
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -57,7 +56,7 @@ class DeviceError(RuntimeError):
     """What a driver or a sanitizer said, in one line."""
 
 
-class Buffer:
+class Buffer(Closing):
     """Memory of one device, freed once: by ``free``, at the end of a ``with``, or with its device."""
 
     def __init__(self, device: Device, address: int, nbytes: int) -> None:
@@ -72,12 +71,8 @@ class Buffer:
             self.freed = True
             self.device.release(self.address)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """As ``free``."""
         self.free()
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.device import Buffer, Device
+from plugins.base import Closing
 
 Layout = Literal["NCHW", "NHWC"]
 
@@ -136,7 +137,7 @@ def check_memory(device: Device, memory: Buffer, nbytes: int, what: str) -> None
         raise ValueError(f"{what} has {memory.nbytes} bytes, expected at least {nbytes}")
 
 
-class Normalize:
+class Normalize(Closing):
     """Pixels of the model's size to its input; holds its table on the device."""
 
     def __init__(self, device: Device, output: Output, source_layout: Layout = "NHWC") -> None:

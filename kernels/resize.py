@@ -6,34 +6,29 @@ The rules of the resize, and the arithmetic behind each ``Path``, are in resize.
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kernels.device import Buffer, Device
 from kernels.normalize import Output, check_count, check_memory, check_target
+from kernels.placement import Place
+from plugins.base import Closing
 
 Interpolation = Literal["area", "linear", "cubic"]
 
+_PLACED = (
+    *("width", "height", "box_left", "box_top", "box_width", "box_height"),
+    *("resized_width", "resized_height", "crop_left", "crop_top"),
+)
 PICTURE = np.dtype(
     [
         ("pixels", np.uint64),
         ("pitch", np.int64),
         ("scale_x", np.float64),
         ("scale_y", np.float64),
-        ("width", np.int32),
-        ("height", np.int32),
-        ("box_left", np.int32),
-        ("box_top", np.int32),
-        ("box_width", np.int32),
-        ("box_height", np.int32),
-        ("resized_width", np.int32),
-        ("resized_height", np.int32),
-        ("crop_left", np.int32),
-        ("crop_top", np.int32),
-        ("path", np.int32),
-        ("reserved", np.int32),
+        *((name, np.int32) for name in (*_PLACED, "path", "reserved")),
     ]
 )
 """One picture, as resize.cu's ``struct Picture``: ``pixels`` is the address of uint8 HWC, ``pitch`` bytes from row to
@@ -58,33 +53,6 @@ class Path(IntEnum):
     CUBIC = 4
 
 
-class Placement(Protocol):
-    """Which pixels go where, in whole pixels: cut ``box_*``, resize to ``resized_*``, keep ``size`` at ``crop_*``."""
-
-    @property
-    def width(self) -> int: ...
-    @property
-    def height(self) -> int: ...
-    @property
-    def box_left(self) -> int: ...
-    @property
-    def box_top(self) -> int: ...
-    @property
-    def box_width(self) -> int: ...
-    @property
-    def box_height(self) -> int: ...
-    @property
-    def resized_width(self) -> int: ...
-    @property
-    def resized_height(self) -> int: ...
-    @property
-    def crop_left(self) -> int: ...
-    @property
-    def crop_top(self) -> int: ...
-    @property
-    def size(self) -> int: ...
-
-
 def choose_path(interpolation: Interpolation, scale_x: float, scale_y: float) -> Path:
     """OpenCV's choice: area means area only where both axes shrink, and linear is area where both halve exactly."""
     if interpolation == "cubic":
@@ -99,7 +67,7 @@ def choose_path(interpolation: Interpolation, scale_x: float, scale_y: float) ->
 def describe(
     device: Device,
     memory: Buffer,
-    where: Placement,
+    where: Place,
     interpolation: Interpolation,
     *,
     offset: int = 0,
@@ -120,9 +88,7 @@ def describe(
         for source, target in ((where.box_width, where.resized_width), (where.box_height, where.resized_height))
     )
     picture = np.zeros((), PICTURE)
-    for name in ("width", "height", "box_left", "box_top", "box_width", "box_height"):
-        picture[name] = getattr(where, name)
-    for name in ("resized_width", "resized_height", "crop_left", "crop_top"):
+    for name in _PLACED:
         picture[name] = getattr(where, name)
     picture["pixels"] = memory.address + offset
     picture["pitch"] = pitch
@@ -181,7 +147,7 @@ def tile_of(size: int, n: int) -> tuple[int, int]:
     return columns, rows
 
 
-class Resize:
+class Resize(Closing):
     """Pictures to the model's input in one launch; holds its table and the last batch's descriptions on the device."""
 
     def __init__(self, device: Device, output: Output, tile_rows: int | None = None) -> None:

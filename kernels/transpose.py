@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 
 from kernels.device import Argument, Buffer, Device, Dim3
+from kernels.normalize import Layout
 
 MODULE = "transpose"
 SUFFIXES = {"float32": "f32", "float16": "f16", "uint8": "u8"}
@@ -17,7 +18,6 @@ CHANNELS = 3
 Variant = Literal["naive", "tiled", "tile16x16", "tile16x17"]
 """``tile16x16`` and ``tile16x17`` are the literature's tiles, for study: float32 only."""
 ImageVariant = Literal["naive", "tiled"]
-Layout = Literal["NHWC", "NCHW"]
 
 # The numbers below are those of transpose.cu.
 _SMALL_BLOCK: Dim3 = (16, 16, 1)

@@ -30,6 +30,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from kernels.placement import Place
 from preprocess.base import Geometry, Recipe
 
 WEIGHT_BITS = 11
@@ -44,31 +45,8 @@ _Taps = tuple[NDArray[np.intp], NDArray[Any]]
 
 
 @dataclass(frozen=True, slots=True)
-class Fit:
-    """The geometric part of a recipe for one picture, in whole pixels.
-
-    Cut ``box_*`` out of the picture, resize it to ``resized_*``, keep the ``size`` square at ``crop_*`` of that.
-    """
-
-    width: int
-    height: int
-    box_left: int
-    box_top: int
-    box_width: int
-    box_height: int
-    resized_width: int
-    resized_height: int
-    crop_left: int
-    crop_top: int
-    size: int
-
-    def cut(self, pixels: Pixels) -> Pixels:
-        """The box of the picture that is resized (a view)."""
-        return pixels[self.box_top : self.box_top + self.box_height, self.box_left : self.box_left + self.box_width]
-
-    def crop(self, resized: NDArray[Any]) -> NDArray[Any]:
-        """The ``size`` square of the resized box (a view)."""
-        return resized[self.crop_top : self.crop_top + self.size, self.crop_left : self.crop_left + self.size]
+class Fit(Place):
+    """The geometric part of a recipe for one picture."""
 
     @property
     def geometry(self) -> Geometry:
@@ -137,7 +115,7 @@ def oracle(pixels: Pixels, recipe: Recipe) -> tuple[NDArray[Any], Pixels]:
     return np.ascontiguousarray(sample, dtype=recipe.dtype), kept
 
 
-def resize_fit(pixels: Pixels, where: Fit, interpolation: Literal["area", "linear", "cubic"]) -> Pixels:
+def resize_fit(pixels: Pixels, where: Place, interpolation: Literal["area", "linear", "cubic"]) -> Pixels:
     """The ``size`` square of one picture, uint8 (size, size, 3), computing only what the crop keeps.
 
     Time and memory follow the crop, not the resized picture: 20000 x 1 pixels would become 3.9 GB in full.

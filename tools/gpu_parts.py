@@ -203,13 +203,11 @@ def kernels_ran() -> dict[str, Any]:
 
     ``tools/gpu_not_run.py`` lists what no report has here. Watching costs time, so nothing is timed in this part.
     """
-    from dataclasses import asdict
-
     from kernels import gpu
     from kernels.device import DeviceError
     from kernels.lab import bench, profiler
     from kernels.lab.check import check
-    from preprocess.oracle import Fit, resize_fit
+    from preprocess.oracle import resize_fit
 
     functions, launched = set(), set()
     folder = str(Path(gpu.__file__).parent)
@@ -231,7 +229,7 @@ def kernels_ran() -> dict[str, Any]:
     sys.setprofile(watch)
     try:
         with gpu.open_device("cuda") as device:
-            rows = list(check(device, lambda pixels, place, how: resize_fit(pixels, Fit(**asdict(place)), how)))
+            rows = list(check(device, resize_fit))
             profiler.run_cases(device)
             for _ in bench.run(device, repeats=1, rotation=1 << 26):
                 pass

@@ -17,18 +17,20 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any, Literal, get_args
+from itertools import product
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kernels.device import Buffer, DeviceError
 from kernels.gpu import GpuDevice
-from kernels.hot_path import HotPath
+from kernels.hot_path import VARIANTS, HotPath
 from kernels.lab.peers import Peer, matrix_peers, picture_peers
-from kernels.normalize import Output
+from kernels.normalize import Layout, Output
+from kernels.placement import Place
 from kernels.resize import describe
-from kernels.transpose import Variant, transpose, transpose_images
+from kernels.transpose import ImageVariant, Variant, transpose, transpose_images
 
 ROTATION_BYTES = 1 << 30
 """Of a rotation, inputs and outputs: several times the largest L2 there is (126 MB, B200)."""
@@ -41,7 +43,6 @@ BATCH = 32
 PICTURE_SIZES = ((500, 375), (375, 500), (640, 480), (1024, 768), (400, 300), (500, 333), (333, 500), (2048, 1536))
 """Width and height of the pictures of a batch, again and again: ImageNet's commonest, and some larger ones."""
 _DTYPES = ("float32", "float16", "uint8")
-HOT_PATH: tuple[Literal["naive", "tiled", "fused"], ...] = ("naive", "tiled", "fused")
 _OUTPUT = Output(size=224, mean=(123.68, 116.78, 103.94))
 
 
@@ -78,39 +79,12 @@ class Timing:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class Placed:
+def placed(width: int, height: int) -> Place:
     """Where a picture's pixels go: the short side to 256, keeping the aspect ratio, and the middle 224 (MLPerf's)."""
-
-    width: int
-    height: int
-    box_left: int = 0
-    box_top: int = 0
-    size: int = 224
-
-    @property
-    def box_width(self) -> int:
-        return self.width
-
-    @property
-    def box_height(self) -> int:
-        return self.height
-
-    @property
-    def resized_width(self) -> int:
-        return 256 if self.width <= self.height else int(256 * self.width / self.height)
-
-    @property
-    def resized_height(self) -> int:
-        return 256 if self.height <= self.width else int(256 * self.height / self.width)
-
-    @property
-    def crop_left(self) -> int:
-        return int((self.resized_width - self.size) / 2)
-
-    @property
-    def crop_top(self) -> int:
-        return int((self.resized_height - self.size) / 2)
+    size, short = 224, min(width, height)
+    resized_width, resized_height = (256 if side == short else int(256 * side / short) for side in (width, height))
+    left, top = int((resized_width - size) / 2), int((resized_height - size) / 2)
+    return Place(width, height, 0, 0, width, height, resized_width, resized_height, left, top, size)
 
 
 def run(
@@ -198,10 +172,8 @@ def _pairs(clock: _Clock, stack: ExitStack, nbytes: int, rotation: int) -> list[
 def _copy(clock: _Clock, rotation: int) -> Iterator[Timing]:
     nbytes = rotation // 4
     with ExitStack() as stack:
-        launches = [
-            lambda stream, source=source, target=target: clock.device.copy(target, source, stream)
-            for source, target in _pairs(clock, stack, nbytes, rotation)
-        ]
+        pairs = _pairs(clock, stack, nbytes, rotation)
+        launches = [partial(clock.device.copy, target, source) for source, target in pairs]
         yield clock.time("copy", "device to device", 2 * nbytes, launches)
 
 
@@ -211,14 +183,8 @@ def _matrices(clock: _Clock, side: int, rotation: int) -> Iterator[Timing]:
         group = _matrix_group(side, dtype)
         with ExitStack() as stack:
             pairs = _pairs(clock, stack, nbytes, rotation)
-            variants: tuple[Variant, ...] = get_args(Variant) if dtype == "float32" else ("naive", "tiled")
-            for variant in variants:
-                launches = [
-                    lambda stream, s=source, t=target, v=variant, d=dtype: transpose(
-                        clock.device, s, t, side, side, d, v, stream
-                    )
-                    for source, target in pairs
-                ]
+            for variant in get_args(Variant if dtype == "float32" else ImageVariant):
+                launches = [partial(transpose, clock.device, *pair, side, side, dtype, variant) for pair in pairs]
                 yield clock.time(group, variant, 2 * nbytes, launches)
 
 
@@ -238,15 +204,10 @@ def _images(clock: _Clock, rotation: int) -> Iterator[Timing]:
         nbytes = n * PIXELS * 3 * np.dtype(dtype).itemsize
         with ExitStack() as stack:
             pairs = _pairs(clock, stack, nbytes, rotation)
-            for to in ("NCHW", "NHWC"):
-                for variant in ("naive", "tiled"):
-                    launches = [
-                        lambda stream, s=source, t=target, v=variant, d=dtype, to=to: transpose_images(
-                            clock.device, s, t, n, PIXELS, d, to, v, stream
-                        )
-                        for source, target in pairs
-                    ]
-                    yield clock.time(f"{n} pictures to {to} {dtype}", variant, 2 * nbytes, launches)
+            for to, variant in product(get_args(Layout), get_args(ImageVariant)):
+                work = partial(transpose_images, clock.device)
+                launches = [partial(work, *pair, n, PIXELS, dtype, to, variant) for pair in pairs]
+                yield clock.time(f"{n} pictures to {to} {dtype}", variant, 2 * nbytes, launches)
 
 
 def _pictures(clock: _Clock, rotation: int) -> Iterator[Timing]:
@@ -260,7 +221,7 @@ def _pictures(clock: _Clock, rotation: int) -> Iterator[Timing]:
             ]
             target = stack.enter_context(clock.device.alloc(_OUTPUT.bytes_for(BATCH)))
             batches.append((np.array(described), target))
-        for variant in HOT_PATH:
+        for variant in VARIANTS:
             with ExitStack() as paths:
                 launches, calls = [], []
                 for pictures, target in batches:
@@ -277,19 +238,19 @@ def _picture_peers(clock: _Clock, rotation: int) -> Iterator[Timing]:
         yield clock.time_peer(group, peer, needed)
 
 
-def _picture_group() -> tuple[list[Placed], str, int]:
+def _picture_group() -> tuple[list[Place], str, int]:
     """The pictures of a batch, its name, and the bytes that must move."""
-    places = [Placed(*PICTURE_SIZES[position % len(PICTURE_SIZES)]) for position in range(BATCH)]
+    places = [placed(*PICTURE_SIZES[position % len(PICTURE_SIZES)]) for position in range(BATCH)]
     needed = sum(_used_bytes(place) for place in places) + BATCH * _OUTPUT.sample_bytes
     return places, f"{BATCH} pictures to float32 NCHW {_OUTPUT.size}", needed
 
 
-def _noise(clock: _Clock, stack: ExitStack, place: Placed, seed: int) -> Buffer:
+def _noise(clock: _Clock, stack: ExitStack, place: Place, seed: int) -> Buffer:
     pixels: NDArray[Any] = np.random.default_rng(seed).integers(0, 256, (place.height, place.width, 3), np.uint8)
     return stack.enter_context(clock.device.upload(pixels))
 
 
-def _used_bytes(place: Placed) -> int:
+def _used_bytes(place: Place) -> int:
     """Of the picture, what the crop needs."""
     wide, high = place.size / place.resized_width, place.size / place.resized_height
     return int(3 * place.width * place.height * min(1.0, wide) * min(1.0, high))

@@ -20,6 +20,7 @@ from kernels.gpu_library import one_line
 from kernels.host import HostDevice
 from kernels.hot_path import VARIANTS, HotPath, Variant
 from kernels.normalize import Layout, Normalize, Output
+from kernels.placement import Place
 from kernels.resize import Interpolation, Resize, describe
 from kernels.transpose import ImageVariant, transpose, transpose_images
 from kernels.transpose import Variant as MatrixVariant
@@ -31,23 +32,6 @@ STRIP_BYTES = 256
 """Before and behind a target; keeps its alignment."""
 
 _MEAN, _STD = (123.68, 116.78, 103.94), (58.395, 57.12, 2.5)
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Which pixels of a picture go where: a ``kernels.resize.Placement``."""
-
-    width: int
-    height: int
-    box_left: int
-    box_top: int
-    box_width: int
-    box_height: int
-    resized_width: int
-    resized_height: int
-    crop_left: int
-    crop_top: int
-    size: int
 
 
 ResizeTruth = Callable[[NDArray[np.uint8], Place, Interpolation], NDArray[np.uint8]]
@@ -154,11 +138,8 @@ def run_hot_path(device: Device, pictures: Sequence[Picture], output: Output, va
 
 def run_resize(device: Device, pictures: Sequence[Picture], output: Output, tile_rows: int) -> Written:
     """A batch through the resize kernel in tiles of ``tile_rows``, guarded."""
-    kernel = Resize(device, output, tile_rows)
-    try:
+    with Resize(device, output, tile_rows) as kernel:
         return _run(device, pictures, output, kernel.run)
-    finally:
-        kernel.close()
 
 
 def _run(
@@ -264,10 +245,8 @@ def check_normalize(device: Device, random: np.random.Generator) -> Iterator[Cas
                 output = replace(base, size=size, layout=layout)
                 levels = random.integers(0, 256, (n, size, size, 3), np.uint8)
                 given = levels if source == "NHWC" else np.ascontiguousarray(levels.transpose(0, 3, 1, 2))
-                tail = Normalize(device, output, source)
-                with device.upload(given) as pixels:
+                with Normalize(device, output, source) as tail, device.upload(given) as pixels:
                     written = write_guarded(device, output, n, lambda to: tail.run(pixels, to, n))  # noqa: B023
-                tail.close()
                 case = f"{n} x {size} x {size} from {source}{', swapped' if output.swap else ''}"
                 yield written.row(f"normalize_{output.suffix}", layout, case, finish(levels, output))
 

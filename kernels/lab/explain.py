@@ -20,12 +20,13 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.device import Argument, Device
+from kernels.device import Argument, Buffer, Device
 from kernels.host.host_device import HostDevice, SiteCount
-from kernels.lab.bench import Placed
-from kernels.normalize import Normalize, Output
+from kernels.lab.bench import placed
+from kernels.normalize import Layout, Normalize, Output
+from kernels.placement import Place
 from kernels.resize import Resize, describe
-from kernels.transpose import ImageVariant, Layout, Variant, transpose, transpose_images
+from kernels.transpose import SUFFIXES, ImageVariant, Variant, transpose, transpose_images
 
 SECTOR_BYTES = 32
 
@@ -121,22 +122,15 @@ def explain(device: HostDevice, cases: Sequence[Case]) -> list[Explanation]:
     return found
 
 
-def _turn(device: Device, rows: int, columns: int, dtype: str, variant: Variant) -> None:
-    nbytes = rows * columns * np.dtype(dtype).itemsize
+def _move(device: Device, nbytes: int, work: Callable[[Device, Buffer, Buffer], None]) -> None:
+    """Let ``work`` move ``nbytes`` from one buffer to another."""
     with device.alloc(nbytes) as source, device.alloc(nbytes) as target:
-        transpose(device, source, target, rows, columns, dtype, variant)
+        work(device, source, target)
 
 
-def _relay(device: Device, pictures: int, pixels: int, dtype: str, to: Layout, variant: ImageVariant) -> None:
-    nbytes = pictures * pixels * 3 * np.dtype(dtype).itemsize
-    with device.alloc(nbytes) as source, device.alloc(nbytes) as target:
-        transpose_images(device, source, target, pictures, pixels, dtype, to, variant)
-
-
-def _copy(device: Device, kernel: str, count: int, each: int) -> None:
-    with device.alloc(4 * count) as source, device.alloc(4 * count) as target:
-        grid = (-(-count // (256 * each)), 1, 1)
-        device.launch("lab/study", kernel, grid, (256, 1, 1), [source, target, np.int32(count), np.int32(each)])
+def _copy(device: Device, source: Buffer, target: Buffer, kernel: str, count: int, each: int) -> None:
+    grid = (-(-count // (256 * each)), 1, 1)
+    device.launch("lab/study", kernel, grid, (256, 1, 1), [source, target, np.int32(count), np.int32(each)])
 
 
 def _multiply(device: Device, kernel: str, m: int, n: int, k: int) -> None:
@@ -155,55 +149,51 @@ def _noise(height: int, width: int) -> NDArray[np.uint8]:
     return np.random.default_rng(1).integers(0, 256, (height, width, 3), np.uint8)
 
 
-def _resize(device: Device, where: Placed, output: Output) -> None:
-    resize = Resize(device, output)
-    try:
-        with (
-            device.upload(_noise(where.height, where.width)) as pixels,
-            device.alloc(output.sample_bytes) as target,
-        ):
-            resize.run(describe(device, pixels, where, "area")[None], target)
-            device.synchronize()
-    finally:
-        resize.close()
+def _resize(device: Device, where: Place, output: Output) -> None:
+    with (
+        Resize(device, output) as resize,
+        device.upload(_noise(where.height, where.width)) as pixels,
+        device.alloc(output.sample_bytes) as target,
+    ):
+        resize.run(describe(device, pixels, where, "area")[None], target)
+        device.synchronize()
 
 
 def _normalize(device: Device, output: Output) -> None:
-    normalize = Normalize(device, output)
-    try:
-        with (
-            device.upload(_noise(output.size, output.size)) as pixels,
-            device.alloc(output.sample_bytes) as target,
-        ):
-            normalize.run(pixels, target, 1)
-            device.synchronize()
-    finally:
-        normalize.close()
+    with (
+        Normalize(device, output) as normalize,
+        device.upload(_noise(output.size, output.size)) as pixels,
+        device.alloc(output.sample_bytes) as target,
+    ):
+        normalize.run(pixels, target, 1)
+        device.synchronize()
 
 
 def _turn_case(variant: Variant, dtype: str, why: str) -> Case:
-    suffix = {"float32": "f32", "float16": "f16", "uint8": "u8"}[dtype]
-    rows = columns = 256
+    side = 256
+    nbytes = side * side * np.dtype(dtype).itemsize
+    turn = partial(transpose, rows=side, columns=side, dtype=dtype, variant=variant)
     return Case(
         module="transpose",
-        kernel=f"transpose_{variant}_{suffix}",
-        shape=f"{rows} x {columns} {dtype}",
-        needed_bytes=2 * rows * columns * np.dtype(dtype).itemsize,
+        kernel=f"transpose_{variant}_{SUFFIXES[dtype]}",
+        shape=f"{side} x {side} {dtype}",
+        needed_bytes=2 * nbytes,
         why=why,
-        run=partial(_turn, rows=rows, columns=columns, dtype=dtype, variant=variant),
+        run=partial(_move, nbytes=nbytes, work=turn),
     )
 
 
 def _relay_case(variant: ImageVariant, to: Layout, why: str) -> Case:
     direction = "nhwc_to_nchw" if to == "NCHW" else "nchw_to_nhwc"
     pixels = 224 * 224
+    relay = partial(transpose_images, pictures=1, pixels=pixels, dtype="uint8", to=to, variant=variant)
     return Case(
         module="transpose",
         kernel=f"{direction}_{variant}_u8",
         shape="1 x 224 x 224 x 3 uint8",
         needed_bytes=2 * 3 * pixels,
         why=why,
-        run=partial(_relay, pictures=1, pixels=pixels, dtype="uint8", to=to, variant=variant),
+        run=partial(_move, nbytes=3 * pixels, work=relay),
     )
 
 
@@ -215,7 +205,7 @@ def _copy_case(kernel: str, why: str) -> Case:
         shape=f"{count} float32, {each} per thread",
         needed_bytes=2 * 4 * count,
         why=why,
-        run=partial(_copy, kernel=kernel, count=count, each=each),
+        run=partial(_move, nbytes=4 * count, work=partial(_copy, kernel=kernel, count=count, each=each)),
     )
 
 
@@ -232,7 +222,7 @@ def _multiply_case(kernel: str, why: str) -> Case:
 
 
 def _resize_case(why: str) -> Case:
-    where, output = Placed(500, 375), Output(size=224)
+    where, output = placed(500, 375), Output(size=224)
     touched = [
         math.ceil((begin + output.size) * whole / resized) - math.floor(begin * whole / resized)
         for begin, whole, resized in (

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -57,31 +58,34 @@ def picture_peers(sizes: Sizes, batch: int, output: Output, rotation: int, index
 
 
 @contextmanager
+def _kept(give_back: Callable[[], Any] = lambda: None) -> Iterator[list[Any]]:
+    """A list that is emptied before ``give_back`` returns to the GPU what nothing in it holds any more."""
+    things: list[Any] = []
+    try:
+        yield things
+    finally:
+        things.clear()
+        give_back()
+
+
+@contextmanager
 def _cupy_transposes(side: int, dtype: str, count: int, index: int) -> Iterator[Launches]:
     cupy: Any = importlib.import_module("cupy")
     cupy.cuda.Device(index).use()
-    launches: list[Callable[[], Any]] = []
-    try:
+    with _kept(cupy.get_default_memory_pool().free_all_blocks) as launches:
         for _ in range(count):
             launches.append(partial(cupy.copyto, cupy.empty((side, side), dtype), cupy.zeros((side, side), dtype).T))
         yield launches
-    finally:
-        launches.clear()
-        cupy.get_default_memory_pool().free_all_blocks()
 
 
 @contextmanager
 def _torch_transposes(side: int, dtype: str, count: int, index: int) -> Iterator[Launches]:
     torch = _torch(index)
     matrix = partial(torch.zeros, (side, side), dtype=getattr(torch, dtype), device="cuda")
-    launches: list[Callable[[], Any]] = []
-    try:
+    with _kept(torch.cuda.empty_cache) as launches:
         for _ in range(count):
             launches.append(partial(matrix().copy_, matrix().t()))
         yield launches
-    finally:
-        launches.clear()
-        torch.cuda.empty_cache()
 
 
 @contextmanager
@@ -105,14 +109,10 @@ def _torch_chain(shapes: Sequence[tuple[int, ...]], output: Output, count: int, 
 
     noise = partial(torch.randint, 0, 256, dtype=torch.uint8, device="cuda")
     target = partial(torch.empty, (len(shapes), *output.shape), device="cuda")
-    launches: list[Callable[[], Any]] = []
-    try:
+    with _kept(torch.cuda.empty_cache) as launches:
         for _ in range(count):
             launches.append(partial(work, [noise(shape) for shape in shapes], target()))
         yield launches
-    finally:
-        launches.clear()
-        torch.cuda.empty_cache()
 
 
 @contextmanager
@@ -124,10 +124,8 @@ def _dali_pipeline(shapes: Sequence[tuple[int, ...]], output: Output, count: int
     cupy.cuda.Device(index).use()
     # Noise by NumPy: CuPy's own needs a compiler and cuRAND.
     random = np.random.default_rng(1)
-    batches: list[list[Any]] = []
-    launches: list[Callable[[], Any]] = []
-    turn = iter(range(1 << 62))
-    try:
+    turn = itertools.count()
+    with _kept(cupy.get_default_memory_pool().free_all_blocks) as launches, _kept() as batches:
         for _ in range(count):
             batches.append([cupy.asarray(random.integers(0, 256, shape, np.uint8)) for shape in shapes])
         pipeline = dali.Pipeline(
@@ -150,10 +148,6 @@ def _dali_pipeline(shapes: Sequence[tuple[int, ...]], output: Output, count: int
         pipeline.build()
         launches += [pipeline.run] * count
         yield launches
-    finally:
-        launches.clear()
-        batches.clear()
-        cupy.get_default_memory_pool().free_all_blocks()
 
 
 def _torch(index: int) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import astuple
 from functools import partial
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from kernels.device import Buffer, DeviceError, Dim3
 from kernels.host import HostDevice
 from kernels.lab import bench, peers
-from kernels.lab.bench import Placed, Timing
+from kernels.lab.bench import Timing, placed
 from kernels.lab.peers import Launches, Peer
 from kernels.normalize import Output
 from preprocess.base import Recipe
@@ -115,7 +116,7 @@ def test_a_host_that_is_too_slow_is_told_of_instead_of_timed(device: Timed) -> N
 
 
 def test_an_unknown_kernel_or_a_failing_one_is_not_timed(device: Timed, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench, "HOT_PATH", ("fussed",))
+    monkeypatch.setattr(bench, "VARIANTS", ("fussed",))
     with pytest.raises(ValueError, match="kernels is 'fussed'"):
         list(bench._pictures(bench._Clock(device, 1), 1 << 16))  # type: ignore[arg-type]
 
@@ -258,9 +259,7 @@ def test_libraries_are_those_that_are_installed(monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize("size", [(500, 375), (375, 500), (224, 224), (2048, 1536), (333, 500), (257, 256)])
 def test_pictures_are_placed_as_mlperf_does(size: tuple[int, int]) -> None:
     recipe = Recipe(name="a", size=224, fit="resize-crop", interpolation="area")
-    placed, expected = Placed(*size), fit(recipe, *size)
-    for name in ("box_width", "box_height", "resized_width", "resized_height", "crop_left", "crop_top", "size"):
-        assert getattr(placed, name) == getattr(expected, name), name
+    assert astuple(placed(*size)) == astuple(fit(recipe, *size))
 
 
 def test_the_share_of_the_copy_is_in_bytes_per_second() -> None:

@@ -1,23 +1,18 @@
 """The check of all kernels: passes on the kernels as they are, and notices what it is there to notice."""
 
-from dataclasses import astuple
-
 import numpy as np
 import pytest
 
 from kernels.device import Buffer
 from kernels.host import HostDevice
-from kernels.lab.check import STRIP_BYTES, Place, check, check_resize, write_guarded
+from kernels.lab.check import STRIP_BYTES, check, check_resize, write_guarded
 from kernels.normalize import Output
-from preprocess.oracle import Fit, resize_fit
-
-
-def truth(pixels: np.ndarray, place: Place, interpolation: str) -> np.ndarray:
-    return resize_fit(pixels, Fit(*astuple(place)), interpolation)
+from kernels.placement import Place
+from preprocess.oracle import resize_fit
 
 
 def test_all_kernels_are_equal_to_their_truth(host: HostDevice) -> None:
-    rows = list(check(host, truth))
+    rows = list(check(host, resize_fit))
     assert [row for row in rows if not row.ok] == []
     assert {row.largest_difference for row in rows} == {0.0}
     kernels = {row.kernel for row in rows}
@@ -35,7 +30,7 @@ def test_all_kernels_are_equal_to_their_truth(host: HostDevice) -> None:
 
 def test_a_level_more_than_the_truth_is_noticed(host: HostDevice) -> None:
     def wrong(pixels: np.ndarray, place: Place, interpolation: str) -> np.ndarray:
-        levels = truth(pixels, place, interpolation)
+        levels = resize_fit(pixels, place, interpolation)
         levels[3, 4, 1] ^= 1
         return levels
 

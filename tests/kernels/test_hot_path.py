@@ -1,14 +1,15 @@
 """Pictures to the model's input by one kernel and by three: the same bytes, the oracle's."""
 
-from dataclasses import astuple, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from kernels.host import HostDevice
 from kernels.hot_path import VARIANTS, HotPath
-from kernels.lab.check import Picture, Place, finish, run_hot_path
+from kernels.lab.check import Picture, finish, run_hot_path
 from kernels.normalize import Output
+from kernels.placement import Place
 from kernels.resize import describe
 from preprocess.base import Recipe
 from preprocess.oracle import fit, oracle
@@ -21,7 +22,7 @@ def pictures_of(recipe: Recipe) -> list[Picture]:
     return [
         Picture(
             random.integers(0, 256, (height, width, 3), np.uint8),
-            Place(*astuple(fit(recipe, width, height))),
+            fit(recipe, width, height),
             recipe.interpolation,
             padding=width % 4,
         )

@@ -1,7 +1,7 @@
 """The resize kernel in host form against the oracle and OpenCV: sizes, methods, layouts, memory, and bad input."""
 
 import shutil
-from dataclasses import astuple, replace
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 
 from kernels.device import SOURCES, Buffer, Device
 from kernels.host import HostDevice
-from kernels.lab.check import Picture, Place, finish, run_hot_path, run_resize
+from kernels.lab.check import Picture, finish, run_hot_path, run_resize
 from kernels.normalize import Output
+from kernels.placement import Place
 from kernels.resize import PICTURE, Resize, check_pictures, choose_path, describe, tile_of
 from kernels.resize import Path as Arithmetic
 from preprocess.base import Recipe
-from preprocess.oracle import Fit, fit, resize_fit
+from preprocess.oracle import fit, resize_fit
 
 METHODS = {"area": cv2.INTER_AREA, "linear": cv2.INTER_LINEAR, "cubic": cv2.INTER_CUBIC}
 
@@ -69,10 +70,10 @@ def assert_same(
 ) -> None:
     """Equal to the oracle, whose levels are OpenCV's but for one where the method is cubic."""
     got = written_by(device, pictures, output, gap, tile_rows)
-    truth = [resize_fit(each.pixels, Fit(*astuple(each.place)), each.interpolation) for each in pictures]
+    truth = [resize_fit(each.pixels, each.place, each.interpolation) for each in pictures]
     np.testing.assert_array_equal(got, finish(np.stack(truth), output), strict=True)
     for levels, picture in zip(truth, pictures, strict=True):
-        where = Fit(*astuple(picture.place))
+        where = picture.place
         if where.resized_width * where.resized_height > 1 << 22:
             continue
         full = cv2.resize(
@@ -142,20 +143,20 @@ def test_one_axis_grows_and_the_other_shrinks(
 )
 def test_recipes(host: HostDevice, seed: int, width: int, height: int, kind: str, method: str, output: Output) -> None:
     recipe = Recipe(name="small", size=33, fit=kind, interpolation=method)
-    assert_same(host, [noise(seed, Place(*astuple(fit(recipe, width, height))), method)], output)
+    assert_same(host, [noise(seed, fit(recipe, width, height), method)], output)
 
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("sides", [(4000, 3000), (3000, 4000), (20000, 1), (1, 20000), (1, 1)], ids=str)
 def test_large_and_extreme_pictures_by_the_recipes(host: HostDevice, sides: tuple[int, int], method: str) -> None:
     recipe = Recipe(name="resnet50", size=24, fit="resize-crop", interpolation=method)
-    assert_same(host, [noise(1, Place(*astuple(fit(recipe, *sides))), method)])
+    assert_same(host, [noise(1, fit(recipe, *sides), method)])
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_camera_s_picture_to_the_size_of_a_model(host: HostDevice, method: str) -> None:
     recipe = Recipe(name="resnet50", size=224, fit="resize-crop", interpolation=method)
-    assert_same(host, [noise(2, Place(*astuple(fit(recipe, 4000, 3000))), method, padding=5)])
+    assert_same(host, [noise(2, fit(recipe, 4000, 3000), method, padding=5)])
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -22,9 +22,10 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from kernels.lab.bench import Timing
-    from kernels.lab.check import CaseResult, Place
+    from kernels.lab.check import CaseResult
     from kernels.lab.explain import Explanation
     from kernels.lab.profiler import Profiled
+    from kernels.placement import Place
     from kernels.resize import Interpolation
 
 HELP = """Check, explain and time the CUDA kernels.
