@@ -10,8 +10,9 @@ installed, ``plugins.errors.DeviceNotFound`` for a device that is not there. Any
 
 from __future__ import annotations
 
+import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -32,6 +33,14 @@ class TensorSpec:
     shape: tuple[int | None, ...]
     layout: str = ""
 
+    @classmethod
+    def of(
+        cls, name: str, dtype: str, shape: tuple[int | None, ...], sample_shape: tuple[int, ...] | None = None
+    ) -> Self:
+        """With the layout that ``shape`` speaks for, once ``sample_shape`` has decided the axes that it leaves open."""
+        shape = closed(shape, sample_shape)
+        return cls(name, dtype, shape, layout_of(shape))
+
     @property
     def sample_shape(self) -> tuple[int, ...]:
         """Shape of one row. Raises ``ValueError`` where more than the batch is dynamic: no buffer fits."""
@@ -49,6 +58,34 @@ def layout_of(shape: tuple[int | None, ...]) -> str:
     if len(shape) == 4:
         return "NCHW" if shape[1] == 3 else "NHWC" if shape[3] == 3 else ""
     return "NC"[: len(shape)] if len(shape) in (1, 2) else ""
+
+
+def closed(shape: tuple[int | None, ...], sample_shape: tuple[int, ...] | None) -> tuple[int | None, ...]:
+    """``shape`` with the axes behind the batch that it leaves open as a sample has them, where that has as many.
+
+    >>> closed((None, 3, None, None), (3, 224, 224)), closed((None, None), (3, 224, 224))
+    ((None, 3, 224, 224), (None, None))
+    """
+    if sample_shape is None or len(shape) != 1 + len(sample_shape):
+        return shape
+    pairs = zip(shape[1:], sample_shape, strict=True)
+    return (shape[0], *(size if axis is None else axis for axis, size in pairs))
+
+
+def fixed_batch(inputs: Iterable[TensorSpec]) -> tuple[int] | None:
+    """``Backend.batch_sizes`` of a model that takes one size only; None where its inputs leave the batch open."""
+    sizes = (spec.shape[0] for spec in inputs if spec.shape and spec.shape[0] is not None)
+    return next(((size,) for size in sizes), None)
+
+
+def import_runtime(backend: str, runtime: str, module: str, distribution: str) -> Any:
+    """The ``module`` of a ``runtime``. Raises ``ModuleNotFoundError`` with the command that installs it."""
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"the backend {backend} needs {runtime}: pip install {distribution}", name=error.name
+        ) from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from backends.base import Attestation, Backend, ModelFile, Runner, Slot, TensorSpec, layout_of
+from backends.base import Attestation, Backend, ModelFile, Runner, Slot, TensorSpec, fixed_batch, import_runtime
 from backends.executed import executed_precision, listed, shares
 from plugins.errors import DeviceNotFound
 
@@ -46,11 +46,9 @@ class LiteRt(Backend):
         self._outputs = _ports(first.get_output_details(), "output")
         self.inputs = tuple(port.spec for port in self._inputs)
         self.outputs = tuple(port.spec for port in self._outputs)
-        fixed = [spec.shape[0] for spec in self.inputs if spec.shape and spec.shape[0] is not None]
-        if fixed:
-            self.batch_sizes = (fixed[0],)
+        self.batch_sizes = fixed_batch(self.inputs)
         runner = LiteRtRunner(first, self._inputs, self._outputs)
-        runner.resize(fixed[0] if fixed else 1)
+        runner.resize(*self.batch_sizes or (1,))
         self._attested = _attest(first, threads)
         self._first: LiteRtRunner | None = runner
 
@@ -176,12 +174,9 @@ def _ports(details: list[dict[str, Any]], kind: str, sample_shape: tuple[int, ..
     found = []
     for place, told in enumerate(details):
         shape = tuple(int(axis) if axis >= 0 else None for axis in told["shape_signature"])
-        if sample_shape is not None and len(shape) == 1 + len(sample_shape):
-            pairs = zip(shape[1:], sample_shape, strict=True)
-            shape = (shape[0], *(size if axis is None else axis for axis, size in pairs))
         stored, (scale, zero) = np.dtype(told["dtype"]), told["quantization"]
         dtype = "float32" if scale else stored.name
-        spec = TensorSpec(told["name"] or f"{kind}{place}", dtype, shape, layout_of(shape))
+        spec = TensorSpec.of(told["name"] or f"{kind}{place}", dtype, shape, sample_shape)
         found.append(_Port(told["index"], spec, stored, np.float32(scale), zero))
     return tuple(found)
 
@@ -241,10 +236,4 @@ def _multiply_accumulates(node: dict[str, Any], tensors: Mapping[int, dict[str, 
 
 
 def _import() -> Any:
-    try:
-        from ai_edge_litert import interpreter
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "the backend tflite needs LiteRT: pip install ai-edge-litert", name=error.name
-        ) from error
-    return interpreter
+    return import_runtime("tflite", "LiteRT", "ai_edge_litert.interpreter", "ai-edge-litert")

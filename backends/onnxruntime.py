@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from backends.base import Attestation, Backend, ModelFile, Runner, Slot, TensorSpec, layout_of
+from backends.base import Attestation, Backend, ModelFile, Runner, Slot, TensorSpec, fixed_batch, import_runtime
 from backends.executed import executed_precision, listed, shares
 from plugins.driver import installed_driver
 from plugins.errors import DeviceNotFound
@@ -52,10 +52,7 @@ class OnnxRuntime(Backend):
         self._executed = executed
         self.inputs = tuple(_spec(each, model.sample_shape) for each in session.get_inputs())
         self.outputs = tuple(_spec(each) for each in session.get_outputs())
-        batches = {spec.shape[0] for spec in self.inputs if spec.shape}
-        fixed = [size for size in batches if size is not None]
-        if fixed:
-            self.batch_sizes = (fixed[0],)
+        self.batch_sizes = fixed_batch(self.inputs)
 
     @classmethod
     def check_device(cls, device: str) -> None:
@@ -213,17 +210,8 @@ def _computing(events: list[dict[str, Any]]) -> Iterator[tuple[str, str, int]]:
 def _spec(node: Any, sample_shape: tuple[int, ...] | None = None) -> TensorSpec:
     """What a session says of a tensor; ``sample_shape`` decides the axes that are open in it."""
     shape = tuple(axis if isinstance(axis, int) and axis > 0 else None for axis in node.shape)
-    if sample_shape is not None and len(shape) == 1 + len(sample_shape):
-        told = zip(shape[1:], sample_shape, strict=True)
-        shape = (shape[0], *(size if axis is None else axis for axis, size in told))
-    return TensorSpec(node.name, _DTYPES.get(node.type, node.type), shape, layout_of(shape))
+    return TensorSpec.of(node.name, _DTYPES.get(node.type, node.type), shape, sample_shape)
 
 
 def _import() -> Any:
-    try:
-        import onnxruntime
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "the backend onnxruntime needs ONNX Runtime: pip install onnxruntime", name=error.name
-        ) from error
-    return onnxruntime
+    return import_runtime("onnxruntime", "ONNX Runtime", "onnxruntime", "onnxruntime")

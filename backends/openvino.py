@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from backends.base import Attestation, Backend, ModelFile, Runner, Slot, TensorSpec, layout_of
+from backends.base import Attestation, Backend, ModelFile, Runner, Slot, TensorSpec, closed, fixed_batch, import_runtime
 from backends.executed import executed_precision, listed, shares
 from plugins.cpuinfo import read_cpuinfo
 from plugins.errors import DeviceNotFound
@@ -80,9 +80,7 @@ class OpenVino(Backend):
         self._compiled = compiled
         self.inputs = tuple(_spec(port, index, "input") for index, port in enumerate(compiled.inputs))
         self.outputs = tuple(_spec(port, index, "output") for index, port in enumerate(compiled.outputs))
-        fixed = [spec.shape[0] for spec in self.inputs if spec.shape and spec.shape[0] is not None]
-        if fixed:
-            self.batch_sizes = (fixed[0],)
+        self.batch_sizes = fixed_batch(self.inputs)
         attested = _attest(compiled, device, self.inputs, _weights(network))
         self._attested = replace(attested, details={**attested.details, **more})
 
@@ -297,9 +295,14 @@ def _multiply_accumulates(node: Any, kind: str, weights: Mapping[str, list[int]]
     return prod(out if kind == "Convolution" else data) * prod(taken) // channels
 
 
+def _shape(port: Any) -> tuple[int | None, ...]:
+    """Of a tensor; None for an axis that is open."""
+    return tuple(axis.get_length() if axis.is_static else None for axis in port.get_partial_shape())
+
+
 def _axes(port: Any) -> list[int]:
     """Shape of a tensor; 1 for an axis that is open."""
-    return [axis.get_length() if axis.is_static else 1 for axis in port.get_partial_shape()]
+    return [1 if axis is None else axis for axis in _shape(port)]
 
 
 def _config(precision: str, lanes: int, threads: int, options: OpenVinoOptions, *, on_cpu: bool) -> dict[str, Any]:
@@ -328,10 +331,7 @@ def _read(core: Any, model: ModelFile, rows: str | int) -> Any:
     network = core.read_model(model.path)
     shapes = {}
     for port in network.inputs:
-        axes = [axis.get_length() if axis.is_static else -1 for axis in port.get_partial_shape()]
-        if model.sample_shape is not None and len(axes) == 1 + len(model.sample_shape):
-            told = zip(axes[1:], model.sample_shape, strict=True)
-            axes[1:] = [size if axis < 0 else axis for axis, size in told]
+        axes = [-1 if axis is None else axis for axis in closed(_shape(port), model.sample_shape)]
         if axes and isinstance(rows, int):
             axes[0] = rows
         shapes[port] = axes
@@ -359,17 +359,10 @@ def _spec(port: Any, index: int, kind: str) -> TensorSpec:
     OpenVINO merges an output with the tensor that it is a plain copy of, which then has both names: the output's own is
     the one that its node is called after.
     """
-    shape = tuple(axis.get_length() if axis.is_static else None for axis in port.get_partial_shape())
     own = port.get_node().get_friendly_name().rpartition("/sink_port_")[0]
     name = own if own in port.get_names() else port.get_any_name() if port.get_names() else f"{kind}{index}"
-    return TensorSpec(name, np.dtype(port.get_element_type().to_dtype()).name, shape, layout_of(shape))
+    return TensorSpec.of(name, np.dtype(port.get_element_type().to_dtype()).name, _shape(port))
 
 
 def _import() -> Any:
-    try:
-        import openvino
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "the backend openvino needs OpenVINO: pip install openvino", name=error.name
-        ) from error
-    return openvino
+    return import_runtime("openvino", "OpenVINO", "openvino", "openvino")

@@ -16,7 +16,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from backends.base import Attestation, Backend, ModelFile, Runner, Slot, TensorSpec, layout_of
+from backends.base import Attestation, Backend, ModelFile, Runner, Slot, TensorSpec
 from plugins.errors import DeviceNotFound
 from plugins.options import option
 from plugins.sleep import sleep_until
@@ -54,8 +54,7 @@ class Simulated(Backend):
 
     def __init__(self, planted: Planted, device: str, sample_shape: tuple[int, ...]) -> None:
         self.planted = planted
-        shape = (None, *sample_shape)
-        self.inputs = (TensorSpec("images", "float32", shape, layout_of(shape)),)
+        self.inputs = (TensorSpec.of("images", "float32", (None, *sample_shape)),)
         self._device = device
         self._busy = [threading.Lock() for _ in range(planted.devices or 1)]
         self._lanes = 0

@@ -233,6 +233,7 @@ def test_devices_and_options_that_it_does_not_have_are_refused(files: dict[str, 
 
 
 def test_a_missing_package_is_named(files: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "ai_edge_litert.interpreter", raising=False)
     monkeypatch.setitem(sys.modules, "ai_edge_litert", None)
 
     with pytest.raises(ModuleNotFoundError, match="the backend tflite needs LiteRT: pip install ai-edge-litert"):
