@@ -9,7 +9,6 @@ used, for as long. Exit code: 0 measured, whatever came out; 1 wrong usage; 3 a 
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 import tempfile
@@ -19,7 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.document import Figure, Target, command_line, figures_table, write_section
+from benchmarks.document import Figure, Parser, Target, command_line, figures_table, publish
 from benchmarks.overhead_sides import MeasurementError, measured
 from sut.cli.console import BriefConsole
 from sut.config import RunConfig, read_config_file
@@ -90,14 +89,11 @@ def _say(text: str) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print, write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("files", type=Path, nargs="+", metavar="FILE")
     parser.add_argument("--pairs", type=int, default=7, help="of each cell (7)")
     parser.add_argument("--write-docs", action="store_true", help="write docs/performance.md")
-    try:
-        given = parser.parse_args(arguments)
-    except SystemExit as stop:
-        return 1 if stop.code else 0
+    given = parser.parse_args(arguments)
     before = os.getloadavg()[0]
     with tempfile.TemporaryDirectory(prefix="bare-") as work:
         (Path(work) / "few.conf").write_text(f"*.MultiStream.min_query_count = {FEW_QUERIES}\n", encoding="utf-8")
@@ -107,9 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _say(f"error: {one_line(error)}")
             return 1 if isinstance(error, SutError) and error.exit_code is ExitCode.USAGE else 3
     body = [measured(command_line(sys.argv), before), "", *figures_table(figures)]
-    print("\n".join(body))
-    if given.write_docs:
-        write_section("bare", "Beside the backend alone", body)
+    publish(body, "bare" if given.write_docs else None, "Beside the backend alone")
     return 0
 
 

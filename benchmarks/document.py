@@ -15,7 +15,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "performance.md"
 BEST_ASKED = 0.95
@@ -222,10 +222,22 @@ def replace_section(text: str, name: str, heading: str, body: str) -> str:
     return f"{before}{begin}\n\n{body.strip()}\n\n{end}{rest.partition(end)[2]}"
 
 
-def write_section(name: str, heading: str, body: Sequence[str]) -> None:
-    """Put lines into docs/performance.md."""
-    text = DOCUMENT.read_text(encoding="utf-8")
-    DOCUMENT.write_text(replace_section(text, name, heading, "\n".join(body)), encoding="utf-8")
+class Parser(argparse.ArgumentParser):
+    """Of a benchmark's command line, ``about`` it told as it is written; exit code 1 for wrong usage."""
+
+    def __init__(self, about: str | None) -> None:
+        super().__init__(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
+        super().exit(1 if status else 0, message)
+
+
+def publish(body: Sequence[str], section: str | None, heading: str) -> None:
+    """Print lines, and put them into a section of docs/performance.md where one is named."""
+    print("\n".join(body))
+    if section:
+        text = DOCUMENT.read_text(encoding="utf-8")
+        DOCUMENT.write_text(replace_section(text, section, heading, "\n".join(body)), encoding="utf-8")
 
 
 def command_line(arguments: Sequence[str]) -> str:
@@ -246,9 +258,7 @@ def main() -> None:
     given = parser.parse_args()
     found = [json.loads(path.read_text(encoding="utf-8")) for path in given.files]
     body = best(found) if given.kind == "best" else [line for told in found for line in compared(told)]
-    print("\n".join(body))
-    if given.write:
-        write_section(given.write, given.write.capitalize(), body)
+    publish(body, given.write, str(given.write).capitalize())
 
 
 if __name__ == "__main__":

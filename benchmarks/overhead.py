@@ -21,7 +21,7 @@ from typing import NoReturn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.document import Figure, Target, command_line, figures_table, write_section
+from benchmarks.document import Figure, Parser, Target, command_line, figures_table, publish
 from benchmarks.overhead_sides import (
     MeasurementError,
     check_same_settings,
@@ -211,7 +211,7 @@ def measure(name: str, repeat: int, work: Path) -> Figure:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("--repeat", type=int, default=5, help="measurements of each figure (5)")
     parser.add_argument("--only", default=",".join(PLANS), metavar="NAME,...")
     parser.add_argument("--write", metavar="SECTION", help="write the table into that section of docs/performance.md")
@@ -225,19 +225,14 @@ def _arguments() -> argparse.Namespace:
 
 def main() -> int:
     """Measure, print, write."""
-    try:
-        arguments = _arguments()
-    except SystemExit as stop:
-        return 1 if stop.code else 0
+    arguments = _arguments()
     before = os.getloadavg()[0]
     names = arguments.only.split(",")
     with tempfile.TemporaryDirectory(prefix="overhead-") as work:
         figures = [measure(name, arguments.repeat, Path(work)) for name in names]
     body = [measured(command_line(sys.argv), before), "", *figures_table(figures), ""]
     body += dict.fromkeys(PLANS[name].how for name in names)
-    print("\n".join(body))
-    if arguments.write:
-        write_section(arguments.write, "The harness by itself", body)
+    publish(body, arguments.write, "The harness by itself")
     return 3 if any(figure.error for figure in figures) else 0
 
 

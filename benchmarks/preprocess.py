@@ -10,7 +10,6 @@ measured, whatever came out; 1 wrong usage.
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 import time
@@ -25,7 +24,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.document import Figure, Target, command_line, figures_table, write_section
+from benchmarks.document import Figure, Parser, Target, command_line, figures_table, publish
 from benchmarks.overhead_sides import measured
 from preprocess.base import Recipe, unmarked
 from preprocess.oracle import oracle
@@ -165,22 +164,17 @@ def measure(repeat: int) -> list[Figure]:
 
 def main() -> int:
     """Measure, print, write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("--repeat", type=int, default=7, help="measurements of each side (7)")
     parser.add_argument("--write-docs", action="store_true", help="write the table into docs/performance.md")
-    try:
-        given = parser.parse_args()
-    except SystemExit as stop:
-        return 1 if stop.code else 0
+    given = parser.parse_args()
     before = os.getloadavg()[0]
     cores = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(cores)})
     figures = measure(given.repeat) + (measure_dali(given.repeat) if find_spec("nvidia.dali") else [])
     os.sched_setaffinity(0, cores)
     body = [measured(command_line(sys.argv), before), "", *figures_table(figures), *HOW.splitlines()]
-    print("\n".join(body))
-    if given.write_docs:
-        write_section("preprocess", "Preprocessing", body)
+    publish(body, "preprocess" if given.write_docs else None, "Preprocessing")
     return 0
 
 

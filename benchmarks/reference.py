@@ -18,13 +18,13 @@ import shutil
 import statistics
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.document import command_line, table, write_section
+from benchmarks.document import Parser, command_line, publish, table
 from benchmarks.overhead_sides import ROOT, MeasurementError, environment, last_line, measured, run_command
 from sut.mlperf.logs import read_detail
 from sut.models.sources.resnet50 import build
@@ -124,13 +124,30 @@ class Harnesses:
         words = ["--model", "resnet50", "--weights", "random", "--scenario", scenario]
         return [sys.executable, "-P", "-m", "sut", "run", *words, *map(str, paths), *options]
 
+    def run(
+        self,
+        side: str,
+        scenario: str,
+        conf: Path,
+        photos: Path,
+        limit_s: float,
+        options: Iterable[str],
+        variables: Mapping[str, str] | None = None,
+    ) -> tuple[Path, int | None, str]:
+        """Run one side: its output, its exit code (None: it had to be killed) and the last line of its errors."""
+        out = Path(tempfile.mkdtemp(prefix="out-", dir=self.work))
+        command, there = (self.theirs, self.harness) if side == "reference" else (self.ours, self.work)
+        try:
+            done = run_command(command(scenario, conf, photos, out, *options), there, variables, limit_s)
+        except MeasurementError:
+            return out, None, ""
+        return out, done.returncode, last_line(done.stderr)
+
     def figure(self, side: str, scenario: str) -> float:
         """One run of one side. Raises ``MeasurementError`` for a failed one."""
-        out = Path(tempfile.mkdtemp(prefix="out-", dir=self.work))
-        command = self.theirs if side == "reference" else self.ours
         options = INT8 if side == "ours int8" else ()
-        words = command(scenario, self.conf(self.seconds), self.folder(), out, *options)
-        code, said = run(words, self.harness if side == "reference" else self.work, 60 + 10 * self.seconds)
+        limit_s = 60 + 10 * self.seconds
+        out, code, said = self.run(side, scenario, self.conf(self.seconds), self.folder(), limit_s, options)
         log = next(out.rglob("mlperf_log_detail.txt"), None)
         if code not in (0, 4) or log is None:
             raise MeasurementError(f"{side}, {scenario}: {'no end' if code is None else f'exit {code}'}: {said}")
@@ -139,12 +156,11 @@ class Harnesses:
 
     def outcome(self, side: str, fault: Fault) -> str:
         """How a planted run of one side ended: ``VALID``, ``hangs``, or what it said."""
-        out = Path(tempfile.mkdtemp(prefix="out-", dir=self.work))
-        command = self.theirs if side == "reference" else self.ours
-        more = () if side == "reference" else ("--watchdog", "10")
-        words = command(fault.scenario, self.conf(2, fault.conf), self.folder(fault.change), out, *fault.options, *more)
-        there = self.harness if side == "reference" else self.work
-        code, said = run(words, there, LIMIT_S, plant=self.work, REFERENCE_FAULT=fault.strike)
+        options = (*fault.options, *(() if side == "reference" else ("--watchdog", "10")))
+        variables = environment(REFERENCE_FAULT=fault.strike)
+        variables["PYTHONPATH"] = os.pathsep.join((str(self.work), variables["PYTHONPATH"]))
+        conf, photos = self.conf(2, fault.conf), self.folder(fault.change)
+        out, code, said = self.run(side, fault.scenario, conf, photos, LIMIT_S, options, variables)
         if code is None:
             return "hangs"
         summary = next(out.rglob("mlperf_log_summary.txt"), None)
@@ -152,20 +168,6 @@ class Harnesses:
         if code == 0 and valid:
             return "VALID"
         return f"exit {code}: {said}"
-
-
-def run(
-    command: list[str], there: Path, limit_s: float, plant: Path | None = None, **changes: str
-) -> tuple[int | None, str]:
-    """Exit code (None: it had to be killed) and the last line of its errors."""
-    variables = environment(**changes)
-    if plant is not None:
-        variables["PYTHONPATH"] = os.pathsep.join((str(plant), variables["PYTHONPATH"]))
-    try:
-        done = run_command(command, there, variables, limit_s)
-    except MeasurementError:
-        return None, ""
-    return done.returncode, last_line(done.stderr)
 
 
 def speed(bench: Harnesses, pairs: int) -> list[str]:
@@ -216,7 +218,7 @@ PARTS: dict[str, Callable[[Harnesses, int], list[str]]] = {"speed": speed, "faul
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("harness", type=Path)
     parser.add_argument("--only", default=",".join(PARTS), metavar="PART,...")
     parser.add_argument("--pairs", type=int, default=7)
@@ -232,10 +234,7 @@ def _arguments() -> argparse.Namespace:
 
 def main() -> int:
     """Measure what was asked for."""
-    try:
-        given = _arguments()
-    except SystemExit as stop:
-        return 1 if stop.code else 0
+    given = _arguments()
     before = os.getloadavg()[0]
     body = []
     with tempfile.TemporaryDirectory(prefix="reference-") as work:
@@ -248,9 +247,7 @@ def main() -> int:
             return 3
     command = command_line(["HARNESS" if word == str(given.harness) else word for word in sys.argv])
     body.insert(0, measured(command, before))
-    print("\n".join(body))
-    if given.write_docs:
-        write_section("reference", "Beside MLPerf's reference harness", body)
+    publish(body, "reference" if given.write_docs else None, "Beside MLPerf's reference harness")
     return 0
 
 
