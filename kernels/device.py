@@ -113,6 +113,32 @@ def _parameter(text: str, kernel: str) -> Parameter:
     return Parameter(name, _TYPES[words])
 
 
+class Growing(Closing):
+    """A buffer that is made anew, larger, when it is too small."""
+
+    def __init__(self, device: Device) -> None:
+        self._device = device
+        self._buffer: Buffer | None = None
+
+    def of(self, nbytes: int, stream: int | None = None) -> Buffer:
+        """The buffer, of at least so many bytes. A smaller one is freed once ``stream``, or all, was waited for.
+
+        Raises ``DeviceError`` where the device has too little memory.
+        """
+        if self._buffer is None or self._buffer.nbytes < nbytes:
+            if self._buffer is not None:
+                self._device.synchronize(stream)
+                self.close()
+            self._buffer = self._device.alloc(nbytes)
+        return self._buffer
+
+    def close(self) -> None:
+        """Free it, if there is one."""
+        if self._buffer is not None:
+            self._buffer.free()
+            self._buffer = None
+
+
 class Device(Closing, ABC):
     """One device. Used by one thread at a time; a context manager, which frees what is left of its memory."""
 

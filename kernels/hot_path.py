@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from numpy.typing import NDArray
 
-from kernels.device import Buffer, Device
+from kernels.device import Buffer, Device, Growing
 from kernels.normalize import Normalize, Output, check_target
 from kernels.resize import Resize
 from kernels.transpose import transpose_images
@@ -32,7 +32,8 @@ class HotPath(Closing):
         if variant not in VARIANTS:
             raise ValueError(f"kernels is '{variant}', expected one of {', '.join(VARIANTS)}")
         self._device, self._variant, self._output = device, variant, output
-        self._scratch: list[Buffer] = []
+        self._scratch = Growing(device), Growing(device)
+        """For interleaved levels, and for planar ones where the output is."""
         self._n = 0
         if variant == "fused":
             self._resize = Resize(device, output)
@@ -65,9 +66,10 @@ class HotPath(Closing):
         output, n = self._output, self._n
         check_target(self._device, target, output, n)
         pixels = output.size * output.size
-        levels, last = self._scratch_for(3 * pixels * n, stream)
+        levels = last = self._scratch[0].of(3 * pixels * n, stream)
         self._resize.launch(levels, stream)
         if output.layout == "NCHW":
+            last = self._scratch[1].of(3 * pixels * n, stream)
             transpose_images(self._device, levels, last, n, pixels, "uint8", "NCHW", self._variant, stream)
         self._normalize.run(last, target, n, stream)
 
@@ -76,17 +78,5 @@ class HotPath(Closing):
         self._resize.close()
         if self._variant != "fused":
             self._normalize.close()
-        for buffer in self._scratch:
-            buffer.free()
-        self._scratch = []
-
-    def _scratch_for(self, nbytes: int, stream: int | None) -> tuple[Buffer, Buffer]:
-        """For interleaved levels, and for levels in the output's layout: one buffer where that is the same."""
-        if not self._scratch or self._scratch[0].nbytes < nbytes:
-            self._device.synchronize(stream)  # what is under way may still read the smaller ones
-            for buffer in self._scratch:
-                buffer.free()
-            self._scratch = []
-            for _ in range(2 if self._output.layout == "NCHW" else 1):
-                self._scratch.append(self._device.alloc(nbytes))
-        return self._scratch[0], self._scratch[-1]
+        for scratch in self._scratch:
+            scratch.close()

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.device import Buffer, Device
+from kernels.device import Buffer, Device, Growing
 from kernels.normalize import Output, check_count, check_memory, check_target
 from kernels.placement import Place
 from plugins.base import Closing
@@ -156,6 +156,7 @@ class Resize(Closing):
             raise ValueError(f"tile_rows is {tile_rows}, expected 1 to {MAX_ROWS}")
         self._device, self._output, self._tile_rows = device, output, tile_rows
         self._table = device.upload(output.table())
+        self._memory = Growing(device)
         self._pictures: Buffer | None = None
         self._n = 0
 
@@ -169,15 +170,10 @@ class Resize(Closing):
 
     def load(self, pictures: NDArray[Any], stream: int | None = None) -> None:
         """Bring what describes ``pictures`` to the device: the first half of ``run``. Raises ``ValueError``."""
-        device = self._device
         check_count(len(pictures))
         check_pictures(pictures, self._output.size)
-        if self._pictures is None or self._pictures.nbytes < pictures.nbytes:
-            if self._pictures is not None:
-                device.synchronize(stream)
-                self._pictures.free()
-            self._pictures = device.alloc(pictures.nbytes)
-        device.upload(pictures, self._pictures, stream)
+        self._pictures = self._memory.of(pictures.nbytes, stream)
+        self._device.upload(pictures, self._pictures, stream)
         self._n = len(pictures)
 
     def launch(self, target: Buffer, stream: int | None = None) -> None:
@@ -211,5 +207,4 @@ class Resize(Closing):
     def close(self) -> None:
         """Free what it holds on the device."""
         self._table.free()
-        if self._pictures is not None:
-            self._pictures.free()
+        self._memory.close()

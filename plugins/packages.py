@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
 from plugins.extras import TABLE
@@ -24,3 +25,11 @@ REINSTALL = "pip install --force-reinstall"
 def package_of(module: str) -> str:
     """The package that a module comes with, which is mostly called alike."""
     return next((package for package, found in MODULES.items() if found == module), module)
+
+
+def is_installed(module: str) -> bool:
+    """Whether ``module`` is there to be imported, which it is not for this."""
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # the package around it is not there
+        return False

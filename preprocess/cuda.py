@@ -8,18 +8,17 @@ form; on a GPU nothing of this file has run yet.
 from __future__ import annotations
 
 import importlib
-import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from kernels.compilers import WHEELS, find_compiler
-from kernels.device import Buffer, Device
+from kernels.device import Buffer, Device, Growing
 from kernels.gpu import GpuDevice, open_device
 from kernels.hot_path import VARIANTS, HotPath, Variant
 from kernels.normalize import Output
@@ -27,10 +26,11 @@ from kernels.resize import PICTURE, Interpolation, choose_path
 from plugins.driver import installed_driver
 from plugins.errors import DeviceNotFound
 from plugins.options import option
+from plugins.packages import is_installed
 from preprocess.base import Geometry, Mark, Preprocessor, Recipe, Target, only_buffer
 from preprocess.opencv import decode_at
 from preprocess.oracle import Fit, check_recipe, fit
-from preprocess.parts.device_memory import HOST_PLACES, Growing, lent_slot
+from preprocess.parts.device_memory import HOST_PLACES, lent_slot
 from preprocess.parts.gpu_decode import DevicePixels, GpuDecoder, HwShare, NvImageCodec
 
 Pixels = NDArray[np.uint8]
@@ -143,7 +143,7 @@ class OnDevice(Preprocessor):
         begins = np.cumsum([0, *(-(-picture.nbytes // _ALIGNMENT) * _ALIGNMENT for picture in pictures)]).tolist()
         if not pictures:
             return []
-        memory = self._uploads.of(begins[-1])
+        memory = self._uploads.of(begins[-1], self._stream)
         found = []
         for picture, begin in zip(pictures, begins, strict=False):
             height, width, _ = picture.shape
@@ -160,7 +160,7 @@ class OnDevice(Preprocessor):
         fits = [fit(self.recipe, picture.width, picture.height) for picture in pictures]
         if n and target.place in HOST_PLACES:
             buffer = only_buffer(self.recipe, target, n)[:n]
-            rows = self._rows.of(buffer.nbytes)
+            rows = self._rows.of(buffer.nbytes, self._stream)
             self._compute(given, pictures, fits, rows)
             self._device.read(rows.address, buffer, self._stream)
             self.batches_to_host += 1
@@ -211,30 +211,6 @@ class CudaOptions(GpuOptions):
     kernels: Variant = option("fused", KERNELS)
 
 
-class Cuda(OnDevice):
-    """nvImageCodec and the project's kernels on one NVIDIA GPU. Has not run on hardware yet."""
-
-    name = "cuda"
-    options = CudaOptions
-
-    def __init__(self, recipe: Recipe, **options: Any) -> None:
-        """Raises ``ValueError`` for bad options, ``DeviceNotFound`` and ``ModuleNotFoundError`` for what is missing."""
-        chosen: CudaOptions = self.read_options(options)
-        gpu = chosen.gpu
-        device, decoder = open_both(gpu, lambda: NvImageCodec(gpu, chosen.hw_share, chosen.threads))
-        super().__init__(recipe, device, decoder, f"cuda:{gpu}", chosen.kernels, device.details)
-
-    @classmethod
-    def version(cls) -> str:
-        """nvImageCodec's version; the kernels are this project's."""
-        return NvImageCodec.version()
-
-    @classmethod
-    def check_machine(cls) -> None:
-        """Raise ``ModuleNotFoundError`` with all that is missing, in one line."""
-        check_parts(cls.name, [NVIMGCODEC])
-
-
 @dataclass(frozen=True, slots=True)
 class Library:
     """What a preprocessor decodes with: its name, its module and, by the driver's CUDA, the extra that brings it."""
@@ -244,7 +220,40 @@ class Library:
     extras: Mapping[int, str]
 
 
-NVIMGCODEC = Library("nvImageCodec", "nvidia.nvimgcodec", {12: "cuda12", 13: "cuda13"})
+class OnGpu(OnDevice):
+    """A decoder and the project's kernels on one NVIDIA GPU. Has not run on hardware yet."""
+
+    decoder: ClassVar[Any]
+    """Its class, called with a GPU's index, the JPEG engine's share and a number of threads."""
+    library: ClassVar[Library]
+    """What it decodes with."""
+
+    def __init__(self, recipe: Recipe, **options: Any) -> None:
+        """Raises ``ValueError`` for bad options, ``DeviceNotFound`` and ``ModuleNotFoundError`` for what is missing."""
+        chosen = self.read_options(options)
+        gpu = chosen.gpu
+        device, decoder = open_both(gpu, lambda: self.decoder(gpu, chosen.hw_share, chosen.threads))
+        kernels: Variant = getattr(chosen, "kernels", "fused")
+        super().__init__(recipe, device, decoder, f"cuda:{gpu}", kernels, device.details)
+
+    @classmethod
+    def version(cls) -> str:
+        """The decoder's version; the kernels are this project's."""
+        return str(cls.decoder.version())
+
+    @classmethod
+    def check_machine(cls) -> None:
+        """Raise ``ModuleNotFoundError`` with all that is missing, in one line."""
+        check_parts(cls.name, cls.library)
+
+
+class Cuda(OnGpu):
+    """nvImageCodec and the project's kernels on one NVIDIA GPU. Has not run on hardware yet."""
+
+    name = "cuda"
+    options = CudaOptions
+    decoder = NvImageCodec
+    library = Library("nvImageCodec", "nvidia.nvimgcodec", {12: "cuda12", 13: "cuda13"})
 
 
 def open_both(gpu: int, decoder: Callable[[], GpuDecoder]) -> tuple[GpuDevice, GpuDecoder]:
@@ -258,7 +267,7 @@ def open_both(gpu: int, decoder: Callable[[], GpuDecoder]) -> tuple[GpuDevice, G
         raise
 
 
-def check_parts(name: str, libraries: Sequence[Library]) -> None:
+def check_parts(name: str, library: Library) -> None:
     """Raise ``ModuleNotFoundError``, in one line, with everything that a preprocessor on a GPU lacks on this machine.
 
     A library that was built for a newer CUDA than the driver's is as good as missing; one for an older CUDA runs.
@@ -277,7 +286,7 @@ def check_parts(name: str, libraries: Sequence[Library]) -> None:
             missing.append("a GPU (the driver shows none)")
         cuda = min(max(driver.major, min(WHEELS)), cuda)
     packages, extras = [], []
-    if not _is_installed("pycuda") and not _is_installed("cupy"):
+    if not is_installed("pycuda") and not is_installed("cupy"):
         packages.append("PyCUDA or CuPy")
         extras.append(f"cuda{cuda}")
     try:
@@ -285,13 +294,11 @@ def check_parts(name: str, libraries: Sequence[Library]) -> None:
     except ModuleNotFoundError:
         packages.append("NVRTC or nvcc")
         extras.append(f"cuda{cuda}")
-    for library in libraries:
-        if not _is_installed(library.module):
-            packages.append(library.label)
-        elif not missing and (built := _cuda_of(library.module)) > cuda:
-            packages.append(f"{library.label} for the driver's CUDA {cuda} (the one here is for CUDA {built})")
-        else:
-            continue
+    if not is_installed(library.module):
+        packages.append(library.label)
+        extras.append(library.extras[cuda])
+    elif not missing and (built := _cuda_of(library.module)) > cuda:
+        packages.append(f"{library.label} for the driver's CUDA {cuda} (the one here is for CUDA {built})")
         extras.append(library.extras[cuda])
     if extras:
         mend.append(f"pip install -e '.[{','.join(dict.fromkeys(extras))}]'")
@@ -304,13 +311,6 @@ def check_parts(name: str, libraries: Sequence[Library]) -> None:
 def _cuda_of(module: str) -> int:
     """The CUDA that one of NVIDIA's modules was built for: they say 13030, or 13492, and both mean 13."""
     return int(str(importlib.import_module(module).__cuda_version__)[:2])
-
-
-def _is_installed(module: str) -> bool:
-    try:
-        return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:  # of the package around it
-        return False
 
 
 def _output(recipe: Recipe, given: ColourOrder) -> Output:

@@ -27,17 +27,10 @@ from kernels.device import Buffer
 from kernels.hot_path import Variant
 from plugins.options import option
 from preprocess.base import Recipe
-from preprocess.cuda import (
-    KERNELS,
-    ColourOrder,
-    GpuOptions,
-    Library,
-    OnDevice,
-    check_parts,
-    open_both,
-)
+from preprocess.cuda import KERNELS, ColourOrder, GpuOptions, Library, OnGpu
 from preprocess.dali import Pipeline, encoded_input, regions, resize_graph
 from preprocess.oracle import Fit
+from preprocess.parts.device_memory import DeviceArray
 from preprocess.parts.gpu_decode import DevicePixels, GpuDecoder
 from preprocess.parts.self_test import DecoderNotUsable, plain_jpeg
 
@@ -116,38 +109,16 @@ class DaliGpuOptions(DaliGpuResizeOptions):
     kernels: Variant = option("fused", KERNELS)
 
 
-class _WithDali(OnDevice):
-    """DALI decodes on one NVIDIA GPU."""
-
-    def __init__(self, recipe: Recipe, chosen: DaliGpuResizeOptions, kernels: Variant = "fused") -> None:
-        gpu = chosen.gpu
-        device, decoder = open_both(gpu, lambda: DaliMixed(gpu, chosen.hw_share, chosen.threads))
-        super().__init__(recipe, device, decoder, f"cuda:{gpu}", kernels, device.details)
-
-    @classmethod
-    def version(cls) -> str:
-        """DALI's version; the kernels are this project's."""
-        return DaliMixed.version()
-
-    @classmethod
-    def check_machine(cls) -> None:
-        """Raise ``ModuleNotFoundError`` with all that is missing, in one line."""
-        check_parts(cls.name, [DALI])
-
-
-class DaliGpu(_WithDali):
+class DaliGpu(OnGpu):
     """DALI decodes on one NVIDIA GPU, the project's kernels do the rest there. Has not run on hardware yet."""
 
     name = "dali-gpu"
     options = DaliGpuOptions
-
-    def __init__(self, recipe: Recipe, **options: Any) -> None:
-        """Raises ``ValueError`` for bad options, ``DeviceNotFound`` and ``ModuleNotFoundError`` for what is missing."""
-        chosen: DaliGpuOptions = self.read_options(options)
-        super().__init__(recipe, chosen, chosen.kernels)
+    decoder = DaliMixed
+    library = DALI
 
 
-class DaliGpuResize(_WithDali):
+class DaliGpuResize(OnGpu):
     """DALI decodes, resizes by the nearest filter it has, crops and normalises on one NVIDIA GPU.
 
     Has not run on hardware yet.
@@ -155,16 +126,18 @@ class DaliGpuResize(_WithDali):
 
     name = "dali-gpu-resize"
     options = DaliGpuResizeOptions
+    decoder = DaliMixed
+    library = DALI
 
     def __init__(self, recipe: Recipe, **options: Any) -> None:
         """As ``DaliGpu``."""
-        chosen: DaliGpuResizeOptions = self.read_options(options)
-        super().__init__(recipe, chosen)
+        super().__init__(recipe, **options)
+        gpu = self.read_options(options).gpu
         orders: tuple[ColourOrder, ...] = ("RGB", "BGR")
-        self._resizes = {given: resize_pipeline(recipe, given, chosen.gpu) for given in orders}
+        self._resizes = {given: resize_pipeline(recipe, given, gpu) for given in orders}
 
     def _compute(self, given: ColourOrder, pictures: Sequence[DevicePixels], fits: Sequence[Fit], rows: Buffer) -> None:
-        inputs: dict[str, list[Any]] = {"pixels": [_Shown(picture) for picture in pictures]}
+        inputs: dict[str, list[Any]] = {"pixels": [_shown(picture) for picture in pictures]}
         inputs |= regions(self.recipe, fits)
         output = self._resizes[given].run(inputs, self._stream)
         stream = ctypes.c_void_p(self._stream)
@@ -177,18 +150,10 @@ class DaliGpuResize(_WithDali):
         super().close()
 
 
-class _Shown:
+def _shown(pixels: DevicePixels) -> DeviceArray:
     """Pixels as DALI takes them: an array in the GPU's memory. DALI copies it, into one buffer with the others."""
-
-    def __init__(self, pixels: DevicePixels) -> None:
-        self._owner = pixels.owner
-        self.__cuda_array_interface__ = {
-            "data": (pixels.address, False),
-            "shape": (pixels.height, pixels.width, 3),
-            "typestr": "|u1",
-            "strides": None if pixels.pitch == 3 * pixels.width else (pixels.pitch, 3, 1),
-            "version": 3,
-        }
+    strides = None if pixels.pitch == 3 * pixels.width else (pixels.pitch, 3, 1)
+    return DeviceArray(pixels.address, (pixels.height, pixels.width, 3), "uint8", strides, pixels.owner)
 
 
 def mixed_graph(device: Literal["mixed", "cpu"], hw_share: float) -> Any:

@@ -151,9 +151,8 @@ class HostDevice(Device):
         self._receive(memoryview(text))
         found = []
         for line in text.decode().splitlines():
-            site, kind, requests, asked, sectors, phases, wavefronts, max_ways = map(int, line.split())
-            space, direction = _KINDS[kind]
-            found.append(SiteCount(site, space, direction, requests, asked, sectors, phases, wavefronts, max_ways))
+            site, kind, *counts = map(int, line.split())
+            found.append(SiteCount(site, *_KINDS[kind], *counts))
         return found
 
     def close(self) -> None:

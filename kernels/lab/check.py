@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from kernels.device import Buffer, Device
 from kernels.gpu import open_device
@@ -121,13 +121,9 @@ def check(device: Device, truth: ResizeTruth, seed: int = 0) -> Iterator[CaseRes
 
 def write_guarded(device: Device, output: Output, n: int, work: Callable[[Buffer], None]) -> Written:
     """``n`` samples of ``output`` that ``work`` writes into the buffer it is given."""
-    first, second = _write_twice(device, output.bytes_for(n), work)
-    expected = np.zeros(len(first), bool)
-    for sample in range(n):
-        begin = STRIP_BYTES + sample * output.stride
-        expected[begin : begin + output.sample_bytes] = True
-    samples = first[expected].view(output.dtype).reshape(n, *output.shape)
-    return Written(samples, bool(np.array_equal(first == second, expected)))
+    begins = range(0, n * output.stride, output.stride)
+    samples = [slice(begin, begin + output.sample_bytes) for begin in begins]
+    return _write(device, output.bytes_for(n), work, output.dtype, (n, *output.shape), samples)
 
 
 def run_hot_path(device: Device, pictures: Sequence[Picture], output: Output, variant: Variant = "fused") -> Written:
@@ -199,8 +195,8 @@ def check_study(device: Device, random: np.random.Generator) -> Iterator[CaseRes
                 args = (left, right, target, np.int32(m), np.int32(n), np.int32(k))
                 device.launch("lab/study", kernel, (-(-n // side), -(-m // side), 1), (side, side, 1), args)  # noqa: B023
 
-            first, second = _write_twice(device, truth.nbytes, multiply)
-        yield _only_target(first, second, np.dtype(np.float32), (m, n)).row(kernel, "matrix", f"{m} x {k} x {n}", truth)
+            written = _write(device, truth.nbytes, multiply, truth.dtype, (m, n))
+        yield written.row(kernel, "matrix", f"{m} x {k} x {n}", truth)
 
 
 def check_transposes(device: Device, random: np.random.Generator) -> Iterator[CaseResult]:
@@ -308,21 +304,21 @@ def _moved(
 ) -> Written:
     """What ``work(source, target)`` makes of ``array``: as many bytes, of another shape."""
     with device.upload(array) as source:
-        first, second = _write_twice(device, array.nbytes, lambda target: work(source, target))
-    return _only_target(first, second, array.dtype, shape)
+        return _write(device, array.nbytes, lambda target: work(source, target), array.dtype, shape)
 
 
-def _only_target(
-    first: NDArray[np.uint8], second: NDArray[np.uint8], dtype: np.dtype[Any], shape: tuple[int, ...]
+def _write(
+    device: Device,
+    nbytes: int,
+    work: Callable[[Buffer], None],
+    dtype: DTypeLike,
+    shape: tuple[int, ...],
+    parts: Sequence[slice] = (slice(None),),
 ) -> Written:
-    """What lies between the strips, every byte of it to be written."""
-    expected = np.zeros(len(first), bool)
-    expected[STRIP_BYTES:-STRIP_BYTES] = True
-    return Written(first[expected].view(dtype).reshape(shape), bool(np.array_equal(first == second, expected)))
+    """What ``work`` writes over each poison into a target of ``nbytes``, between the strips around it.
 
-
-def _write_twice(device: Device, nbytes: int, work: Callable[[Buffer], None]) -> list[NDArray[np.uint8]]:
-    """All bytes of a target of ``nbytes`` and of the strips around it, after ``work`` has written over each poison."""
+    Every byte of ``parts`` of the target is to be written, and no other.
+    """
     results = []
     with device.alloc(nbytes + 2 * STRIP_BYTES) as memory:
         target = Buffer(device, memory.address + STRIP_BYTES, nbytes)
@@ -331,4 +327,8 @@ def _write_twice(device: Device, nbytes: int, work: Callable[[Buffer], None]) ->
             work(target)
             device.synchronize()
             results.append(device.download(memory, memory.nbytes, np.uint8))
-    return results
+    first, second = results
+    expected = np.zeros(len(first), bool)
+    for part in parts:
+        expected[STRIP_BYTES:-STRIP_BYTES][part] = True
+    return Written(first[expected].view(dtype).reshape(shape), bool(np.array_equal(first == second, expected)))

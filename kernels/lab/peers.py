@@ -8,7 +8,6 @@ of its own; neither is OpenCV's INTER_AREA.
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from kernels.normalize import Output
+from plugins.packages import is_installed
 
 Sizes = Sequence[tuple[int, int]]
 Launches = Sequence[Callable[[], Any]]
@@ -40,9 +40,9 @@ class Peer:
 def matrix_peers(side: int, dtype: str, rotation: int, index: int) -> Iterator[Peer]:
     """Transposes of (side, side) matrices into memory that is there, on GPU ``index``."""
     count = max(2, rotation // (2 * side * side * np.dtype(dtype).itemsize))
-    if _installed("cupy"):
+    if is_installed("cupy"):
         yield Peer("CuPy copyto", partial(_cupy_transposes, side, dtype, count, index))
-    if _installed("torch"):
+    if is_installed("torch"):
         yield Peer("PyTorch copy_", partial(_torch_transposes, side, dtype, count, index))
 
 
@@ -50,9 +50,9 @@ def picture_peers(sizes: Sizes, batch: int, output: Output, rotation: int, index
     """Batches of pictures, (height, width, 3) uint8 on GPU ``index``, to (n, 3, size, size) float32."""
     shapes = [(*sizes[i % len(sizes)][::-1], 3) for i in range(batch)]
     count = max(2, -(-rotation // sum(map(math.prod, shapes))))
-    if _installed("torch"):
+    if is_installed("torch"):
         yield Peer("PyTorch, picture by picture", partial(_torch_chain, shapes, output, count, index))
-    if _installed("nvidia.dali") and _installed("cupy"):
+    if is_installed("nvidia.dali") and is_installed("cupy"):
         name = "DALI resize, crop_mirror_normalize"
         yield Peer(name, partial(_dali_pipeline, shapes, output, count, index))
 
@@ -156,10 +156,3 @@ def _torch(index: int) -> Any:
         raise RuntimeError("PyTorch sees no GPU")
     torch.cuda.set_device(index)
     return torch
-
-
-def _installed(name: str) -> bool:
-    try:
-        return importlib.util.find_spec(name) is not None
-    except ModuleNotFoundError:  # the package around it is not there
-        return False

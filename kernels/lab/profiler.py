@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import dropwhile
 from pathlib import Path
 from typing import Any
 
@@ -137,9 +138,8 @@ def read_ncu(text: str) -> Mapping[str, Counters]:
     Raises ``DeviceError`` where there is none.
     """
     lines = text.splitlines()
-    start = next((number for number, line in enumerate(lines) if line.startswith('"ID"')), None)
     found: dict[str, dict[str, float]] = {}
-    for row in csv.DictReader(lines[start:]) if start is not None else ():
+    for row in csv.DictReader(dropwhile(lambda line: not line.startswith('"ID"'), lines)):
         name = re.split(r"[(<]", row["Kernel Name"])[0].split()[-1]
         with suppress(ValueError):  # "n/a": this GPU has no such counter
             found.setdefault(name, {})[row["Metric Name"]] = _number(row["Metric Value"])
@@ -151,8 +151,7 @@ def read_ncu(text: str) -> Mapping[str, Counters]:
 def read_nsys(text: str) -> Mapping[str, Counters]:
     """Times by kernel from the CSV of nsys' report cuda_gpu_kern_sum. Raises ``DeviceError`` where there is none."""
     lines = text.splitlines()
-    start = next((number for number, line in enumerate(lines) if "Avg (ns)" in line), None)
-    rows = csv.DictReader(lines[start:]) if start is not None else ()
+    rows = csv.DictReader(dropwhile(lambda line: "Avg (ns)" not in line, lines))
     found = {re.split(r"[(<]", row["Name"])[0]: {TIME: _number(row["Avg (ns)"])} for row in rows if row.get("Name")}
     if not found:
         raise DeviceError(f"nsys saw no kernel: {_last(lines)}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -21,32 +22,26 @@ class Lent(Buffer):
         self.freed = True
 
 
-class Growing:
-    """A buffer that is made anew, larger, when it is too small. Only for use while nothing on the device reads it."""
-
-    def __init__(self, device: Device) -> None:
-        self._device = device
-        self._buffer: Buffer | None = None
-
-    def of(self, nbytes: int) -> Buffer:
-        """The buffer, of at least so many bytes. Raises ``DeviceError`` where the device has too little memory."""
-        if self._buffer is None or self._buffer.nbytes < nbytes:
-            if self._buffer is not None:
-                self._buffer.free()
-                self._buffer = None
-            self._buffer = self._device.alloc(nbytes)
-        return self._buffer
-
-
 class DeviceArray:
-    """An array in a device's memory: where it lies and how it is shaped, C-contiguous. The host cannot look inside."""
+    """An array in a device's memory: where it lies and how it is shaped. The host cannot look inside.
 
-    def __init__(self, address: int, shape: tuple[int, ...], dtype: str) -> None:
+    Without ``strides`` it is C-contiguous; ``owner`` is what keeps the memory.
+    """
+
+    def __init__(
+        self,
+        address: int,
+        shape: tuple[int, ...],
+        dtype: str,
+        strides: tuple[int, ...] | None = None,
+        owner: Any = None,
+    ) -> None:
+        self._owner = owner
         self.__cuda_array_interface__ = {
             "data": (address, False),
             "shape": shape,
             "typestr": np.dtype(dtype).str,
-            "strides": None,
+            "strides": strides,
             "version": 3,
         }
 

@@ -25,7 +25,6 @@ from preprocess.parts.self_test import DecoderNotUsable, plain_jpeg
 # It writes to stderr about every picture that it cannot decode, unless it finds this when it is imported.
 os.environ.setdefault("PYNVIMGCODEC_VERBOSITY", "0")
 
-ADAPTIVE: Literal["adaptive"] = "adaptive"
 _FIRST_SHARE = 0.5
 """Of a batch, for the JPEG engine, before nvImageCodec adapts it."""
 

@@ -20,6 +20,7 @@ from kernels.lab import bench, peers
 from kernels.lab.bench import Timing, placed
 from kernels.lab.peers import Launches, Peer
 from kernels.normalize import Output
+from plugins.packages import is_installed
 from preprocess.base import Recipe
 from preprocess.oracle import fit
 
@@ -73,7 +74,7 @@ class Timed(HostDevice):
 
 @pytest.fixture
 def device(monkeypatch: pytest.MonkeyPatch) -> Iterator[Timed]:
-    monkeypatch.setattr(peers, "_installed", lambda name: False)
+    monkeypatch.setattr(peers, "is_installed", lambda name: False)
     monkeypatch.setattr(bench, "BATCH", 2)
     monkeypatch.setattr(bench, "PIXELS", 256)
     monkeypatch.setattr(bench, "WARM_UP", 0)
@@ -224,7 +225,7 @@ class FakeCupy(ModuleType):
 def test_a_library_gives_its_memory_back(device: Timed, monkeypatch: pytest.MonkeyPatch, most: int, why: str) -> None:
     cupy = FakeCupy(most)
     monkeypatch.setitem(sys.modules, "cupy", cupy)
-    monkeypatch.setattr(peers, "_installed", lambda name: name == "cupy")
+    monkeypatch.setattr(peers, "is_installed", lambda name: name == "cupy")
     [peer] = peers.matrix_peers(8, "float32", 3 * 2 * 8 * 8 * 4, device.index)
 
     timing = bench._Clock(device, 2).time_peer("group", peer, 100)  # type: ignore[arg-type]
@@ -238,7 +239,7 @@ def test_a_pytorch_without_a_gpu_says_so(device: Timed, monkeypatch: pytest.Monk
     torch = ModuleType("torch")
     torch.cuda = SimpleNamespace(is_available=lambda: False)  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "torch", torch)
-    monkeypatch.setattr(peers, "_installed", lambda name: name == "torch")
+    monkeypatch.setattr(peers, "is_installed", lambda name: name == "torch")
     found = [*peers.matrix_peers(8, "uint8", 1, 0), *peers.picture_peers([(4, 3)], 2, Output(size=2), 1, 0)]
     clock = bench._Clock(device, 1)  # type: ignore[arg-type]
     assert {clock.time_peer("group", peer, 1).why for peer in found} == {"RuntimeError: PyTorch sees no GPU"}
@@ -246,11 +247,11 @@ def test_a_pytorch_without_a_gpu_says_so(device: Timed, monkeypatch: pytest.Monk
 
 
 def test_libraries_are_those_that_are_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert peers._installed("json") and peers._installed("xml.dom")
-    assert not peers._installed("no_such") and not peers._installed("no_such.part")
+    assert is_installed("json") and is_installed("xml.dom")
+    assert not is_installed("no_such") and not is_installed("no_such.part")
     monkeypatch.setitem(sys.modules, "json", None)
-    assert not peers._installed("json")
-    monkeypatch.setattr(peers, "_installed", lambda name: True)
+    assert not is_installed("json")
+    monkeypatch.setattr(peers, "is_installed", lambda name: True)
     names = [peer.name for peer in peers.matrix_peers(8, "uint8", 1, 0)]
     names += [peer.name for peer in peers.picture_peers([(4, 3)], 2, Output(size=2), 1, 0)]
     assert [name.split()[0].rstrip(",") for name in names] == ["CuPy", "PyTorch", "PyTorch", "DALI"]

@@ -340,7 +340,7 @@ def test_the_list_of_what_has_not_run_on_hardware_is_up_to_date(listing: ModuleT
 def test_every_function_with_a_body_is_listed_but_those_of_dali_on_the_cpu(listing: ModuleType) -> None:
     listed = listing.others()
 
-    assert {"OnDevice._compute", "Cuda.__init__", "_described"} <= set(listed["preprocess/cuda.py"])
+    assert {"OnDevice._compute", "OnGpu.__init__", "_described"} <= set(listed["preprocess/cuda.py"])
     decoders = listed["preprocess/parts/gpu_decode.py"]
     assert "GpuDecoder.decode" in decoders and "NvImageCodec.check" in decoders
     assert "GpuDecoder.check" not in decoders, "abstract: nobody calls it"

@@ -18,7 +18,7 @@ import pytest
 import simplejpeg
 
 import preprocess.cuda
-from kernels.device import Buffer, DeviceError
+from kernels.device import Buffer, DeviceError, Growing
 from kernels.hot_path import VARIANTS
 from kernels.resize import describe
 from plugins.driver import Installed
@@ -28,7 +28,6 @@ from preprocess.base import BadPicture, Recipe
 from preprocess.cuda import BY_CPU, Cuda, OnDevice, _cuda_of, _described
 from preprocess.oracle import fit, oracle
 from preprocess.parts.decode import decode
-from preprocess.parts.device_memory import Growing
 from preprocess.parts.gpu_decode import DevicePixels, GpuDecoder, JpegEngine, NvImageCodec
 from preprocess.parts.jpeg import read_frame
 from preprocess.parts.self_test import DecoderNotUsable, plain_jpeg
@@ -629,7 +628,7 @@ def missing(monkeypatch: pytest.MonkeyPatch) -> Machine:
 
         monkeypatch.setattr(preprocess.cuda, "installed_driver", installed)
         monkeypatch.setattr(preprocess.cuda, "find_compiler", find_compiler)
-        monkeypatch.setattr(preprocess.cuda, "_is_installed", lambda module: module in modules)
+        monkeypatch.setattr(preprocess.cuda, "is_installed", lambda module: module in modules)
         monkeypatch.setattr(preprocess.cuda, "_cuda_of", lambda module: built)
         try:
             assert registry.load("cuda") is Cuda

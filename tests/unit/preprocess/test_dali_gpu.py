@@ -284,7 +284,7 @@ def test_a_dali_for_a_newer_cuda_than_the_drivers_is_refused(
 ) -> None:
     monkeypatch.setattr(preprocess.cuda, "installed_driver", lambda: Installed(driver, 0, 1))
     monkeypatch.setattr(preprocess.cuda, "find_compiler", lambda newest: None)
-    monkeypatch.setattr(preprocess.cuda, "_is_installed", lambda module: True)
+    monkeypatch.setattr(preprocess.cuda, "is_installed", lambda module: True)
     monkeypatch.setattr(preprocess.cuda, "_cuda_of", lambda module: built)
     built = driver
     assert registry.load("dali-gpu") is DaliGpu
