@@ -8,7 +8,6 @@ import json
 import statistics
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -16,7 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from gpu_preprocess import PREPROCESSORS, WITH_DALI, preprocess, why_of
+from gpu_preprocess import PREPROCESSORS, noted, preprocess, watched
 from gpu_rightness import preprocess_ran, same_pixels
 
 SETUP = 2
@@ -179,7 +178,8 @@ def kernels_check() -> dict[str, Any]:
 def kernels_bench() -> dict[str, Any]:
     """``sut kernels bench``."""
     code, rows, _ = _sut("kernels", "bench")
-    return {"exit_code": code, "device": rows[0]["device"], "table": [_without(row, "device") for row in rows]}
+    table = [{key: row[key] for key in row if key != "device"} for row in rows]
+    return {"exit_code": code, "device": rows[0]["device"], "table": table}
 
 
 def kernels_profile() -> dict[str, Any]:
@@ -209,15 +209,9 @@ def kernels_ran() -> dict[str, Any]:
     from kernels.lab.check import check
     from preprocess.oracle import resize_fit
 
-    functions, launched = set(), set()
-    folder = str(Path(gpu.__file__).parent)
+    launched = set()
+    folder = f"{Path(gpu.__file__).parent}/"
     start = gpu.GpuDevice.start
-
-    def watch(frame: Any, event: str, argument: Any) -> None:
-        if event == "call" and frame.f_code.co_filename.startswith(folder):
-            functions.add(
-                f"{Path(frame.f_code.co_filename).relative_to(folder).with_suffix('')}.{frame.f_code.co_qualname}"
-            )
 
     def launch(device: Any, module: str, function: str, *others: Any) -> None:
         start(device, module, function, *others)
@@ -225,10 +219,8 @@ def kernels_ran() -> dict[str, Any]:
         launched.add(f"{module}.{function}")
 
     gpu.GpuDevice.start = launch  # type: ignore[method-assign]
-    threading.setprofile(watch)
-    sys.setprofile(watch)
     try:
-        with gpu.open_device("cuda") as device:
+        with watched((folder,)) as functions, gpu.open_device("cuda") as device:
             rows = list(check(device, resize_fit))
             profiler.run_cases(device)
             for _ in bench.run(device, repeats=1, rotation=1 << 26):
@@ -237,12 +229,11 @@ def kernels_ran() -> dict[str, Any]:
                 profiler.count(profiler.find_profiler(), "cuda")
             details = device.details
     finally:
-        sys.setprofile(None)
-        threading.setprofile(None)  # type: ignore[arg-type]
         gpu.GpuDevice.start = start  # type: ignore[method-assign]
     if wrong := [row for row in rows if not row.ok]:
         raise RuntimeError(f"{len(wrong)} of {len(rows)} cases differ from the oracle, the first: {wrong[0]}")
-    return {"device": details, "kernels": sorted(launched), "functions": sorted(functions)}
+    names = sorted(each.removeprefix(folder) for each in functions)
+    return {"device": details, "kernels": sorted(launched), "functions": names}
 
 
 def parity() -> dict[str, Any]:
@@ -253,17 +244,11 @@ def parity() -> dict[str, Any]:
     """
     found: dict[str, Any] = {"not_installed": {}, "wrong": [], "measured": [], "same_pixels": []}
     for name in PREPROCESSORS:
-        try:
+        with noted(name, found["wrong"], found["not_installed"]):
             _, rows, _ = _sut("parity", "--preprocess", name)
             same = same_pixels(name)
-        except Exception as error:
-            if name in WITH_DALI and isinstance(error, ModuleNotFoundError):
-                found["not_installed"][name] = why_of(error)
-            else:
-                found["wrong"].append({"preprocess": name, "why": why_of(error)})
-            continue
-        found["measured"] += rows
-        found["same_pixels"] += same
+            found["measured"] += rows
+            found["same_pixels"] += same
     rows = []
     for row in found["measured"]:
         labels = None if row["labels"] is None else f"{row['labels_same']} of {row['labels']} the same"
@@ -275,10 +260,6 @@ def parity() -> dict[str, Any]:
 
 def _picked(parity: Mapping[str, Any]) -> tuple[int, int]:
     return parity["pictures"], parity["max_levels"]
-
-
-def _without(row: Mapping[str, Any], name: str) -> dict[str, Any]:
-    return {key: value for key, value in row.items() if key != name}
 
 
 PARTS: dict[str, Callable[[], dict[str, Any]]] = {

@@ -8,9 +8,9 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -111,15 +111,8 @@ def preprocess(seconds: float = SECONDS) -> dict[str, Any]:
     bench.time("opencv", [Lanes(CPU, _only_cpu(), {}, bench.cores)])
     engine = has_engine()
     for name in TIMED:
-        try:
-            make = registry.load(name)
-        except (ImportError, OSError) as error:
-            if name in WITH_DALI and isinstance(error, ModuleNotFoundError):
-                bench.not_installed[name] = why_of(error)
-            else:
-                bench.wrong.append({"preprocess": name, "why": why_of(error)})
-            continue
-        bench.time_all(name, make, engine)
+        with noted(name, bench.wrong, bench.not_installed):
+            bench.time_all(name, registry.load(name), engine)
     if not bench.table:
         raise RuntimeError(f"nothing was timed: {bench.wrong}")
     return {
@@ -326,6 +319,37 @@ def _pictures() -> list[bytes]:
     sys.path.insert(0, str(Path(__file__).parent))
     made = importlib.import_module("make_pictures").pictures("medium", BATCH)
     return [data for _, data, _ in made]
+
+
+@contextmanager
+def noted(name: str, wrong: list[dict[str, Any]], not_installed: dict[str, str]) -> Iterator[None]:
+    """What the preprocessor ``name`` raises is one of those that are ``wrong``, or of those that may be missing."""
+    try:
+        yield
+    except Exception as error:
+        if name in WITH_DALI and isinstance(error, ModuleNotFoundError):
+            not_installed[name] = why_of(error)
+        else:
+            wrong.append({"preprocess": name, "why": why_of(error)})
+
+
+@contextmanager
+def watched(folders: tuple[str, ...]) -> Iterator[set[str]]:
+    """Functions of files in ``folders`` that are called in any thread, as they come: file, without .py, and name."""
+    called: set[str] = set()
+
+    def watch(frame: Any, event: str, argument: Any) -> None:
+        file = frame.f_code.co_filename
+        if event == "call" and file.startswith(folders):
+            called.add(f"{file.removesuffix('.py')}.{frame.f_code.co_qualname}")
+
+    threading.setprofile(watch)
+    sys.setprofile(watch)
+    try:
+        yield called
+    finally:
+        sys.setprofile(None)
+        threading.setprofile(None)  # type: ignore[arg-type]
 
 
 def why_of(error: BaseException) -> str:

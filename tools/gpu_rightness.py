@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gpu_preprocess import MODEL, PREPROCESSORS, WITH_DALI, has_engine, target, unmarked, why_of
+from gpu_preprocess import MODEL, PREPROCESSORS, has_engine, noted, target, unmarked, watched
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPES = ("resnet50", "efficientnet-lite0")
@@ -55,37 +53,18 @@ def preprocess_ran() -> dict[str, Any]:
     Those of a preprocessor count once it has come to its end, and its rows in the GPU's memory were those that came to
     host memory. Nothing is timed.
     """
-    called: set[str] = set()
     functions: set[str] = set()
-    folders = tuple(f"{ROOT / name}/" for name in ("preprocess", "sut", "plugins"))
     found: dict[str, Any] = {"jpeg_engine": None, "parity": {}, "not_installed": {}, "wrong": []}
-
-    def watch(frame: Any, event: str, argument: Any) -> None:
-        file = frame.f_code.co_filename
-        if event == "call" and file.startswith(folders):
-            module = ".".join(Path(file).relative_to(ROOT).with_suffix("").parts)
-            called.add(f"{module}.{frame.f_code.co_qualname}")
-
-    threading.setprofile(watch)
-    sys.setprofile(watch)
-    try:
+    with watched(tuple(f"{ROOT / name}/" for name in ("preprocess", "sut", "plugins"))) as called:
         found["jpeg_engine"] = has_engine()
         if found["jpeg_engine"]:
             functions |= called
         for name in PREPROCESSORS:
             called.clear()
-            try:
+            with noted(name, found["wrong"], found["not_installed"]):
                 found["parity"][name] = exercise(name)
                 functions |= called
-            except Exception as error:
-                if name in WITH_DALI and isinstance(error, ModuleNotFoundError):
-                    found["not_installed"][name] = why_of(error)
-                else:
-                    found["wrong"].append({"preprocess": name, "why": why_of(error)})
-    finally:
-        sys.setprofile(None)
-        threading.setprofile(None)  # type: ignore[arg-type]
-    return {**found, "functions": sorted(functions)}
+    return {**found, "functions": sorted(each.removeprefix(f"{ROOT}/").replace("/", ".") for each in functions)}
 
 
 def exercise(name: str) -> Mapping[str, Any]:

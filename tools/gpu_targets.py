@@ -75,15 +75,15 @@ def _kernels_right(check: Found) -> Target:
 def _same_pixels(parity: Found) -> Iterable[Target]:
     for name in OWN_KERNELS:
         rows = [row for row in parity.get("same_pixels", ()) if row["preprocess"] == name]
-        worst = max(rows, key=lambda row: float(row["max_levels"]), default=None)
-        yield Target(
-            f"levels between {name} and the oracle, given the same decoded pixels",
-            "result",
-            "at most",
-            1,
-            worst and float(worst["max_levels"]),
-            worst["recipe"] if worst else "",
-        )
+        worst = _largest(rows, "max_levels")
+        levels = worst and float(worst["max_levels"])
+        what = f"levels between {name} and the oracle, given the same decoded pixels"
+        yield Target(what, "result", "at most", 1, levels, worst["recipe"] if worst else "")
+
+
+def _largest(rows: Iterable[Found], figure: str) -> Found | None:
+    """The row with the largest of a figure; None where there is no row."""
+    return max(rows, key=lambda row: float(row[figure]), default=None)
 
 
 def _labels(parity: Found) -> Target:
@@ -97,17 +97,11 @@ def _kernels_fast(rows: list[Found]) -> Iterable[Target]:
     """By the names of ``lab/bench.py``: a group for each work, in it the project's kernels and other libraries."""
     hot = next((row["group"] for row in rows if row["kernel"] == "fused"), None)
     tiled = [row for row in rows if row["kernel"] == "tiled" and row["group"] != hot]
-    worst = min(
-        (row for row in tiled if row["share_of_copy"]), key=lambda row: float(row["share_of_copy"]), default=None
-    )
-    yield Target(
-        "tiled and image transposes: share of the measured copy bandwidth",
-        "speed",
-        "at least",
-        0.9,
-        worst["share_of_copy"] if worst and all(row["share_of_copy"] for row in tiled) else None,
-        worst["group"] if worst else "",
-    )
+    timed = [row for row in tiled if row["share_of_copy"]]
+    worst = min(timed, key=lambda row: float(row["share_of_copy"]), default=None)
+    share = worst["share_of_copy"] if worst and timed == tiled else None
+    what = "tiled and image transposes: share of the measured copy bandwidth"
+    yield Target(what, "speed", "at least", 0.9, share, worst["group"] if worst else "")
     fused = next((row for row in rows if row["kernel"] == "fused"), None)
     share = fused and fused["share_of_copy"]
     yield Target("fused resize: share of its roofline", "speed", "at least", 0.7, share, hot or "")
@@ -121,23 +115,11 @@ def _kernels_fast(rows: list[Found]) -> Iterable[Target]:
 
 def _preprocessing_fast(rows: list[Found]) -> Iterable[Target]:
     on_gpu = [row for row in rows if row["to"] != "host"]
-    best = max(on_gpu, key=lambda row: float(row["pictures_per_second"]), default=None)
-    yield Target(
-        "medium JPEGs preprocessed per second",
-        "speed",
-        "at least",
-        20_000,
-        best and best["pictures_per_second"],
-        f"{best['preprocess']}: {best['decoders']}" if best else "",
-    )
     # All three, from one feed: rows with a rate for each.
     shared = [row for row in on_gpu if row["each"] and row["of_sum"]]
-    best = max(shared, key=lambda row: float(row["of_sum"]), default=None)
-    yield Target(
-        "decoders shared by demand: share of the sum of each alone",
-        "speed",
-        "at least",
-        0.9,
-        best and best["of_sum"],
-        f"{best['preprocess']}: {best['decoders']}, lanes {best['lanes']}" if best else "",
-    )
+    best, together = _largest(on_gpu, "pictures_per_second"), _largest(shared, "of_sum")
+    rate, of = best and best["pictures_per_second"], f"{best['preprocess']}: {best['decoders']}" if best else ""
+    yield Target("medium JPEGs preprocessed per second", "speed", "at least", 20_000, rate, of)
+    of = f"{together['preprocess']}: {together['decoders']}, lanes {together['lanes']}" if together else ""
+    what = "decoders shared by demand: share of the sum of each alone"
+    yield Target(what, "speed", "at least", 0.9, together and together["of_sum"], of)
