@@ -41,14 +41,19 @@ def open_file(path: str | os.PathLike[str]) -> BinaryIO:
     and some devices never end. Nothing but a regular file is opened for longer than it takes to find that out.
     """
     _check(os.stat(path), path)  # noqa: PTH116 - opening some devices has effects
-    # Something else may stand there by now, which must not keep us waiting either.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    return os.fdopen(_opened(path, os.O_RDONLY), "rb")
+
+
+def _opened(path: str | os.PathLike[str], flags: int) -> int:
+    """A descriptor of a regular file. Raises ``OSError`` where something else stands there by now."""
+    # Which must not keep us waiting either.
+    descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC, 0o666)
     try:
         _check(os.fstat(descriptor), path)
     except OSError:
         os.close(descriptor)
         raise
-    return os.fdopen(descriptor, "rb")
+    return descriptor
 
 
 def read_file(path: str | os.PathLike[str], most_bytes: int) -> bytes:
@@ -96,14 +101,7 @@ def open_own(path: Path, more_flags: int = 0) -> FileIO:
 
     Raises ``OSError`` where it is anything but a regular file.
     """
-    flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-    file = FileIO(os.open(path, flags | more_flags, 0o666), "r+b")
-    try:
-        _check(os.fstat(file.fileno()), path)
-    except OSError:
-        file.close()
-        raise
-    return file
+    return FileIO(_opened(path, os.O_RDWR | os.O_NOFOLLOW | more_flags), "r+b")
 
 
 def lock(descriptor: int, *, wait: bool = True) -> None:
