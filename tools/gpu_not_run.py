@@ -69,11 +69,6 @@ def modules() -> dict[str, Path]:
     return {str(path.relative_to(SOURCES).with_suffix("")): path for path in paths}
 
 
-def kernels() -> list[str]:
-    """Every entry point, as ``module.name``."""
-    return [f"{module}.{name}" for module, path in modules().items() for name in entry_points(path)]
-
-
 def functions(path: Path) -> list[str]:
     """Functions and methods with a body of their own, as ``Class.name``; protocols and abstract methods have none."""
     found = []
@@ -100,11 +95,11 @@ def _taken(path: Path, module: str) -> set[str]:
     return {each.name for node in imports for each in node.names}
 
 
-def others() -> dict[str, tuple[str, ...]]:
+def others() -> dict[str, list[str]]:
     """By file, the functions and methods outside kernels/ that need a GPU, or do there what tests do in host form."""
-    found = {file: tuple(functions(ROOT / file)) for file in OTHER_FILES}
+    found = {file: functions(ROOT / file) for file in OTHER_FILES}
     taken = _taken(ROOT / "preprocess/dali_gpu.py", "preprocess.dali")
-    found["preprocess/dali.py"] = tuple(name for name in found["preprocess/dali.py"] if name.partition(".")[0] in taken)
+    found["preprocess/dali.py"] = [name for name in found["preprocess/dali.py"] if name.partition(".")[0] in taken]
     return found
 
 
@@ -127,21 +122,13 @@ def page(folder: Path = FOLDER) -> str:
             ran |= set(part["found"]["functions"])
         reports.append(f"- [{path.parent.name}]({path.parent.name}/report.md), made {report['made']}: {device}")
     lines = [HEAD, "## Reports", "", *(reports or ["None yet."]), "", "## Not run on hardware", ""]
-    groups = {f"kernels/{each}.cu": [n for n in kernels() if n.startswith(f"{each}.")] for each in modules()}
-    groups |= {
-        f"kernels/{module}.py": [f"{module}.{name}" for name in functions(SOURCES / f"{module}.py")]
-        for module in GPU_ONLY
-    }
     # In the report a name begins with the module: kernels/ is left out there, other folders are not.
-    shown = {file: {name: name.partition(".")[2] for name in names} for file, names in groups.items()}
-    for file, names in OTHERS.items():
-        shown[file] = {f"{file.removesuffix('.py').replace('/', '.')}.{name}": name for name in names}
-    for file, by_name in shown.items():
-        missing = [short for name, short in by_name.items() if name not in ran]
-        if missing:
-            lines += [f"`{file}`, {len(missing)} of {len(by_name)}:", ""]
-            lines += [f"- `{short}`" for short in missing]
-            lines.append("")
+    shown = [(f"kernels/{module}.cu", module, list(entry_points(path))) for module, path in modules().items()]
+    shown += [(f"kernels/{each}.py", each, functions(SOURCES / f"{each}.py")) for each in GPU_ONLY]
+    shown += [(file, file.removesuffix(".py").replace("/", "."), names) for file, names in OTHERS.items()]
+    for file, module, names in shown:
+        if missing := [name for name in names if f"{module}.{name}" not in ran]:
+            lines += [f"`{file}`, {len(missing)} of {len(names)}:", "", *(f"- `{name}`" for name in missing), ""]
     if lines[-2] == "## Not run on hardware":
         lines += ["Nothing: the reports above have run every one.", ""]
     return "\n".join(lines)

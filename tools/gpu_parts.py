@@ -13,10 +13,12 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from gpu_preprocess import PREPROCESSORS, noted, preprocess, watched
 from gpu_rightness import preprocess_ran, same_pixels
+
+_T = TypeVar("_T")
 
 SETUP = 2
 """Exit code of ``sut`` where something is not installed."""
@@ -88,43 +90,34 @@ class _Driver:
 
     def __init__(self) -> None:
         self._cuda = ctypes.CDLL("libcuda.so.1")
-        device, context = ctypes.c_int(), ctypes.c_void_p()
         self("cuInit", 0)
-        self("cuDeviceGet", ctypes.byref(device), 0)
-        self("cuDevicePrimaryCtxRetain", ctypes.byref(context), device)
-        self("cuCtxSetCurrent", context)
+        device = self.told(ctypes.c_int, "cuDeviceGet", 0)
+        self("cuCtxSetCurrent", self.told(ctypes.c_void_p, "cuDevicePrimaryCtxRetain", device))
 
     def __call__(self, name: str, *arguments: Any) -> None:
         """Call a function; raises ``RuntimeError`` with its name and code if it fails."""
         if code := getattr(self._cuda, name)(*arguments):
             raise RuntimeError(f"{name} returned CUDA error {code}")
 
-    def allocate(self, nbytes: int) -> ctypes.c_uint64:
-        """Device memory."""
-        pointer = ctypes.c_uint64()
-        self("cuMemAlloc_v2", ctypes.byref(pointer), ctypes.c_size_t(nbytes))
-        return pointer
-
-    def event(self) -> ctypes.c_void_p:
-        """An event for timing."""
-        event = ctypes.c_void_p()
-        self("cuEventCreate", ctypes.byref(event), 0)
-        return event
+    def told(self, kind: type[_T], name: str, *arguments: Any) -> _T:
+        """What a function writes where its first argument points."""
+        found = kind()
+        self(name, ctypes.byref(found), *arguments)  # type: ignore[arg-type]
+        return found
 
 
 def copy_bandwidth() -> dict[str, Any]:
     """Device-to-device copy: bytes read plus bytes written per second, median of single copies timed by events."""
     driver = _Driver()
-    source, target = driver.allocate(COPY_BYTES), driver.allocate(COPY_BYTES)
-    begin, end = driver.event(), driver.event()
+    source, target = (driver.told(ctypes.c_uint64, "cuMemAlloc_v2", ctypes.c_size_t(COPY_BYTES)) for _ in range(2))
+    begin, end = (driver.told(ctypes.c_void_p, "cuEventCreate", 0) for _ in range(2))
     rates = []
     for _ in range(COPY_REPEATS + 3):
         driver("cuEventRecord", begin, None)
         driver("cuMemcpyDtoDAsync_v2", target, source, ctypes.c_size_t(COPY_BYTES), None)
         driver("cuEventRecord", end, None)
         driver("cuEventSynchronize", end)
-        took_ms = ctypes.c_float()
-        driver("cuEventElapsedTime", ctypes.byref(took_ms), begin, end)
+        took_ms = driver.told(ctypes.c_float, "cuEventElapsedTime", begin, end)
         rates.append(2 * COPY_BYTES / (took_ms.value / 1e3))
     return {"bytes": COPY_BYTES, "bytes_per_second": statistics.median(rates[3:]), "repeats": COPY_REPEATS}
 

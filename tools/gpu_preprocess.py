@@ -14,6 +14,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 PREPROCESSORS = ("cuda", "dali-gpu", "dali-gpu-resize")
@@ -264,29 +265,14 @@ def _only_cpu() -> Any:
     """A preprocessor whose pictures are all decoded by the CPU, then uploaded, resized and normalised on the GPU."""
     from kernels.gpu import open_device
     from preprocess.cuda import OnDevice
-    from preprocess.parts.gpu_decode import GpuDecoder
 
-    class Nothing(GpuDecoder):
-        codings = frozenset()
-
-        @classmethod
-        def version(cls) -> str:
-            return "none"
-
-        def check(self, stream: int | None = None) -> None:
-            pass
-
-        def _decode(self, encoded: Sequence[bytes], stream: int | None) -> list[Any]:
-            raise NotImplementedError
-
-        def close(self) -> None:
-            pass
+    takes_nothing: Any = SimpleNamespace(takes=lambda data: False, close=lambda: None)
 
     class OnlyCpu(OnDevice):
         name = "cpu"
 
         def __init__(self, recipe: Any) -> None:
-            super().__init__(recipe, open_device("cuda:0"), Nothing(), "cuda:0")
+            super().__init__(recipe, open_device("cuda:0"), takes_nothing, "cuda:0")
 
         @classmethod
         def version(cls) -> str:
