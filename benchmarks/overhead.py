@@ -8,7 +8,6 @@ whatever came out; 1 wrong usage; 3 something could not be measured.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import signal
@@ -210,24 +209,19 @@ def measure(name: str, repeat: int, work: Path) -> Figure:
     return figure
 
 
-def _arguments() -> argparse.Namespace:
+def main() -> int:
+    """Measure, print, write."""
     parser = Parser(__doc__)
     parser.add_argument("--repeat", type=int, default=5, help="measurements of each figure (5)")
     parser.add_argument("--only", default=",".join(PLANS), metavar="NAME,...")
     parser.add_argument("--write", metavar="SECTION", help="write the table into that section of docs/performance.md")
-    found = parser.parse_args()
-    if found.repeat < 1:
-        parser.error("--repeat takes 1 or more")
-    if unknown := [name for name in found.only.split(",") if name not in PLANS]:
-        parser.error(f"unknown figure '{unknown[0]}'; known: {', '.join(PLANS)}")
-    return found
-
-
-def main() -> int:
-    """Measure, print, write."""
-    arguments = _arguments()
-    before = os.getloadavg()[0]
+    arguments = parser.parse_args()
     names = arguments.only.split(",")
+    if arguments.repeat < 1:
+        parser.error("--repeat takes 1 or more")
+    if unknown := [name for name in names if name not in PLANS]:
+        parser.error(f"unknown figure '{unknown[0]}'; known: {', '.join(PLANS)}")
+    before = os.getloadavg()[0]
     with tempfile.TemporaryDirectory(prefix="overhead-") as work:
         figures = [measure(name, arguments.repeat, Path(work)) for name in names]
     body = [measured(command_line(sys.argv), before), "", *figures_table(figures), ""]

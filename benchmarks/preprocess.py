@@ -96,25 +96,25 @@ def farthest(convert: Convert, files: Sequence[bytes]) -> float:
     return largest
 
 
-def rate(work: Callable[[], object], pictures: int) -> float:
-    """Pictures per second of processor time of a piece of work that takes so many.
+def rate(work: Callable[[], object], loops: int, pictures: int) -> float:
+    """Pictures per second of processor time of a piece of work that takes so many, done so many times.
 
     It computes all the time, so on a quiet machine that is the time that passes; a busy one distorts it less.
     """
     begin = time.process_time()
-    work()
-    return pictures / (time.process_time() - begin)
+    for _ in range(loops):
+        work()
+    return loops * pictures / (time.process_time() - begin)
 
 
-def each(convert: Convert, files: Sequence[bytes], loops: int) -> Callable[[], None]:
-    """All files one by one, so many times."""
+def each(convert: Convert, files: Sequence[bytes]) -> Callable[[], None]:
+    """All files one by one."""
     out = np.empty(RECIPE.sample_shape, np.float32)
     convert(files[0], out)
 
     def work() -> None:
-        for _ in range(loops):
-            for data in files:
-                convert(data, out)
+        for data in files:
+            convert(data, out)
 
     return work
 
@@ -136,14 +136,9 @@ def measure_dali(repeat: int) -> list[Figure]:
                 (figure.ours, partial(ours.run, files, Rows.of(out), unmarked)),
             ):
                 work()
-                side.append(rate(partial(_times, work, loops), loops * BATCH))
+                side.append(rate(work, loops, BATCH))
         found.append(figure)
     return found
-
-
-def _times(work: Callable[[], object], loops: int) -> None:
-    for _ in range(loops):
-        work()
 
 
 def measure(repeat: int) -> list[Figure]:
@@ -151,11 +146,11 @@ def measure(repeat: int) -> list[Figure]:
     found: list[Figure] = []
     for size, (count, loops) in COUNTS.items():
         files = [data for _, data, _ in pictures(size, count)]
-        works = {name: each(converter(name), files, loops) for name in (REFERENCE, *ASKED)}
+        works = {name: each(converter(name), files) for name in (REFERENCE, *ASKED)}
         rates: dict[str, list[float]] = {name: [] for name in works}
         for _ in range(repeat):
             for name, work in works.items():
-                rates[name].append(rate(work, loops * len(files)))
+                rates[name].append(rate(work, loops, len(files)))
         for name, asked in ASKED.items():
             title = f"{name}, {size}, {farthest(converter(name), files):.2g} levels"
             found.append(Figure(title, "/s", Target("ratio", "at least", asked[size]), rates[name], rates[REFERENCE]))

@@ -10,7 +10,6 @@ out; 1 wrong usage; 3 a side could not be run.
 
 from __future__ import annotations
 
-import argparse
 import csv
 import os
 import re
@@ -217,30 +216,26 @@ def shortened(end: str, work: Path) -> str:
 PARTS: dict[str, Callable[[Harnesses, int], list[str]]] = {"speed": speed, "faults": faults}
 
 
-def _arguments() -> argparse.Namespace:
+def main() -> int:
+    """Measure what was asked for."""
     parser = Parser(__doc__)
     parser.add_argument("harness", type=Path)
     parser.add_argument("--only", default=",".join(PARTS), metavar="PART,...")
     parser.add_argument("--pairs", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=8)
     parser.add_argument("--write-docs", action="store_true")
-    found = parser.parse_args()
-    if not (found.harness / "main.py").is_file():
-        parser.error(f"{found.harness}: no main.py; name a checkout's vision/classification_and_detection/python")
-    if unknown := [word for word in found.only.split(",") if word not in PARTS]:
+    given = parser.parse_args()
+    parts = given.only.split(",")
+    if not (given.harness / "main.py").is_file():
+        parser.error(f"{given.harness}: no main.py; name a checkout's vision/classification_and_detection/python")
+    if unknown := [part for part in parts if part not in PARTS]:
         parser.error(f"unknown: {', '.join(unknown)}; known: {', '.join(PARTS)}")
-    return found
-
-
-def main() -> int:
-    """Measure what was asked for."""
-    given = _arguments()
     before = os.getloadavg()[0]
     body = []
     with tempfile.TemporaryDirectory(prefix="reference-") as work:
         bench = Harnesses(given.harness.resolve(), Path(work), given.seconds, build("random", print))
         try:
-            for part in given.only.split(","):
+            for part in parts:
                 body += ["", *PARTS[part](bench, given.pairs)]
         except MeasurementError as error:
             print(f"error: {error}", file=sys.stderr)
