@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.device import Buffer, Device
+from kernels.device import Argument, Buffer, Device
 from plugins.base import Closing
 
 Layout = Literal["NCHW", "NHWC"]
@@ -156,24 +156,11 @@ class Normalize(Closing):
         planar = output.layout == "NCHW"
         values = plane if planar and self._source_layout == "NHWC" else 3 * plane
         vectors = -(-values * np.dtype(output.dtype).itemsize // VECTOR_BYTES)
-        self._device.launch(
-            "normalize",
-            f"normalize_{output.suffix}",
-            (-(-vectors // (THREADS * STEPS)), 1, n),
-            (THREADS, 1, 1),
-            (
-                pixels,
-                target,
-                self._table,
-                np.int64(3 * plane),
-                np.int64(output.stride),
-                np.int32(plane),
-                np.int32(self._source_layout == "NCHW"),
-                np.int32(planar),
-                np.int32(output.swap),
-            ),
-            stream,
-        )
+        grid = (-(-vectors // (THREADS * STEPS)), 1, n)
+        numbers = map(np.int32, (plane, self._source_layout == "NCHW", planar, output.swap))
+        lengths = map(np.int64, (3 * plane, output.stride))
+        args: tuple[Argument, ...] = (pixels, target, self._table, *lengths, *numbers)
+        self._device.launch("normalize", f"normalize_{output.suffix}", grid, (THREADS, 1, 1), args, stream)
 
     def close(self) -> None:
         """Free what it holds on the device."""

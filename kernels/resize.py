@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.device import Buffer, Device, Growing
+from kernels.device import Argument, Buffer, Device, Growing
 from kernels.normalize import Output, check_count, check_memory, check_target
 from kernels.placement import Place
 from plugins.base import Closing
@@ -181,28 +181,15 @@ class Resize(Closing):
 
         Raises ``ValueError`` where none were loaded, and for a target that does not fit.
         """
-        device, output, n = self._device, self._output, self._n
-        check_target(device, target, output, n)
+        output, n = self._output, self._n
+        check_target(self._device, target, output, n)
         assert self._pictures is not None
         columns, rows = tile_of(output.size, n)
         rows = self._tile_rows or rows
-        device.launch(
-            "resize",
-            f"resize_{output.suffix}",
-            (-(-output.size // rows), -(-output.size // columns), n),
-            (columns, 1, 1),
-            (
-                self._pictures,
-                target,
-                np.int64(output.stride),
-                self._table,
-                np.int32(output.size),
-                np.int32(rows),
-                np.int32(output.layout == "NCHW"),
-                np.int32(output.swap),
-            ),
-            stream,
-        )
+        grid = (-(-output.size // rows), -(-output.size // columns), n)
+        numbers = map(np.int32, (output.size, rows, output.layout == "NCHW", output.swap))
+        args: tuple[Argument, ...] = (self._pictures, target, np.int64(output.stride), self._table, *numbers)
+        self._device.launch("resize", f"resize_{output.suffix}", grid, (columns, 1, 1), args, stream)
 
     def close(self) -> None:
         """Free what it holds on the device."""

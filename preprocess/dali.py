@@ -5,7 +5,7 @@ and normalise too; its filters are not OpenCV's, and what comes out differs by a
 
 Both hand DALI the JPEGs that it decodes bit for bit as OpenCV does: 8 bits, grey or three components, any EXIF
 rotation. It differs by up to 2 levels in CMYK and by 1 in PNGs of 16 bits, and reads no GIF or AVIF, so whatever is not
-such a JPEG, and whatever DALI refuses, is decoded by OpenCV, and counted (``decoded_by_opencv``). A DALI that refuses a
+such a JPEG, and whatever DALI refuses, is decoded by OpenCV, and counted (``counts``). A DALI that refuses a
 plain JPEG too is an error.
 
 DALI writes what it finds wrong with a picture to stderr, and there is no switch for that.
@@ -43,7 +43,7 @@ Mean and largest difference from the oracle in levels, on the demo photos: area 
 0.55 and 14 (DALI's kernel has the sharpness -0.5, OpenCV's -0.75). For area all other filters are farther on average;
 where a picture grows, OpenCV's blends only at the edges between pixels, and the Gaussian is half as far as linear.
 """
-_BY_OPENCV = "pictures were decoded by OpenCV, since DALI does not take them or not alike"
+BY_OPENCV = "pictures were decoded by OpenCV, since DALI does not take them or not alike"
 _DTYPES = {"float32": types.FLOAT, "float16": types.FLOAT16, "uint8": types.UINT8}
 _IMAGE_TYPES = {"RGB": types.RGB, "BGR": types.BGR}
 
@@ -183,14 +183,9 @@ class _WithDali(Preprocessor):
         """DALI's version."""
         return str(nvidia.dali.__version__)
 
-    @property
-    def decoded_by_opencv(self) -> int:
-        """Pictures so far that DALI was not given, or refused."""
-        return self._decoder.by_opencv
-
     def counts(self) -> Mapping[str, int]:
-        """Pictures that DALI did not decode."""
-        return {_BY_OPENCV: self.decoded_by_opencv}
+        """Pictures so far that DALI was not given, or refused."""
+        return {BY_OPENCV: self._decoder.by_opencv}
 
 
 class Dali(_WithDali):

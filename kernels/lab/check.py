@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from kernels.gpu import open_device
 from kernels.gpu_library import one_line
 from kernels.host import HostDevice
 from kernels.hot_path import VARIANTS, HotPath, Variant
+from kernels.lab.explain import copy, multiply
 from kernels.normalize import Layout, Normalize, Output
 from kernels.placement import Place
 from kernels.resize import Interpolation, Resize, describe
@@ -174,28 +176,20 @@ def finish(levels: NDArray[np.uint8], output: Output) -> NDArray[Any]:
 
 def check_study(device: Device, random: np.random.Generator) -> Iterator[CaseResult]:
     """Copies, and matrix products added in the order of the inner axis."""
-    count, each, threads = 1000, 3, 128
+    count = 1000
     values = random.standard_normal(count, np.float32)
     for kernel in ("copy_linear_f32", "copy_coalesced_f32"):
-
-        def copy(source: Buffer, target: Buffer) -> None:
-            args = (source, target, np.int32(count), np.int32(each))
-            device.launch("lab/study", kernel, (-(-count // (threads * each)), 1, 1), (threads, 1, 1), args)  # noqa: B023
-
-        yield _moved(device, values, (count,), copy).row(kernel, "vector", f"{count} values", values)
-    m, n, k, side = 33, 17, 50, 16
+        work = partial(copy, device, kernel=kernel, count=count, each=3)
+        yield _moved(device, values, (count,), work).row(kernel, "vector", f"{count} values", values)
+    m, n, k = 33, 17, 50
     a, b = random.standard_normal((m, k), np.float32), random.standard_normal((k, n), np.float32)
     truth = np.zeros((m, n), np.float32)
     for i in range(k):
         truth += a[:, i : i + 1] * b[i]
     for kernel in ("matmul_naive_f32", "matmul_tiled_f32"):
         with device.upload(a) as left, device.upload(b) as right:
-
-            def multiply(target: Buffer) -> None:
-                args = (left, right, target, np.int32(m), np.int32(n), np.int32(k))
-                device.launch("lab/study", kernel, (-(-n // side), -(-m // side), 1), (side, side, 1), args)  # noqa: B023
-
-            written = _write(device, truth.nbytes, multiply, truth.dtype, (m, n))
+            product = partial(multiply, device, left, right, kernel=kernel, m=m, n=n, k=k)
+            written = _write(device, truth.nbytes, product, truth.dtype, (m, n))
         yield written.row(kernel, "matrix", f"{m} x {k} x {n}", truth)
 
 
@@ -208,9 +202,7 @@ def check_transposes(device: Device, random: np.random.Generator) -> Iterator[Ca
         for rows, columns in ((1, 1), (64, 128), (37, 130), (1, 300)):
             matrix = _random_bits(random, (rows, columns), dtype)
 
-            def turn(source: Buffer, target: Buffer) -> None:
-                transpose(device, source, target, rows, columns, dtype, variant)  # noqa: B023 - called at once
-
+            turn = partial(transpose, device, rows=rows, columns=columns, dtype=dtype, variant=variant)
             written = _moved(device, matrix, (columns, rows), turn)
             yield written.row(f"transpose_{variant}", "matrix", f"{rows} x {columns}", matrix.T)
     images: tuple[ImageVariant, ...] = ("naive", "tiled")
@@ -223,11 +215,8 @@ def check_transposes(device: Device, random: np.random.Generator) -> Iterator[Ca
                     axes = (0, 3, 1, 2) if to == "NCHW" else (0, 2, 3, 1)
                     batch = _random_bits(random, shape, dtype)
                     truth = np.ascontiguousarray(batch.transpose(axes))
-
-                    def turn_images(source: Buffer, target: Buffer) -> None:
-                        transpose_images(device, source, target, n, side * side, dtype, to, image_variant)  # noqa: B023
-
-                    written = _moved(device, batch, truth.shape, turn_images)
+                    relay = partial(transpose_images, device, pictures=n, pixels=side * side, dtype=dtype, to=to)
+                    written = _moved(device, batch, truth.shape, partial(relay, variant=image_variant))
                     kernel = f"{'nhwc_to_nchw' if to == 'NCHW' else 'nchw_to_nhwc'}_{image_variant}"
                     yield written.row(kernel, to, f"{n} x {side} x {side}", truth)
 

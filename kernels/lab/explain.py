@@ -20,7 +20,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.device import Argument, Buffer, Device
+from kernels.device import Buffer, Device
 from kernels.host.host_device import HostDevice, SiteCount
 from kernels.lab.bench import placed
 from kernels.normalize import Layout, Normalize, Output
@@ -128,20 +128,23 @@ def _move(device: Device, nbytes: int, work: Callable[[Device, Buffer, Buffer], 
         work(device, source, target)
 
 
-def _copy(device: Device, source: Buffer, target: Buffer, kernel: str, count: int, each: int) -> None:
+def copy(device: Device, source: Buffer, target: Buffer, kernel: str, count: int, each: int) -> None:
+    """Copy ``count`` float32 by one of the teaching kernels, ``each`` by a thread."""
     grid = (-(-count // (256 * each)), 1, 1)
     device.launch("lab/study", kernel, grid, (256, 1, 1), [source, target, np.int32(count), np.int32(each)])
 
 
-def _multiply(device: Device, kernel: str, m: int, n: int, k: int) -> None:
+def multiply(device: Device, a: Buffer, b: Buffer, c: Buffer, kernel: str, m: int, n: int, k: int) -> None:
+    """Write the product of (m, k) and (k, n) float32 by one of the teaching kernels."""
+    args = (a, b, c, np.int32(m), np.int32(n), np.int32(k))
+    device.launch("lab/study", kernel, (-(-n // 16), -(-m // 16), 1), (16, 16, 1), args)
+
+
+def _multiply(device: Device, kernel: str, side: int) -> None:
     # Zeros: what fresh memory holds could make the sums overflow.
-    with (
-        device.upload(np.zeros((m, k), np.float32)) as a,
-        device.upload(np.zeros((k, n), np.float32)) as b,
-        device.alloc(4 * m * n) as c,
-    ):
-        args: list[Argument] = [a, b, c, np.int32(m), np.int32(n), np.int32(k)]
-        device.launch("lab/study", kernel, (-(-n // 16), -(-m // 16), 1), (16, 16, 1), args)
+    zeros = np.zeros((side, side), np.float32)
+    with device.upload(zeros) as a, device.upload(zeros) as b, device.alloc(zeros.nbytes) as c:
+        multiply(device, a, b, c, kernel, side, side, side)
 
 
 def _noise(height: int, width: int) -> NDArray[np.uint8]:
@@ -205,7 +208,7 @@ def _copy_case(kernel: str, why: str) -> Case:
         shape=f"{count} float32, {each} per thread",
         needed_bytes=2 * 4 * count,
         why=why,
-        run=partial(_move, nbytes=4 * count, work=partial(_copy, kernel=kernel, count=count, each=each)),
+        run=partial(_move, nbytes=4 * count, work=partial(copy, kernel=kernel, count=count, each=each)),
     )
 
 
@@ -217,7 +220,7 @@ def _multiply_case(kernel: str, why: str) -> Case:
         shape=f"{side} x {side} by {side} x {side} float32",
         needed_bytes=3 * 4 * side * side,
         why=why,
-        run=partial(_multiply, kernel=kernel, m=side, n=side, k=side),
+        run=partial(_multiply, kernel=kernel, side=side),
     )
 
 

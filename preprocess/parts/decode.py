@@ -61,7 +61,13 @@ def check(data: bytes, most_bytes: int = MOST_BYTES) -> None:
     JPEGs of kinds that simplejpeg does not read, and all other formats, are decoded in full: OpenCV answers nothing
     for a file that ends early or whose checksums fail (PNG), and formats without checksums (BMP) hide the rest.
     """
-    _check_size(data, most_bytes)
+    header = read_header(data)
+    if header is not None and header.unfolded_bytes > most_bytes:
+        raise ValueError(
+            f"too large to decode: got {_kind(data)} that says {header.width} x {header.height} pixels, which take "
+            f"{header.unfolded_bytes:,} bytes; expected {most_bytes:,} at the most"
+            + (" by the memory that is free" if most_bytes < MOST_BYTES else "")
+        )
     if not data.startswith(JPEG_START):
         decode(data)
         return
@@ -72,16 +78,6 @@ def check(data: bytes, most_bytes: int = MOST_BYTES) -> None:
         if text.startswith(_DAMAGE) and _HARMLESS not in text:
             raise ValueError(f"damaged picture: got {_kind(data)} ({text})") from error
         decode(data)
-
-
-def _check_size(data: bytes, most_bytes: int) -> None:
-    header = read_header(data)
-    if header is not None and header.unfolded_bytes > most_bytes:
-        raise ValueError(
-            f"too large to decode: got {_kind(data)} that says {header.width} x {header.height} pixels, which take "
-            f"{header.unfolded_bytes:,} bytes; expected {most_bytes:,} at the most"
-            + (" by the memory that is free" if most_bytes < MOST_BYTES else "")
-        )
 
 
 def turns_dark(data: bytes) -> bool:

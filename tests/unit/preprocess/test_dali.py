@@ -25,7 +25,7 @@ from tests.core import module_needs
 
 module_needs("dali")
 
-from preprocess.dali import Dali, DaliResize  # noqa: E402
+from preprocess.dali import BY_OPENCV, Dali, DaliResize  # noqa: E402
 
 PHOTOS = sorted((Path(__file__).parents[3] / "sut/datasets/demo_photos").glob("*.jpg"))
 FILES = [path.read_bytes() for path in PHOTOS]
@@ -104,7 +104,7 @@ OTHERS = {
 def test_demo_photos_are_opencvs_to_the_bit(recipe: Recipe) -> None:
     with Dali(recipe) as working:
         np.testing.assert_array_equal(run(working, FILES), by_opencv(recipe, FILES))
-        assert working.decoded_by_opencv == 0
+        assert working.counts()[BY_OPENCV] == 0
 
 
 @pytest.mark.parametrize("colour_order", ["RGB", "BGR"])
@@ -119,7 +119,7 @@ def test_every_kind_of_jpeg_is_decoded_by_dali_as_opencv_does() -> None:
     encoded = list(JPEGS.values())
     with Dali(PIXELS) as working:
         got = run(working, encoded)
-        assert working.decoded_by_opencv == 0
+        assert working.counts()[BY_OPENCV] == 0
     for name, row, expected in zip(JPEGS, got, by_opencv(PIXELS, encoded), strict=True):
         np.testing.assert_array_equal(row, expected, err_msg=name)
 
@@ -128,7 +128,7 @@ def test_what_dali_decodes_otherwise_or_not_at_all_is_decoded_by_opencv_and_coun
     encoded = [FILES[1], *OTHERS.values(), FILES[2]]
     with Dali(PIXELS) as working:
         got = run(working, encoded)
-        assert working.decoded_by_opencv == len(OTHERS)
+        assert working.counts()[BY_OPENCV] == len(OTHERS)
     np.testing.assert_array_equal(got, by_opencv(PIXELS, encoded))
 
 
@@ -164,7 +164,7 @@ def test_what_dali_refuses_opencv_may_decode(monkeypatch: pytest.MonkeyPatch) ->
     encoded = [FILES[1], OTHERS["GIF"], FILES[2]]
     with Dali(PIXELS) as working:
         got = run(working, encoded)
-        assert working.decoded_by_opencv == 1
+        assert working.counts()[BY_OPENCV] == 1
     np.testing.assert_array_equal(got, by_opencv(PIXELS, encoded))
 
 
@@ -172,7 +172,7 @@ def test_a_picture_that_dali_refuses_alone_is_opencvs(monkeypatch: pytest.Monkey
     monkeypatch.setattr("preprocess.dali._is_plain_jpeg", lambda data: True)
     with Dali(PIXELS) as working:
         np.testing.assert_array_equal(run(working, [OTHERS["GIF"]]), by_opencv(PIXELS, [OTHERS["GIF"]]))
-        assert working.decoded_by_opencv == 1
+        assert working.counts()[BY_OPENCV] == 1
 
 
 @pytest.mark.parametrize("kind", [Dali, DaliResize])
@@ -201,7 +201,7 @@ def test_a_dali_that_breaks_later_is_not_believed(
         monkeypatch.setattr(working._decoder, "_run", broken)
         with pytest.raises(DecoderNotUsable, match="out of everything"):
             run(working, FILES[:count])
-        assert working.decoded_by_opencv == 0
+        assert working.counts()[BY_OPENCV] == 0
 
 
 def test_several_bad_pictures_the_first_is_named() -> None:
