@@ -10,10 +10,8 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 from heapq import heapreplace
 from math import log1p
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,24 +19,13 @@ from numpy.typing import NDArray
 from sut.pipeline.deadline import Deadline
 
 Int64Array = NDArray[np.int64]
-Noise = Literal["none", "lognormal", "exponential"]
 
 LATE_SHARE = 0.01
 """What may be over Server's latency bound: its percentile is the 99th."""
 _CONFIDENCE = 0.99
 _PRECISION = 0.002
-
-
-@dataclass(frozen=True, slots=True)
-class Simulated:
-    """What became of the queries, in the order of their arrival: int64 (queries,), in ns.
-
-    ``wait_ns`` until the query's batch began, ``latency_ns`` until it was done; ``batches`` is how many there were.
-    """
-
-    wait_ns: Int64Array
-    latency_ns: Int64Array
-    batches: int
+_NO_BOUND_NS = 2**62
+"""A deadline that nothing misses: the batches are those of first in, first out."""
 
 
 def line(first_ns: float, each_ns: float, max_batch: int) -> list[int]:
@@ -46,17 +33,12 @@ def line(first_ns: float, each_ns: float, max_batch: int) -> list[int]:
     return [round(first_ns + n * each_ns) for n in range(1, max_batch + 1)]
 
 
-def noise(kind: Noise, count: int, seed: int, sigma: float = 0.0) -> list[float]:
+def noise(count: int, seed: int, sigma: float) -> list[float]:
     """Factors with mean 1 on the service time of each batch, in the order in which batches begin.
 
-    ``exponential`` makes service times as random as arrivals (M/M/1); ``lognormal`` is exp(N(-sigma^2 / 2, sigma)).
+    They are lognormal: exp(N(-sigma^2 / 2, sigma)).
     """
-    generator = np.random.default_rng([seed, 1])
-    if kind == "exponential":
-        return list(generator.exponential(1.0, count).tolist())
-    if kind == "lognormal":
-        return list(generator.lognormal(-(sigma**2) / 2, sigma, count).tolist())
-    return []
+    return list(np.random.default_rng([seed, 1]).lognormal(-(sigma**2) / 2, sigma, count).tolist())
 
 
 def simulate(
@@ -65,53 +47,28 @@ def simulate(
     servers: int = 1,
     deadline: Deadline | None = None,
     factors: Sequence[float] = (),
-) -> Simulated:
+) -> Int64Array:
     """Let queries through ``servers`` equal servers, batched first in, first out, or by ``deadline``.
 
     ``arrived_ns`` ascending; ``service_ns[n - 1]`` is the time of a batch of ``n``, whose length is the largest batch;
     ``factors`` stretch the batches one by one (empty: not at all). A batch begins when a server is free and somebody
     waits, and takes what waits then.
+
+    Returns what each query took until it was done, in the order of their arrival: int64 (queries,), in ns.
     """
-    if deadline is None:
-        began, ended, sizes = _first_in_first_out(arrived_ns.tolist(), service_ns, servers, factors)
-        begin_ns, end_ns = np.repeat(began, sizes), np.repeat(ended, sizes)
-    else:
-        began, ended, order, sizes = _by_deadline(arrived_ns.tolist(), service_ns, servers, deadline, factors)
-        begin_ns, end_ns = np.empty_like(arrived_ns), np.empty_like(arrived_ns)
-        begin_ns[order], end_ns[order] = np.repeat(began, sizes), np.repeat(ended, sizes)
-    return Simulated(begin_ns - arrived_ns, end_ns - arrived_ns, len(sizes))
+    deadline = deadline or Deadline.of(_NO_BOUND_NS, service_ns)
+    ended, order, sizes = _batches(arrived_ns.tolist(), service_ns, servers, deadline, factors)
+    end_ns = np.empty_like(arrived_ns)
+    end_ns[order] = np.repeat(ended, sizes)
+    return end_ns - arrived_ns
 
 
-def _first_in_first_out(
-    arrived: list[int], service_ns: Sequence[int], servers: int, factors: Sequence[float]
-) -> tuple[list[int], list[int], list[int]]:
-    """Begin and end of each batch in ns, and its size."""
-    count, largest = len(arrived), len(service_ns)
-    free = [0] * servers
-    began: list[int] = []
-    ended: list[int] = []
-    sizes: list[int] = []
-    at = 0
-    while at < count:
-        now = max(free[0], arrived[at])
-        upto = bisect_right(arrived, now, at + 1, min(at + largest, count))
-        took = service_ns[upto - at - 1]
-        end = now + (int(took * factors[len(began)]) if factors else took)
-        began.append(now)
-        ended.append(end)
-        sizes.append(upto - at)
-        heapreplace(free, end)
-        at = upto
-    return began, ended, sizes
-
-
-def _by_deadline(
+def _batches(
     arrived: list[int], service_ns: Sequence[int], servers: int, deadline: Deadline, factors: Sequence[float]
-) -> tuple[list[int], list[int], list[int], list[int]]:
-    """Begin and end of each batch in ns, then the queries in the order in which they were answered, and its size."""
+) -> tuple[list[int], list[int], list[int]]:
+    """End of each batch in ns, the queries in the order in which they were answered, and the size of each batch."""
     count = len(arrived)
     free = [0] * servers
-    began: list[int] = []
     ended: list[int] = []
     order: list[int] = []
     sizes: list[int] = []
@@ -140,12 +97,11 @@ def _by_deadline(
             passed = 0
             order += [aside.popleft() for _ in range(size)]
         took = service_ns[size - 1]
-        end = now + (int(took * factors[len(began)]) if factors else took)
-        began.append(now)
+        end = now + (int(took * factors[len(ended)]) if factors else took)
         ended.append(end)
         sizes.append(size)
         heapreplace(free, end)
-    return began, ended, order, sizes
+    return ended, order, sizes
 
 
 def allowed_late(queries: int) -> int:
@@ -185,7 +141,7 @@ def highest_rate(
     (lognormal). By deadline with the whole bound where they do not vary, else with the margin that the system keeps.
     """
     share = LATE_SHARE if run_queries is None else max(allowed_late(run_queries), 0) / run_queries
-    factors = noise("lognormal" if sigma else "none", queries, seed, sigma)
+    factors = noise(queries, seed, sigma) if sigma else ()
     deadline = None
     if by_deadline:
         deadline = Deadline.worthwhile(bound_ns, service_ns) if sigma else Deadline.of(bound_ns, service_ns)
@@ -193,7 +149,7 @@ def highest_rate(
 
     def holds(rate: float) -> bool:
         arrived_ns = (at_unity / rate).astype(np.int64)
-        latency_ns = simulate(arrived_ns, service_ns, servers, deadline, factors).latency_ns
+        latency_ns = simulate(arrived_ns, service_ns, servers, deadline, factors)
         return float((latency_ns > bound_ns).mean()) <= share
 
     low, high = 0.0, servers * max(1e9 * n / took for n, took in enumerate(service_ns, start=1))

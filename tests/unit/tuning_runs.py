@@ -90,7 +90,7 @@ def batched(job: Job) -> Measured:
     service = [slower * took for took in SERVICE_NS]
     rate = job.qps or 20.0
     queries = max(690, int(rate * job.time_s))
-    latency = simulate(poisson(rate, queries, seed=5), service).latency_ns
+    latency = simulate(poisson(rate, queries, seed=5), service)
     late = int((latency > BOUND_NS).sum())
     return run_of(
         job,
