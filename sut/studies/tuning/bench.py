@@ -74,7 +74,7 @@ class Bench:
         except (SutError, ModuleNotFoundError) as error:
             if not self._state.rows:
                 raise
-            return _not_run(job, one_line(error), time.monotonic() - begin)
+            return _measured(job, begin, valid=False, failed=True, invalid_reasons=[one_line(error)])
         result, code = ran.results[0], ran.codes[0]
         self._first = self._first or result
         check_same_model([self._first, result])
@@ -82,57 +82,47 @@ class Bench:
             raise KeyboardInterrupt
         if code in (ExitCode.USAGE, ExitCode.SETUP) and not self._state.rows:
             raise error_of(code, result.first_error or "the run could not be started")
-        directory = ran.home / config.scenario / config.mode
-        return _measured(job, result, directory, time.monotonic() - begin)
+        return _measured(job, begin, **_told(result, ran.home / config.scenario / config.mode))
 
 
-def _not_run(job: Job, reason: str, took_s: float) -> Measured:
+def _measured(job: Job, begin: float, **told: Any) -> Measured:
+    """What a job came to; ``begin`` is when it was begun, by ``time.monotonic``."""
     return Measured(
         key=job.key,
         phase=job.phase,
         settings=dict(job.point.settings),
-        valid=False,
-        failed=True,
-        invalid_reasons=[reason],
         time_s=job.time_s,
         qps=job.qps,
-        took_s=took_s,
+        took_s=time.monotonic() - begin,
+        **told,
     )
 
 
-def _measured(job: Job, result: Result, directory: Path, took_s: float) -> Measured:
+_AS_TOLD = {
+    *("invalid_reasons", "metric", "samples_per_second", "queries", "latency_ns", "stages_ns", "cost_ns"),
+    *("batch_sizes", "cpu_seconds_per_sample", "started"),
+}
+"""What a run has from its result as it stands there."""
+
+
+def _told(result: Result, directory: Path) -> dict[str, Any]:
+    """What the result of a run says of it, and LoadGen's log."""
     try:
         detail = read_detail(directory)
     except ValueError:
         detail = Detail({}, ())
     late = detail.number("result_overlatency_query_count")
     calibration = result.calibration or {}
-    return Measured(
-        key=job.key,
-        phase=job.phase,
-        settings=dict(job.point.settings),
-        valid=bool(result.valid),
-        failed=result.failed,
-        invalid_reasons=result.invalid_reasons,
-        time_s=job.time_s,
-        qps=job.qps,
-        metric=result.metric.model_dump() if result.metric else None,
-        samples_per_second=result.samples_per_second,
-        queries=result.queries,
-        late=None if late is None else int(late),
-        bound_ns=detail.number("effective_target_latency_ns") if result.scenario == "Server" else None,
-        latency_ns=dict(result.latency_ns),
-        stages_ns={name: dict(stats) for name, stats in result.stages_ns.items()},
-        cost_ns=dict(result.cost_ns),
-        batch_sizes=dict(result.batch_sizes),
-        idle_query_ns=calibration.get("idle_query_ns"),
-        batch_ns={str(size): took for size, took in calibration.get("batch_ns", {}).items()},
-        agreement_line=next(iter(agreement_lines([result])), None),
-        cpu_seconds_per_sample=result.cpu_seconds_per_sample,
-        used=used(result),
-        took_s=took_s,
-        started=result.started,
-    )
+    return result.model_dump(include=_AS_TOLD) | {
+        "valid": bool(result.valid),
+        "failed": result.failed,
+        "late": None if late is None else int(late),
+        "bound_ns": detail.number("effective_target_latency_ns") if result.scenario == "Server" else None,
+        "idle_query_ns": calibration.get("idle_query_ns"),
+        "batch_ns": {str(size): took for size, took in calibration.get("batch_ns", {}).items()},
+        "agreement_line": next(iter(agreement_lines([result])), None),
+        "used": used(result),
+    }
 
 
 def line_of(row: Measured) -> str:

@@ -19,7 +19,7 @@ from rich.text import Text
 import sut
 from sut.config import HOW_KEPT, RunConfig
 from sut.results.machine import named, system_facts
-from sut.results.wording import milliseconds
+from sut.results.wording import milliseconds, verdict
 from sut.studies.tuning.bench import figure_words
 from sut.studies.tuning.search import ranked
 from sut.studies.tuning.space import Point
@@ -66,7 +66,8 @@ def _points(rounds: Sequence[Sequence[Measured]]) -> Table:
                 continue
             if (shown := shown + 1) <= _SHOWN:
                 share = (row.better_than(order[0].figure or 0.0) or 0.0) if row in order else 0.0
-                table.add_row(row.point.label, str(number), _verdict(row), figure_words(row), _bar(share))
+                came_to = verdict("performance", row.valid, row.failed)
+                table.add_row(row.point.label, str(number), came_to, figure_words(row), _bar(share))
     if shown > _SHOWN:
         table.add_row(f"and {shown - _SHOWN} more; --json lists them all")
     return table
@@ -99,10 +100,6 @@ def _pairs(outcome: Outcome) -> Table:
 
 def _bar(share: float) -> Bar:
     return Bar(size=1.0, begin=0.0, end=min(1.0, share), width=_BAR)
-
-
-def _verdict(row: Measured) -> str:
-    return "VALID" if row.valid else "FAILED" if row.failed else "INVALID"
 
 
 def svg(outcome: Outcome, title: str) -> str:

@@ -24,6 +24,8 @@ EFFECTS: Mapping[str, tuple[str, ...]] = {
 } | {"preprocess_workers": ("Server", "Offline")}
 """The settings that change how fast the same work is done, and the scenarios in which each does."""
 
+_BATCHES = {"MultiStream": (1, 4, 8), "Offline": (1, 4, 8, 16, 32), "Server": (1, 8)}
+
 
 @dataclass(frozen=True, slots=True)
 class Point:
@@ -132,13 +134,8 @@ def default_space(config: RunConfig, cores: int) -> dict[str, list[Any]]:
     if config.scenario == "SingleStream":
         return {"threads": some}
     lanes = some[-2:] if config.scenario == "MultiStream" else some
-    space: dict[str, list[Any]] = {"lanes": lanes}
-    if config.scenario == "MultiStream":
-        space["max_batchsize"] = [1, 4, 8]
-    elif config.scenario == "Offline":
-        space["max_batchsize"] = [1, 4, 8, 16, 32]
-    else:
-        space["max_batchsize"] = [1, 8]
+    space: dict[str, list[Any]] = {"lanes": lanes, "max_batchsize": [*_BATCHES[config.scenario]]}
+    if config.scenario == "Server":
         space["max_wait_ms"] = [0.0, 2.0]
     if config.times_preprocessing and config.scenario in EFFECTS["preprocess_workers"]:
         space["preprocess_workers"] = sorted({0, max(1, cores // 2)})

@@ -114,7 +114,6 @@ class Tuner:
             outcome.words.append(f"no gain: the default is the best of {_points(search)}")
             return outcome
         self._pairs(outcome, search.best, None)
-        _choose(outcome, search.best)
         return outcome
 
     def _server(self) -> Outcome:
@@ -160,7 +159,6 @@ class Tuner:
                 )
             return outcome
         self._pairs(outcome, best, outcome.rate)
-        _choose(outcome, best)
         return outcome
 
     def _expected(self, point: Point, row: Measured) -> float | None:
@@ -171,6 +169,7 @@ class Tuner:
         return tidy(0.5 * row.samples_per_second) if row.samples_per_second else None
 
     def _pairs(self, outcome: Outcome, best: Point, qps: float | None) -> None:
+        """Run pairs until they tell, and choose."""
         while outcome.gain is None or not no_more_pairs(len(outcome.pairs), outcome.gain):
             found: dict[Point, Measured] = {}
             pair = len(outcome.pairs)
@@ -180,6 +179,7 @@ class Tuner:
             outcome.pairs.append((found[best], found[DEFAULT]))
             outcome.gain = gain_of(outcome.pairs)
         outcome.cost = cost_of(outcome.pairs)
+        _choose(outcome, best)
 
     def _note_budget(self, outcome: Outcome) -> None:
         if outcome.search.cut:

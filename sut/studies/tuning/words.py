@@ -36,7 +36,7 @@ def _percentile(failing: Measured, p99: int, bound: float) -> str:
     if p99 > bound:
         text = f"p99 is {_ms(p99)} ms, {100 * (p99 / bound - 1):.0f} % over the bound of {_ms(bound)} ms"
         first = next(name for name in PERCENTILES if (failing.latency_ns.get(name) or 0) > bound)
-        return text if first == "p99" else f"{text} (from {_word(first)} on it is over)"
+        return text if first == "p99" else f"{text} (from {first.replace('_', '.')} on it is over)"
     if failing.late is None or failing.queries is None:
         return f"p99 is {_ms(p99)} ms, within the bound of {_ms(bound)} ms, but {'; '.join(failing.invalid_reasons)}"
     return (
@@ -105,7 +105,3 @@ def _commonest(rows: Sequence[Measured]) -> str:
 
 def _seconds(nanoseconds: float) -> str:
     return f"{tidy(nanoseconds / 1e9):.2g}"
-
-
-def _word(percentile: str) -> str:
-    return percentile.replace("_", ".")
