@@ -97,8 +97,5 @@ def put_off(cells: Sequence[Cell]) -> tuple[list[Cell], list[Cell]]:
 
 def like(leader: Cell, cells: Sequence[Cell]) -> list[Cell]:
     """Those that differ from ``leader`` by the preprocessor only."""
-
-    def same(cell: Cell) -> bool:
-        return all(cell.settings[key] == value for key, value in leader.settings.items() if key != "preprocess")
-
-    return [each for each in cells if same(each)]
+    same = {key: value for key, value in leader.settings.items() if key != "preprocess"}
+    return [each for each in cells if same.items() <= each.settings.items()]

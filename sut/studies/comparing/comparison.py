@@ -76,9 +76,7 @@ class Comparison:
 
     def contest_of(self, cell: Cell) -> Contest:
         """The one that a cell takes part in."""
-        if cell.group not in self.contests:
-            self.contests[cell.group] = Contest(cell.label, more_is_better(cell.config.scenario))
-        return self.contests[cell.group]
+        return self.contests.setdefault(cell.group, Contest(cell.label, more_is_better(cell.config.scenario)))
 
     def _look(self, cells: Sequence[Cell]) -> None:
         for at, cell in enumerate(cells, 1):
@@ -111,9 +109,8 @@ class Comparison:
         self.runs.setdefault(cell.label, []).append(run)
         contest = self.contest_of(cell)
         contest.add(cell.label, number, run.figure)
-        why = bar_of(self.runs[cell.label], self.bench.results.get(cell.label))
         contest.barred.pop(cell.label, None)
-        if why is not None:
+        if (why := bar_of(self.runs[cell.label], self.bench.results.get(cell.label))) is not None:
             contest.barred[cell.label] = why
         if run.failed and cell.label == contest.baseline:  # nothing more can be held against it
             able = (each for each in contest.figures if contest.figures[each] and each not in contest.barred)
@@ -140,9 +137,8 @@ class Comparison:
         return ran
 
     def _told(self, number: int, contest: Contest, chosen: Sequence[str]) -> str:
-        leader = contest.leader
         rivals = contest.rivals
-        state = f"{leader} is ahead" if leader is not None else "nothing works any more"
+        state = f"{contest.leader} is ahead" if contest.leader is not None else "nothing works any more"
         still = f", {len(rivals)} still open" if rivals else ""
         runs = f"{len(chosen)} run{'s' * (len(chosen) > 1)}"
         return f"round {number}, {runs}: {state}{still}; {max(0.0, self.left_s):.0f} s left"

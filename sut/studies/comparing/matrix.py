@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,11 +113,9 @@ def _check(cells: Sequence[Cell], axes: Axes) -> None:
             f"preprocessors are compared where they are timed, got the boundary {cells[0].config.boundary}; "
             "use --boundary jpeg or pixels"
         )
-    seen: set[str] = set()
-    for cell in cells:
-        if cell.label in seen:
-            raise InputError(f"two cells would both be called '{cell.label}'; give files of different names")
-        seen.add(cell.label)
+    often = Counter(cell.label for cell in cells)
+    if twice := [label for label, times in often.items() if times > 1]:
+        raise InputError(f"two cells would both be called '{twice[0]}'; give files of different names")
 
 
 def label_of(config: RunConfig, told: Sequence[str], settings: Mapping[str, Any]) -> str:

@@ -105,9 +105,7 @@ def _labels(comparison: Comparison, cell: str, baseline: str) -> str:
 
 
 def _needed(found: Difference) -> str:
-    if not found.pairs_needed:
-        return ""
-    return f", {about_pairs(found.pairs_needed)} would tell"
+    return f", {about_pairs(found.pairs_needed)} would tell" if found.pairs_needed else ""
 
 
 def _alike(comparison: Comparison, contest: Contest, leader: str, cells: Sequence[str]) -> str:
