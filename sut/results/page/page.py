@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import itertools
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,11 @@ from sut.results.collected import Found, Skipped
 from sut.results.machine import named
 from sut.results.page import words
 from sut.results.page.charts import batch_histogram, latency_curve, stage_bar
-from sut.results.page.figures import Number, finite
+from sut.results.page.figures import Number, number
 from sut.results.page.runs import Run, order, runs_of
 from sut.results.page.shares import MODEL, Split, gains, slowest, splits
 from sut.results.page.tables import Column, Decision, Shown, Table, beside, figures
+from sut.results.schema import setting
 from sut.results.wording import agreement_lines, parity_lines, verdict
 from sut.text import printable_lines
 
@@ -131,7 +133,7 @@ def _content(found: Sequence[Found], best: Sequence[Path | None]) -> dict[str, A
         "lead": lead,
         "slowest": slowest(lead.result) if lead else 0,
         "amdahl": words.amdahl(lead) if lead else (),
-        "bars": _bars(lead, "lead") if lead else [],
+        "bars": [_bar(lead, split, "lead") for split in splits(lead.result)] if lead else [],
         "tables": _tables(runs),
         "has_gains": any(gains(run) for run in runs if run.is_performance),
         "warnings": words.warnings(runs) if runs else [],
@@ -151,13 +153,9 @@ def _title(runs: Sequence[Run]) -> str:
 
 def _chosen(runs: Sequence[Run]) -> list[Run]:
     """Those that get charts: of each kind the first, then of each the second, and so on; in the order of the table."""
-    place: dict[str, int] = {}
-    ranked = []
-    for run in runs:
-        place[run.kind] = place.get(run.kind, -1) + 1
-        ranked.append((place[run.kind], run))
-    kept = sorted(ranked, key=lambda each: each[0])[:MOST_DETAILS]
-    return [run for _, run in ranked if any(run is other for _, other in kept)]
+    places: defaultdict[str, itertools.count[int]] = defaultdict(itertools.count)
+    ranked = sorted((next(places[run.kind]), position) for position, run in enumerate(runs))
+    return [runs[position] for position in sorted(position for _, position in ranked[:MOST_DETAILS])]
 
 
 def _tables(runs: Sequence[Run]) -> list[Table]:
@@ -179,7 +177,7 @@ def _table(runs: Sequence[Run], caption: str, first: Column, is_sortable: bool) 
 
     timed = [(splits(run.result), gains(run)) if run.is_performance else ([], None) for run in runs]
     shares = [[share for split in found if (share := split.share(MODEL))] for found, _ in timed]
-    gained = [Number(gain.model, "%") if gain and finite(gain.model) is not None else None for _, gain in timed]
+    gained = [number(gain.gain_without_inference, "%") if gain else None for _, gain in timed]
     columns = [
         Column("result", [_verdict(run) for run in runs], is_numeric=False),
         Column("figure", [_figure(run) for run in runs]),
@@ -210,10 +208,6 @@ def _figure(run: Run) -> Shown:
     return Shown((figure,), (f" {unit}",)) if figure else Shown()
 
 
-def _bars(run: Run, key: str) -> list[Bar]:
-    return [_bar(run, split, f"{key}-{split.of}") for split in splits(run.result)]
-
-
 def _bar(run: Run, split: Split, key: str) -> Bar:
     title = f"{run.kind}, {_SPLIT_TITLES[split.of]}"
     parts = []
@@ -224,7 +218,7 @@ def _bar(run: Run, split: Split, key: str) -> Bar:
         time, share = run.number("ms", *steps), split.share(name)
         if time and share and time.raw:
             parts.append(Part(name, classes[name], time, share))
-    svg = stage_bar(key, f"Where the time goes: {title}", split.parts, classes)
+    svg = stage_bar(f"{key}-{split.of}", f"Where the time goes: {title}", split.parts, classes)
     return Bar(_SPLIT_TITLES[split.of], Number(split.total_ns, "ms"), parts, svg)
 
 
@@ -241,7 +235,8 @@ def _detail(run: Run) -> Section:
     )
     if not run.is_performance:
         return Section(run, _verdict(run), [], stages, None, None)
-    return Section(run, _verdict(run), _bars(run, f"r{run.index}"), stages, _latency(run), _batches(run))
+    bars = [_bar(run, split, f"r{run.index}") for split in splits(run.result)]
+    return Section(run, _verdict(run), bars, stages, _latency(run), _batches(run))
 
 
 _STAGE_COLUMNS = {
@@ -253,8 +248,8 @@ def _latency(run: Run) -> Chart | None:
     """The distribution through the percentiles that the result has."""
     names = {"min": 0.0, **SHARES, "max": 1.0}
     numbers = {name: run.number("ms", "latency_ns", name) for name in names}
-    points = [(name, number.raw / 1e6, names[name]) for name, number in numbers.items() if number]
-    if len(points) < 2 or any(later[1] < earlier[1] for earlier, later in pairwise(points)):
+    points = [(name, each.raw / 1e6, names[name]) for name, each in numbers.items() if each]
+    if len(points) < 2 or any(later[1] < earlier[1] for earlier, later in itertools.pairwise(points)):
         return None
     what = "queries" if run.result.scenario == "MultiStream" else "pictures"
     svg = latency_curve(f"r{run.index}-latency", f"{run.kind}: which share of the {what} took how long at most", points)
@@ -287,8 +282,8 @@ def _setups(runs: Sequence[Run]) -> list[tuple[str, list[tuple[str, str]]]]:
 
 
 def _facts(run: Run) -> list[tuple[str, str]]:
-    result, system = run.result, run.result.system
-    attested = result.attested
+    result, system, attested = run.result, run.result.system, run.result.attested
+    used = {name: setting(result, name) for name in _SHOWN_SETTINGS}
     told = {
         "Model": f"{result.model}, {result.weights or 'no'} weights",
         "Model's SHA-256": result.model_sha256,
@@ -297,9 +292,9 @@ def _facts(run: Run) -> list[tuple[str, str]]:
         "Really executed": ", ".join(str(attested[key]) for key in ("provider", "precision") if attested.get(key)),
         "Clock": words.BOUNDARIES.get(result.boundary, result.boundary),
         "Preprocessor": f"{result.preprocess}, recipe {result.recipe.get('name', '?')}",
-        "Data set": str(run.setting("dataset_path") or run.setting("dataset") or "demo"),
-        "Settings": ", ".join(f"{name} {_auto(run.setting(name))}" for name in _SHOWN_SETTINGS),
-        "Chosen": run.setting("chosen"),
+        "Data set": str(setting(result, "dataset_path") or setting(result, "dataset") or "demo"),
+        "Settings": ", ".join(f"{name} {'auto' if value is None else value}" for name, value in used.items()),
+        "Chosen": setting(result, "chosen"),
         "Machine": f"{named(system)}, memory {system.get('memory', '?')}, {system.get('platform', '')}",
         "Software": ", ".join(f"{name} {version}" for name, version in result.versions.items() if version),
     }
@@ -307,7 +302,3 @@ def _facts(run: Run) -> list[tuple[str, str]]:
 
 
 _SHOWN_SETTINGS = ("lanes", "threads", "max_batchsize", "hint", "preprocess_workers")
-
-
-def _auto(value: object) -> str:
-    return "auto" if value is None else str(value)

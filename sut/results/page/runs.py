@@ -62,13 +62,9 @@ class Run:
             value = value.get(step) if isinstance(value, Mapping) else getattr(value, step, None)
         return number(value, unit, f"{self.index}:{'.'.join(steps)}")
 
-    def setting(self, name: str) -> object:
-        """A setting as it was really used, where that is known, else as it was asked; None where it was not said."""
-        return setting(self.result, name)
-
     def whole(self, name: str, default: int) -> int:
-        """A setting that is a whole number of at least 0."""
-        found = finite(self.setting(name))
+        """A setting, as it was really used where that is known, that is a whole number of at least 0."""
+        found = finite(setting(self.result, name))
         return default if found is None or found < 0 else int(found)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from sut.config import TIMED_BOUNDARIES
 from sut.results.page.figures import Number, finite
 from sut.results.page.runs import Run
-from sut.results.prices import pipeline
+from sut.results.prices import Pipeline, pipeline
 from sut.results.schema import Result
 
 MODEL = "infer"
@@ -60,22 +60,16 @@ def _of_stages(result: Result, key: str) -> Split:
 
 def _numbers(values: Mapping[str, int | None]) -> dict[str, float]:
     """All of them, or none: stages that do not add up are no split."""
-    found = {name: finite(value) for name, value in values.items()}
-    return {} if None in found.values() else {name: value for name, value in found.items() if value is not None}
+    found = {name: each for name, value in values.items() if (each := finite(value)) is not None}
+    return found if len(found) == len(values) else {}
 
 
-@dataclass(frozen=True, slots=True)
-class Gains:
-    """By how much throughput would rise if a part were free: 0.5 is half as much again, ``inf`` without bound."""
+def gains(run: Run) -> Pipeline | None:
+    """What says how much throughput would rise if a part were free, by Amdahl's law from the busy times.
 
-    model: float
-    preprocessing: float
-
-
-def gains(run: Run) -> Gains | None:
-    """By Amdahl's law from the busy times; None where preprocessing lies outside the clock, or nothing is known."""
+    None where preprocessing lies outside the clock, or nothing is known.
+    """
     result = run.result
     if result.boundary not in TIMED_BOUNDARIES or MODEL not in result.cost_ns or not _numbers(result.cost_ns):
         return None
-    found = pipeline(result.cost_ns, result.scenario, run.whole("lanes", 1) or 1, run.whole("preprocess_workers", 0))
-    return Gains(found.gain_without_inference, found.gain_without_preprocessing)
+    return pipeline(result.cost_ns, result.scenario, run.whole("lanes", 1) or 1, run.whole("preprocess_workers", 0))

@@ -178,8 +178,8 @@ def amdahl(run: Run) -> Said:
     gained = gains(run)
     if gained is None:
         return (*said, _no_gain(run.result.boundary))
-    said += ["; if it were free: ", *_gain(gained.model), " throughput; if preprocessing were free: "]
-    return (*said, *_gain(gained.preprocessing), ".")
+    said += ["; if it were free: ", *_gain(gained.gain_without_inference), " throughput; if preprocessing were free: "]
+    return (*said, *_gain(gained.gain_without_preprocessing), ".")
 
 
 def _no_gain(boundary: str) -> str:
@@ -197,13 +197,10 @@ def _gain(gain: float) -> Said:
 
 def warnings(runs: Sequence[Run]) -> list[str]:
     """What a reader must know before believing a figure."""
-    found = [
-        f"FAILED: {run.name}: {run.result.first_error or 'samples failed'}" for run in runs if run.result.failed
-    ] + [
-        f"INVALID: {run.name}: {'; '.join(run.result.invalid_reasons)}"
-        for run in runs
-        if run.result.valid is False and not run.result.failed
-    ]
+    failed = [run for run in runs if run.result.failed]
+    invalid = [run for run in runs if run.result.valid is False and not run.result.failed]
+    found = [f"FAILED: {run.name}: {run.result.first_error or 'samples failed'}" for run in failed]
+    found += [f"INVALID: {run.name}: {'; '.join(run.result.invalid_reasons)}" for run in invalid]
     found = [*found[:20], f"and {len(found) - 20:,} more that do not count"] if len(found) > 20 else found
     timed = [run for run in runs if run.is_performance]
     if short := [run for run in timed if (run.result.duration_s or _SHORT_S) < _SHORT_S]:
@@ -247,8 +244,6 @@ def _versions(runs: Sequence[Run]) -> list[str]:
 
 
 def _some(some: Sequence[object], all_: Sequence[object]) -> str:
-    return (
-        ("all runs" if len(all_) > 1 else "the run")
-        if len(some) == len(all_)
-        else f"{len(some):,} of {len(all_):,} runs"
-    )
+    if len(some) < len(all_):
+        return f"{len(some):,} of {len(all_):,} runs"
+    return "all runs" if len(all_) > 1 else "the run"

@@ -81,7 +81,7 @@ def test_lanes_as_really_used_decide_a_staged_gain() -> None:
 
     used = gains(the_run(**staged, config=asked, plan={"lanes": 2}))
 
-    assert used is not None and used.model == 2.5  # (1 + 6) / 2 lanes against 4 / 4 workers
+    assert used is not None and used.gain_without_inference == 2.5  # (1 + 6) / 2 lanes against 4 / 4 workers
 
 
 def test_a_split_is_all_stages_in_order_or_none() -> None:
