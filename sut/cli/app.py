@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import traceback
 from collections.abc import Sequence
@@ -44,15 +45,9 @@ def _commands(
 
 def _normalise(arguments: list[str]) -> list[str]:
     """Write option names with ``-``: the reference harness has some with ``_``."""
-    found: list[str] = []
-    for position, word in enumerate(arguments):
-        if word == "--":
-            return found + arguments[position:]
-        if word.startswith("--"):
-            name, equals, value = word.partition("=")
-            word = name.replace("_", "-") + equals + value
-        found.append(word)
-    return found
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    named = [re.sub("^--[^=]*", lambda name: name[0].replace("_", "-"), word) for word in arguments[:end]]
+    return named + arguments[end:]
 
 
 def _register() -> None:

@@ -158,13 +158,12 @@ def check_gpu_packages(driver: Installed | str) -> list[Check]:
 
 def check_tools() -> list[Check]:
     """Compilers on PATH."""
-    checks = []
-    for name, (use, hint) in TOOLS.items():
-        if found := shutil.which(name):
-            checks.append(Check("programs", name, "ok", found))
-        else:
-            checks.append(Check("programs", name, "absent", f"not on PATH; for: {use}", hint))
-    return checks
+    return [
+        Check("programs", name, "ok", found)
+        if (found := shutil.which(name))
+        else Check("programs", name, "absent", f"not on PATH; for: {use}", hint)
+        for name, (use, hint) in TOOLS.items()
+    ]
 
 
 def _import_troubles(modules: Iterable[str]) -> dict[str, str]:
