@@ -6,7 +6,8 @@ import json
 import os
 import re
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -141,30 +142,32 @@ class _Walk:
 
     def visit(self, path: Path) -> None:
         """A folder with all below it, or a file, whatever its name is."""
+        below = [path]
+        while below:
+            folder = below.pop()
+            with self._skipping(folder):
+                if stat.S_ISDIR(folder.stat().st_mode):
+                    below += self._enter(folder)
+                elif folder.name in _OTHERS:
+                    self.others.append(folder.parent)
+                else:
+                    self._result(folder)
+
+    @contextmanager
+    def _skipping(self, path: Path) -> Iterator[None]:
+        """Skips what cannot be read within the ``with``."""
         try:
-            is_folder = stat.S_ISDIR(path.stat().st_mode)
+            yield
         except (OSError, ValueError) as error:
-            self.skipped.append(Skipped(path, _cannot(error)))
-            return
-        if not is_folder and path.name in _OTHERS:
-            self.others.append(path.parent)
-        elif not is_folder:
-            self._result(path)
-        else:
-            below = [path]
-            while below:
-                below += self._enter(below.pop())
+            reason = getattr(error, "strerror", None) or one_line(error)
+            self.skipped.append(Skipped(path, f"cannot be read ({reason})"))
 
     def _enter(self, folder: Path) -> list[Path]:
         """Note what lies in a folder. Returns the folders in it that are to be entered."""
-        try:
-            if not self._is_new(folder):
-                return []
-            with os.scandir(folder) as entries:
-                names = {entry.name: _leads_to_folder(entry) for entry in entries}
-        except OSError as error:
-            self.skipped.append(Skipped(folder, _cannot(error)))
+        if not self._is_new(folder):
             return []
+        with os.scandir(folder) as entries:
+            names = {entry.name: _leads_to_folder(entry) for entry in entries}
         if FILE in names:
             self._result(folder / FILE)
         elif any(name in names for name in _OTHERS):
@@ -177,21 +180,15 @@ class _Walk:
         return [folder / name for name in kept]
 
     def _result(self, path: Path) -> None:
-        try:
+        with self._skipping(path):
             if self._is_new(path):
                 self.results.append(path)
-        except OSError as error:
-            self.skipped.append(Skipped(path, _cannot(error)))
 
     def _is_new(self, path: Path) -> bool:
         status = path.stat()
         before = len(self._seen)
         self._seen.add((status.st_dev, status.st_ino))
         return len(self._seen) > before
-
-
-def _cannot(error: Exception) -> str:
-    return f"cannot be read ({getattr(error, 'strerror', None) or one_line(error)})"
 
 
 def _leads_to_folder(entry: os.DirEntry[str]) -> bool:

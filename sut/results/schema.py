@@ -344,24 +344,18 @@ def per_query(latency_ns: Int64Array, query: Int64Array, which: np.ufunc = np.ma
 
 def reference_results(result: Result, command: str, took_s: float) -> dict[str, Any]:
     """The keys of the reference harness's results.json; latencies in seconds."""
-    latency = result.latency_ns
-
-    def seconds(name: str) -> float | None:
-        value = latency.get(name)
-        return None if value is None else value / 1e9
-
-    good = round(result.accuracy.value * result.accuracy.count) if result.accuracy else 0
+    seconds = {name: None if value is None else value / 1e9 for name, value in result.latency_ns.items()}
+    scored = result.accuracy
     entry: dict[str, Any] = {
         "took": took_s,
-        "mean": seconds("mean"),
-        "percentiles": {name: seconds(ours) for name, ours in REFERENCE_PERCENTILES.items()},
+        "mean": seconds.get("mean"),
+        "percentiles": {name: seconds.get(ours) for name, ours in REFERENCE_PERCENTILES.items()},
         "qps": result.samples / took_s if took_s else None,
         "count": result.samples,
-        "good_items": good,
-        "total_items": result.accuracy.count if result.accuracy else 0,
+        "good_items": round(scored.value * scored.count) if scored else 0,
+        "total_items": scored.count if scored else 0,
+        **({"accuracy": 100 * scored.value} if scored else {}),
     }
-    if result.accuracy:
-        entry["accuracy"] = 100 * result.accuracy.value
     return {
         "runtime": result.backend,
         "version": result.backend_version,

@@ -102,8 +102,7 @@ def join(ledger: Ledger, trace: Trace | None) -> Stages:
 
 
 def _cost(ledger: Ledger, names: Sequence[str]) -> dict[str, float]:
-    batches = min(int(ledger.counters[Counter.BATCHES]), ledger.shape.batches)
-    rows = ledger.rows[:batches]
+    rows = ledger.rows[: min(int(ledger.counters[Counter.BATCHES]), ledger.shape.batches)]
     rows = rows[rows[:, 0] > 0]
     samples = int(rows[:, 0].sum())
     if samples == 0:
