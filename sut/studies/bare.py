@@ -95,8 +95,7 @@ def _go_round(text: str, teller: Teller) -> None:
         backend = stack.enter_context(parts.load_backend())
         check_unchanged(orders.prepared)
         parts.check_attested(backend.attest())
-        loop = _Loop(parts, backend, stack)
-        teller.tell(loop.measured(orders.samples_per_query, orders.seconds))
+        teller.tell(_Loop(parts, backend, stack).measured(orders.samples_per_query, orders.seconds))
 
 
 class _Loop:
@@ -156,8 +155,7 @@ class _Loop:
         return Bare(first_s, rate, *_p50_and_p99(batches), cpu / samples)
 
     def _queries(self, first_s: float, samples: int, seconds: float) -> Bare:
-        sizes = self._sizes(samples)
-        shares = [[self._step(lane, size) for size in own] for lane, own in enumerate(sizes)]
+        shares = [[self._step(lane, size) for size in own] for lane, own in enumerate(self._sizes(samples))]
         with ThreadPoolExecutor(max(1, len(shares) - 1)) as pool:
 
             def query() -> None:

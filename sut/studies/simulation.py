@@ -149,8 +149,7 @@ def highest_rate(
 
     def holds(rate: float) -> bool:
         arrived_ns = (at_unity / rate).astype(np.int64)
-        latency_ns = simulate(arrived_ns, service_ns, servers, deadline, factors)
-        return float((latency_ns > bound_ns).mean()) <= share
+        return float((simulate(arrived_ns, service_ns, servers, deadline, factors) > bound_ns).mean()) <= share
 
     low, high = 0.0, servers * max(1e9 * n / took for n, took in enumerate(service_ns, start=1))
     if service_ns[0] > bound_ns:

@@ -173,8 +173,7 @@ def _import_troubles(modules: Iterable[str]) -> dict[str, str]:
     while left:
         script = [sys.executable, "-P", "-c", _IMPORT_EACH, *left]
         try:
-            done = subprocess.run(script, capture_output=True, text=True, timeout=_IMPORT_LIMIT_S, check=False)
-            said = done.stdout
+            said = subprocess.run(script, capture_output=True, text=True, timeout=_IMPORT_LIMIT_S, check=False).stdout
         except subprocess.TimeoutExpired as error:
             said = (error.stdout or b"").decode(errors="replace")
         for line in re.findall(r"^import-trouble (\S+) (.*)$", said, re.MULTILINE):

@@ -24,12 +24,8 @@ def rows_of(comparison: Comparison, directory: Path, price_per_hour: float | Non
 
     Paths are relative to ``directory``, prices in the unit of ``price_per_hour``.
     """
-    rows = []
-    for cell in comparison.cells:
-        if runs := comparison.runs.get(cell.label):
-            rows.append(_row(comparison, cell, directory, price_per_hour))
-            if runs[-1].failed:
-                rows[-1]["reason"] = runs[-1].reason
+    ran = [cell for cell in comparison.cells if comparison.runs.get(cell.label)]
+    rows = [_row(comparison, cell, directory, price_per_hour) for cell in ran]
     for row in rows:
         row["pareto"] = _on_pareto_line(row, rows)
     known = {cell.label: cell.settings for cell in comparison.cells}
@@ -78,7 +74,7 @@ def _row(comparison: Comparison, cell: Cell, directory: Path, price_per_hour: fl
         "weights": result.weights if result else None,
         "reduced": is_reduced(cell.config),
         "result": str(path.relative_to(directory)) if path else None,
-        "reason": None,
+        "reason": runs[-1].reason if runs[-1].failed else None,
     }
 
 

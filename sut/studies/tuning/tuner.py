@@ -52,8 +52,7 @@ class Outcome:
 def gain_of(pairs: Sequence[tuple[Measured, Measured]]) -> Difference:
     """The best's figure against the default's."""
     best, default = ([row.figure for row in side] for side in zip(*pairs, strict=True))
-    higher = any(row.higher_is_better for pair in pairs for row in pair)
-    return difference(default, best, higher_is_better=higher)
+    return difference(default, best, higher_is_better=any(row.higher_is_better for pair in pairs for row in pair))
 
 
 def cost_of(pairs: Sequence[tuple[Measured, Measured]]) -> Difference:
@@ -100,8 +99,7 @@ class Tuner:
 
     def _search(self, qps: float | None = None) -> Search:
         sizes = round_sizes(len(self.points), self.rounds)
-        seconds = round_seconds(len(sizes), self.time_s)
-        return halve(self.points, sizes, seconds, self.measure, self.may_go_on, qps)
+        return halve(self.points, sizes, round_seconds(len(sizes), self.time_s), self.measure, self.may_go_on, qps)
 
     def _settings(self) -> Outcome:
         search = self._search()
@@ -163,8 +161,7 @@ class Tuner:
 
     def _expected(self, point: Point, row: Measured) -> float | None:
         """The estimated highest rate; without an estimate half of what the system got done."""
-        config = point.apply(self.base)
-        if (estimated := self.estimate(config, row)) is not None:
+        if (estimated := self.estimate(point.apply(self.base), row)) is not None:
             return tidy(estimated)
         return tidy(0.5 * row.samples_per_second) if row.samples_per_second else None
 
