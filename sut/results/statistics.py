@@ -81,10 +81,8 @@ def difference(
         return Difference(_exp(effects[0]) if effects else None, None, None, pairs, "open", None)
     kept = _without_outliers(effects)
     effect, spread = _mean_and_deviation(kept)
-    verdict: Verdict = "open"
     reach = _farthest(len(kept), evidence) * spread / math.sqrt(len(kept)) if pairs >= FEWEST_PAIRS else math.inf
-    if abs(effect) > reach:
-        verdict = "better" if effect > 0 else "worse"
+    verdict: Verdict = "open" if abs(effect) <= reach else "better" if effect > 0 else "worse"
     needed = None
     if verdict == "open" and (found := _pairs_needed(effect, spread, evidence)) is not None:
         needed = max(pairs + 1, math.ceil(found * pairs / len(kept)))

@@ -54,10 +54,8 @@ def figures(heading: str, numbers: Sequence[Number | None]) -> Column:
 
 def beside(numbers: Iterable[Number | None]) -> Shown:
     """Those that are figures, beside each other in one cell."""
-    said: list[str | Number] = []
-    for each in filter(None, numbers):
-        said += [" | ", each] if said else [each]
-    return Shown(tuple(said))
+    said: Said = tuple(part for each in numbers if each for part in (" | ", each))
+    return Shown(said[1:])
 
 
 @dataclass(frozen=True, slots=True)
