@@ -12,8 +12,8 @@ from sut.cli.emit import grid, prose
 from sut.errors import short
 from sut.results.wording import milliseconds
 from sut.studies.comparing.comparison import Comparison
-from sut.studies.comparing.report import group_of
-from sut.studies.comparing.sentence import title_of, within
+from sut.studies.comparing.matrix import group_of, within
+from sut.studies.comparing.sentence import title_of
 from sut.text import printable, share_in_percent, shortened
 
 _UNITS = {"Offline": "samples/s", "SingleStream": "p90 ms", "MultiStream": "p99 ms", "Server": "p99 ms"}

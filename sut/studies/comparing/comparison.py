@@ -5,14 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Protocol
 
 from sut.errors import short
 from sut.results.schema import Accuracy, Result, more_is_better
 from sut.studies.bare import Bare
 from sut.studies.comparing.automatic import like
-from sut.studies.comparing.bench import CellRun
+from sut.studies.comparing.bench import CellBench, CellRun
 from sut.studies.comparing.contest import LOOK, Contest
 from sut.studies.comparing.matrix import Cell
 from sut.text import share_in_percent
@@ -20,16 +18,6 @@ from sut.text import share_in_percent
 SAME_LABELS = 0.95
 """Of a reduced precision's labels so many must be those of FP32 for it to be recommended. The Pareto line has it all
 the same: who can bear more is told what it gains."""
-
-
-class Makes(Protocol):
-    """What makes the runs."""
-
-    results: dict[str, Result]
-    paths: dict[str, Path]
-
-    def run(self, cell: Cell, number: int) -> CellRun: ...
-    def bare(self, cell: Cell) -> Bare | None: ...
 
 
 @dataclass(slots=True)
@@ -42,7 +30,7 @@ class Comparison:
     """
 
     cells: list[Cell]
-    bench: Makes
+    bench: CellBench
     budget_s: float
     say: Callable[[str], None]
     later: Sequence[Cell] = ()

@@ -10,7 +10,7 @@ from typing import Any
 from sut.results.schema import more_is_better
 from sut.results.statistics import FEWEST_PAIRS
 from sut.studies.comparing.contest import LOOK, Contest
-from sut.studies.comparing.matrix import APART, WORDS
+from sut.studies.comparing.matrix import group_of, within
 from sut.text import shortened
 
 _INTERVAL = r"([\d.e+-]+) x \(([\d.e+-]+) to ([\d.e+-]+)\)"
@@ -121,7 +121,7 @@ def _leads(contest: Contest, cell: str) -> Iterator[str]:
 
 def _sentence(sentence: str, best: Mapping[str, Mapping[str, Any]], rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """Of all groups: the best of each is named, nothing else is to be used, and by as much as its row says."""
-    is_apart = len({tuple(row[key] for key in APART) for row in rows}) > 1
+    is_apart = len({group_of(row) for row in rows}) > 1
     names = {_name(row, is_apart) for row in best.values()}
     for row in best.values():
         name, ratio = _name(row, is_apart), row["ratio"] or {}
@@ -143,9 +143,7 @@ def _sentence(sentence: str, best: Mapping[str, Mapping[str, Any]], rows: Sequen
 def _name(row: Mapping[str, Any], is_apart: bool) -> str:
     """A cell's name in the sentence: where groups are told apart, without what their titles say."""
     cell = str(row["cell"])
-    for key in APART if is_apart else ():
-        cell = cell.replace(f" {WORDS[key]}{row[key]}", "") if key in WORDS else cell
-    return cell
+    return within(group_of(row), cell) if is_apart else cell
 
 
 def _is_near(told: float, value: float) -> bool:

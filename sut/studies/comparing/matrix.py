@@ -135,5 +135,21 @@ def label_of(config: RunConfig, told: Sequence[str], settings: Mapping[str, Any]
     return printable(", ".join([*([" ".join(words)] if words else []), *others]))
 
 
+def group_of(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """The ``group`` of the cell that a row of compare.json is of."""
+    return tuple(row[key] for key in APART)
+
+
+def within(group: tuple[str, ...], text: str) -> str:
+    """``text`` about cells of one group, without what they have in common anyway.
+
+    >>> within(("lite0", "jpeg", "Offline"), "use openvino at jpeg in Offline")
+    'use openvino'
+    """
+    for key, value in zip(APART, group, strict=True):
+        text = text.replace(f" {WORDS[key]}{value}", "") if key in WORDS else text
+    return text
+
+
 def _text(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else "null" if value is None else str(value)

@@ -16,7 +16,7 @@ from sut.studies.comparing.bench import CellRun
 from sut.studies.comparing.comparison import Comparison
 from sut.studies.comparing.contest import Contest
 from sut.studies.comparing.earlier import WHERE_TOLD
-from sut.studies.comparing.matrix import APART, Cell
+from sut.studies.comparing.matrix import APART, Cell, group_of
 
 
 def rows_of(comparison: Comparison, directory: Path, price_per_hour: float | None = None) -> list[dict[str, Any]]:
@@ -144,19 +144,13 @@ def _quality(row: Mapping[str, Any]) -> float:
     return 0.0 if row["reduced"] else 1.0
 
 
-def _speed(row: Mapping[str, Any]) -> float | None:
-    """Against the baseline, as the row shows it: the medians have the first look in them, which decides nothing."""
-    if row["cell"] == row["against"]:
-        return 1.0
-    return row["ratio"]["value"] if row["ratio"] else None
-
-
 def _on_pareto_line(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> bool:
     """Whether no other cell of the group is as fast and as right, and one of the two more. Not by other pictures."""
 
     def at(each: Mapping[str, Any]) -> tuple[float, float] | None:
         able = each["metric"] and each["metric"]["value"] and _same_pictures(each) and each["reason"] is None
-        speed = _speed(each)
+        # As the row shows it: the medians have the first look in them, which decides nothing.
+        speed = 1.0 if each["cell"] == each["against"] else (each["ratio"] or {}).get("value")
         return (speed, _quality(each)) if able and speed is not None else None
 
     mine = at(row)
@@ -168,8 +162,3 @@ def _on_pareto_line(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -
 
 def _same_pictures(row: Mapping[str, Any]) -> bool:
     return row["parity"] is None or row["parity"]["max_levels"] <= 1
-
-
-def group_of(row: Mapping[str, Any]) -> tuple[str, ...]:
-    """What a row has in common with those that it is compared with."""
-    return tuple(row[key] for key in APART)

@@ -9,7 +9,7 @@ from sut.results.statistics import FEWEST_PAIRS, Difference, about_pairs, differ
 from sut.run.compared import is_reduced
 from sut.studies.comparing.comparison import Comparison
 from sut.studies.comparing.contest import LOOK, Contest
-from sut.studies.comparing.matrix import APART, WORDS
+from sut.studies.comparing.matrix import APART, within
 from sut.text import printable, share_in_percent
 
 _NEAR = 0.9
@@ -37,17 +37,6 @@ def title_of(group: tuple[str, ...], comparison: Comparison) -> str:
     """What tells a group from the others."""
     differ = [at for at in range(len(APART)) if len({each[at] for each in comparison.contests}) > 1]
     return ", ".join(model_stem(group[at]) if APART[at] == "model" else group[at] for at in differ)
-
-
-def within(group: tuple[str, ...], text: str) -> str:
-    """``text`` about cells of one group, without what they have in common anyway.
-
-    >>> within(("lite0", "jpeg", "Offline"), "use openvino at jpeg in Offline")
-    'use openvino'
-    """
-    for key, value in zip(APART, group, strict=True):
-        text = text.replace(f" {WORDS[key]}{value}", "") if key in WORDS else text
-    return text
 
 
 def _decision(comparison: Comparison, contest: Contest) -> str:
