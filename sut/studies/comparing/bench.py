@@ -41,7 +41,6 @@ class CellRun:
     valid: bool
     failed: bool
     took_s: float
-    started: str = ""
     reason: str | None = None
     cpu_seconds_per_sample: float | None = None
     latency_ns: Mapping[str, float | None] = field(default_factory=dict)
@@ -139,7 +138,6 @@ class CellBench:
             bool(result.valid),
             failed,
             time.monotonic() - begin,
-            result.started,
             result.first_error or next(iter(result.invalid_reasons), None),
             result.cpu_seconds_per_sample,
             result.latency_ns,

@@ -110,8 +110,8 @@ class Tuner:
         if search.best == DEFAULT:
             outcome.chosen = DEFAULT
             outcome.words.append(f"no gain: the default is the best of {_points(search)}")
-            return outcome
-        self._pairs(outcome, search.best, None)
+        else:
+            self._pairs(outcome, search.best, None)
         return outcome
 
     def _server(self) -> Outcome:
@@ -150,13 +150,11 @@ class Tuner:
             return _unconfirmed(outcome, highest)
         _explain(outcome)
         outcome.chosen = best
-        if best == DEFAULT:
-            if len(self.points) > 1:
-                outcome.words.append(
-                    f"no gain from other settings: the default is the best of {_points(outcome.search)}"
-                )
-            return outcome
-        self._pairs(outcome, best, outcome.rate)
+        if best != DEFAULT:
+            self._pairs(outcome, best, outcome.rate)
+        elif len(self.points) > 1:
+            points = _points(outcome.search)
+            outcome.words.append(f"no gain from other settings: the default is the best of {points}")
         return outcome
 
     def _expected(self, point: Point, row: Measured) -> float | None:
@@ -242,24 +240,22 @@ def _explain(outcome: Outcome) -> None:
 
 def _choose(outcome: Outcome, best: Point) -> None:
     """Take the best or the default, by what the pairs showed."""
-    gain, cost = outcome.gain, outcome.cost
+    gain, cost, say = outcome.gain, outcome.cost, outcome.words.append
     assert gain is not None and cost is not None
     server = outcome.rate is not None
     held = sum(default.valid for _, default in outcome.pairs)
     if server:
         own = sum(row.valid for row, _ in outcome.pairs)
-        outcome.words.append(
-            f"at {outcome.rate:g} queries/s the best is VALID {own} times out of {len(outcome.pairs)}, the default "
-            f"{held}"
-        )
+        pairs = len(outcome.pairs)
+        say(f"at {outcome.rate:g} queries/s the best is VALID {own} times out of {pairs}, the default {held}")
     told = f"{'p99' if server else 'the figure'}: {in_words(gain, cost)}"
     outcome.chosen = best
     if gain.verdict == "better":
-        outcome.words.append(f"gain by {told}")
+        say(f"gain by {told}")
     elif server and held < len(outcome.pairs):
-        outcome.words.append(f"no gain by {told}; but the default does not hold this rate, so the best stays")
+        say(f"no gain by {told}; but the default does not hold this rate, so the best stays")
     elif gain.verdict == "open" and cost.verdict == "better":
-        outcome.words.append(f"no gain by {told}; so the best stays")
+        say(f"no gain by {told}; so the best stays")
     else:
         outcome.chosen = DEFAULT
-        outcome.words.append(f"no gain by {told}; the default stays")
+        say(f"no gain by {told}; the default stays")

@@ -89,7 +89,7 @@ class Drawn:
             return CellRun(number, None, False, True, self.took_s, reason="the disk is on fire")
         figure = rate * (1 + self._draw.gauss(0, self.noise))
         self.results[cell.label] = result_of(cell.config, figure, **self.changes.get(cell.config.precision, {}))
-        return CellRun(number, figure, True, False, self.took_s, "", None, 1 / figure, {"p50": 1e9 / figure})
+        return CellRun(number, figure, True, False, self.took_s, None, 1 / figure, {"p50": 1e9 / figure})
 
     def bare(self, cell: Cell) -> Bare:
         self.now += self.took_s
