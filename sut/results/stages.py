@@ -80,20 +80,19 @@ def join(ledger: Ledger, trace: Trace | None) -> Stages:
             )
         stages["issue_delay"] = trace.issue_delay_ns[who]
     names = ledger.shape.stages
-    begins = {name: rows[:, 2 + 2 * i] for i, name in enumerate(names)}
-    ends = {name: rows[:, 3 + 2 * i] for i, name in enumerate(names)}
+    begin, end = rows[:, 2], rows[:, -1]
     if ledger.shape.before:
         before = ledger.before[who]
         stages["queue"] = before[:, 0] - issued
         for column, name in enumerate(ledger.shape.before, start=1):
             stages[name] = before[:, column] - before[:, column - 1]
-        stages["channel"] = begins[names[0]] - before[:, -1]
+        stages["channel"] = begin - before[:, -1]
     else:
-        stages["queue"] = begins[names[0]] - issued
-    for name in names:
-        stages[name] = ends[name] - begins[name]
+        stages["queue"] = begin - issued
+    for i, name in enumerate(names):
+        stages[name] = rows[:, 3 + 2 * i] - rows[:, 2 + 2 * i]
     if trace is None:
-        latency: Int64Array = ends[names[-1]] - issued
+        latency: Int64Array = end - issued
     else:
         latency = trace.latency_ns[who]
         stages["residual"] = latency - sum(stages.values(), np.zeros(len(who), np.int64))
