@@ -108,9 +108,9 @@ class _Loop:
         self._policy = BatchingPolicy.of(config.scenario, config.max_batchsize or 1, 0, sizes, lanes)
         self._lanes = 1 if config.scenario == "SingleStream" else lanes
         self._runners = [stack.enter_context(backend.runner()) for _ in range(self._lanes)]
-        makes = bool(backend.inputs)
         self._preprocessors = [
-            stack.enter_context(parts.preprocessor_for(parts.spec.recipe)) for _ in range(self._lanes if makes else 0)
+            stack.enter_context(parts.preprocessor_for(parts.spec.recipe))
+            for _ in range(self._lanes if backend.inputs else 0)
         ]
         self._files = [parts.dataset.read(index) for index in range(min(_PICTURES, parts.dataset.count))]
 
@@ -131,27 +131,24 @@ class _Loop:
     def _offline(self, first_s: float, seconds: float) -> Bare:
         size = self._policy.max_batch
         steps = [self._step(lane, size) for lane in range(self._lanes)]
-        taken: list[list[int]] = [[] for _ in steps]
-        for step in steps:
-            step()
+        _all(steps)
         warm = threading.Barrier(self._lanes)
-        spans = [(0, 0)] * self._lanes
 
-        def go(lane: int) -> None:
-            _round(steps[lane], _WARM_S)
+        def go(step: Callable[[], object]) -> tuple[list[int], int, int]:
+            _round(step, _WARM_S)
             warm.wait()
             begin = time.monotonic_ns()
-            taken[lane] = _round(steps[lane], seconds)
-            spans[lane] = begin, time.monotonic_ns()
+            return _round(step, seconds), begin, time.monotonic_ns()
 
         with ThreadPoolExecutor(self._lanes) as pool:
             cpu = time.process_time()
-            list(pool.map(go, range(self._lanes)))
+            taken, begins, ends = zip(*pool.map(go, steps), strict=True)
             cpu = time.process_time() - cpu
-        rate = sum(size * len(each) / (end - begin) for each, (begin, end) in zip(taken, spans, strict=True)) * 1e9
+        spans = zip(taken, begins, ends, strict=True)
+        rate = sum(size * len(each) / (end - begin) for each, begin, end in spans) * 1e9
         batches = [value for each in taken for value in each]
         # Warming up is the same work: the whole time's CPU over the whole time's samples.
-        samples = rate * (max(end for _, end in spans) - min(begin for begin, _ in spans)) / 1e9 + rate * _WARM_S
+        samples = rate * (max(ends) - min(begins)) / 1e9 + rate * _WARM_S
         return Bare(first_s, rate, *_p50_and_p99(batches), cpu / samples)
 
     def _queries(self, first_s: float, samples: int, seconds: float) -> Bare:

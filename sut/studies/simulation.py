@@ -75,13 +75,10 @@ def _batches(
     aside: deque[int] = deque()
     at = passed = 0
     while at < count or aside:
-        now = free[0]
-        if not aside and arrived[at] > now:
-            now = arrived[at]
+        now = free[0] if aside else max(free[0], arrived[at])
         hopeless = bisect_left(arrived, deadline.hopeless_before(now), at, count)
-        if hopeless > at:
-            aside.extend(range(at, hopeless))
-            at = hopeless
+        aside.extend(range(at, hopeless))
+        at = hopeless
         if at < count and arrived[at] <= now:
             starved = bool(aside) and deadline.takes_along(arrived[aside[0]], now, passed)
             passed = 0 if starved else passed + 1

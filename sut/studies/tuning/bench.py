@@ -32,16 +32,12 @@ class Bench:
         self._state = state
         self._say = say
         self._console = console
-        self._spent_s = 0.0
-        self._first: Result | None = None
-
-    @property
-    def spent_s(self) -> float:
+        self.spent_s = 0.0
         """Wall time of the runs that were asked for so far, those that ``state`` had included.
 
         Not of those that it has for later: a tune that is gone through again is then cut where it was before.
         """
-        return self._spent_s
+        self._first: Result | None = None
 
     @property
     def rows(self) -> list[Measured]:
@@ -58,7 +54,7 @@ class Bench:
         if row is None:
             row = self._run(job)
             self._state.add(row)
-        self._spent_s += row.took_s
+        self.spent_s += row.took_s
         self._say(f"{job.phase}, {job.number} of {job.of}: {line_of(row)}")
         return row
 
