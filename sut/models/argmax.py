@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from sut.models import ir, tflite
 from sut.models.content import load_whole, save_whole
+from sut.models.files import nearest_first
 
 if TYPE_CHECKING:
     from onnx import GraphProto
@@ -41,11 +42,5 @@ def scores_behind(graph: GraphProto, output: str) -> str | None:
     """The tensor that the ArgMax or TopK reads which is nearest before the labels ``output``, whatever operators stand
     between; None where there is none."""
     made_by = {name: node for node in graph.node for name in node.output}
-    names = [output]
-    for name in names:  # grows: nearer tensors first
-        if (node := made_by.pop(name, None)) is None:
-            continue
-        if node.op_type in _CHOOSING:
-            return str(node.input[0])
-        names.extend(node.input)
-    return None
+    nodes = nearest_first(output, made_by, lambda node: node.input)
+    return next((str(node.input[0]) for node in nodes if node.op_type in _CHOOSING), None)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, TensorProto, ValueInfoProto
 
+Key = TypeVar("Key")
+Made = TypeVar("Made")
 
 _MOST_BYTES = 2**31 - 1
 """Protobuf's limit: larger models keep their weights in other files."""
@@ -208,6 +210,16 @@ def _tensors(graph: GraphProto | FunctionProto) -> Iterator[TensorProto]:
         yield from (attribute.t, *attribute.tensors)
         for inner in (attribute.g, *attribute.graphs):
             yield from _tensors(inner)
+
+
+def nearest_first(key: Key, made_by: dict[Key, Made], reads: Callable[[Made], Iterable[Key]]) -> Iterator[Made]:
+    """What makes the tensor ``key``, then what makes the tensors which that reads, and so on; takes all of ``made_by``
+    that it comes to."""
+    keys = [key]
+    for each in keys:  # grows: nearer tensors first
+        if each in made_by:
+            yield (made := made_by.pop(each))
+            keys.extend(reads(made))
 
 
 def import_onnx() -> ModuleType:

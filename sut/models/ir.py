@@ -13,7 +13,7 @@ from xml.etree.ElementTree import Element
 
 from backends.base import TensorSpec
 from sut.errors import InputError, one_line
-from sut.models.files import ModelInfo, check_beside, read_model
+from sut.models.files import ModelInfo, check_beside, nearest_first, read_model
 from sut.text import shortened
 
 SUFFIX = ".xml"
@@ -23,11 +23,8 @@ _MOST_BYTES = 2**25
 _VERSIONS = ("10", "11")
 """All that OpenVINO reads since 2020."""
 _DTYPES = {
-    "FP16": "float16",
-    "FP32": "float32",
-    "FP64": "float64",
-    "BF16": "bfloat16",
-    "BOOL": "bool",
+    **{"BF16": "bfloat16", "BOOL": "bool"},
+    **{f"FP{bits}": f"float{bits}" for bits in (16, 32, 64)},
     **{f"{sign}{bits}": f"{kind}{bits}" for sign, kind in (("I", "int"), ("U", "uint")) for bits in (8, 16, 32, 64)},
 }
 
@@ -56,19 +53,18 @@ def expose_scores(path: Path, output: str, to: Path) -> str | None:
     net = _net(path)
     place = [spec.name for spec in _tensors(path, net, "Result")].index(output)
     result = _layers(net, "Result")[place]
-    choosing = {layer.get("id") for layer in _layers(net, "TopK")}
     [shown] = _edges_to(net, result)
-    numbers = [shown.get("from-layer")]
-    for number in numbers:  # grows: nearer layers first
-        edges = [edge for edge in net.iterfind("edges/edge") if edge.get("to-layer") == number]
-        if number in choosing:
-            [read] = [edge for edge in edges if edge.get("to-port") == "0"]
+    layers = {layer.get("id"): layer for layer in net.iterfind("layers/layer")}
+    for layer in nearest_first(
+        shown.get("from-layer"), layers, lambda layer: [edge.get("from-layer") for edge in _edges_to(net, layer)]
+    ):
+        if layer.get("type") == "TopK":
+            [read] = [edge for edge in _edges_to(net, layer) if edge.get("to-port") == "0"]
             shown.attrib.update({key: read.attrib[key] for key in ("from-layer", "from-port")})
             result.attrib.pop("output_names", None)
             to.write_bytes(ElementTree.tostring(net))
             to.with_suffix(".bin").symlink_to(path.with_suffix(".bin").absolute())
             return _tensors(to, net, "Result")[place].name
-        numbers += [edge.get("from-layer") for edge in edges if edge.get("from-layer") not in numbers]
     return None
 
 

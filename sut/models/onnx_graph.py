@@ -67,18 +67,13 @@ class OnnxGraph:
         Raises ``OSError`` where ``path`` cannot be written.
         """
         helper = self._onnx.helper
-        values = [
-            [
-                helper.make_tensor_value_info(
-                    spec.name,
-                    helper.np_dtype_to_tensor_dtype(np.dtype(spec.dtype)),
-                    ["batch" if size is None else size for size in spec.shape],
-                )
-                for spec in specs
-            ]
-            for specs in (inputs, outputs)
-        ]
+        values = [[self._value(spec) for spec in specs] for specs in (inputs, outputs)]
         graph = helper.make_graph(self._nodes, self._name, *values, initializer=self._weights)
         opsets = [helper.make_opsetid("", OPSET)]
         model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="loadgen-sut")
         path.write_bytes(model.SerializeToString(deterministic=True))
+
+    def _value(self, spec: TensorSpec) -> Any:
+        kind = self._onnx.helper.np_dtype_to_tensor_dtype(np.dtype(spec.dtype))
+        shape = ["batch" if size is None else size for size in spec.shape]
+        return self._onnx.helper.make_tensor_value_info(spec.name, kind, shape)

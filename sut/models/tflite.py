@@ -12,7 +12,7 @@ from pathlib import Path
 
 from backends.base import TensorSpec
 from sut.errors import InputError
-from sut.models.files import ModelInfo, foreign, read_model
+from sut.models.files import ModelInfo, foreign, nearest_first, read_model
 
 SUFFIX = ".tflite"
 
@@ -131,16 +131,12 @@ def expose_scores(path: Path, output: str, to: Path) -> str | None:
     data, graph = _read(path)
     place = [spec.name for spec in check_tflite(path).outputs].index(output)
     made_by = {number: each for each in graph.operators for number in each.outputs}
-    numbers = [graph.outputs[place]]
-    for number in numbers:  # grows: nearer tensors first
-        if (made := made_by.pop(number, None)) is None:
-            continue
+    for made in nearest_first(graph.outputs[place], made_by, lambda made: made.inputs):
         if made.name in _CHOOSING:
             changed = bytearray(data)
             struct.pack_into("<i", changed, graph.shown_at + 4 * place, made.inputs[0])
             to.write_bytes(changed)
             return check_tflite(to).outputs[place].name
-        numbers += made.inputs
     return None
 
 
@@ -167,23 +163,18 @@ def _graph(data: bytes) -> _Graph:
     names = [_OPERATORS.get(max(code.number(0, "<b"), code.number(3, "<i")), "") for code in model.tables(1)]
     graph = model.tables(2)[0]
     shown_at, outputs = graph.vector(2, "i")
-    found = _Graph(
-        tensors=[_tensor(each) for each in graph.tables(0)],
-        inputs=graph.vector(1, "i")[1],
-        outputs=outputs,
-        operators=[
-            _Operator(names[each.number(0, "<I")], each.vector(1, "i")[1], each.vector(2, "i")[1])
-            for each in graph.tables(3)
-        ],
-        shown_at=shown_at,
-    )
-    read = {number for each in found.operators for number in each.inputs} - {-1}  # which is one that is left out
-    made = {number for each in found.operators for number in each.outputs}
-    if not outputs or not {*found.inputs, *outputs, *read, *made} <= {*range(len(found.tensors))}:
+    inputs, tensors = graph.vector(1, "i")[1], [_tensor(each) for each in graph.tables(0)]
+    operators = [
+        _Operator(names[each.number(0, "<I")], each.vector(1, "i")[1], each.vector(2, "i")[1])
+        for each in graph.tables(3)
+    ]
+    read = {number for each in operators for number in each.inputs} - {-1}  # which is one that is left out
+    made = {number for each in operators for number in each.outputs}
+    if not outputs or not {*inputs, *outputs, *read, *made} <= {*range(len(tensors))}:
         raise ValueError("a tensor is not there")
-    if any(each.name and len(each.inputs) < 2 for each in found.operators):
+    if any(each.name and len(each.inputs) < 2 for each in operators):
         raise ValueError("an operator has nothing to compute with")
-    return found
+    return _Graph(tensors, inputs, outputs, operators, shown_at)
 
 
 def _tensor(table: _Table) -> tuple[TensorSpec, bool]:
