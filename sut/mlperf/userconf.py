@@ -184,20 +184,16 @@ def _check_seed(key: str, value: str, where: str, kind: Kind) -> None:
 
 
 def _check_value(key: str, value: str, where: str, scenario: str, kind: Kind) -> None:
+    form, expected, why = _FLOAT, "a number", ""
     if key == "target_latency" and scenario in _FRACTIONS:
-        if not _FLOAT.match(value):
-            raise InputError(f"{where}: '{key}' takes milliseconds, got '{value}'")
+        expected = "milliseconds"
     elif key in INTEGER_KEYS or (kind == "rules" and key in RULES_KEYS):
-        if not _INTEGER.match(value):
-            raise InputError(
-                f"{where}: '{key}' takes a whole number, got '{value}' (LoadGen would read something else)"
-            )
-    elif key in FLOAT_KEYS:
-        if not _FLOAT.match(value):
-            raise InputError(f"{where}: '{key}' takes a number, got '{value}'")
-    else:
+        form, expected, why = _INTEGER, "a whole number", " (LoadGen would read something else)"
+    elif key not in FLOAT_KEYS:
         known = INTEGER_KEYS | FLOAT_KEYS | ({"mode", AUDIT_SEED} if kind == "audit" else set())
         raise InputError(f"{where}: unknown key '{key}'; {suggest(key, known)}")
+    if not form.match(value):
+        raise InputError(f"{where}: '{key}' takes {expected}, got '{value}'{why}")
 
 
 def _check_range(key: str, value: str, where: str, scenario: str) -> None:

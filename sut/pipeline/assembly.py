@@ -257,12 +257,10 @@ def _check_device(config: RunConfig, backend: type[Backend]) -> None:
     Before the model is looked for: no model helps where the device is missing.
     """
     known = {*backend.devices(), "cpu", "gpu", "cuda"}
-    words = config.device.split(",")
-    for word in words:
+    for word in config.device.split(","):
         kind, _, number = word.partition(":")
-        if word in known or (kind == "cuda" and number.isdigit()):
-            continue
-        raise InputError(f"unknown device '{word}'; {suggest(word, known)}, cuda:N")
+        if word not in known and not (kind == "cuda" and number.isdigit()):
+            raise InputError(f"unknown device '{word}'; {suggest(word, known)}, cuda:N")
     try:
         backend.check_device(config.device)
     except DeviceNotFound as error:

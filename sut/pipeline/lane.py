@@ -98,9 +98,7 @@ class Lane:
     def __init__(self, runner: Runner, source: Source, shared: Surroundings, lend_to: str | None = None) -> None:
         """``lend_to``: the input that takes a single ready sample where it lies; None to copy each into a slot."""
         self._input = lend_to
-        self._runner = runner
-        self._source = source
-        self._shared = shared
+        self._runner, self._source, self._shared = runner, source, shared
 
     def work(self, indices: Sequence[int]) -> tuple[Payloads, list[int]]:
         """Answer some samples, without completing them.

@@ -55,9 +55,7 @@ class PreprocessedDir(TensorStore):
 
         Raises ``InputError`` for a folder that does not fit or cannot be written, naming what is missing.
         """
-        self._dataset = dataset
-        self._recipe = recipe
-        self._ready = ready
+        self._dataset, self._recipe, self._ready = dataset, recipe, ready
         self._made: dict[str, tuple[str, Known | None]] = {}
         self.foreign: set[int] = set()
         with refusing(f"preprocessed folder {folder}"):

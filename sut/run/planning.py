@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from types import SimpleNamespace
 
 from sut.config import OPTIONS, RunConfig
 from sut.errors import InputError
@@ -140,10 +139,7 @@ def _without_effect(config: RunConfig) -> Iterator[str]:
 
 def check_effect(configs: Sequence[RunConfig]) -> None:
     """Raise ``InputError`` for a flag without effect in all of a command's runs."""
-    told = [
-        {note.partition(" has no effect")[0]: note for note in apply_flags(SimpleNamespace(), config, None, "")}
-        for config in configs
-    ]
+    told = [{note.partition(" has no effect")[0]: note for note in _without_effect(config)} for config in configs]
     for flag, note in told[-1].items():
         if all(flag in each for each in told):
             raise InputError(f"{note}; leave it out")

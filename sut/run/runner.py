@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import shutil
 import time
 import traceback
@@ -14,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import chain, count
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING
 
 from plugins.files import LARGE_BYTES, read_file
@@ -292,12 +292,8 @@ def _locked(home: Path) -> Iterator[None]:
     """Hold ``home`` for ourselves. Raises ``InputError`` if it cannot be written, or another run writes there."""
     with writing(home):
         home.mkdir(parents=True, exist_ok=True)
-        probe = home / f".probe.{secrets.token_hex(8)}"
-        try:
-            with probe.open("xb") as file:
-                file.write(b"x" * 4096)
-        finally:
-            probe.unlink(missing_ok=True)
+        with NamedTemporaryFile(dir=home, prefix=".probe.", buffering=0) as probe:
+            probe.write(b"x" * 4096)
         free = shutil.disk_usage(home).free
     if free < _NEEDED_BYTES:
         raise InputError(

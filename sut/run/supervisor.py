@@ -249,13 +249,11 @@ class _Watch:
         p99 = int(np.percentile(latency, 99)) if len(latency) else None
         failed = outcome.counter(Counter.FAILED)
         self._observer.progress(Progress(done, expected, elapsed, left, done / elapsed, p99, failed))
-        if not outcome.notes and not planned.overload:  # which is the cause, and told
-            self._note_overrun(planned, done, elapsed)
-
-    def _note_overrun(self, planned: Planned, done: int, elapsed: float) -> None:
+        if outcome.notes or planned.overload:  # which is the cause, and told
+            return
         load = os.getloadavg()[0]
         if why := why_long(planned.plan, planned.min_query_count, done, elapsed, load, usable_cores()):
-            self._outcome.notes.append(why)
+            outcome.notes.append(why)
             self._observer.note(why)
 
     def elapsed_s(self) -> float:

@@ -31,14 +31,6 @@ def near_chance(score: Score, classes: int) -> bool:
 
 def _at_most(good: int, count: int, share: float) -> float:
     """The binomial distribution function: the probability of ``good`` or fewer of ``count``."""
-    whole = math.lgamma(count + 1)
-    return math.fsum(
-        math.exp(
-            whole
-            - math.lgamma(k + 1)
-            - math.lgamma(count - k + 1)
-            + k * math.log(share)
-            + (count - k) * math.log1p(-share)
-        )
-        for k in range(good + 1)
-    )
+    whole, right, wrong = math.lgamma(count + 1), math.log(share), math.log1p(-share)
+    ways = (whole - math.lgamma(k + 1) - math.lgamma(count - k + 1) for k in range(good + 1))
+    return math.fsum(math.exp(each + k * right + (count - k) * wrong) for k, each in enumerate(ways))
