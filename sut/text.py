@@ -9,6 +9,8 @@ from typing import Any
 
 Say = Callable[[str], None]
 """Tells the user what is being done, in one line."""
+Progress = Callable[[int, int], None]
+"""Called with how many steps (samples, crops) are done, and how many there will be."""
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _SHOWN = 80

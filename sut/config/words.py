@@ -66,11 +66,10 @@ def parse_scenarios(text: str) -> tuple[str, ...]:
     if text.strip().lower() == "all":
         return SCENARIOS
     by_word = {name.lower(): name for name in SCENARIOS}
-    found: list[str] = []
+    found: dict[str, None] = {}
     for word in (part.strip() for part in text.split(",")):
         name = by_word.get(word.lower().replace("-", "").replace("_", ""))
         if name is None:
             raise InputError(f"unknown scenario '{word}'; {suggest(word, (*SCENARIOS, 'all'))}")
-        if name not in found:
-            found.append(name)
+        found[name] = None
     return tuple(found)

@@ -22,13 +22,12 @@ def open_folder(root: Path, count: int | None) -> DataSet:
     Raises ``InputError`` for a folder that is not there or has no pictures, and for a count that does not fit.
     """
     check_root(root, "expected a folder that holds pictures")
-    found = []
+    found: list[str] = []
     for folder, folders, names in os.walk(root):
         folders[:] = [name for name in folders if not name.startswith(".")]
         below = os.path.relpath(folder, root)
-        for name in names:
-            if name.lower().endswith(EXTENSIONS) and not name.startswith("."):
-                found.append(name if below == "." else f"{below}/{name}")
+        pictures = (name for name in names if name.lower().endswith(EXTENSIONS) and not name.startswith("."))
+        found += [name if below == "." else f"{below}/{name}" for name in pictures]
     if not found:
         kinds = " ".join(extension[1:] for extension in EXTENSIONS)
         raise InputError(f"data set path {root} has no pictures; expected files of the kinds {kinds} in or below it")

@@ -70,8 +70,6 @@ def _told(settings: Mapping[str, float]) -> dict[str, float]:
 
 def _settings(conf: Conf, scenario: str) -> dict[str, int | float]:
     """What the file sets for a scenario. LoadGen looks it up for the model ``*``."""
-    found: dict[str, int | float] = {}
-    for key in dict.fromkeys(name.rsplit(".", 1)[1] for name in conf.values):
-        if (text := conf.lookup("*", scenario, key)) is not None:
-            found[key] = int(text) if text.isdigit() else float(text)
-    return found
+    keys = dict.fromkeys(name.rsplit(".", 1)[1] for name in conf.values)
+    texts = {key: text for key in keys if (text := conf.lookup("*", scenario, key)) is not None}
+    return {key: int(text) if text.isdigit() else float(text) for key, text in texts.items()}

@@ -6,7 +6,7 @@ It takes from nothing to a minute, so the process that starts the runs does it o
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -21,10 +21,7 @@ from sut.models.base import ModelSpec
 from sut.models.content import digest_of, sums_of
 from sut.models.identity import Known, weights_of
 from sut.models.precision.fold import fold, folded
-from sut.text import Say
-
-Progress = Callable[[int, int], None]
-"""Called with how many steps are done, and how many there will be."""
+from sut.text import Progress, Say
 
 _FORMATS = {ir.SUFFIX: ("OpenVINO's IR", "openvino"), tflite.SUFFIX: ("a TFLite file", "tflite")}
 """What model files are that are not ONNX, and the backend that reads them."""

@@ -21,7 +21,7 @@ from sut.datasets.base import DataSet
 from sut.datasets.registry import open_dataset
 from sut.errors import InputError, SetupError, broken_import, one_line, suggest
 from sut.models.base import ModelSpec
-from sut.models.preparation import Prepared, Progress, form_for, identified, spec_to_run
+from sut.models.preparation import Prepared, form_for, identified, spec_to_run
 from sut.models.registry import find_for, for_file
 from sut.qsl.device_library import DeviceLibrary, device_place
 from sut.qsl.library import Library, Loading, NothingLibrary, TensorLibrary
@@ -31,7 +31,7 @@ from sut.qsl.tensor_cache import TensorCache
 from sut.qsl.tensor_store import TensorStore
 from sut.tasks.base import Task
 from sut.tasks.registry import find_task
-from sut.text import Say
+from sut.text import Progress, Say
 
 T = TypeVar("T")
 

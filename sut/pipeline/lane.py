@@ -45,13 +45,9 @@ class Failures:
 
     def described(self, error: BaseException, indices: Sequence[int]) -> str:
         """An error in a batch of samples in one line, with the name of the bad one's file, or of the batch's first."""
-        if isinstance(error, BadPicture):
-            files = self.name_of(indices[error.position])
-        else:
-            files = self.name_of(indices[0])
-            if len(indices) > 1:
-                files += f" (in a batch of {len(indices)})"
-        return f"{files}: {type(error).__name__}: {one_line(error)}"
+        bad = error.position if isinstance(error, BadPicture) else None
+        batch = f" (in a batch of {len(indices)})" if bad is None and len(indices) > 1 else ""
+        return f"{self.name_of(indices[bad or 0])}{batch}: {type(error).__name__}: {one_line(error)}"
 
 
 class Recorder:

@@ -40,12 +40,9 @@ Periods = Mapping[Path, tuple[int, int]]
 
 def cpu_periods(root: Path) -> Periods:
     """The periods so far of each cgroup that sets this process a quota (``nr_periods``, ``nr_throttled``)."""
-    found = {}
-    for folder in _quotas(root):
-        words = _table(folder / "cpu.stat")
-        if "nr_periods" in words:
-            found[folder] = words["nr_periods"], words.get("nr_throttled", 0)
-    return found
+    told = {folder: _table(folder / "cpu.stat") for folder in _quotas(root)}
+    known = {folder: words for folder, words in told.items() if "nr_periods" in words}
+    return {folder: (words["nr_periods"], words.get("nr_throttled", 0)) for folder, words in known.items()}
 
 
 def most_throttled(before: Periods, after: Periods) -> tuple[int, int] | None:

@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 from sut.config import RunConfig, usable_cores
 from sut.errors import ExitCode, error_of
 from sut.models.precision.agreement import NOT_COMPARED, Agreement, Scores, Side, measure, reduced_name
-from sut.models.preparation import Prepared, Progress, check_unchanged
+from sut.models.preparation import Prepared, check_unchanged
 from sut.pipeline.assembly import Assembly, assemble
 from sut.process.child import follow
 from sut.process.telling import Teller, carry_out
 from sut.process.words import STEPS, Failed, Step, from_text
 from sut.tasks.classification import Classification
-from sut.text import Say
+from sut.text import Progress, Say
 
 CROPS = 1000
 """Crops to compare on where nobody says how many: an interval of 1.4 percentage points around 95 %."""

@@ -27,7 +27,7 @@ from sut.files import cached
 from sut.models.content import content_digest
 from sut.models.precision.calibration import Picture, preprocessed, random_crops, read_picture
 from sut.tasks.classification import best_of
-from sut.text import Say, share_in_percent
+from sut.text import Progress, Say, share_in_percent
 
 NOT_COMPARED = "the labels are not compared with fp32"
 
@@ -46,8 +46,6 @@ _Z95 = 1.959964
 
 Scores = Callable[[NDArray[Any]], NDArray[Any]]
 """Runs a model on samples (n, *recipe.sample_shape): float scores (n, classes), or integer labels (n,) or (n, 1)."""
-Progress = Callable[[int, int], None]
-"""Called with how many crops are compared, and how many will be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,9 +108,8 @@ class Agreement:
         share = f"{value} % same labels (95 % interval {low} to {high} %)"
         more = [f"{self.not_finite} without a finite score"] * (self.not_finite > 0)
         more += [f"{self.ties} with a tie"] * (self.ties > 0)
-        apart = ""
-        if self.score_difference is not None:
-            apart = f"; largest difference in {self.scores} {self.score_difference:.2g}"
+        difference = self.score_difference
+        apart = "" if difference is None else f"; largest difference in {self.scores} {difference:.2g}"
         return f"{'accuracy kept: ' if self.kept else ''}{share} on {', '.join([self.source, *more])}{apart}"
 
 

@@ -11,7 +11,7 @@ import importlib.util
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -30,7 +30,7 @@ from sut.models.precision.calibration import Calibration
 from sut.models.precision.quantize import Orders
 from sut.process.child import follow
 from sut.process.words import STEPS, Failed
-from sut.text import Say, printable
+from sut.text import Progress, Say, printable
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -47,9 +47,6 @@ FORMS = {
 """The forms, and the packages that make each: float16 weights and layers with float32 inputs and outputs; ONNX with
 Q/DQ nodes whose activations are unsigned where they are never negative; OpenVINO IR; ONNX with symmetric signed
 activations, as TensorRT wants them."""
-
-Progress = Callable[[int, int], None]
-"""Called with how many samples have calibrated, and how many will."""
 
 _QUANTISING_NODES = ("QuantizeLinear", "DynamicQuantizeLinear", "FakeQuantize")
 _INTEGER_NODES = ("QLinear", "QGemm", "QAttention", "ConvInteger", "MatMulInteger")
