@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-CHECKOUT = Path(__file__).parents[1]
+from tests.children import CHECKOUT
+
 FLOORS = (
     "sut.cli",
     "sut.studies",

@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from sut.errors import ExitCode
+from tests.children import CHECKOUT
 
-CHECKOUT = Path(__file__).parents[1]
 PAGES = (
     *("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"),
     *("docs/architecture.md", "docs/contract.md", "docs/results.md"),

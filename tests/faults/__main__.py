@@ -12,9 +12,9 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from typing import get_args
 
+from tests.children import CHECKOUT
 from tests.faults.catalogue import FAULTS, run_number
 from tests.faults.harness import Fault, Kind, Verdict
-from tests.integration.support import CHECKOUT
 
 DOCUMENT = CHECKOUT / "docs" / "reliability.md"
 _WIDTH = 110

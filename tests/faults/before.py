@@ -297,7 +297,7 @@ PACKAGES = [Fault(**{**{name: getattr(each, name) for name in Fault.__slots__}, 
 
 def _poisoned(poison: Callable[[Path], object], sut: Sut) -> Sequence[str]:
     first = sut.run("--backend", "onnxruntime", *TIME, "--output", "first", SUT_FAULT="")
-    assert first.code == 0, first.stderr
+    assert first.code == 0, first.err
     [model] = sut.cache.glob("*/*.onnx")
     poison(model)
     return ("--backend", "onnxruntime", *TIME)

@@ -15,8 +15,9 @@ from typing import Any, Literal
 
 import pytest
 
+from tests.children import Finished
 from tests.faults import planted
-from tests.integration.support import Finished, Sut
+from tests.integration.support import Sut
 
 LIMIT_S = 60.0
 """How long any run here may take. On an idle machine it takes two seconds; a watchdog of two bites in four."""
@@ -104,32 +105,32 @@ def run_fault(fault: Fault, root: Path) -> Verdict:
         return Verdict(fault, None, LIMIT_S, str(error), _struck(sut), [("hang", str(error))])
     struck = _struck(sut)
     problems = [*judge(fault, finished, struck)]
-    return Verdict(fault, finished.code, finished.took_s, _said(finished), struck, problems)
+    return Verdict(fault, finished.code, finished.seconds, _said(finished), struck, problems)
 
 
 def judge(fault: Fault, finished: Finished, struck: Mapping[str, Any]) -> list[tuple[Kind, str]]:
     """What is wrong with how a run ended, by kind."""
     found: list[tuple[Kind, str]] = []
-    texts = finished.stdout + finished.stderr
+    texts = finished.out + finished.err
     if "Traceback" in texts:
-        found.append(("traceback", finished.stderr[-600:]))
+        found.append(("traceback", finished.err[-600:]))
     if finished.left:
         found.append(("orphan", "; ".join(finished.left)))
     if fault.result and not finished.results:
-        found.append(("no result.json", finished.stderr[-600:]))
+        found.append(("no result.json", finished.err[-600:]))
     claims = [result for result in finished.results.values() if result["valid"] or _met(result)]
     if 0 not in fault.codes and (finished.code == 0 or len(claims) > fault.valid):
         found.append(("false VALID", f"exit {finished.code}, {len(claims)} results claim to be valid"))
     if finished.code not in fault.codes:
-        found.append(("other", f"exit {finished.code}, expected {fault.codes}: {finished.stderr[-600:]}"))
+        found.append(("other", f"exit {finished.code}, expected {fault.codes}: {finished.err[-600:]}"))
     if finished.code in (1, 2, 3, 130) and len(finished.errors) != 1:
-        found.append(("other", f"{len(finished.errors)} lines of error, expected 1: {finished.stderr[-600:]}"))
+        found.append(("other", f"{len(finished.errors)} lines of error, expected 1: {finished.err[-600:]}"))
     if fault.at and not struck:
         found.append(("other", "it never struck"))
     elif fault.at and struck["in_run"] != fault.in_run:
         found.append(("other", f"struck with LoadGen {'' if struck['in_run'] else 'not '}started"))
     if fault.says and fault.says not in texts + json.dumps([*finished.results.values()], ensure_ascii=False):
-        found.append(("other", f"does not say {fault.says!r}: {finished.stderr[-600:]}"))
+        found.append(("other", f"does not say {fault.says!r}: {finished.err[-600:]}"))
     return found
 
 
@@ -141,8 +142,8 @@ def _said(finished: Finished) -> str:
     """The one line that matters."""
     if finished.errors:
         return finished.errors[-1]
-    lines = [line for line in finished.stderr.splitlines() if "INVALID" in line]
-    return (lines or finished.stdout.splitlines() or [""])[0]
+    lines = [line for line in finished.err.splitlines() if "INVALID" in line]
+    return (lines or finished.out.splitlines() or [""])[0]
 
 
 def _struck(sut: Sut) -> Mapping[str, Any]:

@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
+from tests.children import Finished
 from tests.faults.catalogue import FAULTS, WORST
 from tests.faults.harness import Fault, judge, run_fault
-from tests.integration.support import Finished
 
 SAID = "error: SingleStream performance: the pen broke\n"
 FAILED_RESULT = {"valid": False, "accuracy": None, "invalid_reasons": ["the pen broke"], "notes": []}
 FAULT = Fault("a broken pen", "pens", (3,), at="sut.pen:write", do="1 / 0")
 STRUCK = {"file": "pen.py", "line": 1, "message": "1 / 0", "in_run": True}
-ENDED = Finished(3, "", SAID, 1.0, {Path("result.json"): FAILED_RESULT}, [])
+ENDED = Finished(3, "", SAID, 1.0, [], {Path("result.json"): FAILED_RESULT})
 
 
 @pytest.mark.slow
@@ -45,12 +45,12 @@ def test_a_fault_that_is_handled_well_is_no_problem() -> None:
         ({"code": 0}, "false VALID"),
         ({"results": {Path("result.json"): FAILED_RESULT | {"valid": True}}}, "false VALID"),
         ({"results": {Path("result.json"): FAILED_RESULT | {"accuracy": {"met": True}}}}, "false VALID"),
-        ({"stderr": "Traceback (most recent call last):\n" + SAID}, "traceback"),
+        ({"err": "Traceback (most recent call last):\n" + SAID}, "traceback"),
         ({"left": ["python -m sut.run.worker"]}, "orphan"),
         ({"results": {}}, "no result.json"),
         ({"code": 4}, "other"),
-        ({"stderr": SAID + SAID}, "other"),
-        ({"stderr": ""}, "other"),
+        ({"err": SAID + SAID}, "other"),
+        ({"err": ""}, "other"),
     ],
 )
 def test_what_must_not_happen_is_seen(change: dict[str, Any], kind: str) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.support import Finished, Sut
+from tests.children import Finished
+from tests.integration.support import Sut
 from tests.unit.small_models import SIZE, write_classifier
 
 RECIPE = f"size: {SIZE}\nfit: crop-resize\ninterpolation: linear\ncrop_padding: 0\n"
@@ -44,17 +45,17 @@ def test_on_one_core_there_is_one_lane_and_the_second_start_tries_nothing(sut: S
     asked = run(sut, "--time", "0.1", "--lanes", "1", "--threads", "1", "--max-batchsize", "8")
 
     for done in (first, second):
-        assert done.code in (0, 4), done.stderr
+        assert done.code in (0, 4), done.err
     [(place, result), *_] = first.results.items()
     assert [result["config"][name] for name in AUTO] == [None, None, None]
     plan = result["plan"]
     assert (plan["lanes"], plan["threads"]) == (1, 1)
     assert max(map(int, result["batch_sizes"])) == plan["max_batchsize"]
     assert plan["chosen"].endswith("; --lanes fixes it")
-    assert f"1 lane x 1 thread, batch {plan['max_batchsize']}: {plan['chosen']}" in first.stderr
+    assert f"1 lane x 1 thread, batch {plan['max_batchsize']}: {plan['chosen']}" in first.err
     assert json.loads(kept(sut).read_text())["trials"] == content["trials"]
     assert place in second.results
-    assert "measured" not in second.stderr
-    assert "no other" not in second.stderr
-    assert "1 lane x 1 thread, batch 8: as asked" in asked.stderr
+    assert "measured" not in second.err
+    assert "no other" not in second.err
+    assert "1 lane x 1 thread, batch 8: as asked" in asked.err
     assert len(asked.results) == 2  # the hash is over what was asked

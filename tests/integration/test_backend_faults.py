@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from sut.version import NAME, own_version
-from tests.integration.support import Finished, Sut
+from tests.children import Finished
+from tests.distributions import write_distribution
+from tests.integration.support import Sut
 
 WATCHDOG_S = 6
 """Long enough for the start of Python and its imports on a busy machine, which it limits too."""
@@ -74,7 +76,7 @@ def test_a_sample_that_raises_fails_a_run_that_loadgen_calls_valid(
     assert name in sut_names(white=failed == 1)
     assert rest == f"{of_many}: RuntimeError: out of luck at the third white picture"
     assert done.error == f"{scenario} performance: {result['first_error']}"
-    assert f"{failed} samples failed" in done.stderr
+    assert f"{failed} samples failed" in done.err
     assert "says VALID" in result["invalid_reasons"][0]
     assert result["samples"] > failed
 
@@ -240,7 +242,7 @@ def test_a_backend_that_raises_at_its_end_fails_the_run(sut: Sut) -> None:
 
 
 def test_a_plug_in_whose_module_is_not_there(sut: Sut) -> None:
-    sut.install("half-installed", {"sut.backends": {"half": "half_installed:Half"}})
+    write_distribution(sut.packages, "half-installed", {"sut.backends": {"half": "half_installed:Half"}})
 
     done = run(sut, "half")
 
@@ -250,7 +252,7 @@ def test_a_plug_in_whose_module_is_not_there(sut: Sut) -> None:
 
 
 def test_a_plug_in_that_is_not_asked_for_is_not_imported(sut: Sut) -> None:
-    sut.install("half-installed", {"sut.backends": {"half": "half_installed:Half"}})
+    write_distribution(sut.packages, "half-installed", {"sut.backends": {"half": "half_installed:Half"}})
 
     done = run(sut, "plain")
 
@@ -261,7 +263,7 @@ def test_the_user_sees_the_traceback_of_a_backend_with_debug_only(sut: Sut) -> N
     done = run(sut, "load-raises", "--debug")
 
     assert done.code == 3
-    assert "in while_loading" in done.stderr
+    assert "in while_loading" in done.err
     assert done.errors == ["SingleStream performance: RuntimeError: no luck in loading"]
 
 
@@ -269,7 +271,7 @@ def test_what_a_backend_prints_goes_to_its_log_and_stops_nothing(sut: Sut) -> No
     done = run(sut, "chatters")
 
     assert (done.code, done.errors, done.left) == (0, [], [])
-    assert "babble" not in done.stdout + done.stderr
+    assert "babble" not in done.out + done.err
     [log] = sut.output.rglob("worker.log")
     said = log.read_text()
     assert len(said) < 1.5 * 2**20

@@ -107,7 +107,7 @@ def test_a_word_that_does_not_do(sut: Sut, arguments: list[str], code: int, frag
 
     done = sut.run(*arguments)
 
-    assert done.code == code, done.stderr
+    assert done.code == code, done.err
     assert all(fragment in done.error for fragment in fragments), done.error
     assert all(result["samples"] == 0 for result in done.results.values())
     if code == 1:
@@ -414,7 +414,7 @@ def test_an_audit_config_that_lies_about_is_not_obeyed(sut: Sut) -> None:
     done = sut.run(*arguments)
 
     assert (done.code, done.errors, done.left) == (0, [], [])
-    assert "audit.config in the current directory is not obeyed" in done.stderr
+    assert "audit.config in the current directory is not obeyed" in done.err
     assert done.result["accuracy"]["count"] == 12
 
     # Obeyed, the same file would make a performance run of it, which leaves nothing to score.
@@ -612,7 +612,7 @@ def test_names_that_are_no_utf8_lose_nothing(sut: Sut) -> None:
     )
 
     assert (done.code, done.errors, done.left) == (0, [], [])
-    assert f"files: {sut.cwd}/caf\\xe9/output/efficientnet-lite0/" in done.stdout.replace("\n", "")
+    assert f"files: {sut.cwd}/caf\\xe9/output/efficientnet-lite0/" in done.out.replace("\n", "")
     [file] = odd.rglob("result.json")
     text = file.read_bytes().decode()
     result = json.loads(text)
@@ -633,7 +633,7 @@ def test_a_picture_whose_name_is_no_utf8_is_named(sut: Sut) -> None:
     assert done.code == 1
     assert f"{root}/bad\\x1b[2J\\n\\xe8.jpg (sample 0): cannot decode" in done.error
     assert "\\xe8.jpg" in done.result["first_error"]
-    assert "\x1b" not in done.stdout + done.stderr
+    assert "\x1b" not in done.out + done.err
 
 
 def test_a_cache_that_others_may_write_keeps_no_code(sut: Sut) -> None:
@@ -644,5 +644,5 @@ def test_a_cache_that_others_may_write_keeps_no_code(sut: Sut) -> None:
     done = sut.run("--backend", "null", "--time", "0.3", SUT_CACHE_DIR=str(cache))
 
     assert (done.code, done.errors) == (0, [])
-    assert [line for line in done.stderr.splitlines() if f"others may write to '{cache}'" in line]
+    assert [line for line in done.err.splitlines() if f"others may write to '{cache}'" in line]
     assert list((cache / "numba").iterdir()) == []

@@ -11,7 +11,8 @@ import pytest
 
 from sut.mlperf.accuracy import read_accuracy_log
 from sut.mlperf.logs import ACCURACY, TRACE
-from tests.integration.children import CHECKOUT, Finished, results, run_sut
+from tests.children import CHECKOUT, Finished, results, run_sut
+from tests.distributions import write_distribution
 
 PLUGIN = '''
 import os
@@ -95,14 +96,12 @@ STAGED = ("--preprocess-workers", "2")
 @pytest.fixture
 def plugins(tmp_path: Path) -> Path:
     folder = tmp_path / "plugins"
-    information = folder / "boundary_plugins-1.0.dist-info"
-    information.mkdir(parents=True)
-    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: boundary-plugins\nVersion: 1.0\n")
-    (information / "entry_points.txt").write_text(
-        "[sut.backends]\ninstant = boundary_plugins:Instant\n"
-        "[sut.preprocessors]\ncounting = boundary_plugins:Counting\n"
-        "slow-decode = boundary_plugins:SlowDecode\nfailing = boundary_plugins:Failing\n"
-    )
+    classes = {"counting": "Counting", "slow-decode": "SlowDecode", "failing": "Failing"}
+    points = {
+        "sut.backends": {"instant": "boundary_plugins:Instant"},
+        "sut.preprocessors": {name: f"boundary_plugins:{kind}" for name, kind in classes.items()},
+    }
+    write_distribution(folder, "boundary-plugins", points)
     (folder / "boundary_plugins.py").write_text(PLUGIN)
     return folder
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.children import run_python
+from tests.children import run_python
 
 
 def test_each_boundary_is_run_and_priced(tmp_path: Path) -> None:

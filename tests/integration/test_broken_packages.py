@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.integration.support import CHECKOUT, Sut
+from tests.children import Finished, run_python
+from tests.distributions import write_distribution
+from tests.integration.support import Sut
 
 BROKEN = {
     "gone": "raise ModuleNotFoundError(\"No module named '{name}'\", name='{name}')",
@@ -35,15 +34,8 @@ def break_package(packages: Path, name: str, how: str) -> None:
     (packages / f"{name}.py").write_text(BROKEN[how].format(name=name) + "\n")
 
 
-def doctor(packages: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-P", "-m", "sut", "doctor", *options],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(CHECKOUT), str(packages)])},
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
+def doctor(packages: Path, *options: str) -> Finished:
+    return run_python("-m", "sut", "doctor", *options, cwd=packages, plugins=packages, timeout_s=240)
 
 
 @pytest.mark.parametrize(
@@ -67,7 +59,7 @@ def test_a_broken_package_is_named(tmp_path: Path, name: str, how: str) -> None:
 
     done = sut.run("--backend", backend, "--time", "0.3")
 
-    assert done.code == 2, done.stderr
+    assert done.code == 2, done.err
     assert f"the package {PACKAGES[name]} cannot be imported (" in done.error
     assert f"pip install --force-reinstall {PACKAGES[name]}" in done.error
 
@@ -89,8 +81,8 @@ def test_doctor_runs_all_the_same_and_names_it(tmp_path: Path, name: str, how: s
 
     done = doctor(tmp_path, "--json")
 
-    assert (done.returncode, done.stderr) == (2, "")
-    rows = {row["name"]: row for row in json.loads(done.stdout)["rows"]}
+    assert (done.code, done.err) == (2, "")
+    rows = {row["name"]: row for row in json.loads(done.out)["rows"]}
     assert "which cannot be imported" in rows[PACKAGES[name]]["found"]
     assert rows[PACKAGES[name]]["hint"] == f"pip install --force-reinstall {PACKAGES[name]}"
     assert rows["python"]["status"] == "ok"
@@ -99,12 +91,11 @@ def test_doctor_runs_all_the_same_and_names_it(tmp_path: Path, name: str, how: s
 @pytest.mark.parametrize("how", ["leaves", "unreadable"])
 def test_doctor_names_a_broken_optional_package(tmp_path: Path, how: str) -> None:
     break_package(tmp_path, "numba", how)
-    (tmp_path / "numba-9.9.dist-info").mkdir()
-    (tmp_path / "numba-9.9.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: numba\nVersion: 9.9\n")
+    write_distribution(tmp_path, "numba", version="9.9")
 
     done = doctor(tmp_path, "--json")
 
-    [row] = [row for row in json.loads(done.stdout)["rows"] if row["name"] == "numba"]
+    [row] = [row for row in json.loads(done.out)["rows"] if row["name"] == "numba"]
     assert (row["status"], row["hint"]) == ("warning", "pip install --force-reinstall numba")
     assert row["found"].startswith("9.9, which cannot be imported: ")
 
@@ -114,6 +105,6 @@ def test_doctor_needs_no_table_to_be_read(tmp_path: Path) -> None:
 
     done = doctor(tmp_path)
 
-    assert (done.returncode, done.stderr) == (2, "")
-    [line] = [line for line in done.stdout.splitlines() if line.startswith("missing ")]
+    assert (done.code, done.err) == (2, "")
+    [line] = [line for line in done.out.splitlines() if line.startswith("missing ")]
     assert line.startswith("missing  packages: rich: ") and "libhalf.so.1" in line

@@ -29,7 +29,7 @@ def test_a_run_beside_a_busy_loop_on_its_core_is_told_and_stands(tmp_path: Path)
     result = done.result
     assert result["quiet"]["others_share"] > 0.1
     assert result["quiet"]["before"]["others_share"] > 0.1
-    assert "SingleStream performance: not quiet: others used " in done.stderr
+    assert "SingleStream performance: not quiet: others used " in done.err
     assert not any("quiet" in reason for reason in result["invalid_reasons"] + result["rules_broken"])
     assert (result["failed_samples"], result["first_error"], done.errors) == (0, None, [])
     assert len(result["system"]["load_average"]) == 3

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from sut.datasets.demo import PHOTOS
-from tests.integration.children import results, run_sut
+from tests.children import results, run_sut
 from tests.integration.support import PICTURES, Sut
 from tests.integration.test_truth import labels_in, right_labels
 
@@ -91,11 +91,11 @@ def test_two_runs_at_once_share_a_cache(sut: Sut, tmp_path: Path) -> None:
     with sut.started(*common, "--output", "one") as one, sut.started(*common, "--output", "two") as two:
         ended = [one.finish(), two.finish()]
 
-    assert [run.code for run in ended] == [0, 0], [run.stderr for run in ended]
+    assert [run.code for run in ended] == [0, 0], [run.err for run in ended]
     third = sut.run(*common)
     assert third.code == 0
     assert note(third.result).startswith(f"{PICTURES} of {PICTURES} samples")
-    assert f"{PICTURES} of {PICTURES} samples came preprocessed from the tensor cache {tmp_path}" in third.stderr
+    assert f"{PICTURES} of {PICTURES} samples came preprocessed from the tensor cache {tmp_path}" in third.err
 
 
 def test_a_run_killed_while_it_fills_the_cache(sut: Sut, tmp_path: Path) -> None:
@@ -161,7 +161,7 @@ def test_the_cache_has_no_effect_where_preprocessing_is_timed(sut: Sut, tmp_path
     done = sut.run(*arguments(sut.pictures(), tmp_path / "cache"), "--boundary", "jpeg")
 
     assert done.code == 0
-    assert "--cache 1 has no effect at the boundary jpeg: preprocessing is timed" in done.stderr
+    assert "--cache 1 has no effect at the boundary jpeg: preprocessing is timed" in done.err
     assert not list((tmp_path / "cache").rglob("*.tensors"))
 
 
@@ -216,4 +216,4 @@ def test_loading_is_shown(sut: Sut) -> None:
     done = sut.run("--backend", "plain", "--dataset-path", sut.pictures(), "--time", "0.3", prologue=every_line)
 
     assert done.code == 0
-    assert "SingleStream performance: preprocessing the samples 8 of 12\n" in done.stderr
+    assert "SingleStream performance: preprocessing the samples 8 of 12\n" in done.err

@@ -5,14 +5,12 @@ from __future__ import annotations
 import html
 import json
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.integration.children import CHECKOUT, Finished, run_python
+from tests.children import Finished, python_started, run_python
 from tests.unit.small_models import write_classifier
 
 DEVICE = ("--backend", "simulated", "--boundary", "tensor", "--time", "0.2", "--set", "backend_options.b_ms=0.5")
@@ -56,29 +54,22 @@ def test_the_planted_device_is_found_and_what_does_not_run_is_a_row(tmp_path: Pa
 
 
 def test_interrupted_it_leaves_what_was_measured(tmp_path: Path) -> None:
-    arguments = [*DEVICE, "--vary", "backend_options.a_ms=2,3,4,5", "--yes", "--output", "out"]
-    child = subprocess.Popen(
-        [sys.executable, "-P", "-m", "sut", "compare", *arguments],
-        cwd=tmp_path,
-        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(CHECKOUT), "SUT_CACHE_DIR": str(tmp_path / "cache")},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert child.stderr is not None
+    device = (*DEVICE, "--vary", "backend_options.a_ms=2,3,4,5")
+    arguments = ("-m", "sut", "compare", *device, "--yes", "--output", "out")
     said = []
-    for line in child.stderr:
-        said.append(line)
-        if line.startswith("look 2 of 4"):
-            child.send_signal(signal.SIGINT)
-            break
-    table, rest = child.communicate(timeout=60)
+    with python_started(*arguments, cwd=tmp_path, SUT_CACHE_DIR=str(tmp_path / "cache")) as running:
+        assert running.process.stderr is not None
+        for line in running.process.stderr:
+            said.append(line)
+            if line.startswith("look 2 of 4"):
+                running.signal(signal.SIGINT)
+                break
+        done = running.finish()
 
-    assert child.returncode == 130, "".join(said) + rest
-    assert "what was measured until then is in out/compare-" in rest and "error: interrupted" in rest
+    assert done.code == 130, "".join(said) + done.err
+    assert "what was measured until then is in out/compare-" in done.err and "error: interrupted" in done.err
     assert [row["cell"] for row in left(tmp_path)["rows"]] == ["a_ms=2", "a_ms=3"]
-    assert "a_ms=3" in table
+    assert "a_ms=3" in done.out
 
 
 def test_too_slow_a_model_is_told_before_it_is_run(tmp_path: Path) -> None:

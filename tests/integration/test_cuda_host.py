@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from sut.errors import ExitCode
-from tests.integration.children import results, run_sut
+from tests.children import results, run_sut
+from tests.distributions import plug_in, write_distribution
 
 BACKEND = '''
 import numpy as np
@@ -50,15 +51,8 @@ class InstantRunner(Runner):
 
 @pytest.fixture
 def plugins(tmp_path: Path) -> Path:
-    folder = tmp_path / "plugins"
-    information = folder / "cuda_host_plugins-1.0.dist-info"
-    information.mkdir(parents=True)
-    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: cuda-host-plugins\nVersion: 1.0\n")
-    (information / "entry_points.txt").write_text(
-        "[sut.backends]\ninstant = cuda_host_plugins:Instant\n"
-        "[sut.preprocessors]\ncuda-host = tests.unit.device_form:CudaHost\n"
-    )
-    (folder / "cuda_host_plugins.py").write_text(BACKEND)
+    folder = plug_in(tmp_path / "plugins", "instant", BACKEND, "Instant")
+    write_distribution(folder, "cuda-host", {"sut.preprocessors": {"cuda-host": "tests.unit.device_form:CudaHost"}})
     return folder
 
 

@@ -14,8 +14,8 @@ import pytest
 
 from sut.datasets.demo import PHOTOS
 from sut.datasets.imagenet import list_text, picture_names, validation_labels
-from tests.integration.children import run_python
-from tests.integration.support import CHECKOUT, PICTURES, Sut
+from tests.children import CHECKOUT, run_python
+from tests.integration.support import PICTURES, Sut
 
 QUICK = ("--backend", "plain", "--time", "0.3", "--scenario", "Offline")
 

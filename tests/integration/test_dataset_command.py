@@ -12,7 +12,7 @@ import pytest
 
 from sut.datasets.base import IMAGENET_PICTURES as PICTURES
 from sut.datasets.imagenet import open_imagenet, picture_names, validation_labels
-from tests.integration.children import Finished, run_python
+from tests.children import Finished, run_python
 
 LIMIT_S = 20.0
 

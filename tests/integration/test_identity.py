@@ -10,7 +10,8 @@ import pytest
 
 from plugins.files import sha256_of
 from sut.datasets.demo import PHOTOS
-from tests.integration.children import Finished, plug_in, results, run_sut
+from tests.children import Finished, results, run_sut
+from tests.distributions import plug_in
 from tests.integration.support import Sut
 from tests.unit.models.test_identity import VOUCHED, with_weights_outside, write
 from tests.unit.small_models import CLASSES, write_classifier
@@ -155,9 +156,7 @@ class Coarse(OpenCV):
 
 
 def test_a_preprocessor_of_others_and_one_that_is_off_are_named(tmp_path: Path) -> None:
-    plugins = plug_in(tmp_path / "plugins", "coarse", COARSE, "Coarse")
-    points = plugins / "coarse-1.0.dist-info" / "entry_points.txt"
-    points.write_text(points.read_text().replace("sut.backends", "sut.preprocessors"))
+    plugins = plug_in(tmp_path / "plugins", "coarse", COARSE, "Coarse", "sut.preprocessors")
 
     child = run_sut("--preprocess", "coarse", "--accuracy", cwd=tmp_path, plugins=plugins)
 
@@ -188,7 +187,7 @@ def test_a_model_that_is_exchanged_between_two_scenarios_fails_the_second(
     done = Sut(tmp_path).run(*arguments(small, "--scenario", "SingleStream,Offline", *options), prologue=exchange)
 
     assert done.code == 3
-    assert "Traceback" not in done.stderr
+    assert "Traceback" not in done.err
     first, second = (result for _, result in sorted(done.results.items(), reverse=True))
     assert (first["scenario"], first["first_error"], second["scenario"]) == ("SingleStream", None, "Offline")
     assert second["valid"] is False and second["loaded_sha256"] == {}

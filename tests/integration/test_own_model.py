@@ -14,7 +14,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from sut.models.registry import find
-from tests.integration.children import CHECKOUT, Finished, results, run_sut
+from tests.children import CHECKOUT, Finished, results, run_sut
 from tests.unit.odd_models import RECIPE, write_odd
 from tests.unit.small_models import write_classifier
 

@@ -12,8 +12,9 @@ import pytest
 from sut.cli import app as cli
 from sut.process.signals import Noted
 from sut.studies import parity
+from tests.children import run_python
 from tests.core import needs
-from tests.integration.children import run_python
+from tests.distributions import write_distribution
 from tests.integration.support import Sut
 
 FIELDS = ["max_levels", "mean_levels", "share_over_1", "psnr_db", "pictures"]
@@ -177,7 +178,7 @@ def test_dali_runs_and_its_parity_stands_with_its_speed(
             name for name in result["stages_ns"] if name in ("decode", "resize", "normalize", "preprocess")
         ] == stages
         assert result["versions"]["nvidia-dali-cuda130"] == "2.4.0"
-    assert done.stdout.count(f"parity of {preprocess}: max ") == 1
+    assert done.out.count(f"parity of {preprocess}: max ") == 1
 
 
 @needs("dali")
@@ -187,7 +188,7 @@ def test_every_boundary_has_parity(sut: Sut, boundary: str) -> None:
 
     assert (done.code, done.errors) == (0, [])
     assert done.result["parity"]["max_levels"] > 1
-    assert ("parity of dali-resize: max" in done.stdout) is (boundary == "pixels")
+    assert ("parity of dali-resize: max" in done.out) is (boundary == "pixels")
 
 
 def test_what_preprocesses_nothing_has_no_parity(sut: Sut) -> None:
@@ -195,7 +196,7 @@ def test_what_preprocesses_nothing_has_no_parity(sut: Sut) -> None:
 
     assert done.code == 0
     assert done.result["parity"] is None
-    assert "parity" not in done.stdout
+    assert "parity" not in done.out
 
 
 @needs("dali")
@@ -206,12 +207,14 @@ def test_a_picture_that_goes_bad_is_named_whatever_its_batch(sut: Sut, way: tupl
     bad.write_bytes(cv2.imencode(".jpg", np.full((40, 32, 3), 250, np.uint8))[1].tobytes())
     (sut.folder / "bad").write_bytes(bad.read_bytes())
     (sut.packages / "sut_test_spoiling.py").write_text(SPOILING)
-    sut.install("sut-test-spoiling", {"sut.preprocessors": {"spoiling": "sut_test_spoiling:Spoiling"}})
+    write_distribution(
+        sut.packages, "sut-test-spoiling", {"sut.preprocessors": {"spoiling": "sut_test_spoiling:Spoiling"}}
+    )
     common = ("--backend", "plain", "--dataset-path", pictures, "--preprocess", "spoiling", "--boundary", "jpeg")
 
     done = sut.run(*common, "--scenario", "Offline", "--time", "0.5", *way)
 
-    assert done.code == 3, done.stderr
+    assert done.code == 3, done.err
     assert "white picture 10.jpg: BadPicture: cannot decode: got a JPEG of" in done.error
     if not way:  # staged, already the calibration comes upon it
         assert done.result["first_error"].startswith("white picture 10.jpg: BadPicture: cannot decode")

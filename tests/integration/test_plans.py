@@ -13,7 +13,8 @@ import pytest
 
 from sut.mlperf.loadgen import settings_for
 from sut.run.generation import Generated, generated
-from tests.integration.children import CHECKOUT, Finished, plug_in, results, run_python, run_sut, sleeper
+from tests.children import CHECKOUT, Finished, results, run_python, run_sut
+from tests.distributions import plug_in, sleeper
 
 TEST01 = "*.*.mode = 2\n*.*.accuracy_log_rng_seed = 720381539243781796\n*.*.accuracy_log_sampling_target = 4096\n"
 TEST04 = "*.*.mode = 2\n*.*.performance_issue_same = 1\n*.*.performance_issue_same_index = 3\n"

@@ -16,8 +16,9 @@ import cv2
 import numpy as np
 import pytest
 
+from tests.children import Finished, results, run_python, run_sut
 from tests.core import needs
-from tests.integration.children import Finished, plug_in, results, run_python, run_sut
+from tests.distributions import plug_in
 from tests.unit.openvino_models import write_model
 from tests.unit.quantised_models import write_quantised
 
@@ -395,12 +396,8 @@ def test_a_picture_that_goes_bad_in_warm_up_is_named(tmp_path: Path, scenario: s
         side = 80 if name == bad else 64  # so that its file is of another size
         encoded = cv2.imencode(".jpg", np.full((side, side, 3), 128, np.uint8))[1]
         (pictures / name).write_bytes(encoded.tobytes())
-    plugins = tmp_path / "plugins"
-    information = plugins / "failing-1.0.dist-info"
-    information.mkdir(parents=True)
-    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: failing\nVersion: 1.0\n")
-    (information / "entry_points.txt").write_text("[sut.preprocessors]\nfailing = plugin_failing:Failing\n")
-    (plugins / "plugin_failing.py").write_text(FAILING.format(size=(pictures / bad).stat().st_size))
+    source = FAILING.format(size=(pictures / bad).stat().st_size)
+    plugins = plug_in(tmp_path / "plugins", "failing", source, "Failing", "sut.preprocessors")
 
     child = run_sut(
         *("--backend", "simulated", "--preprocess", "failing", "--boundary", "jpeg", "--scenario", scenario),

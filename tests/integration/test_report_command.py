@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from tests.children import CHECKOUT, Finished, run_python, run_sut
 from tests.integration.browser import look_at
-from tests.integration.children import CHECKOUT, Finished, run_python, run_sut
 from tests.unit.report_results import a_comparison, a_result
 
 QUICK = ("--backend", "null", "--scenario", "Offline", "--time", "0.1")

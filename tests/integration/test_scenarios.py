@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from sut.mlperf.logs import read_detail
-from tests.integration.children import Finished, results, run_sut, sleeper
+from tests.children import Finished, results, run_sut
+from tests.distributions import sleeper
 
 TIME_S = 2.0
 BACKENDS = {"0.2 ms": (0.0, 0.2), "5 ms": (0.0, 5.0), "400 ms": (399.0, 1.0)}

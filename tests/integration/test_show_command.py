@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.integration.children import Finished, results, run_python, run_sut
+from tests.children import Finished, results, run_python, run_sut
 from tests.integration.test_identity import RECIPE
 from tests.unit.small_models import CLASSES, write_classifier
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.children import results, run_sut
+from tests.children import results, run_sut
 
 FOUR = "sim:0,sim:1,sim:2,sim:3"
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.children import CHECKOUT, run
 from tests.core import needs
-from tests.integration.children import CHECKOUT
 from tests.unit.openvino_models import write_model
 
 RECIPE = "fit: crop-resize\ninterpolation: linear\ncrop_padding: 0\nmean: [127, 120, 110]\nstd: [128, 64, 77]\n"
@@ -22,17 +21,9 @@ def left_by(tmp_path: Path, *arguments: str) -> list[str]:
     for place in places.values():
         place.mkdir()
     variables = {"PATH": os.environ["PATH"], "PYTHONPATH": str(CHECKOUT), "SUT_CACHE_DIR": str(tmp_path / "cache")}
-    done = subprocess.run(
-        [sys.executable, "-P", *arguments],
-        cwd=tmp_path,
-        env={**variables, **{name: str(place) for name, place in places.items()}},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    own = {name: str(place) for name, place in places.items()}
+    done = run(sys.executable, "-P", *arguments, cwd=tmp_path, environment=variables | own, timeout_s=300)
+    assert done.code == 0, done.err
     files = [path for place in places.values() for path in place.rglob("*") if path.is_file()]
     # The session's file lies in the folder for temporary files, the others in a folder of the caches.
     return sorted(path.name for path in files if path.name == ".ses" or ".onnxruntime" in path.parts)

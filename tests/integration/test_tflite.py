@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from sut.models.registry import find
-from tests.integration.children import results, run_sut
+from tests.children import results, run_sut
 from tests.unit.tflite_models import write_tflite
 
 RECIPE = "fit: crop-resize\ninterpolation: linear\nmean: [127, 120, 110]\nstd: [128, 64, 77]\n"

@@ -15,7 +15,8 @@ from sut.mlperf.accuracy import read_accuracy_log
 from sut.mlperf.logs import ACCURACY, DETAIL, OFFICIAL_SEEDS, Trace, read_detail, read_trace
 from sut.pipeline.ledger import Ledger, LedgerShape
 from sut.results.stages import LedgerError, Stages, join
-from tests.integration.children import CHECKOUT, plug_in, results, run_python, run_sut, sleeper
+from tests.children import CHECKOUT, results, run_python, run_sut
+from tests.distributions import plug_in, sleeper
 
 SWAPPED = """
 from backends.base import Runner

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from tests.integration.children import CHECKOUT, Finished, run_python
+from tests.children import Finished, python_started, run_python
 from tests.unit.small_models import write_classifier
 
 RECIPE = """\
@@ -144,9 +140,9 @@ def test_killed_and_interrupted_it_goes_on_where_it_was(tmp_path: Path) -> None:
     arguments = [*OFFLINE, "--space", "max_batchsize=64,1024", "--rounds", "1"]
     counts = []
     for which, until in ((signal.SIGKILL, 1), (signal.SIGINT, 2)):
-        code, err = _stopped(which, until, arguments, tmp_path)
-        assert code in (130, -signal.SIGKILL)
-        assert which == signal.SIGKILL or "runs are kept; the same command without --overwrite goes on" in err
+        stopped = _stopped(which, until, arguments, tmp_path)
+        assert stopped.code in (130, -signal.SIGKILL)
+        assert which == signal.SIGKILL or "runs are kept; the same command without --overwrite goes on" in stopped.err
         counts.append(len(rows(tmp_path)))
     before = rows(tmp_path)
 
@@ -165,24 +161,9 @@ def test_killed_and_interrupted_it_goes_on_where_it_was(tmp_path: Path) -> None:
     assert again.out == child.out
 
 
-def _stopped(which: signal.Signals, until: int, arguments: list[str], cwd: Path) -> tuple[int, str]:
-    """Tune until so many runs are kept, then send a signal; the exit code, and what was said."""
-    child = subprocess.Popen(
-        [sys.executable, "-P", "-m", "sut", "tune", *arguments, "--output", "out"],
-        cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        deadline = time.monotonic() + 120
-        while not (list(cwd.rglob("runs.jsonl")) and len(rows(cwd)) >= until):
-            assert child.poll() is None and time.monotonic() < deadline
-            time.sleep(0.02)
-        child.send_signal(which)
-        _, err = child.communicate(timeout=60)
-    finally:
-        child.kill()
-    return child.returncode, err
+def _stopped(which: signal.Signals, until: int, arguments: list[str], cwd: Path) -> Finished:
+    """Tune until so many runs are kept, then send a signal."""
+    with python_started("-m", "sut", "tune", *arguments, "--output", "out", cwd=cwd) as running:
+        running.wait_until(lambda: list(cwd.rglob("runs.jsonl")) and len(rows(cwd)) >= until)
+        running.signal(which)
+        return running.finish()

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.integration.children import CHECKOUT
+from tests.children import CHECKOUT, inherited, run
 
 LINE = "backend     echo  backends.echo:Echo  echo  -  9  echo-runtime>=3,<4 (echo_runtime)\n"
 BACKEND = """
@@ -39,10 +37,9 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def said(checkout: Path, *command: str | Path, code: int = 0) -> str:
-    environment = {**os.environ, "PYTHONPATH": str(checkout)}
-    done = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == code, done.stderr
-    return done.stdout + done.stderr
+    done = run(*command, cwd=checkout, environment={**inherited(), "PYTHONPATH": str(checkout)})
+    assert done.code == code, done.err
+    return done.out + done.err
 
 
 def sut(checkout: Path, *arguments: str | Path, code: int = 0) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import subprocess
 import sys
 import threading
 import weakref
@@ -23,6 +22,7 @@ from kernels.gpu import GpuDevice, open_device
 from kernels.gpu_driver import OwnerThread
 from plugins.driver import Installed, installed_driver
 from plugins.errors import DeviceNotFound
+from tests.children import CHECKOUT, run_python
 from tests.kernels.fakes import MEMORY_BYTES, FakeCompiler, FakeLibcuda, FakePyCuda, Gpu, fake_cupy
 
 pytestmark = pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
@@ -425,16 +425,9 @@ def test_nothing_is_said_of_a_lost_context_when_python_ends(library: str, tmp_pa
         "patch = pytest.MonkeyPatch()\n"
         "print(lose(prepare(patch, *sys.argv[1:])))\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script, str(tmp_path), library],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-        cwd=Path(__file__).parents[2],
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "an illegal memory access was encountered" in done.stdout
+    done = run_python("-c", script, tmp_path, library, cwd=CHECKOUT)
+    assert (done.code, done.err) == (0, "")
+    assert "an illegal memory access was encountered" in done.out
 
 
 def test_a_stream_of_somebody_else_is_refused(machine: Machine, device: GpuDevice) -> None:

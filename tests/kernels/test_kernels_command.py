@@ -28,8 +28,7 @@ from kernels.lab.profiler import CONFLICTS, REQUESTS, SECTORS, TIME, beside, cou
 from plugins.errors import DeviceNotFound
 from sut.cli import app as cli
 from sut.process.signals import Noted
-
-CHECKOUT = Path(__file__).parents[2]
+from tests.children import CHECKOUT
 
 NCU = """\
 ==PROF== Connected to process 77 (/usr/bin/python3)

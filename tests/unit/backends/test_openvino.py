@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -28,10 +27,10 @@ from preprocess.opencv import OpenCV
 from sut.datasets.base import DataSet
 from sut.datasets.demo import open_demo
 from sut.models.registry import MODELS
+from tests.children import CHECKOUT, run_python
 from tests.unit.odd_models import write_odd
 from tests.unit.openvino_models import SAMPLE, write_model, write_picky
 
-ROOT = Path(__file__).parents[3]
 LITE0 = MODELS["efficientnet-lite0"]
 FLAGS = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
 HAS_BF16 = "avx512_bf16" in FLAGS or "amx_bf16" in FLAGS
@@ -138,17 +137,11 @@ def test_what_the_cpu_cannot_execute_is_not_attested(files: dict[str, Path], ask
         "    print('refused', error)\n"
     )
 
-    done = subprocess.run(
-        [sys.executable, "-c", script, str(files["fp32"]), asked],
-        env={"PYTHONPATH": str(ROOT), "ONEDNN_MAX_CPU_ISA": "AVX2"},
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=60,
-    )
+    done = run_python("-c", script, files["fp32"], asked, cwd=CHECKOUT, ONEDNN_MAX_CPU_ISA="AVX2")
 
-    assert done.stdout.startswith(("refused", "fp32"))
-    assert len(done.stdout.splitlines()) == 1
+    assert done.code == 0, done.err
+    assert done.out.startswith(("refused", "fp32"))
+    assert len(done.out.splitlines()) == 1
 
 
 @pytest.mark.parametrize(

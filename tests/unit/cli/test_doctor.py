@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import shutil
-import subprocess
 import sys
 from contextlib import redirect_stdout
 from importlib.metadata import PackageNotFoundError
@@ -23,6 +22,7 @@ from sut.cli.doctor.report import check_cpu, check_names, check_nvidia, check_pr
 from sut.cli.emit import emit
 from sut.errors import ExitCode
 from sut.process.cgroup import cpu_quota, free_memory, memory_limit
+from tests.children import run_python
 
 
 @pytest.fixture
@@ -652,9 +652,7 @@ def test_it_needs_no_package_but_rich() -> None:
         "sys.exit(report.command(json=False))"
     )
 
-    done = subprocess.run(
-        [sys.executable, "-c", script], cwd=doctor.CHECKOUT, capture_output=True, text=True, check=False
-    )
+    done = run_python("-c", script, cwd=doctor.CHECKOUT)
 
-    assert done.returncode == ExitCode.SETUP, done.stderr
-    assert "pip install -e" in done.stdout
+    assert done.code == ExitCode.SETUP, done.err
+    assert "pip install -e" in done.out

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
 
-CHECKOUT = Path(__file__).parents[3]
+from tests.children import CHECKOUT, run
+
 ALWAYS = {"models", "opencv"}
 COMPARE = "compare --config run.yaml"
 FROM = "run --from run.yaml"
@@ -45,10 +45,9 @@ def start(checkout: Path, line: str, cuda: str = "none", extra_ops: str = "") ->
     program.write_text(f"#!/bin/sh\n{f'echo {SMI[cuda]!r}' if SMI[cuda] else 'exit 9'}\n")
     program.chmod(0o755)
     environment = {"PATH": f"{program.parent}:{os.environ['PATH']}", "EXTRA_OPS": extra_ops}
-    command = ["bash", "./run_local.sh", *line.split()]
-    done = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
-    return [each.split() for each in done.stdout.splitlines()]
+    done = run("bash", "./run_local.sh", *line.split(), cwd=checkout, environment=environment)
+    assert (done.code, done.err) == (0, "")
+    return [each.split() for each in done.out.splitlines()]
 
 
 def extras(checkout: Path, line: str, cuda: str = "none", extra_ops: str = "") -> set[str]:
@@ -204,9 +203,9 @@ def test_a_set_up_that_is_interrupted_says_so(tmp_path: Path, which: str) -> Non
         (tmp_path / file).parent.mkdir(exist_ok=True)
         shutil.copy(CHECKOUT / file, tmp_path / file)
     # What this test runner ignores, a shell could not hear.
-    command = ["env", f"--default-signal={which}", "bash", "-c", STOPPED, "set-up", str(CHECKOUT), which]
+    heard = ("env", f"--default-signal={which}")
 
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=50, check=False)
+    done = run(*heard, "bash", "-c", STOPPED, "set-up", CHECKOUT, which, cwd=tmp_path)
 
-    assert done.returncode == 130
-    assert done.stderr == "set-up: set-up interrupted; the next start finishes it\n"
+    assert done.code == 130
+    assert done.err == "set-up: set-up interrupted; the next start finishes it\n"

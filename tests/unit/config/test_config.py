@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ from hypothesis import strategies as st
 from sut.config import SCENARIOS, RunConfig, make_config, read_config_file, usable_cores
 from sut.config.words import assign, parse_assignment, parse_scenarios
 from sut.errors import InputError
+from tests.children import CHECKOUT, run_python
 
 
 @pytest.mark.parametrize(
@@ -152,15 +151,10 @@ def test_what_does_not_change_it_leaves_the_digest(change: dict[str, Any]) -> No
 def test_the_digest_is_the_same_in_every_process() -> None:
     digest = make_config({"lanes": 3}).digest()
 
-    told = subprocess.run(
-        [sys.executable, "-P", "-c", "from sut import RunConfig; print(RunConfig(lanes=3).digest())"],
-        env={"PYTHONPATH": str(Path(__file__).parents[3]), "PYTHONHASHSEED": "1"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    script = "from sut import RunConfig; print(RunConfig(lanes=3).digest())"
+    told = run_python("-c", script, cwd=CHECKOUT, PYTHONHASHSEED="1")
 
-    assert told.stdout.strip() == digest
+    assert (told.code, told.out.strip()) == (0, digest)
     assert len(digest) == 8
     int(digest, 16)
 

@@ -7,10 +7,11 @@ import errno
 import os
 import re
 import shutil
-import subprocess
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,9 +33,9 @@ from sut.models import onnx_graph, registry
 from sut.models.base import ModelSpec
 from sut.models.files import ModelInfo, check_onnx
 from sut.models.sources import efficientnet_lite, resnet50
+from tests.children import CHECKOUT, Running, python_started
 
-ROOT = Path(__file__).parents[3]
-PHOTOS = ROOT / "sut" / "datasets" / "demo_photos"
+PHOTOS = CHECKOUT / "sut" / "datasets" / "demo_photos"
 LITE0 = registry.MODELS["efficientnet-lite0"]
 RESNET50 = registry.MODELS["resnet50"]
 
@@ -398,39 +399,34 @@ print(cached("model.onnx", "key", make, lambda line: None))
 """
 
 
-def slow_maker(cache: Path, pause_s: float) -> subprocess.Popen[str]:
-    environment = {**os.environ, "SUT_CACHE_DIR": str(cache), "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-c", SLOW_MAKER, str(pause_s)]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+def slow_maker(cache: Path, pause_s: float) -> AbstractContextManager[Running]:
+    return python_started("-c", SLOW_MAKER, str(pause_s), cwd=CHECKOUT, SUT_CACHE_DIR=str(cache))
 
 
-def wait_for_parts(cache: Path, count: int) -> None:
-    deadline = time.monotonic() + 20
-    while len(list(cache.glob(".*.part/model.onnx"))) < count:
-        assert time.monotonic() < deadline, "no file was begun"
-        time.sleep(0.01)
+def begun(cache: Path) -> int:
+    return len(list(cache.glob(".*.part/model.onnx")))
 
 
 def test_two_processes_at_once_never_show_half_a_file(cache: Path) -> None:
-    makers = [slow_maker(cache, 2.0) for _ in range(2)]
-    wait_for_parts(cache, 2)
-
     sizes = set()
-    while any(maker.poll() is None for maker in makers):
-        sizes |= {path.stat().st_size for path in cache.glob("model-*/model.onnx")}
-        time.sleep(0.01)
+    with slow_maker(cache, 2.0) as one, slow_maker(cache, 2.0) as two:
+        one.wait_until(lambda: begun(cache) == 2)
+        while one.process.poll() is None or two.process.poll() is None:
+            sizes |= {path.stat().st_size for path in cache.glob("model-*/model.onnx")}
+            time.sleep(0.01)
+        done = [one.finish(), two.finish()]
 
-    paths = {maker.communicate()[0].strip() for maker in makers}
-    assert [maker.returncode for maker in makers] == [0, 0]
+    paths = {each.out.strip() for each in done}
+    assert [each.code for each in done] == [0, 0]
     assert sizes <= {2000}
     assert [str(path / "model.onnx") for path in cache.iterdir()] == list(paths)
 
 
 def test_a_killed_process_leaves_no_half_file(cache: Path) -> None:
-    killed = slow_maker(cache, 60.0)
-    wait_for_parts(cache, 1)
-    killed.kill()
-    killed.communicate()
+    with slow_maker(cache, 60.0) as killed:
+        killed.wait_until(lambda: begun(cache) == 1)
+        killed.signal(signal.SIGKILL)
+        killed.finish()
     assert list(cache.glob("model-*")) == []
 
     path = cached("model.onnx", "key", writer("whole"), quiet)

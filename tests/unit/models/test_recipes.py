@@ -14,8 +14,8 @@ from preprocess.base import Recipe
 from preprocess.oracle import oracle
 from sut.errors import InputError
 from sut.models.recipes import KEYS, MAX_SIZE, RECIPES, find_recipe, read_recipe
+from tests.children import CHECKOUT
 
-CHECKOUT = Path(__file__).parents[3]
 NEEDED = "fit: resize-crop\ninterpolation: linear\n"
 
 

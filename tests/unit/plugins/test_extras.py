@@ -8,8 +8,8 @@ import pytest
 
 from plugins.extras import TABLE, Entry, Package, names, read, requirements
 from sut.models.registry import MODELS
+from tests.children import CHECKOUT
 
-CHECKOUT = Path(__file__).parents[3]
 BROUGHT = {extra for entry in TABLE if entry.packages for extra in entry.extras}
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -32,8 +30,8 @@ from sut.qsl.preprocessed import RECIPE_FILE, SUMS_FILE, PreprocessedDir
 from sut.qsl.tensor_cache import TensorCache
 from sut.qsl.tensor_store import TensorStore
 from sut.run.planning import apply_flags
+from tests.children import CHECKOUT, run_python
 
-CHECKOUT = Path(__file__).parents[3]
 RECIPE = Recipe(name="small", size=48, fit="resize-crop", interpolation="linear", mean=(1.0, 2.0, 3.0))
 GEOMETRY = Geometry(40, 30, 0.5, 0.25, 3.0, 4.0)
 PICTURE = Known(Sum(2**33, 2**32 - 1), dark=True)
@@ -351,13 +349,8 @@ load(dataset, TensorCache(folder, dataset, RECIPE, OpenCV))
 
 @pytest.mark.parametrize(("last", "share"), [(1, 0.5), (2, 0.5), (13, 0.9), (14, 0.0), (40, 0.99)])
 def test_a_run_killed_in_the_middle_of_a_write(folder: Path, dataset: DataSet, last: int, share: float) -> None:
-    child = subprocess.run(
-        [sys.executable, "-P", "-c", KILLED, str(folder), str(dataset.root), str(last), str(share)],
-        env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
-        timeout=60,
-        check=False,
-    )
-    assert child.returncode == -9
+    child = run_python("-c", KILLED, folder, dataset.root, str(last), str(share), cwd=CHECKOUT)
+    assert child.code == -9, child.err
 
     again = load(dataset, TensorCache(folder, dataset, RECIPE, OpenCV))
 

@@ -23,6 +23,7 @@ from sut.results.stages import join
 from sut.run import outcome
 from sut.run.outcome import Outcome, _accuracy, score_log, versions
 from sut.tasks.base import Score
+from tests.distributions import write_distribution
 from tests.unit.mlperf.test_accuracy import write_log
 
 ALWAYS = {
@@ -54,10 +55,7 @@ def test_the_packages_that_take_part_are_told_with_their_versions(
 def test_the_package_of_a_model_and_of_anothers_plug_in_are_told(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    other = tmp_path / "others_backend-7.dist-info"
-    other.mkdir()
-    (other / "METADATA").write_text("Metadata-Version: 2.1\nName: others-backend\nVersion: 7\n")
-    (other / "entry_points.txt").write_text("[sut.backends]\nothers = others:Backend\n")
+    write_distribution(tmp_path, "others-backend", {"sut.backends": {"others": "others:Backend"}}, version="7")
     monkeypatch.syspath_prepend(tmp_path)
 
     found = versions(RunConfig(model="x", backend="others"), "efficientnet-lite0")

@@ -15,9 +15,9 @@ from sut.config import read_config_file
 from sut.mlperf.audit import Audit
 from sut.results.quiet import Quiet
 from sut.results.schema import Accuracy, Agreement, Answers, CpuQuota, Energy, Result
+from tests.children import CHECKOUT
 from tests.unit.report_results import a_result
 
-ROOT = Path(__file__).parents[3]
 TYPES: dict[str, tuple[type, ...]] = {
     "object": (dict,),
     "array": (list,),
@@ -31,7 +31,7 @@ TYPES: dict[str, tuple[type, ...]] = {
 
 @pytest.fixture(scope="module")
 def contract() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("contract", ROOT / "tools/contract.py")
+    spec = importlib.util.spec_from_file_location("contract", CHECKOUT / "tools/contract.py")
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -71,7 +71,7 @@ def test_page_and_schema_are_those_of_the_code(contract: ModuleType) -> None:
     assert contract.CONFIG.read_text(encoding="utf-8") == contract.config_text(), remedy
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", sorted((CHECKOUT / "configs").glob("*.yaml")), ids=lambda path: path.name)
 def test_configs_fit_their_schema(contract: ModuleType, path: Path) -> None:
     schema = json.loads(contract.CONFIG.read_text(encoding="utf-8"))
     settings = read_config_file(path)

@@ -14,7 +14,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, nullcontext, suppress
+from contextlib import ExitStack, nullcontext
 from dataclasses import make_dataclass
 from functools import partial
 from pathlib import Path
@@ -32,9 +32,10 @@ from sut import config
 from sut.models.registry import find
 from sut.qsl import device_library
 from sut.results import parity
+from tests.children import CHECKOUT, python_started
 from tests.unit.device_form import PLACE, HostForm, Uploading, WatchedDevice
 
-TOOLS = Path(__file__).parents[3] / "tools"
+TOOLS = CHECKOUT / "tools"
 
 
 @pytest.fixture(scope="module")
@@ -149,32 +150,16 @@ def test_a_report_that_is_ended_leaves_no_part_behind(tmp_path: Path, ended_by: 
     os.mkfifo(asked)
     program.write_text(f"#!/bin/sh\necho $PPID $$ > {asked}\nexec sleep 600\n")
     program.chmod(0o755)
-    report = subprocess.Popen(
-        [sys.executable, TOOLS / "gpu_report.py", tmp_path / "out"],
-        env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHONPATH": str(TOOLS.parent)},
-        stderr=subprocess.DEVNULL,
-    )
-    part, waiting = map(int, asked.read_text().split())
-    try:
-        report.send_signal(ended_by)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    with python_started(TOOLS / "gpu_report.py", tmp_path / "out", cwd=tmp_path, PATH=path) as report:
+        part, waiting = map(int, asked.read_text().split())
+        report.signal(ended_by)
 
-        assert report.wait(60) == code
+        assert report.process.wait(60) == code
         deadline = time.monotonic() + 60
-        while _runs(part) or (ended_by == signal.SIGTERM and _runs(waiting)):
+        while part in (left := report.processes()) or (ended_by == signal.SIGTERM and waiting in left):
             assert time.monotonic() < deadline, "the part outlives the report"
             time.sleep(0.02)
-    finally:
-        for process in (part, waiting):
-            with suppress(ProcessLookupError):
-                os.kill(process, signal.SIGKILL)
-
-
-def _runs(process: int) -> bool:
-    """Whether it is there, and not only not waited for yet."""
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 def test_why_cuda_failed_is_said_by_onnx_runtime_itself(parts: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
-import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -13,13 +12,12 @@ from types import ModuleType
 import pytest
 
 from plugins.extras import TABLE
-
-ROOT = Path(__file__).parents[3]
+from tests.children import CHECKOUT, run
 
 
 @pytest.fixture(scope="module")
 def lock() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("lock", ROOT / "tools/lock.py")
+    spec = importlib.util.spec_from_file_location("lock", CHECKOUT / "tools/lock.py")
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -80,8 +78,9 @@ def test_nothing_but_the_standard_library_is_needed(tmp_path: Path) -> None:
     (tmp_path / "report").write_text(json.dumps({"install": [{"metadata": {"name": "rich", "version": "15.0.0"}}]}))
 
     def said(*arguments: str) -> str:
-        command = [sys.executable, "-I", "-S", str(ROOT / "tools/lock.py"), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+        done = run(sys.executable, "-I", "-S", CHECKOUT / "tools/lock.py", *arguments, cwd=tmp_path)
+        assert done.code == 0, done.err
+        return done.out
 
     assert "rich==15.0.0\n" in said("pins")
     assert said("hashed", str(tmp_path / "report")).startswith("rich==15.0.0 --hash=sha256:")
