@@ -8,8 +8,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -17,11 +15,10 @@ from typing import Literal
 import pytest
 from pydantic import TypeAdapter
 
-from sut.errors import RunError
-from sut.process.child import Child, Log, end_of, environment, events, spawn
-from sut.process.words import STEPS, Step, to_line, vocabulary
-
-CHECKOUT = str(Path(__file__).parents[3])
+from sut.errors import ExitCode, RunError
+from sut.process.child import Child, Log, end_of, environment, events, follow, spawn
+from sut.process.words import STEPS, Failed, Step, to_line, vocabulary
+from tests.children import CHECKOUT
 
 
 def test_the_checkout_is_the_first_on_the_path(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -29,7 +26,7 @@ def test_the_checkout_is_the_first_on_the_path(monkeypatch: pytest.MonkeyPatch) 
     assert environment()["PYTHONPATH"] == f"{CHECKOUT}:/elsewhere"
 
     monkeypatch.delenv("PYTHONPATH")
-    assert environment()["PYTHONPATH"] == CHECKOUT
+    assert environment()["PYTHONPATH"] == str(CHECKOUT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +39,7 @@ class Said:
 
 
 SAID: TypeAdapter[Step | Said] = vocabulary(Step | Said)
+ENDED: TypeAdapter[Step | Said | Failed] = vocabulary(Step | Said | Failed)
 
 
 def step(done: int) -> bytes:
@@ -68,19 +66,6 @@ def test_what_is_no_event_is_named(line: bytes) -> None:
 def test_a_line_without_an_end_is_given_up() -> None:
     with pytest.raises(RunError, match="not a line of JSON: b'xxx"):
         list(events(itertools.repeat(b"x" * 2**20), STEPS, 5.0, "testing"))
-
-
-def test_silence_has_an_end() -> None:
-    def silent() -> Iterator[bytes]:
-        yield step(1)
-        while True:
-            time.sleep(0.01)
-            yield b""
-
-    told = events(silent(), STEPS, 0.1, "testing")
-    assert next(told) == Step(1, 9)
-    with pytest.raises(RunError, match="testing made no progress for 0 s and was stopped"):
-        next(told)
 
 
 def test_of_what_is_printed_for_ever_the_first_and_the_last_is_kept() -> None:
@@ -145,6 +130,41 @@ def test_it_is_gone_when_the_block_is_left(modules: Path) -> None:
             raise KeyboardInterrupt
         assert end_of(child.process.returncode, log) == "its process was killed by SIGKILL; it said: nothing"
     assert sorted(os.listdir("/proc/self/fd")) == open_before  # noqa: PTH208
+
+
+@pytest.mark.parametrize("last", [Said(7), Failed(ExitCode.SETUP, "no such device")])
+def test_its_steps_are_passed_on_and_its_last_word_is_what_came_of_it(modules: Path, last: Said | Failed) -> None:
+    heard: list[tuple[int, int]] = []
+    words = (to_line(Step(1, 9)), to_line(last))
+    code = 2 if isinstance(last, Failed) else 0
+    (modules / "does.py").write_text(f"import os, sys\nos.writev(int(sys.argv[2]), {words})\nsys.exit({code})\n")
+
+    assert follow("does", None, ENDED, "testing", lambda *now: heard.append(now)) == last
+    assert heard == [(1, 9)]
+
+
+@pytest.mark.parametrize(
+    ("does", "said"),
+    [
+        ("print('so\\nmuch', flush=True); os.kill(os.getpid(), 9)", "was killed by SIGKILL; it said: so much"),
+        ("sys.exit(7)", "ended with exit code 7; it said: nothing"),
+    ],
+)
+def test_how_it_ended_without_a_word_is_told(modules: Path, does: str, said: str) -> None:
+    (modules / "does.py").write_text(f"import os, sys\n{does}\n")
+
+    with pytest.raises(RunError) as failed:
+        follow("does", None, ENDED, "testing")
+
+    assert str(failed.value) == f"testing failed: its process {said}"
+
+
+def test_one_that_falls_silent_is_stopped(modules: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sut.process.child.SILENCE_S", 0.1)
+    (modules / "sleeps.py").write_text("import time\ntime.sleep(600)\n")
+
+    with pytest.raises(RunError, match="testing made no progress for 0 s and was stopped"):
+        follow("sleeps", None, ENDED, "testing")
 
 
 def pid_told_by(child: Child) -> int:

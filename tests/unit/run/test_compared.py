@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
-import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
@@ -24,7 +22,6 @@ from sut.models.base import ModelSpec
 from sut.models.identity import Known
 from sut.models.preparation import Prepared
 from sut.pipeline.assembly import Assembly, assemble
-from sut.process import child
 from sut.run import compared
 from sut.run.compared import compared_with_fp32, is_reduced, why_not_compared
 from tests.unit.small_models import RECIPE, write_classifier
@@ -200,16 +197,6 @@ def say(monkeypatch: pytest.MonkeyPatch, script: str) -> None:
             RunError,
             "comparing int8, folded, with fp32 failed: out of luck",
         ),
-        (
-            "sys.stderr.write('much\\nbefore it'); sys.stderr.flush(); os.kill(os.getpid(), 9)",
-            RunError,
-            "comparing int8, folded, with fp32 failed: its process was killed by SIGKILL; it said: much before it",
-        ),
-        (
-            "sys.exit(4)",
-            RunError,
-            "comparing int8, folded, with fp32 failed: its process ended with exit code 4; it said: nothing",
-        ),
     ],
 )
 def test_what_ends_it_ends_the_run_with_the_same_code(
@@ -249,51 +236,6 @@ def test_how_long_it_takes_is_told_once_where_it_is_long(
         now += batch_s
 
     assert heard == said
-
-
-def test_one_that_falls_silent_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(child, "SILENCE_S", 0.3)
-    say(monkeypatch, "time.sleep(600)")
-
-    with pytest.raises(RunError, match="comparing int8 with fp32 made no progress for 0 s and was stopped"):
-        compared._compare_in_child(parts_of(), unheard)
-
-
-def test_an_interrupt_ends_it_and_what_it_started(monkeypatch: pytest.MonkeyPatch) -> None:
-    kept: list[int] = []
-    say(
-        monkeypatch,
-        "import subprocess\n"
-        "more = subprocess.Popen([sys.executable, '-S', '-c', 'import time; time.sleep(600)'])\n"
-        """tell(f'{{"event": "step", "done": {os.getsid(0)}, "total": {more.pid}}}')\n"""
-        "time.sleep(600)",
-    )
-
-    def interrupt(session: int, started: int) -> None:
-        kept.extend([session, started])
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        compared._compare_in_child(parts_of(), interrupt)
-
-    session, started = kept
-    assert session != os.getsid(0)
-    with pytest.raises(ProcessLookupError):
-        os.kill(session, 0)
-    assert is_dead(started)
-
-
-def is_dead(process: int) -> bool:
-    """Whether a process that was killed is gone, or waits for the init process to read its exit code."""
-    for _ in range(1000):
-        try:
-            state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
-        except (FileNotFoundError, ProcessLookupError):
-            return True
-        if state in "ZX":
-            return True
-        time.sleep(0.01)
-    return False
 
 
 # Running samples
