@@ -16,8 +16,8 @@ import numpy as np
 from tests.faults.harness import Fault
 from tests.faults.in_run import FAILED, INFER
 from tests.integration.support import Sut
-from tests.integration.test_bad_input import write_model
 from tests.unit.odd_models import BACKGROUND, write_odd
+from tests.unit.small_models import write_own
 
 REFUSED = (1,)
 Prepare = Callable[[Sut], Sequence[str]]
@@ -47,7 +47,7 @@ def _given(option: str, suffix: str, make: Callable[[Path], None], sut: Sut) -> 
     path = sut.cwd / f"given{suffix}"
     make(path)
     if option == "--recipe":
-        return ["--backend", "onnxruntime", "--model", str(write_model(sut.cwd / "own.onnx")), option, str(path)]
+        return ["--backend", "onnxruntime", "--model", str(write_own(sut.cwd / "own.onnx")), option, str(path)]
     if option == "--dataset-list":
         return ["--dataset-path", str(sut.pictures()), option, str(path)]
     if option == "--calibration-list":
@@ -128,7 +128,7 @@ PICTURES = [
 
 
 def _own_model(data: Callable[[Path], object], sut: Sut) -> Sequence[str]:
-    path = write_model(sut.cwd / "own.onnx")
+    path = write_own(sut.cwd / "own.onnx")
     data(path)
     return ["--backend", "onnxruntime", "--model", str(path), "--model-name", "efficientnet-lite0", *TIME]
 
@@ -139,10 +139,10 @@ _BAD_MODELS: dict[str, Callable[[Path], object]] = {
     "a model is a Git LFS pointer": lambda path: path.write_bytes(b"version https://git-lfs.github.com/spec/v1\n"),
     "a model is a web page": lambda path: path.write_bytes(b"<!DOCTYPE html><html></html>"),
     "a model is noise": lambda path: path.write_bytes(bytes(range(256)) * 99),
-    "a model has two inputs": lambda path: write_model(path, inputs=2),
-    "a model has 7 classes": lambda path: write_model(path, classes=7),
-    "a model takes 100 pixels": lambda path: write_model(path, shape=(None, 3, 100, 100)),
-    "a model has an operator that nobody knows": lambda path: write_model(path, operator="Sqeeze"),
+    "a model has two inputs": lambda path: write_own(path, inputs=2),
+    "a model has 7 classes": lambda path: write_own(path, classes=7),
+    "a model takes 100 pixels": lambda path: write_own(path, axes=(None, 3, 100, 100)),
+    "a model has an operator that nobody knows": lambda path: write_own(path, pool="Sqeeze"),
 }
 MODELS = [_input(name, "models", partial(_own_model, change)) for name, change in _BAD_MODELS.items()]
 
@@ -162,7 +162,7 @@ def _constant(sut: Sut) -> Sequence[str]:
     for name in names:
         (folder / name).symlink_to("one.jpg")
     (folder / "val_map.txt").write_text("".join(f"{name} 5\n" for name in names))
-    model = write_model(sut.cwd / "resnet50_v1.onnx", classes=1001)
+    model = write_own(sut.cwd / "resnet50_v1.onnx", classes=1001)
     return [
         "--backend",
         "onnxruntime",
@@ -304,7 +304,7 @@ def _poisoned(poison: Callable[[Path], object], sut: Sut) -> Sequence[str]:
 
 
 _POISONS: dict[str, Callable[[Path], object]] = {
-    "another model": lambda path: write_model(path),
+    "another model": lambda path: write_own(path),
     "half of it": lambda path: os.truncate(path, path.stat().st_size // 2),
     "nothing": lambda path: os.truncate(path, 0),
     "9 MB of noise": lambda path: path.write_bytes(np.random.default_rng(1).bytes(9_000_000)),
@@ -347,7 +347,7 @@ def _named(what: str, name: str, sut: Sut) -> Sequence[str]:
         (folder / "val_map.txt").rename(path)
         return ["--dataset-path", str(folder), "--dataset-list", str(path)]
     path.mkdir()
-    model = write_model(path / f"{name}.onnx")
+    model = write_own(path / f"{name}.onnx")
     return ["--backend", "onnxruntime", "--model", str(model), "--model-name", "efficientnet-lite0", *TIME]
 
 

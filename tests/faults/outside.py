@@ -8,7 +8,7 @@ from functools import partial
 from tests.faults.harness import Fault
 from tests.faults.in_run import ACCURACY, FAILED, INFER
 from tests.integration.support import Sut
-from tests.integration.test_bad_input import write_model
+from tests.unit.small_models import write_own
 
 INTERRUPTED = (130,)
 
@@ -102,8 +102,8 @@ MODEL = ("--scenario", "SingleStream,Offline", "--threads", "1")
 
 def _exchange(do: str, sut: Sut) -> Sequence[str]:
     """Two scenarios of one model, whose file ``do`` changes in between."""
-    write_model(sut.cwd / "own.onnx")
-    write_model(sut.cwd / "other.onnx", classes=1001)
+    write_own(sut.cwd / "own.onnx")
+    write_own(sut.cwd / "other.onnx", classes=1001)
     return (
         "--backend",
         "onnxruntime",

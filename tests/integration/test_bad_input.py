@@ -6,53 +6,20 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from onnx import TensorProto, helper, numpy_helper
 
 from tests.integration.support import Sut
-
-PICTURE = (None, 3, 224, 224)
+from tests.unit.small_models import with_weights_outside, write_own
 
 
 @pytest.fixture
 def sut(tmp_path: Path) -> Sut:
     return Sut(tmp_path)
-
-
-def write_model(
-    path: Path,
-    *,
-    shape: Sequence[int | None] = PICTURE,
-    dtype: int = TensorProto.FLOAT,
-    classes: int = 1000,
-    inputs: int = 1,
-    operator: str = "GlobalAveragePool",
-) -> Path:
-    """A classifier of a few kilobytes that looks at the mean of its first input's axes 2 and 3."""
-    weight = np.zeros((shape[1] or 3, classes), np.float32)
-    nodes = [
-        helper.make_node("Cast", ["images"], ["floats"], to=TensorProto.FLOAT),
-        helper.make_node(operator, ["floats"], ["pooled"]),
-        helper.make_node("Flatten", ["pooled"], ["flat"]),
-        helper.make_node("MatMul", ["flat", "weight"], ["scores"]),
-    ]
-    axes = ["n" if size is None else size for size in shape]
-    names = ["images", *(f"more{number}" for number in range(1, inputs))]
-    graph = helper.make_graph(
-        nodes,
-        "tiny",
-        [helper.make_tensor_value_info(name, dtype, axes) for name in names],
-        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["n", classes])],
-        [numpy_helper.from_array(weight, "weight")],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    path.write_bytes(model.SerializeToString())
-    return path
 
 
 def tree(root: Path) -> dict[Path, bytes]:
@@ -115,7 +82,7 @@ def test_a_word_that_does_not_do(sut: Sut, arguments: list[str], code: int, frag
 
 
 def test_a_model_file_that_fits_is_run(sut: Sut) -> None:
-    write_model(sut.cwd / "tiny.onnx")
+    write_own(sut.cwd / "tiny.onnx")
 
     done = sut.run("--model", "tiny.onnx", "--model-name", "efficientnet-lite0", "--time", "0.3", "--threads", "1")
 
@@ -129,18 +96,7 @@ def _cut(path: Path, keep: Callable[[int], int]) -> None:
 
 
 def _without_data_file(path: Path) -> None:
-    tensor = TensorProto(name="weight", data_type=TensorProto.FLOAT, dims=[3, 1000])
-    tensor.data_location = TensorProto.EXTERNAL
-    tensor.external_data.add(key="location", value="weights.bin")
-    graph = helper.make_graph(
-        [helper.make_node("Identity", ["images"], ["scores"])],
-        "external",
-        [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["n", 3, 224, 224])],
-        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["n", 1000])],
-        [tensor],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    path.write_bytes(model.SerializeToString())
+    with_weights_outside(path).with_name("weights.bin").unlink()
 
 
 def _folder(path: Path) -> None:
@@ -172,7 +128,7 @@ BAD_FILES: Mapping[str, tuple[Callable[[Path], object], str]] = {
 @pytest.mark.parametrize("what", BAD_FILES)
 def test_a_model_file_that_is_none(sut: Sut, what: str) -> None:
     spoil, fragment = BAD_FILES[what]
-    spoil(write_model(sut.cwd / "tiny.onnx"))
+    spoil(write_own(sut.cwd / "tiny.onnx"))
 
     done = sut.run("--model", "tiny.onnx", "--model-name", "efficientnet-lite0", "--time", "0.3")
 
@@ -187,10 +143,10 @@ def test_a_model_file_that_is_none(sut: Sut, what: str) -> None:
     [
         ({}, "resnet50", ["scores float32 [?, 1000]", "expected scores [batch, 1001] for resnet50", "--model-name"]),
         ({"classes": 1001}, "efficientnet-lite0", ["scores float32 [?, 1001]", "expected scores [batch, 1000]"]),
-        ({"shape": (None, 224, 224, 3)}, "efficientnet-lite0", ["another layout", "[?, 224, 224, 3]", "(NCHW)"]),
-        ({"shape": (None, 3, 192, 192)}, "efficientnet-lite0", ["another size", "[?, 3, 192, 192]", "3, 224, 224]"]),
-        ({"shape": (None, 1, 224, 224)}, "efficientnet-lite0", ["another number of channels", "[?, 1, 224, 224]"]),
-        ({"dtype": TensorProto.UINT8}, "efficientnet-lite0", ["another dtype", "images uint8", "expected float32"]),
+        ({"axes": (None, 224, 224, 3)}, "efficientnet-lite0", ["another layout", "[?, 224, 224, 3]", "(NCHW)"]),
+        ({"axes": (None, 3, 192, 192)}, "efficientnet-lite0", ["another size", "[?, 3, 192, 192]", "3, 224, 224]"]),
+        ({"axes": (None, 1, 224, 224)}, "efficientnet-lite0", ["another number of channels", "[?, 1, 224, 224]"]),
+        ({"dtype": "uint8"}, "efficientnet-lite0", ["another dtype", "images uint8", "expected float32"]),
         ({"inputs": 2}, "efficientnet-lite0", ["has 2 inputs", "more1", "expected 1"]),
         ({}, "resnet5", ["unknown model 'resnet5'", "did you mean resnet50?"]),
         ({}, None, ["tiny.onnx names no known model", "--model-name", "efficientnet-lite0"]),
@@ -199,7 +155,7 @@ def test_a_model_file_that_is_none(sut: Sut, what: str) -> None:
 def test_a_model_that_does_not_fit_its_recipe(
     sut: Sut, change: dict[str, object], name: str | None, fragments: list[str]
 ) -> None:
-    write_model(sut.cwd / "tiny.onnx", **change)
+    write_own(sut.cwd / "tiny.onnx", **change)
 
     done = sut.run("--model", "tiny.onnx", *(["--model-name", name] if name else []), "--time", "0.3")
 
@@ -211,7 +167,7 @@ def test_a_model_that_does_not_fit_its_recipe(
 
 @pytest.mark.parametrize(("flag", "got", "near"), [("--inputs", "image", "images"), ("--outputs", "score", "scores")])
 def test_a_tensor_that_the_model_does_not_have(sut: Sut, flag: str, got: str, near: str) -> None:
-    write_model(sut.cwd / "tiny.onnx")
+    write_own(sut.cwd / "tiny.onnx")
 
     done = sut.run("--model", "tiny.onnx", "--model-name", "efficientnet-lite0", flag, got)
 
@@ -220,7 +176,7 @@ def test_a_tensor_that_the_model_does_not_have(sut: Sut, flag: str, got: str, ne
 
 
 def test_a_model_that_the_runtime_refuses(sut: Sut) -> None:
-    write_model(sut.cwd / "tiny.onnx", operator="GlobalLuckPool")
+    write_own(sut.cwd / "tiny.onnx", pool="GlobalLuckPool")
 
     done = sut.run("--model", "tiny.onnx", "--model-name", "efficientnet-lite0", "--time", "0.3")
 
@@ -599,7 +555,7 @@ def test_names_that_are_no_utf8_lose_nothing(sut: Sut) -> None:
     (root / "grey picture 0.jpg").rename(root / name)
     lines = (root / "val_map.txt").read_text().replace("grey picture 0.jpg", name)
     (odd / os.fsdecode(b"list\xe9.txt")).write_text(lines, errors="surrogateescape")
-    write_model(odd / os.fsdecode(b"mod\xe8le.onnx"))
+    write_own(odd / os.fsdecode(b"mod\xe8le.onnx"))
     (odd / "user.conf").write_text("# nothing\n")
     (odd / "audit.config").write_text("*.*.accuracy_log_sampling_target = 5\n")
 

@@ -13,8 +13,8 @@ from sut.datasets.demo import PHOTOS
 from tests.children import Finished, results, run_sut
 from tests.distributions import plug_in
 from tests.integration.support import Sut
-from tests.unit.models.test_identity import VOUCHED, with_weights_outside, write
-from tests.unit.small_models import CLASSES, write_classifier
+from tests.unit.models.test_identity import VOUCHED, write
+from tests.unit.small_models import CLASSES, with_weights_outside, write_classifier
 
 RECIPE = "fit: crop-resize\ninterpolation: linear\ncrop_padding: 0\nmean: [127, 120, 110]\nstd: [128, 64, 77]\n"
 

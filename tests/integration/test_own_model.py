@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 from sut.models.registry import find
 from tests.children import CHECKOUT, Finished, results, run_sut
 from tests.unit.odd_models import RECIPE, write_odd
-from tests.unit.small_models import write_classifier
+from tests.unit.small_models import write_classifier, write_means
 
 SIZE = 224
 LITE = "fit: crop-resize\ninterpolation: cubic\n"
@@ -242,21 +242,7 @@ def test_a_wrong_offset_is_suspected(tmp_path: Path, lite0: onnx.ModelProto, sli
 
 
 def test_labels_beyond_the_models_classes_are_refused_in_accuracy_mode_only(tmp_path: Path) -> None:
-    weight = numpy_helper.from_array(np.ones((3, 5), np.float32), "weight")
-    nodes = [
-        helper.make_node("GlobalAveragePool", ["picture"], ["pooled"]),
-        helper.make_node("Flatten", ["pooled"], ["flat"]),
-        helper.make_node("MatMul", ["flat", "weight"], ["scores"]),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "five",
-        [helper.make_tensor_value_info("picture", TensorProto.FLOAT, ["n", 3, 32, 32])],
-        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["n", 5])],
-        [weight],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    (tmp_path / "stranger.onnx").write_bytes(model.SerializeToString())
+    write_means(tmp_path / "stranger.onnx", classes=5)
 
     refused = run_own(tmp_path, "pytorch")
     ran = run_sut("--model", "stranger.onnx", "--recipe", "pytorch", "--time", "0.3", cwd=tmp_path)

@@ -1,13 +1,15 @@
-"""A small classifier to convert: what takes a real one seconds takes this one none."""
+"""Small classifiers: what takes a real one seconds takes these none."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 
 from backends.base import TensorSpec
@@ -87,4 +89,63 @@ def write_classifier(
     images = TensorSpec("images", dtype, (batch, *shape))
     outputs = [TensorSpec("scores", dtype, (batch, CLASSES))]
     graph.save(path, [images], [*outputs, images] if extra_output else outputs)
+    return path
+
+
+_BEHIND = {
+    "softmax": ("Softmax", {"axis": 1}),
+    "labels": ("ArgMax", {"axis": 1, "keepdims": 0}),
+    "column": ("ArgMax", {"axis": 1, "keepdims": 1}),
+}
+
+
+def write_means(
+    path: Path,
+    *,
+    axes: Sequence[int | str | None] = ("n", 3, 32, 32),
+    dtype: str = "float32",
+    classes: int | str = 1000,
+    outputs: Sequence[str] = ("scores",),
+    inputs: int = 1,
+    pool: str = "GlobalAveragePool",
+) -> Path:
+    """A classifier whose class is the channel with the largest mean: ``images``, of any layout and dtype, in.
+
+    ``outputs`` are any of scores, softmax, labels (int64 [n]), column (int64 [n, 1]), features (float [n, 7]), map
+    (float [n, 3, 1, 1]) and ordered (float [n, 3, 32, 32]).
+    """
+    graph = OnnxGraph("means")
+    order = [0, 3, 1, 2] if axes[-1] == 3 and axes[1] != 3 else [0, 1, 2, 3]
+    floats = graph.node("Cast", ["images"], "floats", to=onnx.TensorProto.FLOAT)
+    ordered = graph.node("Transpose", [floats], "ordered", perm=order)
+    flat = graph.node("Flatten", [graph.node(pool, [ordered], "map")], "flat")
+    weight = np.eye(3, classes if isinstance(classes, int) else 1000, dtype=np.float32)
+    graph.node("MatMul", [flat, graph.weight("weight", weight)], "scores")
+    for name in outputs:
+        if name in _BEHIND:
+            operator, attributes = _BEHIND[name]
+            graph.node(operator, ["scores"], name, **attributes)
+        elif name == "features":
+            graph.node("MatMul", [flat, graph.weight("wide", np.ones((3, 7), np.float32))], name)
+    rows = {"scores": [classes], "softmax": [classes], "labels": [], "column": [1], "features": [7]}
+    rows |= {"map": [3, 1, 1], "ordered": [3, 32, 32]}
+    graph.save(
+        path,
+        [TensorSpec(name, dtype, axes) for name in ("images", *(f"more{number}" for number in range(1, inputs)))],
+        [
+            TensorSpec(name, "int64" if name in ("labels", "column") else "float32", (axes[0], *rows[name]))
+            for name in outputs
+        ],
+    )
+    return path
+
+
+def write_own(path: Path, axes: Sequence[int | None] = (None, 3, 224, 224), **more: Any) -> Path:
+    """The same for the pictures that the known models take; ``more`` is as above."""
+    return write_means(path, axes=axes, **more)
+
+
+def with_weights_outside(path: Path, location: str = "weights.bin") -> Path:
+    """Move the weights of a model to a file beside it."""
+    onnx.save_model(onnx.load(path), path, save_as_external_data=True, location=location, size_threshold=0)
     return path

@@ -7,10 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
 
 from backends.base import ModelFile
 from backends.onnxruntime import OnnxRuntime
@@ -25,10 +23,9 @@ from sut.models.recipes import RecipeFile, find_recipe
 from sut.pipeline.assembly import assemble
 from sut.tasks.base import Score
 from sut.tasks.chance import near_chance
+from tests.unit.small_models import write_means
 
 Axes = Sequence[int | str]
-FLOAT, HALF, UINT8 = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.UINT8
-INT64, DOUBLE = TensorProto.INT64, TensorProto.DOUBLE
 PLAIN = RecipeFile(name="plain", fit="resize-crop", interpolation="area")
 NORMALISED = PLAIN.model_copy(update={"mean": (127.0, 127.0, 127.0), "std": (128.0, 128.0, 128.0)})
 
@@ -37,73 +34,24 @@ def quiet(_line: str) -> None:
     pass
 
 
-def write_model(
-    path: Path,
-    axes: Axes = ("n", 3, 32, 32),
-    dtype: int = FLOAT,
-    classes: int | str = 1000,
-    outputs: Sequence[str] = ("logits",),
-    inputs: int = 1,
-) -> Path:
-    """A classifier whose class is the channel with the largest mean.
-
-    ``outputs`` are any of logits, softmax, labels (int64 [n]), column (int64 [n, 1]), features (float [n, 7]), map
-    (float [n, 3, 1, 1]) and ordered (float [n, 3, 32, 32]).
-    """
-    weight = np.eye(3, classes if isinstance(classes, int) else 1000, dtype=np.float32)
-    order = [0, 3, 1, 2] if axes[-1] == 3 and axes[1] != 3 else [0, 1, 2, 3]
-    nodes = [
-        helper.make_node("Cast", ["images"], ["floats"], to=FLOAT),
-        helper.make_node("Transpose", ["floats"], ["ordered"], perm=order),
-        helper.make_node("GlobalAveragePool", ["ordered"], ["map"]),
-        helper.make_node("Flatten", ["map"], ["flat"]),
-        helper.make_node("MatMul", ["flat", "weight"], ["logits"]),
-        helper.make_node("Softmax", ["logits"], ["softmax"], axis=1),
-        helper.make_node("ArgMax", ["logits"], ["labels"], axis=1, keepdims=0),
-        helper.make_node("ArgMax", ["logits"], ["column"], axis=1, keepdims=1),
-        helper.make_node("MatMul", ["flat", "wide"], ["features"]),
-    ]
-    batch = axes[0]
-    shapes: dict[str, tuple[int, list[int | str]]] = {
-        "logits": (FLOAT, [batch, classes]),
-        "softmax": (FLOAT, [batch, classes]),
-        "labels": (INT64, [batch]),
-        "column": (INT64, [batch, 1]),
-        "features": (FLOAT, [batch, 7]),
-        "map": (FLOAT, [batch, 3, 1, 1]),
-        "ordered": (FLOAT, [batch, 3, 32, 32]),
-    }
-    names = ["images", *(f"more{number}" for number in range(1, inputs))]
-    graph = helper.make_graph(
-        nodes,
-        "strange",
-        [helper.make_tensor_value_info(name, dtype, axes) for name in names],
-        [helper.make_tensor_value_info(name, *shapes[name]) for name in outputs],
-        [numpy_helper.from_array(weight, "weight"), numpy_helper.from_array(np.ones((3, 7), np.float32), "wide")],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    path.write_bytes(model.SerializeToString())
-    return path
-
-
 def own(tmp_path: Path, told: RecipeFile = PLAIN, **model: Any) -> ModelSpec:
-    return own_model(told, check_onnx(write_model(tmp_path / "strange.onnx", **model)), None)
+    return own_model(told, check_onnx(write_means(tmp_path / "strange.onnx", **model)), None)
 
 
 @pytest.mark.parametrize(
     ("axes", "dtype", "expected"),
     [
-        (("n", 3, 32, 32), FLOAT, ("NCHW", "float32", 32)),
-        (("n", 32, 32, 3), FLOAT, ("NHWC", "float32", 32)),
-        ((1, 3, 32, 32), HALF, ("NCHW", "float16", 32)),
-        ((4, 32, 32, 3), UINT8, ("NHWC", "uint8", 32)),
-        (("n", 3, 32, "w"), FLOAT, ("NCHW", "float32", 32)),
-        (("n", 3, "h", 32), FLOAT, ("NCHW", "float32", 32)),
-        (("n", "c", 32, 32), FLOAT, ("NCHW", "float32", 32)),
+        (("n", 3, 32, 32), "float32", ("NCHW", "float32", 32)),
+        (("n", 32, 32, 3), "float32", ("NHWC", "float32", 32)),
+        ((1, 3, 32, 32), "float16", ("NCHW", "float16", 32)),
+        ((4, 32, 32, 3), "uint8", ("NHWC", "uint8", 32)),
+        (("n", 3, 32, "w"), "float32", ("NCHW", "float32", 32)),
+        (("n", 3, "h", 32), "float32", ("NCHW", "float32", 32)),
+        (("n", "c", 32, 32), "float32", ("NCHW", "float32", 32)),
     ],
 )
 def test_layout_dtype_and_size_are_the_files(
-    tmp_path: Path, axes: Axes, dtype: int, expected: tuple[str, str, int]
+    tmp_path: Path, axes: Axes, dtype: str, expected: tuple[str, str, int]
 ) -> None:
     spec = own(tmp_path, axes=axes, dtype=dtype)
 
@@ -114,7 +62,7 @@ def test_layout_dtype_and_size_are_the_files(
 
 
 def test_an_output_whose_shape_is_not_told_has_that_which_follows_from_the_graph(tmp_path: Path) -> None:
-    model = onnx.load(write_model(tmp_path / "strange.onnx", classes=9))
+    model = onnx.load(write_means(tmp_path / "strange.onnx", classes=9))
     model.graph.output[0].type.tensor_type.ClearField("shape")
     onnx.save(model, tmp_path / "strange.onnx")
 
@@ -125,10 +73,10 @@ def test_an_output_whose_shape_is_not_told_has_that_which_follows_from_the_graph
 
 
 def test_the_output_that_is_named_tells_the_classes(tmp_path: Path) -> None:
-    path = write_model(tmp_path / "strange.onnx", outputs=["features", "logits"], classes=9)
+    path = write_means(tmp_path / "strange.onnx", outputs=["features", "scores"], classes=9)
 
     assert registry.for_file(path, None, "pytorch", quiet, ["features"]).classes == 7
-    assert registry.for_file(path, None, "pytorch", quiet, ["logits"]).classes == 9
+    assert registry.for_file(path, None, "pytorch", quiet, ["scores"]).classes == 9
 
 
 @pytest.mark.parametrize("axes", [("n", 3, 3, 3), ("n", "a", "b", "c")])
@@ -151,8 +99,8 @@ def test_a_layout_that_is_open_can_be_set(tmp_path: Path, axes: Axes) -> None:
         ({"outputs": ["labels"]}, {"classes": 12}, (12, 0)),
         ({"outputs": ["column"]}, {"classes": 1001}, (1001, -1)),
         ({"outputs": ["labels"]}, {"usual_classes": 1000}, (1000, 0)),
-        ({"outputs": ["features", "logits"]}, {}, (1000, 0)),
-        ({"outputs": ["features", "logits"]}, {"classes": 7}, (7, 0)),
+        ({"outputs": ["features", "scores"]}, {}, (1000, 0)),
+        ({"outputs": ["features", "scores"]}, {"classes": 7}, (7, 0)),
         ({"classes": "k"}, {"classes": 1000}, (1000, 0)),
         ({"classes": "k"}, {"usual_classes": 1000}, (1000, 0)),
         ({"outputs": ["map"]}, {}, (3, 0)),
@@ -172,15 +120,15 @@ def test_classes_and_offset(
     [
         ({"inputs": 2}, PLAIN, "has 2 inputs (images float32 [?, 3, 32, 32], more1 float32"),
         ({"axes": ("n", 3)}, PLAIN, "expected 1 with 4 axes"),
-        ({"dtype": INT64}, PLAIN, "takes images int64 [?, 3, 32, 32]; expected float32, float16 or uint8"),
-        ({"dtype": DOUBLE}, PLAIN, "takes images float64"),
+        ({"dtype": "int64"}, PLAIN, "takes images int64 [?, 3, 32, 32]; expected float32, float16 or uint8"),
+        ({"dtype": "float64"}, PLAIN, "takes images float64"),
         ({"axes": ("n", 3, "h", "w")}, PLAIN, "of any height and width; set size (in pixels) in the recipe plain"),
         ({"axes": ("n", "a", "b", "c")}, PLAIN, "set layout (NCHW or NHWC)"),
         ({"axes": ("n", 3, 3, 3)}, PLAIN, "any axis may be the channels; set layout"),
         ({"axes": ("n", 1, 32, 32)}, PLAIN, "expected 3 channels"),
         ({"axes": ("n", 3, 32, 48)}, PLAIN, "expected as many pixels high as wide"),
         ({"axes": ("n", 3, 99999, 99999)}, PLAIN, "expected a height and width of 1 to 4096 pixels"),
-        ({"dtype": UINT8}, NORMALISED, "the recipe plain has mean [127.0, 127.0, 127.0] and std [128.0"),
+        ({"dtype": "uint8"}, NORMALISED, "the recipe plain has mean [127.0, 127.0, 127.0] and std [128.0"),
         ({}, PLAIN.model_copy(update={"size": 64}), "has size 64, expected 32, or leave size out"),
         ({}, PLAIN.model_copy(update={"dtype": "float16"}), "has dtype float16, expected float32, or leave dtype out"),
         ({}, PLAIN.model_copy(update={"layout": "NHWC"}), "has layout NHWC, expected NCHW, or leave layout out"),
@@ -190,7 +138,7 @@ def test_classes_and_offset(
         ({"classes": 1}, PLAIN, "expected scores [batch, classes]"),
         ({"outputs": ["labels"]}, PLAIN, "leave the number of classes open; set classes in the recipe plain"),
         ({"classes": "k"}, PLAIN, "set classes in the recipe plain"),
-        ({"outputs": ["features", "logits"], "classes": 9}, PLAIN, "set classes in the recipe plain"),
+        ({"outputs": ["features", "scores"], "classes": 9}, PLAIN, "set classes in the recipe plain"),
     ],
 )
 def test_what_does_not_fit_or_is_open_is_named(
@@ -212,7 +160,7 @@ def test_a_named_recipe_takes_the_files_size_and_has_one_of_its_own(tmp_path: Pa
 
 @pytest.mark.parametrize("batch", [1, 4, "n"])
 def test_the_runtime_gets_a_fixed_batch_and_whole_samples(tmp_path: Path, batch: int | str) -> None:
-    path = write_model(tmp_path / "strange.onnx", axes=(batch, 3, "h", "w"))
+    path = write_means(tmp_path / "strange.onnx", axes=(batch, 3, "h", "w"))
 
     backend = OnnxRuntime.load(ModelFile(path, sample_shape=(3, 32, 32)), "cpu", 1, 1)
 
@@ -236,7 +184,7 @@ def test_the_runtime_gets_a_fixed_batch_and_whole_samples(tmp_path: Path, batch:
 def test_what_an_own_model_is_called(tmp_path: Path, file: str, told: str | None, name: str) -> None:
     lines: list[str] = []
 
-    spec = registry.for_file(write_model(tmp_path / file), told, "pytorch", lines.append)
+    spec = registry.for_file(write_means(tmp_path / file), told, "pytorch", lines.append)
 
     assert spec.name == name
     assert spec.accuracy_target is None
@@ -246,7 +194,7 @@ def test_what_an_own_model_is_called(tmp_path: Path, file: str, told: str | None
 
 
 def test_a_known_models_file_with_its_own_recipe_is_that_model(tmp_path: Path) -> None:
-    path = write_model(tmp_path / "resnet50_v1.onnx", axes=("n", 3, 224, 224), classes=1001)
+    path = write_means(tmp_path / "resnet50_v1.onnx", axes=("n", 3, 224, 224), classes=1001)
 
     spec = registry.for_file(path, "resnet50", "resnet50")
 
@@ -286,7 +234,7 @@ def test_mobilenet_is_brought_by_the_user(tmp_path: Path, monkeypatch: pytest.Mo
         registry.find("mobilenet").build("random", quiet)
 
     monkeypatch.setenv("MODEL_DIR", str(tmp_path))
-    path = write_model(tmp_path / "mobilenet_v1_1.0_224.onnx", axes=("n", 3, 224, 224), classes=1001)
+    path = write_means(tmp_path / "mobilenet_v1_1.0_224.onnx", axes=("n", 3, 224, 224), classes=1001)
 
     spec = registry.find("mobilenet")
     assert spec.build("trained", quiet) == path
@@ -315,7 +263,7 @@ def test_a_missing_gpu_is_told_before_a_missing_model(monkeypatch: pytest.Monkey
 
 
 def test_a_label_that_the_model_cannot_answer(tmp_path: Path) -> None:
-    path = write_model(tmp_path / "strange.onnx", classes=284)
+    path = write_means(tmp_path / "strange.onnx", classes=284)
     settings = {"model": str(path), "recipe": "pytorch"}
 
     with pytest.raises(

@@ -11,7 +11,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
 
 from backends.base import TensorSpec
@@ -32,6 +31,7 @@ from sut.results.schema import Accuracy
 from sut.run.outcome import _accuracy
 from sut.run.runner import Ran, run_each
 from sut.tasks.base import Score
+from tests.unit.small_models import with_weights_outside
 
 RESNET50 = MODELS["resnet50"]
 VOUCHED = "model.onnx counts as resnet50 by known_models: the user's word, not MLCommons'"
@@ -46,12 +46,6 @@ def write(path: Path, label: int = 5) -> Path:
     graph.node("Gemm", [pooled, weight, bias], "scores")
     images = TensorSpec("images", "float32", (None, 3, 224, 224))
     graph.save(path, [images], [TensorSpec("scores", "float32", (None, 1001))])
-    return path
-
-
-def with_weights_outside(path: Path) -> Path:
-    model = onnx.load(path)
-    onnx.save_model(model, path, save_as_external_data=True, location="weights.bin", size_threshold=0)
     return path
 
 
