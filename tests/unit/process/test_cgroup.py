@@ -1,4 +1,4 @@
-"""What a cgroup of either version leaves of the cores, in files under a root of our own."""
+"""What a cgroup of either version leaves of cores and memory, in files under a root of our own."""
 
 from __future__ import annotations
 
@@ -8,17 +8,117 @@ from pathlib import Path
 import pytest
 
 from sut.config import usable_cores
-from sut.process.cgroup import cpu_periods, held_back, most_throttled
+from sut.process.cgroup import cpu_periods, cpu_quota, free_memory, held_back, memory_limit, most_throttled
 
 V1 = "3:cpu,cpuacct:/job/a\n2:memory:/job/a\n"
 V2 = "0::/a/b\n"
 
 
 def plant(root: Path, files: dict[str, str]) -> Path:
+    """A machine's /proc and /sys."""
     for name, text in files.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(text)
     return root
+
+
+@pytest.mark.parametrize(
+    ("files", "cores"),
+    [
+        ({}, None),
+        ({"proc/self/cgroup": "0::/\n"}, None),
+        ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "max 100000\n"}, None),
+        ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "150000 100000\n"}, 1.5),
+        ({"proc/self/cgroup": "0::/a/b\n", "sys/fs/cgroup/a/cpu.max": "50000 100000\n"}, 0.5),
+        (
+            {
+                "proc/self/cgroup": "0::/a/b\n",
+                "sys/fs/cgroup/a/b/cpu.max": "400000 100000\n",
+                "sys/fs/cgroup/a/cpu.max": "300000 100000\n",
+            },
+            3.0,
+        ),
+        ({"proc/self/cgroup": "0::/host/path\n", "sys/fs/cgroup/cpu.max": "200000 100000\n"}, 2.0),
+        (
+            {
+                "proc/self/cgroup": V1,
+                "sys/fs/cgroup/cpu,cpuacct/job/a/cpu.cfs_quota_us": "250000\n",
+                "sys/fs/cgroup/cpu,cpuacct/job/a/cpu.cfs_period_us": "100000\n",
+            },
+            2.5,
+        ),
+        (
+            {
+                "proc/self/cgroup": V1,
+                "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1\n",
+                "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000\n",
+            },
+            None,
+        ),
+        ({"proc/self/cgroup": "4:cpuset:/\n", "sys/fs/cgroup/cpuset/cpu.max": "1 1"}, None),
+    ],
+)
+def test_the_quota_of_cores(tmp_path: Path, files: dict[str, str], cores: float | None) -> None:
+    assert cpu_quota(plant(tmp_path, files)) == cores
+
+
+@pytest.mark.parametrize(
+    ("files", "limit_bytes"),
+    [
+        ({}, None),
+        ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/memory.max": "max\n"}, None),
+        ({"proc/self/cgroup": "0::/a\n", "sys/fs/cgroup/a/memory.max": "1073741824\n"}, 2**30),
+        ({"proc/self/cgroup": V1, "sys/fs/cgroup/memory/job/a/memory.limit_in_bytes": "4096\n"}, 4096),
+        ({"proc/self/cgroup": V1, "sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712\n"}, None),
+        ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/unified/memory.max": "8192\n"}, 8192),
+    ],
+)
+def test_the_limit_of_memory(tmp_path: Path, files: dict[str, str], limit_bytes: int | None) -> None:
+    assert memory_limit(plant(tmp_path, files)) == limit_bytes
+
+
+MEMINFO = {"proc/meminfo": "MemTotal: 8 kB\nMemAvailable:    4000 kB\n"}
+STAT = "anon 1\nactive_file 300\ninactive_file 4000\n"
+
+
+@pytest.mark.parametrize(
+    ("files", "free_bytes"),
+    [
+        ({}, None),
+        (MEMINFO, 4_096_000),
+        ({**MEMINFO, "proc/self/cgroup": "0::/a\n", "sys/fs/cgroup/a/memory.max": "max\n"}, 4_096_000),
+        (
+            {
+                **MEMINFO,
+                "proc/self/cgroup": "0::/a\n",
+                "sys/fs/cgroup/a/memory.max": "100000\n",
+                "sys/fs/cgroup/a/memory.current": "90000\n",
+                "sys/fs/cgroup/a/memory.stat": STAT,
+            },
+            14_300,
+        ),
+        (
+            {
+                "proc/self/cgroup": V1,
+                "sys/fs/cgroup/memory/job/a/memory.limit_in_bytes": "100000\n",
+                "sys/fs/cgroup/memory/job/a/memory.usage_in_bytes": "90000\n",
+                "sys/fs/cgroup/memory/job/a/memory.stat": STAT + "total_active_file 0\ntotal_inactive_file 5000\n",
+            },
+            15_000,
+        ),
+        (
+            {
+                "proc/self/cgroup": "0::/\n",
+                "sys/fs/cgroup/memory.max": "100\n",
+                "sys/fs/cgroup/memory.current": "200\n",
+            },
+            0,
+        ),
+        ({**MEMINFO, "proc/self/cgroup": "0::/\n", "sys/fs/cgroup/memory.max": "100\n"}, 4_096_000),
+    ],
+)
+def test_the_memory_that_is_free(tmp_path: Path, files: dict[str, str], free_bytes: int | None) -> None:
+    assert free_memory(plant(tmp_path, files)) == free_bytes
 
 
 @pytest.mark.parametrize(

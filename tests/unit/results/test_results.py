@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,9 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sut.files import write_text
 from sut.mlperf.metrics import PERCENTILES, percentile_stats
-from sut.results.schema import Accuracy, Metric, Result, dump_json, per_query, reference_results, stage_stats
+from sut.results.schema import Accuracy, Metric, Result, per_query, reference_results, stage_stats
 from sut.results.stages import Stages
 
 PERMILLE = {"p50": 500, "p80": 800, "p90": 900, "p95": 950, "p97": 970, "p99": 990, "p99_9": 999}
@@ -152,13 +150,3 @@ def test_the_reference_harness_counts_good_items_and_percent() -> None:
 
 def test_a_run_of_no_time_has_no_rate() -> None:
     assert reference_results(a_result(), "", took_s=0.0)["TestScenario.Server"]["qps"] is None
-
-
-def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
-    path = tmp_path / "result.json"
-    path.write_text("old and longer than the new one")
-
-    write_text(path, dump_json({"new": 1}))
-
-    assert json.loads(path.read_text()) == {"new": 1}
-    assert [each.name for each in tmp_path.iterdir()] == ["result.json"]

@@ -1,4 +1,4 @@
-"""What is looked at before the clock: the same twice, alone as in a batch, and scores that only the model sees."""
+"""What is looked at before the clock: the same twice, alone as in a batch."""
 
 from __future__ import annotations
 
@@ -12,18 +12,15 @@ import onnx
 import openvino
 import pytest
 
-from backends.base import ModelFile
-from backends.onnxruntime import OnnxRuntime
 from sut.config import make_config
 from sut.errors import RunError
-from sut.models.argmax import expose_scores, scores_behind
 from sut.models.preparation import Prepared
 from sut.pipeline.assembly import assemble
 from sut.pipeline.system import SUT
 from sut.results.schema import Answers
 from sut.run import answers
 from sut.run.answers import Answer, Examined, apart, check, near_tie, spread, unlike
-from tests.unit.odd_models import BACKGROUND, CLASSES, RECIPE, SIZE, write_odd
+from tests.unit.odd_models import BACKGROUND, RECIPE, SIZE, write_odd
 
 SAME = Answers(checked=4, largest_batch=8, batch_dependent_share=0.0, near_ties=0)
 
@@ -269,48 +266,3 @@ def test_the_same_work_gives_the_same_answer_but_for_rounding() -> None:
     assert unlike(of(0, 20, 20.0005), of(0, 20.0005, 20)) is None
     assert unlike(of(0, 1), of(1, 0)) == "label 1, then 0"
     assert unlike(of(0, 1), of(0, 1.1)) == "scores that differ by 9.1 % of their range"
-
-
-def a_graph(*nodes: tuple[str, list[str], str]) -> onnx.GraphProto:
-    made = [onnx.helper.make_node(operator, inputs, [name]) for operator, inputs, name in nodes]
-    made.append(onnx.helper.make_node("TopK", ["logits", "k"], ["values", "indices"]))
-    return onnx.GraphProto(node=made)
-
-
-@pytest.mark.parametrize(
-    ("nodes", "behind"),
-    [
-        ([("ArgMax", ["logits"], "out")], "logits"),
-        ([("ArgMax", ["logits"], "best"), ("Squeeze", ["best", "axis"], "one"), ("Cast", ["one"], "out")], "logits"),
-        ([("Squeeze", ["indices", "axis"], "out")], "logits"),
-        (
-            [("ArgMax", ["scores"], "best"), ("Constant", [], "one"), ("Sub", ["best", "one"], "out")],
-            "scores",
-        ),
-        ([("ArgMax", ["scores"], "best"), ("Constant", [], "one"), ("Add", ["one", "best"], "out")], "scores"),
-        ([("Cast", ["logits"], "out")], None),
-        ([("ArgMax", ["logits"], "best"), ("Mul", ["best", "one"], "out")], "logits"),
-        ([("ArgMax", ["a"], "best"), ("Where", ["mask", "zero", "best"], "out")], "a"),
-        (
-            [("ArgMax", ["a"], "far"), ("ArgMax", ["b"], "near"), ("Neg", ["far"], "f"), ("Max", ["f", "near"], "out")],
-            "b",
-        ),
-        ([("Add", ["out", "out"], "out")], None),
-        ([], None),
-    ],
-)
-def test_the_scores_that_labels_are_chosen_from(nodes: list[tuple[str, list[str], str]], behind: str | None) -> None:
-    assert scores_behind(a_graph(*nodes), "out") == behind
-
-
-def test_scores_are_shown_by_one_file_whatever_holds_the_weights(tmp_path: Path) -> None:
-    model = onnx.load(write_odd(tmp_path / "odd.onnx", "labels"))
-    outside = tmp_path / "outside.onnx"
-    onnx.save(model, outside, save_as_external_data=True, location="weights", size_threshold=0)
-    (tmp_path / "copy").mkdir()
-
-    name = expose_scores(outside, "labels", tmp_path / "copy" / "shown.onnx")
-
-    assert name == "sums"
-    with OnnxRuntime.load(ModelFile(tmp_path / "copy" / "shown.onnx"), "cpu", 1, 1) as shown:
-        assert [(spec.name, spec.dtype, spec.shape) for spec in shown.outputs] == [("sums", "float32", (None, CLASSES))]
