@@ -5,19 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import pytest
-
 from tests.children import Finished
 from tests.integration.support import Sut
 from tests.unit.small_models import SIZE, write_classifier
 
 RECIPE = f"size: {SIZE}\nfit: crop-resize\ninterpolation: linear\ncrop_padding: 0\n"
 AUTO = ("lanes", "threads", "max_batchsize")
-
-
-@pytest.fixture
-def sut(tmp_path: Path) -> Sut:
-    return Sut(tmp_path)
 
 
 def run(sut: Sut, *arguments: str) -> Finished:

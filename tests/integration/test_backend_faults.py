@@ -5,8 +5,6 @@ Each is a plug-in registered by an entry point and run by ``python -m sut run`` 
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from sut.version import NAME, own_version
@@ -21,11 +19,6 @@ WATCHDOG_S = 6
 # a batch is never faster than these, and no answer is late.
 SURELY_VALID = ("--qps", 1000, "--max-latency", 60)
 FASTER_THAN_OFFLINE = ("--qps", 20000)
-
-
-@pytest.fixture
-def sut(tmp_path: Path) -> Sut:
-    return Sut(tmp_path)
 
 
 def run(sut: Sut, backend: str, *options: object) -> Finished:

@@ -17,11 +17,6 @@ from tests.integration.support import Sut
 from tests.unit.small_models import with_weights_outside, write_own
 
 
-@pytest.fixture
-def sut(tmp_path: Path) -> Sut:
-    return Sut(tmp_path)
-
-
 def tree(root: Path) -> dict[Path, bytes]:
     return {path.relative_to(root): path.read_bytes() for path in root.rglob("*") if path.is_file()}
 

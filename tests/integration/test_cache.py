@@ -11,7 +11,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-import pytest
 
 from sut.datasets.demo import PHOTOS
 from tests.children import results, run_sut
@@ -24,11 +23,6 @@ HUMBLE = (
     "assert ctypes.CDLL(None).capset(header, (ctypes.c_uint32 * 6)()) == 0"
 )
 """Root may write anywhere by its capabilities, so the process gives up all of them."""
-
-
-@pytest.fixture
-def sut(tmp_path: Path) -> Sut:
-    return Sut(tmp_path)
 
 
 def note(result: dict[str, Any]) -> str:

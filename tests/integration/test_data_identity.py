@@ -20,11 +20,6 @@ from tests.integration.support import PICTURES, Sut
 QUICK = ("--backend", "plain", "--time", "0.3", "--scenario", "Offline")
 
 
-@pytest.fixture
-def sut(tmp_path: Path) -> Sut:
-    return Sut(tmp_path)
-
-
 def damage(file: Path) -> None:
     """Four hundred bytes of nothing in the middle: what decodes without a warning, to other pixels."""
     data = file.read_bytes()

@@ -14,9 +14,7 @@ from tests.children import Finished, results, run_sut
 from tests.distributions import plug_in
 from tests.integration.support import Sut
 from tests.unit.models.test_identity import VOUCHED, write
-from tests.unit.small_models import CLASSES, with_weights_outside, write_classifier
-
-RECIPE = "fit: crop-resize\ninterpolation: linear\ncrop_padding: 0\nmean: [127, 120, 110]\nstd: [128, 64, 77]\n"
+from tests.unit.small_models import CLASSES, RECIPE_FILE, with_weights_outside, write_classifier
 
 AFTER_EACH_RUN = """
 import glob, shutil
@@ -71,7 +69,7 @@ class Swaps(OnnxRuntime):
 @pytest.fixture
 def small(tmp_path: Path) -> Path:
     """A small model with its weights beside it, its recipe, and weights and a model that are not the same."""
-    (tmp_path / "small.yaml").write_text(RECIPE)
+    (tmp_path / "small.yaml").write_text(RECIPE_FILE)
     (tmp_path / "other").mkdir()
     other = write_classifier(tmp_path / "other" / "small.onnx", weight_name="other", bias=np.arange(CLASSES))
     with_weights_outside(other)

@@ -21,11 +21,6 @@ SOON_S = 15
 LONG = ("--time", "60")
 
 
-@pytest.fixture
-def sut(tmp_path: Path) -> Sut:
-    return Sut(tmp_path)
-
-
 def logs(sut: Sut) -> set[str]:
     return {path.name for path in sut.output.rglob("mlperf_log_*")}
 

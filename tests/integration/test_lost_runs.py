@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from tests.children import Finished
 from tests.integration.support import Sut
-
-
-@pytest.fixture
-def sut(tmp_path: Path) -> Sut:
-    return Sut(tmp_path)
 
 
 def run(sut: Sut, backend: str, prologue: str = "", **environment: str) -> Finished:

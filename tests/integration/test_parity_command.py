@@ -57,11 +57,6 @@ class Spoiling(Dali):
 """
 
 
-@pytest.fixture
-def sut(tmp_path: Path) -> Sut:
-    return Sut(tmp_path)
-
-
 @pytest.mark.parametrize(
     ("options", "said"),
     [

@@ -21,20 +21,13 @@ from tests.core import needs
 from tests.distributions import plug_in
 from tests.unit.openvino_models import write_model
 from tests.unit.quantised_models import write_quantised
+from tests.unit.small_models import RECIPE_FILE
 
 FLAGS = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
 INT8 = (pytest.mark.slow, needs("nncf"))
 needs_bf16 = pytest.mark.skipif(
     "avx512_bf16" not in FLAGS and "amx_bf16" not in FLAGS, reason="this CPU has no bfloat16 instructions"
 )
-RECIPE = """\
-fit: crop-resize
-interpolation: linear
-crop_padding: 0
-mean: [127, 120, 110]
-std: [128, 64, 77]
-"""
-
 Small = Callable[..., Finished]
 
 
@@ -44,7 +37,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_model(found / "small.onnx")
     write_model(found / "quantised.onnx", (True, True))
     write_quantised(found / "dynamic.onnx", "dynamic")
-    (found / "small.yaml").write_text(RECIPE)
+    (found / "small.yaml").write_text(RECIPE_FILE)
     return found
 
 

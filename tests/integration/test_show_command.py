@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 
 from tests.children import Finished, results, run_python, run_sut
-from tests.integration.test_identity import RECIPE
-from tests.unit.small_models import CLASSES, write_classifier
+from tests.unit.small_models import CLASSES, RECIPE_FILE, write_classifier
 
 NULL = ("--backend", "null", "--time", "0.3")
 
@@ -94,7 +93,7 @@ def test_a_run_is_repeated_with_the_settings_of_its_result(tmp_path: Path) -> No
 
 
 def test_a_model_that_is_another_by_now_is_told(tmp_path: Path) -> None:
-    (tmp_path / "small.yaml").write_text(RECIPE)
+    (tmp_path / "small.yaml").write_text(RECIPE_FILE)
     model = write_classifier(tmp_path / "small.onnx")
     run_sut("--model", model, "--recipe", "small.yaml", "--count", "3", "--time", "0.3", cwd=tmp_path)
     [result] = results(tmp_path).values()

@@ -11,8 +11,7 @@ import pytest
 from tests.children import CHECKOUT, run
 from tests.core import needs
 from tests.unit.openvino_models import write_model
-
-RECIPE = "fit: crop-resize\ninterpolation: linear\ncrop_padding: 0\nmean: [127, 120, 110]\nstd: [128, 64, 77]\n"
+from tests.unit.small_models import RECIPE_FILE
 
 
 def left_by(tmp_path: Path, *arguments: str) -> list[str]:
@@ -36,7 +35,7 @@ def test_alone_it_leaves_files(tmp_path: Path) -> None:
 @needs("nncf")
 def test_a_run_leaves_none_nor_what_it_converts_and_compares_with(tmp_path: Path) -> None:
     write_model(tmp_path / "small.onnx")
-    (tmp_path / "small.yaml").write_text(RECIPE)
+    (tmp_path / "small.yaml").write_text(RECIPE_FILE)
     options = "--backend onnxruntime --precision int8 --model small.onnx --recipe small.yaml --count 3 --time 0.5"
     assert left_by(tmp_path, "-m", "sut", "run", *options.split(), "--output", "output") == []
 

@@ -11,15 +11,8 @@ import pytest
 import yaml
 
 from tests.children import Finished, python_started, run_python
-from tests.unit.small_models import write_classifier
+from tests.unit.small_models import RECIPE_FILE, write_classifier
 
-RECIPE = """\
-fit: crop-resize
-interpolation: linear
-crop_padding: 0
-mean: [127, 120, 110]
-std: [128, 64, 77]
-"""
 OFFLINE = ("null", "efficientnet-lite0", "cpu", "--scenario", "Offline", "--time", "0.2", "--max-batchsize", "1")
 
 
@@ -113,7 +106,7 @@ def test_an_unknown_backend_leaves_nothing_behind(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_reduced_precision_says_what_became_of_the_labels(tmp_path: Path) -> None:
     write_classifier(tmp_path / "small.onnx")
-    (tmp_path / "small.yaml").write_text(RECIPE)
+    (tmp_path / "small.yaml").write_text(RECIPE_FILE)
     model = ("--model", "small.onnx", "--recipe", "small.yaml", "--count", "3", "--precision", "int8")
     arguments = (*model, "--scenario", "Offline", "--time", "0.2", "--space", "lanes=2", "--budget", "0")
 

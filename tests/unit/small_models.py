@@ -28,6 +28,14 @@ RECIPE = Recipe(
     mean=(127.0, 120.0, 110.0),
     std=(128.0, 64.0, 77.0),
 )
+RECIPE_FILE = """\
+fit: crop-resize
+interpolation: linear
+crop_padding: 0
+mean: [127, 120, 110]
+std: [128, 64, 77]
+"""
+"""The same as a user writes it; the size is the model's."""
 
 
 def pictures(count: int, seed: int = 3) -> Iterator[np.ndarray]:

@@ -27,13 +27,6 @@ def quiet(_line: str) -> None:
     pass
 
 
-@pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    folder = tmp_path / "cache"
-    monkeypatch.setenv("SUT_CACHE_DIR", str(folder))
-    return folder
-
-
 def writer(text: str) -> Callable[[Path], None]:
     def make(path: Path) -> None:
         path.write_text(text)

@@ -18,12 +18,7 @@ from sut.models.precision.calibration import preprocessed
 from sut.models.precision.fold import fold
 from tests.unit.small_models import CLASSES, RECIPE, SIZE, pictures, write_classifier
 
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    folder = tmp_path / "cache"
-    monkeypatch.setenv("SUT_CACHE_DIR", str(folder))
-    return folder
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 def quiet(_line: str) -> None:

@@ -45,13 +45,6 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], 
         yield lambda name: registry.find(name).build(weights[name], quiet)  # type: ignore[arg-type]
 
 
-@pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    folder = tmp_path / "cache"
-    monkeypatch.setenv("SUT_CACHE_DIR", str(folder))
-    return folder
-
-
 def photo(name: str) -> np.ndarray:
     picture = cv2.imread(str(PHOTOS / name))
     assert picture is not None

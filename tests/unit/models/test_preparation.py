@@ -58,11 +58,7 @@ def spec_of(path: Path) -> ModelSpec:
     return ModelSpec(name="small", recipe=RECIPE, build=lambda weights, say: path, classes=CLASSES)
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    folder = tmp_path / "cache"
-    monkeypatch.setenv("SUT_CACHE_DIR", str(folder))
-    return folder
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 @pytest.fixture(scope="module")

@@ -26,14 +26,11 @@ from sut.run.auto import ChoiceRun, Trial, candidates, decide, fits
 from sut.run.course import _peak_memory_bytes
 from sut.run.trial import settle
 from sut.run.tried import Settled
-from tests.unit.small_models import SIZE, pictures, write_classifier
+from tests.unit.small_models import RECIPE_FILE, SIZE, pictures, write_classifier
 
 MB = 2**20
 PICTURES = 40
-RECIPE = (
-    f"size: {SIZE}\nfit: crop-resize\ninterpolation: linear\ncrop_padding: 0\n"
-    "mean: [127, 120, 110]\nstd: [128, 64, 77]\n"
-)
+RECIPE = f"size: {SIZE}\n{RECIPE_FILE}"
 
 
 # ---- the guess

@@ -30,7 +30,7 @@ from sut.studies.tuning.space import DEFAULT, Point
 from sut.studies.tuning.state import Job, Measured, State, held
 from sut.studies.tuning.study import directory_of
 from sut.studies.tuning.tuner import Outcome
-from tests.unit.small_models import write_classifier
+from tests.unit.small_models import RECIPE_FILE, write_classifier
 from tests.unit.tuning_runs import HEADER, SAID, batched, p, planted, run_of, server_tuner
 
 # ---- the bench
@@ -383,9 +383,7 @@ def test_another_file_in_the_models_place_asks_for_another_tune(
 ) -> None:
     made = runs_made(monkeypatch, a_result)
     model = write_classifier(tmp_path / "small.onnx", bias=np.zeros(10))
-    (tmp_path / "small.yaml").write_text(
-        "fit: crop-resize\ninterpolation: linear\ncrop_padding: 0\nmean: [127, 120, 110]\nstd: [128, 64, 77]\n"
-    )
+    (tmp_path / "small.yaml").write_text(RECIPE_FILE)
     settings = {"model": str(model), "recipe": str(tmp_path / "small.yaml"), "scenario": "Offline"}
     configs = [make_config({**settings, "output": tmp_path})]
     command._tune(configs, True, space=["lanes=2"])
