@@ -38,6 +38,14 @@ std: [128, 64, 77]
 """The same as a user writes it; the size is the model's."""
 
 
+def quiet(_line: str) -> None:
+    """Hears what is said while a model is made."""
+
+
+def unheard(_done: int, _total: int) -> None:
+    """Hears how far it is."""
+
+
 def pictures(count: int, seed: int = 3) -> Iterator[np.ndarray]:
     """Two plain colours side by side, 40 x 60 pixels: unlike each other, as noise is not."""
     draw = np.random.default_rng(seed)

@@ -21,10 +21,7 @@ from sut.errors import InputError, SetupError
 from sut.files import cache_dir, cached, write_text
 from sut.results.schema import dump_json
 from tests.children import CHECKOUT, Running, python_started
-
-
-def quiet(_line: str) -> None:
-    pass
+from tests.unit.small_models import quiet
 
 
 def writer(text: str) -> Callable[[Path], None]:

@@ -15,7 +15,7 @@ from sut.datasets.base import DataSet
 from sut.errors import InputError, RunError
 from sut.models.precision import agreement as module
 from sut.models.precision.agreement import Agreement, Side, Tally, measure, wilson
-from tests.unit.small_models import RECIPE, pictures, scores, write_classifier
+from tests.unit.small_models import RECIPE, pictures, scores, unheard, write_classifier
 
 
 def one_hot(labels: list[int]) -> np.ndarray:
@@ -244,10 +244,6 @@ class Model:
 
     def side(self, **changes: Any) -> Side:
         return replace(Side(self.path, RECIPE, "some", "1.0", "fp32", self), **changes)
-
-
-def unheard(done: int, total: int) -> None:
-    pass
 
 
 def test_both_models_get_the_same_crops(dataset: DataSet, tmp_path: Path) -> None:

@@ -23,15 +23,11 @@ from sut.models.recipes import RecipeFile, find_recipe
 from sut.pipeline.assembly import assemble
 from sut.tasks.base import Score
 from sut.tasks.chance import near_chance
-from tests.unit.small_models import write_means
+from tests.unit.small_models import quiet, write_means
 
 Axes = Sequence[int | str]
 PLAIN = RecipeFile(name="plain", fit="resize-crop", interpolation="area")
 NORMALISED = PLAIN.model_copy(update={"mean": (127.0, 127.0, 127.0), "std": (128.0, 128.0, 128.0)})
-
-
-def quiet(_line: str) -> None:
-    pass
 
 
 def own(tmp_path: Path, told: RecipeFile = PLAIN, **model: Any) -> ModelSpec:

@@ -16,13 +16,9 @@ from sut.errors import InputError
 from sut.models.files import check_onnx
 from sut.models.precision.calibration import preprocessed
 from sut.models.precision.fold import fold
-from tests.unit.small_models import CLASSES, RECIPE, SIZE, pictures, write_classifier
+from tests.unit.small_models import CLASSES, RECIPE, SIZE, pictures, quiet, write_classifier
 
 pytestmark = pytest.mark.usefixtures("cache")
-
-
-def quiet(_line: str) -> None:
-    pass
 
 
 def run(path: Path, samples: np.ndarray) -> Any:

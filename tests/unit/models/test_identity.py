@@ -31,7 +31,7 @@ from sut.results.schema import Accuracy
 from sut.run.outcome import _accuracy
 from sut.run.runner import Ran, run_each
 from sut.tasks.base import Score
-from tests.unit.small_models import with_weights_outside
+from tests.unit.small_models import quiet, with_weights_outside
 
 RESNET50 = MODELS["resnet50"]
 VOUCHED = "model.onnx counts as resnet50 by known_models: the user's word, not MLCommons'"
@@ -77,10 +77,6 @@ def judged(path: Path, spec: ModelSpec, known_models: dict[str, str] | None = No
 
 def made(path: Path, **settings: Any) -> Prepared:
     return identified(RunConfig(**settings), as_spec(path), OnnxRuntime, open_demo(), quiet, lambda done, total: None)
-
-
-def quiet(_line: str) -> None:
-    pass
 
 
 def test_a_published_file_is_that_model_whatever_it_is_called(published: Path) -> None:

@@ -26,14 +26,11 @@ from sut.models.base import ModelSpec
 from sut.models.files import ModelInfo, check_onnx
 from sut.models.sources import efficientnet_lite, resnet50
 from tests.children import CHECKOUT
+from tests.unit.small_models import quiet
 
 PHOTOS = CHECKOUT / "sut" / "datasets" / "demo_photos"
 LITE0 = registry.MODELS["efficientnet-lite0"]
 RESNET50 = registry.MODELS["resnet50"]
-
-
-def quiet(_line: str) -> None:
-    pass
 
 
 @pytest.fixture(scope="module")

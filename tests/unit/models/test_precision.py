@@ -28,21 +28,13 @@ from sut.models.precision.convert import convert
 from sut.models.precision.fold import fold
 from tests.children import CHECKOUT, run_python
 from tests.core import needs
-from tests.unit.small_models import RECIPE, SIZE, pictures, scores, write_classifier
+from tests.unit.small_models import RECIPE, SIZE, pictures, quiet, scores, unheard, write_classifier
 
 SAMPLES = 24
 
 
 def samples(count: int = SAMPLES, seed: int = 8) -> Calibration:
     return Calibration(preprocessed(pictures(count, seed), count, RECIPE), f"{count} pictures")
-
-
-def quiet(_line: str) -> None:
-    pass
-
-
-def unheard(done: int, total: int) -> None:
-    pass
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,7 @@ from sut.models.base import ModelSpec
 from sut.models.precision.fold import folded
 from sut.models.preparation import Prepared, form_for, prepare, spec_to_run
 from tests.unit.openvino_models import write_model
-from tests.unit.small_models import CLASSES, RECIPE, write_classifier
+from tests.unit.small_models import CLASSES, RECIPE, quiet, unheard, write_classifier
 
 QUANTISED_NOTES = ("the file is quantised already", "there is no FP32 form to compare with")
 
@@ -44,14 +44,6 @@ class Plain(Null):
 
     name = "plain"
     needs_model = True
-
-
-def quiet(_line: str) -> None:
-    pass
-
-
-def unheard(done: int, total: int) -> None:
-    pass
 
 
 def spec_of(path: Path) -> ModelSpec:

@@ -24,7 +24,7 @@ from sut.models.preparation import Prepared
 from sut.pipeline.assembly import Assembly, assemble
 from sut.run import compared
 from sut.run.compared import compared_with_fp32, is_reduced, why_not_compared
-from tests.unit.small_models import RECIPE, write_classifier
+from tests.unit.small_models import RECIPE, unheard, write_classifier
 
 CLASSES = 5
 
@@ -88,10 +88,6 @@ def parts_of(kind: type[Backend] = Rounded, known: Known = "trained", **settings
     spec = ModelSpec(name="small", recipe=RECIPE, build=build, classes=CLASSES)
     config = RunConfig(**{"precision": "int8", "backend": "rounded", **settings})
     return Assembly(config, spec, Prepared(file, file, file, weights=known), open_demo(), kind, OpenCV)
-
-
-def unheard(done: int, total: int) -> None:
-    pass
 
 
 # When there is one
