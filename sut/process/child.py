@@ -25,8 +25,8 @@ from pydantic import TypeAdapter
 
 import sut
 from sut.errors import RunError
+from sut.process.messages import Failed, Step, T, from_line, to_text
 from sut.process.signals import undisturbed
-from sut.process.words import Failed, Step, T, from_line, to_text
 
 SILENCE_S = 300.0
 """How long a process may tell nothing, or take to end, in seconds."""

@@ -15,7 +15,7 @@ from typing import NoReturn
 
 from plugins.errors import DeviceNotFound
 from sut.errors import ExitCode, SutError, broken_import, one_line
-from sut.process.words import Failed, to_line
+from sut.process.messages import Failed, to_line
 
 _PR_SET_PDEATHSIG = 1
 _TRACEBACK_CHARACTERS = 20_000

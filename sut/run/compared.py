@@ -21,8 +21,8 @@ from sut.models.precision.agreement import NOT_COMPARED, Agreement, Scores, Side
 from sut.models.preparation import Prepared, check_unchanged
 from sut.pipeline.assembly import Assembly, assemble
 from sut.process.child import follow
+from sut.process.messages import STEPS, Failed, Step, from_text
 from sut.process.telling import Teller, carry_out
-from sut.process.words import STEPS, Failed, Step, from_text
 from sut.tasks.classification import Classification
 from sut.text import Progress, Say
 

@@ -22,8 +22,8 @@ from sut.pipeline.assembly import assemble
 from sut.pipeline.ledger import Counter, Ledger
 from sut.pipeline.system import SUT
 from sut.process.cgroup import Periods, bytes_told, cpu_periods, cpu_quota, free_memory, held_back, most_throttled
+from sut.process.messages import from_text
 from sut.process.telling import Teller
-from sut.process.words import from_text
 from sut.results.parity import measure_quickly
 from sut.results.quiet import Look, Quiet, between, look
 from sut.results.schema import CpuQuota

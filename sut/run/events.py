@@ -13,7 +13,7 @@ from sut.config import RunConfig
 from sut.mlperf.audit import Audit
 from sut.models.preparation import Prepared
 from sut.pipeline.ledger import LedgerShape
-from sut.process.words import Failed, Step, vocabulary
+from sut.process.messages import Failed, Step, vocabulary
 from sut.results.quiet import Quiet
 from sut.results.schema import Answers, CpuQuota, Parity
 from sut.run.planning import Plan

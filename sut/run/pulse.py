@@ -10,8 +10,8 @@ from typing import Literal
 
 from sut.errors import ExitCode, RunError, SutError, one_line
 from sut.process.clock import Steps, look
+from sut.process.messages import Step
 from sut.process.telling import Teller
-from sut.process.words import Step
 
 _BEAT_S = 0.5
 

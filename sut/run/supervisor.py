@@ -23,8 +23,8 @@ from sut.pipeline.ledger import Counter, Ledger, LedgerShape
 from sut.process.cgroup import bytes_told
 from sut.process.child import Child, Lines, Log, signal_name, spawn
 from sut.process.clock import Steps, is_step, larger_change, look
+from sut.process.messages import Failed, Step
 from sut.process.signals import Noted
-from sut.process.words import Failed, Step
 from sut.results.schema import Parity
 from sut.results.stages import own_latency_ns
 from sut.run.events import STORY, Checked, Event, Failure, Finished, Flushed, Loaded, Orders, Planned, Preprocessed

@@ -30,8 +30,8 @@ from sut.models.preparation import Prepared, check_unchanged
 from sut.pipeline.assembly import Assembly, assemble
 from sut.pipeline.batching import BatchingPolicy
 from sut.process.child import follow
+from sut.process.messages import Failed, Step, from_text, vocabulary
 from sut.process.telling import Teller, carry_out
-from sut.process.words import Failed, Step, from_text, vocabulary
 from sut.qsl.library import Rows
 
 _WARM_S = 0.5

@@ -29,7 +29,7 @@ from sut.models.own import fits, shown
 from sut.models.precision.calibration import Calibration
 from sut.models.precision.quantize import Orders
 from sut.process.child import follow
-from sut.process.words import STEPS, Failed
+from sut.process.messages import STEPS, Failed
 from sut.text import Progress, Say, printable
 
 if TYPE_CHECKING:

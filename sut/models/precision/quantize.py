@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plugins.files import utf8_path
+from sut.process.messages import Step, from_text
 from sut.process.telling import Teller, carry_out
-from sut.process.words import Step, from_text
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto

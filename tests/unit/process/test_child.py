@@ -17,7 +17,7 @@ from pydantic import TypeAdapter
 
 from sut.errors import ExitCode, RunError
 from sut.process.child import Child, Log, end_of, environment, events, follow, spawn
-from sut.process.words import STEPS, Failed, Step, to_line, vocabulary
+from sut.process.messages import STEPS, Failed, Step, to_line, vocabulary
 from tests.children import CHECKOUT
 
 

@@ -13,7 +13,7 @@ from sut.mlperf.audit import Audit
 from sut.models.preparation import Prepared
 from sut.pipeline.choice import Choice
 from sut.pipeline.ledger import LedgerShape
-from sut.process.words import STEPS, Failed, Step, from_line, from_text, to_line, to_text
+from sut.process.messages import STEPS, Failed, Step, from_line, from_text, to_line, to_text
 from sut.results.quiet import Quiet
 from sut.results.schema import Answers, CpuQuota, Parity
 from sut.run.events import STORY, Checked, Event, Failure, Finished, Flushed, Loaded, Orders, Planned, Preprocessed

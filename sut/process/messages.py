@@ -7,11 +7,13 @@ nobody knows, a field too many or too few, a value of another type. Paths that a
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
-from pydantic_core import to_jsonable_python
 
 from sut.errors import ExitCode
 
@@ -59,7 +61,7 @@ STEPS: TypeAdapter[Step | Failed] = vocabulary(Step | Failed)
 
 def to_line(event: object) -> bytes:
     """An event as a line of JSON."""
-    return json.dumps(to_jsonable_python(event)).encode() + b"\n"
+    return json.dumps(_plain(_adapter(type(event)).dump_python(event))).encode() + b"\n"
 
 
 def from_line(kinds: TypeAdapter[T], line: bytes) -> T:
@@ -80,9 +82,24 @@ def from_line(kinds: TypeAdapter[T], line: bytes) -> T:
 
 def to_text(orders: object) -> str:
     """Orders as JSON. What a config in them has left open stays so."""
-    return json.dumps(TypeAdapter(type(orders)).dump_python(orders, mode="json", exclude_unset=True))
+    return json.dumps(_plain(_adapter(type(orders)).dump_python(orders, exclude_unset=True)))
 
 
 def from_text(kind: type[T], text: str) -> T:
     """The opposite of ``to_text``."""
-    return TypeAdapter(kind).validate_python(json.loads(text))
+    orders: T = _adapter(kind).validate_python(json.loads(text))
+    return orders
+
+
+@cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
+
+
+def _plain(value: Any) -> Any:
+    """What JSON has for a value. pydantic's own way there refuses names that are not UTF-8 where they are keys."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(each) for each in value]
+    return str(value) if isinstance(value, Path) else value
