@@ -45,8 +45,7 @@ def transpose(
     suffix = _suffix(dtype)
     if variant not in ("naive", "tiled") and dtype != "float32":
         raise ValueError(f"the variant {variant} moves float32, got {dtype}: use naive or tiled")
-    _check_sizes(rows=rows, columns=columns)
-    _check_buffers(rows * columns * np.dtype(dtype).itemsize, source, target)
+    _check(np.dtype(dtype).itemsize, source, target, rows=rows, columns=columns)
     if variant == "tiled":
         side = 32 * (4 // np.dtype(dtype).itemsize)
         blocks = math.ceil(columns / side) * math.ceil(rows / (side * _TILES_DOWN[dtype]))
@@ -74,8 +73,7 @@ def transpose_images(
     Pictures follow each other without gaps. Arguments and errors are those of ``transpose``.
     """
     suffix = _suffix(dtype)
-    _check_sizes(pictures=pictures, pixels=pixels)
-    _check_buffers(pictures * pixels * CHANNELS * np.dtype(dtype).itemsize, source, target)
+    _check(CHANNELS * np.dtype(dtype).itemsize, source, target, pictures=pictures, pixels=pixels)
     if variant == "tiled":
         blocks = pictures * math.ceil(pixels / (_LANES * (16 // np.dtype(dtype).itemsize)))
     else:
@@ -91,13 +89,11 @@ def _suffix(dtype: str) -> str:
     return SUFFIXES[dtype]
 
 
-def _check_sizes(**sizes: int) -> None:
+def _check(item_bytes: int, source: Argument, target: Argument, **sizes: int) -> None:
     for name, size in sizes.items():
         if not 1 <= size <= _MOST:
             raise ValueError(f"{name} is {size}, expected 1 to {_MOST}")
-
-
-def _check_buffers(nbytes: int, source: Argument, target: Argument) -> None:
+    nbytes = item_bytes * math.prod(sizes.values())
     for name, given in (("source", source), ("target", target)):
         if isinstance(given, Buffer) and given.nbytes < nbytes:
             raise ValueError(f"{name} has {given.nbytes} bytes, expected at least {nbytes}")

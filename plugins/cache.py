@@ -175,13 +175,10 @@ def private_dir() -> Path:
 def _open_to_others(folder: Path) -> str | None:
     """Who besides us and root may put something into ``folder``, or another folder in its place; None: nobody."""
     for each in dict.fromkeys((folder, *folder.parents, *folder.resolve().parents, folder.resolve())):
-        status = each.stat()
-        if not _is_trusted(status, each.lstat()):
-            return f"{str(each)!r} belongs to another user"
         # In a sticky folder above, such as /tmp, nobody can rename what is ours.
-        harmless = status.st_mode & stat.S_ISVTX and each not in {folder, folder.resolve()}
-        if status.st_mode & _OTHERS_WRITE and not harmless:
-            return f"others may write to {str(each)!r}"
+        harmless = each.stat().st_mode & stat.S_ISVTX and each not in {folder, folder.resolve()}
+        if trouble := _trouble(each, not harmless):
+            return trouble
     return None
 
 
@@ -191,16 +188,15 @@ def _open_inside(folder: Path) -> str | None:
     others_enter = folder.stat().st_mode & (stat.S_IXGRP | stat.S_IXOTH)
     for parent, folders, files in os.walk(folder):
         for each in (Path(parent, name) for name in (*folders, *files)):
-            try:
-                status, own = each.stat(), each.lstat()
-            except FileNotFoundError:
-                continue  # another process was at work on it
-            if not _is_trusted(status, own):
-                return f"{str(each)!r} belongs to another user"
-            if others_enter and status.st_mode & _OTHERS_WRITE:
-                return f"others may write to {str(each)!r}"
+            with suppress(FileNotFoundError):  # another process was at work on it
+                if trouble := _trouble(each, bool(others_enter)):
+                    return trouble
     return None
 
 
-def _is_trusted(*found: os.stat_result) -> bool:
-    return {status.st_uid for status in found} <= {os.geteuid(), 0}
+def _trouble(path: Path, others_reach: bool) -> str | None:
+    """Who besides us and root owns it or, where others reach it, may write to it; None: nobody."""
+    status = path.stat()
+    if not {status.st_uid, path.lstat().st_uid} <= {os.geteuid(), 0}:
+        return f"{str(path)!r} belongs to another user"
+    return f"others may write to {str(path)!r}" if others_reach and status.st_mode & _OTHERS_WRITE else None

@@ -147,11 +147,12 @@ def resize(
     ):
         if scale_x.is_integer() and scale_y.is_integer():
             return _block_mean(pixels, int(scale_x), int(scale_y), columns, rows)
-        return _weighted(pixels, _area_taps(source_width, width, columns), _area_taps(source_height, height, rows))
-    if interpolation == "cubic":
-        return _weighted(pixels, _cubic_taps(source_width, width, columns), _cubic_taps(source_height, height, rows))
-    taps = _area_linear_taps if interpolation == "area" else _linear_taps
-    return _linear(pixels, taps(source_width, width, columns), taps(source_height, height, rows))
+        taps, blend = _area_taps, _weighted
+    elif interpolation == "cubic":
+        taps, blend = _cubic_taps, _weighted
+    else:
+        taps, blend = _area_linear_taps if interpolation == "area" else _linear_taps, _linear
+    return blend(pixels, taps(source_width, width, columns), taps(source_height, height, rows))
 
 
 def _scale(source: int, target: int) -> float:

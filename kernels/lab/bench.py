@@ -216,9 +216,10 @@ def _pictures(clock: _Clock, rotation: int) -> Iterator[Timing]:
     with ExitStack() as stack:
         batches = []
         for position in range(max(2, math.ceil(rotation / needed))):
-            described = [
-                describe(clock.device, _noise(clock, stack, place, position), place, "area") for place in places
-            ]
+            described = []
+            for place in places:
+                pixels = clock.device.upload(noise(place.height, place.width, position))
+                described.append(describe(clock.device, stack.enter_context(pixels), place, "area"))
             target = stack.enter_context(clock.device.alloc(_OUTPUT.bytes_for(BATCH)))
             batches.append((np.array(described), target))
         for variant in VARIANTS:
@@ -245,9 +246,9 @@ def _picture_group() -> tuple[list[Place], str, int]:
     return places, f"{BATCH} pictures to float32 NCHW {_OUTPUT.size}", needed
 
 
-def _noise(clock: _Clock, stack: ExitStack, place: Place, seed: int) -> Buffer:
-    pixels: NDArray[Any] = np.random.default_rng(seed).integers(0, 256, (place.height, place.width, 3), np.uint8)
-    return stack.enter_context(clock.device.upload(pixels))
+def noise(height: int, width: int, seed: int = 1) -> NDArray[np.uint8]:
+    """A picture whose levels have nothing to do with each other: the worst for a look-up in a table."""
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
 
 
 def _used_bytes(place: Place) -> int:

@@ -18,11 +18,10 @@ from functools import partial
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from kernels.device import Buffer, Device
 from kernels.host.host_device import HostDevice, SiteCount
-from kernels.lab.bench import placed
+from kernels.lab.bench import noise, placed
 from kernels.normalize import Layout, Normalize, Output
 from kernels.placement import Place
 from kernels.resize import Resize, describe
@@ -147,15 +146,10 @@ def _multiply(device: Device, kernel: str, side: int) -> None:
         multiply(device, a, b, c, kernel, side, side, side)
 
 
-def _noise(height: int, width: int) -> NDArray[np.uint8]:
-    """Levels that have nothing to do with each other: the worst for a look-up in a table."""
-    return np.random.default_rng(1).integers(0, 256, (height, width, 3), np.uint8)
-
-
 def _resize(device: Device, where: Place, output: Output) -> None:
     with (
         Resize(device, output) as resize,
-        device.upload(_noise(where.height, where.width)) as pixels,
+        device.upload(noise(where.height, where.width)) as pixels,
         device.alloc(output.sample_bytes) as target,
     ):
         resize.run(describe(device, pixels, where, "area")[None], target)
@@ -165,7 +159,7 @@ def _resize(device: Device, where: Place, output: Output) -> None:
 def _normalize(device: Device, output: Output) -> None:
     with (
         Normalize(device, output) as normalize,
-        device.upload(_noise(output.size, output.size)) as pixels,
+        device.upload(noise(output.size, output.size)) as pixels,
         device.alloc(output.sample_bytes) as target,
     ):
         normalize.run(pixels, target, 1)
