@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import itertools
 import sys
 import threading
@@ -13,7 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -302,9 +300,9 @@ def target(address: int, like: Any) -> Any:
 
 
 def _pictures() -> list[bytes]:
-    sys.path.insert(0, str(Path(__file__).parent))
-    made = importlib.import_module("make_pictures").pictures("medium", BATCH)
-    return [data for _, data, _ in made]
+    from make_pictures import pictures
+
+    return [data for _, data, _ in pictures("medium", BATCH)]
 
 
 @contextmanager

@@ -45,8 +45,6 @@ Counters = Mapping[str, float]
 class Profiled:
     """One kernel: what was predicted, and what a profiler counted (None: it did not)."""
 
-    kernel: str
-    shape: str
     predicted: Explanation
     counted: Counters
 
@@ -75,8 +73,8 @@ class Profiled:
     def row(self) -> dict[str, Any]:
         """As ``sut kernels profile --json`` prints it."""
         return {
-            "kernel": self.kernel,
-            "shape": self.shape,
+            "kernel": self.predicted.case.kernel,
+            "shape": self.predicted.case.shape,
             "predicted": {
                 "read_sectors_per_request": self.predicted.sectors_per_request("read"),
                 "write_sectors_per_request": self.predicted.sectors_per_request("write"),
@@ -160,7 +158,7 @@ def read_nsys(text: str) -> Mapping[str, Counters]:
 
 def beside(explanations: Iterable[Explanation], counted: Mapping[str, Counters]) -> list[Profiled]:
     """Predictions and counters of the same kernels; no counters for one that the profiler did not see."""
-    return [Profiled(e.case.kernel, e.case.shape, e, counted.get(e.case.kernel, {})) for e in explanations]
+    return [Profiled(e, counted.get(e.case.kernel, {})) for e in explanations]
 
 
 def run_cases(device: Device) -> None:

@@ -17,16 +17,12 @@ from sut.errors import ExitCode, InputError, RunError, SetupError, one_line
 from sut.process.streams import tell
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
     from rich.console import RenderableType
 
     from kernels.lab.bench import Timing
     from kernels.lab.check import CaseResult
     from kernels.lab.explain import Explanation
     from kernels.lab.profiler import Profiled
-    from kernels.placement import Place
-    from kernels.resize import Interpolation
 
 HELP = """Check, explain and time the CUDA kernels.
 
@@ -84,10 +80,11 @@ def check(
     """See CHECK_HELP."""
     from kernels.lab.check import check as check_all
     from kernels.lab.check import open_any
+    from preprocess.oracle import resize_fit
 
     with _told(), open_any(device) as (opened, details):
         tell(f"checking on {details}")
-        rows = list(check_all(opened, _truth))
+        rows = list(check_all(opened, resize_fit))
     on = {"device": opened.name, "architecture": opened.architecture}
     emit("kernels check", [on | asdict(row) for row in rows], _checked(rows, opened.name), as_json)
     if not all(row.ok for row in rows):
@@ -162,12 +159,6 @@ def _told() -> Iterator[None]:
         raise RunError(one_line(error)) from error
 
 
-def _truth(pixels: NDArray[np.uint8], place: Place, interpolation: Interpolation) -> NDArray[np.uint8]:
-    from preprocess.oracle import Fit, resize_fit
-
-    return resize_fit(pixels, Fit(**asdict(place)), interpolation)
-
-
 def _checked(rows: Sequence[CaseResult], device: str) -> Iterator[RenderableType]:
     groups: dict[tuple[str, str, str], list[CaseResult]] = defaultdict(list)
     for row in rows:
@@ -232,7 +223,7 @@ def _profiled(profiled: Sequence[Profiled]) -> Iterator[RenderableType]:
 
     lines = [
         [
-            each.kernel,
+            each.predicted.case.kernel,
             pair(each.predicted.sectors_per_request("read"), each.sectors_per_request("ld")),
             pair(each.predicted.sectors_per_request("write"), each.sectors_per_request("st")),
             pair(each.predicted_conflicts, each.conflicts),
