@@ -23,6 +23,9 @@ class Bench:
 
     ``say`` gets a line for each run. A point that cannot be run is a failed run; only if the very first of all cannot
     is it an error, a ``SutError``: then nothing else can.
+
+    ``spent_s`` is the wall time of the runs that were asked for so far, those that ``state`` had included; not of those
+    that it has for later: a tune that is gone through again is then cut where it was before.
     """
 
     def __init__(
@@ -33,10 +36,6 @@ class Bench:
         self._say = say
         self._console = console
         self.spent_s = 0.0
-        """Wall time of the runs that were asked for so far, those that ``state`` had included.
-
-        Not of those that it has for later: a tune that is gone through again is then cut where it was before.
-        """
         self._first: Result | None = None
 
     @property
