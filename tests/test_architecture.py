@@ -25,7 +25,9 @@ FLOORS = (
     "backends",
     "plugins",
 )
-"""From the roof down. ``sut`` is what all its rooms stand on: errors, config, files, text, processes."""
+"""From the roof down. ``sut`` is what all its rooms stand on."""
+BASEMENT = ("config", "process")
+"""Its parts that are folders; no other folder of ``sut`` is a room without a floor."""
 STRANGERS = {("preprocess", "backends"), ("kernels", "backends")}
 """Neighbours of whom the upper one does not know the lower one either."""
 
@@ -45,14 +47,16 @@ def imports(path: Path, known: dict[str, Path]) -> set[str]:
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            found |= {name if (name := f"{node.module}.{alias.name}") in known else node.module for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.module and not node.level, f"{path}: relative imports hide where they lead"
+            names = {alias.name for alias in node.names} - {"__version__"}
+            found |= {name if (name := f"{node.module}.{each}") in known else node.module for each in names}
     return found & set(known)
 
 
 GRAPH = {name: imports(path, known) for known in [modules()] for name, path in known.items()}
 DOORS = {"sut", "sut.__main__"}
-"""They hand out what lies above them, when they are asked for it."""
+"""They hand out what lies above them, when they are asked for it: for strangers, not for the house."""
 
 
 @pytest.mark.parametrize("module", sorted(set(GRAPH) - DOORS))
@@ -61,7 +65,13 @@ def test_a_module_imports_only_what_lies_below(module: str) -> None:
     above = {name for name in GRAPH[module] if FLOORS.index(floor(name)) < here}
     strangers = {name for name in GRAPH[module] if (floor(module), floor(name)) in STRANGERS}
 
-    assert above | strangers == set()
+    assert above | strangers | (GRAPH[module] & DOORS) == set()
+
+
+def test_every_room_has_a_floor() -> None:
+    rooms = {path.parent.name for path in (CHECKOUT / "sut").glob("*/__init__.py")}
+
+    assert {f"sut.{room}" for room in rooms - set(BASEMENT)} == {name for name in FLOORS if name.startswith("sut.")}
 
 
 def test_no_imports_go_in_a_circle() -> None:

@@ -27,6 +27,7 @@ from kernels.host.build import find_compiler
 from kernels.lab.explain import CASES, Explanation
 from plugins.driver import installed_driver
 from plugins.errors import DeviceNotFound
+from plugins.packages import CHECKOUT
 
 LIMIT_S = 600
 _TOOLKIT, _NSIGHT = Path("/usr/local/cuda"), Path("/opt/nvidia")
@@ -122,7 +123,7 @@ def count(profiler: Path, device: str) -> Mapping[str, Counters]:
 
     Raises ``DeviceError`` with the profiler's own word where it or a kernel fails.
     """
-    child = [sys.executable, "-m", "kernels.lab.profiler", device]
+    child = [sys.executable, "-P", "-m", "kernels.lab.profiler", device]
     if profiler.name == "nsys":
         return _count_nsys(profiler, child)
     # The clocks stay as they are: locking them needs rights, and times are read beside bandwidths measured unlocked.
@@ -176,7 +177,7 @@ def _count_nsys(nsys: Path, child: Sequence[str]) -> Mapping[str, Counters]:
 
 
 def _run(command: Sequence[str]) -> str:
-    root = str(Path(__file__).parents[1])
+    root = str(CHECKOUT)
     path = os.pathsep.join(part for part in (root, os.environ.get("PYTHONPATH")) if part)
     try:
         done = subprocess.run(

@@ -90,14 +90,14 @@ def read_detail(directory: Path) -> Detail:
             continue
         try:
             entry = json.loads(line[len(_PREFIX) :])
-        except json.JSONDecodeError:
+            key, value, about = entry["key"], entry["value"], entry.get("metadata") or {}
+        except (ValueError, LookupError, TypeError, AttributeError):  # cut off, or no entry at all
             continue
-        key, value = entry["key"], entry["value"]
         values[key] = value
         count = values.get("generated_query_count")
         if key == "generated_samples_per_query" and isinstance(value, int) and isinstance(count, int):
             generated += value * count
-        if entry.get("metadata", {}).get("is_error"):
+        if about.get("is_error"):
             errors.append(f"{key}: {value}")
     return Detail(values, tuple(errors), generated)
 

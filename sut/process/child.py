@@ -23,7 +23,7 @@ from typing import IO, Generic
 
 from pydantic import TypeAdapter
 
-import sut
+from plugins.packages import CHECKOUT
 from sut.errors import RunError
 from sut.process.messages import Failed, Step, T, from_line, to_text
 from sut.process.signals import undisturbed
@@ -45,7 +45,7 @@ _PR_GET_CHILD_SUBREAPER = 37
 
 def environment() -> dict[str, str]:
     """This process's variables, with the checkout first on the path: ``-P`` keeps the working folder off it."""
-    checkout = str(Path(sut.__file__).parent.parent)
+    checkout = str(CHECKOUT)
     paths = [checkout, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths))}
 

@@ -284,12 +284,12 @@ def program(folder: Path, name: str, script: str) -> Path:
 
 def test_ncu_is_started_with_the_cases_and_its_words_are_passed_on(tmp_path: Path) -> None:
     (tmp_path / "said").write_text(ncu_text())
-    ncu = program(tmp_path, "ncu", f'echo "$@" > {tmp_path}/arguments; cat {tmp_path}/said')
+    ncu = program(tmp_path, "ncu", f'echo "$PYTHONPATH $@" > {tmp_path}/arguments; cat {tmp_path}/said')
 
     assert count(ncu, "cuda:0")["transpose_naive_f32"][TIME] == 3456
     arguments = (tmp_path / "arguments").read_text()
-    assert "--csv" in arguments
-    assert arguments.rstrip().endswith("-m kernels.lab.profiler cuda:0")
+    assert arguments.startswith(str(CHECKOUT)) and "--csv" in arguments
+    assert arguments.rstrip().endswith("-P -m kernels.lab.profiler cuda:0")
 
     program(tmp_path, "ncu", "echo '==ERROR== ERR_NVGPUCTRPERM - The user does not have permission'; exit 1")
     with pytest.raises(DeviceError, match=r"may not read the GPU's counters \(ERR_NVGPUCTRPERM\): run as root"):

@@ -305,7 +305,7 @@ def _probe(troubles: dict[str, str]) -> tuple[str, str]:
 
     Returns the provider the process did not survive, if any, and how it ended (empty: well).
     """
-    script = [sys.executable, "-c", PROBE, TINY_MODEL.hex(), *troubles]
+    script = [sys.executable, "-P", "-c", PROBE, TINY_MODEL.hex(), *troubles]
     try:
         done = subprocess.run(script, capture_output=True, timeout=PROBE_LIMIT_S, check=False)
         output = done.stdout

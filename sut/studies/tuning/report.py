@@ -16,7 +16,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-import sut
+from plugins.packages import CHECKOUT
 from sut.config import HOW_KEPT, RunConfig
 from sut.results.machine import named, system_facts
 from sut.results.wording import milliseconds, verdict
@@ -127,7 +127,7 @@ def outcome_of(outcome: Outcome, config: RunConfig | None) -> dict[str, Any]:
 
 def what_is_set(config: RunConfig) -> dict[str, Any]:
     """The scenario, and what of a config differs from the defaults, with whole paths, as ``--config`` takes it."""
-    shipped = Path(sut.__file__).parent.parent / "user.conf"
+    shipped = CHECKOUT / "user.conf"
     found = {"scenario": config.scenario, **config.model_dump(mode="json", exclude_defaults=True)}
     for name in found:
         if isinstance(path := getattr(config, name), Path):

@@ -304,6 +304,15 @@ for name in ("Bad", "CUDAExecutionProvider", "CPUExecutionProvider"):
 """
 
 
+def test_what_lies_in_the_users_folder_is_not_taken_for_a_runtime(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "onnxruntime.py").write_text("raise SystemExit('not the runtime')")
+    monkeypatch.chdir(tmp_path)
+
+    assert "not the runtime" not in str(check_providers(gpu=False))
+
+
 @pytest.mark.parametrize(
     ("ending", "found"),
     [

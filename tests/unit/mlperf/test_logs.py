@@ -35,6 +35,11 @@ def test_seeds_keep_all_their_digits(tmp_path: Path) -> None:
     assert detail.values == {f"effective_{name}": seed for name, seed in OFFICIAL_SEEDS.items()}
 
 
+@pytest.mark.parametrize("line", [":::MLLOG {}\n", ":::MLLOG []\n", ":::MLLOG 7\n", ':::MLLOG {"key": "a"}\n'])
+def test_a_line_that_is_no_entry_is_passed_over(tmp_path: Path, line: str) -> None:
+    assert write_detail(tmp_path, entry("first", 1), line).values == {"first": 1}
+
+
 def test_a_log_that_stops_within_a_line_gives_what_it_has(tmp_path: Path) -> None:
     detail = write_detail(tmp_path, "not a log line\n", entry("first", 1), entry("second", 2)[:-20])
 
