@@ -11,7 +11,6 @@ from enum import IntEnum
 from pathlib import Path
 
 from plugins.packages import CHECKOUT, OWN_NAMES, REINSTALL, package_of
-from plugins.registry import suggest as suggest
 from sut.text import printable
 
 _IMPORT = re.compile(r"(?:from|import)\s+(\w+)")

@@ -101,8 +101,8 @@ def preprocess(seconds: float = SECONDS) -> dict[str, Any]:
     the best rates that its decoders had alone: 1 where they help each other fully. The first row writes to host memory.
     """
     from preprocess import registry
-    from sut.config import usable_cores
     from sut.models.registry import find
+    from sut.process.cgroup import usable_cores
 
     bench = Bench(find(MODEL).recipe, _pictures(), seconds, usable_cores())
     bench.time("opencv", [Lanes(CPU, registry.load("opencv"), {}, bench.cores)], to="host")

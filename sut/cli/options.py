@@ -11,11 +11,12 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from plugins.packages import CHECKOUT
+from plugins.registry import suggest
 from sut.cli.repeat import settings_of
 from sut.config import OPTIONS, PROFILES, RunConfig, make_config, read_config_file
 from sut.config.option import Option, options_of, setting
 from sut.config.words import assign, parse_assignment, parse_scenarios
-from sut.errors import InputError, suggest
+from sut.errors import InputError
 
 
 class Options(BaseModel):

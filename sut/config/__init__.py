@@ -15,10 +15,11 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from plugins.extras import names
 from plugins.files import SMALL_BYTES, read_file
+from plugins.registry import suggest
 from sut.config.option import Only, kinds_of, options_of, setting
 from sut.config.strict_yaml import load_yaml
-from sut.errors import InputError, one_line, reason_of, suggest
-from sut.process.cgroup import usable_cores as usable_cores
+from sut.errors import InputError, one_line, reason_of
+from sut.process.cgroup import usable_cores
 from sut.text import checked_name, shortened
 
 Scenario = Literal["SingleStream", "MultiStream", "Server", "Offline"]

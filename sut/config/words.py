@@ -6,9 +6,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from plugins.registry import suggest
 from sut.config import SCENARIOS
 from sut.config.strict_yaml import load_yaml
-from sut.errors import InputError, suggest
+from sut.errors import InputError
 from sut.text import shortened
 
 

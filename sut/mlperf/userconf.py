@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Literal
 
 from plugins.files import SMALL_BYTES, read_file
+from plugins.registry import suggest
 from sut.config import SCENARIOS
-from sut.errors import InputError, reason_of, suggest
+from sut.errors import InputError, reason_of
 from sut.mlperf.logs import OFFICIAL_SEEDS
 
 Kind = Literal["user", "rules", "audit"]

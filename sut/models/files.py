@@ -13,8 +13,9 @@ import numpy as np
 
 from backends.base import TensorSpec
 from plugins.files import read_file
+from plugins.registry import suggest
 from sut.config import expanded
-from sut.errors import InputError, SetupError, one_line, reason_of, suggest
+from sut.errors import InputError, SetupError, one_line, reason_of
 from sut.text import encodable
 
 if TYPE_CHECKING:

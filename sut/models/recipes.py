@@ -10,10 +10,11 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictFloat, StrictInt, ValidationError
 
+from plugins.registry import suggest
 from preprocess.base import Recipe
 from preprocess.oracle import check_recipe
 from sut.config import expanded, read_config_file
-from sut.errors import InputError, one_line, suggest
+from sut.errors import InputError, one_line
 from sut.models.sources import resnet50
 from sut.models.sources.efficientnet_lite import VARIANTS
 from sut.text import as_name, checked_name

@@ -15,14 +15,16 @@ from backends.base import Attestation, Backend, ModelFile
 from plugins.cache import code_dir, private_dir
 from plugins.errors import DeviceNotFound
 from plugins.files import utf8_path
+from plugins.registry import suggest
 from preprocess.base import Preprocessor, Recipe
-from sut.config import RunConfig, expanded, usable_cores
+from sut.config import RunConfig, expanded
 from sut.datasets.base import DataSet
 from sut.datasets.registry import open_dataset
-from sut.errors import InputError, SetupError, broken_import, one_line, suggest
+from sut.errors import InputError, SetupError, broken_import, one_line
 from sut.models.base import ModelSpec
 from sut.models.preparation import Prepared, form_for, identified, spec_to_run
 from sut.models.registry import find_for, for_file
+from sut.process.cgroup import usable_cores
 from sut.qsl.device_library import DeviceLibrary, device_place
 from sut.qsl.library import Library, Loading, NothingLibrary, TensorLibrary
 from sut.qsl.picture_library import PictureLibrary

@@ -12,12 +12,11 @@ from typing import Any, NamedTuple
 from plugins.files import LARGE_BYTES, open_file, read_file
 from preprocess.parts.decode import MOST_BYTES, check, turns_dark
 from preprocess.parts.header import COPIES
-from sut.config import usable_cores
 from sut.datasets.base import DataSet
 from sut.datasets.imagenet import locate, picture_names
 from sut.datasets.sums import Sum, sum_of
 from sut.errors import one_line
-from sut.process.cgroup import free_memory
+from sut.process.cgroup import free_memory, usable_cores
 
 MOST_EQUAL = 0.01
 """A larger share of pictures that are equal to others is no data set of MLPerf's: ImageNet has next to none."""

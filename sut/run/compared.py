@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sut.config import RunConfig, usable_cores
+from sut.config import RunConfig
 from sut.errors import ExitCode, error_of
 from sut.models.precision.agreement import NOT_COMPARED, Agreement, Scores, Side, measure, reduced_name
 from sut.models.preparation import Prepared, check_unchanged
 from sut.pipeline.assembly import Assembly, assemble
+from sut.process.cgroup import usable_cores
 from sut.process.child import follow
 from sut.process.messages import STEPS, Failed, Step, from_text
 from sut.process.telling import Teller, carry_out

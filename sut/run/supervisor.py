@@ -16,11 +16,11 @@ from pathlib import Path
 
 import numpy as np
 
-from sut.config import RunConfig, usable_cores
+from sut.config import RunConfig
 from sut.errors import ExitCode, one_line
 from sut.models.preparation import Prepared
 from sut.pipeline.ledger import Counter, Ledger, LedgerShape
-from sut.process.cgroup import bytes_told
+from sut.process.cgroup import bytes_told, usable_cores
 from sut.process.child import Child, Lines, Log, signal_name, spawn
 from sut.process.clock import Steps, is_step, larger_change, look
 from sut.process.messages import Failed, Step

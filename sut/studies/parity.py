@@ -15,9 +15,9 @@ from plugins.errors import DeviceNotFound
 from plugins.files import utf8_path
 from preprocess import registry
 from preprocess.base import Preprocessor, Recipe
-from sut.config import usable_cores
 from sut.errors import InputError, SetupError, one_line
 from sut.models.registry import find
+from sut.process.cgroup import usable_cores
 from sut.process.streams import tell
 from sut.results.parity import Levels, compare, crops, noise, oracle_levels, photos, preprocessed_levels, sizes
 from sut.results.schema import Parity

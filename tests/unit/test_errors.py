@@ -12,7 +12,8 @@ import pytest
 import backends
 import plugins
 import sut
-from sut.errors import ExitCode, InputError, RunError, SetupError, SutError, cut, cut_list, one_line, suggest, worst
+from plugins.registry import suggest
+from sut.errors import ExitCode, InputError, RunError, SetupError, SutError, cut, cut_list, one_line, worst
 
 MODULES = sorted(
     module.name

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sut.errors import InputError, SetupError, suggest
+from plugins.registry import suggest
+from sut.errors import InputError, SetupError
 from sut.files import cached
 from sut.models import tflite
 from sut.models.content import check_model, content_digest, load_whole

@@ -10,9 +10,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from sut.config import RunConfig, usable_cores
+from sut.config import RunConfig
 from sut.errors import ExitCode, InputError, SetupError, SutError, one_line
 from sut.pipeline.assembly import Assembly, assemble
+from sut.process.cgroup import usable_cores
 from sut.process.child import SILENCE_S
 from sut.results.schema import FILE, Result, used
 from sut.run.auto import fixed

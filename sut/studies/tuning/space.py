@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from plugins.options import tuned
+from plugins.registry import suggest
 from sut.config import OPTIONS, SCENARIOS, RunConfig, make_config
 from sut.config.strict_yaml import load_yaml
 from sut.config.words import assign
-from sut.errors import InputError, one_line, suggest
+from sut.errors import InputError, one_line
 from sut.pipeline.assembly import load_backend
 from sut.text import shortened
 

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sut.config import RunConfig, model_stem, usable_cores
+from sut.config import RunConfig, model_stem
 from sut.errors import InputError, writing
 from sut.files import write_text
 from sut.models.content import content_digest
 from sut.pipeline.assembly import Assembly, assemble
+from sut.process.cgroup import usable_cores
 from sut.process.streams import tell
 from sut.results.machine import named, system_facts
 from sut.results.statistics import FEWEST_PAIRS

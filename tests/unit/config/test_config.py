@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sut.config import SCENARIOS, RunConfig, make_config, read_config_file, usable_cores
+from sut.config import SCENARIOS, RunConfig, make_config, read_config_file
 from sut.config.words import assign, parse_assignment, parse_scenarios
 from sut.errors import InputError
+from sut.process.cgroup import usable_cores
 from tests.children import CHECKOUT, run_python
 
 

@@ -7,8 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from sut.config import usable_cores
-from sut.process.cgroup import cpu_periods, cpu_quota, free_memory, held_back, memory_limit, most_throttled
+from sut.process.cgroup import (
+    cpu_periods,
+    cpu_quota,
+    free_memory,
+    held_back,
+    memory_limit,
+    most_throttled,
+    usable_cores,
+)
 
 V1 = "3:cpu,cpuacct:/job/a\n2:memory:/job/a\n"
 V2 = "0::/a/b\n"
