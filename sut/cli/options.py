@@ -30,10 +30,10 @@ class Options(BaseModel):
     find_peak_performance: bool = setting("LoadGen's own search for Server's highest rate.", False)
     profile: str | None = setting(f"A preset of the reference harness: {', '.join(PROFILES)}.")
     settings: dict[str, Any] = {}
-    kernels: str | None = setting("The preprocessor cuda's hot path: fused, tiled or naive.")
+    kernels: str | None = setting("Hot path of the preprocessors cuda and dali-gpu: fused, tiled or naive.")
     config: Path | dict[str, Any] | None = setting("Settings from a YAML file; flags win.", takes=Path)
     from_: Path | None = setting("Repeat the run of this result.json; flags win.", flag="--from")
-    set_: list[str] = setting("KEY=VALUE: any setting of a YAML file.", [], flag="--set", takes=list[str])
+    set_: list[str] = setting("Any setting of a YAML file.", [], flag="--set", takes=list[str], unit="KEY=VALUE")
     as_json: bool = setting("Print one JSON object instead of a table.", False, flag="--json")
 
 

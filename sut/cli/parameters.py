@@ -6,6 +6,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand
 
+from plugins.extras import names
 from sut.cli.options import Options, options
 from sut.config import AUTO
 from sut.config.option import Option
@@ -45,7 +46,8 @@ def _parameter(name: str, option: Option) -> Any:
     """The parameter of a command that has this option alone: Typer has no other door to what it makes of one."""
     kind = str if name in AUTO else option.takes
     metavar = f"<{option.unit}>" if option.unit else None
-    told = typer.Option(None, str(option.flag), metavar=metavar, help=option.help)
+    known = f"{', '.join(names(option.plugs))}, or a plug-in's name." if option.plugs else option.help
+    told = typer.Option(None, str(option.flag), metavar=metavar, help=known)
 
     # Where annotations were kept as text, as elsewhere here, Typer would not find what this one names.
     def command(value: kind = told) -> None: ...  # type: ignore[valid-type]

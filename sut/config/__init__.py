@@ -13,7 +13,6 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
-from plugins.extras import names
 from plugins.files import SMALL_BYTES, read_file
 from plugins.registry import suggest
 from sut.config.option import Only, kinds_of, options_of, setting
@@ -70,12 +69,12 @@ class RunConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    backend: _Name = setting(f"{', '.join(names('backend'))}, or a plug-in's name.", "onnxruntime")
+    backend: _Name = setting("One of plugins/extras.txt, or another package's.", "onnxruntime", plugs="backend")
     model: str = setting("A known model's name, or an .onnx, .xml or .tflite file.", "efficientnet-lite0")
     model_name: _Name | None = setting("Which known model a file is; with --recipe, its name in the results.")
     recipe: str | None = setting("How to preprocess for a file of any model: a YAML file, or a recipe's name.")
     device: str = setting("cpu, gpu (= cuda), cuda:1, or a name the backend lists.", "cpu")
-    preprocess: _Name = setting(f"{', '.join(names('preprocess'))}, or a plug-in's name.", "opencv")
+    preprocess: _Name = setting("One of plugins/extras.txt, or another package's.", "opencv", plugs="preprocess")
     boundary: Literal["device", "tensor", "pixels", "jpeg"] = setting("Where the clock starts.", "tensor")
     # The backend says which form of the model's file that takes; it is made from the ONNX.
     precision: Literal["fp32", "fp16", "bf16", "int8"] = setting("What the backend must execute.", "fp32")

@@ -33,7 +33,7 @@ _WORTH_TELLING_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Orders:
+class ComparisonOrders:
     """What is to be compared with its FP32 form."""
 
     config: RunConfig
@@ -126,7 +126,7 @@ def _compare_in_child(parts: Assembly, progress: Progress) -> None:
     """Have both models run. Raises what the child raised, and ``RunError`` where it falls silent or dies."""
     assert parts.model is not None
     doing = f"comparing {reduced_name(parts.config.precision, parts.config.fold)} with fp32"
-    failed = follow("sut.run.compared", Orders(parts.config, parts.model), STEPS, doing, progress)
+    failed = follow("sut.run.compared", ComparisonOrders(parts.config, parts.model), STEPS, doing, progress)
     if isinstance(failed, Failed):
         # As the run itself would have ended, whatever is compared.
         whole = failed.code in (ExitCode.USAGE, ExitCode.SETUP)
@@ -134,7 +134,7 @@ def _compare_in_child(parts: Assembly, progress: Progress) -> None:
 
 
 def _compare(text: str, teller: Teller) -> None:
-    orders = from_text(Orders, text)
+    orders = from_text(ComparisonOrders, text)
     config = orders.config.model_copy(update={"lanes": 1, "threads": usable_cores()})
     parts = assemble(config, prepared=orders.prepared)
     with ExitStack() as stack:

@@ -40,7 +40,7 @@ _PICTURES = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Orders:
+class LoopOrders:
     """What the loop goes round, and for how long."""
 
     config: RunConfig
@@ -79,7 +79,7 @@ def run_bare(
 
     Raises ``InputError`` or ``SetupError`` where a run would, and ``RunError`` for whatever else goes wrong.
     """
-    orders = Orders(parts.config, parts.model, samples_per_query, seconds)
+    orders = LoopOrders(parts.config, parts.model, samples_per_query, seconds)
     told = follow("sut.studies.bare", orders, _WORDS, doing, silence_s=silence_s)
     if isinstance(told, Failed):
         raise error_of(told.code, told.message)
@@ -89,7 +89,7 @@ def run_bare(
 
 
 def _go_round(text: str, teller: Teller) -> None:
-    orders = from_text(Orders, text)
+    orders = from_text(LoopOrders, text)
     parts = assemble(orders.config, prepared=orders.prepared)
     with ExitStack() as stack:
         backend = stack.enter_context(parts.load_backend())

@@ -28,7 +28,7 @@ from sut.models.files import ModelInfo
 from sut.models.ir import SUFFIX, layer_types
 from sut.models.own import fits, shown
 from sut.models.precision.calibration import Calibration
-from sut.models.precision.quantize import Orders
+from sut.models.precision.quantize import ConversionOrders
 from sut.process.child import follow
 from sut.process.messages import STEPS, Failed
 from sut.text import Progress, Say, printable
@@ -175,7 +175,7 @@ def _convert(model: Path, form: str, to: Path, calibration: Calibration | None, 
         if calibration is not None:
             np.save(samples, calibration.tensors)
             samples.seek(0)
-        orders = Orders(model, form, to, samples.fileno() if calibration else None)
+        orders = ConversionOrders(model, form, to, samples.fileno() if calibration else None)
         fds = (orders.samples,) if orders.samples is not None else ()
         # NNCF would send usage statistics; this variable of its own stops it.
         variables = {"NNCF_CI": "1"}

@@ -29,7 +29,7 @@ _LEAST_OPSET = 13
 
 
 @dataclass(frozen=True, slots=True)
-class Orders:
+class ConversionOrders:
     """What to convert.
 
     ``samples`` is the descriptor of an .npy file, (n, ...) as the model takes them; None where none are needed.
@@ -60,7 +60,7 @@ class Samples:
 def _convert(text: str, teller: Teller) -> None:
     from sut.models.content import load_whole, save_whole
 
-    orders = from_text(Orders, text)
+    orders = from_text(ConversionOrders, text)
     path, to = orders.model, orders.to
     if orders.form == "fp16":
         save_whole(_float16(load_whole(path)), to)

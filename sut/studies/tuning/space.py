@@ -21,8 +21,8 @@ BACKEND_OPTIONS = "backend_options."
 
 EFFECTS: Mapping[str, tuple[str, ...]] = {
     name: only.values if (only := OPTIONS[name].only) and only.setting == "scenario" else SCENARIOS
-    for name in ("lanes", "threads", "max_batchsize", "max_wait_ms", "batching", "precision")
-} | {"preprocess_workers": ("Server", "Offline")}
+    for name in ("lanes", "threads", "max_batchsize", "max_wait_ms", "batching", "precision", "preprocess_workers")
+}
 """The settings that change how fast the same work is done, and the scenarios in which each does."""
 
 _BATCHES = {"MultiStream": (1, 4, 8), "Offline": (1, 4, 8, 16, 32), "Server": (1, 8)}
@@ -138,7 +138,7 @@ def default_space(config: RunConfig, cores: int) -> dict[str, list[Any]]:
     space: dict[str, list[Any]] = {"lanes": lanes, "max_batchsize": [*_BATCHES[config.scenario]]}
     if config.scenario == "Server":
         space["max_wait_ms"] = [0.0, 2.0]
-    if config.times_preprocessing and config.scenario in EFFECTS["preprocess_workers"]:
+    if config.times_preprocessing and config.scenario in ("Server", "Offline"):
         space["preprocess_workers"] = sorted({0, max(1, cores // 2)})
     for name, its in tuned(backend.options).items():
         values = [value for each in lanes if (value := its.of_lanes(each))]

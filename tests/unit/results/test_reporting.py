@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from plugins.extras import entries, names
+from sut.pipeline.staged import LANE_STAGES
 from sut.results.collected import Found
 from sut.results.page import words
 from sut.results.page.charts import batch_histogram, latency_curve, stage_bar
@@ -22,6 +25,20 @@ from sut.studies.comparing.page import read_comparison
 from tests.unit.report_results import STAGES, a_comparison, a_result
 
 RANDOM = {"weights": "random"}
+
+
+def test_every_stage_has_words_and_a_colour() -> None:
+    ours = {stage for name in names("preprocess") for stage in stages_of(name)}
+    style = (Path(words.__file__).with_name("page.css")).read_text()
+
+    for stage in {*ours, *LANE_STAGES}:
+        assert stage in words.STAGES and f".st-{stage}" in style
+
+
+def stages_of(name: str) -> tuple[str, ...]:
+    module, _, kind = entries("preprocess")[name].target.partition(":")
+    found: tuple[str, ...] = getattr(importlib.import_module(module), kind).stages
+    return found
 
 
 def found(*results: Result) -> list[Found]:
