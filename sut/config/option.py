@@ -41,8 +41,8 @@ class Option:
     ``flag`` is empty where it is the field's name without its unit, and None where the command line has none; ``unit``
     is empty where the field's name tells it, or its type the choices. Where the setting has no effect it is called
     ``told``, ``{}`` being its value, or as its flag; ``idle`` is a value that asks for nothing, as the default does.
-    ``takes`` is what the command line reads, where the field's type does not say. ``plugs`` is the kind of plug-in that a
-    setting names: the command line tells which there are, the docs where they stand: a new one changes no page.
+    ``takes`` is what the command line reads, where the field's type does not say. ``plugs`` is the kind of plug-in that
+    a setting names: the command line tells which there are, the docs where they stand: a new one changes no page.
     """
 
     help: str
