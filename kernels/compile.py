@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from kernels.compilers import OPTIONS, Compiler, Source
+from kernels.compilers import OPTIONS, Compiler, KernelSource
 from kernels.device import SOURCES
 from plugins.cache import code_dir, entry, private_dir
 from plugins.files import LARGE_BYTES, read_file
@@ -22,7 +22,7 @@ def cubin(module: str, architecture: str, compiler: Compiler, sources: Path = SO
     the kernels are compiled each time, where others can write there in each process. Raises ``ValueError`` for a module
     that is not there and for an unknown home folder, and ``CompileError``.
     """
-    source = Source.read(sources, module)
+    source = KernelSource.read(sources, module)
 
     def make(path: Path) -> None:
         path.write_bytes(compiler.compile(source, architecture).cubin)
@@ -34,7 +34,7 @@ def cubin(module: str, architecture: str, compiler: Compiler, sources: Path = SO
         return compiler.compile(source, architecture).cubin
 
 
-def key_of(source: Source, architecture: str, compiler: Compiler) -> bytes:
+def key_of(source: KernelSource, architecture: str, compiler: Compiler) -> bytes:
     """SHA-256 of all that a cubin depends on, each part with its length, so that no two lists look the same."""
     digest = hashlib.sha256()
     parts = [architecture, compiler.identity, *OPTIONS, source.name, source.text]

@@ -42,7 +42,7 @@ class CompileError(DeviceError):
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class KernelSource:
     """The text of one module and of the headers beside it, by file name."""
 
     name: str
@@ -51,7 +51,7 @@ class Source:
     headers: tuple[tuple[str, str], ...]
 
     @classmethod
-    def read(cls, folder: Path, module: str) -> Source:
+    def read(cls, folder: Path, module: str) -> KernelSource:
         """Read ``module``.cu and every .cuh in ``folder``. Raises ``ValueError`` for a module that is not there."""
         path = folder / f"{module}.cu"
         if not path.is_file():
@@ -88,7 +88,7 @@ class Compiler(Protocol):
     def architectures(self) -> tuple[str, ...]:
         """What it can generate code for, ascending: ``sm_75``."""
 
-    def compile(self, source: Source, architecture: str) -> Compiled:
+    def compile(self, source: KernelSource, architecture: str) -> Compiled:
         """Compile for exactly ``architecture``. Raises ``CompileError``."""
 
 
@@ -193,7 +193,7 @@ class Nvrtc:
         self.identity = f"{self.label}, build {build_id(path)}"
         self.architectures = tuple(f"sm_{number}" for number in sorted(numbers))
 
-    def compile(self, source: Source, architecture: str) -> Compiled:
+    def compile(self, source: KernelSource, architecture: str) -> Compiled:
         """See ``Compiler``."""
         headers = [(name.encode(), text.encode()) for name, text in source.headers]
         texts = (ctypes.c_char_p * len(headers))(*(text for _, text in headers))
@@ -262,7 +262,7 @@ class Nvcc:
             sorted(set(re.findall(r"^sm_\d+$", self._run("--list-gpu-code"), re.M)), key=_number)
         )
 
-    def compile(self, source: Source, architecture: str) -> Compiled:
+    def compile(self, source: KernelSource, architecture: str) -> Compiled:
         """See ``Compiler``. Works on copies, so that it compiles what was hashed."""
         with tempfile.TemporaryDirectory(prefix="kernels-") as name:
             folder = Path(name)
@@ -291,7 +291,7 @@ class Nvcc:
         return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
 
 
-def _complaint(label: str, source: Source, architecture: str, log: str, otherwise: str) -> str:
+def _complaint(label: str, source: KernelSource, architecture: str, log: str, otherwise: str) -> str:
     """One line: the first error in ``log``, which names file and line."""
     errors = [line.strip() for line in log.splitlines() if re.search(r"\b(error|fatal)\b", line, re.IGNORECASE)]
     return f"{label} cannot compile {source.name} for {architecture}: {errors[0] if errors else otherwise}"

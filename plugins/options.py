@@ -35,7 +35,7 @@ class Tuned:
     unless: tuple[str, ...] = ()
 
 
-class Option(NamedTuple):
+class PluginOption(NamedTuple):
     """An option as it is shown; ``type`` says what it takes, ``default`` is None where that is not one value."""
 
     name: str
@@ -56,11 +56,11 @@ def option(
     return field(default=default, metadata={"help": text, "bounds": (least, most), "unit": unit, "tune": tune})
 
 
-def describe(options: type[Any]) -> list[Option]:
+def describe(options: type[Any]) -> list[PluginOption]:
     """The options of a class, in its order."""
     types = get_type_hints(options)
     return [
-        Option(each.name, _expected(types[each.name], each.metadata), each.default, each.metadata.get("help", ""))
+        PluginOption(each.name, _expected(types[each.name], each.metadata), each.default, each.metadata.get("help", ""))
         for each in fields(options)
     ]
 

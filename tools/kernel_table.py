@@ -12,7 +12,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from kernels.compilers import Source, find_compiler
+from kernels.compilers import KernelSource, find_compiler
 from kernels.device import SOURCES
 from kernels.lab.resources import Resources, resources
 
@@ -54,7 +54,7 @@ def measured() -> str:
     compiler = find_compiler()
     found: dict[str, dict[str, Resources]] = {}
     for module in sorted(str(path.relative_to(SOURCES).with_suffix("")) for path in SOURCES.rglob("*.cu")):
-        source = Source.read(SOURCES, module)
+        source = KernelSource.read(SOURCES, module)
         for architecture in ARCHITECTURES:
             print(f"{module} {architecture}", file=sys.stderr)
             for name, taken in sorted(resources(compiler.compile(source, architecture).log).items()):

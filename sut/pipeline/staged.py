@@ -26,7 +26,7 @@ LANE_STAGES = ("gather", "infer", "postprocess", "complete")
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
+class Filled:
     """One preprocessed sample on its way: its tensor is row ``row`` of the channel."""
 
     id: int
@@ -49,7 +49,7 @@ class Channel:
         self._max_batch = max_batch
         self._fill_up = fill_up
         self._free = list(range(self._capacity))
-        self._ready: deque[Prepared] = deque()
+        self._ready: deque[Filled] = deque()
         self._coming = 0
         self._closed = False
         self._changed = threading.Condition(threading.Lock())
@@ -68,7 +68,7 @@ class Channel:
                 self._changed.wait(POLL_S)
             return self._free.pop()
 
-    def put(self, sample: Prepared) -> None:
+    def put(self, sample: Filled) -> None:
         """A sample is ready."""
         with self._changed:
             self._ready.append(sample)
@@ -82,7 +82,7 @@ class Channel:
             self._free.append(row)
             self._changed.notify_all()
 
-    def take(self) -> list[Prepared]:
+    def take(self) -> list[Filled]:
         """The next batch; empty when nothing came for a while, or the channel is closed and empty."""
         with self._changed:
             if not self._enough():
@@ -96,7 +96,7 @@ class Channel:
             return False
         return not self._fill_up or len(self._ready) >= self._max_batch or self._coming == 0
 
-    def release(self, samples: Sequence[Prepared]) -> None:
+    def release(self, samples: Sequence[Filled]) -> None:
         """The rows of these samples were copied."""
         with self._changed:
             self._free += [sample.row for sample in samples]
@@ -179,7 +179,7 @@ def _prepare(source: Source, channel: Channel, shared: Surroundings, each: int, 
         finish(shared, [each], None, [(number, 1)], [now] * (2 * len(LANE_STAGES) - 2))
         return
     shared.recorder.ledger.prepared(number, [stamps[0], *stamps[1::2]])
-    channel.put(Prepared(each, index, number, row, geometry))
+    channel.put(Filled(each, index, number, row, geometry))
 
 
 def _serve_lane(lane: Lane, channel: Channel, shared: Surroundings) -> None:
@@ -189,7 +189,7 @@ def _serve_lane(lane: Lane, channel: Channel, shared: Surroundings) -> None:
             _process(lane, samples, channel, shared)
 
 
-def _process(lane: Lane, samples: list[Prepared], channel: Channel, shared: Surroundings) -> None:
+def _process(lane: Lane, samples: list[Filled], channel: Channel, shared: Surroundings) -> None:
     indices = [sample.index for sample in samples]
     payloads = None
     stamps = [shared.clock()]

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from sut.config import RunConfig
 from sut.errors import ExitCode, error_of
-from sut.models.precision.agreement import NOT_COMPARED, Agreement, Scores, Side, measure, reduced_name
+from sut.models.precision.agreement import NOT_COMPARED, LabelAgreement, Scores, Side, measure, reduced_name
 from sut.models.preparation import Prepared, check_unchanged
 from sut.pipeline.assembly import Assembly, assemble
 from sut.process.cgroup import usable_cores
@@ -67,7 +67,7 @@ def why_not_compared(parts: Assembly) -> str | None:
     return None
 
 
-def compared_with_fp32(parts: Assembly, say: Say, progress: Progress) -> Agreement | None:
+def compared_with_fp32(parts: Assembly, say: Say, progress: Progress) -> LabelAgreement | None:
     """How many labels are those of the FP32 model.
 
     None where the model is run as it is, has no FP32 form, or ``why_not_compared`` says why. Raises ``InputError``,

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from kernels.compilers import Compiled, CompileError, Source
+from kernels.compilers import Compiled, CompileError, KernelSource
 
 MEMORY_BYTES = 1 << 16
 """What a fake GPU has."""
@@ -44,7 +44,7 @@ class FakeCompiler:
     compiled: list[str] = field(default_factory=list)
     before: threading.Barrier | None = None
 
-    def compile(self, source: Source, architecture: str) -> Compiled:
+    def compile(self, source: KernelSource, architecture: str) -> Compiled:
         self.compiled.append(f"{source.name} {architecture}")
         if self.before is not None:
             self.before.wait(30)

@@ -12,7 +12,7 @@ import pytest
 from kernels import compile as compile_module
 from kernels import compilers
 from kernels.compile import cubin, key_of
-from kernels.compilers import CompileError, Source, architecture_for, find_compiler
+from kernels.compilers import CompileError, KernelSource, architecture_for, find_compiler
 from plugins.errors import DeviceNotFound
 from tests.kernels.fakes import FakeCompiler
 
@@ -89,7 +89,7 @@ def test_a_whole_file_of_another_key_is_not_taken_for_this_one(sources: Path, ca
 
 
 def test_everything_a_cubin_depends_on_is_in_its_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    source = Source("a.cu", "text", (("b.cuh", "header"),))
+    source = KernelSource("a.cu", "text", (("b.cuh", "header"),))
     keys = [
         key_of(source, "sm_90", FakeCompiler()),
         key_of(source, "sm_89", FakeCompiler()),

@@ -11,7 +11,7 @@ import pytest
 
 from kernels import compilers
 from kernels.compile import cubin
-from kernels.compilers import OPTIONS, CompileError, Compiler, Nvcc, Nvrtc, Source
+from kernels.compilers import OPTIONS, CompileError, Compiler, KernelSource, Nvcc, Nvrtc
 from kernels.device import SOURCES, entry_points
 from kernels.lab.resources import Resources, resources
 from tests.core import needs
@@ -65,7 +65,7 @@ def compiler(request: pytest.FixtureRequest) -> Compiler:
 def compile_and_judge(compiler: Compiler, module: str, architecture: str) -> None:
     if architecture not in compiler.architectures:
         pytest.skip(f"{compiler.label} has no {architecture}")
-    compiled = compiler.compile(Source.read(SOURCES, module), architecture)
+    compiled = compiler.compile(KernelSource.read(SOURCES, module), architecture)
     found = resources(compiled.log)
     assert set(found) == set(entry_points(SOURCES / f"{module}.cu"))
     assert {name: each.spill_bytes for name, each in found.items() if each.spill_bytes} == {}
@@ -88,7 +88,7 @@ def test_a_module_compiles_without_spills_for_all(compiler: Compiler, module: st
 
 @needs("cuda13")
 def test_the_two_agree_on_what_the_kernels_take() -> None:
-    source = Source.read(SOURCES, MODULES[0])
+    source = KernelSource.read(SOURCES, MODULES[0])
     by_nvcc, by_nvrtc = (resources(make().compile(source, ONE).log) for make in (nvcc, nvrtc))
     assert {name: each.shared_bytes for name, each in by_nvcc.items()} == {
         name: each.shared_bytes for name, each in by_nvrtc.items()
@@ -96,7 +96,7 @@ def test_the_two_agree_on_what_the_kernels_take() -> None:
 
 
 def test_a_spill_would_be_seen(compiler: Compiler) -> None:
-    found = resources(compiler.compile(Source("greedy.cu", SPILLING, ()), ONE).log)
+    found = resources(compiler.compile(KernelSource("greedy.cu", SPILLING, ()), ONE).log)
     assert found["greedy"].spill_bytes > 0
     assert found["greedy"].registers <= 32
 
@@ -104,7 +104,10 @@ def test_a_spill_would_be_seen(compiler: Compiler) -> None:
 def test_an_error_is_one_line_with_its_place(compiler: Compiler) -> None:
     with pytest.raises(CompileError) as caught:
         compiler.compile(
-            Source("wrong.cu", '#include "a.cuh"\n__device__ int f() {\n  return nothing;\n}\n', (("a.cuh", ""),)), ONE
+            KernelSource(
+                "wrong.cu", '#include "a.cuh"\n__device__ int f() {\n  return nothing;\n}\n', (("a.cuh", ""),)
+            ),
+            ONE,
         )
     assert str(caught.value).startswith(f"{compiler.label} cannot compile wrong.cu for {ONE}: wrong.cu(3): error")
     assert "\n" not in str(caught.value)
@@ -112,13 +115,13 @@ def test_an_error_is_one_line_with_its_place(compiler: Compiler) -> None:
 
 def test_a_header_that_is_not_there(compiler: Compiler) -> None:
     with pytest.raises(CompileError, match=r"memory\.cuh"):
-        compiler.compile(Source("wrong.cu", '#include "memory.cuh"\n', ()), ONE)
+        compiler.compile(KernelSource("wrong.cu", '#include "memory.cuh"\n', ()), ONE)
 
 
 def test_an_architecture_it_does_not_have(compiler: Compiler) -> None:
     assert "sm_52" not in compiler.architectures or compiler.major < 13
     with pytest.raises(CompileError, match="sm_20"):
-        compiler.compile(Source("empty.cu", "", ()), "sm_20")
+        compiler.compile(KernelSource("empty.cu", "", ()), "sm_20")
 
 
 def test_the_cache_over_the_real_thing(compiler: Compiler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,11 +162,11 @@ def test_libraries_are_told_apart_by_build_id_or_else_by_all_of_them(tmp_path: P
 def test_no_multiplication_is_fused_with_an_addition(compiler: Compiler) -> None:
     """float32 results equal the host form's only where each operation rounds; ptxas is asked for the same."""
     text = 'extern "C" __global__ void a(float* p, float x, float y) { *p = *p * x + y; }'
-    plain = compiler.compile(Source("a.cu", text, ()), ONE).cubin
+    plain = compiler.compile(KernelSource("a.cu", text, ()), ONE).cubin
     monkey = pytest.MonkeyPatch()
     with monkey.context() as patch:
         patch.setattr(compilers, "OPTIONS", tuple(option for option in OPTIONS if "fmad" not in option))
-        fused = compiler.compile(Source("a.cu", text, ()), ONE).cubin
+        fused = compiler.compile(KernelSource("a.cu", text, ()), ONE).cubin
     assert plain != fused
 
 

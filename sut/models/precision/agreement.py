@@ -74,7 +74,7 @@ class Side:
 
 
 @dataclass(frozen=True, slots=True)
-class Agreement:
+class LabelAgreement:
     """The share of samples with equal labels, 0 to 1, and its 95 % interval.
 
     The interval takes the samples as independent. Crops of few pictures are less than that: it is then too narrow, and
@@ -161,14 +161,14 @@ class Tally:
         if reference.dtype.kind == reduced.dtype.kind == "f" and reference.shape == reduced.shape:
             self._add_scores(reference, reduced)
 
-    def agreement(self, source: str) -> Agreement:
+    def agreement(self, source: str) -> LabelAgreement:
         """What was found on ``source``.
 
         Raises ``RunError`` for a reference without a finite best score: there is nothing to agree with.
         """
         if self._lost:
             raise RunError(f"the FP32 model has no finite best score for {self._lost} of {self._count} samples")
-        return Agreement(
+        return LabelAgreement(
             self._good / self._count,
             *wilson(self._good, self._count),
             self._count,
@@ -198,7 +198,7 @@ def measure(
     crops: int,
     seed: int = _SEED,
     say: Say = lambda text: None,
-) -> Agreement:
+) -> LabelAgreement:
     """Compare two models on crops of a data set's pictures, drawn at random from ``seed``: the same ones each time.
 
     The answer is kept by the content of both files and of the pictures, how they were run, and the crops' number and
@@ -231,12 +231,12 @@ def measure(
 
     name = f"{reduced.model.stem}-{reduced.backend}-{reduced.precision}-agreement.json"
     path = cached(name, json.dumps(key, sort_keys=True), make, say, quietly=True)
-    return Agreement(**json.loads(read_file(path, SMALL_BYTES)))
+    return LabelAgreement(**json.loads(read_file(path, SMALL_BYTES)))
 
 
 def _run(
     reference: Side, reduced: Side, crops: Iterable[Picture], count: int, progress: Progress, source: str
-) -> Agreement:
+) -> LabelAgreement:
     found = Tally()
     left = iter(crops)
     done = 0

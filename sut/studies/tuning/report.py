@@ -24,14 +24,14 @@ from sut.studies.tuning.bench import figure_words
 from sut.studies.tuning.search import ranked
 from sut.studies.tuning.space import Point
 from sut.studies.tuning.state import Measured
-from sut.studies.tuning.tuner import Outcome
+from sut.studies.tuning.tuner import TuneOutcome
 
 _SHOWN = 24
 _BAR = 18
 _NOT_WRITTEN = HOW_KEPT | {"time_s"}
 
 
-def picture(outcome: Outcome) -> RenderableType:
+def picture(outcome: TuneOutcome) -> RenderableType:
     """Every point as far as it came, best first, and every rate that was probed, each with a bar."""
     parts: list[RenderableType] = []
     if outcome.search.rounds:
@@ -73,7 +73,7 @@ def _points(rounds: Sequence[Sequence[Measured]]) -> Table:
     return table
 
 
-def _rates(outcome: Outcome) -> Table:
+def _rates(outcome: TuneOutcome) -> Table:
     """Each rate asked; the bar is p99 against the latency bound, full at twice the bound."""
     table = _table("queries/s", "VALID", "p99 ms", "0 .. bound .. 2 x")
     asked: dict[float, list[Measured]] = {}
@@ -89,7 +89,7 @@ def _rates(outcome: Outcome) -> Table:
     return table
 
 
-def _pairs(outcome: Outcome) -> Table:
+def _pairs(outcome: TuneOutcome) -> Table:
     table = _table("pair", "best", "default", "ratio")
     for number, (best, default) in enumerate(outcome.pairs, 1):
         ratio = best.better_than(default.figure or 0.0)
@@ -102,7 +102,7 @@ def _bar(share: float) -> Bar:
     return Bar(size=1.0, begin=0.0, end=min(1.0, share), width=_BAR)
 
 
-def svg(outcome: Outcome, title: str) -> str:
+def svg(outcome: TuneOutcome, title: str) -> str:
     """The picture as an SVG file's text, which loads nothing from elsewhere."""
     console = RichConsole(record=True, width=100, file=io.StringIO(), highlight=False)
     console.print(picture(outcome))
@@ -111,7 +111,7 @@ def svg(outcome: Outcome, title: str) -> str:
     return re.sub(r"@font-face \{.*?\}", "", console.export_svg(title=title), flags=re.DOTALL)
 
 
-def outcome_of(outcome: Outcome, config: RunConfig | None) -> dict[str, Any]:
+def outcome_of(outcome: TuneOutcome, config: RunConfig | None) -> dict[str, Any]:
     """The verdict, for ``--json``."""
     return {
         "best": dict(outcome.best.settings) if outcome.best is not None else None,
@@ -140,7 +140,7 @@ def what_is_set(config: RunConfig) -> dict[str, Any]:
     return {name: value for name, value in found.items() if name not in _NOT_WRITTEN}
 
 
-def yaml_text(config: RunConfig, outcome: Outcome, rows: Sequence[Measured]) -> str:
+def yaml_text(config: RunConfig, outcome: TuneOutcome, rows: Sequence[Measured]) -> str:
     """The file for ``--config``: the settings, under comments that say where they come from."""
     comments = [
         f"Found by sut tune, {max(row.started for row in rows)}, {len(rows)} runs.",

@@ -27,7 +27,7 @@ from sut.studies.tuning.rate import TIMES
 from sut.studies.tuning.search import round_seconds, round_sizes
 from sut.studies.tuning.space import Point, default_points, default_space, parse_space, points_of, with_settings
 from sut.studies.tuning.state import Measured, State, held
-from sut.studies.tuning.tuner import MOST_PAIRS, Outcome, Tuner
+from sut.studies.tuning.tuner import MOST_PAIRS, TuneOutcome, Tuner
 
 _TIME_S = 8.0
 _DIGITS = 16
@@ -40,7 +40,7 @@ class TuneResult:
 
     directory: Path
     config: RunConfig | None
-    outcome: Outcome
+    outcome: TuneOutcome
     rows: Sequence[Measured]
 
 
@@ -143,7 +143,7 @@ def _header(parts: Assembly) -> dict[str, Any]:
     }
 
 
-def _config(base: RunConfig, outcome: Outcome) -> RunConfig | None:
+def _config(base: RunConfig, outcome: TuneOutcome) -> RunConfig | None:
     """The config to go on with; None where nothing was found."""
     if outcome.chosen is None:
         return None
@@ -156,7 +156,7 @@ def _config(base: RunConfig, outcome: Outcome) -> RunConfig | None:
     return outcome.chosen.apply(base, **more)
 
 
-def _write(directory: Path, config: RunConfig | None, outcome: Outcome, rows: Sequence[Measured]) -> None:
+def _write(directory: Path, config: RunConfig | None, outcome: TuneOutcome, rows: Sequence[Measured]) -> None:
     with writing(directory):
         if config is not None:
             write_text(directory / "tuned.yaml", report.yaml_text(config, outcome, rows))

@@ -29,7 +29,7 @@ Estimate = Callable[[RunConfig, Measured], float | None]
 
 
 @dataclass(slots=True)
-class Outcome:
+class TuneOutcome:
     """What a tune came to. ``chosen`` are the settings to use; ``rate`` the confirmed one of Server.
 
     ``pairs`` are (best, default); ``gain`` is the best's figure against the default's, ``cost`` its CPU time a sample.
@@ -90,7 +90,7 @@ class Tuner:
         assert self.base.time_s is not None
         return self.base.time_s
 
-    def run(self) -> Outcome:
+    def run(self) -> TuneOutcome:
         """The whole tune."""
         outcome = self._server() if self.base.scenario == "Server" else self._settings()
         if outcome.code == ExitCode.OK:
@@ -101,9 +101,9 @@ class Tuner:
         sizes = round_sizes(len(self.points), self.rounds)
         return halve(self.points, sizes, round_seconds(len(sizes), self.time_s), self.measure, self.may_go_on, qps)
 
-    def _settings(self) -> Outcome:
+    def _settings(self) -> TuneOutcome:
         search = self._search()
-        outcome = Outcome(search, best=search.best)
+        outcome = TuneOutcome(search, best=search.best)
         if search.best is None:
             return _nothing(outcome, [row for rows in search.rounds for row in rows])
         self._note_budget(outcome)
@@ -114,14 +114,14 @@ class Tuner:
             self._pairs(outcome, search.best, None)
         return outcome
 
-    def _server(self) -> Outcome:
+    def _server(self) -> TuneOutcome:
         # What it measures before it runs is what counts. Asked fast, a slow system is soonest done with its queries.
         qps = EARLY_STOPPING_QUERIES["Server"] / SHORTEST_S
         scout = self.measure(Job("scout", 1, 1, DEFAULT, min(SHORTEST_S, self.time_s), qps))
         if self.base.relax_server and self.base.max_latency_s is None and scout.bound_ns:
             self.pin(max_latency_s=scout.bound_ns / 1e9)  # else it would follow each run's own calibration
         start = self.base.qps or self._expected(DEFAULT, scout)
-        outcome = Outcome(best=DEFAULT)
+        outcome = TuneOutcome(best=DEFAULT)
         if start is None or (len(self.points) == 1 and too_slow_for_any_rate(scout)):
             return _nothing(outcome, [scout])
         if len(self.points) > 1:
@@ -163,7 +163,7 @@ class Tuner:
             return tidy(estimated)
         return tidy(0.5 * row.samples_per_second) if row.samples_per_second else None
 
-    def _pairs(self, outcome: Outcome, best: Point, qps: float | None) -> None:
+    def _pairs(self, outcome: TuneOutcome, best: Point, qps: float | None) -> None:
         """Run pairs until they tell, and choose."""
         while outcome.gain is None or not no_more_pairs(len(outcome.pairs), outcome.gain):
             found: dict[Point, Measured] = {}
@@ -176,13 +176,13 @@ class Tuner:
         outcome.cost = cost_of(outcome.pairs)
         _choose(outcome, best)
 
-    def _note_budget(self, outcome: Outcome) -> None:
+    def _note_budget(self, outcome: TuneOutcome) -> None:
         if outcome.search.cut:
             outcome.words.append(
                 f"the budget ended the search in round {len(outcome.search.rounds)}; the best until then counts"
             )
 
-    def _agreements(self, outcome: Outcome) -> list[str]:
+    def _agreements(self, outcome: TuneOutcome) -> list[str]:
         """What became of the labels, for every reduced precision that ran: no speed is told without it."""
         rows = [row for rows in (*outcome.search.rounds, *outcome.pairs) for row in rows]
         rows += [*outcome.probes, *outcome.confirmations]
@@ -201,14 +201,14 @@ def _points(search: Search) -> str:
     return f"{count} point{'s' if count > 1 else ''}"
 
 
-def _nothing(outcome: Outcome, rows: Sequence[Measured]) -> Outcome:
+def _nothing(outcome: TuneOutcome, rows: Sequence[Measured]) -> TuneOutcome:
     outcome.best = outcome.chosen = None
     outcome.code = ExitCode.FAILED if all(row.failed for row in rows) else ExitCode.INVALID
     outcome.words.append(why_nothing(rows))
     return outcome
 
 
-def _unconfirmed(outcome: Outcome, highest: float) -> Outcome:
+def _unconfirmed(outcome: TuneOutcome, highest: float) -> TuneOutcome:
     lowest = min(row.qps for row in outcome.confirmations if row.qps)
     outcome.code = ExitCode.INVALID
     reasons = outcome.confirmations[-1].invalid_reasons
@@ -219,7 +219,7 @@ def _unconfirmed(outcome: Outcome, highest: float) -> Outcome:
     return outcome
 
 
-def _explain(outcome: Outcome) -> None:
+def _explain(outcome: TuneOutcome) -> None:
     """Say why the next higher rate fails."""
     rate = outcome.rate or 0.0
     asked = [row for row in (*outcome.probes, *outcome.confirmations) if row.qps]
@@ -238,7 +238,7 @@ def _explain(outcome: Outcome) -> None:
         outcome.words.append(f"the search ended before it had looked between {rate:g} and {lowest.qps:g} queries/s")
 
 
-def _choose(outcome: Outcome, best: Point) -> None:
+def _choose(outcome: TuneOutcome, best: Point) -> None:
     """Take the best or the default, by what the pairs showed."""
     gain, cost, say = outcome.gain, outcome.cost, outcome.words.append
     assert gain is not None and cost is not None

@@ -1,4 +1,4 @@
-"""Agreement of labels: the interval, the words, what counts as equal, and what is kept."""
+"""LabelAgreement of labels: the interval, the words, what counts as equal, and what is kept."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from sut.datasets.base import DataSet
 from sut.errors import InputError, RunError
 from sut.models.precision import agreement as module
-from sut.models.precision.agreement import Agreement, Side, Tally, measure, wilson
+from sut.models.precision.agreement import LabelAgreement, Side, Tally, measure, wilson
 from tests.unit.small_models import RECIPE, pictures, scores, unheard, write_classifier
 
 
@@ -22,7 +22,7 @@ def one_hot(labels: list[int]) -> np.ndarray:
     return np.eye(5, dtype=np.float32)[labels]
 
 
-def compare(reference: np.ndarray, reduced: np.ndarray, source: str = "") -> Agreement:
+def compare(reference: np.ndarray, reduced: np.ndarray, source: str = "") -> LabelAgreement:
     comparison = Tally()
     comparison.add(reference, reduced)
     return comparison.agreement(source)
@@ -60,17 +60,17 @@ def test_wilson_covers_the_share_that_was_drawn_from() -> None:
     [(300, 300, False), (400, 400, True), (1985, 2000, False), (1992, 2000, True), (0, 5, False)],
 )
 def test_accuracy_is_kept_only_where_the_lower_end_says_so(good: int, count: int, kept: bool) -> None:
-    agreement = Agreement(good / count, *wilson(good, count), count, "crops")
+    agreement = LabelAgreement(good / count, *wilson(good, count), count, "crops")
 
     assert agreement.kept is kept is (agreement.low > 0.99)
     assert agreement.words.startswith("accuracy kept: ") is kept
 
 
 def test_the_words() -> None:
-    assert Agreement(0.985, *wilson(591, 600), 600, "600 crops of 5 pictures").words == (
+    assert LabelAgreement(0.985, *wilson(591, 600), 600, "600 crops of 5 pictures").words == (
         "98.5 % same labels (95 % interval 97.2 to 99.2 %) on 600 crops of 5 pictures"
     )
-    assert Agreement(1999 / 2000, *wilson(1999, 2000), 2000, "c", ties=3, not_finite=1).words == (
+    assert LabelAgreement(1999 / 2000, *wilson(1999, 2000), 2000, "c", ties=3, not_finite=1).words == (
         "accuracy kept: 99.9 % same labels (95 % interval 99.7 to 99.9 %) on c, 1 without a finite score, 3 with a tie"
     )
 
@@ -180,7 +180,7 @@ def test_batches_are_counted_together(batches: tuple[list[int], ...]) -> None:
         comparison.add(reference[rows], reduced[rows])
 
     assert comparison.agreement("four") == compare(reference, reduced, "four")
-    assert comparison.agreement("four") == Agreement(
+    assert comparison.agreement("four") == LabelAgreement(
         0.5, *wilson(2, 4), 4, "four", ties=1, score_difference=5.0, scores="logits"
     )
 

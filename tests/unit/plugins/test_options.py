@@ -11,7 +11,7 @@ from typing import Any, Literal
 import pytest
 
 from plugins.base import Plugin
-from plugins.options import NoOptions, Option, Tuned, describe, option, read, tuned
+from plugins.options import NoOptions, PluginOption, Tuned, describe, option, read, tuned
 
 
 @dataclass(frozen=True)
@@ -109,8 +109,8 @@ def test_what_is_not_set_is_the_default() -> None:
 def test_options_are_described_for_who_lists_them() -> None:
     shown: dict[str, Any] = {each.name: each for each in describe(Options)}
 
-    assert shown["wait_ms"] == Option("wait_ms", "milliseconds from 0", 0.5, "how long it waits")
-    assert shown["fast"] == Option("fast", "true or false", False, "")
+    assert shown["wait_ms"] == PluginOption("wait_ms", "milliseconds from 0", 0.5, "how long it waits")
+    assert shown["fast"] == PluginOption("fast", "true or false", False, "")
     assert list(shown) == ["lanes", "wait_ms", "share", "rows", "fast", "where", "kind"]
 
 

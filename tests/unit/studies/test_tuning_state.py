@@ -29,7 +29,7 @@ from sut.studies.tuning.bench import Bench, line_of
 from sut.studies.tuning.space import DEFAULT, Point
 from sut.studies.tuning.state import Job, Measured, State, held
 from sut.studies.tuning.study import directory_of
-from sut.studies.tuning.tuner import Outcome
+from sut.studies.tuning.tuner import TuneOutcome
 from tests.unit.small_models import RECIPE_FILE, write_classifier
 from tests.unit.tuning_runs import HEADER, SAID, batched, p, planted, run_of, server_tuner
 
@@ -237,7 +237,7 @@ def test_a_run_comes_back_from_its_line_as_it_was(points: list[Point]) -> None:
 # ---- what is left behind
 
 
-def an_outcome(tmp_path: Path) -> tuple[Outcome, list[Measured]]:
+def an_outcome(tmp_path: Path) -> tuple[TuneOutcome, list[Measured]]:
     bench = planted(tmp_path, batched)
     return server_tuner(bench, p(threads=2), p(max_batchsize=4)).run(), bench.rows
 
