@@ -26,6 +26,13 @@ def test_what_a_line_needs_some_line_brings(entry: Entry) -> None:
     assert not entry.packages or len(entry.extras) == 1 or entry.set_up == "always"
 
 
+def test_no_column_is_forgotten() -> None:
+    assert {entry.kind for entry in TABLE} == {
+        *("project", "backend", "preprocess", "model", "precision", "dataset", "gpu", "dev")
+    }
+    assert {entry.set_up for entry in TABLE} <= {"always", "start", "core", "tests", ""}
+
+
 def test_models_are_called_as_they_are_known() -> None:
     assert set(names("model")) <= set(MODELS)
 
