@@ -75,7 +75,7 @@ def test_a_dotted_setting_is_one_entry_of_a_map() -> None:
 
 
 def test_points_begin_with_the_default_and_none_does_what_another_does(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sut.process.cgroup.usable_cores", lambda: 2)
+    monkeypatch.setattr("sut.config.usable_cores", lambda: 2)
     base = RunConfig(scenario="Server", lanes=1, max_batchsize=8)
 
     points = points_of({"threads": [1, 2], "max_batchsize": [1, 8], "max_wait_ms": [0.0, 2.0]}, base)

@@ -28,7 +28,6 @@ from preprocess import registry
 from preprocess.cuda import BY_CPU
 from preprocess.opencv import OpenCV
 from preprocess.parts.jpeg import read_frame
-from sut import config
 from sut.models.registry import find
 from sut.qsl import device_library
 from sut.results import parity
@@ -525,7 +524,7 @@ def timed(preprocessing: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Iterato
     monkeypatch.setattr(preprocessing, "_pictures", lambda: [b""])
     monkeypatch.setattr(preprocessing, "has_engine", lambda: True)
     monkeypatch.setattr(preprocessing, "rate", told)
-    monkeypatch.setattr(config, "usable_cores", lambda: 6)
+    monkeypatch.setattr("sut.process.cgroup.usable_cores", lambda: 6)
     yield told
 
 
