@@ -183,6 +183,7 @@ def few_queries(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("boundary", ["pixels", "jpeg"])
 @pytest.mark.parametrize("way", [FUSED, STAGED], ids=["fused", "staged"])
 def test_the_stages_add_up_in_every_scenario(
@@ -204,6 +205,7 @@ def test_the_stages_add_up_in_every_scenario(
         assert result["stages_ns"]["residual"]["p50"] < 1_000_000, (scenario, means)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [pytest.param("1", marks=pytest.mark.slow), "3"])
 def test_labels_are_the_same_staged(tmp_path: Path, workers: str) -> None:
     child = run_sut(

@@ -11,6 +11,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import pytest
 
 from sut.datasets.demo import PHOTOS
 from tests.children import results, run_sut
@@ -46,6 +47,7 @@ def arguments(root: Path, cache: Path) -> list[str | Path]:
     ]
 
 
+@pytest.mark.slow
 def test_labels_from_the_cache_are_the_labels_without_it(tmp_path: Path) -> None:
     found = []
     for options in (("--cache", "1"), ("--cache", "1"), ("--preprocessed_dir", "npy")):

@@ -243,6 +243,7 @@ def tenth_of_a_core() -> Iterator[Path]:
     folder.rmdir()
 
 
+@pytest.mark.slow
 def test_a_quota_is_kept_to_and_what_it_did_is_told(tmp_path: Path, tenth_of_a_core: Path) -> None:
     inside = f"from pathlib import Path; Path('{tenth_of_a_core}/cgroup.procs').write_text('0')"
     code = f"{inside}\nimport sys; from sut.__main__ import main; main()\n"

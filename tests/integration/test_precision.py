@@ -85,6 +85,7 @@ def check_agreement(child: Finished, result: dict[str, Any], name: str) -> None:
 # The trained model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("backend", "arguments", "executed", "name"),
     [

@@ -32,6 +32,7 @@ def answers(result: dict[str, Any]) -> dict[int, str]:
     return {row["qsl_idx"]: row["data"] for row in log}
 
 
+@pytest.mark.slow
 def test_all_photos_get_the_labels_of_onnxruntime_in_every_scenario(tmp_path: Path, lite0: Path) -> None:
     ours, onnx = tmp_path / "ours", tmp_path / "onnx"
     ours.mkdir()
