@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import signal
@@ -13,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -200,3 +202,12 @@ def results(cwd: Path) -> dict[tuple[str, str], dict[str, Any]]:
 def _read(output: Path) -> dict[Path, dict[str, Any]]:
     files = sorted(output.rglob("result.json"))
     return {file.relative_to(output): json.loads(file.read_text(encoding="utf-8")) for file in files}
+
+
+def load_tool(name: str) -> ModuleType:
+    """A script of tools/, which is no package, as a module."""
+    spec = importlib.util.spec_from_file_location(name, CHECKOUT / "tools" / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

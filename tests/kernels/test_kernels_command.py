@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import doctest
-import importlib.util
 import json
 import re
 import sys
@@ -28,7 +27,7 @@ from kernels.lab.profiler import CONFLICTS, REQUESTS, SECTORS, TIME, beside, cou
 from plugins.errors import DeviceNotFound
 from sut.cli import app as cli
 from sut.process.signals import Noted
-from tests.children import CHECKOUT
+from tests.children import CHECKOUT, load_tool
 
 NCU = """\
 ==PROF== Connected to process 77 (/usr/bin/python3)
@@ -324,11 +323,7 @@ def test_ncu_comes_before_nsys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.fixture(scope="module")
 def listing() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("gpu_not_run", CHECKOUT / "tools/gpu_not_run.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_tool("gpu_not_run")
 
 
 def test_the_list_of_what_has_not_run_on_hardware_is_up_to_date(listing: ModuleType) -> None:
@@ -382,11 +377,7 @@ def test_a_report_shortens_that_list(listing: ModuleType, tmp_path: Path) -> Non
 
 @pytest.fixture(scope="module")
 def report() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("gpu_report", CHECKOUT / "tools/gpu_report.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_tool("gpu_report")
 
 
 @pytest.fixture(scope="module")
@@ -461,8 +452,4 @@ def gpu_is_here() -> bool:
 
 
 def test_the_examples_of_the_table_tool_hold() -> None:
-    spec = importlib.util.spec_from_file_location("kernel_table", CHECKOUT / "tools/kernel_table.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    assert doctest.testmod(module) == (0, 1)
+    assert doctest.testmod(load_tool("kernel_table")) == (0, 1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +14,7 @@ from sut.config import read_config_file
 from sut.mlperf.audit import Audit
 from sut.results.quiet import Quiet
 from sut.results.schema import Accuracy, Agreement, Answers, CpuQuota, Energy, Result
-from tests.children import CHECKOUT
+from tests.children import CHECKOUT, load_tool
 from tests.unit.report_results import a_result
 
 TYPES: dict[str, tuple[type, ...]] = {
@@ -31,11 +30,7 @@ TYPES: dict[str, tuple[type, ...]] = {
 
 @pytest.fixture(scope="module")
 def contract() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("contract", CHECKOUT / "tools/contract.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_tool("contract")
 
 
 def fits(value: Any, schema: Mapping[str, Any], parts: Mapping[str, Any]) -> bool:

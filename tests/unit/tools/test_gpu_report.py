@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import doctest
-import importlib.util
 import json
 import os
 import shutil
@@ -31,7 +30,7 @@ from preprocess.parts.jpeg import read_frame
 from sut.models.registry import find
 from sut.qsl import device_library
 from sut.results import parity
-from tests.children import CHECKOUT, python_started
+from tests.children import CHECKOUT, load_tool, python_started
 from tests.unit.device_form import PLACE, HostForm, Uploading, WatchedDevice
 
 TOOLS = CHECKOUT / "tools"
@@ -39,11 +38,7 @@ TOOLS = CHECKOUT / "tools"
 
 @pytest.fixture(scope="module")
 def report() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("gpu_report", TOOLS / "gpu_report.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_tool("gpu_report")
 
 
 @pytest.fixture(scope="module")

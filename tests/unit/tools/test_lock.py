@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 import sys
@@ -12,16 +11,12 @@ from types import ModuleType
 import pytest
 
 from plugins.extras import TABLE
-from tests.children import CHECKOUT, run
+from tests.children import CHECKOUT, load_tool, run
 
 
 @pytest.fixture(scope="module")
 def lock() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("lock", CHECKOUT / "tools/lock.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_tool("lock")
 
 
 def test_every_pin_has_a_hash(lock: ModuleType) -> None:
