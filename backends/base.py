@@ -5,7 +5,7 @@ A backend is loaded once per device (session, compiled model, engine). A *runner
 n rows, which somebody else fills; ``infer(slot)`` reads them. Backends speak arrays and know nothing of LoadGen.
 
 Errors: raise ``ValueError`` for an input or model that does not fit, ``ModuleNotFoundError`` for a runtime that is not
-installed, ``plugins.errors.DeviceNotFound`` for a device that is not there. Anything else is a failure of the run.
+installed, ``DeviceNotFound`` for a device that is not there. Anything else is a failure of the run.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from plugins.base import Closing, Plugin
+from plugins.errors import DeviceNotFound as DeviceNotFound  # a backend of somebody else's has it from here
 
 
 @dataclass(frozen=True, slots=True)

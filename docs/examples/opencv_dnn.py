@@ -3,8 +3,7 @@
 import cv2
 import numpy as np
 
-from backends.base import Attestation, Backend, Runner, Slot, TensorSpec
-from plugins.errors import DeviceNotFound
+from backends.base import Attestation, Backend, DeviceNotFound, Runner, Slot, TensorSpec
 
 
 class OpenCVDnn(Backend):
