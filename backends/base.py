@@ -118,15 +118,25 @@ class Attestation:
 
 @dataclass(slots=True)
 class Slot:
-    """Input buffers for ``n`` rows, by tensor name, with their place (``host``, ``pinned``, ``cuda:0``)."""
+    """Input buffers for ``n`` rows, by tensor name, with their place (``host``, ``pinned``, ``cuda:0``).
+
+    On a GPU a buffer is anything with ``__cuda_array_interface__``. It is read on ``stream``, a handle of CUDA's. Who
+    fills it has ended when it says so, or sets ``ready``: an event that the backend waits for on that stream
+    (``kernels.device.Device.signal``).
+    """
 
     n: int
     buffers: Mapping[str, Any]
     place: str = "host"
+    stream: int | None = None
+    ready: Any = None
 
 
 class Runner(Closing, ABC):
     """One lane's share of a backend. Used by one thread at a time."""
+
+    transfers_ns: tuple[int, int] = (0, 0)
+    """Of a backend that ``transfers``: what the last batch took to the device and back, by the device's own clock."""
 
     @abstractmethod
     def slot(self, n: int) -> Slot:
@@ -157,6 +167,8 @@ class Backend(Plugin, ABC):
     """The batch sizes it takes, ascending; None for any. The caller pads up to the next one."""
     reads_host_arrays: bool = False
     """Whether a slot may be given to it that it did not lend, with any C-contiguous host array as its buffer."""
+    transfers: bool = False
+    """Whether ``infer`` begins with a copy to the device and ends with one back, whose times its runners tell."""
 
     @classmethod
     @abstractmethod
@@ -184,8 +196,8 @@ class Backend(Plugin, ABC):
         """Version of the runtime."""
 
     @abstractmethod
-    def runner(self) -> Runner:
-        """A new runner; at most ``lanes`` of them."""
+    def runner(self, place: str = "host") -> Runner:
+        """A new runner, whose slots lie at one of ``places``; at most ``lanes`` of them."""
 
     @abstractmethod
     def attest(self) -> Attestation:

@@ -77,7 +77,7 @@ class LiteRt(Backend):
 
         return str(ai_edge_litert.__version__)
 
-    def runner(self) -> LiteRtRunner:
+    def runner(self, place: str = "host") -> LiteRtRunner:
         """A new interpreter; the first is the one that was loaded with."""
         runner, self._first = self._first, None
         return runner or LiteRtRunner(self._interpreter(), self._inputs, self._outputs)

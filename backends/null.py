@@ -36,7 +36,7 @@ class Null(Backend):
         """There is no runtime to have a version."""
         return "none"
 
-    def runner(self) -> NullRunner:
+    def runner(self, place: str = "host") -> NullRunner:
         """A new runner."""
         return NullRunner()
 

@@ -107,7 +107,7 @@ class OnnxRuntime(Backend):
         """Version of the installed ONNX Runtime."""
         return str(_import().__version__)
 
-    def runner(self) -> OnnxRuntimeRunner:
+    def runner(self, place: str = "host") -> OnnxRuntimeRunner:
         """A new runner."""
         return OnnxRuntimeRunner(self._session, self.inputs, tuple(spec.name for spec in self.outputs))
 

@@ -129,7 +129,7 @@ class OpenVino(Backend):
         """Version of the installed OpenVINO, without its build."""
         return str(_import().get_version()).partition("-")[0]
 
-    def runner(self) -> OpenVinoRunner:
+    def runner(self, place: str = "host") -> OpenVinoRunner:
         """A new request."""
         streams = int(self._attested.details.get("num_streams", 1))
         outputs = tuple(spec.name for spec in self.outputs)

@@ -88,7 +88,7 @@ class Simulated(Backend):
         """There is no runtime to have a version."""
         return "none"
 
-    def runner(self) -> SimulatedRunner:
+    def runner(self, place: str = "host") -> SimulatedRunner:
         """A new runner on the next device in turn."""
         lane = self._lanes
         self._lanes += 1

@@ -32,6 +32,9 @@ BLOCK_LIMIT: Dim3 = (1024, 1024, 64)
 THREADS_LIMIT = 1024
 """CUDA's limits of a launch, the same since compute capability 3 (Programming Guide, "Compute Capabilities")."""
 
+HOST_PLACES = ("host", "pinned")
+"""Places of slots that are NumPy arrays: ``pinned`` ones are page-locked, and copied to a GPU without being staged."""
+
 _COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/", re.DOTALL)
 _ENTRY = re.compile(
     r'extern\s+"C"\s+__global__\s+(?:__launch_bounds__\s*\([^)]*\)\s*)?void\s+'
@@ -74,6 +77,30 @@ class Buffer(Closing):
     def close(self) -> None:
         """As ``free``."""
         self.free()
+
+
+class DeviceArray:
+    """An array in a device's memory: where it lies and how it is shaped. The host cannot look inside.
+
+    Without ``strides`` it is C-contiguous; ``owner`` is what keeps the memory.
+    """
+
+    def __init__(
+        self,
+        address: int,
+        shape: tuple[int, ...],
+        dtype: str,
+        strides: tuple[int, ...] | None = None,
+        owner: Any = None,
+    ) -> None:
+        self._owner = owner
+        self.__cuda_array_interface__ = {
+            "data": (address, False),
+            "shape": shape,
+            "typestr": np.dtype(dtype).str,
+            "strides": strides,
+            "version": 3,
+        }
 
 
 Argument = np.generic | Buffer
@@ -186,6 +213,13 @@ class Device(Closing, ABC):
     @abstractmethod
     def synchronize(self, stream: int | None = None) -> None:
         """Wait for a stream, or for all. Raises ``DeviceError`` where a kernel has failed."""
+
+    def signal(self, stream: int) -> Any:
+        """What others wait for, who read what was started on ``stream``: an event of CUDA's, until the next call for
+        that stream; None where all of it has ended.
+        """
+        self.synchronize(stream)
+        return None
 
     def current(self) -> AbstractContextManager[None]:
         """For other libraries, which work on the GPU that is this thread's own: this one, while the ``with`` lasts."""

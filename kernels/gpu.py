@@ -10,6 +10,7 @@ the one owner would hold up all others. CUDA takes calls from any thread; that P
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import re
 import threading
@@ -27,7 +28,7 @@ from kernels.compilers import WHEELS, Compiler, architecture_for, find_compiler
 from kernels.device import Buffer, Device, DeviceError, Dim3
 from kernels.gpu_driver import Driver, OwnerThread
 from kernels.gpu_library import find_library, one_line
-from plugins.driver import installed_driver
+from plugins.driver import Installed, installed_driver
 from plugins.errors import DeviceNotFound
 
 _T = TypeVar("_T")
@@ -44,13 +45,28 @@ class Gpu:
 
     owner: OwnerThread
     driver: Driver
-    compiler: Compiler
-    target: str
-    """The architecture that its kernels are compiled for."""
-    details: str
+    library: str
+    """Name and version of what reaches it."""
+    cuda: Installed
+    compiler: Compiler | None = None
+    """For kernels; found when somebody opens it who has some."""
     functions: dict[tuple[str, str], Any] = field(default_factory=dict)
     modules: dict[str, Any] = field(default_factory=dict)
     users: int = 0
+
+    @property
+    def target(self) -> str:
+        """The architecture that its kernels are compiled for."""
+        return architecture_for(self.driver.architecture, self.compiler) if self.compiler else ""
+
+    @property
+    def details(self) -> str:
+        """See ``GpuDevice.details``."""
+        said = (
+            f"{self.driver.name} ({self.driver.architecture}) through {self.library}, driver with CUDA "
+            f"{self.cuda.major}.{self.cuda.minor}"
+        )
+        return f"{said}, kernels for {self.target} by {self.compiler.label}" if self.compiler else said
 
 
 @dataclass
@@ -87,6 +103,10 @@ class GpuDevice(Device):
         self.details = gpu.details
         """One line: GPU, library, driver's CUDA and compiler in use."""
         self._addresses: set[int] = set()
+        self._pinned: list[NDArray[np.uint8]] = []
+        self._events: list[Any] = []
+        """All of them: they are destroyed in the owner's thread, so nobody's may be the last reference."""
+        self._signals: dict[int, Any] = {}
         self._streams: dict[int, list[NDArray[Any]]] = {}
         """By stream, the arrays that copies which nobody has waited for yet may still read."""
         self._stopwatch: _Stopwatch | None = None
@@ -94,6 +114,7 @@ class GpuDevice(Device):
         self._lost = self._closed = False
 
     def allocate(self, nbytes: int) -> int:
+        self._check_open()
         try:
             address = self._owner(lambda: self._driver.allocate(nbytes))
         except self._driver.errors as error:
@@ -127,7 +148,11 @@ class GpuDevice(Device):
             self._streams[stream].append(array)
 
     def read(self, address: int, array: NDArray[Any], stream: int | None) -> None:
-        self._move("a copy from the GPU", stream, lambda: self._driver.read(address, array, stream))
+        def read() -> None:
+            self._driver.read(address, array, stream)
+            self._driver.synchronize(stream)
+
+        self._move("a copy from the GPU", stream, read)
         if stream is not None:
             self._streams[stream].clear()
 
@@ -154,7 +179,7 @@ class GpuDevice(Device):
         self._last = f"last launched was {function}"
 
     def new_stream(self) -> int:
-        stream = self._translated("a new stream", lambda: self._owner(self._driver.new_stream))
+        stream = self._in_owner("a new stream", self._driver.new_stream)
         self._streams[stream] = []
         return stream
 
@@ -164,6 +189,36 @@ class GpuDevice(Device):
         self._call("waiting", stream, lambda: self._driver.synchronize(stream))
         for kept, count in sent:
             del kept[:count]
+
+    def pinned(self, shape: Sequence[int], dtype: str) -> NDArray[Any]:
+        """Page-locked memory of the host, until this device is closed. Raises ``DeviceError`` where there is none."""
+        nbytes = math.prod(shape) * np.dtype(dtype).itemsize
+        doing = f"{nbytes} bytes of page-locked memory"
+        memory = self._in_owner(doing, lambda: self._driver.pinned(max(1, nbytes)))
+        self._pinned.append(memory)
+        return memory[:nbytes].view(dtype).reshape(shape)
+
+    def event(self) -> Any:
+        """One of the library's events, to be used within ``call``."""
+        event = self._in_owner("a new event", self._driver.event)
+        self._events.append(event)
+        return event
+
+    def signal(self, stream: int) -> Any:
+        event = self._signals.get(stream) or self._signals.setdefault(stream, self.event())
+        self.call("an event", stream, lambda driver: driver.record(event, stream))
+        return event
+
+    def call(self, doing: str, stream: int, work: Callable[[Driver], _T]) -> _T:
+        """Do several things on a stream at once: ``work`` calls the driver itself, in this thread.
+
+        What it copies it has to keep until the stream has been waited for. Raises as all of this class's methods.
+        """
+        return self._call(doing, stream, lambda: work(self._driver))
+
+    def free_bytes(self) -> int:
+        """Memory that nobody uses."""
+        return self._in_owner("asking for its memory", self._driver.free_bytes)
 
     @contextmanager
     def current(self) -> Iterator[None]:
@@ -218,6 +273,7 @@ class GpuDevice(Device):
     def _load(self, module: str, function: str, types: str) -> Any:
         """In the owner's thread."""
         if module not in self._gpu.modules:
+            assert self._gpu.compiler is not None, "opened without kernels"
             code = cubin(module, self._gpu.target, self._gpu.compiler)
             self._gpu.modules[module] = self._driver.load(code)
         kernel = self._driver.function(self._gpu.modules[module], function, types)
@@ -226,8 +282,7 @@ class GpuDevice(Device):
 
     def _new_stopwatch(self) -> _Stopwatch:
         ballast, stream = self.allocate(2 * BALLAST_BYTES), self.new_stream()
-        begin, end = (self._translated("a new event", lambda: self._owner(self._driver.event)) for _ in range(2))
-        return _Stopwatch(stream, begin, end, ballast)
+        return _Stopwatch(stream, self.event(), self.event(), ballast)
 
     def _free_all(self) -> bool:
         """In the owner's thread: free what this device holds. False where the context is lost: all is kept then."""
@@ -236,9 +291,14 @@ class GpuDevice(Device):
             for address in self._addresses:
                 self._driver.release(address)
         except self._driver.errors:
-            _never_destroy((self._gpu, self._stopwatch))
+            _never_destroy((self._gpu, self._events, self._pinned))
             return False
+        for memory in self._pinned:
+            self._driver.unpin(memory)
         self._stopwatch = None
+        self._pinned.clear()
+        self._signals.clear()
+        self._events.clear()
         for stream in self._streams:
             self._driver.drop_stream(stream)
         self._addresses.clear()
@@ -269,8 +329,7 @@ class GpuDevice(Device):
 
     def _call(self, doing: str, stream: int | None, work: Callable[[], _T]) -> _T:
         """Run ``work`` in this thread with the context current, on a stream that must be one of this device."""
-        if self._closed:
-            raise DeviceError(f"{self.name} has been closed")
+        self._check_open()
         if stream is not None and stream not in self._streams:
             raise ValueError(f"stream {stream} is not one of {self.name}; make one with new_stream()")
 
@@ -279,6 +338,15 @@ class GpuDevice(Device):
                 return work()
 
         return self._translated(doing, within)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise DeviceError(f"{self.name} has been closed")
+
+    def _in_owner(self, doing: str, work: Callable[[], _T]) -> _T:
+        """Make something, in the owner's thread; there is none any more behind a device that was closed."""
+        self._check_open()
+        return self._translated(doing, lambda: self._owner(work))
 
     def _translated(self, doing: str, work: Callable[[], _T]) -> _T:
         """Run ``work``; what the driver says becomes a ``DeviceError`` in one line."""
@@ -292,11 +360,12 @@ class GpuDevice(Device):
             raise DeviceError(f"{self.name}, {doing}: {one_line(error)} ({self._last})") from told
 
 
-def open_device(name: str) -> GpuDevice:
+def open_device(name: str, *, with_kernels: bool = True) -> GpuDevice:
     """Open a GPU by its name: ``cuda:0``, or ``cuda`` or ``gpu`` for the first. PyCUDA where installed, else CuPy.
 
     ``details`` of what is returned says which; the environment variable ``SUT_CUDA_LIBRARY`` insists on one. Opening a
-    GPU again in the same process gives a device with memory and streams of its own on the same context. Raises
+    GPU again in the same process gives a device with memory and streams of its own on the same context. No compiler has
+    to be there for one that is opened not ``with_kernels``. Raises
     ``ValueError`` for another name or library, ``DeviceNotFound`` where there is no driver, no such GPU or one that
     cannot be used, and ``ModuleNotFoundError`` where a package is missing.
     """
@@ -306,6 +375,14 @@ def open_device(name: str) -> GpuDevice:
     index = int(match[1] or 0)
     with _opening:
         gpu = _open.get(index) or _opened(index)
+        try:
+            if with_kernels and gpu.compiler is None:
+                gpu.compiler = find_compiler(gpu.cuda.major, gpu.driver.architecture)
+        except (DeviceNotFound, ModuleNotFoundError):
+            if not gpu.users:
+                gpu.owner(gpu.driver.close)
+                gpu.owner.close()
+            raise
         device = GpuDevice(gpu, index)
         _open[index] = gpu
         gpu.users += 1
@@ -333,18 +410,7 @@ def _opened(index: int) -> Gpu:
         if isinstance(error, DeviceNotFound):
             raise
         raise DeviceNotFound(f"cuda:{index} cannot be opened through {label}: {one_line(error)}") from error
-    try:
-        compiler = find_compiler(installed.major, driver.architecture)
-    except (DeviceNotFound, ModuleNotFoundError):
-        owner(driver.close)
-        owner.close()
-        raise
-    target = architecture_for(driver.architecture, compiler)
-    details = (
-        f"{driver.name} ({driver.architecture}) through {label}, driver with CUDA {installed.major}.{installed.minor},"
-        f" kernels for {target} by {compiler.label}"
-    )
-    return Gpu(owner, driver, compiler, target, details)
+    return Gpu(owner, driver, label, installed)
 
 
 def _never_destroy(thing: object) -> None:

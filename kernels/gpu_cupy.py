@@ -6,6 +6,7 @@ runtime works in the primary context, which each thread makes its own by naming 
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import ModuleType
@@ -82,12 +83,18 @@ class CuPyDriver:
     def event(self) -> Any:
         return self._cuda.Event()
 
+    def pinned(self, nbytes: int) -> NDArray[np.uint8]:
+        address = self._runtime.hostAlloc(nbytes, 0)
+        return np.ctypeslib.as_array((ctypes.c_uint8 * nbytes).from_address(address))
+
+    def unpin(self, memory: NDArray[np.uint8]) -> None:
+        self._runtime.freeHost(memory.ctypes.data)
+
     def write(self, address: int, array: NDArray[Any], stream: int | None) -> None:
         self._copy(address, array.ctypes.data, array.nbytes, self._runtime.memcpyHostToDevice, stream)
 
     def read(self, address: int, array: NDArray[Any], stream: int | None) -> None:
         self._copy(array.ctypes.data, address, array.nbytes, self._runtime.memcpyDeviceToHost, stream)
-        self.synchronize(stream)
 
     def clear(self, address: int, nbytes: int, byte: int, stream: int | None) -> None:
         self._runtime.memsetAsync(address, byte, nbytes, stream or 0)
@@ -106,6 +113,9 @@ class CuPyDriver:
 
     def record(self, event: Any, stream: int) -> None:
         event.record(self._streams[stream])
+
+    def wait(self, event: Any, stream: int) -> None:
+        self._streams[stream].wait_event(event)
 
     def reached(self, event: Any) -> bool:
         return bool(event.done)

@@ -48,6 +48,11 @@ class Driver(Protocol):
 
     def drop_stream(self, stream: int) -> None: ...
     def event(self) -> Any: ...
+    def pinned(self, nbytes: int) -> NDArray[np.uint8]:
+        """Page-locked memory of the host, which copies need no staging for."""
+
+    def unpin(self, memory: NDArray[np.uint8]) -> None:
+        """Free what ``pinned`` gave. Nobody may look into it any more."""
 
     def current(self) -> AbstractContextManager[None]:
         """Make the primary context this thread's own, at least for as long as the ``with`` lasts."""
@@ -58,13 +63,16 @@ class Driver(Protocol):
         """
 
     def read(self, address: int, array: NDArray[Any], stream: int | None) -> None:
-        """Copy from the GPU and wait."""
+        """Start a copy from the GPU. It has ended once the stream has been waited for."""
 
     def clear(self, address: int, nbytes: int, byte: int, stream: int | None) -> None: ...
     def copy(self, target: int, source: int, nbytes: int, stream: int | None) -> None: ...
     def start(self, function: Any, grid: Dim3, block: Dim3, args: Sequence[np.generic], stream: int | None) -> None: ...
     def synchronize(self, stream: int | None) -> None: ...
     def record(self, event: Any, stream: int) -> None: ...
+    def wait(self, event: Any, stream: int) -> None:
+        """What is started on the stream from now on begins behind what was recorded; the host does not wait."""
+
     def reached(self, event: Any) -> bool:
         """Whether the stream has come to a recorded event; does not wait."""
 

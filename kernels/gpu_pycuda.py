@@ -100,12 +100,19 @@ class PyCudaDriver:
     def event(self) -> Any:
         return self._cuda.Event()
 
+    def pinned(self, nbytes: int) -> NDArray[np.uint8]:
+        memory: NDArray[np.uint8] = self._cuda.pagelocked_empty(nbytes, np.uint8)
+        return memory
+
+    def unpin(self, memory: NDArray[np.uint8]) -> None:
+        # Its base is PyCUDA's PagelockedHostAllocation, whose destructor would want a context current.
+        memory.base.free()  # type: ignore[union-attr]
+
     def write(self, address: int, array: NDArray[Any], stream: int | None) -> None:
         self._cuda.memcpy_htod_async(address, array, self._stream(stream))
 
     def read(self, address: int, array: NDArray[Any], stream: int | None) -> None:
         self._cuda.memcpy_dtoh_async(array, address, self._stream(stream))
-        self.synchronize(stream)
 
     def clear(self, address: int, nbytes: int, byte: int, stream: int | None) -> None:
         self._cuda.memset_d8_async(address, byte, nbytes, self._stream(stream))
@@ -124,6 +131,9 @@ class PyCudaDriver:
 
     def record(self, event: Any, stream: int) -> None:
         event.record(self._streams[stream])
+
+    def wait(self, event: Any, stream: int) -> None:
+        self._streams[stream].wait_for_event(event)
 
     def reached(self, event: Any) -> bool:
         return bool(event.query())

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.compilers import WHEELS, find_compiler
-from kernels.device import Buffer, Device, Growing
+from kernels.device import HOST_PLACES, Buffer, Device, Growing
 from kernels.gpu import GpuDevice, open_device
 from kernels.hot_path import VARIANTS, HotPath, Variant
 from kernels.normalize import Output
@@ -30,7 +30,7 @@ from plugins.packages import is_installed
 from preprocess.base import Geometry, Mark, Preprocessor, Recipe, Target, only_buffer
 from preprocess.opencv import decode_at
 from preprocess.oracle import Fit, check_recipe, fit
-from preprocess.parts.device_memory import HOST_PLACES, lent_slot
+from preprocess.parts.device_memory import lent_slot
 from preprocess.parts.gpu_decode import DevicePixels, GpuDecoder, HwShare, NvImageCodec
 
 Pixels = NDArray[np.uint8]

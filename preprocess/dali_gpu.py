@@ -23,14 +23,13 @@ import numpy as np
 import nvidia.dali
 from nvidia.dali import fn, types
 
-from kernels.device import Buffer
+from kernels.device import Buffer, DeviceArray
 from kernels.hot_path import Variant
 from plugins.options import option
 from preprocess.base import Recipe
 from preprocess.cuda import KERNELS, ColourOrder, GpuOptions, Library, OnGpu
 from preprocess.dali import Pipeline, encoded_input, regions, resize_graph
 from preprocess.oracle import Fit
-from preprocess.parts.device_memory import DeviceArray
 from preprocess.parts.gpu_decode import DevicePixels, GpuDecoder
 from preprocess.parts.self_test import DecoderNotUsable, plain_jpeg
 

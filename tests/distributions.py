@@ -37,7 +37,7 @@ from backends.null import Null, NullRunner
 class Sleeper(Null):
     name = "sleeper"
 
-    def runner(self):
+    def runner(self, place="host"):
         return SleeperRunner()
 
 

@@ -21,14 +21,14 @@ FLOORS = (
     "sut.tasks",
     "sut",
     "preprocess",
-    "kernels",
     "backends",
+    "kernels",
     "plugins",
 )
 """From the roof down. ``sut`` is what all its rooms stand on."""
 BASEMENT = ("config", "process")
 """Its parts that are folders; no other folder of ``sut`` is a room without a floor."""
-STRANGERS = {("preprocess", "backends"), ("kernels", "backends")}
+STRANGERS = {("preprocess", "backends")}
 """Neighbours of whom the upper one does not know the lower one either."""
 
 

@@ -293,7 +293,7 @@ def has_engine() -> bool:
 
 def target(address: int, like: Any) -> Any:
     """Rows of the shape and type of ``like`` at an address of the GPU's memory, to be written to."""
-    from preprocess.parts.device_memory import DeviceArray
+    from kernels.device import DeviceArray
     from sut.qsl.library import Rows
 
     return Rows(len(like), {"rows": DeviceArray(address, like.shape, like.dtype.name)}, "cuda:0")

@@ -23,7 +23,7 @@ class OpenCVDnn(Backend):
     def version(cls):
         return cv2.__version__
 
-    def runner(self):
+    def runner(self, place="host"):
         return DnnRunner(cv2.dnn.readNetFromONNX(self.path))
 
     def attest(self):

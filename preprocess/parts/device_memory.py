@@ -1,17 +1,13 @@
-"""Memory on a device that is not owned where it is used, or that grows, and slots that lie in it."""
+"""Memory on a device that is not owned where it is used, and slots that lie in it."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 
 from kernels.device import Buffer, Device
 from preprocess.base import Recipe, Target, check_buffer
-
-HOST_PLACES = ("host", "pinned")
-"""Places of slots that are NumPy arrays."""
 
 
 class Lent(Buffer):
@@ -20,30 +16,6 @@ class Lent(Buffer):
     def free(self) -> None:
         """Forget it."""
         self.freed = True
-
-
-class DeviceArray:
-    """An array in a device's memory: where it lies and how it is shaped. The host cannot look inside.
-
-    Without ``strides`` it is C-contiguous; ``owner`` is what keeps the memory.
-    """
-
-    def __init__(
-        self,
-        address: int,
-        shape: tuple[int, ...],
-        dtype: str,
-        strides: tuple[int, ...] | None = None,
-        owner: Any = None,
-    ) -> None:
-        self._owner = owner
-        self.__cuda_array_interface__ = {
-            "data": (address, False),
-            "shape": shape,
-            "typestr": np.dtype(dtype).str,
-            "strides": strides,
-            "version": 3,
-        }
 
 
 def lent_slot(recipe: Recipe, target: Target, n: int, device: Device, place: str) -> Lent:

@@ -7,11 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import backends.registry
 import preprocess.registry
 from backends.base import Attestation, Backend, ModelFile
+from kernels.device import HOST_PLACES
 from plugins.cache import code_dir, private_dir
 from plugins.errors import DeviceNotFound
 from plugins.files import utf8_path
@@ -119,15 +120,32 @@ class Assembly:
             return DeviceLibrary(how, recipe, device=gpu, copy=gpu.copy, place=place)
         return PictureLibrary(how, self.config.boundary)
 
+    def place_for(self, backend: Backend) -> str:
+        """Where slots are to lie: on the GPU where what fills them can write there, else in the host's memory.
+
+        Raises ``SetupError`` where the boundary is ``device`` and the backend takes no input there.
+        """
+        config = self.config
+        if config.boundary == "device":
+            return device_place(backend)
+        on_gpu = f"cuda:{self._preprocess_options().get('gpu', 0)}"
+        writes_there = "cuda" in self.preprocessor.places and config.times_preprocessing
+        if writes_there and not config.preprocess_workers and on_gpu in backend.places:
+            return on_gpu
+        return next((place for place in backend.places if place in HOST_PLACES), backend.places[0])
+
     def preprocessor_for(self, recipe: Recipe) -> Preprocessor:
         """A new preprocessor with the options that were asked for; one on a GPU is on the backend's.
 
         Raises ``ValueError`` for a bad value of an option, and whatever else its constructor raises.
         """
+        return self.preprocessor(recipe, **self._preprocess_options())
+
+    def _preprocess_options(self) -> dict[str, Any]:
         kind, _, number = self.config.device.partition(",")[0].partition(":")
         takes_gpu = any(each.name == "gpu" for each in fields(self.preprocessor.options))
         same_gpu = {"gpu": int(number)} if takes_gpu and kind == "cuda" and number else {}
-        return self.preprocessor(recipe, **{**same_gpu, **self.config.preprocess_options})
+        return {**same_gpu, **self.config.preprocess_options}
 
     def tensor_store(self) -> TensorStore | None:
         """Where the config wants ready tensors to come from and be kept; None away from boundary ``tensor``.

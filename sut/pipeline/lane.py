@@ -24,6 +24,11 @@ Clock = Callable[[], int]
 """Nanoseconds of the system clock."""
 
 
+def lane_stages(transfers: bool) -> tuple[str, ...]:
+    """What follows on a filled slot; where the backend ``transfers``, the copies are stages of their own."""
+    return (*(("h2d", "infer", "d2h") if transfers else ("infer",)), "postprocess", "complete")
+
+
 @dataclass(slots=True)
 class Failures:
     """What went wrong in a run. The first error is kept; ``tell`` is called with it at once."""
@@ -83,6 +88,12 @@ class Surroundings:
     failures: Failures
     complete: Complete
     clock: Clock
+    transfers: bool = False
+    """``Backend.transfers``."""
+
+    def failed_stamps(self, stages_before: int) -> list[int]:
+        """Begin and end, now, of all stages of a batch that failed, so many before the lane's, but of ``complete``."""
+        return [self.clock()] * (2 * (stages_before + len(lane_stages(self.transfers)) - 1))
 
 
 class Lane:
@@ -99,8 +110,8 @@ class Lane:
     def work(self, indices: Sequence[int]) -> tuple[Payloads, list[int]]:
         """Answer some samples, without completing them.
 
-        Returns the answers and the stamps in ns: begin and end of each of the source's stages, of ``infer`` and of
-        ``postprocess``.
+        Returns the answers and the stamps in ns: begin and end of each of the source's stages and of ``lane_stages``,
+        but of ``complete``.
         """
         clock = self._shared.clock
         stamps = [clock()]
@@ -130,11 +141,17 @@ class Lane:
             raise RunError(self._shared.failures.described(error, indices)) from error
 
     def answer(self, slot: Slot, n: int, geometries: Sequence[Geometry], stamps: list[int]) -> Payloads:
-        """Infer and decode the first ``n`` rows of a filled slot; stamps begin and end of both stages."""
+        """Infer and decode the first ``n`` rows of a filled slot; stamps begin and end of each stage."""
         clock = self._shared.clock
         stamps.append(clock())
         outputs = self._runner.infer(slot)
-        stamps.append(clock())
+        end = clock()
+        if self._shared.transfers:
+            up, down = self._runner.transfers_ns
+            sent = min(stamps[-1] + up, end)
+            computed = max(end - down, sent)
+            stamps += (sent, sent, computed, computed)
+        stamps.append(end)
         stamps.append(clock())
         payloads = self._shared.task.decode(outputs, n, geometries, slot.n)
         if len(payloads) != n:
@@ -150,7 +167,7 @@ class Lane:
             payloads, stamps = self.work(batch.indices)
         except BaseException as error:
             shared.failures.record(error, batch.indices)
-            payloads, stamps = None, [shared.clock()] * (2 * len(self._source.stages) + 4)
+            payloads, stamps = None, shared.failed_stamps(len(self._source.stages))
         finish(shared, batch.ids, payloads, batch.starts, stamps)
 
     def slot(self, n: int) -> Slot:

@@ -22,7 +22,8 @@ from sut.pipeline.lane import Lane, Surroundings, fill_stamped, finish
 from sut.pipeline.queues import Queue
 from sut.qsl.library import Rows, Source
 
-LANE_STAGES = ("gather", "infer", "postprocess", "complete")
+_GATHER = 1
+"""One stage before those of ``lane_stages``: out of the channel, into a slot."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +177,7 @@ def _prepare(source: Source, channel: Channel, shared: Surroundings, each: int, 
         channel.drop(row)
         now = shared.clock()
         shared.recorder.ledger.prepared(number, [now] * (len(source.stages) + 1))
-        finish(shared, [each], None, [(number, 1)], [now] * (2 * len(LANE_STAGES) - 2))
+        finish(shared, [each], None, [(number, 1)], shared.failed_stamps(_GATHER))
         return
     shared.recorder.ledger.prepared(number, [stamps[0], *stamps[1::2]])
     channel.put(Filled(each, index, number, row, geometry))
@@ -207,6 +208,6 @@ def _process(lane: Lane, samples: list[Filled], channel: Channel, shared: Surrou
         if not released:
             channel.release(samples)
         shared.failures.record(error, indices)
-        payloads, stamps = None, [shared.clock()] * (2 * len(LANE_STAGES) - 2)
+        payloads, stamps = None, shared.failed_stamps(_GATHER)
     starts = [(sample.number, 1) for sample in samples]
     finish(shared, [sample.id for sample in samples], payloads, starts, stamps)

@@ -23,9 +23,9 @@ from sut.pipeline.assembly import Assembly, assemble
 from sut.pipeline.batching import BatchingPolicy
 from sut.pipeline.choice import prior
 from sut.pipeline.fused import Fused, Inline, Way
-from sut.pipeline.lane import Clock, Failures, Lane, Recorder, Surroundings
+from sut.pipeline.lane import Clock, Failures, Lane, Recorder, Surroundings, lane_stages
 from sut.pipeline.ledger import Counter, Ledger, LedgerShape
-from sut.pipeline.staged import LANE_STAGES, Channel, Staged
+from sut.pipeline.staged import Channel, Staged
 from sut.process.cgroup import usable_cores
 from sut.qsl.library import Library, Source
 from sut.tasks.base import Payloads, Task
@@ -74,7 +74,8 @@ class SUT:
             self.staged = config.preprocess_workers > 0 and config.times_preprocessing and bool(self.backend.inputs)
             """Whether preprocessing has workers of its own."""
             stages = self.library.stages
-            before, with_batch = (stages, LANE_STAGES) if self.staged else ((), (*stages, *LANE_STAGES[1:]))
+            lane = lane_stages(self.backend.transfers)
+            before, with_batch = (stages, ("gather", *lane)) if self.staged else ((), (*stages, *lane))
             self._ledger_shape = partial(LedgerShape.of, stages=with_batch, before=before)
             self._shared = Surroundings(
                 task=self.parts.task_for(self.backend),
@@ -83,6 +84,7 @@ class SUT:
                 failures=self.failures,
                 complete=self._complete,
                 clock=clock,
+                transfers=self.backend.transfers,
             )
             self._sources: list[Source] = []
             self.lanes = self._make_lanes(stack)
@@ -93,7 +95,8 @@ class SUT:
     def _make_lanes(self, stack: ExitStack) -> list[Lane]:
         one = self.backend.reads_host_arrays and len(self.backend.inputs) == 1 and self.policy.padded(1) == 1
         lend_to = self.backend.inputs[0].name if one else None
-        runners = [stack.enter_context(self.backend.runner()) for _ in range(self.config.lane_count)]
+        place = self.parts.place_for(self.backend)
+        runners = [stack.enter_context(self.backend.runner(place)) for _ in range(self.config.lane_count)]
         return [Lane(runner, self._make_source(stack), self._shared, lend_to) for runner in runners]
 
     def _make_source(self, stack: ExitStack) -> Source:

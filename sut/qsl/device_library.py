@@ -1,7 +1,8 @@
 """The sample library of the boundary ``device``: ready tensors that stay in the accelerator's memory.
 
-Inside the clock is one copy per sample from there to the slot, on the device. MLPerf's rules start the clock earlier,
-so results at this boundary are for study: what a request costs once its input has arrived.
+Inside the clock is one copy per sample from there to the slot, on the device, which the backend's stream waits for: its
+end falls into the stage ``infer``. MLPerf's rules start the clock earlier, so results at this boundary are for study:
+what a request costs once its input has arrived (what NVIDIA's submissions call ``start_from_device``).
 
 On a GPU none of this has run yet; tests run it with device memory in host form.
 """
@@ -13,10 +14,10 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from backends.base import Backend
-from kernels.device import Buffer, Device
+from backends.base import Backend, Slot
+from kernels.device import Buffer, Device, DeviceArray
 from preprocess.base import Geometry, Mark, Preprocessor, Recipe, Target, unmarked
-from preprocess.parts.device_memory import DeviceArray, Lent, lent_slot
+from preprocess.parts.device_memory import Lent, lent_slot
 from sut.errors import SetupError
 from sut.qsl.library import Library, Loading, Rows, Source
 
@@ -101,6 +102,9 @@ class _DeviceGather(Source):
         for position, index in enumerate(indices):
             row = library.row[index]
             library.copy(Lent(device, slot.address + position * row.nbytes, row.nbytes), row, self._stream)
-        device.synchronize(self._stream)
+        if isinstance(target, Slot) and target.stream is not None:
+            target.ready = device.signal(self._stream)
+        else:
+            device.synchronize(self._stream)
         mark("preprocess")
         return [library.geometry[index] for index in indices]

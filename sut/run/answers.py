@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from itertools import cycle
 from pathlib import Path
@@ -289,7 +289,10 @@ def _first_not_finite(
     assert parts.model is not None
     told: dict[str, Any] = {"lanes": 1, "threads": config.threads_per_lane, "precision": precision}
     second = replace(parts, config=config.model_copy(update=told), model=replace(parts.model, file=file))
-    with second.load_backend() as backend, backend.runner() as runner, closing(sut.library.source()) as source:
+    with ExitStack() as stack:
+        backend = stack.enter_context(second.load_backend())
+        runner = stack.enter_context(backend.runner(second.place_for(backend)))
+        source = stack.enter_context(closing(sut.library.source()))
         beat()
         policy = BatchingPolicy.of("Offline", MOST_BEHIND, 0, backend.batch_sizes)
         # A run of single pictures does not need a model that takes more.

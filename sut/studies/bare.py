@@ -107,7 +107,8 @@ class _Loop:
         sizes, lanes = backend.batch_sizes, config.lanes or 1
         self._policy = BatchingPolicy.of(config.scenario, config.max_batchsize or 1, 0, sizes, lanes)
         self._lanes = 1 if config.scenario == "SingleStream" else lanes
-        self._runners = [stack.enter_context(backend.runner()) for _ in range(self._lanes)]
+        place = parts.place_for(backend)
+        self._runners = [stack.enter_context(backend.runner(place)) for _ in range(self._lanes)]
         self._preprocessors = [
             stack.enter_context(parts.preprocessor_for(parts.spec.recipe))
             for _ in range(self._lanes if backend.inputs else 0)

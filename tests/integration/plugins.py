@@ -70,7 +70,7 @@ class Plain(Backend):
     def version(cls) -> str:
         return "1.0"
 
-    def runner(self) -> PlainRunner:
+    def runner(self, place: str = "host") -> PlainRunner:
         return PlainRunner(self)
 
     def attest(self) -> Attestation:
@@ -154,7 +154,7 @@ class WrongLabel(Plain):
     name = "wrong-label"
     outputs = (TensorSpec("label", "int64", (None,), "N"),)
 
-    def runner(self) -> PlainRunner:
+    def runner(self, place: str = "host") -> PlainRunner:
         return LabelRunner(self)
 
 

@@ -32,7 +32,7 @@ class Instant(Backend):
     def version(cls):
         return "1"
 
-    def runner(self):
+    def runner(self, place="host"):
         return InstantRunner()
 
     def attest(self):

@@ -53,7 +53,7 @@ class Swaps(OnnxRuntime):
         exchange("while it is loaded")
         return loaded
 
-    def runner(self):
+    def runner(self, place="host"):
         runner = super().runner()
         infer = runner.infer
 

@@ -317,7 +317,7 @@ from backends.null import Null, NullRunner
 class Tiring(Null):
     name = "tiring"
 
-    def runner(self):
+    def runner(self, place="host"):
         return TiringRunner()
 
 

@@ -26,7 +26,7 @@ from backends.onnxruntime import OnnxRuntime
 class Swapped(OnnxRuntime):
     name = "swapped"
 
-    def runner(self):
+    def runner(self, place="host"):
         return SwappedRunner(super().runner())
 
 

@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -108,6 +109,8 @@ class Gpu:
 
     def __init__(self) -> None:
         self.memory: dict[int, bytearray] = {}
+        self.pinned = 0
+        """Pieces of page-locked memory that have not been freed."""
         self.launches: list[Launch] = []
         self.calls: list[str] = []
         self.loaded: list[bytes] = []
@@ -144,6 +147,11 @@ class Gpu:
         self.last_ms, self.clock_ms = self.clock_ms, self.clock_ms + 0.5
         return self.last_ms
 
+    def wait(self, stream: int, event: Any) -> None:
+        """A stream waits for an event that was recorded."""
+        assert hasattr(event, "at")
+        self.queued.append(("wait", stream))
+
     def reached(self, at: float) -> bool:
         self.late -= 1
         return self.late >= 0 and at < self.last_ms
@@ -160,6 +168,24 @@ class Gpu:
         [(base, data)] = [each for each in self.memory.items() if each[0] <= address < each[0] + len(each[1])]
         assert address + nbytes <= base + len(data)
         return memoryview(data)[address - base :][:nbytes]
+
+
+class HostAllocation:
+    """PyCUDA's PagelockedHostAllocation: the base of an array, which frees it."""
+
+    def __init__(self, gpu: Gpu, nbytes: int) -> None:
+        self._gpu, self._memory = gpu, ctypes.create_string_buffer(nbytes)
+        self.__array_interface__ = {
+            "data": (ctypes.addressof(self._memory), False),
+            "shape": (nbytes,),
+            "typestr": "|u1",
+            "version": 3,
+        }
+        self.array = np.asarray(self)
+
+    def free(self) -> None:
+        self._gpu.call("cuMemFreeHost")
+        self._gpu.pinned -= 1
 
 
 class FakePyCuda:
@@ -240,6 +266,7 @@ class FakePyCuda:
                 gpu.streams.add(self.handle)
                 # No method: a traceback must not keep the stream alive, as it would not keep the real one.
                 self.synchronize = lambda: gpu.call("cuStreamSynchronize")
+                self.wait_for_event = partial(gpu.wait, self.handle)
 
             def __del__(self) -> None:
                 clean_up("cuStreamDestroy")
@@ -324,6 +351,11 @@ class FakePyCuda:
         self.gpu.call("cuMemAlloc")
         return self._allocation(nbytes)
 
+    def pagelocked_empty(self, shape: int, dtype: Any) -> Any:
+        self.gpu.call("cuMemHostAlloc")
+        self.gpu.pinned += 1
+        return HostAllocation(self.gpu, shape).array
+
     def module_from_buffer(self, cubin: bytes) -> Any:
         self.gpu.call("cuModuleLoadDataEx")
         self.gpu.loaded.append(cubin)
@@ -356,6 +388,10 @@ def _cupy_streams(gpu: Gpu, ending: list[bool]) -> tuple[type[Any], type[Any]]:
             gpu.blocking += not non_blocking
             self.ptr, gpu.next_stream = gpu.next_stream, gpu.next_stream + 8
             gpu.streams.add(self.ptr)
+
+        def wait_event(self, event: Any) -> None:
+            gpu.call("cudaStreamWaitEvent")
+            gpu.wait(self.ptr, event)
 
         def __del__(self) -> None:
             if not ending:
@@ -433,7 +469,22 @@ def _cupy_memory(gpu: Gpu) -> dict[str, Any]:
         gpu.call("cudaMemsetAsync")
         gpu.part(address, nbytes)[:] = bytes([byte]) * nbytes
 
-    return {"malloc": malloc, "free": free, "memcpyAsync": memcpy, "memsetAsync": memset}
+    hosts: dict[int, Any] = {}
+
+    def host_alloc(nbytes: int, flags: int) -> int:
+        gpu.call("cudaHostAlloc")
+        gpu.pinned += 1
+        memory = ctypes.create_string_buffer(nbytes)
+        hosts[ctypes.addressof(memory)] = memory
+        return ctypes.addressof(memory)
+
+    def free_host(address: int) -> None:
+        gpu.call("cudaFreeHost")
+        gpu.pinned -= 1
+        del hosts[address]
+
+    calls = {"malloc": malloc, "free": free, "memcpyAsync": memcpy, "memsetAsync": memset}
+    return calls | {"hostAlloc": host_alloc, "freeHost": free_host}
 
 
 def fake_cupy(gpu: Gpu, built: int = 13, version: int = 13000) -> ModuleType:

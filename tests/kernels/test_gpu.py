@@ -585,3 +585,40 @@ def test_the_owner_runs_in_order_raises_and_answers_itself() -> None:
         owner(lambda: {}["nothing"])
     owner.close()
     assert seen == ["owner", "owner"]
+
+
+def test_page_locked_memory_is_the_hosts_until_the_device_is_closed(machine: Machine) -> None:
+    with open_device("cuda", with_kernels=False) as device:
+        array = device.pinned((2, 3), "float32")
+        array[:] = 7
+        stream = device.new_stream()
+        memory = device.upload(array, stream=stream)
+
+        assert (array.shape, array.dtype) == ((2, 3), np.float32)
+        np.testing.assert_array_equal(device.download(memory, (2, 3), "float32", stream), array)
+        assert machine.gpu.pinned == 1
+    assert machine.gpu.pinned == 0
+
+
+def test_a_stream_can_wait_for_what_another_was_told(machine: Machine, device: GpuDevice) -> None:
+    one, other = device.new_stream(), device.new_stream()
+
+    signal = device.signal(one)
+    device.call("waiting for the other", other, lambda driver: driver.wait(signal, other))
+
+    assert machine.gpu.queued[-2:] == [("event", one), ("wait", other)]
+    assert device.signal(one) is signal
+
+
+def test_no_compiler_has_to_be_there_where_no_kernel_runs(machine: Machine) -> None:
+    machine.compilers.clear()
+    with open_device("cuda", with_kernels=False) as device:
+        assert "kernels" not in device.details
+        with pytest.raises(ModuleNotFoundError, match="NVRTC"):
+            open_device("cuda")
+        machine.compilers.append(FakeCompiler())
+        with open_device("cuda") as other:
+            transpose(other)
+            assert "kernels for sm_90" in other.details
+    with pytest.raises(DeviceError, match="has been closed"):
+        device.free_bytes()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -222,3 +223,35 @@ def test_queries_are_numbered_through_although_nobody_started_the_run(more: dict
 
     assert system.ledger.words[Counter.DONE] == 3
     assert (system.ledger.batch_of[:3] > 0).all()
+
+
+class OnGpu(Counting):
+    places = ("cuda", "host")
+
+
+@pytest.mark.parametrize(
+    ("settings", "place"),
+    [
+        ({"boundary": "device"}, "cuda:1"),
+        ({"boundary": "tensor"}, "pinned"),
+        ({"boundary": "jpeg"}, "cuda:1"),
+        ({"boundary": "pixels"}, "cuda:1"),
+        ({"boundary": "jpeg", "preprocess_options": {"gpu": 0}}, "pinned"),
+        ({"boundary": "jpeg", "preprocess_workers": 2}, "pinned"),
+        ({"boundary": "jpeg", "made_by": Counting}, "pinned"),
+    ],
+)
+def test_a_slot_lies_where_what_fills_it_can_write(settings: dict[str, Any], place: str) -> None:
+    made_by = settings.pop("made_by", OnGpu)
+    told = settings.pop("preprocess_options", {})
+    config = RunConfig(backend="simulated", preprocess="simulated", device="cuda:1", **settings)
+    parts = replace(parts_of(), config=config.model_copy(update={"preprocess_options": told}), preprocessor=made_by)
+    backend: Any = SimpleNamespace(name="b", places=("cuda:1", "pinned", "host"))
+
+    assert parts.place_for(backend) == place
+    backend.places = ("host",)
+    if config.boundary == "device":
+        with pytest.raises(SetupError, match="b takes its input from host memory only"):
+            parts.place_for(backend)
+    else:
+        assert parts.place_for(backend) == "host"

@@ -15,7 +15,7 @@ from backends.base import Runner, Slot, TensorSpec
 from preprocess.base import BadPicture, Geometry, Target
 from sut.errors import RunError
 from sut.pipeline.batching import Batch, BatchingPolicy
-from sut.pipeline.lane import Failures, Lane, Recorder, Surroundings
+from sut.pipeline.lane import Failures, Lane, Recorder, Surroundings, lane_stages
 from sut.pipeline.ledger import Counter, Ledger, LedgerShape
 from sut.qsl.library import Source
 from sut.results.stages import answered
@@ -80,12 +80,13 @@ class Bench:
     sizes: tuple[int, ...] | None = None
     task: type[Classification] = Classification
     source: Numbers = field(default_factory=Numbers)
+    transfers: bool = False
     told: list[str] = field(default_factory=list)
     completed: list[tuple[list[int], list[float] | None]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.clock = Ticks()
-        self.ledger = Ledger(LedgerShape.of(100, stages=(*self.source.stages, "infer", "postprocess", "complete")))
+        self.ledger = Ledger(LedgerShape.of(100, stages=(*self.source.stages, *lane_stages(self.transfers))))
         self.failures = Failures(lambda index: FILES[index], self.told.append)
         self.recorder = Recorder(self.ledger)
         shared = Surroundings(
@@ -95,6 +96,7 @@ class Bench:
             failures=self.failures,
             complete=self.complete,
             clock=self.clock,
+            transfers=self.transfers,
         )
         self.lane = Lane(self.runner, self.source, shared)
 
@@ -129,6 +131,39 @@ def test_stages_follow_each_other_without_a_reading_between_them() -> None:
     bench.process(2, 0, 1)
 
     assert bench.ledger.rows[0].tolist() == [3, 0, 1, 2, 3, 4, 5, 6, 7, 8]
+
+
+def test_copies_that_the_device_timed_are_stages_of_their_own() -> None:
+    runner = Doubler()
+    runner.transfers_ns = (30, 2)
+    bench = Bench(runner, transfers=True)
+    bench.clock.count = itertools.count(100, 100)
+
+    bench.process(2, 0, 1)
+
+    # The call lasts from 300 to 400; what the copies leave of it is the model's.
+    stamps = [100, 200, 300, 330, 330, 398, 398, 400, 500, 600, 700, 800]
+    assert bench.ledger.rows[0].tolist() == [3, 0, *stamps]
+
+
+def test_copies_never_take_longer_than_the_call_that_they_are_in() -> None:
+    runner = Doubler()
+    runner.transfers_ns = (300, 200)
+    bench = Bench(runner, transfers=True)
+    bench.clock.count = itertools.count(100, 100)
+
+    bench.process(2)
+
+    assert bench.ledger.rows[0].tolist()[4:10] == [300, 400, 400, 400, 400, 400]
+
+
+def test_a_batch_that_failed_has_all_stages_too() -> None:
+    bench = Bench(Doubler(), transfers=True)
+
+    bench.process(3)
+
+    assert len(set(bench.ledger.rows[0].tolist()[2:-2])) == 1
+    assert bench.counts()["FAILED"] == 1
 
 
 def test_each_stage_of_the_source_has_a_begin_and_an_end() -> None:

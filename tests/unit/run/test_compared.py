@@ -52,7 +52,7 @@ class Rounded(Backend):
     def version(cls) -> str:
         return "1"
 
-    def runner(self) -> Runner:
+    def runner(self, place: str = "host") -> Runner:
         return RoundedRunner(self)
 
     def attest(self) -> Attestation:
