@@ -42,10 +42,16 @@ def transpose(
     ``dtype`` is float32, float16 or uint8; the two are buffers, or addresses as ``np.uint64``, and must not overlap.
     Raises ``ValueError`` for another dtype, a size under 1, or a buffer that is too small.
     """
+    function, grid, block = launch_shape(rows, columns, dtype, variant)
+    _check(np.dtype(dtype).itemsize, source, target, rows=rows, columns=columns)
+    device.launch(MODULE, function, grid, block, [source, target, np.int32(rows), np.int32(columns)], stream)
+
+
+def launch_shape(rows: int, columns: int, dtype: str, variant: Variant) -> tuple[str, Dim3, Dim3]:
+    """Of ``transpose``: the entry point, the grid and the block. Raises ``ValueError`` for a dtype that it has not."""
     suffix = _suffix(dtype)
     if variant not in ("naive", "tiled") and dtype != "float32":
         raise ValueError(f"the variant {variant} moves float32, got {dtype}: use naive or tiled")
-    _check(np.dtype(dtype).itemsize, source, target, rows=rows, columns=columns)
     if variant == "tiled":
         side = 32 * (4 // np.dtype(dtype).itemsize)
         blocks = math.ceil(columns / side) * math.ceil(rows / (side * _TILES_DOWN[dtype]))
@@ -53,8 +59,7 @@ def transpose(
     else:
         blocks = math.ceil(columns / 16) * math.ceil(rows / 16)
         block = _SMALL_BLOCK
-    args = [source, target, np.int32(rows), np.int32(columns)]
-    device.launch(MODULE, f"transpose_{variant}_{suffix}", (blocks, 1, 1), block, args, stream)
+    return f"transpose_{variant}_{suffix}", (blocks, 1, 1), block
 
 
 def transpose_images(

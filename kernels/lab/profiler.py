@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import dropwhile
+from itertools import dropwhile, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,23 @@ READ, WRITTEN = "dram__bytes_read.sum", "dram__bytes_write.sum"
 METRICS = (*(name.format(way) for name in (SECTORS, REQUESTS, CONFLICTS) for way in ("ld", "st")), TIME, READ, WRITTEN)
 """Names of Nsight Compute's metrics (its "Metrics Reference"); sectors and requests are those of the L1 cache."""
 
+API, KERNELS = "cuda_api_sum", "cuda_gpu_kern_sum"
+"""Nsight Systems' reports of the calls that the host made, and of the kernels that the GPU ran (its User Guide)."""
+
 Counters = Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """A row of one of Nsight Systems' reports: all calls of one function, or all runs of one kernel, of a process."""
+
+    report: str
+    name: str
+    """Without the types of its arguments."""
+    calls: float
+    total_ns: float
+    min_ns: float
+    max_ns: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,16 +122,23 @@ def find_all() -> Path:
 
 def find_profiler() -> Path:
     """Nsight Compute, else Nsight Systems. Raises ``ModuleNotFoundError`` where neither is there."""
-    places = [Path(home) / "bin" for name in ("CUDA_HOME", "CUDA_PATH") if (home := os.environ.get(name))]
-    places += [_TOOLKIT / "bin", *sorted(_NSIGHT.glob("nsight-*/*"), reverse=True)]
-    for program in ("ncu", "nsys"):
-        on_path = shutil.which(program)
-        for path in (*([Path(on_path)] if on_path else []), *(place / program for place in places)):
-            if os.access(path, os.X_OK):
-                return path
+    for name in ("ncu", "nsys"):
+        if program := find_program(name):
+            return program
     raise ModuleNotFoundError(
         "profiling needs ncu (Nsight Compute) or nsys on the PATH or in the CUDA toolkit: install nsight-compute"
     )
+
+
+def find_program(name: str) -> Path | None:
+    """``ncu`` or ``nsys``: on the PATH, else in a CUDA toolkit, else where NVIDIA installs it by itself."""
+    places = [Path(home) / "bin" for home in map(os.environ.get, ("CUDA_HOME", "CUDA_PATH")) if home]
+    places += [_TOOLKIT / "bin", *sorted(_NSIGHT.glob("nsight-*/*"), reverse=True)]
+    on_path = shutil.which(name)
+    for path in (*([Path(on_path)] if on_path else []), *(place / name for place in places)):
+        if os.access(path, os.X_OK):
+            return path
+    return None
 
 
 def count(profiler: Path, device: str) -> Mapping[str, Counters]:
@@ -125,7 +148,7 @@ def count(profiler: Path, device: str) -> Mapping[str, Counters]:
     """
     child = [sys.executable, "-P", "-m", "kernels.lab.profiler", device]
     if profiler.name == "nsys":
-        return _count_nsys(profiler, child)
+        return times_of(summarize(profiler, child, [KERNELS]))
     # The clocks stay as they are: locking them needs rights, and times are read beside bandwidths measured unlocked.
     options = ["--csv", "--print-units", "base", "--clock-control", "none", "--metrics", ",".join(METRICS)]
     return read_ncu(_run([str(profiler), *options, *child]))
@@ -147,14 +170,37 @@ def read_ncu(text: str) -> Mapping[str, Counters]:
     return found
 
 
-def read_nsys(text: str) -> Mapping[str, Counters]:
-    """Times by kernel from the CSV of nsys' report cuda_gpu_kern_sum. Raises ``DeviceError`` where there is none."""
+def summarize(nsys: Path, child: Sequence[str], reports: Sequence[str]) -> list[Summary]:
+    """Run ``child`` under Nsight Systems; the rows of these of its reports.
+
+    Raises ``DeviceError`` with its own word where it or the child fails, and where it saw nothing.
+    """
+    with tempfile.TemporaryDirectory(prefix="kernels-") as folder:
+        file = f"{folder}/report.nsys-rep"
+        _run([str(nsys), "profile", "--trace=cuda", "--sample=none", "--cpuctxsw=none", "-o", file, *child])
+        return read_nsys(_run([str(nsys), "stats", "--report", ",".join(reports), "--format", "csv", file]))
+
+
+def read_nsys(text: str) -> list[Summary]:
+    """What ``nsys stats`` printed as CSV: a table per report, each behind its headings and before an empty line, among
+    lines of other talk. Raises ``DeviceError`` where there is no row.
+    """
     lines = text.splitlines()
-    rows = csv.DictReader(dropwhile(lambda line: "Avg (ns)" not in line, lines))
-    found = {re.split(r"[(<]", row["Name"])[0]: {TIME: _number(row["Avg (ns)"])} for row in rows if row.get("Name")}
+    found = []
+    for begin in (at for at, line in enumerate(lines) if line.lstrip('"').startswith("Time (%)")):
+        for row in csv.DictReader(takewhile(str.strip, lines[begin:])):
+            calls, report = (row["Num Calls"], API) if "Num Calls" in row else (row["Instances"], KERNELS)
+            figures = (calls, *(row[f"{which} (ns)"] for which in ("Total Time", "Min", "Max")))
+            with suppress(TypeError, ValueError):  # no row, but other talk
+                found.append(Summary(report, re.split(r"[(<]", row["Name"])[0], *map(_number, figures)))
     if not found:
-        raise DeviceError(f"nsys saw no kernel: {_last(lines)}")
+        raise DeviceError(f"nsys saw nothing of CUDA: {_last(lines)}")
     return found
+
+
+def times_of(rows: Iterable[Summary]) -> Mapping[str, Counters]:
+    """The mean times of kernels by their names."""
+    return {row.name: {TIME: row.total_ns / row.calls} for row in rows if row.report == KERNELS}
 
 
 def beside(explanations: Iterable[Explanation], counted: Mapping[str, Counters]) -> list[Profiled]:
@@ -167,13 +213,6 @@ def run_cases(device: Device) -> None:
     for case in CASES:
         case.run(device)
     device.synchronize()
-
-
-def _count_nsys(nsys: Path, child: Sequence[str]) -> Mapping[str, Counters]:
-    with tempfile.TemporaryDirectory(prefix="kernels-") as folder:
-        report = f"{folder}/report.nsys-rep"
-        _run([str(nsys), "profile", "--trace=cuda", "--sample=none", "--cpuctxsw=none", "-o", report, *child])
-        return read_nsys(_run([str(nsys), "stats", "--report", "cuda_gpu_kern_sum", "--format", "csv", report]))
 
 
 def _run(command: Sequence[str]) -> str:

@@ -1,17 +1,22 @@
-"""Devices in host form: of the kernels, started once for all tests, and of kernels made for one test."""
+"""Devices in host form, started once for all tests or of kernels made for one test; ``sut kernels`` without a GPU."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 
+import plugins.driver
 from kernels.device import SOURCES, DeviceError
 from kernels.host import HostDevice
 from kernels.host.host_device import Order
+from sut.cli import app as cli
+from sut.process.signals import Noted
 
 Start = Callable[..., HostDevice]
 
@@ -92,3 +97,32 @@ def make(tricks: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
     yield start
     for device in made:
         device.close()
+
+
+@dataclass(frozen=True)
+class Done:
+    code: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Done]
+
+
+@pytest.fixture
+def sut(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """``sut kernels`` in this process, on a machine without a GPU, whatever this one has."""
+
+    def missing(name: str) -> None:
+        raise OSError(f"{name}: cannot open shared object file")
+
+    monkeypatch.setattr(plugins.driver.ctypes, "CDLL", missing)
+    monkeypatch.setenv("COLUMNS", "80")
+
+    def run(*arguments: str) -> Done:
+        monkeypatch.setattr(cli, "app", typer.Typer(rich_markup_mode=None))
+        code = cli._main(["kernels", *arguments], Noted())
+        said = capsys.readouterr()
+        return Done(code, said.out, said.err)
+
+    return run

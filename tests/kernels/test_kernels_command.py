@@ -6,14 +6,12 @@ import doctest
 import json
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
-import typer
 
 import plugins.driver
 from kernels import gpu
@@ -23,11 +21,21 @@ from kernels.lab import bench, check, profiler
 from kernels.lab.bench import Timing
 from kernels.lab.check import CaseResult
 from kernels.lab.explain import CASES
-from kernels.lab.profiler import CONFLICTS, REQUESTS, SECTORS, TIME, beside, count, find_profiler, read_ncu, read_nsys
+from kernels.lab.profiler import (
+    CONFLICTS,
+    REQUESTS,
+    SECTORS,
+    TIME,
+    beside,
+    count,
+    find_profiler,
+    read_ncu,
+    read_nsys,
+    times_of,
+)
 from plugins.errors import DeviceNotFound
-from sut.cli import app as cli
-from sut.process.signals import Noted
-from tests.children import CHECKOUT, load_tool
+from tests.children import CHECKOUT, load_tool, program
+from tests.kernels.conftest import Done, Run
 
 NCU = """\
 ==PROF== Connected to process 77 (/usr/bin/python3)
@@ -44,35 +52,6 @@ Time (%),Total Time (ns),Instances,Avg (ns),Med (ns),Min (ns),Max (ns),StdDev (n
 60.0,3000,1,3000.0,3000.0,3000,3000,0.0,"transpose_naive_f32(const unsigned int *, unsigned int *, int, int)"
 40.0,2000,1,2000.0,2000.0,2000,2000,0.0,transpose_tiled_f32
 """
-
-
-@dataclass(frozen=True)
-class Done:
-    code: int
-    out: str
-    err: str
-
-
-Run = Callable[..., Done]
-
-
-@pytest.fixture
-def sut(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """``sut kernels`` in this process, on a machine without a GPU, whatever this one has."""
-
-    def missing(name: str) -> None:
-        raise OSError(f"{name}: cannot open shared object file")
-
-    monkeypatch.setattr(plugins.driver.ctypes, "CDLL", missing)
-    monkeypatch.setenv("COLUMNS", "80")
-
-    def run(*arguments: str) -> Done:
-        monkeypatch.setattr(cli, "app", typer.Typer(rich_markup_mode=None))
-        code = cli._main(["kernels", *arguments], Noted())
-        said = capsys.readouterr()
-        return Done(code, said.out, said.err)
-
-    return run
 
 
 def one_line(done: Done) -> str:
@@ -265,20 +244,13 @@ def test_counters_stand_beside_predictions(counting: object) -> None:
 
 
 def test_what_nsys_prints_is_read() -> None:
-    assert read_nsys(NSYS) == {"transpose_naive_f32": {TIME: 3000.0}, "transpose_tiled_f32": {TIME: 2000.0}}
+    assert times_of(read_nsys(NSYS)) == {"transpose_naive_f32": {TIME: 3000.0}, "transpose_tiled_f32": {TIME: 2000.0}}
 
 
 @pytest.mark.parametrize("read", [read_ncu, read_nsys])
 def test_a_profiler_that_saw_nothing(read: object) -> None:
     with pytest.raises(DeviceError, match="==ERROR== The application returned an error code"):
         read("==PROF== hello\n==ERROR== The application returned an error code (1).\n==PROF== bye\n")  # type: ignore[operator]
-
-
-def program(folder: Path, name: str, script: str) -> Path:
-    path = folder / name
-    path.write_text(f"#!/bin/sh\n{script}\n")
-    path.chmod(0o755)
-    return path
 
 
 def test_ncu_is_started_with_the_cases_and_its_words_are_passed_on(tmp_path: Path) -> None:
