@@ -18,7 +18,10 @@ sys.path.insert(0, str(ROOT))
 from kernels.device import SOURCES, entry_points  # noqa: E402 - found by the line above
 
 FOLDER = ROOT / "docs/gpu"
-GPU_ONLY = ("gpu", "gpu_driver", "gpu_library", "gpu_pycuda", "gpu_cupy", "lab/bench", "lab/peers", "lab/profiler")
+GPU_ONLY = (
+    *("gpu", "gpu_driver", "gpu_library", "gpu_pycuda", "gpu_cupy"),
+    *("lab/api", "lab/bench", "lab/peers", "lab/profiler"),
+)
 """The modules of kernels/ that need a GPU; the others run in host form in every test."""
 OTHER_FILES = (
     "plugins/driver.py",

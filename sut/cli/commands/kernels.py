@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
@@ -19,10 +20,13 @@ from sut.process.streams import tell
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from kernels.gpu import GpuDevice
     from kernels.lab.bench import Timing
     from kernels.lab.check import CaseResult
     from kernels.lab.explain import Explanation
-    from kernels.lab.profiler import Profiled
+    from kernels.lab.profiler import Profiled, Summary
+    from kernels.transpose import ImageVariant
+    from sut.studies.api_calls import ApiTimes
 
 HELP = """Check, explain and time the CUDA kernels.
 
@@ -48,8 +52,10 @@ BENCH_HELP = """Time the kernels on a GPU beside a copy, separate launches, and 
 
 Example: ./run_local.sh kernels bench --device cuda:0
 
-Median of many passes over inputs that no cache holds. Where another library fails its row says why. Exit code: 0;
-1 wrong usage; 2 no GPU, or something is not installed; 3 the GPU has too little memory, or a kernel failed.
+Median of many passes over inputs that no cache holds. Where another library fails its row says why. With --api what
+each call of CUDA's API takes in 20 fresh processes, naive transpose against tiled, beside nsys where installed.
+Exit code: 0; 1 wrong usage; 2 no GPU, or something is not installed; 3 the GPU has too little memory, or a kernel or a
+process failed.
 """
 PROFILE_HELP = """What NVIDIA's profiler counts of the explained kernels, beside predictions. Needs a GPU, ncu and g++.
 
@@ -110,24 +116,51 @@ def explain(
 
 def bench(
     device: GpuOption = "cuda",
-    repeat: Annotated[int, typer.Option(min=1, help="Passes over the inputs; the median counts.")] = 30,
+    repeat: Annotated[
+        int | None, typer.Option(min=1, help="Passes over the inputs, of which the median counts; 30.")
+    ] = None,
+    api: Annotated[
+        bool, typer.Option("--api", help="Time the calls of CUDA's API in fresh processes instead.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """See BENCH_HELP."""
+    if api and repeat is not None:
+        raise InputError("--repeat has no effect with --api; leave it out")
     from kernels.gpu import open_device
 
     with _told(), open_device(device) as gpu:
-        from kernels.lab.bench import check_memory, run
+        from kernels.lab.bench import REPEATS, check_memory, run
 
         tell(f"timing on {gpu.details}")
+        if api:
+            _bench_api(gpu, as_json)
+            return
         check_memory(gpu)
         timings = []
-        for timing in run(gpu, repeat):
+        for timing in run(gpu, repeat or REPEATS):
             tell(f"{timing.group}: {timing.kernel}")
             timings.append(timing)
         details = gpu.details
     copy = timings[0]
     emit("kernels bench", [timing.row(copy, details) for timing in timings], _timed(timings, copy), as_json)
+
+
+def _bench_api(gpu: GpuDevice, as_json: bool) -> None:
+    from sut.studies.api_calls import MODULE_LOADING, findings, time_calls
+
+    found = time_calls(gpu, tell)
+    emit(
+        "kernels bench",
+        [row.as_dict() for row in found.rows],
+        _called(found),
+        as_json,
+        device=gpu.details,
+        module_loading=os.environ.get(MODULE_LOADING),
+        findings=list(findings(found.rows)),
+        nsys={kind: [asdict(row) for row in rows] for kind, rows in found.nsys.items()},
+        why=found.why,
+    )
 
 
 def profile(device: GpuOption = "cuda", as_json: JsonOption = False) -> None:
@@ -215,6 +248,44 @@ def _timed(timings: Sequence[Timing], copy: Timing) -> Iterator[RenderableType]:
     for timing in timings:
         if timing.why:
             yield prose(f"not measured: {timing.group}, {timing.kernel}: {timing.why}")
+
+
+def _called(found: ApiTimes) -> Iterator[RenderableType]:
+    from sut.results.statistics import interval
+    from sut.studies.api_calls import MODULE_LOADING, PAIRS, findings, middle
+
+    def us(ns: float | None) -> str:
+        return _figure(None if ns is None else ns / 1e3, 4)
+
+    lines = []
+    for row in found.rows:
+        told = "cannot be told apart" if row.tiled.verdict == "open" else interval(row.tiled)
+        lines.append([row.name, *map(us, (*middle(row.naive_ns), *middle(row.tiled_ns))), told])
+    yield grid(["<call", ">naive us", ">spread", ">tiled us", ">spread", "tiled is faster"], lines)
+    yield prose(
+        f"median of {PAIRS} processes each (the kernel: of as many runs in this one), and the median distance from it; "
+        "faster: by pairs, where it is beyond their spread"
+    )
+    for sentence in findings(found.rows):
+        yield prose(sentence)
+    yield prose(f"{MODULE_LOADING} is {os.environ.get(MODULE_LOADING, 'not set')}")
+    if found.why:
+        yield prose(f"no rows of nsys: {found.why}")
+    else:
+        yield _watched(found.nsys, us)
+
+
+def _watched(nsys: Mapping[ImageVariant, Sequence[Summary]], us: Callable[[float], str]) -> RenderableType:
+    """What Nsight Systems saw of one process of each kernel, by what was called."""
+    names = dict.fromkeys(row.name for rows in nsys.values() for row in rows)
+    by_kind = [{row.name: row for row in rows} for rows in nsys.values()]
+    lines = []
+    for name in names:
+        seen = [rows.get(name) for rows in by_kind]
+        figures = [["-"] * 3 if row is None else [f"{row.calls:.0f}", us(row.total_ns), us(row.max_ns)] for row in seen]
+        lines.append([name, *(figure for each in figures for figure in each)])
+    headings = [heading for kind in nsys for heading in (f">{kind}", ">us", ">longest")]
+    return grid(["nsys: one process each", *headings], lines)
 
 
 def _profiled(profiled: Sequence[Profiled]) -> Iterator[RenderableType]:
