@@ -114,7 +114,12 @@ def measure(
         took[f"{which} launch {CALL}"] = now() - begin
         driver.synchronize(None)
         took[f"{which} launch {DONE}"] = now() - begin
-    timed("copy from GPU", partial(driver.read, addresses[1], target, None))
+
+    def copy_back() -> None:
+        driver.read(addresses[1], target, None)
+        driver.synchronize(None)
+
+    timed("copy from GPU", copy_back)
     for which, address in zip(("first", "second"), addresses, strict=True):
         timed(f"{which} free", partial(driver.release, address))
     del kernel, module  # a module cannot be unloaded without its context
