@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from backends.base import Backend, Slot
 from kernels.device import Buffer, Device, DeviceArray
@@ -69,16 +71,13 @@ class DeviceLibrary(Library):
 
     def _preprocess(self, preprocessor: Preprocessor, index: int) -> Geometry:
         """Fill a sample's row: where the preprocessor can, without a way through host memory."""
-        recipe, row = self.recipe, self.row[index]
-        if "cuda" in preprocessor.places:
-            array = DeviceArray(row.address, (1, *recipe.sample_shape), recipe.dtype)
-            [geometry] = preprocessor.run([self._read(index)], Rows(1, {"rows": array}, self.place), unmarked)
-            return geometry
-        host = np.empty((1, *recipe.sample_shape), recipe.dtype)
-        [geometry] = preprocessor.run([self._read(index)], Rows.of(host), unmarked)
-        with self._uploading:
-            self.device.upload(host, row)
+        rows = _rows(self.row[index].address, 1, self.recipe, self.place)
+        [geometry] = preprocess_to(preprocessor, [self._read(index)], rows, self._upload)
         return geometry
+
+    def _upload(self, address: int, host: NDArray[Any]) -> None:
+        with self._uploading:
+            self.device.write(address, host, None)
 
     def _drop(self, index: int) -> None:
         self._free.append(self.row.pop(index))
@@ -87,6 +86,27 @@ class DeviceLibrary(Library):
     def close(self) -> None:
         """Free all rows, and the device."""
         self.device.close()
+
+
+def _rows(address: int, n: int, recipe: Recipe, place: str) -> Rows:
+    return Rows(n, {"rows": DeviceArray(address, (n, *recipe.sample_shape), recipe.dtype)}, place)
+
+
+def preprocess_to(
+    preprocessor: Preprocessor, encoded: Sequence[bytes], target: Target, upload: Callable[[int, NDArray[Any]], None]
+) -> list[Geometry]:
+    """Preprocess into the first rows of a target on a GPU; where the preprocessor can, not by way of the host.
+
+    ``upload`` copies an array to an address of the GPU's.
+    """
+    if "cuda" in preprocessor.places:
+        return preprocessor.run(encoded, target, unmarked)
+    [array] = target.buffers.values()
+    recipe = preprocessor.recipe
+    host = np.empty((len(encoded), *recipe.sample_shape), recipe.dtype)
+    geometries = preprocessor.run(encoded, Rows.of(host), unmarked)
+    upload(array.__cuda_array_interface__["data"][0], host)
+    return geometries
 
 
 class _DeviceGather(Source):

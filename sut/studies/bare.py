@@ -16,12 +16,15 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 from pydantic import TypeAdapter
 
 from backends.base import Backend, Runner, Slot
+from kernels.device import HOST_PLACES
+from kernels.gpu import open_device
 from preprocess.base import Preprocessor, unmarked
 from preprocess.parts.decode import decode
 from sut.config import RunConfig
@@ -32,6 +35,7 @@ from sut.pipeline.batching import BatchingPolicy
 from sut.process.child import follow
 from sut.process.messages import Failed, Step, from_text, vocabulary
 from sut.process.telling import Teller, carry_out
+from sut.qsl.device_library import preprocess_to
 from sut.qsl.library import Rows
 
 _WARM_S = 0.5
@@ -69,7 +73,7 @@ _WORDS: TypeAdapter[Step | Failed | Bare] = vocabulary(Step | Failed | Bare)
 
 def has_loop(config: RunConfig) -> bool:
     """Whether there is a bare loop that does a run's work."""
-    return config.scenario != "Server" and not config.preprocess_workers and config.boundary != "device"
+    return config.scenario != "Server" and not config.preprocess_workers
 
 
 def run_bare(
@@ -202,9 +206,13 @@ class _Loop:
 
     def _over_tensors(self, runner: Runner, preprocessor: Preprocessor, size: int, padded: int) -> Callable[[], object]:
         """Over batches that lie ready where the backend reads any array; else over the one in its own slot."""
-        if not self._backend.reads_host_arrays:
-            slot = runner.slot(padded)
-            preprocessor.run(next(_turns(self._files, size)), slot, unmarked)
+        if self._config.boundary == "device" or not self._backend.reads_host_arrays:
+            slot, encoded = runner.slot(padded), next(_turns(self._files, size))
+            if slot.place in HOST_PLACES:
+                preprocessor.run(encoded, slot, unmarked)
+            else:
+                with open_device(slot.place, with_kernels=False) as gpu:
+                    preprocess_to(preprocessor, encoded, slot, partial(gpu.write, stream=None))
             return lambda: runner.infer(slot)
         recipe, turns = self._parts.spec.recipe, _turns(self._files, size)
         name = self._backend.inputs[0].name

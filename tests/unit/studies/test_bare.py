@@ -56,6 +56,6 @@ def test_what_a_run_would_be_refused_for_is_refused_here() -> None:
 
 
 def test_there_is_no_loop_where_somebody_else_sets_the_pace() -> None:
-    for settings in ({"scenario": "Server"}, {"preprocess_workers": 2}, {"boundary": "device"}):
+    for settings in ({"scenario": "Server"}, {"preprocess_workers": 2}):
         assert not has_loop(make_config(settings))
     assert has_loop(make_config({"scenario": "Offline"}))
