@@ -67,9 +67,12 @@ class Explanation:
 
     def sectors_per_request(self, direction: Direction) -> float | None:
         """Mean over the lines that read (or write) global memory; None where none does."""
-        chosen = self._chosen("global", direction)
-        requests = sum(site.requests for site in chosen)
-        return sum(site.sectors for site in chosen) / requests if requests else None
+        requests = sum(site.requests for site in self._chosen("global", direction))
+        return self.sectors(direction) / requests if requests else None
+
+    def sectors(self, direction: Direction) -> int:
+        """Of all requests that read (or write) global memory."""
+        return sum(site.sectors for site in self._chosen("global", direction))
 
     @property
     def max_ways(self) -> int | None:

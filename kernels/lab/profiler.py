@@ -95,11 +95,15 @@ class Profiled:
             "predicted": {
                 "read_sectors_per_request": self.predicted.sectors_per_request("read"),
                 "write_sectors_per_request": self.predicted.sectors_per_request("write"),
+                "read_sectors": self.predicted.sectors("read"),
+                "write_sectors": self.predicted.sectors("write"),
                 "conflicts": self.predicted_conflicts,
             },
             "counted": {
                 "read_sectors_per_request": self.sectors_per_request("ld"),
                 "write_sectors_per_request": self.sectors_per_request("st"),
+                "read_sectors": self.counted.get(SECTORS.format("ld")),
+                "write_sectors": self.counted.get(SECTORS.format("st")),
                 "conflicts": self.conflicts,
                 "time_us": self.time_us,
             },
