@@ -30,8 +30,8 @@ from preprocess.base import Recipe, unmarked
 from preprocess.oracle import oracle
 from preprocess.parts.decode import decode
 from preprocess.registry import load
+from sut.datasets.mosaics import pictures
 from sut.qsl.library import Rows
-from tools.make_pictures import pictures
 
 MEAN = (123.68, 116.78, 103.94)
 RECIPE = Recipe(name="resnet50", size=224, fit="resize-crop", interpolation="area", mean=MEAN)
