@@ -75,7 +75,7 @@ def compared_with_fp32(parts: Assembly, say: Say, progress: Progress) -> LabelAg
     """
     if not is_reduced(parts.config) or parts.model is None or parts.model.quantised or why_not_compared(parts):
         return None
-    sides = (_side(_reference_of(parts), _not_here), _side(parts, _not_here))
+    sides = (side_of(_reference_of(parts), _not_here), side_of(parts, _not_here))
     crops = _crops(parts.config)
     doing = f"comparing {reduced_name(parts.config.precision, parts.config.fold)} with fp32"
     try:
@@ -111,7 +111,8 @@ def _reference_of(parts: Assembly) -> Assembly:
     return assemble(parts.config.model_copy(update={"precision": "fp32", "fold": False, "backend_options": {}}))
 
 
-def _side(parts: Assembly, scores: Scores) -> Side:
+def side_of(parts: Assembly, scores: Scores) -> Side:
+    """One of the two models that are compared: what ``parts`` run, and what answers for it."""
     assert parts.model is not None
     config, backend = parts.config, parts.backend
     run = (backend.name, backend.version(), config.precision)
@@ -139,15 +140,15 @@ def _compare(text: str, teller: Teller) -> None:
     parts = assemble(config, prepared=orders.prepared)
     with ExitStack() as stack:
         both = (_reference_of(parts), parts)
-        reference, reduced = (_side(each, _scores(each, stack)) for each in both)
+        reference, reduced = (side_of(each, scores_of(each, stack)) for each in both)
         for each in both:
             check_unchanged(each.model)  # the answer is kept by what was loaded
         crops = _crops(config)
         measure(reference, reduced, parts.dataset, lambda *now: teller.tell(Step(*now)), crops=crops)
 
 
-def _scores(parts: Assembly, stack: ExitStack) -> Scores:
-    """Runs a loaded model on samples, in batches that its backend takes."""
+def scores_of(parts: Assembly, stack: ExitStack) -> Scores:
+    """Load a model, and run it on samples, in batches that its backend takes."""
     backend = stack.enter_context(parts.load_backend())
     parts.check_attested(backend.attest())
     runner = stack.enter_context(backend.runner())

@@ -226,7 +226,7 @@ def measure(
     def make(path: Path) -> None:
         decoded = (read_picture(dataset, index, "compare on") for index in indices)
         source = f"{crops:,} crops of {len(indices):,} picture{'s' * (len(indices) > 1)}"
-        found = _run(reference, reduced, random_crops(decoded, len(indices), crops, seed), crops, progress, source)
+        found = agree(reference, reduced, random_crops(decoded, len(indices), crops, seed), crops, progress, source)
         path.write_text(json.dumps(asdict(found)) + "\n", encoding="utf-8")
 
     name = f"{reduced.model.stem}-{reduced.backend}-{reduced.precision}-agreement.json"
@@ -234,9 +234,10 @@ def measure(
     return LabelAgreement(**json.loads(read_file(path, SMALL_BYTES)))
 
 
-def _run(
+def agree(
     reference: Side, reduced: Side, crops: Iterable[Picture], count: int, progress: Progress, source: str
 ) -> LabelAgreement:
+    """Compare two models on ``count`` pictures, which ``source`` names, here and now. Raises as ``Tally`` does."""
     found = Tally()
     left = iter(crops)
     done = 0

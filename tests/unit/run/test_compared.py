@@ -252,7 +252,7 @@ def test_each_sample_has_its_scores_whatever_batches_the_backend_takes(
     kind = backend(sizes=sizes, axes=axes, runner=lambda self: kept.append(self) or RoundedRunner(self))
 
     with ExitStack() as stack:
-        found = compared._scores(parts_of(kind), stack)(samples(11))
+        found = compared.scores_of(parts_of(kind), stack)(samples(11))
 
     assert found.shape == (11, CLASSES)
     assert found[:, 0].tolist() == list(range(1, 12))
@@ -261,7 +261,7 @@ def test_each_sample_has_its_scores_whatever_batches_the_backend_takes(
 
 def test_a_model_that_executes_in_another_precision_is_not_compared() -> None:
     with ExitStack() as stack, pytest.raises(SetupError, match="asked rounded for int8, but it executes in fp32"):
-        compared._scores(parts_of(backend(executes="fp32")), stack)
+        compared.scores_of(parts_of(backend(executes="fp32")), stack)
 
 
 def test_a_model_that_changed_since_it_was_prepared_is_not_compared(
