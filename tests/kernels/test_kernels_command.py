@@ -5,7 +5,6 @@ from __future__ import annotations
 import doctest
 import json
 import re
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +15,7 @@ import pytest
 import plugins.driver
 from kernels import gpu
 from kernels.device import DeviceError
-from kernels.host import HostDevice, build
+from kernels.host import build
 from kernels.lab import bench, check, profiler
 from kernels.lab.bench import Timing
 from kernels.lab.check import CaseResult
@@ -33,7 +32,6 @@ from kernels.lab.profiler import (
     read_nsys,
     times_of,
 )
-from plugins.errors import DeviceNotFound
 from tests.children import CHECKOUT, load_tool, program
 from tests.kernels.conftest import Done, Run
 
@@ -345,82 +343,6 @@ def test_a_report_shortens_that_list(listing: ModuleType, tmp_path: Path) -> Non
     assert "- `resize_f16`" in page and "`kernels/resize.cu`, 2 of 3:" in page
     assert "- [good](good/report.md), made now: H200" in page
     assert "- [bad](bad/report.md), made now: did not run the kernels" in page
-
-
-@pytest.fixture(scope="module")
-def report() -> ModuleType:
-    return load_tool("gpu_report")
-
-
-@pytest.fixture(scope="module")
-def parts(report: ModuleType) -> ModuleType:
-    return sys.modules["gpu_parts"]
-
-
-def test_the_report_names_what_was_launched_and_called(parts: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On the host form in the place of a GPU; the benchmark and the checks are cut short."""
-    with HostDevice() as host:
-        host.details = "a stand-in"  # type: ignore[attr-defined]
-        monkeypatch.setattr(gpu, "GpuDevice", HostDevice)
-        monkeypatch.setattr(gpu, "open_device", lambda name: host)
-        monkeypatch.setattr(bench, "run", lambda device, repeats, rotation: iter(()))
-        monkeypatch.setattr(profiler, "find_profiler", lambda: program_missing())
-        rows = [CaseResult("a", "float32", "NCHW", "b", 0.0, True)]
-        monkeypatch.setattr(check, "check", lambda device, truth: iter(rows))
-        start = HostDevice.start
-
-        found = parts.kernels_ran()
-
-        assert HostDevice.start is start
-    assert found["device"] == "a stand-in"
-    assert set(found["kernels"]) == {f"{case.module}.{case.kernel}" for case in CASES}
-    assert {"lab/profiler.run_cases", "host/host_device.HostDevice.start"} <= set(found["functions"])
-
-    rows[0] = CaseResult("a", "float32", "NCHW", "b", 1.0, False)
-    with HostDevice() as host, pytest.raises(RuntimeError, match="1 of 1 cases differ from the oracle"):
-        host.details = "a stand-in"  # type: ignore[attr-defined]
-        parts.kernels_ran()
-
-
-def program_missing() -> Path:
-    raise ModuleNotFoundError("no profiler")
-
-
-def test_the_report_counts_equal_cases_and_prints_tables(
-    report: ModuleType, parts: ModuleType, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    rows = [{"kernel": "a", "dtype": "uint8", "layout": "NCHW", "case": str(n), "ok": n > 0} for n in range(3)]
-    monkeypatch.setattr(parts, "_sut", lambda *arguments: (3, rows, "checking on a GPU\n"))
-    checked = parts.kernels_check()
-    assert (checked["a uint8 NCHW"], checked["cases"], checked["wrong"]) == ("2 of 3 equal", 3, rows[:1])
-
-    timings = [{"device": "H200", "kernel": "tiled", "gpu_ms": 0.123456, "share_of_copy": None}]
-    monkeypatch.setattr(parts, "_sut", lambda *arguments: (0, timings, ""))
-    made = {"kernels_bench": {"ok": True, "found": parts.kernels_bench()}}
-    page = report.markdown({"made": "now", "targets": [], "parts": made})
-    assert "| kernel | gpu_ms | share_of_copy |\n| --- | --- | --- |\n| tiled | 0.1235 | - |" in page
-
-    profiled = [{"kernel": "a", "predicted": {"x": 4}, "counted": {"x": 4.0, "us": 1.5}, "metrics": {"m": 1.0}}]
-    monkeypatch.setattr(parts, "_sut", lambda *arguments: (0, profiled, "ncu on a GPU\n"))
-    [row] = parts.kernels_profile()["table"]
-    assert row == {"kernel": "a", "x, predicted": 4, "x, counted": 4.0, "us, predicted": None, "us, counted": 1.5}
-
-
-def test_the_kernels_parts_say_why_they_did_not_run(report: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(CHECKOUT))
-    if gpu_is_here():
-        pytest.skip("this machine has a GPU")
-    for part in ("kernels_check", "kernels_bench", "kernels_ran"):
-        done = report.run_part(part)
-        assert not done["ok"]
-        assert "no NVIDIA driver" in done["why"]
-
-
-def gpu_is_here() -> bool:
-    try:
-        return plugins.driver.installed_driver().gpus > 0
-    except DeviceNotFound:
-        return False
 
 
 def test_the_examples_of_the_table_tool_hold() -> None:

@@ -1,11 +1,12 @@
-"""``sut report``: one page of results to look at."""
+"""``sut report``: one page of results to look at; ``sut report gpu``: what a GPU can do."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import typer
+from typer.core import TyperCommand
 
 from sut.errors import InputError, writing
 from sut.process.streams import tell
@@ -18,12 +19,37 @@ Example: ./run_local.sh report output/ -o report.html
 RESULTS are result.json and compare.json files, or folders with such below them; default: the folder of sut run's
 results (output/). A file that cannot be read, or is of another schema, is named and skipped. The page loads nothing: it
 can be mailed, printed and read on a telephone. Exit code: 0 written; 1 there is no result, or no place for the page.
+
+report gpu is a command of its own, which measures this machine's GPU: ./run_local.sh report gpu --help. A folder of
+that name is given as ./gpu.
 """
+GPU_HELP = """What this machine's GPU can do: kernels, backends and preprocessors checked, run and timed, part by part.
+
+Example: ./run_local.sh report gpu --output output/gpu --budget 900
+
+Writes report.json and report.md after every part, and the results of its runs beside them, in results/. The parts come
+in the order of their worth, each with a limit; with --budget, those that no longer fit are left out, by name. A report
+that is in the folder is gone on with: what is not run now is kept. A missed speed is shown and changes nothing. Exit
+code: 0; 1 wrong usage; 2 no NVIDIA GPU; 3 a part failed, found something wrong or left something on the GPU; 130
+interrupted: what ran was ended.
+"""
+WORD = "gpu"
+
+
+class _Report(TyperCommand):
+    """``sut report``, but for the first word ``gpu``, behind which a command of its own begins."""
+
+    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
+        if args[:1] != [WORD]:
+            return super().make_context(info_name, args, parent, **extra)
+        alone = typer.Typer(add_completion=False, rich_markup_mode=None)
+        alone.command(help=GPU_HELP)(gpu)
+        return typer.main.get_command(alone).make_context(f"{info_name} {WORD}", args[1:], parent, **extra)
 
 
 def register(app: typer.Typer) -> None:
     """Add the command ``report`` to ``app``."""
-    app.command(help=HELP)(report)
+    app.command(cls=_Report, help=HELP)(report)
 
 
 def report(
@@ -60,3 +86,21 @@ def report(
         write_page(page, collected.found, comparisons, skipped)
     count = len(collected.found)
     print(printable(f"page: {page}, {count:,} result{'' if count == 1 else 's'}"))
+
+
+def gpu(
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder of the report; default gpu in output/.")
+    ] = None,
+    budget: Annotated[float | None, typer.Option(min=1, help="Seconds for all of it; default: what it takes.")] = None,
+    part: Annotated[list[str] | None, typer.Option(help="Only this part; may be given several times.")] = None,
+    load: Annotated[
+        Literal["first", "second"] | None,
+        typer.Option(help="Only what one of two loads of packages is for: the second one brings DALI."),
+    ] = None,
+) -> None:
+    """See GPU_HELP."""
+    from sut.config import output_folder
+    from sut.studies.gpu_report.report import make_report
+
+    raise typer.Exit(make_report(output or output_folder() / WORD, part or (), load, budget))

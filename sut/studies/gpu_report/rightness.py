@@ -2,18 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-from gpu_preprocess import MODEL, PREPROCESSORS, has_engine, noted, target, unmarked, watched
+import cv2
+import numpy as np
 
-ROOT = Path(__file__).resolve().parents[1]
+from kernels import gpu
+from plugins.packages import CHECKOUT
+from preprocess import registry
+from preprocess.base import unmarked
+from preprocess.opencv import decode_at
+from preprocess.oracle import oracle
+from preprocess.parts.decode import decode
+from sut.datasets.demo import open_demo
+from sut.models.registry import find
+from sut.qsl.device_library import DeviceLibrary
+from sut.qsl.library import Loading, Rows
+from sut.results import parity as measuring
+from sut.studies.gpu_report.child import names_of, noted, rows_of, watched
+from sut.studies.gpu_report.preprocess import MODEL, has_engine, target
+
+WITH_DALI = ("dali-gpu", "dali-gpu-resize")
+"""Preprocessors that need DALI, which may be missing: nothing else needs it."""
+PREPROCESSORS = ("cuda", *WITH_DALI)
 RECIPES = ("resnet50", "efficientnet-lite0")
 """Models whose recipes ``same_pixels`` compares: one shrinks by area, the other is cubic."""
 PICTURES_AT_A_TIME = 8
+
+
+def parity(names: Sequence[str]) -> dict[str, Any]:
+    """How far preprocessors on the GPU are from the oracle, and how many labels agree, one after the other.
+
+    ``sut parity`` begins with the files, so that it has the decoder's differences too; ``same_pixels`` with what OpenCV
+    decoded.
+    """
+    found: dict[str, Any] = {"wrong": [], "measured": [], "same_pixels": []}
+    for name in names:
+        with noted(name, found["wrong"]):
+            _, measured, _ = rows_of("parity", "--preprocess", name)
+            same = same_pixels(name)
+            found["measured"] += measured
+            found["same_pixels"] += same
+    rows: list[tuple[object, ...]] = []
+    for row in found["measured"]:
+        labels = None if row["labels"] is None else f"{row['labels_same']} of {row['labels']} the same"
+        rows.append((row["preprocess"], row["pictures"], *_picked(row["parity"]), labels))
+    rows += [(r["preprocess"], f"decoded, {r['recipe']}", *_picked(r), None) for r in found["same_pixels"]]
+    head = ("preprocess", "pictures", "n", "max_levels", "labels")
+    return {**found, "table": [dict(zip(head, row, strict=True)) for row in rows]}
+
+
+def _picked(parity: Mapping[str, Any]) -> tuple[int, int]:
+    return parity["pictures"], parity["max_levels"]
 
 
 def same_pixels(name: str) -> list[dict[str, Any]]:
@@ -21,17 +64,8 @@ def same_pixels(name: str) -> list[dict[str, Any]]:
 
     The demo photos, white noise, and photos squeezed to random sizes.
     """
-    import numpy as np
-
-    from preprocess import registry
-    from preprocess.oracle import oracle
-    from preprocess.parts.decode import decode
-    from sut.models.registry import find
-    from sut.qsl.library import Rows
-    from sut.results.parity import compare, levels, noise, photos, sizes
-
     make = registry.load(name)
-    pictures = [decode(data) for data in (*photos(), *noise(2), *sizes(20))]
+    pictures = [decode(data) for data in (*measuring.photos(), *measuring.noise(2), *measuring.sizes(20))]
     found = []
     for model in RECIPES:
         recipe = find(model).recipe
@@ -41,9 +75,8 @@ def same_pixels(name: str) -> list[dict[str, Any]]:
                 some = pictures[at : at + PICTURES_AT_A_TIME]
                 working.run_pixels(some, Rows.of(rows[at : at + len(some)]), unmarked)
         expected = np.stack([oracle(picture, recipe)[1] for picture in pictures]).astype(np.int32)
-        found.append(
-            {"preprocess": name, "recipe": recipe.name, **compare(levels(rows, recipe), expected).model_dump()}
-        )
+        apart = measuring.compare(measuring.levels(rows, recipe), expected)
+        found.append({"preprocess": name, "recipe": recipe.name, **apart.model_dump()})
     return found
 
 
@@ -55,34 +88,24 @@ def preprocess_ran() -> dict[str, Any]:
     """
     functions: set[str] = set()
     found: dict[str, Any] = {"jpeg_engine": None, "parity": {}, "not_installed": {}, "wrong": []}
-    with watched(tuple(f"{ROOT / name}/" for name in ("preprocess", "sut", "plugins"))) as called:
+    with watched(tuple(f"{CHECKOUT / name}/" for name in ("preprocess", "sut/qsl", "plugins"))) as called:
         found["jpeg_engine"] = has_engine()
         if found["jpeg_engine"]:
             functions |= called
         for name in PREPROCESSORS:
             called.clear()
-            with noted(name, found["wrong"], found["not_installed"]):
+            missing = found["not_installed"] if name in WITH_DALI else None
+            with noted(name, found["wrong"], missing):
                 found["parity"][name] = exercise(name)
                 functions |= called
-    return {**found, "functions": sorted(each.removeprefix(f"{ROOT}/").replace("/", ".") for each in functions)}
+    return {**found, "functions": names_of(functions)}
 
 
 def exercise(name: str) -> Mapping[str, Any]:
     """Parity of the preprocessor ``name``; raises ``RuntimeError`` where rows differ by the way they took."""
-    import numpy as np
-
-    from kernels.gpu import open_device
-    from preprocess import registry
-    from preprocess.opencv import decode_at
-    from sut.datasets.demo import open_demo
-    from sut.models.registry import find
-    from sut.qsl.device_library import DeviceLibrary
-    from sut.qsl.library import Loading, Rows
-    from sut.results.parity import measure_quickly
-
     recipe = find(MODEL).recipe
     make = registry.load(name)
-    found: dict[str, Any] = {"version": make.version(), **measure_quickly(make, recipe).model_dump()}
+    found: dict[str, Any] = {"version": make.version(), **measuring.measure_quickly(make, recipe).model_dump()}
     demo = open_demo()
     indices = list(range(4))
     expected = np.empty((len(indices), *recipe.sample_shape), recipe.dtype)
@@ -98,8 +121,8 @@ def exercise(name: str) -> Mapping[str, Any]:
         pixels = [decode_at(0, demo.read(index)) for index in indices]
         working.run_pixels(pixels, Rows.of(spare), unmarked)
         found["counts"] = dict(working.counts())
-    with open_device("cuda:0") as device:
-        opened = open_device("cuda:0")
+    with gpu.open_device("cuda:0") as device:
+        opened = gpu.open_device("cuda:0")
         how = Loading(demo, partial(make, recipe), len(indices), 1)
         library = DeviceLibrary(how, recipe, device=opened, copy=opened.copy, place="cuda:0")
         try:
@@ -116,10 +139,6 @@ def exercise(name: str) -> Mapping[str, Any]:
 
 def _odd(photo: bytes) -> list[bytes]:
     """A PNG, a progressive JPEG, and JPEGs that end in the middle and behind the header."""
-    import cv2
-
-    from preprocess.parts.decode import decode
-
     pixels = decode(photo)
     made = [(".png", []), (".jpg", [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])]
     whole = [cv2.imencode(ending, pixels, settings)[1].tobytes() for ending, settings in made]

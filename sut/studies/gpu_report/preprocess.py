@@ -1,24 +1,34 @@
-"""The part of the GPU report about the speed of preprocessing from JPEGs, and what its other parts share with it."""
+"""The part of the GPU report about the speed of preprocessing from JPEGs."""
 
 from __future__ import annotations
 
 import itertools
-import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
-PREPROCESSORS = ("cuda", "dali-gpu", "dali-gpu-resize")
-WITH_DALI = frozenset({"dali-gpu", "dali-gpu-resize"})
-"""Those that need DALI, which may be missing: nothing else needs it."""
-TIMED = ("cuda", "dali-gpu")
+import numpy as np
+
+from kernels import gpu
+from kernels.device import DeviceArray
+from preprocess import registry
+from preprocess.base import Preprocessor, Recipe, unmarked
+from preprocess.cuda import BY_CPU, OnDevice
+from preprocess.parts.gpu_decode import JpegEngine
+from preprocess.parts.self_test import DecoderNotUsable
+from sut.datasets import mosaics
+from sut.models.registry import find
+from sut.process.cgroup import usable_cores
+from sut.qsl.library import Rows
+from sut.studies.gpu_report.child import noted, tell_so_far, why_of
+
 ENGINE, NVJPEG, CPU = "JPEG engine", "nvJPEG", "CPU"
 """The decoders: the GPU's own, nvJPEG's kernels (whose Huffman codes a CPU reads), libjpeg-turbo through OpenCV."""
 SHARED = 0.5
@@ -93,37 +103,23 @@ def rate(lanes: Sequence[Lane], pictures: Sequence[bytes], seconds: float) -> di
     return {decoder: count / took for decoder, count in done.items()}
 
 
-def preprocess(seconds: float = SECONDS) -> dict[str, Any]:
+def preprocess(name: str, seconds: float = SECONDS) -> dict[str, Any]:
     """Files to the model's input, nothing else running: medium pictures, from host memory to the GPU's.
 
-    Each decoder alone, at one to as many lanes as there are cores; JPEG engine and nvJPEG sharing each batch, by a
-    fixed share and by the library's own; and all three taking from one feed. ``of_sum`` is a row's rate over the sum of
-    the best rates that its decoders had alone: 1 where they help each other fully. The first row writes to host memory.
+    Each decoder of the preprocessor ``name`` alone, at one to as many lanes as there are cores; JPEG engine and nvJPEG
+    sharing each batch, by a fixed share and by the library's own; and all three taking from one feed. ``of_sum`` is a
+    row's rate over the sum of the best rates that its decoders had alone: 1 where they help each other fully. The first
+    row writes to host memory.
     """
-    from preprocess import registry
-    from sut.models.registry import find
-    from sut.process.cgroup import usable_cores
-
+    make = registry.load(name)
     bench = Bench(find(MODEL).recipe, _pictures(), seconds, usable_cores())
     bench.time("opencv", [Lanes(CPU, registry.load("opencv"), {}, bench.cores)], to="host")
     # Through the same kernels to the same memory as the others.
     bench.time("opencv", [Lanes(CPU, _only_cpu(), {}, bench.cores)])
-    engine = has_engine()
-    for name in TIMED:
-        with noted(name, bench.wrong, bench.not_installed):
-            bench.time_all(name, registry.load(name), engine)
-    if not bench.table:
-        raise RuntimeError(f"nothing was timed: {bench.wrong}")
-    return {
-        "model": MODEL,
-        "batch": BATCH,
-        "cores": bench.cores,
-        "seconds": seconds,
-        "jpeg_engine": engine,
-        "not_installed": bench.not_installed,
-        "wrong": bench.wrong,
-        "table": bench.table,
-    }
+    with noted(name, bench.wrong):
+        bench.jpeg_engine = has_engine()
+        bench.time_all(name, make)
+    return bench.found
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,17 +135,31 @@ class Lanes:
 class Bench:
     """Rates of preprocessors, one row of ``table`` each; what failed is ``wrong``."""
 
-    def __init__(self, recipe: Any, pictures: Sequence[bytes], seconds: float, cores: int) -> None:
+    def __init__(self, recipe: Recipe, pictures: Sequence[bytes], seconds: float, cores: int) -> None:
         self.recipe, self.pictures, self.seconds, self.cores = recipe, pictures, seconds, cores
         self.table: list[dict[str, Any]] = []
         self.wrong: list[dict[str, Any]] = []
-        self.not_installed: dict[str, str] = {}
+        self.jpeg_engine = False
 
-    def time_all(self, name: str, make: Any, engine: bool) -> None:
+    @property
+    def found(self) -> dict[str, Any]:
+        """All of it so far."""
+        return {
+            "model": MODEL,
+            "batch": BATCH,
+            "cores": self.cores,
+            "seconds": self.seconds,
+            "jpeg_engine": self.jpeg_engine,
+            "wrong": self.wrong,
+            "table": self.table,
+        }
+
+    def time_all(self, name: str, make: Any) -> None:
         """The rows of one preprocessor on the GPU.
 
-        Without a JPEG ``engine`` there are none of it: nvJPEG's kernels would do its share, without a word.
+        Without a JPEG engine there are none of it: nvJPEG's kernels would do its share, without a word.
         """
+        engine = self.jpeg_engine
         alone = {NVJPEG: 0.0} | ({ENGINE: 1.0} if engine else {})
         for decoder, share in alone.items():
             for lanes in counts(self.cores):
@@ -157,17 +167,16 @@ class Bench:
         if engine:
             own = "adaptive" if name == "cuda" else make.options().hw_share
             for lanes in (1, 2, 4):
-                for share in (SHARED, own):
+                for shared in (SHARED, own):
                     # One thread would do the engine's share and nvJPEG's one after the other.
-                    options = {"hw_share": share, "threads": max(2, self.cores // lanes)}
+                    options = {"hw_share": shared, "threads": max(2, self.cores // lanes)}
                     self.time(name, [Lanes(f"{ENGINE} and {NVJPEG}", make, options, lanes)])
-        best = {decoder: self.best(name, decoder) for decoder in alone}
-        if None in best.values():
+        best = {decoder: row["lanes"] for decoder in alone if (row := self.best(name, decoder))}
+        if best.keys() != alone.keys():
             return
-        lanes = {decoder: row["lanes"] for decoder, row in best.items() if row}
-        engines = lanes.get(ENGINE, 0)
+        engines = best.get(ENGINE, 0)
         # nvJPEG's lanes and the CPU's want the same cores.
-        for kernels in sorted({1, self.cores // 4, self.cores // 2, lanes[NVJPEG]} - {0}):
+        for kernels in sorted({1, self.cores // 4, self.cores // 2, best[NVJPEG]} - {0}):
             groups = [
                 Lanes(NVJPEG, make, {"hw_share": 0.0}, kernels),
                 Lanes(CPU, _only_cpu(), {}, max(1, self.cores - engines - kernels)),
@@ -205,6 +214,7 @@ class Bench:
         row["of_sum"] = self.of_sum(row)
         row["each"] = {decoder: round(found) for decoder, found in rates.items()} if len(rates) > 1 else None
         self.table.append(row)
+        tell_so_far(self.found)
 
     def of_sum(self, row: Mapping[str, Any]) -> float | None:
         """A row's rate over the sum of the best that its decoders had alone; None where that is not known of each."""
@@ -233,8 +243,8 @@ def counts(cores: int) -> list[int]:
 
 
 def _start(
-    make: Any,
-    recipe: Any,
+    make: Callable[..., Preprocessor],
+    recipe: Recipe,
     options: Mapping[str, Any],
     counted: Counter[str] | None,
     batch: int,
@@ -242,35 +252,26 @@ def _start(
     stack: ExitStack,
 ) -> Run:
     """One lane's preprocessor and its rows; ``counted`` is told what the CPU decoded for a decoder on the GPU."""
-    import numpy as np
-
-    from kernels.gpu import open_device
-    from preprocess.cuda import BY_CPU
-    from sut.qsl.library import Rows
-
     working = stack.enter_context(make(recipe, **options))
     if counted is not None:
         stack.callback(lambda: counted.update({BY_CPU: working.counts()[BY_CPU]}))
     rows = np.empty((batch, *recipe.sample_shape), recipe.dtype)
     to_write: Any = Rows.of(rows)
     if to != "host":
-        device = stack.enter_context(open_device("cuda:0"))
+        device = stack.enter_context(gpu.open_device("cuda:0"))
         to_write = target(device.alloc(rows.nbytes).address, rows)
     return lambda pictures: working.run(pictures, to_write, unmarked)
 
 
 def _only_cpu() -> Any:
     """A preprocessor whose pictures are all decoded by the CPU, then uploaded, resized and normalised on the GPU."""
-    from kernels.gpu import open_device
-    from preprocess.cuda import OnDevice
-
     takes_nothing: Any = SimpleNamespace(takes=lambda data: False, close=lambda: None)
 
     class OnlyCpu(OnDevice):
         name = "cpu"
 
-        def __init__(self, recipe: Any) -> None:
-            super().__init__(recipe, open_device("cuda:0"), takes_nothing, "cuda:0")
+        def __init__(self, recipe: Recipe) -> None:
+            super().__init__(recipe, gpu.open_device("cuda:0"), takes_nothing, "cuda:0")
 
         @classmethod
         def version(cls) -> str:
@@ -281,9 +282,6 @@ def _only_cpu() -> Any:
 
 def has_engine() -> bool:
     """Whether the GPU has a JPEG engine that decodes."""
-    from preprocess.parts.gpu_decode import JpegEngine
-    from preprocess.parts.self_test import DecoderNotUsable
-
     try:
         JpegEngine(0).close()
     except (DecoderNotUsable, ModuleNotFoundError):
@@ -293,53 +291,8 @@ def has_engine() -> bool:
 
 def target(address: int, like: Any) -> Any:
     """Rows of the shape and type of ``like`` at an address of the GPU's memory, to be written to."""
-    from kernels.device import DeviceArray
-    from sut.qsl.library import Rows
-
     return Rows(len(like), {"rows": DeviceArray(address, like.shape, like.dtype.name)}, "cuda:0")
 
 
 def _pictures() -> list[bytes]:
-    from make_pictures import pictures
-
-    return [data for _, data, _ in pictures("medium", BATCH)]
-
-
-@contextmanager
-def noted(name: str, wrong: list[dict[str, Any]], not_installed: dict[str, str]) -> Iterator[None]:
-    """What the preprocessor ``name`` raises is one of those that are ``wrong``, or of those that may be missing."""
-    try:
-        yield
-    except Exception as error:
-        if name in WITH_DALI and isinstance(error, ModuleNotFoundError):
-            not_installed[name] = why_of(error)
-        else:
-            wrong.append({"preprocess": name, "why": why_of(error)})
-
-
-@contextmanager
-def watched(folders: tuple[str, ...]) -> Iterator[set[str]]:
-    """Functions of files in ``folders`` that are called in any thread, as they come: file, without .py, and name."""
-    called: set[str] = set()
-
-    def watch(frame: Any, event: str, argument: Any) -> None:
-        file = frame.f_code.co_filename
-        if event == "call" and file.startswith(folders):
-            called.add(f"{file.removesuffix('.py')}.{frame.f_code.co_qualname}")
-
-    threading.setprofile(watch)
-    sys.setprofile(watch)
-    try:
-        yield called
-    finally:
-        sys.setprofile(None)
-        threading.setprofile(None)  # type: ignore[arg-type]
-
-
-def why_of(error: BaseException) -> str:
-    """An error as one line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
-
-
-def unmarked(stage: str) -> None:
-    """What is timed here is the whole."""
+    return [data for _, data, _ in mosaics.pictures("medium", BATCH)]
