@@ -61,7 +61,7 @@ class Cell:
         if self.scenario == "SingleStream":
             return named
         if self.preprocess == "opencv" and self.boundary == "jpeg":
-            return named | {"lanes": usable_cores(), "max_batchsize": 16}  # a lane decodes on one core
+            return named | {"lanes": min(8, usable_cores()), "max_batchsize": 16}  # a lane decodes on one core
         return named | {"lanes": 2, "max_batchsize": 128 if self.scenario == "Offline" else 32}
 
     @property

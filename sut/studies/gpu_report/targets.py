@@ -14,6 +14,7 @@ from sut.studies.gpu_report.schema import Found
 from sut.studies.gpu_report.served import BACKENDS, LARGE
 
 Bound = Literal["at least", "at most"]
+Figure = Callable[[Found], float]
 HOT_PATH = ("naive", "tiled", "fused")
 OWN_KERNELS = ("cuda", "dali-gpu")
 """Preprocessors that resize by the project's kernels, so that they can be held to the oracle."""
@@ -65,23 +66,23 @@ class Target:
 
 def targets(found: Mapping[str, Found]) -> list[Target]:
     """All that is asked, judged by what the parts of a report found, by part; parts that did not run are not in it."""
-    checks, parities = _of(found, "kernels_check"), _of(found, "parity")
-    rates = [row for part in _of(found, "preprocess") for row in part["table"]]
-    runs = _valid_runs(found)
-    return [
-        _kernels_right(checks),
-        _counted(found.get("kernels_profile", {})),
+    parities, runs = _of(found, "parity"), _valid_runs(found)
+    explained = "share of sectors and conflicts that ncu counts as they are explained"
+    asked = [
+        _equal("share of the kernels' cases equal to the oracle, to the bit", _of(found, "kernels_check"), "cases"),
+        _equal(explained, _of(found, "kernels_profile"), "counts"),
         *_same_pixels(parities),
         _labels(parities),
-        *(target for name in BACKENDS for target in _same_labels(name, found.get(f"labels_{name}", {}))),
-        *_kernels_fast(found.get("kernels_bench", {}).get("table", [])),
-        *_preprocessing_fast(rates),
-        *(
-            target
-            for name in BACKENDS
-            for target in _runs_fast(name, [r for r in runs if r["cell"]["backend"] == name])
-        ),
-        _from_jpeg(runs),
+    ]
+    for name in BACKENDS:
+        asked += _same_labels(name, found.get(f"labels_{name}", {}))
+    asked += _kernels_fast(found.get("kernels_bench", {}).get("table", []))
+    asked += _preprocessing_fast([row for part in _of(found, "preprocess") for row in part["table"]])
+    for name in BACKENDS:
+        asked += _runs_fast(name, _where(runs, backend=name))
+    return [
+        *asked,
+        _speed("from JPEG to label, a second", 20_000, _where(runs, boundary="jpeg", scenario="Offline"), _rate),
     ]
 
 
@@ -90,10 +91,9 @@ def beside_anchors(found: Mapping[str, Found]) -> list[dict[str, Any]]:
     rows = []
     for what, published, scenario in ANCHORS:
         ours = _where(_valid_runs(found), model=LARGE, scenario=scenario)
-        offline = scenario == "Offline"
-        best = max(ours, key=_rate, default=None) if offline else min(ours, key=_p90_ms, default=None)
-        figure = (_rate if offline else _p90_ms)(best) if best else None
-        rows.append({"published": what, "theirs": published, "ours": figure, "of": _called(best) or None})
+        figure, choose = (_rate, max) if scenario == "Offline" else (_p90_ms, min)
+        best = _speed(what, published, ours, figure, of=choose)
+        rows.append({"published": what, "theirs": published, "ours": best.measured, "of": best.of or None})
     return rows
 
 
@@ -106,18 +106,11 @@ def _of(found: Mapping[str, Found], part: str) -> list[Found]:
     return [found[name] for name in (part, f"{part}_pycuda", f"{part}_dali") if name in found]
 
 
-def _kernels_right(checks: list[Found]) -> Target:
-    cases = sum(check["cases"] for check in checks)
-    share = (cases - sum(len(check["wrong"]) for check in checks)) / cases if cases else None
-    of = f"{cases} cases" if cases else ""
-    return Target("share of the kernels' cases equal to the oracle, to the bit", "result", "at least", 1, share, of)
-
-
-def _counted(profile: Found) -> Target:
-    cases = profile.get("cases")
-    share = (cases - len(profile["wrong"])) / cases if cases else None
-    what = "share of sectors and conflicts that ncu counts as they are explained"
-    return Target(what, "result", "at least", 1, share, f"{cases} counts" if cases else "")
+def _equal(what: str, parts: list[Found], called: str) -> Target:
+    """All of their cases but those that are wrong."""
+    cases, wrong = sum(part["cases"] for part in parts), sum(len(part["wrong"]) for part in parts)
+    of = f"{cases} {called}" if cases else ""
+    return Target(what, "result", "at least", 1, (cases - wrong) / cases if cases else None, of)
 
 
 def _same_pixels(parities: list[Found]) -> Iterable[Target]:
@@ -181,33 +174,25 @@ def _same_labels(backend: str, labels: Found) -> Iterable[Target]:
         worst = min(rows, key=lambda row: float(row["same"] / row["count"]), default=None)
         share = worst["same"] / worst["count"] if worst else None
         of = f"{worst['precision']}: {worst['same']} of {worst['count']}" if worst else ""
-        yield Target(
-            f"{backend}: share of {pictures} with the label of FP32 on the CPU", "result", "at least", asked, share, of
-        )
+        what = f"{backend}: share of {pictures} with the label of FP32 on the CPU"
+        yield Target(what, "result", "at least", asked, share, of)
 
 
 def _runs_fast(backend: str, runs: list[Found]) -> Iterable[Target]:
     """The harness's cost beside the bare loop, at the worst, and the rate that is asked of a large model."""
     beside = [run for run in runs if run["bare"]]
     offline, single = (_where(beside, scenario=scenario) for scenario in ("Offline", "SingleStream"))
+    yield _speed(f"{backend}, Offline: share of the bare loop's rate", 0.97, offline, _of_bare, of=min)
+    yield _speed(f"{backend}, SingleStream: us behind the bare loop's p50", 30, single, _behind_bare, "at most")
     large = _where(runs, model=LARGE, precision="fp16", boundary="device", scenario="Offline")
-    yield _speed(
-        f"{backend}, Offline: share of the bare loop's rate", 0.97, min(offline, key=_of_bare, default=None), _of_bare
-    )
-    slowest = max(single, key=_behind_bare, default=None)
-    yield _speed(f"{backend}, SingleStream: us behind the bare loop's p50", 30, slowest, _behind_bare, "at most")
-    fastest = max(large, key=_rate, default=None)
-    yield _speed(f"{backend}: ResNet-50 in FP16 at the boundary device, a second", 6_000, fastest, _rate)
-
-
-def _from_jpeg(runs: list[Found]) -> Target:
-    fastest = max(_where(runs, boundary="jpeg", scenario="Offline"), key=_rate, default=None)
-    return _speed("from JPEG to label, a second", 20_000, fastest, _rate)
+    yield _speed(f"{backend}: ResNet-50 in FP16 at the boundary device, a second", 6_000, large, _rate)
 
 
 def _speed(
-    what: str, asked: float, run: Found | None, figure: Callable[[Found], float], bound: Bound = "at least"
+    what: str, asked: float, runs: list[Found], figure: Figure, bound: Bound = "at least", of: Any = max
 ) -> Target:
+    """A figure ``of`` the run with the largest or the smallest."""
+    run = of(runs, key=figure, default=None)
     return Target(what, "speed", bound, asked, figure(run) if run else None, _called(run))
 
 
