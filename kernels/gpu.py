@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import ctypes
 import math
-import os
 import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -28,7 +27,7 @@ from kernels.compilers import WHEELS, Compiler, architecture_for, find_compiler
 from kernels.device import Buffer, Device, DeviceError, Dim3
 from kernels.gpu_driver import Driver, OwnerThread
 from kernels.gpu_library import find_library, one_line
-from plugins.driver import Installed, installed_driver
+from plugins.driver import Installed, installed_driver, no_such_gpu
 from plugins.errors import DeviceNotFound
 
 _T = TypeVar("_T")
@@ -391,11 +390,8 @@ def open_device(name: str, *, with_kernels: bool = True) -> GpuDevice:
 
 def _opened(index: int) -> Gpu:
     installed = installed_driver()
-    if index >= installed.gpus:
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-        hidden = f" (CUDA_VISIBLE_DEVICES is '{visible}')" if visible is not None else ""
-        have = ", ".join(f"cuda:{each}" for each in range(installed.gpus)) or "none"
-        raise DeviceNotFound(f"no GPU cuda:{index} here{hidden}; there is: {have}")
+    if missing := no_such_gpu(installed, index):
+        raise DeviceNotFound(missing)
     if installed.major < min(WHEELS):
         raise DeviceNotFound(
             f"the NVIDIA driver has CUDA {installed.major}.{installed.minor}, at least {min(WHEELS)} is needed:"

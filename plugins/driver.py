@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +37,16 @@ def installed_driver() -> Installed:
         reason = error_text(library, code) or "unknown error"
         raise DeviceNotFound(f"the NVIDIA driver does not start: {reason} (CUDA error {code}); nvidia-smi may say more")
     return Installed(version.value // 1000, version.value % 1000 // 10, count.value)
+
+
+def no_such_gpu(driver: Installed, index: int) -> str:
+    """What to say of GPU ``index`` where the driver does not show it; empty where it does."""
+    if index < driver.gpus:
+        return ""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    hidden = f" (CUDA_VISIBLE_DEVICES is '{visible}')" if visible is not None else ""
+    have = ", ".join(f"cuda:{each}" for each in range(driver.gpus)) or "none"
+    return f"no GPU cuda:{index} here{hidden}; there is: {have}"
 
 
 def error_text(library: Any, code: int) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, distribution
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -33,3 +35,12 @@ def is_installed(module: str) -> bool:
         return find_spec(module) is not None
     except ModuleNotFoundError:  # the package around it is not there
         return False
+
+
+def beside(package: str) -> list[str]:
+    """A package and its substitutes where more than one is in a folder, and they write the same module; else none."""
+    found: dict[str, list[str]] = {}
+    for name in (package, *SUBSTITUTES[package]):
+        with suppress(PackageNotFoundError):
+            found.setdefault(str(distribution(name).locate_file("")), []).append(name)
+    return next((names for names in found.values() if len(names) > 1), [])
