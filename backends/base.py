@@ -184,6 +184,11 @@ class Backend(Plugin, ABC):
         return ["cpu"]
 
     @classmethod
+    def precisions_on(cls, device: str) -> Mapping[str, str]:
+        """Those of ``precisions`` that it has on a device."""
+        return cls.precisions
+
+    @classmethod
     def check_device(cls, device: str) -> None:
         """Raise ``DeviceNotFound``, with what to do, for a device that is known not to be here.
 

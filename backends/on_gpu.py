@@ -82,15 +82,25 @@ class GpuRunner(Runner):
     next batch.
     """
 
-    def __init__(self, gpu: SharedGpu, place: str, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> None:
-        """Raises ``ValueError`` for an unknown ``place``, and an output whose size only the model itself knows."""
+    def __init__(
+        self,
+        gpu: SharedGpu,
+        place: str,
+        inputs: Sequence[TensorSpec],
+        outputs: Sequence[TensorSpec],
+        stream: int | None = None,
+    ) -> None:
+        """On a stream that ``gpu`` has made, or a new one.
+
+        Raises ``ValueError`` for an unknown ``place``, and an output whose size only the model itself knows.
+        """
         if place not in (gpu.place, *HOST_PLACES):
             raise ValueError(f"slots at '{place}' were asked for, expected {gpu.place} or {', '.join(HOST_PLACES)}")
         self._gpu, self._device, self._place = gpu, gpu.device, place
         self._specs, self._output_specs = tuple(inputs), tuple(outputs)
         for each in outputs:
             each.sample_shape  # noqa: B018 - raises where it is not known
-        self.stream = gpu.stream()
+        self.stream = gpu.stream() if stream is None else stream
         """CUDA's handle of its stream."""
         self._events = [self._device.event() for _ in range(4)]
         self._memory: dict[str, Buffer] = {}

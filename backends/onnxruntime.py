@@ -1,129 +1,130 @@
-"""ONNX Runtime on the CPU: one session for all lanes, a set of input buffers per lane."""
+"""ONNX Runtime: on the CPU one session for all lanes, on an NVIDIA GPU one for each."""
 
 from __future__ import annotations
 
-import json
-import os
-from collections import Counter
-from collections.abc import Iterator, Mapping
-from math import prod
-from pathlib import Path
-from tempfile import TemporaryDirectory
+import re
+from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from backends.base import Attestation, Backend, ModelFile, Runner, Slot, TensorSpec, fixed_batch, import_runtime
-from backends.executed import executed_precision, listed, shares
-from plugins.driver import installed_driver
+from backends.base import Attestation, Backend, ModelFile, Runner, Slot, TensorSpec, fixed_batch
+from backends.onnxruntime_cuda import OnGpu, OnnxRuntimeOptions
+from backends.onnxruntime_executed import CPU_PROVIDER, Providers, executed, import_ort, loading_failed, spec_of
+from backends.onnxruntime_needs import gpus, missing_for_gpu
 from plugins.errors import DeviceNotFound
-
-# It sends telemetry unless it finds this when it is imported. The package sut says so too, for all its processes.
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-
-_DTYPES = {
-    "tensor(float)": "float32",
-    "tensor(float16)": "float16",
-    "tensor(double)": "float64",
-    "tensor(uint8)": "uint8",
-    "tensor(int8)": "int8",
-    "tensor(int32)": "int32",
-    "tensor(int64)": "int64",
-    "tensor(bool)": "bool",
-}
-_PROVIDERS = {"cpu": "CPUExecutionProvider"}
-_COMPUTE = ("Conv", "MatMul", "Gemm")
-"""What the names of operators have in them that multiply and accumulate."""
-_INTEGER = ("QLinear", "QGemm", "Integer", "DynamicQuantize")
-"""The same for those of them that do it in 8 bits; the others do it in the type of their first input."""
-_EXECUTED = {"float": "fp32", "float16": "fp16", "bfloat16": "bf16"}
 
 
 class OnnxRuntime(Backend):
-    """A model in one ``InferenceSession``, which any number of lanes may run at once."""
+    """A model, loaded on either kind of device; see ``OnCpu`` and ``OnGpu``."""
 
     name = "onnxruntime"
-    precisions: ClassVar[Mapping[str, str]] = {"fp32": "fp32", "int8": "int8"}
-    reads_host_arrays = True
+    precisions: ClassVar[Mapping[str, str]] = {"fp32": "fp32", "fp16": "fp16", "int8": "int8"}
+    options = OnnxRuntimeOptions
 
-    def __init__(self, session: Any, model: ModelFile, executed: Mapping[str, str]) -> None:
-        """``executed`` are details of what executes, its ``precision`` among them."""
-        self._session = session
-        self._executed = executed
-        self.inputs = tuple(_spec(each, model.sample_shape) for each in session.get_inputs())
-        self.outputs = tuple(_spec(each) for each in session.get_outputs())
-        self.batch_sizes = fixed_batch(self.inputs)
+    def __init__(self, loaded: OnCpu | OnGpu) -> None:
+        self._loaded = loaded
+        self.inputs, self.outputs = loaded.inputs, loaded.outputs
+        self.batch_sizes, self.places = loaded.batch_sizes, loaded.places
+        self.reads_host_arrays = isinstance(loaded, OnCpu)
+        self.transfers = isinstance(loaded, OnGpu)
+
+    @classmethod
+    def devices(cls) -> list[str]:
+        """The CPU, and the driver's GPUs where this build of ONNX Runtime is for them."""
+        return ["cpu", *gpus(import_ort())]
+
+    @classmethod
+    def precisions_on(cls, device: str) -> Mapping[str, str]:
+        """On a CPU there are no kernels for fp16: it would be computed in fp32."""
+        return {each: form for each, form in cls.precisions.items() if each != "fp16" or device != "cpu"}
 
     @classmethod
     def check_device(cls, device: str) -> None:
-        """Only ``cpu`` is a device; for a GPU it says what is missing: the driver, or ONNX Runtime's GPU build."""
-        ort = _import()
-        if device in _PROVIDERS:
+        """``cpu``, ``cuda`` and ``cuda:N`` are devices; for a GPU it says all that is missing at once."""
+        ort = import_ort()
+        if device == "cpu":
             return
-        found = ort.get_available_providers()
-        missing = []
-        if device.startswith("cuda"):
-            try:
-                installed_driver()
-            except DeviceNotFound as error:
-                missing.append(str(error))
-            if "CUDAExecutionProvider" not in found:
-                missing.append(
-                    f"onnxruntime {ort.__version__} is the CPU build: pip uninstall onnxruntime, then "
-                    "pip install 'onnxruntime-gpu[cuda,cudnn]'"
-                )
-        raise DeviceNotFound(
-            f"onnxruntime has no device '{device}' here; it has {', '.join(cls.devices())} "
-            f"(providers: {', '.join(found)}){''.join(f'; {each}' for each in missing)}"
-        )
+        is_gpu = re.fullmatch(r"cuda(:\d+)?", device)
+        missing = missing_for_gpu(ort, device) if is_gpu else ["it takes cpu, cuda and cuda:N"]
+        if missing:
+            found = ", ".join(ort.get_available_providers())
+            raise DeviceNotFound(
+                f"onnxruntime has no device '{device}' here (providers: {found}): {'; '.join(missing)}"
+            )
 
     @classmethod
     def load(cls, model: ModelFile, device: str, lanes: int, threads: int, options: Mapping[str, Any] = {}) -> Self:
-        """Open the session on ``device`` with ``threads`` intra-op threads; lanes share its thread pool."""
-        cls.read_options(options)
+        """Open the sessions on ``device`` with ``threads`` intra-op threads a lane."""
+        chosen: OnnxRuntimeOptions = cls.read_options(options)
         cls.check_device(device)
-        ort = _import()
-        provider = _PROVIDERS[device]
-        session_options = ort.SessionOptions()
-        # The session's pool serves all lanes. Each lane's own thread works too, and the pool counts one of them as its
-        # own, so this keeps lanes x threads threads busy when all lanes run.
-        session_options.intra_op_num_threads = lanes * (threads - 1) + 1
-        session_options.inter_op_num_threads = 1
-        session_options.log_severity_level = 3
-        executed = {"precision": model.precision}
-        try:
-            if model.quantised:
-                executed = _executed(ort, model, provider)
-            session = ort.InferenceSession(str(model.path), sess_options=session_options, providers=[provider])
-        except Exception as error:
-            # The runtime has a class of its own per failure; all of them mean that this file cannot be run.
-            raise ValueError(f"{model.path}: onnxruntime cannot load it: {' '.join(str(error).split())}") from error
-        if session.get_providers()[0] != provider:
-            raise DeviceNotFound(f"asked onnxruntime for {provider}, got {', '.join(session.get_providers())}")
-        return cls(session, model, executed)
+        if device != "cpu":
+            return cls(OnGpu.load(model, device, lanes, threads, chosen))
+        if chosen != OnnxRuntimeOptions():
+            raise ValueError(f"the options of {cls.name} ({', '.join(options)}) are for a GPU: add --device cuda")
+        return cls(OnCpu(model, lanes, threads))
 
     @classmethod
     def version(cls) -> str:
         """Version of the installed ONNX Runtime."""
-        return str(_import().__version__)
+        return str(import_ort().__version__)
 
-    def runner(self, place: str = "host") -> OnnxRuntimeRunner:
+    def runner(self, place: str = "host") -> Runner:
         """A new runner."""
+        return self._loaded.runner(place)
+
+    def attest(self) -> Attestation:
+        """Provider and precision of what executes."""
+        return self._loaded.attest()
+
+    def close(self) -> None:
+        """Drop the sessions."""
+        self._loaded.close()
+
+
+class OnCpu:
+    """A model in one ``InferenceSession``, which any number of lanes may run at once, and which share its threads."""
+
+    places: tuple[str, ...] = ("host",)
+
+    def __init__(self, model: ModelFile, lanes: int, threads: int) -> None:
+        """Raises ``ValueError`` for a file that it cannot run."""
+        ort = import_ort()
+        options = ort.SessionOptions()
+        # The session's pool serves all lanes. Each lane's own thread works too, and the pool counts one of them as its
+        # own, so this keeps lanes x threads threads busy when all lanes run.
+        options.intra_op_num_threads = lanes * (threads - 1) + 1
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        providers: Providers = [(CPU_PROVIDER, {})]
+        try:
+            # ORT's CPU provider executes a graph in the precision it is written in, but of a quantised one those parts
+            # in floats for which it has no integer kernels.
+            found = executed(ort, model, providers) if model.quantised else None
+            self._session = ort.InferenceSession(str(model.path), sess_options=options, providers=providers)
+        except Exception as error:
+            raise loading_failed(model, error) from error
+        self._precision = found.precision if found else model.precision
+        self._details = found.details if found else {}
+        self.inputs = tuple(spec_of(each, model.sample_shape) for each in self._session.get_inputs())
+        self.outputs = tuple(spec_of(each) for each in self._session.get_outputs())
+        self.batch_sizes = fixed_batch(self.inputs)
+
+    def runner(self, place: str) -> OnnxRuntimeRunner:
+        """A set of input buffers."""
         return OnnxRuntimeRunner(self._session, self.inputs, tuple(spec.name for spec in self.outputs))
 
     def attest(self) -> Attestation:
-        """Provider as the session reports it. ORT's CPU provider executes a graph in the precision it is written in,
-        but of a quantised one those parts in floats for which it has no integer kernels: they were looked at.
-        """
+        """Provider as the session reports it."""
         providers = self._session.get_providers()
         options = self._session.get_session_options()
         return Attestation(
             device="cpu",
             device_name="",
             provider=providers[0],
-            precision=self._executed["precision"],
+            precision=self._precision,
             details={
-                **{name: text for name, text in self._executed.items() if name != "precision"},
+                **self._details,
                 "providers": ",".join(providers),
                 "intra_op_num_threads": str(options.intra_op_num_threads),
                 "graph_optimization": str(options.graph_optimization_level).rpartition(".")[2],
@@ -155,63 +156,3 @@ class OnnxRuntimeRunner(Runner):
     def infer(self, slot: Slot) -> Mapping[str, Any]:
         """Run the session; the outputs are new arrays."""
         return dict(zip(self._outputs, self._session.run(self._outputs, slot.buffers), strict=True))
-
-
-def _executed(ort: Any, model: ModelFile, provider: str) -> dict[str, str]:
-    """What executes of a quantised file, as the profile of one run on zeros has it.
-
-    In a session of its own: the one that is measured has no profile. And without weights in a form of the kernels' own,
-    which the profile has no shapes of; which kernels are taken does not depend on that.
-    """
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 3
-    options.enable_profiling = True
-    options.add_session_config_entry("session.disable_prepacking", "1")
-    with TemporaryDirectory(prefix="sut-profile-") as folder:
-        options.profile_file_prefix = f"{folder}/run"
-        session = ort.InferenceSession(str(model.path), sess_options=options, providers=[provider])
-        inputs = (_spec(each, model.sample_shape) for each in session.get_inputs())
-        session.run(
-            None, {spec.name: np.zeros((spec.shape[0] or 1, *spec.sample_shape), spec.dtype) for spec in inputs}
-        )
-        events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
-    kernels: Counter[str] = Counter()
-    work: Counter[str] = Counter()
-    for operator, precision, done in _computing(events):
-        kernels[operator] += 1
-        work[precision] += done
-    return {
-        "precision": executed_precision(work),
-        "multiply_accumulates": shares(work),
-        "kernels": listed(kernels),
-    }
-
-
-def _computing(events: list[dict[str, Any]]) -> Iterator[tuple[str, str, int]]:
-    """The operators of a profile that multiply and accumulate, with their precision and how often they do it."""
-    for event in events:
-        operator = event.get("args", {}).get("op_name", "")
-        if not event["name"].endswith("_kernel_time") or not any(word in operator for word in _COMPUTE):
-            continue
-        inputs = [next(iter(tensor.items())) for tensor in event["args"]["input_type_shape"]]
-        [[(_, out)]] = [tensor.items() for tensor in event["args"]["output_type_shape"]]
-        dtype, data = inputs[0]
-        integer = any(word in operator for word in _INTEGER)
-        if "Conv" not in operator:
-            done = prod(out) * data[-1]
-        else:
-            # (out, in, ...): one output takes those of its channel; transposed, (in, out, ...), it is one input.
-            weights = inputs[3 if "QLinear" in operator else 1][1]
-            done = prod(data if "Transpose" in operator else out) * prod(weights[1:])
-        yield operator, "int8" if integer else _EXECUTED.get(dtype, dtype), done
-
-
-def _spec(node: Any, sample_shape: tuple[int, ...] | None = None) -> TensorSpec:
-    """What a session says of a tensor; ``sample_shape`` decides the axes that are open in it."""
-    shape = tuple(axis if isinstance(axis, int) and axis > 0 else None for axis in node.shape)
-    return TensorSpec.of(node.name, _DTYPES.get(node.type, node.type), shape, sample_shape)
-
-
-def _import() -> Any:
-    return import_runtime("onnxruntime", "ONNX Runtime", "onnxruntime", "onnxruntime")

@@ -61,13 +61,13 @@ class Prepared:
         return ModelFile(self.file, precision, spec.recipe.sample_shape, self.form.startswith("int8"))
 
 
-def form_for(backend: type[Backend], precision: str) -> str:
+def form_for(backend: type[Backend], precision: str, device: str) -> str:
     """The form of file that a backend needs to execute ``precision``. Raises ``InputError`` where it never can."""
-    if precision not in backend.precisions:
-        raise InputError(
-            f"backend {backend.name} cannot be asked for {precision}; it has {', '.join(backend.precisions)}"
-        )
-    return backend.precisions[precision]
+    known = backend.precisions_on(device)
+    if precision not in known:
+        where = f" on {device}" if precision in backend.precisions else ""
+        raise InputError(f"backend {backend.name} cannot be asked for {precision}{where}; it has {', '.join(known)}")
+    return known[precision]
 
 
 def spec_to_run(spec: ModelSpec, config: RunConfig) -> ModelSpec:
@@ -84,7 +84,7 @@ def prepare(
     """
     from sut.models.precision.convert import convert, quantising_node
 
-    form = form_for(backend, config.precision)
+    form = form_for(backend, config.precision, config.device)
     source = onnx = spec.build(config.weights, say)
     check_format(config, source, backend)
     operator = quantising_node(source)

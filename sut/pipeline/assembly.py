@@ -116,7 +116,7 @@ class Assembly:
             from kernels.gpu import open_device
 
             place = device_place(backend)
-            gpu = open_device(place)
+            gpu = open_device(place, with_kernels=False)
             return DeviceLibrary(how, recipe, device=gpu, copy=gpu.copy, place=place)
         return PictureLibrary(how, self.config.boundary)
 
@@ -263,7 +263,7 @@ def _spec_of(config: RunConfig, backend: type[Backend], say: Say) -> ModelSpec:
 
 def _check_options(config: RunConfig, backend: type[Backend], preprocessor: type[Preprocessor]) -> None:
     """Refuse what the backend or the preprocessor does not know, before anything is made for it."""
-    form_for(backend, config.precision)
+    form_for(backend, config.precision, config.device)
     try:
         backend.read_options(config.backend_options)
         preprocessor.read_options(config.preprocess_options)

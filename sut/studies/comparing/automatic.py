@@ -61,7 +61,7 @@ def _precisions(name: str, base: RunConfig) -> list[str]:
         check_format(base, Path(base.model), backend)
     else:
         find_for(base.model, backend.reads)
-    return list(backend.precisions)
+    return list(backend.precisions_on(base.device))
 
 
 def _tried(name: str, load: Callable[[str], T], found: Available) -> T | None:

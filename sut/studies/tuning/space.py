@@ -105,9 +105,9 @@ def _check_backend(config: RunConfig) -> None:
         backend.read_options(config.backend_options)
     except ValueError as error:
         raise InputError(one_line(error)) from error
-    if config.precision not in backend.precisions:
-        known = ", ".join(backend.precisions)
-        raise InputError(f"{config.backend} cannot run precision {config.precision}; it has {known}")
+    known = backend.precisions_on(config.device)
+    if config.precision not in known:
+        raise InputError(f"{config.backend} cannot run precision {config.precision}; it has {', '.join(known)}")
 
 
 def _check_key(key: str, config: RunConfig) -> None:

@@ -445,10 +445,9 @@ def test_a_bad_option_is_named(files: dict[str, Path], options: dict[str, Any], 
         load(files["fp32"], **options)
 
 
-@pytest.mark.parametrize("backend", [OnnxRuntime, Null])
-def test_backends_without_options_refuse_any(backend: Any, files: dict[str, Path]) -> None:
-    with pytest.raises(ValueError, match=rf"{backend.name} has no option 'streams'; it has none"):
-        backend.load(ModelFile(files["fp32"]), "cpu", 1, 1, {"streams": 2})
+def test_a_backend_without_options_refuses_any(files: dict[str, Path]) -> None:
+    with pytest.raises(ValueError, match="null has no option 'streams'; it has none"):
+        Null.load(ModelFile(files["fp32"]), "cpu", 1, 1, {"streams": 2})
 
 
 def test_devices_are_openvinos(files: dict[str, Path]) -> None:

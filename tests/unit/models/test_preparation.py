@@ -94,19 +94,21 @@ class Converter:
     [
         (OnnxRuntime, "fp32", "fp32"),
         (OnnxRuntime, "int8", "int8"),
+        (OnnxRuntime, "fp16", "fp16"),
         (OpenVino, "bf16", "fp32"),
         (OpenVino, "int8", "int8-openvino"),
         (Null, "fp32", "fp32"),
     ],
 )
 def test_the_backend_says_which_form_a_precision_takes(backend: Any, precision: str, form: str) -> None:
-    assert form_for(backend, precision) == form
+    assert form_for(backend, precision, "cuda") == form
 
 
 @pytest.mark.parametrize(
     ("backend", "precision", "said"),
     [
         (OnnxRuntime, "bf16", "backend onnxruntime cannot be asked for bf16; it has fp32, int8"),
+        (OnnxRuntime, "fp16", "backend onnxruntime cannot be asked for fp16 on cpu; it has fp32, int8"),
         (Null, "int8", "backend null cannot be asked for int8; it has fp32"),
     ],
 )
@@ -114,7 +116,7 @@ def test_a_precision_that_a_backend_never_has_is_refused_with_those_it_has(
     backend: Any, precision: str, said: str
 ) -> None:
     with pytest.raises(InputError) as refused:
-        form_for(backend, precision)
+        form_for(backend, precision, "cpu")
 
     assert str(refused.value) == said
 
