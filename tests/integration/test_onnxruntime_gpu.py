@@ -1,0 +1,79 @@
+"""ONNX Runtime's CUDA code in whole runs, over a GPU and a runtime that are not there; what a missing GPU says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sut.config import SCENARIOS
+from sut.errors import ExitCode
+from tests.children import results, run_sut
+from tests.distributions import write_distribution
+from tests.integration.support import Sut
+from tests.integration.test_truth import labels_in, right_labels
+
+BACKEND = "onnxruntime-fake-gpu"
+ENTRY = {"sut.backends": {BACKEND: "tests.integration.gpu_plugin:OnFakeGpu"}}
+
+
+@pytest.mark.parametrize(
+    ("boundary", "graphs", "overlap"),
+    [
+        ("tensor", False, True),
+        pytest.param("device", True, True, marks=pytest.mark.slow),
+        pytest.param("tensor", True, False, marks=pytest.mark.slow),
+        pytest.param("device", False, False, marks=pytest.mark.slow),
+    ],
+)
+def test_labels_are_right_in_every_scenario(tmp_path: Path, boundary: str, graphs: bool, overlap: bool) -> None:
+    write_distribution(tmp_path / "plugins", "fake-gpu", ENTRY)
+
+    child = run_sut(
+        *("--backend", BACKEND, "--device", "cuda", "--accuracy", "--scenario", "all", "--boundary", boundary),
+        *("--lanes", "2", "--max-batchsize", "4", "--set", f"backend_options.graphs={graphs}"),
+        *("--set", f"backend_options.overlap={overlap}"),
+        cwd=tmp_path,
+        plugins=tmp_path / "plugins",
+    )
+
+    assert child.code == ExitCode.OK, child.err
+    found = results(tmp_path)
+    assert {scenario: labels_in(found[scenario, "accuracy"]["directory"]) for scenario in SCENARIOS} == dict.fromkeys(
+        SCENARIOS, right_labels()
+    )
+    for result in found.values():
+        assert result["failed_samples"] == 0
+        assert result["attested"]["provider"] == "CUDAExecutionProvider"
+        assert {"h2d", "d2h"} <= result["stages_ns"].keys()
+
+
+@pytest.mark.parametrize("scenario", ["SingleStream", pytest.param("Offline", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [("fails", "CUDA_ERROR_ECC_UNCORRECTABLE"), ("hangs", "no progress for 2 s")],
+)
+def test_a_gpu_that_fails_in_the_run_ends_it(sut: Sut, scenario: str, wrong: str, said: str) -> None:
+    write_distribution(sut.packages, "fake-gpu", ENTRY)
+
+    done = sut.run(
+        *("--backend", BACKEND, "--device", "cuda", "--dataset-path", sut.pictures(), "--scenario", scenario),
+        *("--time", "1", "--lanes", "1", "--max-batchsize", "4", "--watchdog", "2"),
+        FAKE_GPU=wrong,
+    )
+
+    assert done.code == ExitCode.FAILED, done.err
+    assert said in done.error
+    assert done.result["valid"] is False
+
+
+@pytest.mark.skipif(Path("/dev/nvidia0").exists(), reason="there is a GPU")
+def test_without_a_gpu_all_that_is_missing_is_said_at_once(tmp_path: Path) -> None:
+    child = run_sut("--backend", "onnxruntime", "--device", "cuda", "--time", "0.5", cwd=tmp_path)
+
+    assert child.code == ExitCode.SETUP, child.err
+    [line] = [line for line in child.err.splitlines() if line.startswith("error: ")]
+    assert "no NVIDIA driver" in line
+    assert "is the CPU build: pip uninstall -y onnxruntime, then pip install 'onnxruntime-gpu[cuda,cudnn]'" in line
+    assert "Traceback" not in child.err
+    assert results(tmp_path) == {}
