@@ -56,7 +56,8 @@ def _rows(part: Mapping[str, Any], parts: Mapping[str, Any], within: str = "") -
     for name, field in part["properties"].items():
         kinds = field.get("anyOf", [field])
         yield f"`{within}{name}`", " or ".join(map(_kind, kinds)), field.get("description", "")
-        for each, path in [*((kind, "") for kind in kinds), (field.get("additionalProperties"), "*.")]:
+        inside = [(field.get("additionalProperties"), "*."), *((kind.get("items"), "*.") for kind in kinds)]
+        for each, path in [*((kind, "") for kind in kinds), *inside]:
             reference = each.get("$ref", "") if isinstance(each, dict) else ""
             inner = parts.get(reference.rpartition("/")[2], part)
             if inner is not part:  # one that holds its like is told once

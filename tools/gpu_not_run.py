@@ -25,12 +25,14 @@ GPU_ONLY = (
 """The modules of kernels/ that need a GPU; the others run in host form in every test."""
 OTHER_FILES = (
     "plugins/driver.py",
+    "plugins/nvml.py",
     "preprocess/cuda.py",
     "preprocess/parts/gpu_decode.py",
     "preprocess/dali_gpu.py",
     "preprocess/dali.py",
     "preprocess/parts/device_memory.py",
     "sut/qsl/device_library.py",
+    "sut/run/gpu_watch.py",
 )
 """The files outside kernels/ that work on a GPU; of the one for DALI on the CPU, what ``dali_gpu.py`` takes from it."""
 HEAD = """# On hardware

@@ -147,6 +147,14 @@ class Assembly:
         same_gpu = {"gpu": int(number)} if takes_gpu and kind == "cuda" and number else {}
         return {**same_gpu, **self.config.preprocess_options}
 
+    @property
+    def gpus(self) -> list[int]:
+        """CUDA's numbers of the GPUs that the backend and the preprocessor work on."""
+        devices = [word.partition(":") for word in self.config.device.split(",")]
+        preprocessors = getattr(self.preprocessor.read_options(self._preprocess_options()), "gpu", None)
+        numbers = {int(number or 0) for kind, _, number in devices if kind == "cuda"} | {preprocessors}
+        return sorted(number for number in numbers if isinstance(number, int))
+
     def tensor_store(self) -> TensorStore | None:
         """Where the config wants ready tensors to come from and be kept; None away from boundary ``tensor``.
 

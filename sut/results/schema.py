@@ -15,6 +15,7 @@ from sut.errors import cut, cut_list
 from sut.mlperf.audit import Audit
 from sut.mlperf.logs import Int64Array
 from sut.mlperf.metrics import PERCENTILES
+from sut.results.gpus import GpuUse
 from sut.results.quiet import Quiet
 from sut.results.stages import Stages
 from sut.text import encodable
@@ -239,7 +240,7 @@ class Result(_Part):
     cold_start_s: Mapping[str, float] = {}
     """Seconds that the run's process took: ``import``, ``choose``, ``load``, ``first``."""
     memory_bytes: Mapping[str, int | None] = {}
-    """``host_peak`` of the run's process; ``gpu_peak`` is not measured yet."""
+    """``host_peak`` of the run's process; ``gpu_peak``: what the run took of its GPUs' memory, seen once a second."""
     energy: Mapping[str, Energy] = {}
     """Of ``cpu`` and ``gpu``; nothing measures it yet."""
     cpu_seconds_per_sample: float | None = None
@@ -256,6 +257,8 @@ class Result(_Part):
     """None where there is no quota, or the run did not come to its end."""
     quiet: Quiet | None = None
     """What disturbed the run; None where it did not come to its end."""
+    gpus: list[GpuUse] | None = None
+    """The GPUs that it worked on, before it and in it; None where it took none, or NVML is not to be had."""
     plan: Mapping[str, Any] | None = None
     """What the run was made with: lanes, threads, batch and why, LoadGen's settings, how long it would take."""
     calibration: Mapping[str, Any] | None = None

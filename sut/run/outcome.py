@@ -23,6 +23,7 @@ from sut.mlperf.metrics import METRICS, percentile_stats
 from sut.mlperf.rules import broken_rules, explain_invalid, is_official_model, unexplained
 from sut.pipeline.assembly import Assembly
 from sut.pipeline.ledger import Counter, Ledger
+from sut.results.gpus import peak_bytes
 from sut.results.machine import system_facts
 from sut.results.schema import CONFIGURED, Accuracy, Agreement, Energy, Metric, Result, per_query, stage_stats
 from sut.results.stages import LedgerError, Stages, join, own_latency_ns, record_of
@@ -96,7 +97,8 @@ def _told(outcome: Outcome, samples: int) -> dict[str, Any]:
         "audit": plan and plan.audit,
         "plan": plan and plan.facts(),
         "calibration": plan and asdict(plan.calibration),
-        "memory_bytes": {"host_peak": finished and finished.host_peak_bytes, "gpu_peak": None},
+        "memory_bytes": {"host_peak": finished and finished.host_peak_bytes, "gpu_peak": peak_bytes(outcome.gpus)},
+        "gpus": outcome.gpus,
         "cpu_seconds_per_sample": finished.cpu_s / samples if finished and samples else None,
         "cpu_quota": finished and finished.cpu_quota,
         "quiet": finished and finished.quiet,

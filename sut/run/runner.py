@@ -30,6 +30,7 @@ from sut.pipeline.assembly import Assembly, assemble
 from sut.process.signals import Noted, noted
 from sut.results.schema import FILE, PAGE, REFERENCE_FILE, Agreement, Result, dump_json, reference_results
 from sut.run.compared import compared_with_fp32, why_not_compared
+from sut.run.gpu_watch import Watch
 from sut.run.outcome import lost_result, make_result
 from sut.run.planning import forecast
 from sut.run.reporter import Reporter
@@ -216,8 +217,10 @@ def _run_one(
     try:
         # At random, because a file system that packs would need no room for zeros.
         (directory / _RESERVE).write_bytes(os.urandom(_RESERVED_BYTES))
-        with console.watching(config) as observer:
+        with console.watching(config) as observer, Watch(parts.gpus, lambda: outcome.phase == "run") as watch:
             supervise(config, parts.model, directory, observer, outcome, ending)
+        outcome.gpus, noticed = watch.found()
+        outcome.notes += noticed
         result = _judged(parts, agreement, directory, outcome, ending)
         reference = dump_json(reference_results(result, command, time.monotonic() - begin))
         texts = {FILE: result.to_json(), REFERENCE_FILE: reference}

@@ -25,6 +25,7 @@ from sut.process.child import Child, Lines, Log, signal_name, spawn
 from sut.process.clock import Steps, is_step, larger_change, look
 from sut.process.messages import Failed, Step
 from sut.process.signals import Noted
+from sut.results.gpus import GpuUse
 from sut.results.schema import Parity
 from sut.results.stages import own_latency_ns
 from sut.run.events import STORY, Checked, Event, Failure, Finished, Flushed, Loaded, Orders, Planned, Preprocessed
@@ -72,6 +73,7 @@ class Outcome:
     """What was noticed from outside."""
     clock_change_ns: int | None = None
     """The largest change of the system clock against the monotonic one that either process saw."""
+    gpus: list[GpuUse] | None = None
 
     def counter(self, which: Counter) -> int:
         """A counter of the run, 0 if it never started."""

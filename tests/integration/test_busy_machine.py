@@ -33,3 +33,4 @@ def test_a_run_beside_a_busy_loop_on_its_core_is_told_and_stands(tmp_path: Path)
     assert not any("quiet" in reason for reason in result["invalid_reasons"] + result["rules_broken"])
     assert (result["failed_samples"], result["first_error"], done.errors) == (0, None, [])
     assert len(result["system"]["load_average"]) == 3
+    assert (result["gpus"], result["memory_bytes"]["gpu_peak"]) == (None, None)

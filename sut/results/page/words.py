@@ -213,6 +213,7 @@ def warnings(runs: Sequence[Run]) -> list[str]:
         backend = empty[0].result.backend
         found.append(f"No model: {_some(empty, runs)}; {backend} executes none, so its figures are no model's")
     found += _busy(timed)
+    found += _gpus(timed)
     found += _machines(runs)
     found += _versions(runs)
     return found
@@ -227,6 +228,12 @@ def _busy(runs: Sequence[Run]) -> list[str]:
     if unknown := [run for run in runs if run.result.quiet is None or run.result.quiet.is_quiet is None]:
         found.append(f"How busy the machine was is not recorded: {_some(unknown, runs)}")
     return found
+
+
+def _gpus(runs: Sequence[Run]) -> list[str]:
+    known = [(run, [told for gpu in run.result.gpus or () for told in gpu.warnings()]) for run in runs]
+    told = [(run, warnings[0]) for run, warnings in known if warnings]
+    return [f"A GPU that was not free: {_some(told, runs)}; {told[0][0].name}: {told[0][1]}"] if told else []
 
 
 def _machines(runs: Sequence[Run]) -> list[str]:

@@ -168,6 +168,25 @@ def test_a_preprocessor_is_on_the_backends_gpu_unless_told(device: str, options:
     assert (made.gpu, made.decode_ms) == (gpu, 0.5)
 
 
+@pytest.mark.parametrize(
+    ("device", "options", "gpus"),
+    [
+        ("cpu", {}, []),
+        ("gpu.1", {}, []),
+        ("cuda", {}, [0]),
+        ("cuda:2,cuda:1", {}, [1, 2]),
+        ("cpu", {"gpu": 1}, [1]),
+        ("cuda:2", {"gpu": 0}, [0, 2]),
+    ],
+)
+def test_the_gpus_of_a_run_are_the_backends_and_the_preprocessors(
+    device: str, options: dict[str, Any], gpus: list[int]
+) -> None:
+    parts = parts_of() if options else replace(parts_of(), preprocessor=Simulated)
+
+    assert replace(parts, config=RunConfig(device=device, preprocess_options=options)).gpus == gpus
+
+
 def test_backend_options_reach_the_backend() -> None:
     with parts_of(backend_options={"a_ms": 7, "devices": 3}).load_backend() as backend:
         assert isinstance(backend, SimulatedBackend)

@@ -12,8 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from plugins.extras import entries, names
+from plugins.nvml import GpuState
 from sut.pipeline.staged import LANE_STAGES
 from sut.results.collected import Found
+from sut.results.gpus import GpuUse
 from sut.results.page import words
 from sut.results.page.charts import batch_histogram, latency_curve, stage_bar
 from sut.results.page.page import MOST_DETAILS, make_page
@@ -255,6 +257,15 @@ def test_a_busy_machine_is_told(others: float | None, said: list[str]) -> None:
     quiet = {"others_share": others, "own_wait_share": 0.0, "steal_share": 0.0}
 
     assert words.warnings([the_run(duration_s=600.0, quiet=quiet)]) == said
+
+
+def test_a_gpu_that_others_held_or_that_was_throttled_is_told() -> None:
+    before = GpuState(2**30, None, None, None, None, None)
+    gpu = GpuUse("cuda:0", "a", "Fake", None, 1980, None, before, 9, slowed={"sw_power_cap": 4})
+
+    assert gpu.warnings()[1] == "cuda:0 was throttled: sw_power_cap at 4 of 9 looks"
+    [said] = [each for each in words.warnings([the_run(gpus=[gpu])]) if "GPU" in each]
+    assert said == "A GPU that was not free: the run; SingleStream: " + gpu.warnings()[0]
 
 
 def test_charts_draw_what_they_are_given() -> None:
