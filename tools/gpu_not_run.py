@@ -31,6 +31,7 @@ OTHER_FILES = (
     "preprocess/dali_gpu.py",
     "preprocess/dali.py",
     "preprocess/parts/device_memory.py",
+    "sut/cli/doctor/seen.py",
     "sut/qsl/device_library.py",
     "sut/run/gpu_watch.py",
 )

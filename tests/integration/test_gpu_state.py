@@ -1,9 +1,14 @@
-"""The GPUs of a run: real processes and nvidia-ml-py, over stand-ins for the driver."""
+"""The GPUs of a run and of ``sut doctor``: real processes and nvidia-ml-py, over stand-ins for the driver."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import pytest
+
+from sut.cli.doctor.installed import EXTRAS
+from tests.children import run_python
 from tests.core import needs
 from tests.integration.support import Sut
 from tests.nvidia import FIRST, variables
@@ -37,3 +42,30 @@ def test_a_run_tells_what_its_gpu_was_like_and_that_it_was_throttled(sut: Sut, t
     assert told.startswith("cuda:0 was throttled: sw_power_cap at ")
     assert f"SingleStream performance: {told}" in done.err
     assert (result["failed_samples"], result["first_error"], done.errors) == (0, None, [])
+
+
+@pytest.mark.slow
+def test_doctor_tells_what_cuda_nvml_and_each_library_see(tmp_path: Path) -> None:
+    machine = variables(tmp_path, REASONS=POWER_CAP_AND_HEAT, SHOWN="1")
+
+    done = run_python("-m", "sut", "doctor", "--json", cwd=tmp_path, timeout_s=240, **machine)
+
+    rows = {row["name"]: row for row in json.loads(done.out)["rows"]}
+    assert {name.removeprefix("cuda:0 "): row["found"] for name, row in rows.items() if row["group"] == "nvidia"} == {
+        "driver": "580.1",
+        "cuda:0": "Fake 90, sm_90",
+        "memory": "16.0 GiB, 0.0 in use",
+        "clocks": "SM 1,410 of 1,980 MHz, memory 2,619 of 2,619 MHz",
+        "power": "70 of 700 W, 31 °C",
+        "throttling": "sw_power_cap, sw_thermal_slowdown",
+        "JPEG engines": "yes; nvjpeg counts them",
+        "GPU": "Fake 75: CUDA does not show it",
+        "CUDA": f"13.0; its extra is {EXTRAS[13]}",
+    }
+    assert rows["cuda:0 throttling"]["status"] == "warning"
+    assert "wait until cuda:0 is cooler" in rows["cuda:0 throttling"]["hint"]
+    # The stand-in is no driver to work with: each library says so, and none ends the doctor.
+    assert rows["cupy"]["status"] == rows["dali"]["status"] == "warning"
+    assert "cudaErrorCallRequiresNewerDriver" in rows["cupy"]["found"]
+    assert rows["nvimgcodec"]["found"].endswith("built for CUDA 13.3")
+    assert (rows["cudnn"]["status"], rows["cudnn"]["hint"]) == ("absent", "pip install nvidia-cudnn-cu13")

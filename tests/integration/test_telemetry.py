@@ -44,7 +44,7 @@ def test_a_run_leaves_none_nor_what_it_converts_and_compares_with(tmp_path: Path
     ("module", "use"),
     [
         ("backends.onnxruntime", "m.OnnxRuntime.version()"),
-        ("sut.cli.doctor.report", "assert m.check_providers(gpu=False)"),
+        ("sut.cli.doctor.report", "assert m.check_providers(None)"),
         ("sut.studies.gpu_report.machine", "assert m.imports()['onnxruntime'] == 'works'"),
     ],
 )

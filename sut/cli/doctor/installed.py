@@ -7,14 +7,14 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Literal
 
-from plugins.driver import Installed, installed_driver
+from plugins.driver import CudaGpu, Installed, installed_driver
 from plugins.errors import DeviceNotFound
-from plugins.extras import TABLE, Entry, names, requirements
+from plugins.extras import TABLE, names, requirements
 from plugins.packages import CHECKOUT, IS_CHECKOUT, MODULES, REINSTALL, SUBSTITUTES
 from sut.errors import one_line
 
@@ -25,8 +25,6 @@ PACKAGES = {name: entry for name, entry in _LINES if entry.set_up in ("always", 
 """The packages that are missed where they are absent, by name; each with its line of the table."""
 OPTIONAL = {name: entry for name, entry in _LINES if name not in PACKAGES}
 """Those that something asks for only when it is chosen."""
-CUDAS = (12, 13)
-"""The oldest and the newest CUDA that there is an extra for."""
 _ANY_CUDA = {"cupy": ("cupy", "pycuda")}
 """Distributions that do as well as those of the table, whatever the driver's CUDA is."""
 _IMPORT_LIMIT_S = 120.0
@@ -42,8 +40,18 @@ for name in sys.argv[1:]:
 """
 
 
-_EXTRAS = {cuda: f"cuda{cuda}" for cuda in CUDAS}
-"""What the kernels and the preprocessors on a GPU take."""
+def _cuda_of(extra: str) -> int | None:
+    """The CUDA that an extra's name ends in."""
+    found = re.search(r"cu(?:da)?(\d+)$", extra)
+    return int(found[1]) if found else None
+
+
+_KERNELS = [entry.extras[0] for entry in TABLE if (entry.kind, entry.name) == ("gpu", "cupy")]
+EXTRAS = dict(sorted((_cuda_of(extra) or 0, extra) for extra in _KERNELS))
+"""What kernels and preprocessors on a GPU take, by their CUDA, the oldest first."""
+CUDAS = tuple(EXTRAS)
+_OLDEST = {13: (7, 5)}
+"""The compute capability below which a CUDA has neither a compiler nor libraries, as the release notes of 13.0 say."""
 TOOLS = {
     "g++": ("kernels without a GPU (--device host)", "apt install g++ (Debian, Ubuntu)"),
     "nvcc": ("compiling kernels, in the place of NVRTC", ""),
@@ -108,6 +116,13 @@ def check_packages() -> list[Check]:
     return checks
 
 
+def gpu_build(runtime: str, cuda: int) -> str:
+    """The command for the build of a backend's runtime that a GPU needs."""
+    lines = (entry for entry in TABLE if (entry.kind, entry.name) == ("instead", runtime))
+    extras = [extra for entry in lines for extra in entry.extras if _cuda_of(extra) == cuda]
+    return getting(extras[0]) if extras else f"{REINSTALL} {runtime}"
+
+
 def driver_cuda() -> Installed | str:
     """The CUDA of the driver and its GPUs, or why that is not known, in one line."""
     try:
@@ -116,8 +131,8 @@ def driver_cuda() -> Installed | str:
         return one_line(error)
 
 
-def check_cuda(driver: Installed | str, expected: bool) -> list[Check]:
-    """The CUDA that the driver supports, and the extra for it.
+def check_cuda(driver: Installed | str, expected: bool, gpus: Sequence[CudaGpu] = ()) -> list[Check]:
+    """The CUDA that the driver supports, and the extra for it and for all GPUs.
 
     Where a GPU is ``expected``, since the system shows one, a driver that does not start is worth a warning.
     """
@@ -128,30 +143,37 @@ def check_cuda(driver: Installed | str, expected: bool) -> list[Check]:
         return [Check("nvidia", "CUDA", "warning", f"{found}, at least {CUDAS[0]} is needed", "update the driver")]
     if not driver.gpus:
         return [Check("nvidia", "CUDA", "absent", f"{found}, but the driver shows no GPU")]
-    return [Check("nvidia", "CUDA", "ok", f"{found}; its extra is {_EXTRAS[_newest(driver)]}")]
+    cuda, oldest = newest(driver, gpus), min((gpu.capability for gpu in gpus), default=None)
+    found += f"; its extra is {EXTRAS[cuda]}"
+    if oldest is not None and cuda < newest(driver):
+        found += ": newer ones have no code for sm_{}{}".format(*oldest)
+    return [Check("nvidia", "CUDA", "ok", found)]
 
 
-def check_gpu_packages(driver: Installed | str) -> list[Check]:
+def check_gpu_packages(driver: Installed | str, gpus: Sequence[CudaGpu] = ()) -> list[Check]:
     """What the kernels and the decoders on a GPU need. Only where there is one that can be used are they missed."""
-    usable = None if isinstance(driver, str) or not driver.gpus or driver.major < CUDAS[0] else driver
+    usable = usable_cuda(driver, gpus)
+    cuda = usable or CUDAS[-1]
     checks = []
     for name in names("gpu"):
-        lines = {_cuda(entry): entry for entry in TABLE if (entry.kind, entry.name) == ("gpu", name)}
-        fit = {each.name: cuda for cuda, entry in lines.items() for each in entry.packages}
+        entries = (entry for entry in TABLE if (entry.kind, entry.name) == ("gpu", name))
+        # By the oldest CUDA of a driver for it: an extra that names none is for the newest.
+        lines = {_cuda_of(entry.extras[0]) or CUDAS[-1]: entry for entry in entries}
+        fit = {each.name: line for line, entry in sorted(lines.items(), reverse=True) for each in entry.packages}
         fit |= dict.fromkeys(_ANY_CUDA.get(name, ()), 0)
         there = [each for each in fit if version_of(each)]
-        line = lines[_newest(usable) if usable else CUDAS[1]]
+        line = lines[cuda]
         found = _versions(there) or f"not installed; for: {line.use}"
         status: Status = "ok" if there else "absent"
         hint = "" if there else getting(*line.extras)
         # What no extra for GPUs brings is not missed, but one that does not fit is told all the same.
         if usable and not (
-            any(fit[each] <= usable.major for each in there)
-            or (name == "nvidia-cuda-nvrtc" and _has_compiler(usable.major))
-            or (not there and line.extras[0] not in _EXTRAS.values())
+            any(fit[each] <= cuda for each in there)
+            or (name == "nvidia-cuda-nvrtc" and _has_compiler(cuda))
+            or (not there and line.extras[0] not in EXTRAS.values())
         ):
             status, hint = "warning", getting(*line.extras)
-            found += f"; the driver has CUDA {usable.major}" if there else ""
+            found += f"; CUDA {cuda} is the newest that works here" if there else ""
         checks.append(Check("packages", " or ".join(_ANY_CUDA.get(name, (name,))), status, found, hint))
     return checks
 
@@ -195,14 +217,19 @@ def _has_compiler(cuda: int) -> bool:
     return True
 
 
-def _cuda(entry: Entry) -> int:
-    """The oldest CUDA of a driver for what a line brings: where its extra does not name one it is the newest."""
-    return next((cuda for cuda in CUDAS if entry.extras[0].endswith(f"cuda{cuda}")), CUDAS[1])
+def usable_cuda(driver: Installed | str, gpus: Sequence[CudaGpu]) -> int | None:
+    """The newest CUDA with an extra that runs here; None without a GPU, or with a driver that is too old."""
+    if isinstance(driver, str) or not driver.gpus or driver.major < CUDAS[0]:
+        return None
+    return newest(driver, gpus)
 
 
-def _newest(driver: Installed) -> int:
-    """The newest CUDA with an extra that a driver runs."""
-    return min(driver.major, CUDAS[1])
+def newest(driver: Installed, gpus: Sequence[CudaGpu] = ()) -> int:
+    """The newest CUDA with an extra that a driver and all of its GPUs run; the oldest where there is none."""
+    runs = (cuda for cuda in CUDAS if cuda <= driver.major)
+    return max(
+        (cuda for cuda in runs if all(gpu.capability >= _OLDEST.get(cuda, (0, 0)) for gpu in gpus)), default=CUDAS[0]
+    )
 
 
 def _versions(distributions: Iterable[str]) -> str:

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from plugins.cache import cache_dir
-from plugins.packages import CHECKOUT, IS_CHECKOUT, OWN_NAMES
+from plugins.packages import CHECKOUT, IS_CHECKOUT, OWN_NAMES, REINSTALL
+from sut.cli.doctor.gpus import check_libraries, check_nvidia, look_through_libraries, shown_gpus
 from sut.cli.doctor.installed import (
     Check,
     Status,
@@ -28,12 +29,14 @@ from sut.cli.doctor.installed import (
     check_packages,
     check_tools,
     driver_cuda,
+    gpu_build,
+    usable_cuda,
     version_of,
 )
 from sut.cli.emit import emit, grid, prose
 from sut.errors import ExitCode, one_line
 from sut.process.cgroup import memory_limit, read_text
-from sut.results.machine import CPU_FEATURES, container, cpu_facts, driver_gpus, nvidia_smi
+from sut.results.machine import CPU_FEATURES, container, cpu_facts
 from sut.results.quiet import between, look
 from sut.version import NAME
 
@@ -86,27 +89,23 @@ for provider in ort.get_available_providers():
 """
 
 
-_PROVIDER_TROUBLE: dict[str, tuple[Status, str]] = {
-    "CPUExecutionProvider": ("missing", "pip install --force-reinstall onnxruntime"),
-    "CUDAExecutionProvider": ("warning", "pip install 'onnxruntime-gpu[cuda,cudnn]'"),
-}
-
-
 def examine(root: Path = Path("/")) -> list[Check]:
     """Look at everything, in the order of the table. ``root`` is where ``proc`` and ``sys`` are looked for."""
     cuda = driver_cuda()
-    nvidia = check_nvidia(root)
-    nvidia += check_cuda(cuda, expected=any(check.name.startswith("cuda:") for check in nvidia))
+    gpus = shown_gpus(cuda)
+    nvidia = check_nvidia(root, gpus)  # before libraries have the GPUs do something
+    nvidia += check_cuda(cuda, expected=any(check.name.startswith(("cuda:", "GPU")) for check in nvidia), gpus=gpus)
     return [
         check_python(sys.version_info[:2]),
         *check_packages(),
-        *check_gpu_packages(cuda),
+        *check_gpu_packages(cuda, gpus),
         *check_tools(),
         *check_cpu(root),
         *check_memory(root),
         *check_machine(root),
         *nvidia,
-        *check_providers(gpu=any(check.status == "ok" for check in nvidia)),
+        *check_libraries(cuda, gpus, look_through_libraries(cuda)),
+        *check_providers(usable_cuda(cuda, gpus)),
         *check_names(sys.path),
         *check_disk(),
     ]
@@ -220,10 +219,10 @@ def check_memory(root: Path) -> list[Check]:
     return [*checks, Check("memory", "cgroup limit", "absent" if limit is None else "ok", found)]
 
 
-def check_providers(gpu: bool) -> list[Check]:
+def check_providers(cuda: int | None) -> list[Check]:
     """Try each execution provider that ONNX Runtime lists, in another process: one that crashes ends only that.
 
-    With a ``gpu`` a CUDA provider that does not work is worth a warning.
+    With a GPU that ``cuda`` works on, a CUDA provider that does not work, or is not there, is worth a warning.
     """
     if not (version_of("onnxruntime") or version_of("onnxruntime-gpu")):
         return []
@@ -231,30 +230,21 @@ def check_providers(gpu: bool) -> list[Check]:
     trying, ending = _probe(troubles)
     while trying:
         trying, ending = _probe(troubles)
+    faults: dict[str, tuple[Status, str]] = {"CPUExecutionProvider": ("missing", f"{REINSTALL} onnxruntime")}
+    if cuda is not None:
+        # Both builds write the same module.
+        command = f"pip uninstall -y onnxruntime; {gpu_build('onnxruntime', cuda)}"
+        faults["CUDAExecutionProvider"] = ("warning", command)
+        if not ending:
+            troubles.setdefault("CUDAExecutionProvider", "this build has none")
     checks = []
     for name, trouble in troubles.items():
-        status, hint = _PROVIDER_TROUBLE.get(name, ("absent", "")) if trouble else ("ok", "")
-        status, hint = ("absent", "") if status == "warning" and not gpu else (status, hint)
+        status, hint = faults.get(name, ("absent", "")) if trouble else ("ok", "")
         checks.append(Check("providers", name, status, trouble or "works", hint))
     if ending:
-        hint = "pip install --force-reinstall onnxruntime"
+        hint = f"{REINSTALL} onnxruntime"
         checks.append(Check("providers", "onnxruntime", "warning" if troubles else "missing", ending, hint))
     return checks
-
-
-def check_nvidia(root: Path) -> list[Check]:
-    """NVIDIA driver and devices, from nvidia-smi or from /proc."""
-    driver = re.search(r"Kernel Module.*?\s(\d+\.\d+(?:\.\d+)?)\s", read_text(root / "proc/driver/nvidia/version"))
-    number = driver[1] if driver else ""
-    devices = []
-    for line in nvidia_smi():
-        index, name, memory_mib, number = (part.strip() for part in line.split(","))
-        devices.append(Check("nvidia", f"cuda:{index}", "ok", f"{name}, {memory_mib} MiB"))
-    if not devices:
-        devices = [Check("nvidia", f"cuda:{i}", "ok", name) for i, name in enumerate(driver_gpus(root))]
-    if not number:
-        return [Check("nvidia", "driver", "absent", "no NVIDIA driver found")]
-    return [Check("nvidia", "driver", "ok", number), *(devices or [Check("nvidia", "devices", "absent", "none")])]
 
 
 def check_names(path: Iterable[str]) -> list[Check]:

@@ -14,14 +14,28 @@ from types import SimpleNamespace
 import onnx
 import pytest
 
-from plugins.driver import Installed
+from plugins.driver import CudaGpu, Installed
+from plugins.extras import TABLE
+from sut.cli.doctor import gpus, seen
 from sut.cli.doctor import installed as inventory
 from sut.cli.doctor import report as doctor
-from sut.cli.doctor.installed import Check, Status, check_cuda, check_gpu_packages, check_packages, check_tools, getting
-from sut.cli.doctor.report import check_cpu, check_names, check_nvidia, check_providers
+from sut.cli.doctor.gpus import check_libraries, check_nvidia, look_through_libraries
+from sut.cli.doctor.installed import (
+    EXTRAS,
+    Check,
+    Status,
+    check_cuda,
+    check_gpu_packages,
+    check_packages,
+    check_tools,
+    getting,
+    gpu_build,
+)
+from sut.cli.doctor.report import check_cpu, check_names, check_providers
 from sut.cli.emit import emit
 from sut.errors import ExitCode
 from tests.children import run_python
+from tests.nvidia import CUDA, FIRST, SECOND, FakeNvml, answers
 from tests.unit.process.test_cgroup import plant
 
 
@@ -125,9 +139,9 @@ def no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
         (NO_DRIVER, True, ("warning", "cannot be used", NO_DRIVER)),
         (Installed(11, 4, 1), True, ("warning", "11.4, at least 12 is needed", "update the driver")),
         (Installed(13, 0, 0), False, ("absent", "13.0, but the driver shows no GPU", "")),
-        (Installed(12, 8, 1), True, ("ok", "12.8; its extra is cuda12", "")),
-        (Installed(13, 1, 2), True, ("ok", "13.1; its extra is cuda13", "")),
-        (Installed(14, 0, 1), True, ("ok", "14.0; its extra is cuda13", "")),
+        (Installed(12, 8, 1), True, ("ok", f"12.8; its extra is {EXTRAS[12]}", "")),
+        (Installed(13, 1, 2), True, ("ok", f"13.1; its extra is {EXTRAS[13]}", "")),
+        (Installed(14, 0, 1), True, ("ok", f"14.0; its extra is {EXTRAS[13]}", "")),
     ],
 )
 def test_the_cuda_of_the_driver(driver: Installed | str, expected: bool, row: tuple[Status, str, str] | None) -> None:
@@ -140,14 +154,14 @@ def test_without_a_gpu_that_can_be_used_nothing_is_missed(installed: dict[str, s
 
     assert [check.name for check in checks] == ["cupy or pycuda", "nvidia-cuda-nvrtc", "nvimgcodec", "nvidia-dali"]
     assert [(check.status, check.hint) for check in checks] == [
-        *3 * [("absent", getting("cuda13"))],
+        *3 * [("absent", getting(EXTRAS[13]))],
         ("absent", getting("dali")),
     ]
     assert all(check.found.startswith("not installed; for: ") for check in checks)
 
 
 @pytest.mark.usefixtures("no_compiler")
-@pytest.mark.parametrize(("cuda", "extra"), [(12, "cuda12"), (13, "cuda13"), (14, "cuda13")])
+@pytest.mark.parametrize(("cuda", "extra"), [(12, EXTRAS[12]), (13, EXTRAS[13]), (14, EXTRAS[13])])
 def test_with_a_gpu_the_extra_of_its_cuda_is_named(installed: dict[str, str], cuda: int, extra: str) -> None:
     *checks, dali = check_gpu_packages(Installed(cuda, 0, 1))
 
@@ -178,14 +192,30 @@ def test_packages_of_a_newer_cuda_than_the_drivers_do_not_do(
     checks = check_gpu_packages(Installed(cuda, 0, 1))
 
     assert [check.status for check in checks] == statuses
-    newer = "; the driver has CUDA 12" if "warning" in statuses[:1] else ""
+    newer = "; CUDA 12 is the newest that works here" if "warning" in statuses[:1] else ""
     assert checks[0].found == f"{there[0]} 1.5{newer}"
-    extras = {12: ["cuda12", "cuda12", "cuda12", "dali-cuda12"]}.get(cuda, [])
+    dali = next(entry.extras[0] for entry in TABLE if entry.name == "nvidia-dali" and entry.extras[0].endswith("12"))
+    extras = {12: [*3 * [EXTRAS[12]], dali]}.get(cuda, [])
     hints = [check.hint for check in checks]
     assert all(
         hint == ("" if status == "ok" else getting(extra))
         for hint, extra, status in zip(hints, extras, statuses, strict=False)
     )
+
+
+@pytest.mark.usefixtures("no_compiler")
+def test_a_gpu_that_cuda_13_has_no_code_for_takes_the_extra_of_12(installed: dict[str, str]) -> None:
+    installed["cupy-cuda13x"] = "14.2"
+    driver, gpus = Installed(13, 0, 2), [CudaGpu("a", (9, 0)), CudaGpu("b", (7, 0))]
+
+    [row] = check_cuda(driver, True, gpus)
+    cupy, nvrtc = check_gpu_packages(driver, gpus)[:2]
+
+    assert row.found == f"13.0; its extra is {EXTRAS[12]}: newer ones have no code for sm_70"
+    assert (cupy.status, cupy.hint) == ("warning", getting(EXTRAS[12]))
+    assert cupy.found == "cupy-cuda13x 14.2; CUDA 12 is the newest that works here"
+    assert (nvrtc.status, nvrtc.hint) == ("warning", getting(EXTRAS[12]))
+    assert check_cuda(driver, True, [CudaGpu("c", (7, 5))])[0].found == f"13.0; its extra is {EXTRAS[13]}"
 
 
 @pytest.mark.parametrize(("compiler", "status"), [(True, "absent"), (False, "warning")])
@@ -284,7 +314,7 @@ def test_the_tiny_model_is_a_model() -> None:
 
 
 def test_only_providers_that_do_the_work_are_ok() -> None:
-    checks = by_name(check_providers(gpu=False))
+    checks = by_name(check_providers(None))
 
     assert checks["CPUExecutionProvider"].status == "ok"
     if "AzureExecutionProvider" in checks:
@@ -310,7 +340,7 @@ def test_what_lies_in_the_users_folder_is_not_taken_for_a_runtime(
     (tmp_path / "onnxruntime.py").write_text("raise SystemExit('not the runtime')")
     monkeypatch.chdir(tmp_path)
 
-    assert "not the runtime" not in str(check_providers(gpu=False))
+    assert "not the runtime" not in str(check_providers(None))
 
 
 @pytest.mark.parametrize(
@@ -326,7 +356,7 @@ def test_a_provider_that_takes_its_process_down(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setattr(doctor, "PROBE", TRY_ALL.replace("ENDING", ending))
     monkeypatch.setattr(doctor, "PROBE_LIMIT_S", 2.0)
 
-    checks = check_providers(gpu=True)
+    checks = check_providers(13)
 
     assert checks == [
         Check("providers", "Bad", "absent", found),
@@ -335,7 +365,7 @@ def test_a_provider_that_takes_its_process_down(monkeypatch: pytest.MonkeyPatch,
             "CUDAExecutionProvider",
             "warning",
             "fails: no libcudnn",
-            "pip install 'onnxruntime-gpu[cuda,cudnn]'",
+            f"pip uninstall -y onnxruntime; {gpu_build('onnxruntime', 13)}",
         ),
         Check("providers", "CPUExecutionProvider", "ok", "works"),
     ]
@@ -344,7 +374,7 @@ def test_a_provider_that_takes_its_process_down(monkeypatch: pytest.MonkeyPatch,
 def test_without_a_gpu_a_dead_cuda_provider_is_no_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "PROBE", TRY_ALL.replace("ENDING", "pass"))
 
-    assert by_name(check_providers(gpu=False))["CUDAExecutionProvider"].status == "absent"
+    assert by_name(check_providers(None))["CUDAExecutionProvider"].status == "absent"
 
 
 @pytest.mark.parametrize(
@@ -357,7 +387,7 @@ def test_without_a_gpu_a_dead_cuda_provider_is_no_warning(monkeypatch: pytest.Mo
 def test_a_runtime_that_cannot_be_imported_is_missing(monkeypatch: pytest.MonkeyPatch, fault: str, said: str) -> None:
     monkeypatch.setattr(doctor, "PROBE", f"raise {fault}")
 
-    (check,) = check_providers(gpu=False)
+    (check,) = check_providers(None)
 
     assert (check.name, check.status) == ("onnxruntime", "missing")
     assert check.found == f"fails: {said}"
@@ -366,7 +396,7 @@ def test_a_runtime_that_cannot_be_imported_is_missing(monkeypatch: pytest.Monkey
 def test_a_crash_after_all_is_tried_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "PROBE", TRY_ALL.replace("ENDING", "pass") + "os.abort()\n")
 
-    checks = by_name(check_providers(gpu=False))
+    checks = by_name(check_providers(None))
 
     assert checks["CPUExecutionProvider"].status == "ok"
     assert (checks["onnxruntime"].status, checks["onnxruntime"].found) == ("warning", "crashes (SIGABRT)")
@@ -375,7 +405,7 @@ def test_a_crash_after_all_is_tried_is_a_warning(monkeypatch: pytest.MonkeyPatch
 def test_no_runtime_no_providers(installed: dict[str, str]) -> None:
     del installed["onnxruntime"]
 
-    assert check_providers(gpu=False) == []
+    assert check_providers(None) == []
 
 
 CLOSED = (
@@ -389,14 +419,14 @@ def test_the_driver_by_proc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tex
     monkeypatch.setenv("PATH", "")
     plant(tmp_path, {"proc/driver/nvidia/version": text})
 
-    assert check_nvidia(tmp_path) == [
+    assert check_nvidia(tmp_path, []) == [
         Check("nvidia", "driver", "ok", number),
         Check("nvidia", "devices", "absent", "none"),
     ]
 
     plant(tmp_path, {"proc/driver/nvidia/gpus/0000:01:00.0/information": "Model: \t\t NVIDIA H200\nIRQ: 1\n"})
 
-    assert check_nvidia(tmp_path)[1] == Check("nvidia", "cuda:0", "ok", "NVIDIA H200")
+    assert check_nvidia(tmp_path, [])[1] == Check("nvidia", "GPU", "ok", "NVIDIA H200")
 
 
 @pytest.mark.parametrize(
@@ -404,34 +434,163 @@ def test_the_driver_by_proc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tex
     [
         (
             "echo '0, NVIDIA H200, 143771, 580.82.07'; echo '1, NVIDIA H200, [N/A], 580.82.07'",
-            {"driver": "580.82.07", "cuda:0": "NVIDIA H200, 143771 MiB", "cuda:1": "NVIDIA H200, [N/A] MiB"},
+            ["580.82.07", "NVIDIA H200, 143771 MiB", "NVIDIA H200, [N/A] MiB"],
         ),
         (
             "echo 'NVIDIA-SMI has failed because it could not talk to the driver'; exit 9",
-            {"driver": "no NVIDIA driver"},
+            ["no NVIDIA driver found"],
         ),
-        ("echo 'No devices were found'", {"driver": "no NVIDIA driver"}),
+        ("echo 'No devices were found'", ["no NVIDIA driver found"]),
     ],
 )
 def test_devices_by_nvidia_smi(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, expected: dict[str, str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, expected: list[str]
 ) -> None:
     tool = tmp_path / "nvidia-smi"
     tool.write_text(f"#!/bin/sh\n{script}\n")
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
 
-    checks = by_name(check_nvidia(tmp_path))
+    assert [check.found for check in check_nvidia(tmp_path, [])] == expected
 
-    assert checks.keys() == expected.keys()
-    for name, found in expected.items():
-        assert checks[name].found.startswith(found)
+
+@pytest.fixture
+def nvml(monkeypatch: pytest.MonkeyPatch) -> FakeNvml:
+    fake = FakeNvml()
+    monkeypatch.setitem(sys.modules, "pynvml", fake)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    return fake
+
+
+def test_gpus_by_cudas_numbers_with_all_that_nvml_tells(nvml: FakeNvml, tmp_path: Path) -> None:
+    nvml.answers[f"GPU-{FIRST}"] = answers(used=3 * 2**30, CurrentClocksEventReasons=0x40)
+    nvml.answers[f"GPU-{SECOND}"] = {"Name": "Fake 75", "JpgUtilization": (0, 0)}
+
+    rows = check_nvidia(tmp_path, CUDA)
+
+    assert [(row.name, row.status, row.found) for row in rows] == [
+        ("driver", "ok", "580.1"),
+        ("cuda:0", "ok", "Fake 90, sm_90"),
+        ("cuda:0 memory", "warning", "16.0 GiB, 3.0 in use"),
+        ("cuda:0 clocks", "ok", "SM 1,410 of 1,980 MHz, memory 2,619 of 2,619 MHz"),
+        ("cuda:0 power", "ok", "70 of 700 W, 31 °C"),
+        ("cuda:0 throttling", "warning", "hw_thermal_slowdown"),
+        ("cuda:0 JPEG engines", "absent", "unknown"),
+        ("cuda:1", "ok", "Fake 75, sm_75"),
+        *[(f"cuda:1 {what}", "absent", "unknown") for what in ("memory", "clocks", "power", "throttling")],
+        ("cuda:1 JPEG engines", "ok", "yes; nvjpeg counts them"),
+    ]
+    assert [row.name for row in rows if row.hint] == ["cuda:0 memory", "cuda:0 throttling"]
+    assert nvml.open == 0
+
+
+def test_a_gpu_that_cuda_does_not_show_is_told(nvml: FakeNvml, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def hidden(*shown: CudaGpu) -> list[str]:
+        return sorted(row.found for row in check_nvidia(tmp_path, shown) if row.name == "GPU")
+
+    assert hidden(*CUDA) == []
+    assert hidden() == ["Fake 75: CUDA does not show it", "Fake 90: CUDA does not show it"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    assert hidden(CUDA[0]) == ["Fake 75: hidden by CUDA_VISIBLE_DEVICES=1"]
+
+    nvml.answers = {f"MIG-{FIRST}": {"Name": "Fake MIG", "DeviceHandleFromMigDeviceHandle": f"GPU-{SECOND}"}}
+    nvml.answers[f"GPU-{SECOND}"] = answers("Fake 75", MigMode=(1, 1))
+    assert hidden(CUDA[0]) == ["Fake 75: MIG divides it"]
+    assert by_name(check_nvidia(tmp_path, CUDA[:1]))["cuda:0 MIG"].found == "one part of a GPU that is divided"
+
+
+def test_a_gpu_that_nvml_does_not_know(nvml: FakeNvml, tmp_path: Path) -> None:
+    stranger = CudaGpu("e", (9, 0))
+
+    assert by_name(check_nvidia(tmp_path, [stranger]))["cuda:0"] == Check(
+        "nvidia", "cuda:0", "warning", "NVML does not know its UUID, e"
+    )
 
 
 def test_no_nvidia_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
 
-    assert [check.status for check in check_nvidia(tmp_path)] == ["absent"]
+    assert [check.status for check in check_nvidia(tmp_path, [])] == ["absent"]
+    device = "sys/bus/pci/devices/0000:01:00.0"
+    plant(tmp_path, {f"{device}/vendor": "0x10de\n", f"{device}/class": "0x020000\n"})
+    assert [check.status for check in check_nvidia(tmp_path, [])] == ["absent"], "no GPU, but a network card"
+    plant(tmp_path, {f"{device}/class": "0x030200\n"})
+    [row] = check_nvidia(tmp_path, [])
+    assert (row.status, row.found) == ("warning", "no NVIDIA driver found, but a GPU is there")
+
+
+# What libraries see
+
+
+def test_without_a_gpu_no_library_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpus, "_ask", None)
+
+    assert look_through_libraries(NO_DRIVER) == look_through_libraries(Installed(13, 0, 0)) == {}
+    assert check_libraries(NO_DRIVER, [], {}) == []
+
+
+TALKS = """
+import os, sys, time
+print("a library prints this", flush=True)
+if sys.argv[1] == "cudnn": os.abort()
+if sys.argv[1] == "nvjpeg": time.sleep(60)
+if sys.argv[1] == "torch": os._exit(3)
+print('{"library": "cupy", "gpus": 2, "words": "14.2"}')
+"""
+
+
+def test_a_library_that_takes_its_process_down_ends_only_that(
+    installed: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed.update({"cupy-cuda13x": "14.2", "torch": "2.13"})
+    program = tmp_path / "seen.py"
+    program.write_text(TALKS)
+    monkeypatch.setattr(seen, "__file__", str(program))
+    monkeypatch.setattr(gpus, "_LIMIT_S", 2.0)
+
+    assert look_through_libraries(Installed(13, 0, 2)) == {
+        "cupy": {"library": "cupy", "gpus": 2, "words": "14.2"},
+        "torch": {"trouble": "ends the process (3)"},
+        "cudnn": {"trouble": "crashes (SIGABRT)"},
+        "nvjpeg": {"trouble": "no answer within 2 s"},
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "said", "row"),
+    [
+        ("cupy", {"gpus": 2, "words": "14.2"}, ("ok", "sees 2 of 2 GPUs; 14.2", "")),
+        ("cupy", {"trouble": "CUDARuntimeError: no"}, ("warning", "CUDARuntimeError: no", "")),
+        ("nvimgcodec", {"gpus": None, "words": "0.9"}, ("ok", "0.9", "")),
+        ("torch", {"gpus": 0, "words": "CPU"}, ("warning", "sees 0 of 2 GPUs; CPU", gpu_build("torch", 13))),
+        (
+            "torch",
+            {"gpus": 2, "words": "it has no code for sm_70"},
+            ("warning", "sees 2 of 2 GPUs; it has no code for sm_70", gpu_build("torch", 13)),
+        ),
+        ("nvjpeg", {"trouble": "OSError: x"}, ("absent", "OSError: x", getting(EXTRAS[13]))),
+        ("cudnn", {"trouble": "OSError: x"}, ("absent", "OSError: x", "pip install nvidia-cudnn-cu13")),
+    ],
+)
+def test_what_a_library_sees(
+    installed: dict[str, str], name: str, said: dict[str, object], row: tuple[Status, str, str]
+) -> None:
+    assert check_libraries(Installed(13, 0, 2), CUDA, {name: said}) == [Check("libraries", name, *row)]
+
+
+def test_onnx_runtime_on_a_gpu_misses_cudnn(installed: dict[str, str]) -> None:
+    installed["onnxruntime-gpu"] = "1.31"
+
+    [row] = check_libraries(Installed(12, 4, 1), [], {"cudnn": {"trouble": "OSError: x"}})
+
+    assert (row.status, row.hint) == ("warning", "pip install nvidia-cudnn-cu12")
+
+
+def test_with_a_gpu_a_build_of_onnx_runtime_without_cuda_is_told() -> None:
+    row = by_name(check_providers(13))["CUDAExecutionProvider"]
+
+    assert (row.status, row.found) == ("warning", "this build has none")
+    assert row.hint == f"pip uninstall -y onnxruntime; {gpu_build('onnxruntime', 13)}"
 
 
 def test_another_package_with_one_of_our_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
