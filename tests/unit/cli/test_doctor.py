@@ -150,14 +150,12 @@ def test_the_cuda_of_the_driver(driver: Installed | str, expected: bool, row: tu
 
 @pytest.mark.parametrize("driver", [NO_DRIVER, Installed(13, 0, 0), Installed(11, 8, 1)])
 def test_without_a_gpu_that_can_be_used_nothing_is_missed(installed: dict[str, str], driver: Installed | str) -> None:
-    checks = check_gpu_packages(driver)
+    *checks, dali = check_gpu_packages(driver)
 
-    assert [check.name for check in checks] == ["cupy or pycuda", "nvidia-cuda-nvrtc", "nvimgcodec", "nvidia-dali"]
-    assert [(check.status, check.hint) for check in checks] == [
-        *3 * [("absent", getting(EXTRAS[13]))],
-        ("absent", getting("dali")),
-    ]
-    assert all(check.found.startswith("not installed; for: ") for check in checks)
+    assert {"cupy or pycuda", "nvidia-cuda-nvrtc", "nvimgcodec"} <= by_name(checks).keys()
+    assert {(check.status, check.hint) for check in checks} == {("absent", getting(EXTRAS[13]))}
+    assert (dali.name, dali.status, dali.hint) == ("nvidia-dali", "absent", getting("dali"))
+    assert all(check.found.startswith("not installed; for: ") for check in (*checks, dali))
 
 
 @pytest.mark.usefixtures("no_compiler")
@@ -189,7 +187,8 @@ def test_packages_of_a_newer_cuda_than_the_drivers_do_not_do(
 ) -> None:
     installed.update(dict.fromkeys(there, "1.5"))
 
-    checks = check_gpu_packages(Installed(cuda, 0, 1))
+    # NVIDIA's own figures are for any driver.
+    checks = [check for check in check_gpu_packages(Installed(cuda, 0, 1)) if check.name != "nvidia-ml-py"]
 
     assert [check.status for check in checks] == statuses
     newer = "; CUDA 12 is the newest that works here" if "warning" in statuses[:1] else ""

@@ -9,11 +9,8 @@ from typing import Any
 
 import pytest
 
-import plugins.driver
-from plugins.driver import cuda_gpus
 from plugins.errors import DeviceNotFound
 from plugins.nvml import GpuFacts, GpuState, Nvml, NvmlGpu, slowing
-from tests.kernels.fakes import FakeLibcuda
 from tests.nvidia import FIRST, SECOND, FakeNvml, answers
 
 
@@ -120,14 +117,3 @@ def test_nvml_that_does_not_start_says_why(library: FakeNvml, monkeypatch: pytes
     monkeypatch.setitem(sys.modules, "pynvml", None)
     with pytest.raises(ModuleNotFoundError, match="nvidia-ml-py is not installed"):
         Nvml()
-
-
-def test_a_driver_that_does_not_tell_its_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Silent(FakeLibcuda):
-        def cuDeviceGet(self, gpu: Any, number: int) -> int:
-            return 100
-
-    monkeypatch.setattr(plugins.driver.ctypes, "CDLL", lambda name: Silent())
-
-    with pytest.raises(DeviceNotFound, match=r"tells nothing of GPU 0: no CUDA-capable device is detected \(100\)"):
-        cuda_gpus()
