@@ -124,7 +124,8 @@ class NvmlGpu:
 
     def facts(self) -> GpuFacts:
         """What does not change in a run."""
-        attributes = self._ask("nvmlDeviceGetAttributes")
+        is_part = self._whole is not self._handle
+        attributes = self._ask("nvmlDeviceGetAttributes") if is_part else None
         mig = self._ask_whole("nvmlDeviceGetMigMode")
         return GpuFacts(
             name=str(self._ask("nvmlDeviceGetName") or "unknown"),

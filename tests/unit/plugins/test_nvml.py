@@ -28,7 +28,12 @@ def gpu_of(nvml: Nvml, uuid: str = FIRST) -> NvmlGpu:
 
 
 def test_a_gpu_in_units_of_ours(library: FakeNvml) -> None:
-    library.answers[f"GPU-{FIRST}"] = answers(used=5, CurrentClocksEventReasons=0x1 | 0x4, JpgUtilization=(0, 0))
+    library.answers[f"GPU-{FIRST}"] = answers(
+        used=5,
+        CurrentClocksEventReasons=0x1 | 0x4,
+        JpgUtilization=(0, 0),
+        Attributes=SimpleNamespace(sharedJpegCount=0),  # which are those of MIG parts
+    )
 
     with Nvml() as nvml:
         gpu = gpu_of(nvml)
