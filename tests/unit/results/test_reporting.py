@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from plugins.extras import entries, names
 from plugins.nvml import GpuState
-from sut.pipeline.staged import LANE_STAGES
+from sut.pipeline.lane import lane_stages
 from sut.results.collected import Found
 from sut.results.gpus import GpuUse
 from sut.results.page import words
@@ -33,7 +33,7 @@ def test_every_stage_has_words_and_a_colour() -> None:
     ours = {stage for name in names("preprocess") for stage in stages_of(name)}
     style = (Path(words.__file__).with_name("page.css")).read_text()
 
-    for stage in {*ours, *LANE_STAGES}:
+    for stage in {*ours, "gather", *lane_stages(transfers=True)}:
         assert stage in words.STAGES and f".st-{stage}" in style
 
 
