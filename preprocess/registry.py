@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from plugins.driver import installed_driver
 from plugins.errors import DeviceNotFound
 from plugins.extras import entries
@@ -19,11 +22,11 @@ def names() -> list[str]:
     return sorted({*PREPROCESSORS, *plugged(GROUP)})
 
 
-def load(name: str) -> type[Preprocessor]:
+def load(name: str, options: Mapping[str, Any] = {}) -> type[Preprocessor]:
     """Import the preprocessor ``name`` and return its class.
 
-    Raises ``ValueError`` for an unknown name, with the nearest known one, and ``ModuleNotFoundError`` for what it needs
-    and this machine lacks, with the command that installs it.
+    Raises ``ValueError`` for an unknown name, with the nearest known one, and for what is wrong with ``options``; then
+    ``ModuleNotFoundError`` for what it needs and this machine lacks, with the command that installs it.
     """
     try:
         loaded: type[Preprocessor] = load_class("preprocessor", name, PREPROCESSORS, GROUP, Preprocessor)
@@ -32,6 +35,7 @@ def load(name: str) -> type[Preprocessor]:
         raise ModuleNotFoundError(
             f"the preprocessor {name} needs {distribution}: pip install {distribution}", name=error.name
         ) from error
+    loaded.read_options(options)
     loaded.check_machine()
     return loaded
 

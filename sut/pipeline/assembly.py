@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
@@ -188,9 +188,9 @@ def assemble(
     is the model's file where somebody has made it for this very config.
     """
     backend = load_backend(config.backend)
-    preprocessor = load_preprocessor(config.preprocess)
+    preprocessor = load_preprocessor(config.preprocess, config.preprocess_options)
     _check_device(config, backend)
-    _check_options(config, backend, preprocessor)
+    _check_options(config, backend)
     spec = _spec_of(config, backend, say)
     if config.data_format and config.data_format != spec.recipe.layout:
         raise InputError(
@@ -226,12 +226,12 @@ def load_backend(name: str) -> type[Backend]:
     return _loaded(backends.registry.load, "backend", name)
 
 
-def load_preprocessor(name: str) -> type[Preprocessor]:
-    """The class of a preprocessor. Raises what ``load_backend`` does."""
+def load_preprocessor(name: str, options: Mapping[str, Any] = {}) -> type[Preprocessor]:
+    """The class of a preprocessor that takes ``options``. Raises what ``load_backend`` does."""
     # Where one that is compiled when it is loaded keeps the code; Numba reads it when it is imported.
     if "NUMBA_CACHE_DIR" not in os.environ:
         os.environ["NUMBA_CACHE_DIR"] = str(_code_dir())
-    return _loaded(preprocess.registry.load, "preprocessor", name)
+    return _loaded(partial(preprocess.registry.load, options=options), "preprocessor", name)
 
 
 def _code_dir() -> Path:
@@ -269,12 +269,11 @@ def _spec_of(config: RunConfig, backend: type[Backend], say: Say) -> ModelSpec:
     return for_file(expanded(config.model), config.model_name, config.recipe, say, config.outputs)
 
 
-def _check_options(config: RunConfig, backend: type[Backend], preprocessor: type[Preprocessor]) -> None:
-    """Refuse what the backend or the preprocessor does not know, before anything is made for it."""
+def _check_options(config: RunConfig, backend: type[Backend]) -> None:
+    """Refuse what the backend does not know, before anything is made for it."""
     form_for(backend, config.precision, config.device)
     try:
         backend.read_options(config.backend_options)
-        preprocessor.read_options(config.preprocess_options)
     except ValueError as error:
         raise InputError(one_line(error)) from error
 

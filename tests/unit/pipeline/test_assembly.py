@@ -66,6 +66,7 @@ def parts_of(**settings: Any) -> Assembly:
         ),
         ({"preprocess_options": {"bogus": 1}}, "simulated has no option 'bogus'; known: decode_ms (milliseconds"),
         ({"preprocess": "opencv", "preprocess_options": {"gpu": 1}}, "opencv has no option 'gpu'; it has none"),
+        ({"preprocess": "cuda", "preprocess_options": {"typo": 1}}, "cuda has no option 'typo'; known: gpu (index"),
         ({"fold": True}, "--fold puts normalisation into the model, and backend simulated has none"),
         ({"backend": "null", "fold": True}, "--fold puts normalisation into the model, and backend null has none"),
     ],

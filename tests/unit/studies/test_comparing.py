@@ -210,7 +210,7 @@ def kinds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("backends.registry.names", lambda: list(kinds))
     monkeypatch.setattr("backends.registry.load", kinds.__getitem__)
     monkeypatch.setattr("preprocess.registry.names", lambda: ["fused", "opencv", "simulated"])
-    monkeypatch.setattr("preprocess.registry.load", lambda name: object)
+    monkeypatch.setattr("preprocess.registry.load", lambda name, options: object)
 
 
 @pytest.mark.usefixtures("kinds")
