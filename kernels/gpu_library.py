@@ -11,6 +11,12 @@ from kernels.gpu_driver import Driver
 
 LIBRARY_VARIABLE = "SUT_CUDA_LIBRARY"
 """The environment variable that insists on ``pycuda`` or ``cupy``."""
+_found: list[str] = []
+
+
+def found_library() -> str | None:
+    """What GPUs are reached through in this process, as ``find_library`` has called it; None where nobody asked."""
+    return _found[-1] if _found else None
 
 
 def find_library(cuda: int) -> tuple[Callable[[int], Driver], str]:
@@ -27,7 +33,8 @@ def find_library(cuda: int) -> tuple[Callable[[int], Driver], str]:
     for name in [wanted] if wanted else known:
         try:
             make, label = known[name]()
-            return make, f"{label} ({'; '.join(troubles)})" if troubles else label
+            _found.append(f"{label} ({'; '.join(troubles)})" if troubles else label)
+            return make, _found[-1]
         except Exception as error:
             installed = not (isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] == name)
             if installed or wanted:

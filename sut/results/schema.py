@@ -180,7 +180,10 @@ class Result(_Part):
     device_name: str | None = None
     """What the runtime calls the device."""
     attested: Mapping[str, Any] = {}
-    """The runtime's own word for what executed: device, provider, precision and what shows it."""
+    """The runtime's own word for what executed: device, provider, precision and what shows it.
+
+    ``cuda_library``, where a GPU took part, is what loaded the kernels: PyCUDA or CuPy, and its version.
+    """
     preprocess: str
     """The preprocessor."""
     recipe: Mapping[str, Any] = {}

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from kernels.gpu_library import found_library
 from sut.errors import RunError, one_line
 from sut.mlperf import loadgen
 from sut.mlperf.accuracy import Answered
@@ -301,6 +302,7 @@ class Course:
                 data_broken=bool(data_broken),
                 answers_sum=self._sum.sum if self._sum else None,
                 notes=(*self._late_notes, *sut.notes(), *data_notes),
+                cuda_library=found_library(),
             )
         )
 

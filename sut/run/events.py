@@ -125,6 +125,8 @@ class Finished:
     """Whether the data is not what MLPerf's rules ask for."""
     answers_sum: int | None
     notes: tuple[str, ...]
+    cuda_library: str | None = None
+    """What loaded the kernels, or gave a backend its memory on a GPU."""
     event: Literal["finished"] = "finished"
 
 

@@ -33,7 +33,7 @@ from sut.tasks.base import Score
 from sut.tasks.registry import find_task
 from sut.version import NAME
 
-_TAKE_PART = ("project", "backend", "preprocess", "precision", "gpu")
+_TAKE_PART = ("project", "backend", "preprocess", "precision", "runtime", "instead", "gpu")
 """The kinds of plug-ins of whose packages a result always has the versions."""
 
 
@@ -85,11 +85,14 @@ def make_result(parts: Assembly, agreement: Agreement | None, outcome: Outcome, 
 def _told(outcome: Outcome, samples: int) -> dict[str, Any]:
     """What the run's process told, by the result's fields; what it did not come to is unknown."""
     loaded, checked, plan, finished = outcome.loaded, outcome.checked, outcome.plan, outcome.finished
+    attested = {**loaded.attested} if loaded else {}
+    if finished and finished.cuda_library:
+        attested["cuda_library"] = finished.cuda_library
     return {
         "loaded_sha256": loaded.sha256 if loaded else {},
         "backend_version": loaded and loaded.backend_version,
         "device_name": (loaded and loaded.device_name) or None,
-        "attested": loaded.attested if loaded else {},
+        "attested": attested,
         "output": loaded and loaded.output,
         "parity": outcome.parity,
         "answers": checked and checked.answers,

