@@ -45,34 +45,54 @@ commands() {
 
 is_command() { [[ ", $(commands), " == *", $1, "* ]]; }
 
-# Prints which CUDA's packages fit the NVIDIA driver, 12 or 13; nothing where there is none, which `sut run` says better.
-cuda_major() {
-    local version
-    version=$(nvidia-smi 2>/dev/null | sed -n 's/.*CUDA[A-Z ]* Version: *\([0-9]*\).*/\1/p') || return 0
-    case $version in
-        12) echo 12 ;;
-        1[3-9] | [2-9][0-9]) echo 13 ;;
-    esac
+# Prints the CUDA of the NVIDIA driver, as 12 or 13, or in one line why there is none. A container can have the driver
+# without nvidia-smi.
+driver_cuda() {
+    local found
+    found=$(nvidia-smi 2>/dev/null | sed -n 's/.*CUDA[A-Z ]* Version: *\([0-9]*\).*/\1/p') || true
+    [[ -n $found ]] || found=$("${PYTHON:-python3}" -I -c '
+import sys
+sys.path.insert(0, sys.argv[1])
+from plugins.driver import installed_driver
+from plugins.errors import DeviceNotFound
+try:
+    print(installed_driver().major)
+except DeviceNotFound as error:
+    print(error)' "$ROOT" 2>/dev/null) || true
+    echo "${found:-no NVIDIA driver (nvidia-smi finds none)}"
 }
 
 # Adds to `extras` what the table plugins/extras.txt has for the names $2, a comma list, of the kind $1. Words unknown
-# there need nothing: `sut` refuses them.
+# there need nothing: `sut` refuses them. A backend is for the CPU unless the device is a GPU, and then a GPU must be there.
 add_extras() {
     local kind name needed word
     while read -r kind name _ needed _; do
         [[ $kind == "$1" && ",$2," == *",$name,"* ]] || continue
-        if [[ $needed == */*/* ]]; then
-            cuda=${cuda-$(cuda_major)}
+        if [[ $needed == */*/* && ($kind != backend || -n $on_gpu) ]]; then
+            cuda=${cuda-$(driver_cuda)}
             case $cuda in
                 12) needed=${needed#*/} needed=${needed%/*} ;;
-                13) needed=${needed##*/} ;;
-                *) needed=${needed%%/*} ;;
+                1[3-9] | [2-9][0-9]) needed=${needed##*/} ;;
+                *)
+                    [[ $kind != backend ]] || refuse_gpu
+                    needed=${needed%%/*}
+                    ;;
             esac
+        else
+            needed=${needed%%/*}
         fi
+        # PyCUDA is compiled, so only who insists on it has it.
+        [[ $needed != *gpu-cu* || ${SUT_CUDA_LIBRARY-} != pycuda ]] || needed+=,pycuda
         for word in ${needed//,/ }; do
             [[ $word == - || " ${extras[*]} " == *" $word "* ]] || extras+=("$word")
         done
     done <"$ROOT/plugins/extras.txt"
+}
+
+refuse_gpu() {
+    [[ $cuda == *[!0-9]* ]] ||
+        die "the device ${flag[device]} needs a driver for CUDA 12 or newer, and this one has CUDA $cuda: update the driver"
+    die "the device ${flag[device]} cannot be used: $cuda"
 }
 
 # Prints, as a comma list, the values that the YAML file or result.json $1 has for the setting $2, at its top or below
@@ -146,14 +166,16 @@ done
 for file in "${flag[config]}" "${flag[from]}"; do
     [[ -f $file ]] || continue
     ! grep -q '^matrix[[:space:]]*:' -- "$file" 2>/dev/null || is_matrix=1
-    for name in backend preprocess precision model; do
+    for name in backend preprocess precision model device; do
         [[ -n ${flag[$name]}${setting[$name]-} ]] || flag[$name]=$(values_of "$file" "$name")
     done
 done
-for name in backend preprocess precision model; do
+for name in "${!flag[@]}"; do
     flag[$name]=${flag[$name]:-${setting[$name]-}}
-    [[ ${flag[$name]} != *,* ]] || is_matrix=1
+    [[ ${flag[$name]} != *,* || ! $name =~ ^(backend|preprocess|precision|model)$ ]] || is_matrix=1
 done
+on_gpu=
+[[ ! ,${flag[device],,} =~ ,(gpu|cuda) ]] || on_gpu=1
 default=(onnxruntime opencv fp32)
 if [[ $command == compare && -z $is_matrix$is_help ]]; then # all that works here, but for DALI's several hundred MB
     default=("onnxruntime,openvino" "opencv,fused" "fp32,int8")

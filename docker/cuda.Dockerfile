@@ -17,7 +17,7 @@ COPY --chown=sut . .
 ENV HOME=/tmp OUTPUT_DIR=/output NVIDIA_DRIVER_CAPABILITIES=compute,utility,video
 # run_local.sh goes by the driver, which is not there while an image is built: CUDA 13 is named here.
 RUN ./run_local.sh run --preprocess fused --help >/dev/null \
-    && bash -euc 'ROOT=$PWD; source tools/setup_env.sh; setup_env cuda13 dali' \
+    && bash -euc 'ROOT=$PWD; source tools/setup_env.sh; setup_env gpu-cu13 dali' \
     && rm -rf /tmp/.cache
 
 ENTRYPOINT ["./run_local.sh"]

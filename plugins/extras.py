@@ -75,7 +75,12 @@ def names(kind: str) -> list[str]:
     return list(entries(kind))
 
 
-def requirements(extra: str = "") -> list[str]:
-    """What pip is to install for an extra, or for the project itself."""
+def packages(extra: str = "") -> list[Package]:
+    """What an extra brings, or the project itself."""
     lines = (entry for entry in TABLE if (extra in entry.extras if extra else entry.set_up == "always"))
-    return [package.requirement for entry in lines for package in entry.packages]
+    return [package for entry in lines for package in entry.packages]
+
+
+def requirements(extra: str = "") -> list[str]:
+    """The same as pip reads it."""
+    return [package.requirement for package in packages(extra)]

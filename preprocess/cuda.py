@@ -253,7 +253,7 @@ class Cuda(OnGpu):
     name = "cuda"
     options = CudaOptions
     decoder = NvImageCodec
-    library = Library("nvImageCodec", "nvidia.nvimgcodec", {12: "cuda12", 13: "cuda13"})
+    library = Library("nvImageCodec", "nvidia.nvimgcodec", {12: "gpu-cu12", 13: "gpu-cu13"})
 
 
 def open_both(gpu: int, decoder: Callable[[], GpuDecoder]) -> tuple[GpuDevice, GpuDecoder]:
@@ -288,12 +288,12 @@ def check_parts(name: str, library: Library) -> None:
     packages, extras = [], []
     if not is_installed("pycuda") and not is_installed("cupy"):
         packages.append("PyCUDA or CuPy")
-        extras.append(f"cuda{cuda}")
+        extras.append(f"gpu-cu{cuda}")
     try:
         find_compiler(cuda)
     except ModuleNotFoundError:
         packages.append("NVRTC or nvcc")
-        extras.append(f"cuda{cuda}")
+        extras.append(f"gpu-cu{cuda}")
     if not is_installed(library.module):
         packages.append(library.label)
         extras.append(library.extras[cuda])

@@ -36,7 +36,7 @@ from preprocess.parts.self_test import DecoderNotUsable, plain_jpeg
 HW_SHARE = 0.65
 """DALI's own default."""
 
-DALI = Library("DALI", "nvidia.dali", {12: "dali-cuda12", 13: "dali"})
+DALI = Library("DALI", "nvidia.dali", {12: "dali-cu12", 13: "dali"})
 
 
 class DaliMixed(GpuDecoder):

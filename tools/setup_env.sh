@@ -1,13 +1,14 @@
 # shellcheck shell=bash
 # Sourced by run_local.sh and run_tests.sh, which set ROOT (the checkout): makes $ROOT/.venv and keeps it complete.
 #
-#   setup_env EXTRA...   installs the project with these extras of plugins/extras.txt, where one is missing
+#   setup_env EXTRA...   installs the project with these extras of plugins/extras.txt, where one is missing. NAME-cuNN
+#                        takes the place of NAME and of another CUDA's, whose packages go; NAME is there with any of them
 #
 # Its files in .venv: setup.stamp  the extras that are installed, and the sums of the files they were installed from
 #                     setup.busy   packages are being changed; where it outlives its set-up, .venv is made anew
 #                     setup.lock   held by the set-up that is at work, and by a pip that outlived it
 #                     setup.log    what venv and pip said last
-#                     setup.requirements, setup.pins, setup.report, setup.hashed   what is asked of pip, from what
+#                     setup.requirements, setup.pins, setup.report, setup.hashed, setup.wheels   what is asked of pip
 
 VENV=$ROOT/.venv
 VENV_PYTHON=$VENV/bin/python
@@ -75,7 +76,7 @@ is_complete() {
     { read -r extras && IFS= read -r -d '' sums || true; } <"$VENV/setup.stamp"
     [[ $sums == "$(fingerprint)"$'\n' ]] || return 1
     for extra; do
-        [[ " $extras " == *" $extra "* ]] || return 1
+        [[ " $extras " == *" $extra "* || " $extras " == *" $extra-cu"[0-9]* ]] || return 1
     done
 }
 
@@ -110,9 +111,18 @@ interrupted() {
     exit 130
 }
 
-# A pip that stopped before it installed anything (no network, Ctrl-C in a download) left a working .venv as it was.
+# A pip that stopped before it changed anything (no network, Ctrl-C in a download) left a working .venv as it was.
 forget_untouched() {
-    [[ ! -f $VENV/setup.stamp ]] || grep -qs '^Installing collected packages' "$VENV/setup.log" || rm -f "$VENV/setup.busy"
+    [[ ! -f $VENV/setup.stamp ]] || grep -qsE '^(Installing collected packages|Found existing installation)' "$VENV/setup.log" ||
+        rm -f "$VENV/setup.busy"
+}
+
+# PyCUDA's build takes the headers from beside the nvcc on PATH, and says no more than the first one it misses.
+check_compilers() {
+    local nvcc
+    [[ " $* " == *" pycuda "* ]] || return 0
+    nvcc=$(command -v nvcc) && command -v g++ >/dev/null && [[ -f ${nvcc%/*}/../include/curand.h ]] ||
+        die "PyCUDA is compiled from its source: it needs g++ and, first on PATH, the nvcc of a whole CUDA toolkit, with cuRAND's headers (Debian, Ubuntu: apt install g++ nvidia-cuda-toolkit); CuPy, which is used without SUT_CUDA_LIBRARY=pycuda, needs neither"
 }
 
 # One line on why venv or pip failed: pip's last error, else the last thing said.
@@ -141,32 +151,49 @@ make_venv() {
 
 lock() { "$VENV_PYTHON" -P -I "$ROOT/tools/lock.py" "$@"; }
 
-pip_install() {
+run_pip() {
     cd -- "$ROOT" && exec env -u PYTHONPATH -u PYTHONHOME PIP_DISABLE_PIP_VERSION_CHECK=1 \
-        "$VENV_PYTHON" -P -m pip install --no-user --no-input --progress-bar off "$@"
+        "$VENV_PYTHON" -P -m pip --no-input "$@"
 }
+
+pip_install() { run_pip install --no-user --progress-bar off "$@"; }
 
 # Installs the project with the extras $@. pip knows no hash of the project itself, so it is asked first what is missing;
 # that is installed by the hashes in constraints.txt, the project last. On x86_64 all are wheels, so that no code of a
-# package runs before its hash was checked; elsewhere LoadGen is built from its source.
+# package runs before its hash was checked; elsewhere LoadGen is built from its source, and PyCUDA is everywhere.
 install_hashed() {
-    local kind=(--only-binary :all:)
+    local kind=(--only-binary :all:) from=(--no-index) rivals
     [[ $(uname -m) == x86_64 ]] || kind=(--prefer-binary)
-    lock requirements "$@" >"$VENV/setup.requirements" && lock pins >"$VENV/setup.pins" || return
+    lock requirements "$@" >"$VENV/setup.requirements" 2>>"$VENV/setup.log" && lock pins "$@" >"$VENV/setup.pins" || return
     step pip_install --dry-run --report "$VENV/setup.report" "${kind[@]}" \
         -c "$VENV/setup.pins" -r "$VENV/setup.requirements" || return
-    lock hashed "$VENV/setup.report" >"$VENV/setup.hashed" 2>>"$VENV/setup.log" || return
+    lock hashed "$VENV/setup.report" "$@" >"$VENV/setup.hashed" 2>>"$VENV/setup.log" || return
+    if [[ " $* " == *" pycuda "* ]]; then
+        kind+=(--no-binary pycuda) from=() # to build it takes setuptools
+    fi
+    rivals=$(lock rivals "$@") || return
+    if [[ -z $rivals ]]; then
+        from=()
+    else # they go when what comes in their place is here
+        from+=(--find-links "$VENV/setup.wheels")
+        step run_pip download --progress-bar off --no-deps "${kind[@]}" --require-hashes -r "$VENV/setup.hashed" \
+            -d "$VENV/setup.wheels" || return
+        # shellcheck disable=SC2086 # words
+        step run_pip uninstall -y $rivals || return
+    fi
     if [[ -s $VENV/setup.hashed ]]; then
-        step pip_install --no-deps "${kind[@]}" --require-hashes -r "$VENV/setup.hashed" || return
+        step pip_install --no-deps "${kind[@]}" "${from[@]}" --require-hashes -r "$VENV/setup.hashed" || return
+        rm -rf -- "$VENV/setup.wheels"
     fi
     step pip_install --no-deps --no-build-isolation -e .
 }
 
 setup_env() {
-    local lock error sums extras code=0 owned=
+    local lock error sums extras build code=0 owned=
     step_pid='' changing=''
     [[ -z ${PYTHON-} ]] || check_python_agrees
     ! is_complete "$@" || return 0
+    check_compilers "$@"
 
     SECONDS=0
     [[ $ROOT != *:* ]] || die "a checkout whose path has a colon cannot have a virtual environment: move $ROOT"
@@ -196,9 +223,11 @@ setup_env() {
             rm -f "$VENV/setup.lock"
             die "$VENV is there, but no working Python 3.11, 3.12 or 3.13 with pip: remove it, then start again"
         fi
-        extras=$(printf '%s\n' "$@" | sort -u | tr '\n' ' ')
-        extras=${extras% }
+        extras=$(lock extras "$@") || die "$VENV/bin/python cannot read $ROOT/plugins/extras.txt"
         say "installing ${extras// /, } (the first time $(size_of "$extras"); log: $VENV/setup.log)"
+        # shellcheck disable=SC2086 # words
+        build=$(lock build $extras 2>>"$VENV/setup.log") || true # pip says it better
+        [[ -z $build ]] || say "$build"
         : >"$VENV/setup.busy"
         changing=1
         # shellcheck disable=SC2086 # words

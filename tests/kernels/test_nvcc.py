@@ -56,7 +56,7 @@ def nvrtc() -> Compiler:
     return Nvrtc(compilers._nvrtc_libraries()[0])
 
 
-@pytest.fixture(scope="module", params=[nvcc, pytest.param(nvrtc, marks=needs("cuda13"))], ids=["nvcc", "nvrtc"])
+@pytest.fixture(scope="module", params=[nvcc, pytest.param(nvrtc, marks=needs("gpu-cu13"))], ids=["nvcc", "nvrtc"])
 def compiler(request: pytest.FixtureRequest) -> Compiler:
     found: Compiler = request.param()
     return found
@@ -86,7 +86,7 @@ def test_a_module_compiles_without_spills_for_all(compiler: Compiler, module: st
     compile_and_judge(compiler, module, architecture)
 
 
-@needs("cuda13")
+@needs("gpu-cu13")
 def test_the_two_agree_on_what_the_kernels_take() -> None:
     source = KernelSource.read(SOURCES, MODULES[0])
     by_nvcc, by_nvrtc = (resources(make().compile(source, ONE).log) for make in (nvcc, nvrtc))
@@ -132,7 +132,7 @@ def test_the_cache_over_the_real_thing(compiler: Compiler, tmp_path: Path, monke
     assert cubin("a", ONE, compiler, tmp_path) == first
 
 
-@needs("cuda13")
+@needs("gpu-cu13")
 def test_a_fresh_host_finds_what_the_same_nvrtc_compiled(tmp_path: Path) -> None:
     original = compilers._nvrtc_libraries()[0]
     for path in original.parent.glob("libnvrtc*.so*"):

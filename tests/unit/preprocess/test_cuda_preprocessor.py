@@ -370,7 +370,7 @@ def codec(device: WatchedDevice) -> Iterator[NvImageCodecOnHost]:
     decoder.close()
 
 
-@needs("cuda13")
+@needs("gpu-cu13")
 def test_nvimagecodec_decodes_as_opencv_does(
     device: WatchedDevice, working: Working, codec: NvImageCodecOnHost
 ) -> None:
@@ -383,7 +383,7 @@ def test_nvimagecodec_decodes_as_opencv_does(
     assert preprocessor.counts()[BY_CPU] == 2, "CMYK, twice"
 
 
-@needs("cuda13")
+@needs("gpu-cu13")
 def test_nvimagecodec_answers_none_for_each_that_it_refuses(codec: NvImageCodecOnHost) -> None:
     cut = FILES[1][: len(FILES[1]) // 2]
     found = codec.decode([FILES[0], cut, b"no picture", BITS_12, FILES[2]], None)
@@ -392,7 +392,7 @@ def test_nvimagecodec_answers_none_for_each_that_it_refuses(codec: NvImageCodecO
     assert "nvImageCodec" in codec.version()
 
 
-@needs("cuda13")
+@needs("gpu-cu13")
 def test_the_plain_jpeg_is_one_that_every_decoder_takes(codec: NvImageCodecOnHost) -> None:
     frame = read_frame(plain_jpeg())
     assert frame is not None
@@ -402,7 +402,7 @@ def test_the_plain_jpeg_is_one_that_every_decoder_takes(codec: NvImageCodecOnHos
     assert (height, width) == (frame.height, frame.width)
 
 
-@needs("cuda13")
+@needs("gpu-cu13")
 def test_an_nvimagecodec_that_decodes_nothing_is_refused_when_it_is_opened() -> None:
     from nvidia import nvimgcodec
 
@@ -416,7 +416,7 @@ def test_an_nvimagecodec_that_decodes_nothing_is_refused_when_it_is_opened() -> 
         )
 
 
-@needs("cuda13")
+@needs("gpu-cu13")
 @pytest.mark.skipif(Path("/dev/nvidia0").exists(), reason="there is a GPU")
 @pytest.mark.parametrize("make", [NvImageCodec, JpegEngine])
 def test_without_a_gpu_no_decoder_on_one_can_be_opened(make: Callable[[int], NvImageCodec]) -> None:
@@ -426,7 +426,7 @@ def test_without_a_gpu_no_decoder_on_one_can_be_opened(make: Callable[[int], NvI
     assert code_of(caught.value) == ExitCode.SETUP
 
 
-@needs("cuda13")
+@needs("gpu-cu13")
 def test_an_nvimagecodec_that_breaks_later_is_not_believed(
     codec: NvImageCodecOnHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -437,7 +437,7 @@ def test_an_nvimagecodec_that_breaks_later_is_not_believed(
         codec.decode(FILES[:2], None)
 
 
-@needs("cuda13")
+@needs("gpu-cu13")
 def test_nvimagecodec_is_opened_anew_for_a_larger_batch(
     codec: NvImageCodecOnHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -463,7 +463,7 @@ def test_nvimagecodec_is_opened_anew_for_a_larger_batch(
     assert firsts == [1, 2, 3]
 
 
-@needs("cuda13")
+@needs("gpu-cu13")
 @pytest.mark.parametrize(
     ("share", "engine"),
     [(0, None), (0.25, (0.25, "FIXED")), (1.0, (1.0, "FIXED")), ("adaptive", (0.5, "ADAPTIVE_MINIMIZE_IDLE_TIME"))],
@@ -645,7 +645,7 @@ ALL = ("cupy", "nvidia.nvimgcodec")
 
 def test_all_that_is_missing_is_said_in_one_line(missing: Machine) -> None:
     nothing = missing(None)
-    for part in ("driver", "GPU", "PyCUDA or CuPy", "NVRTC or nvcc", "nvImageCodec", "install one", "[cuda13]"):
+    for part in ("driver", "GPU", "PyCUDA or CuPy", "NVRTC or nvcc", "nvImageCodec", "install one", "[gpu-cu13]"):
         assert part in nothing
     assert "cuda" in nothing
 
@@ -661,7 +661,7 @@ def test_only_what_is_missing_is_said(missing: Machine) -> None:
     assert "pip" not in missing(Installed(13, 0, 0), ALL, compiler=True)
 
 
-@pytest.mark.parametrize(("cuda", "extra"), [(12, "cuda12"), (13, "cuda13"), (14, "cuda13")])
+@pytest.mark.parametrize(("cuda", "extra"), [(12, "gpu-cu12"), (13, "gpu-cu13"), (14, "gpu-cu13")])
 def test_the_extra_is_that_of_the_drivers_cuda(missing: Machine, cuda: int, extra: str) -> None:
     assert f".[{extra}]" in missing(Installed(cuda, 1, 1))
 
@@ -693,7 +693,7 @@ def test_bad_values_of_options_are_refused_before_a_gpu_is_opened(options: dict[
         Cuda(PIXELS, **options)
 
 
-@pytest.mark.parametrize(("driver", "extra"), [(Installed(12, 8, 1), "cuda12"), (Installed(13, 0, 1), "cuda13")])
+@pytest.mark.parametrize(("driver", "extra"), [(Installed(12, 8, 1), "gpu-cu12"), (Installed(13, 0, 1), "gpu-cu13")])
 def test_a_decoder_for_a_newer_cuda_than_the_drivers_is_refused(
     missing: Machine, driver: Installed, extra: str
 ) -> None:
@@ -712,7 +712,7 @@ def test_the_cuda_of_a_library_is_what_it_says_itself(monkeypatch: pytest.Monkey
     assert _cuda_of("some_library") == cuda
 
 
-@needs("cuda13")
+@needs("gpu-cu13")
 def test_the_decoders_that_are_installed_say_their_cuda() -> None:
     for module in ("nvidia.nvimgcodec", "nvidia.dali"):
         assert _cuda_of(module) in (12, 13)

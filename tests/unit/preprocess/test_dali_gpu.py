@@ -278,7 +278,7 @@ def test_what_a_machine_lacks_is_said(monkeypatch: pytest.MonkeyPatch, name: str
         registry.load(name)
 
 
-@pytest.mark.parametrize(("driver", "extra"), [(12, "dali-cuda12"), (13, "dali")])
+@pytest.mark.parametrize(("driver", "extra"), [(12, "dali-cu12"), (13, "dali")])
 def test_a_dali_for_a_newer_cuda_than_the_drivers_is_refused(
     monkeypatch: pytest.MonkeyPatch, driver: int, extra: str
 ) -> None:
