@@ -263,3 +263,22 @@ def test_a_set_up_that_is_interrupted_says_so(tmp_path: Path, which: str) -> Non
 
     assert done.code == 130
     assert done.err == "set-up: set-up interrupted; the next start finishes it\n"
+
+
+@pytest.mark.parametrize(
+    ("files", "code"),
+    [(("nvcc", "g++", "../include/curand.h"), 0), (("nvcc", "g++"), 2), (("g++", "../include/curand.h"), 2), ((), 2)],
+)
+def test_pycuda_is_not_asked_of_pip_where_it_cannot_be_compiled(
+    tmp_path: Path, files: tuple[str, ...], code: int
+) -> None:
+    for folder in ("bin", "include"):
+        (tmp_path / folder).mkdir()
+    for name in files:
+        (tmp_path / "bin" / name).touch(0o755)
+    line = 'ROOT=$PWD; . "$1/tools/setup_env.sh"; check_compilers models; PATH=$PWD/bin; check_compilers pycuda'
+
+    done = run(shutil.which("bash") or "bash", "-c", line, "set-up", CHECKOUT, cwd=tmp_path)
+
+    assert done.code == code
+    assert ("apt install g++ nvidia-cuda-toolkit" in done.err) == (code != 0)
