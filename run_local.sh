@@ -17,6 +17,7 @@ Usage: ./run_local.sh [BACKEND] [MODEL] [DEVICE] [options]
   ./run_local.sh onnxruntime efficientnet-lite0 cpu --scenario all --time 10
   ./run_local.sh onnxruntime resnet50 cpu --accuracy --dataset-path /data/imagenet
   ./run_local.sh openvino efficientnet-lite0 cpu --precision int8 --scenario Offline --time 10
+  ./run_local.sh onnxruntime resnet50 gpu                 the build for the driver's CUDA; there must be one
   EXTRA_OPS='--time 60' ./run_local.sh onnxruntime mobilenet
   ./run_local.sh doctor                                   what is installed here, and what works
 
@@ -26,7 +27,7 @@ END
 Without one it is run. A backend of such a name is reached by --backend.
 
 The first start makes .venv in the checkout and installs what is asked for there, some 140 MB; `--preprocess dali` adds
-several hundred MB.
+several hundred MB, a backend on a GPU 2 to 4 GB.
 Environment: MODEL_DIR, DATA_DIR, OUTPUT_DIR; EXTRA_OPS (options to append); PYTHON (a Python 3.11 to 3.13 to make .venv with).
 
 The options are those of `sut run`:
