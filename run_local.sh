@@ -185,7 +185,14 @@ fi
 extras=(models opencv)
 case $command in
     dataset) add_extras dataset "${arguments[0]-}" ;;
-    kernels | report | show) ;;
+    report) # that of a GPU has a part for each, and says itself where there is no GPU
+        if [[ ${arguments[0]-} == gpu && ${cuda=$(driver_cuda)} =~ ^(1[2-9]|[2-9][0-9])$ ]]; then
+            on_gpu=1
+            add_extras backend onnxruntime,pytorch
+            add_extras preprocess cuda,dali-gpu
+        fi
+        ;;
+    kernels | show) ;;
     *)
         add_extras backend "${flag[backend]:-${default[0]}}"
         add_extras preprocess "${flag[preprocess]:-${default[1]}}"
