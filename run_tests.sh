@@ -3,7 +3,7 @@
 #
 #   ./run_tests.sh                             format, lint, types, shell scripts, the fast tests
 #   ./run_tests.sh --all                       the slow tests too
-#   ./run_tests.sh --core                      without DALI, CuPy and NNCF: what needs them is skipped, and why is told
+#   ./run_tests.sh --core                      without DALI, CuPy, NNCF and PyTorch: what needs them is skipped, and why is told
 #   ./run_tests.sh --fix                       first has ruff format the code and mend what it can
 #   ./run_tests.sh tests/unit -k ledger -x     with arguments for pytest; paths are relative to the checkout
 #

@@ -162,20 +162,17 @@ pip_install() { run_pip install --no-user --progress-bar off "$@"; }
 # that is installed by the hashes in constraints.txt, the project last. On x86_64 all are wheels, so that no code of a
 # package runs before its hash was checked; elsewhere LoadGen is built from its source, and PyCUDA is everywhere.
 install_hashed() {
-    local kind=(--only-binary :all:) from=(--no-index) rivals
+    local kind=(--only-binary :all:) from=() rivals
     [[ $(uname -m) == x86_64 ]] || kind=(--prefer-binary)
     lock requirements "$@" >"$VENV/setup.requirements" 2>>"$VENV/setup.log" && lock pins "$@" >"$VENV/setup.pins" || return
     step pip_install --dry-run --report "$VENV/setup.report" "${kind[@]}" \
         -c "$VENV/setup.pins" -r "$VENV/setup.requirements" || return
     lock hashed "$VENV/setup.report" "$@" >"$VENV/setup.hashed" 2>>"$VENV/setup.log" || return
-    if [[ " $* " == *" pycuda "* ]]; then
-        kind+=(--no-binary pycuda) from=() # to build it takes setuptools
-    fi
+    [[ " $* " != *" pycuda "* ]] || kind+=(--no-binary pycuda)
     rivals=$(lock rivals "$@") || return
-    if [[ -z $rivals ]]; then
-        from=()
-    else # they go when what comes in their place is here
-        from+=(--find-links "$VENV/setup.wheels")
+    if [[ -n $rivals ]]; then # they go when what comes in their place is here
+        from=(--find-links "$VENV/setup.wheels")
+        [[ " $* " == *" pycuda "* ]] || from+=(--no-index) # pip fetches what it builds that with
         step run_pip download --progress-bar off --no-deps "${kind[@]}" --require-hashes -r "$VENV/setup.hashed" \
             -d "$VENV/setup.wheels" || return
         # shellcheck disable=SC2086 # words
