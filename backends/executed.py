@@ -6,6 +6,8 @@ from collections.abc import Mapping
 
 _PRECISE = ("int8", "bf16", "fp16", "fp32")
 """From the least to the most precise."""
+NATIVE_BF16 = frozenset({"avx512_bf16", "amx_bf16"})
+"""Either of these flags in /proc/cpuinfo means instructions that multiply bfloat16."""
 
 
 def executed_precision(work: Mapping[str, int]) -> str:
@@ -27,6 +29,13 @@ def executed_precision(work: Mapping[str, int]) -> str:
     if known and 2 * work[first] > sum(work.values()) and first == min(ordered, key=_PRECISE.index):
         return first
     return "+".join(ordered)
+
+
+def emulated(work: Mapping[str, int], cpu_flags: frozenset[str]) -> str:
+    """What executes without instructions of its own: runtimes do bf16 on any AVX-512, slower than fp32."""
+    if "bf16" in work and cpu_flags and not cpu_flags & NATIVE_BF16:
+        return "bf16, as this CPU has neither avx512_bf16 nor amx_bf16"
+    return ""
 
 
 def shares(work: Mapping[str, int]) -> str:

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends.base import Attestation, Backend, ModelFile, Runner, Slot, TensorSpec, closed, fixed_batch, import_runtime
-from backends.executed import executed_precision, listed, shares
+from backends.executed import NATIVE_BF16, emulated, executed_precision, listed, shares
 from plugins.cpuinfo import read_cpuinfo
 from plugins.errors import DeviceNotFound
 from plugins.options import Tuned, option
@@ -30,8 +30,6 @@ _HINTS = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}
 _EXECUTED = {"f32": "fp32", "f16": "fp16", "bf16": "bf16", "u8": "int8", "i8": "int8"}
 _COMPUTE = ("Convolution", "Deconvolution", "FullyConnected", "MatMul")
 """Layers that multiply and accumulate, as the executed graph calls them."""
-_NATIVE_BF16 = {"avx512_bf16", "amx_bf16"}
-"""Either of these flags in /proc/cpuinfo means instructions that multiply bfloat16; OpenVINO does so on x86 only."""
 _MOST = 99_999
 """Streams, or rows of a batch: more is a slip of the hand."""
 _NOISE = re.compile(r"(?:Exception from|Check '[^\n]*?' failed at) \S+?:\d+:\s*")
@@ -214,13 +212,6 @@ class OpenVinoRunner(Runner):
         self._request = None
 
 
-def emulated(work: Mapping[str, int], cpu_flags: frozenset[str]) -> str:
-    """What executes without instructions of its own: OpenVINO does bf16 on any AVX-512, slower than fp32."""
-    if "bf16" in work and cpu_flags and not cpu_flags & _NATIVE_BF16:
-        return "bf16, as this CPU has neither avx512_bf16 nor amx_bf16"
-    return ""
-
-
 def _attest(
     compiled: Any, device: str, inputs: tuple[TensorSpec, ...], weights: Mapping[str, list[int]]
 ) -> Attestation:
@@ -313,7 +304,7 @@ def _config(precision: str, lanes: int, threads: int, options: OpenVinoOptions, 
     elif on_cpu:
         # What the file leaves unquantised, a third of Lite0's layers, makes all of it 8 % (batch 1) to 30 % (batch 8)
         # faster in bf16; not where that would be emulated.
-        config[_HINT] = "bf16" if read_cpuinfo().flags & _NATIVE_BF16 else "f32"
+        config[_HINT] = "bf16" if read_cpuinfo().flags & NATIVE_BF16 else "f32"
     hint, streams = options.hint, options.streams
     if hint == "auto":
         streams = streams or lanes

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from backends import openvino as module
 from backends import registry
 from backends.base import ModelFile, Runner, Slot, TensorSpec
-from backends.executed import executed_precision
+from backends.executed import emulated, executed_precision
 from backends.null import Null
 from backends.onnxruntime import OnnxRuntime
-from backends.openvino import OpenVino, emulated
+from backends.openvino import OpenVino
 from plugins.cpuinfo import CpuInfo
 from plugins.errors import DeviceNotFound
 from preprocess.opencv import OpenCV
