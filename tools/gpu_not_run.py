@@ -24,6 +24,7 @@ GPU_ONLY = (
 )
 """The modules of kernels/ that need a GPU; the others run in host form in every test."""
 OTHER_FILES = (
+    "backends/pytorch_gpu.py",
     "plugins/driver.py",
     "plugins/nvml.py",
     "preprocess/cuda.py",

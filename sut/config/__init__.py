@@ -70,7 +70,9 @@ class RunConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     backend: _Name = setting("One of plugins/extras.txt, or another package's.", "onnxruntime", plugs="backend")
-    model: str = setting("A known model's name, or an .onnx, .xml or .tflite file.", "efficientnet-lite0")
+    model: str = setting(
+        "A known model's name, or an .onnx, .xml, .tflite, .pt2, .pt or .pth file.", "efficientnet-lite0"
+    )
     model_name: _Name | None = setting("Which known model a file is; with --recipe, its name in the results.")
     recipe: str | None = setting("How to preprocess for a file of any model: a YAML file, or a recipe's name.")
     device: str = setting("cpu, gpu (= cuda), cuda:1, or a name the backend lists.", "cpu")
@@ -272,9 +274,12 @@ OPTIONS = options_of(RunConfig)
 """What is told of each setting."""
 
 
+_MODEL_FILES = (".onnx", ".xml", ".tflite", ".pt2", ".pt", ".torchscript", ".pth")
+
+
 def is_model_file(model: str) -> bool:
     """Whether the word for a model names a file rather than a known one."""
-    return model.lower().endswith((".onnx", ".xml", ".tflite")) or "/" in model
+    return "/" in model or model.lower().endswith(_MODEL_FILES)
 
 
 def model_stem(model: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sut.models import ir, tflite
+from sut.models import ir, tflite, torch_files
 from sut.models.content import load_whole, save_whole
 from sut.models.files import nearest_first
 
@@ -18,14 +18,16 @@ _CHOOSING = ("ArgMax", "TopK")
 def expose_scores(path: Path, output: str, to: Path) -> str | None:
     """Write a copy of a model file to ``to`` that shows what the ArgMax or TopK behind ``output`` reads.
 
-    Returns the name of the output that does. None, and nothing is written, where no such node is found. The copy of an
-    .onnx file is one file, whatever files hold the weights. Raises what ``load_whole``, ``save_whole`` and the
-    ``expose_scores`` of the other formats do.
+    Returns the name of the output that does. None, and nothing is written, where no such node is found, and for a file
+    of PyTorch's. The copy of an .onnx file is one file, whatever files hold the weights. Raises what ``load_whole``,
+    ``save_whole`` and the ``expose_scores`` of the other formats do.
     """
     if path.suffix == ir.SUFFIX:
         return ir.expose_scores(path, output, to)
     if path.suffix == tflite.SUFFIX:
         return tflite.expose_scores(path, output, to)
+    if path.suffix in torch_files.KINDS:
+        return None
     import onnx
 
     model = load_whole(path)

@@ -9,18 +9,25 @@ from typing import TYPE_CHECKING
 
 from plugins.files import known_digest, utf8_path
 from sut.errors import InputError, one_line
-from sut.models import ir, tflite
+from sut.models import ir, tflite, torch_files
 from sut.models.files import ModelInfo, check_onnx
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-_OTHERS = {ir.SUFFIX: ir.check_ir, tflite.SUFFIX: tflite.check_tflite}
+_OTHERS = {
+    ir.SUFFIX: ir.check_ir,
+    tflite.SUFFIX: tflite.check_tflite,
+    **dict.fromkeys(torch_files.KINDS, torch_files.check_torch),
+}
 """What reads model files that are not ONNX."""
 
 
 def check_model(path: Path) -> ModelInfo:
-    """Read the inputs and outputs of any model file: .onnx, OpenVINO's .xml or .tflite. Raises what reading it does."""
+    """Read the inputs and outputs of any model file: .onnx, OpenVINO's .xml, .tflite, or PyTorch's.
+
+    Raises what reading it does.
+    """
     return _OTHERS.get(path.suffix, check_onnx)(path)
 
 

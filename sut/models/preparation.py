@@ -16,14 +16,18 @@ from sut.config import RunConfig
 from sut.datasets.base import DataSet
 from sut.datasets.registry import open_dataset
 from sut.errors import InputError, RunError, reason_of
-from sut.models import ir, tflite
+from sut.models import ir, tflite, torch_files
 from sut.models.base import ModelSpec
 from sut.models.content import digest_of, sums_of
 from sut.models.identity import Known, weights_of
 from sut.models.precision.fold import fold, folded
 from sut.text import Progress, Say
 
-_FORMATS = {ir.SUFFIX: ("OpenVINO's IR", "openvino"), tflite.SUFFIX: ("a TFLite file", "tflite")}
+_FORMATS = {
+    ir.SUFFIX: ("OpenVINO's IR", "openvino"),
+    tflite.SUFFIX: ("a TFLite file", "tflite"),
+    **{suffix: (kind, "pytorch") for suffix, kind in torch_files.KINDS.items()},
+}
 """What model files are that are not ONNX, and the backend that reads them."""
 _QUANTISED_NOTES = ("the file is quantised already", "there is no FP32 form to compare with")
 
@@ -87,6 +91,8 @@ def prepare(
     form = form_for(backend, config.precision, config.device)
     source = onnx = spec.build(config.weights, say)
     check_format(config, source, backend)
+    if source.suffix in torch_files.CODE:
+        say(f"{source.name} is {torch_files.KINDS[source.suffix]}, which is code: it is run with your rights")
     operator = quantising_node(source)
     if operator is not None:
         _check_quantised(config, source, operator)

@@ -119,7 +119,7 @@ def for_file(
         within = [name for name in known if _names(name, path)]
         if len(within) != 1:
             if not path.exists():
-                raise InputError(f"model {path} does not exist, expected an .onnx, .xml or .tflite file")
+                raise InputError(f"model {path} does not exist, expected an .onnx, .xml, .tflite or PyTorch file")
             got = f"names {' and '.join(within)}" if within else "names no known model"
             raise InputError(
                 f"model file {path.name} {got}; say which it is with --model-name ({', '.join(known)}), or how to "

@@ -144,7 +144,7 @@ class Course:
         model, attested, version = self._parts.model, sut.backend.attest(), type(sut.backend).version()
         sums, details = model.loaded_sha256 if model else {}, attested.details
         self._tell(Loaded(sums, asdict(attested), attested.device_name, version, sut.output))
-        self._notes += [f"{key}: {details[key]}" for key in ("emulated", "fallback") if key in details]
+        self._notes += [f"{key}: {details[key]}" for key in ("emulated", "fallback", "training") if key in details]
         if model is not None and model.quantised and (work := details.get("multiply_accumulates")):
             self._notes.append(f"{self._config.backend} executes the quantised file's multiply-accumulates in {work}")
 

@@ -22,7 +22,7 @@ import numpy as np
 from plugins.registry import suggest
 from sut.errors import InputError, SetupError
 from sut.files import cached
-from sut.models import tflite
+from sut.models import tflite, torch_files
 from sut.models.content import check_model, content_digest, load_whole
 from sut.models.files import ModelInfo
 from sut.models.ir import SUFFIX, layer_types
@@ -113,6 +113,8 @@ def quantising_node(path: Path) -> str | None:
     check_model(path)
     if path.suffix == tflite.SUFFIX:
         return tflite.quantised_operator(path)
+    if path.suffix in torch_files.KINDS:
+        return None
     if path.suffix == SUFFIX:
         return _first(layer_types(path), _QUANTISING_NODES)
     import onnx
