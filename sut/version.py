@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 from functools import cache
+from pathlib import Path
 
-from plugins.packages import CHECKOUT
+from plugins.files import sha256_of
+from plugins.packages import CHECKOUT, OWN_NAMES
 from sut import __version__
 
 NAME = "loadgen-vision-sut"
@@ -26,3 +29,15 @@ def commit() -> str | None:
 def own_version() -> str:
     """Version and commit in one word, such as ``0.1.0+g66f119a-dirty``; the version alone without a commit."""
     return f"{__version__}+g{found}" if (found := commit()) else __version__
+
+
+def source_sha256(root: Path = CHECKOUT) -> str:
+    """SHA-256 of what this project is made of, names and contents, as lower-case hex: of what measured, however it is
+    called. Hidden files and what Python has compiled do not count.
+    """
+    digest = hashlib.sha256()
+    for path in sorted(path for name in OWN_NAMES for path in (root / name).rglob("*") if path.is_file()):
+        name = path.relative_to(root)
+        if not any(part.startswith(".") or part == "__pycache__" for part in name.parts):
+            digest.update(f"{name.as_posix()} {sha256_of(path)}\n".encode())
+    return digest.hexdigest()

@@ -23,6 +23,7 @@ from sut.files import holding, write_text
 from sut.mlperf.audit import read_audit
 from sut.mlperf.logs import TRACE
 from sut.mlperf.userconf import read_conf
+from sut.models.base import ModelSpec
 from sut.models.content import check_model
 from sut.models.files import check_names
 from sut.models.registry import check_fit
@@ -157,7 +158,7 @@ def run_experiment(
         notes = [why_not_compared(parts), _another_model(parts.model.sha256, model_sha256)]
         told = tuple(note for note in notes if note)
         parts = replace(parts, model=replace(parts.model, notes=(*parts.model.notes, *told)))
-    home = result_home(first, parts)
+    home = result_home(first, parts.spec)
     ran = Ran(home=home)
     with _locked(home), noted() as ending:
         console.header(parts, home)
@@ -200,12 +201,12 @@ def _agreement(parts: Assembly, console: Reporter) -> Agreement | None:
     return None if found is None else Agreement.model_validate(found, from_attributes=True)
 
 
-def result_home(config: RunConfig, parts: Assembly) -> Path:
-    """The directory of all scenarios of one configuration."""
+def result_home(config: RunConfig, spec: ModelSpec) -> Path:
+    """The directory of all scenarios of one configuration, and of a model as it is run."""
     device = config.device.replace(",cuda:", "+").replace("cuda:", "cuda")
-    digest = config.digest(repr(parts.spec.recipe))
+    digest = config.digest(repr(spec.recipe))
     words = [config.backend, device, config.preprocess, config.precision, config.boundary, digest]
-    return config.output / parts.spec.name / "-".join(words)
+    return config.output / spec.name / "-".join(words)
 
 
 def _run_one(
