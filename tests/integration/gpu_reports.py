@@ -1,0 +1,118 @@
+"""A report as ``sut report gpu`` leaves it, of a GPU that nobody has: its runs are real ones, on the CPU."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from sut.files import write_text
+from sut.results.machine import system_facts
+from sut.results.schema import Result, used
+from sut.studies.gpu_report.machine import versions
+from sut.studies.gpu_report.page import markdown
+from sut.studies.gpu_report.schema import FILE, PAGE, RESULTS, PartEnd, Report
+from sut.studies.gpu_report.served import Cell
+from sut.studies.gpu_report.targets import targets
+from sut.studies.proof.cases import case_counts
+from tests.children import run_python
+
+GPU = {
+    "name": "Tesla T4",
+    "driver_version": "550.54.15",
+    "memory.total": "15360 MiB",
+    "compute_cap": "7.5",
+    "power.limit": "70.00 W",
+}
+DEVICE = "Tesla T4 (sm_75) through CuPy 14.2, driver with CUDA 12.4"
+CELL = Cell("onnxruntime", "efficientnet-lite0", "fp32", "tensor")
+NULL = "onnxruntime_lite0_fp32_device"
+RUNS = {
+    CELL.name: ("--backend", "onnxruntime", "--scenario", "Offline", "--lanes", "1", "--max-batchsize", "4"),
+    NULL: ("--backend", "null", "--scenario", "all"),
+    "labels_onnxruntime": ("--backend", "onnxruntime", "--scenario", "Offline", "--accuracy"),
+    "onnxruntime_lite0_fp32_jpeg_cuda": ("--backend", "onnxruntime", "--scenario", "SingleStream"),
+}
+"""What is run, by the part that it stands for."""
+_TIME = ("--time", "0.2", "--model", CELL.model)
+
+
+def make(folder: Path) -> None:
+    """Run all of ``RUNS`` and write the report of them."""
+    made = datetime.now(UTC).isoformat(timespec="seconds")
+    for part, words in RUNS.items():
+        timed = _TIME if "--accuracy" not in words else _TIME[2:]
+        ended = run_python("-m", "sut", "run", *words, *timed, "--output", folder / RESULTS / part, cwd=folder)
+        assert ended.code in (0, 4), ended.err
+    report = Report(
+        schema=3,
+        made=made,
+        versions=versions(),
+        machine=system_facts(),
+        gpu=[GPU],
+        budget_s=560,
+        parts=dict(parts(folder)),
+    )
+    write(folder, report)
+
+
+def parts(folder: Path) -> Iterator[tuple[str, PartEnd]]:
+    """The parts, in the order of a report: of a GPU, hand-made; those with runs, which failed by name."""
+    yield "gpu", PartEnd(ok=True, found={"gpus": [GPU]}, took_s=0.3, limit_s=35)
+    counts = case_counts()
+    equal: dict[str, Any] = {name: f"{count} of {count} equal" for name, count in counts.items()}
+    check = {"exit_code": 0, "said": "", "cases": counts.total(), "wrong": [], **equal}
+    yield "kernels_check", PartEnd(ok=True, found=check, took_s=21.5, limit_s=90)
+    yield "labels_onnxruntime", _ran(folder, "labels_onnxruntime")
+    yield CELL.name, _ran(folder, CELL.name)
+    rows = [bench("copy", "device to device", 2**30, 4.2), bench("transpose 8192 x 8192 float32", "tiled", 2**29, 2.2)]
+    yield (
+        "kernels_bench",
+        PartEnd(ok=True, found={"exit_code": 0, "device": DEVICE, "table": rows}, took_s=31, limit_s=120),
+    )
+    yield NULL, _ran(folder, NULL)
+    yield "onnxruntime_lite0_fp32_jpeg_cuda", _ran(folder, "onnxruntime_lite0_fp32_jpeg_cuda")
+
+
+def bench(group: str, kernel: str, nbytes: int, gpu_ms: float) -> dict[str, Any]:
+    """A row of ``sut kernels bench``."""
+    share = (nbytes / gpu_ms) / (2**30 / 4.2)
+    times = {"bytes": nbytes, "gpu_ms": gpu_ms, "wall_ms": gpu_ms + 0.1, "passes": 30, "why": ""}
+    rates = {"bytes_per_second": 1e3 * nbytes / gpu_ms, "share_of_copy": share}
+    return {"group": group, "kernel": kernel, **times, **rates}
+
+
+def _ran(folder: Path, name: str) -> PartEnd:
+    places = sorted(path.parent for path in (folder / RESULTS / name).rglob("result.json"))
+    results = [str(path.relative_to(folder)) for path in places]
+    found = _told(places[0]) if name == CELL.name else {}
+    return PartEnd(ok=False, why="no NVIDIA GPU", found=found, took_s=70, limit_s=75, results=results)
+
+
+def _told(place: Path) -> dict[str, Any]:
+    """What a part tells of its one run."""
+    result = Result.model_validate_json((place / "result.json").read_bytes())
+    latency = {name: result.latency_ns[name] for name in ("p50", "p90", "p99")}
+    return {
+        "cell": asdict(CELL),
+        "command": f"sut {' '.join(CELL.command)}",
+        "exit_code": 0,
+        "valid": result.valid,
+        "invalid_reasons": result.invalid_reasons,
+        "attested": json.loads(json.dumps(result.attested)),
+        "used": used(result),
+        "samples_per_second": result.samples_per_second,
+        "latency_ns": latency,
+        "bare": None,
+        "wrong": [],
+    }
+
+
+def write(folder: Path, report: Report) -> None:
+    """The two files of a report, its targets judged again."""
+    whole = report.model_copy(update={"targets": [each.row() for each in targets(report.found)]})
+    write_text(folder / FILE, whole.model_dump_json(by_alias=True, indent=1) + "\n")
+    write_text(folder / PAGE, markdown(whole))
