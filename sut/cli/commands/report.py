@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 from typer.core import TyperCommand
 
-from sut.errors import InputError, writing
+from sut.errors import InputError, one_line, writing
 from sut.process.streams import tell
 from sut.text import printable
 
@@ -27,7 +27,8 @@ GPU_HELP = """What this machine's GPU can do: kernels, backends and preprocessor
 
 Example: ./run_local.sh report gpu --output output/gpu --budget 900
 
-Writes report.json and report.md after every part, and the results of its runs beside them, in results/. The parts come
+Writes report.json and report.md after every part, and the results of its runs beside them, in results/; at the end all
+of it as one file beside the folder, gpu.zip, which sut verify judges anywhere and can be attached. The parts come
 in the order of their worth, each with a limit; with --budget, those that no longer fit are left out, by name. A report
 that is in the folder is gone on with: what is not run now is kept. A missed speed is shown and changes nothing. Exit
 code: 0; 1 wrong usage; 2 no NVIDIA GPU; 3 a part failed, found something wrong or left something on the GPU; 130
@@ -102,5 +103,13 @@ def gpu(
     """See GPU_HELP."""
     from sut.config import output_folder
     from sut.studies.gpu_report.report import make_report
+    from sut.studies.proof.bundle import bundle
 
-    raise typer.Exit(make_report(output or output_folder() / WORD, part or (), load, budget))
+    folder = output or output_folder() / WORD
+    code = make_report(folder, part or (), load, budget)
+    try:
+        sent = bundle(folder, folder.with_name(f"{folder.name}.zip"))
+        tell(f"{sent.path}: all of it in one file of {sent.nbytes / 1e6:.1f} MB, SHA-256 {sent.digest}")
+    except InputError as error:
+        tell(f"there is no file to send: {one_line(error)}")
+    raise typer.Exit(code)

@@ -23,6 +23,7 @@ from sut.studies.gpu_report import page, parts, report
 from sut.studies.gpu_report.parts import PARTS, Part
 from sut.studies.gpu_report.schema import FILE, PAGE, PartEnd, read_report
 from sut.studies.gpu_report.targets import Target
+from sut.studies.proof.verify import verify
 from tests.children import CHECKOUT, python_started, run_python
 from tests.unit.studies.gpu_report.figures import run_found
 
@@ -344,6 +345,8 @@ def test_without_a_gpu_it_comes_to_its_end_with_every_part_failing_by_name(
     assert (written["schema"], written["gpu"], set(written["parts"])) == (3, [], {"gpu", *names})
     assert (tmp_path / "gpu" / PAGE).read_text().startswith("# GPU report\n")
     assert done.left == [] and "Traceback" not in done.err
+    judged = verify(tmp_path / "gpu.zip")
+    assert judged.findings == [] and f"SHA-256 {judged.digest}" in done.err
 
 
 def test_a_folder_called_gpu_can_still_be_reported(tmp_path: Path) -> None:
