@@ -1,57 +1,89 @@
-"""Lists, function by function, what no report in docs/gpu/ has run on hardware: python tools/gpu_not_run.py
+"""Writes docs/gpu/README.md: which reports were accepted, how to make one, what no hardware has run, by function.
 
-Writes docs/gpu/README.md. A report counts where tools/gpu_report.sh made it on a GPU and its part kernels_ran ended
-well: it names the kernels that were launched, with results equal to the oracle's, and the functions that were called.
-The part preprocess_ran names the functions of preprocessing.
+A report counts where docs/gpu/NAME/ has its report.json and verified.json, what ``sut verify FILE --json`` said of it,
+and that is accepted. Its parts name the kernels that were launched, with results equal to the oracle's, and the
+functions that were called on a GPU.
 """
 
 from __future__ import annotations
 
 import ast
 import json
+import re
 import sys
+import textwrap
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from kernels.device import SOURCES, entry_points  # noqa: E402 - found by the line above
+from plugins.packages import OWN_NAMES  # noqa: E402
 
 FOLDER = ROOT / "docs/gpu"
-GPU_ONLY = (
-    *("gpu", "gpu_driver", "gpu_library", "gpu_pycuda", "gpu_cupy"),
-    *("lab/api", "lab/bench", "lab/peers", "lab/profiler"),
+VERIFIED, REPORT = "verified.json", "report.json"
+
+_OTHERS = re.compile(r"(cupy|cupyx|pycuda|pynvml|torch|nvidia|tensorrt\w*)(\.|$)|lib(cuda|nvidia-ml)\.so")
+"""What other people's modules and libraries are called that nothing but a GPU is for, or PyTorch."""
+_OURS = re.compile(
+    r"(kernels\.gpu\w*|backends\.on_gpu|plugins\.nvml|preprocess\.parts\.(gpu_decode|device_memory))(\.|$)"
 )
-"""The modules of kernels/ that need a GPU; the others run in host form in every test."""
-OTHER_FILES = (
-    "backends/pytorch_gpu.py",
-    "plugins/driver.py",
-    "plugins/nvml.py",
-    "preprocess/cuda.py",
-    "preprocess/parts/gpu_decode.py",
-    "preprocess/dali_gpu.py",
-    "preprocess/dali.py",
-    "preprocess/parts/device_memory.py",
-    "sut/cli/doctor/seen.py",
-    "sut/qsl/device_library.py",
-    "sut/run/gpu_watch.py",
-)
-"""The files outside kernels/ that work on a GPU; of the one for DALI on the CPU, what ``dali_gpu.py`` takes from it."""
+"""Modules of ours that nothing but a GPU is for, some of which import nothing that tells."""
+RUN_ANYWHERE = {
+    "backends/onnxruntime_executed.py": "reads what any session tells of itself",
+    "kernels/compilers.py": "finds NVRTC and nvcc, which need no GPU",
+    "kernels/lab/check.py": "checks the host form, too, in every test",
+    "preprocess/registry.py": "says what to install",
+    "sut/cli/commands/kernels.py": "opens the device that is asked for",
+    "sut/cli/doctor/gpus.py": "says what is not there",
+    "sut/cli/doctor/installed.py": "says what is not there",
+    "sut/models/sources/torch_pickle.py": "knows names in PyTorch's files, without PyTorch",
+    "sut/pipeline/assembly.py": "puts together what is chosen",
+    "sut/results/gpus.py": "keeps what was seen",
+    "sut/run/course.py": "is any run's",
+    "sut/studies/bare.py": "goes round on a CPU in every test",
+    "sut/studies/gpu_report/": "is the report itself",
+}
+"""Files and folders that name such a thing, and why what they do there is not listed."""
+DALI, ON_GPU = "preprocess/dali.py", "preprocess/dali_gpu.py"
+"""Of the one for DALI on the CPU only what the other takes from it is listed."""
+WIDTH = 120
+
 HEAD = """# On hardware
 
-What `tools/gpu_report.sh` found on machines with a GPU, one folder a report, and what none of them has run. This page
-is written by `tools/gpu_not_run.py`; a test keeps it so.
+Which GPUs this project was measured on, how to make such a report, and what no GPU has run yet. This page is written by
+`tools/gpu_not_run.py`; a test keeps it so.
 
-A report begins with what is asked of it: met, NOT MET or not measured. Its exit code is 0 where every part ran and all
-results are right. A speed that misses its target is shown and changes nothing: it says something of the project and of
-that GPU, not of the report. What is there only to compare with (ncu or nsys, ONNX Runtime for CUDA, DALI) may be
-missing, and is shown as not installed.
+## Accepted reports
 
-All kernels run in host form, under sanitizers and equal to the oracle to the bit, in every test, and compile for all
-architectures. *Not run on hardware* means that nobody has seen them on a GPU: no claim is made about them there.
+"""
+NONE_YET = "None yet.\n"
+STRANGERS = """
+`./run_local.sh verify FILE` accepted each of these files: nothing in it contradicts LoadGen's logs, itself, or the
+version that made it. What that shows and what it cannot is in [proof.md](../proof.md). A speed that is NOT MET says
+something of the project and of that GPU, not of the report.
 
-Mended, not run: what was found wrong by reading, and by calling the real libraries without a GPU. Tests over stand-ins
-cover it; none of it has been seen on a GPU.
+## A report of your GPU
+
+For any NVIDIA GPU from sm_75 on, such as the free T4 of a hosted notebook (CUDA 12: extra `gpu-cu12`; for CUDA 13
+`gpu-cu13`; step 3 takes what fits the driver). It takes a quarter of an hour once all is there, up to 7 GB to bring, and
+sends nothing by itself. In a notebook, put `!` before a command:
+
+1. `git clone` this project, and enter its folder.
+2. `./run_local.sh doctor` says what it finds of the GPU, and the command for each part that is missing.
+3. `./run_local.sh report gpu --output my-gpu --budget 900` keeps what it has found after every part.
+4. `./run_local.sh verify my-gpu.zip` says of the one file that it leaves what everybody else will see.
+5. Attach `my-gpu.zip` to an issue. It describes the machine and has paths of its folders in it: look before you send.
+
+Whoever gets it: in the commit that made it, `./run_local.sh verify FILE --json > docs/gpu/NAME/verified.json`; its
+`report.json` and `report.md` beside that; then `tools/gpu_not_run.py`.
+
+## Mended, not run
+
+Found wrong by reading, and by calling the real libraries without a GPU. Tests over stand-ins cover it; none of it has
+been seen on a GPU.
 
 - Closing a GPU releases PyCUDA's primary context (`PyCudaDriver.close`). Real PyCUDA, over a driver that only notes
   what is called, calls `cuDevicePrimaryCtxRelease` there, where it called `cuCtxDetach`.
@@ -67,13 +99,21 @@ cover it; none of it has been seen on a GPU.
 - A cubin's key has the compiler's version and build, not its file's time: a cache copied to another host serves there.
 - The report says in ONNX Runtime's own words why CUDA failed, and leaves nothing on the GPU when SIGTERM or SIGHUP
   ends it.
+
+## Not run on hardware
+
+All kernels run in host form, under sanitizers and equal to the oracle to the bit, in every test, and compile for all
+architectures. What is listed here nobody has seen on a GPU: no claim is made about it there.
+
 """
 
 
-def modules() -> dict[str, Path]:
-    """The .cu files by the name of their module."""
-    paths = sorted(SOURCES.rglob("*.cu"))
-    return {str(path.relative_to(SOURCES).with_suffix("")): path for path in paths}
+class Listed(NamedTuple):
+    """A file, what its functions are called in a report before their own names, and these."""
+
+    file: str
+    module: str
+    names: list[str]
 
 
 def functions(path: Path) -> list[str]:
@@ -96,49 +136,108 @@ def _tree(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"))
 
 
+def gpu_files(root: Path = ROOT) -> list[str]:
+    """The product's Python files that name, to import it or to open it, what only a GPU is for."""
+    paths = sorted(path for name in OWN_NAMES for path in (root / name).rglob("*.py"))
+    return [path.relative_to(root).as_posix() for path in paths if _names_gpu(path, root)]
+
+
+def _names_gpu(path: Path, root: Path) -> bool:
+    module = ".".join(path.relative_to(root).with_suffix("").parts)
+    return bool(_OURS.match(module)) or any(_OTHERS.match(name) or _OURS.match(name) for name in _named(path))
+
+
+def _named(path: Path) -> Iterator[str]:
+    """Modules that a file imports, and words that could be one: some are imported by name."""
+    for node in ast.walk(_tree(path)):
+        if isinstance(node, ast.Import):
+            yield from (each.name for each in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield from (f"{node.module}.{each.name}" for each in node.names)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and " " not in node.value:
+            yield node.value
+
+
+def is_anywhere(file: str) -> bool:
+    """Whether ``RUN_ANYWHERE`` says why a file is not listed."""
+    return any(file == each or (each.endswith("/") and file.startswith(each)) for each in RUN_ANYWHERE)
+
+
+def listed() -> list[Listed]:
+    """The kernels, and by file the functions that need a GPU, or do there what tests do in host form or on a CPU."""
+    kernels = {str(path.relative_to(SOURCES).with_suffix("")): path for path in sorted(SOURCES.rglob("*.cu"))}
+    found = [Listed(f"kernels/{module}.cu", module, list(entry_points(path))) for module, path in kernels.items()]
+    for file in gpu_files():
+        if is_anywhere(file):
+            continue
+        names = functions(ROOT / file)
+        if file == DALI:
+            taken = _taken(ROOT / ON_GPU, "preprocess.dali")
+            names = [name for name in names if name.partition(".")[0] in taken]
+        # In a report a name begins with the module: kernels/ is left out there, other folders are not.
+        module = file.removesuffix(".py").removeprefix("kernels/")
+        found.append(Listed(file, module if file.startswith("kernels/") else module.replace("/", "."), names))
+    return [each for each in found if each.names]
+
+
 def _taken(path: Path, module: str) -> set[str]:
     """What a file imports from ``module`` by name."""
     imports = [node for node in _tree(path).body if isinstance(node, ast.ImportFrom) and node.module == module]
     return {each.name for node in imports for each in node.names}
 
 
-def others() -> dict[str, list[str]]:
-    """By file, the functions and methods outside kernels/ that need a GPU, or do there what tests do in host form."""
-    found = {file: functions(ROOT / file) for file in OTHER_FILES}
-    taken = _taken(ROOT / "preprocess/dali_gpu.py", "preprocess.dali")
-    found["preprocess/dali.py"] = [name for name in found["preprocess/dali.py"] if name.partition(".")[0] in taken]
+def accepted(folder: Path) -> dict[str, tuple[Mapping[str, Any], Mapping[str, Any]]]:
+    """By the names of their folders, what was said of reports that were accepted, and the reports."""
+    found = {}
+    for path in sorted(folder.glob(f"*/{VERIFIED}")):
+        verified, report = (json.loads((path.parent / name).read_text(encoding="utf-8")) for name in (VERIFIED, REPORT))
+        if (
+            verified["accepted"]
+            and verified["gpu"]
+            and (verified["made"], verified["gpu"]) == (report["made"], report["gpu"])
+        ):
+            found[path.parent.name] = verified, report
     return found
 
 
-OTHERS = others()
+def _row(name: str, verified: Mapping[str, Any]) -> str:
+    """A line of the table."""
+    gpu = verified["gpu"][0] if verified["gpu"] else {}
+    architecture = f"sm_{gpu['compute_cap'].replace('.', '')}" if "compute_cap" in gpu else "-"
+    cuda = sorted({found[1] for word in verified["installed"] if (found := re.search(r"cu(?:da)?(1\d)", word))})
+    driver = f"{gpu.get('driver_version', '-')}, CUDA {' and '.join(cuda) or 'unknown'}"
+    by_verdict: dict[str, list[str]] = {}
+    for row in verified["targets"]:
+        by_verdict.setdefault(row["verdict"], []).append(row["target"])
+    verdicts = [f"{verdict}: {'; '.join(targets)}" for verdict, targets in by_verdict.items() if verdict != "met"]
+    verdicts = [f"{len(by_verdict.get('met', ()))} of {len(verified['targets'])} met", *verdicts]
+    shown = f"[{gpu.get('name', 'none')}]({name}/report.md)"
+    made = verified["made"].partition("T")[0]
+    return f"| {shown} | {architecture} | {driver} | {made} | `{verified['sha256']}` | {'<br>'.join(verdicts)} |"
+
+
+def _ran(report: Mapping[str, Any]) -> set[str]:
+    """Kernels and functions that a report's parts name, of those that came to their end."""
+    parts = [part["found"] for part in report["parts"].values() if part["ok"]]
+    return {name for found in parts for key in ("kernels", "functions") for name in found.get(key, ())}
 
 
 def page(folder: Path = FOLDER) -> str:
     """The whole page, from the reports in the folders below ``folder``."""
-    ran: set[str] = set()
-    reports = []
-    for path in sorted(folder.glob("*/report.json")):
-        report = json.loads(path.read_text(encoding="utf-8"))
-        part = report["parts"].get("kernels_ran", {"ok": False})
-        device = "did not run the kernels"
-        if part["ok"]:
-            ran |= {*part["found"]["kernels"], *part["found"]["functions"]}
-            device = part["found"]["device"]
-        part = report["parts"].get("preprocess_ran", {"ok": False})
-        if part["ok"]:
-            ran |= set(part["found"]["functions"])
-        reports.append(f"- [{path.parent.name}]({path.parent.name}/report.md), made {report['made']}: {device}")
-    lines = [HEAD, "## Reports", "", *(reports or ["None yet."]), "", "## Not run on hardware", ""]
-    # In the report a name begins with the module: kernels/ is left out there, other folders are not.
-    shown = [(f"kernels/{module}.cu", module, list(entry_points(path))) for module, path in modules().items()]
-    shown += [(f"kernels/{each}.py", each, functions(SOURCES / f"{each}.py")) for each in GPU_ONLY]
-    shown += [(file, file.removesuffix(".py").replace("/", "."), names) for file, names in OTHERS.items()]
-    for file, module, names in shown:
-        if missing := [name for name in names if f"{module}.{name}" not in ran]:
-            lines += [f"`{file}`, {len(missing)} of {len(names)}:", "", *(f"- `{name}`" for name in missing), ""]
-    if lines[-2] == "## Not run on hardware":
-        lines += ["Nothing: the reports above have run every one.", ""]
-    return "\n".join(lines)
+    reports = accepted(folder)
+    ran = {name for _, report in reports.values() for name in _ran(report)}
+    head = "| GPU | architecture | driver | made | SHA-256 of the file | targets |\n|" + " --- |" * 6
+    rows = "\n".join([head, *(_row(name, verified) for name, (verified, _) in reports.items())]) + "\n"
+    lines = [line for each in listed() if (line := _line(each, ran))] or ["Nothing: the reports above have run all."]
+    return HEAD + (rows if reports else NONE_YET) + STRANGERS + "\n".join(lines) + "\n"
+
+
+def _line(each: Listed, ran: set[str]) -> str:
+    """What of a file has not run; empty where all of it has."""
+    missing = [f"`{name}`" for name in each.names if f"{each.module}.{name}" not in ran]
+    text = f"- `{each.file}`, {len(missing)} of {len(each.names)}: {', '.join(missing)}"
+    whole = {"break_long_words": False, "break_on_hyphens": False}
+    return textwrap.fill(text, WIDTH, subsequent_indent="  ", **whole) if missing else ""
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 
 import pytest
 
@@ -289,60 +289,6 @@ def test_ncu_comes_before_nsys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(profiler.shutil, "which", lambda name: None)
     with pytest.raises(ModuleNotFoundError, match="install nsight-compute"):
         find_profiler()
-
-
-@pytest.fixture(scope="module")
-def listing() -> ModuleType:
-    return load_tool("gpu_not_run")
-
-
-def test_the_list_of_what_has_not_run_on_hardware_is_up_to_date(listing: ModuleType) -> None:
-    written = (CHECKOUT / "docs/gpu/README.md").read_text(encoding="utf-8")
-    assert written == listing.page(), "run tools/gpu_not_run.py"
-
-
-def test_every_function_with_a_body_is_listed_but_those_of_dali_on_the_cpu(listing: ModuleType) -> None:
-    listed = listing.others()
-
-    assert {"OnDevice._compute", "OnGpu.__init__", "_described"} <= set(listed["preprocess/cuda.py"])
-    decoders = listed["preprocess/parts/gpu_decode.py"]
-    assert "GpuDecoder.decode" in decoders and "NvImageCodec.check" in decoders
-    assert "GpuDecoder.check" not in decoders, "abstract: nobody calls it"
-    dali = listed["preprocess/dali.py"]
-    assert {"Pipeline.run", "resize_graph", "regions"} <= set(dali)
-    assert not any(name.startswith(("Dali", "_Decoder")) for name in dali)
-    for file, names in listed.items():
-        text = (CHECKOUT / file).read_text(encoding="utf-8")
-        assert names and len(set(names)) == len(names), file
-        assert all(f"def {name.rpartition('.')[2]}(" in text for name in names), file
-
-
-def test_a_report_of_preprocessing_shortens_it_too(listing: ModuleType, tmp_path: Path) -> None:
-    ran = {"functions": ["preprocess.cuda.OnDevice.run", "sut.qsl.device_library._DeviceGather.fill"]}
-    (tmp_path / "good").mkdir()
-    report = {"made": "now", "parts": {"preprocess_ran": {"ok": True, "found": ran}}}
-    (tmp_path / "good" / "report.json").write_text(json.dumps(report))
-    empty, page = listing.page(tmp_path / "none"), listing.page(tmp_path)
-
-    for name in ("OnDevice.run", "_DeviceGather.fill"):
-        assert f"- `{name}`" in empty and f"- `{name}`\n" not in page
-    count = len(listing.OTHERS["preprocess/cuda.py"])
-    assert "- `OnDevice.run_pixels`" in page and f"`preprocess/cuda.py`, {count - 1} of {count}:" in page
-
-
-def test_a_report_shortens_that_list(listing: ModuleType, tmp_path: Path) -> None:
-    ran = {"device": "H200", "kernels": ["resize.resize_f32"], "functions": ["gpu.open_device"]}
-    for name, part in (("good", {"ok": True, "found": ran}), ("bad", {"ok": False, "why": "wrong"})):
-        (tmp_path / name).mkdir()
-        report = {"made": "now", "parts": {"kernels_ran": part}}
-        (tmp_path / name / "report.json").write_text(json.dumps(report))
-    empty, page = listing.page(tmp_path / "none"), listing.page(tmp_path)
-
-    assert "- `resize_f32`" in empty and "- `open_device`" in empty
-    assert "- `resize_f32`" not in page and "- `open_device`" not in page
-    assert "- `resize_f16`" in page and "`kernels/resize.cu`, 2 of 3:" in page
-    assert "- [good](good/report.md), made now: H200" in page
-    assert "- [bad](bad/report.md), made now: did not run the kernels" in page
 
 
 def test_the_examples_of_the_table_tool_hold() -> None:
