@@ -68,14 +68,14 @@ something of the project and of that GPU, not of the report.
 ## A report of your GPU
 
 For any NVIDIA GPU from sm_75 on, such as the free T4 of a hosted notebook (CUDA 12: extra `gpu-cu12`; for CUDA 13
-`gpu-cu13`; step 3 takes what fits the driver). It takes a quarter of an hour once all is there, up to 7 GB to bring, and
-sends nothing by itself. In a notebook, put `!` before a command:
+`gpu-cu13`; step 3 takes what fits the driver). It takes a quarter of an hour once all is there, which are up to 7 GB,
+and sends nothing by itself. In a notebook, put `!` before a command:
 
 1. `git clone` this project, and enter its folder.
 2. `./run_local.sh doctor` says what it finds of the GPU, and the command for each part that is missing.
 3. `./run_local.sh report gpu --output my-gpu --budget 900` keeps what it has found after every part.
 4. `./run_local.sh verify my-gpu.zip` says of the one file that it leaves what everybody else will see.
-5. Attach `my-gpu.zip` to an issue. It describes the machine and has paths of its folders in it: look before you send.
+5. Send `my-gpu.zip` to who keeps this project. It describes the machine and has paths of its folders in it: look before you send.
 
 Whoever gets it: in the commit that made it, `./run_local.sh verify FILE --json > docs/gpu/NAME/verified.json`; its
 `report.json` and `report.md` beside that; then `tools/gpu_not_run.py`.
