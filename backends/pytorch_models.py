@@ -102,13 +102,16 @@ def _onnx(path: Path, sample_shape: tuple[int, ...] | None) -> Loaded:
     if passed := [name for name in answers if name not in node_of]:
         raise ValueError(f"{path}: onnx2torch takes no output that no node computes: {_few(passed)}; leave it out")
     makers = {id(node_of[name]): node_of[name] for name in answers}
+    if unknown := _unknown(proto):
+        raise ValueError(f"{path}: onnx2torch cannot convert {unknown}")
+    # PyTorch writes them into the Python of the module, quotation marks and all: a name in a file would be run.
+    for number, node in enumerate(proto.graph.node):
+        node.name = f"node{number}"
     try:
         module = convert(proto)
     except Exception as error:
         # It raises what its converters raise, one for each operator.
-        raise ValueError(
-            f"{path}: onnx2torch cannot convert {_unknown(proto) or f'it: {first_line(error)}'}"
-        ) from error
+        raise ValueError(f"{path}: onnx2torch cannot convert it: {first_line(error)}") from error
     names = tuple(name for node in makers.values() for name in node.output if name)
     return Loaded(module.eval(), "ONNX by onnx2torch", inputs, names, answers)
 

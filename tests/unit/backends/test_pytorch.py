@@ -214,6 +214,18 @@ def test_torchscript_in_training_mode_is_run_in_evaluation_mode_and_that_is_said
         assert "saved in training mode" in backend.attest().details["training"]
 
 
+def test_names_in_an_onnx_file_are_no_code(tmp_path: Path, samples: Any) -> None:
+    """The name of a node becomes Python where a graph becomes a module."""
+    model = onnx.load(write_classifier(tmp_path / "small.onnx"))
+    exploded = tmp_path / "exploded"
+    model.graph.node[0].name = f"""x", open("{exploded}", "w")) or getattr(self, "x"""
+    onnx.save(model, tmp_path / "evil.onnx")
+
+    with load(tmp_path / "evil.onnx") as backend, backend.runner() as runner:
+        assert np.isfinite(run(runner, samples)).all()
+    assert not exploded.exists()
+
+
 def test_a_pickled_module_is_not_run(tmp_path: Path) -> None:
     class Bomb:
         def __reduce__(self) -> Any:
