@@ -75,7 +75,7 @@ and sends nothing by itself. In a notebook, put `!` before a command:
 2. `./run_local.sh doctor` says what it finds of the GPU, and the command for each part that is missing.
 3. `./run_local.sh report gpu --output my-gpu --budget 900` keeps what it has found after every part.
 4. `./run_local.sh verify my-gpu.zip` says of the one file that it leaves what everybody else will see.
-5. Send `my-gpu.zip` to who keeps this project. It describes the machine and has paths of its folders in it: look before you send.
+5. Send `my-gpu.zip` to who keeps this project. It describes the machine, and has paths of its folders: look first.
 
 Whoever gets it: in the commit that made it, `./run_local.sh verify FILE --json > docs/gpu/NAME/verified.json`; its
 `report.json` and `report.md` beside that; then `tools/gpu_not_run.py`.

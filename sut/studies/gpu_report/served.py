@@ -34,7 +34,10 @@ _Setting = str | int | float
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One run. The clock starts at ``boundary``; ``preprocess`` is what works behind it, at ``jpeg``."""
+    """One run. The clock starts at ``boundary``; ``preprocess`` is what works behind it, at ``jpeg``.
+
+    Where ``overlap`` is off, no lane's copy to the GPU runs beside another's model: the backend's option of that name.
+    """
 
     backend: str
     model: str
@@ -42,18 +45,22 @@ class Cell:
     boundary: str
     preprocess: str = "opencv"
     scenario: str = "Offline"
+    overlap: bool = True
 
     @property
     def name(self) -> str:
         """Of the part."""
         where = f"{self.boundary}_{self.preprocess}" if self.boundary == "jpeg" else self.boundary
         words = (self.backend, self.model.rpartition("-")[2], self.precision, where)
-        return "_".join([*words, *([] if self.scenario == "Offline" else [self.scenario.lower()])])
+        more = [] if self.scenario == "Offline" else [self.scenario.lower()]
+        return "_".join([*words, *more, *([] if self.overlap else ["one-stream"])])
 
     @property
     def settings(self) -> dict[str, _Setting]:
         """What ``sut run`` is told. What it would choose by trying is chosen here: a quarter of an hour is short."""
-        named: dict[str, _Setting] = {name: getattr(self, name) for name in Cell.__slots__ if name != "scenario"}
+        named: dict[str, _Setting] = {
+            name: getattr(self, name) for name in Cell.__slots__ if name not in ("scenario", "overlap")
+        }
         named |= {"device": DEVICE, "dataset": "demo", "time_s": SECONDS}
         named["weights"] = "trained" if self.model == TRAINED else "random"
         if self.precision != "fp32":
@@ -68,12 +75,14 @@ class Cell:
     def command(self) -> tuple[str, ...]:
         """The words behind ``sut``."""
         words = (word for name, value in self.settings.items() for word in (str(OPTIONS[name].flag), str(value)))
-        return ("run", "--scenario", self.scenario, *words)
+        alone = () if self.overlap else ("--set", "backend_options.overlap=false")
+        return ("run", "--scenario", self.scenario, *words, *alone)
 
     @property
     def config(self) -> RunConfig:
         """The same, as a run has it."""
-        return make_config(self.settings | {"scenario": self.scenario})
+        alone = {} if self.overlap else {"backend_options": {"overlap": False}}
+        return make_config(self.settings | {"scenario": self.scenario} | alone)
 
 
 def first_cells() -> list[Cell]:
@@ -83,10 +92,11 @@ def first_cells() -> list[Cell]:
 
 
 def next_cells() -> list[Cell]:
-    """From JPEG to label, and the scenarios in which latency counts."""
+    """From JPEG to label, the scenarios in which latency counts, and what it gains that copies and models overlap."""
     jpeg = [Cell(backend, LARGE, "fp16", "jpeg", "cuda") for backend in BACKENDS]
     single = [Cell(backend, LARGE, "fp16", "tensor", scenario="SingleStream") for backend in BACKENDS]
-    return [*jpeg, *single, Cell("onnxruntime", LARGE, "fp16", "tensor", scenario="Server")]
+    streams = [Cell(backend, LARGE, "fp16", "tensor", overlap=on) for backend in BACKENDS for on in (True, False)]
+    return [*jpeg, *single, Cell("onnxruntime", LARGE, "fp16", "tensor", scenario="Server"), *streams]
 
 
 def dali_cells() -> list[Cell]:

@@ -186,6 +186,11 @@ def _runs_fast(backend: str, runs: list[Found]) -> Iterable[Target]:
     yield _speed(f"{backend}, SingleStream: us behind the bare loop's p50", 30, single, _behind_bare, "at most")
     large = _where(runs, model=LARGE, precision="fp16", boundary="device", scenario="Offline")
     yield _speed(f"{backend}: ResNet-50 in FP16 at the boundary device, a second", 6_000, large, _rate)
+    copied = _where(runs, model=LARGE, precision="fp16", boundary="tensor", scenario="Offline")
+    both = [_where(copied, overlap=on) for on in (True, False)]
+    gain = _rate(both[0][0]) / _rate(both[1][0]) if all(both) else None
+    what = f"{backend}: copies beside another lane's model: times the rate on one stream"
+    yield Target(what, "speed", "at least", 1, gain, _called(both[0][0]) if all(both) else "")
 
 
 def _speed(
@@ -196,7 +201,7 @@ def _speed(
     return Target(what, "speed", bound, asked, figure(run) if run else None, _called(run))
 
 
-def _where(runs: Iterable[Found], **settings: str) -> list[Found]:
+def _where(runs: Iterable[Found], **settings: str | bool) -> list[Found]:
     """The runs that were told so."""
     return [run for run in runs if settings.items() <= run["cell"].items()]
 

@@ -81,6 +81,8 @@ for backend in ("pytorch", "onnxruntime"):
         f"{backend}_device": run_found(told),
         f"{backend}_single": run_found(told | SINGLE),
         f"{backend}_jpeg": run_found(told | JPEG, 21_000.0, 21_000.0),
+        f"{backend}_streams": run_found(told | {"boundary": "tensor"}),
+        f"{backend}_one_stream": run_found(told | {"boundary": "tensor", "overlap": False}, 7_200.0, None),
     }
 EXPECTED = [
     ("result", 1),
@@ -95,7 +97,7 @@ EXPECTED = [
     ("speed", 4),
     ("speed", 21_000),
     ("speed", 0.92),
-    *[("speed", pytest.approx(9_000 / 9_100)), ("speed", 10), ("speed", 9_000)] * 2,
+    *[("speed", pytest.approx(9_000 / 9_100)), ("speed", 10), ("speed", 9_000), ("speed", 1.25)] * 2,
     ("speed", 21_000),
 ]
 
@@ -133,7 +135,8 @@ def test_every_figure_is_judged() -> None:
         (13, "preprocess", {"table": [rate_row("JPEG engine, nvJPEG, CPU", 30_000, 0.89)]}),
         (14, "pytorch_slow", run_found({"boundary": "tensor"}, 960.0, 1_000.0)),
         (15, "pytorch_single", run_found(SINGLE) | {"latency_ns": {"p50": 321_000, "p90": 1, "p99": 1}}),
-        (19, "onnxruntime_device", run_found({"backend": "onnxruntime"}, 5_999.0, None)),
+        (20, "onnxruntime_device", run_found({"backend": "onnxruntime"}, 5_999.0, None)),
+        (17, "pytorch_one_stream", run_found({"boundary": "tensor", "overlap": False}, 9_001.0, None)),
     ],
 )
 def test_a_figure_that_is_worse_is_not_met(position: int, part: str, worse: dict[str, Any]) -> None:
