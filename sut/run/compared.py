@@ -155,11 +155,11 @@ def scores_of(parts: Assembly, stack: ExitStack) -> Scores:
     task = parts.task_for(backend)
     assert isinstance(task, Classification)
     name = task.output.name
-    largest = backend.batch_sizes[-1] if backend.batch_sizes else None
+    sizes = backend.batch_sizes
 
     def scores(samples: NDArray[Any]) -> NDArray[Any]:
         found = []
-        step = largest or len(samples)
+        step = next((size for size in sizes if size >= len(samples)), sizes[-1]) if sizes else len(samples)
         for at in range(0, len(samples), step):
             some = samples[at : at + step]
             slot = runner.slot(step)

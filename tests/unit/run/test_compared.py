@@ -244,7 +244,10 @@ def samples(count: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("axes", [(), (1, 1)], ids=["[n, classes]", "[n, classes, 1, 1]"])
-@pytest.mark.parametrize(("sizes", "given"), [(None, [11]), ((4,), [4, 4, 4]), ((1, 8), [8, 8]), ((16,), [16])])
+@pytest.mark.parametrize(
+    ("sizes", "given"),
+    [(None, [11]), ((4,), [4, 4, 4]), ((1, 8), [8, 8]), ((16,), [16]), ((1, 2, 4, 8, 16, 32), [16])],
+)
 def test_each_sample_has_its_scores_whatever_batches_the_backend_takes(
     sizes: tuple[int, ...] | None, given: list[int], axes: tuple[int, ...]
 ) -> None:
