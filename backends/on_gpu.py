@@ -7,6 +7,7 @@ captured. Nothing of this file has run on a GPU yet; tests run it over ``tests/f
 
 from __future__ import annotations
 
+import re
 import threading
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
@@ -22,6 +23,9 @@ from kernels.device import HOST_PLACES, Buffer, DeviceArray, DeviceError
 from kernels.gpu import GpuDevice, open_device
 from kernels.gpu_driver import Driver
 from plugins.options import option
+
+TOO_LITTLE_MEMORY = re.compile("out of memory|Failed to allocate memory|_STATUS_ALLOC_FAILED", re.IGNORECASE)
+"""In what runtimes raise: of CUDA, of their own memory, of cuBLAS and cuDNN."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +143,8 @@ class GpuRunner(Runner):
     def _bind(self, n: int) -> None:
         """Get ready for batches of ``n``, whose inputs and outputs lie where ``array`` says. Alone on the GPU.
 
-        Raises ``MemoryError``, or ``DeviceError``, where there is too little memory.
+        Raises ``MemoryError``, or ``DeviceError``, where there is too little memory. What is raised may not hold any:
+        less is tried next.
         """
 
     @abstractmethod

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from backends.base import Attestation, ModelFile, TensorSpec, fixed_batch
 from backends.executed import listed
-from backends.on_gpu import GpuOptions, GpuRunner, SharedGpu, gpu_places
+from backends.on_gpu import TOO_LITTLE_MEMORY, GpuOptions, GpuRunner, SharedGpu, gpu_places
 from backends.onnxruntime_executed import CPU_PROVIDER, Node, Providers, executed, import_ort, loading_failed
 from backends.onnxruntime_needs import PROVIDERS, why_not
 from kernels.gpu_driver import OwnerThread
@@ -28,10 +28,8 @@ _CUDA = PROVIDERS["cuda"]
 _GRAPH_SIZES = tuple(2**power for power in range(13))
 """Batch sizes with CUDA graphs. A size that the warm-up before a run does not meet would be captured in the middle of
 it, where other lanes' calls make CUDA give the capture up; these it meets, all up to the largest batch."""
-_TOO_LITTLE_MEMORY = re.compile("out of memory|Failed to allocate memory|_STATUS_ALLOC_FAILED", re.IGNORECASE)
-"""In what ONNX Runtime raises: of CUDA, of its own arena, of cuBLAS and cuDNN."""
 _GPU_SAID = re.compile(r"\w+ failure \d+: [^;]*[^; ]|Failed to allocate memory.*")
-"""What is worth reading of that, between places in its sources."""
+"""What is worth reading of what ONNX Runtime raises, between places in its sources."""
 _ERRORS = 3
 """Of the levels that ONNX Runtime logs at: it warns at each session that there is no other build of the provider."""
 
@@ -176,7 +174,7 @@ class OnGpu:
     def _failed(self, model: ModelFile, error: Exception, lane: int, lanes: int) -> Exception:
         """What to raise where a session cannot be made behind so many: what the GPU says is not the file's fault."""
         name = self._gpu.device.name
-        if _TOO_LITTLE_MEMORY.search(str(error)):
+        if TOO_LITTLE_MEMORY.search(str(error)):
             return ValueError(
                 f"{model.path}: the memory of {name} takes {lane} of {lanes} lanes, each with the weights in a session "
                 f"of its own ({_reason(error)}): use fewer lanes, or free memory"
@@ -235,7 +233,7 @@ class OnnxRuntimeGpuRunner(GpuRunner):
         try:
             self._start(n)
         except Exception as error:
-            if _TOO_LITTLE_MEMORY.search(str(error)):
+            if TOO_LITTLE_MEMORY.search(str(error)):
                 raise MemoryError(_reason(error)) from error
             raise
         self._device.synchronize(self.stream)

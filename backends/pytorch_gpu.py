@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
-from backends.on_gpu import GpuRunner, SharedGpu
+from backends.on_gpu import TOO_LITTLE_MEMORY, GpuRunner, SharedGpu
 from backends.pytorch_models import first_line
 from backends.pytorch_network import Forward, Network
 
@@ -37,14 +37,20 @@ class PyTorchGpuRunner(GpuRunner):
             for target, tensor in zip(found, self._forward(*given), strict=True):
                 target.copy_(tensor, non_blocking=True)
 
+        lacks = ""
         try:
             with self._gpu.device.current():
                 for _ in range(_WARM_RUNS):
                     self._within(run)
                 self._torch_stream.synchronize()
                 self._starts[n] = self._captured(run) if self._graphs else run
-        except self._torch.OutOfMemoryError as error:
-            raise MemoryError(first_line(error)) from None
+        except RuntimeError as error:  # cuDNN's and cuBLAS's want of memory has no class of its own
+            if not TOO_LITTLE_MEMORY.search(str(error)):
+                raise
+            lacks = first_line(error)
+        if lacks:
+            # Out here, where what was raised is gone: its frames hold the tensors that the module had by then.
+            raise MemoryError(lacks)
 
     def _captured(self, run: Callable[[], None]) -> Callable[[], None]:
         """``run`` as a graph.

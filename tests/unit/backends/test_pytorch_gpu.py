@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -173,6 +174,35 @@ def test_a_batch_that_does_not_fit_names_one_that_does(gpu: Any, model: ModelFil
         ):
             runner.infer(slot)
         assert np.isfinite(runner.infer(runner.slot(1))["scores"]).all()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+    ],
+    ids=["PyTorch's", "cuDNN's"],
+)
+def test_what_a_batch_that_does_not_fit_had_is_free_before_less_is_tried(
+    gpu: Any, model: ModelFile, error: RuntimeError
+) -> None:
+    class Activations: ...
+
+    held: list[weakref.ref[Activations]] = []
+
+    def forward(*given: Any) -> Any:
+        assert not any(each() for each in held), "of the batch before"
+        activations = Activations()
+        held.append(weakref.ref(activations))
+        raise type(error)(*error.args)
+
+    with load(gpu, model) as backend:
+        backend._forward = forward
+        with backend.runner("pinned") as runner, pytest.raises(ValueError, match=rf"{error}.*not even one sample fits"):
+            runner.infer(runner.slot(8))
+
+    assert len(held) == 4
 
 
 def test_a_model_that_does_not_fit_is_said_in_one_line(
