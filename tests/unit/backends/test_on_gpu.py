@@ -122,6 +122,29 @@ def test_lanes_have_streams_of_their_own_where_they_may_overlap(driver: FakeDriv
     gpu.close()
 
 
+def test_on_one_stream_nothing_of_another_lane_stands_between_a_batchs_events(driver: FakeDriver) -> None:
+    gpu = SharedGpu.open("cuda", overlap=False)
+    with Summing(gpu, driver, "pinned") as one, Summing(gpu, driver, "pinned") as other:
+        for runner in (one, other):
+            runner.infer(filled(gpu, runner, rows_of(4)))
+        driver.log.clear()
+        others = threading.Thread(target=lambda: other.infer(other.slot(4)))
+        start = one._start
+
+        def start_beside_another(n: int) -> None:
+            others.start()
+            others.join(0.2)
+            start(n)
+
+        one._start = start_beside_another  # type: ignore[method-assign]
+        one.infer(one.slot(4))
+        others.join(60)
+
+    assert [name for name, _ in driver.log if name != "record"] == ["h2d", "model", "d2h"] * 2
+    assert one.transfers_ns == other.transfers_ns == (round(48 / H2D_BYTES_PER_NS), round(32 / D2H_BYTES_PER_NS))
+    gpu.close()
+
+
 def test_lanes_answer_at_the_same_time_from_threads_of_their_own(gpu: SharedGpu, driver: FakeDriver) -> None:
     wrong = []
 
