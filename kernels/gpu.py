@@ -158,12 +158,19 @@ class GpuDevice(Device):
     def clear(self, address: int, nbytes: int, byte: int, stream: int | None) -> None:
         self._move("a fill", stream, lambda: self._driver.clear(address, nbytes, byte, stream))
 
-    def copy(self, target: Buffer, source: Buffer, stream: int | None = None) -> None:
-        """Start copying all of ``source`` to the start of ``target``, both of this device."""
-        self._check(source, source.nbytes)
-        self._check(target, source.nbytes)
-        nbytes = source.nbytes
-        self._move("a copy", stream, lambda: self._driver.copy(target.address, source.address, nbytes, stream))
+    def gather(self, target: Buffer, sources: Sequence[Buffer], stream: int | None = None) -> None:
+        """Start copying all of ``sources``, one behind the other, to the start of ``target``, all of this device."""
+        for source in sources:
+            self._check(source, source.nbytes)
+        self._check(target, sum(source.nbytes for source in sources))
+
+        def gather() -> None:
+            address = target.address
+            for source in sources:
+                self._driver.copy(address, source.address, source.nbytes, stream)
+                address += source.nbytes
+
+        self._move("a copy", stream, gather)
 
     def start(
         self, module: str, function: str, grid: Dim3, block: Dim3, args: Sequence[np.generic], stream: int | None

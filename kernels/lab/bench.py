@@ -173,7 +173,7 @@ def _copy(clock: _Clock, rotation: int) -> Iterator[Timing]:
     nbytes = rotation // 4
     with ExitStack() as stack:
         pairs = _pairs(clock, stack, nbytes, rotation)
-        launches = [partial(clock.device.copy, target, source) for source, target in pairs]
+        launches = [partial(clock.device.gather, target, [source]) for source, target in pairs]
         yield clock.time("copy", "device to device", 2 * nbytes, launches)
 
 

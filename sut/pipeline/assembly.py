@@ -117,7 +117,7 @@ class Assembly:
 
             place = device_place(backend)
             gpu = open_device(place, with_kernels=False)
-            return DeviceLibrary(how, recipe, device=gpu, copy=gpu.copy, place=place)
+            return DeviceLibrary(how, recipe, device=gpu, gather=gpu.gather, place=place)
         return PictureLibrary(how, self.config.boundary)
 
     def place_for(self, backend: Backend) -> str:

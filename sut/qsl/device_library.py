@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 from backends.base import Backend, Slot
 from kernels.device import Buffer, Device, DeviceArray
 from preprocess.base import Geometry, Mark, Preprocessor, Recipe, Target, unmarked
-from preprocess.parts.device_memory import Lent, lent_slot
+from preprocess.parts.device_memory import lent_slot
 from sut.errors import SetupError
 from sut.qsl.library import Library, Loading, Rows, Source
 
-Copy = Callable[[Buffer, Buffer, int | None], None]
-"""Copies all of the second to the start of the first, both of one device, on a stream: ``GpuDevice.copy``."""
+Gather = Callable[[Buffer, Sequence[Buffer], int | None], None]
+"""Copies buffers, one behind the other, to the start of the first, all of one device: ``GpuDevice.gather``."""
 
 
 def device_place(backend: Backend) -> str:
@@ -44,10 +44,10 @@ def device_place(backend: Backend) -> str:
 class DeviceLibrary(Library):
     """Preprocessed samples in a device's memory, a buffer each, in the model's own dtype and layout."""
 
-    def __init__(self, how: Loading, recipe: Recipe, *, device: Device, copy: Copy, place: str) -> None:
-        """Owns ``device`` from now on; ``copy`` copies within its memory, which slots call ``place``."""
+    def __init__(self, how: Loading, recipe: Recipe, *, device: Device, gather: Gather, place: str) -> None:
+        """Owns ``device`` from now on; ``gather`` copies within its memory, which slots call ``place``."""
         super().__init__(how)
-        self.recipe, self.device, self.copy, self.place = recipe, device, copy, place
+        self.recipe, self.device, self.gather, self.place = recipe, device, gather, place
         self._row_bytes = int(np.prod(recipe.sample_shape)) * np.dtype(recipe.dtype).itemsize
         self._free: list[Buffer] = []
         self._uploading = threading.Lock()
@@ -119,9 +119,8 @@ class _DeviceGather(Source):
         library.require(indices)
         device = library.device
         slot = lent_slot(library.recipe, target, len(indices), device, library.place)
-        for position, index in enumerate(indices):
-            row = library.row[index]
-            library.copy(Lent(device, slot.address + position * row.nbytes, row.nbytes), row, self._stream)
+        # In one go: 2 us of Python a row, where a call for each takes 7 (measured on a CPU).
+        library.gather(slot, [library.row[index] for index in indices], self._stream)
         if isinstance(target, Slot) and target.stream is not None:
             target.ready = device.signal(self._stream)
         else:

@@ -49,8 +49,9 @@ class Timed(HostDevice):
         if self.timing:
             self.between.add(what)
 
-    def copy(self, target: Buffer, source: Buffer, stream: int | None = None) -> None:
+    def gather(self, target: Buffer, sources: Sequence[Buffer], stream: int | None = None) -> None:
         self.note("copy")
+        [source] = sources
         super().write(target.address, self.download(source, source.nbytes, "uint8"), stream)
 
     def start(

@@ -105,10 +105,22 @@ def test_what_is_uploaded_comes_back(device: GpuDevice) -> None:
     with device.upload(array) as buffer:
         np.testing.assert_array_equal(device.download(buffer, array.shape, array.dtype), array)
         with device.alloc(buffer.nbytes) as other:
-            device.copy(other, buffer)
+            device.gather(other, [buffer])
             device.fill(buffer, 0xAB)
             np.testing.assert_array_equal(device.download(other, array.shape, array.dtype), array)
         assert (device.download(buffer, 120, np.uint8) == 0xAB).all()
+
+
+def test_buffers_are_gathered_one_behind_the_other_where_they_fit(device: GpuDevice) -> None:
+    rows = np.arange(12, dtype=np.float32).reshape(3, 4)
+    buffers = [device.upload(row) for row in rows]
+    with device.upload(np.full(20, -1, np.float32)) as target:
+        device.gather(target, [buffers[2], buffers[0], buffers[2]], device.new_stream())
+        device.synchronize()
+        expected = [*rows[2], *rows[0], *rows[2], *[-1] * 8]
+        np.testing.assert_array_equal(device.download(target, 20, np.float32), expected)
+        with pytest.raises(ValueError, match="has 80 bytes, expected at least 96"):
+            device.gather(target, buffers * 2)
 
 
 def test_an_array_lives_until_its_copy_has_been_waited_for(device: GpuDevice) -> None:
@@ -142,7 +154,7 @@ def test_streams_do_not_wait_for_the_default_one_which_is_waited_for_instead(
         for work in (
             lambda: device.upload(np.zeros(64, np.uint8), one),
             lambda: device.fill(one, 1),
-            lambda: device.copy(other, one),
+            lambda: device.gather(other, [one]),
             lambda: device.download(other, 64, np.uint8),
         ):
             machine.gpu.calls.clear()

@@ -68,13 +68,16 @@ class WatchedDevice(HostDevice):
         self.written_bytes += array.nbytes
         super().write(address, array, stream)
 
-    def copy(self, target: Buffer, source: Buffer, stream: int | None = None) -> None:
-        """As ``kernels.gpu.GpuDevice.copy``."""
-        self._check(source, source.nbytes)
-        self._check(target, source.nbytes)
-        whole = np.empty(source.nbytes, np.uint8)
-        super().read(source.address, whole, stream)
-        super().write(target.address, whole, stream)
+    def gather(self, target: Buffer, sources: Sequence[Buffer], stream: int | None = None) -> None:
+        """As ``kernels.gpu.GpuDevice.gather``."""
+        self._check(target, sum(source.nbytes for source in sources))
+        address = target.address
+        for source in sources:
+            self._check(source, source.nbytes)
+            whole = np.empty(source.nbytes, np.uint8)
+            super().read(source.address, whole, stream)
+            super().write(address, whole, stream)
+            address += source.nbytes
 
 
 class DeviceSlot:

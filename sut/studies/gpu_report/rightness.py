@@ -124,7 +124,7 @@ def exercise(name: str) -> Mapping[str, Any]:
     with gpu.open_device("cuda:0") as device:
         opened = gpu.open_device("cuda:0")
         how = Loading(demo, partial(make, recipe), len(indices), 1)
-        library = DeviceLibrary(how, recipe, device=opened, copy=opened.copy, place="cuda:0")
+        library = DeviceLibrary(how, recipe, device=opened, gather=opened.gather, place="cuda:0")
         try:
             library.load(indices)
             slot = device.alloc(expected.nbytes)

@@ -41,7 +41,7 @@ def device() -> Iterator[WatchedDevice]:
 def library(device: WatchedDevice, make: Callable[[], Preprocessor], capacity: int = 4) -> DeviceLibrary:
     # One worker: the host form is for one thread.
     how = Loading(open_demo(), make, capacity, 1)
-    return DeviceLibrary(how, RECIPE, device=device, copy=device.copy, place=PLACE)
+    return DeviceLibrary(how, RECIPE, device=device, gather=device.gather, place=PLACE)
 
 
 def by_opencv(indices: list[int]) -> np.ndarray:
