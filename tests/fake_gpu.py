@@ -50,6 +50,7 @@ class FakeDriver:
     hook: Callable[[str], None] = lambda name: None
     name: str = "Fake GPU"
     architecture: str = "sm_90"
+    index: int = 0
     errors: tuple[type[Exception], ...] = (FakeGpuError,)
     memory: dict[int, NDArray[np.uint8]] = field(default_factory=dict)
     freed: dict[int, int] = field(default_factory=dict)
@@ -231,22 +232,23 @@ class FakeDriver:
             self.log.append((name, stream))
 
     def _check_context(self) -> None:
-        if not getattr(self._current, "depth", 0) and threading.current_thread().name != "owner of cuda:0":
+        if not getattr(self._current, "depth", 0) and not threading.current_thread().name.startswith("owner of "):
             raise FakeGpuError("invalid device context")
         if self.lost:
             raise FakeGpuError(f"{ILLEGAL}: the context was lost before")
 
 
 def plug_in(driver: FakeDriver) -> None:
-    """From now on ``cuda:0`` is this GPU, in this process. ``unplug`` ends that."""
+    """From now on ``cuda:0``, or that of its index, is this GPU, in this process. ``unplug`` ends that."""
     unplug()
-    gpu._open[0] = gpu.Gpu(OwnerThread("owner of cuda:0"), driver, "a stand-in", Installed(13, 0, 1), users=1)
+    owner, cuda = OwnerThread(f"owner of cuda:{driver.index}"), Installed(13, 0, driver.index + 1)
+    gpu._open[driver.index] = gpu.Gpu(owner, driver, "a stand-in", cuda, users=1)
 
 
 def unplug() -> None:
     """No GPU is open any more; threads and memory of one that was are left to Python."""
-    if (found := gpu._open.pop(0, None)) is not None:
-        found.owner.close()
+    while gpu._open:
+        gpu._open.popitem()[1].owner.close()
 
 
 def never() -> None:

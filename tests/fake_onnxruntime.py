@@ -89,11 +89,11 @@ class FakeOrt:
 
 
 def plug_in(driver: FakeDriver) -> FakeOrt:
-    """From now on ONNX Runtime is this, in this process, and ``cuda:0`` its GPU."""
+    """From now on ONNX Runtime is this, in this process, and its GPU that of ``driver``."""
     fake = FakeOrt(driver)
     fake_gpu.plug_in(driver)
     sys.modules["onnxruntime"] = fake.module()
-    vars(onnxruntime_needs).update(installed_driver=lambda: Installed(13, 0, 1), CUDNN="libc.so.6")
+    vars(onnxruntime_needs).update(installed_driver=lambda: Installed(13, 0, driver.index + 1), CUDNN="libc.so.6")
     return fake
 
 
@@ -105,7 +105,7 @@ class FakeSession:
     ) -> None:
         given = dict((each, {}) if isinstance(each, str) else each for each in providers)
         for provider, values in given.items():
-            _check_options(provider, values)
+            _check_options(provider, values, fake.driver.index)
         self._fake, self._options, self._sess = fake, {**given, CPU: {}}, object()
         self._real = real.InferenceSession(path, options, providers=[CPU])
         self.get_inputs, self.get_outputs = self._real.get_inputs, self._real.get_outputs
@@ -128,7 +128,7 @@ class FakeSession:
         return self._options
 
     def io_binding(self) -> FakeBinding:
-        return FakeBinding(self._sess)
+        return FakeBinding(self._sess, self._fake.driver.index)
 
     def run(self, names: Any, feed: Any) -> Any:
         return self._real.run(names, feed)
@@ -216,14 +216,14 @@ class FakeSession:
 class FakeBinding:
     """An ``IOBinding``."""
 
-    def __init__(self, session: object) -> None:
-        self.session = session
+    def __init__(self, session: object, gpu: int) -> None:
+        self.session, self.gpu = session, gpu
         self.bound: Bound = {}
 
     def bind_input(
         self, name: str, device_type: str, device_id: int, element_type: Any, shape: Sequence[int], buffer_ptr: int
     ) -> None:
-        assert (device_type, device_id) == ("cuda", 0)
+        assert (device_type, device_id) == ("cuda", self.gpu)
         self.bound[name] = buffer_ptr, tuple(shape), np.dtype(element_type).name
 
     bind_output = bind_input
@@ -236,10 +236,10 @@ def _entry(options: Any, key: str, default: str) -> str:
         return default
 
 
-def _check_options(provider: str, values: dict[str, str]) -> None:
+def _check_options(provider: str, values: dict[str, str], gpu: int) -> None:
     where = "onnxruntime::CUDAExecutionProviderInfo::FromProviderOptions: [ONNXRuntimeError] : 1 : FAIL : Parse "
     for name, value in values.items():
         if name not in OPTIONS[provider]:
             raise RuntimeError(f'{where}Unknown provider option: "{name}".')
-        if (name in _FLAGS and value not in ("0", "1")) or (name == "device_id" and value != "0"):
+        if (name in _FLAGS and value not in ("0", "1")) or (name == "device_id" and value != str(gpu)):
             raise RuntimeError(f'{where}Failed to parse provider option "{name}": {value}')

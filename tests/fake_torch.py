@@ -36,7 +36,7 @@ class FakeTorch:
         return getattr(torch, name)
 
     def device(self, name: str) -> torch.device:
-        assert name == "cuda:0"
+        assert name == f"cuda:{self.cuda.driver.index}"
         return torch.device("cpu")
 
     def as_tensor(self, array: Any, device: torch.device) -> torch.Tensor:
@@ -92,7 +92,7 @@ class FakeCuda:
     _capturing: threading.Lock = field(default_factory=threading.Lock)
 
     def ExternalStream(self, handle: int, device: torch.device) -> Stream:
-        assert handle in self.driver.streams
+        assert handle in self.driver.streams and device is not None, "on whichever GPU is the current one"
         return Stream(self.driver, handle)
 
     def CUDAGraph(self) -> Graph:
@@ -102,6 +102,7 @@ class FakeCuda:
         return 1
 
     def get_device_name(self, index: int) -> str:
+        assert index == self.driver.index
         return self.driver.name
 
     def empty_cache(self) -> None: ...
@@ -189,6 +190,6 @@ def on_gpu(driver: FakeDriver) -> type[PyTorch]:
 
         @classmethod
         def check_device(cls, device: str) -> None:
-            assert device in ("cuda", "cuda:0")
+            assert device in ("cuda", f"cuda:{driver.index}")
 
     return OnGpu

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -91,6 +92,47 @@ def test_each_batch_has_its_own_answers_at_any_size(gpu: SharedGpu, driver: Fake
             found = runner.infer(filled(gpu, runner, rows))["sum"]
 
             np.testing.assert_array_equal(found, rows.sum(1))
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_slots_are_page_locked_where_they_should_be_and_outputs_everywhere(
+    gpu: SharedGpu, driver: FakeDriver, place: str
+) -> None:
+    def is_locked(array: Any) -> bool:
+        return any(np.shares_memory(array, memory) for memory in driver._pinned)
+
+    with Summing(gpu, driver, place) as runner:
+        slot = runner.slot(4)
+        found = runner.infer(slot)["sum"]
+
+        if place == gpu.place:
+            assert not found.any(), "rows that nobody fills are zeros"
+        else:
+            assert is_locked(slot.buffers["x"]) is (place == "pinned")
+        assert is_locked(found)
+
+
+def test_one_lane_at_a_time_is_bound(gpu: SharedGpu, driver: FakeDriver) -> None:
+    binding, most = [], []
+
+    class Slow(Summing):
+        def _bind(self, n: int) -> None:
+            binding.append(self)
+            time.sleep(0.05)
+            most.append(len(binding))
+            super()._bind(n)
+            binding.remove(self)
+
+    def lane() -> None:
+        with Slow(gpu, driver, "pinned") as runner:
+            runner.infer(runner.slot(2))
+
+    threads = [threading.Thread(target=lane) for _ in range(3)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join(60)
+    assert most == [1, 1, 1]
 
 
 def test_what_fills_a_slot_on_the_gpu_is_waited_for(gpu: SharedGpu, driver: FakeDriver) -> None:

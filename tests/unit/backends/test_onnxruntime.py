@@ -19,6 +19,7 @@ from plugins.driver import Installed
 from plugins.errors import DeviceNotFound
 from sut.models.onnx_graph import OnnxGraph
 from tests import fake_onnxruntime
+from tests.fake_gpu import FakeDriver
 from tests.fake_onnxruntime import CPU, CUDA, FakeOrt
 from tests.unit.small_models import RECIPE, scores, write_classifier
 
@@ -83,6 +84,32 @@ def test_each_lane_answers_as_the_cpu_does_at_any_size(
     del one, other
     assert not ort.driver.memory, "memory was left on the GPU"
     assert not any(each() for each in ort.sessions), "a session was left"
+
+
+def test_another_gpu_than_the_first(ort: FakeOrt, model: Path) -> None:
+    second = fake_onnxruntime.plug_in(FakeDriver(index=1))
+
+    with loaded(model, device="cuda:1") as backend, backend.runner("pinned") as runner:
+        assert is_right(second, model, runner)
+        assert (backend.attest().device, backend.places[0]) == ("cuda:1", "cuda:1")
+
+
+def test_a_session_is_gone_once_its_runner_was_closed(ort: FakeOrt, model: Path) -> None:
+    with loaded(model) as backend:
+        runner = backend.runner("pinned")
+        assert is_right(ort, model, runner)
+        runner.close()
+
+        assert not any(each() for each in ort.sessions)
+
+
+@pytest.mark.parametrize(("half", "precision"), [(False, "fp32"), (True, "fp16")])
+def test_precision_is_that_of_what_executes_whatever_the_file_is_called(
+    ort: FakeOrt, model: Path, half: bool, precision: str
+) -> None:
+    ort.half = half
+    with loaded(model, precision="fp32" if half else "fp16") as backend:
+        assert backend.attest().precision == precision
 
 
 def test_lanes_answer_from_threads_of_their_own(ort: FakeOrt, model: Path) -> None:

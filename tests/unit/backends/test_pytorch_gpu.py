@@ -100,6 +100,17 @@ def test_each_batch_has_its_own_answers(
     assert backend.transfers and not backend.reads_host_arrays
 
 
+def test_another_gpu_than_the_first(driver: FakeDriver, model: ModelFile, samples: Any, truth: Any) -> None:
+    second = FakeDriver(index=1)
+    plug_in(second)
+    with (
+        on_gpu(second).load(model, "cuda:1", 1, 1, {"mode": "graphs"}) as backend,
+        backend.runner("pinned") as runner,
+    ):
+        np.testing.assert_allclose(answers(backend, runner, samples), truth, atol=1e-5 * np.ptp(truth))
+        assert (backend.attest().device, backend.places[0]) == ("cuda:1", "cuda:1")
+
+
 @pytest.mark.parametrize(("precision", "within"), [("fp16", 0.01), ("bf16", 0.1)])
 def test_half_precision_is_computed_in_and_answered_as_float32(
     gpu: type[PyTorch], model: ModelFile, samples: Any, truth: Any, precision: str, within: float
