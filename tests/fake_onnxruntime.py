@@ -41,7 +41,7 @@ OPTIONS = {
 }
 """Of the CUDA provider all that is known; of TensorRT's what was tried: it does not know has_user_compute_stream."""
 _FLAGS = ("has_user_compute_stream", "enable_cuda_graph", "use_tf32")
-_TYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(int64)": "int64"}
+_TYPES = {"tensor(float)": "float32"} | {f"tensor({name})": name for name in ("float16", "int64", "uint8")}
 
 Bound = dict[str, tuple[int, tuple[int, ...], str]]
 """Address, shape and dtype by the name of an input or output."""

@@ -18,10 +18,11 @@ from backends.onnxruntime import OnnxRuntime
 from plugins.driver import Installed
 from plugins.errors import DeviceNotFound
 from sut.models.onnx_graph import OnnxGraph
+from sut.models.precision.fold import fold
 from tests import fake_onnxruntime
 from tests.fake_gpu import FakeDriver
 from tests.fake_onnxruntime import CPU, CUDA, FakeOrt
-from tests.unit.small_models import RECIPE, scores, write_classifier
+from tests.unit.small_models import RECIPE, quiet, scores, write_classifier
 
 SHAPE = RECIPE.sample_shape
 SPEC = TensorSpec("images", "float32", (None, *SHAPE))
@@ -92,6 +93,17 @@ def test_another_gpu_than_the_first(ort: FakeOrt, model: Path) -> None:
     with loaded(model, device="cuda:1") as backend, backend.runner("pinned") as runner:
         assert is_right(second, model, runner)
         assert (backend.attest().device, backend.places[0]) == ("cuda:1", "cuda:1")
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_folded_input_is_bytes_on_the_gpu_too(ort: FakeOrt, model: Path, place: str) -> None:
+    path, recipe = fold(model, RECIPE, quiet)
+    rows = np.random.default_rng(0).integers(0, 256, (4, *recipe.sample_shape), np.uint8)
+    expected = scores(path, rows)
+
+    with loaded(path) as backend, backend.runner(place) as runner:
+        assert backend.inputs[0].dtype == "uint8"
+        np.testing.assert_allclose(runner.infer(filled(ort, runner, rows))["scores"], expected, atol=1e-5)
 
 
 def test_a_session_is_gone_once_its_runner_was_closed(ort: FakeOrt, model: Path) -> None:
