@@ -93,6 +93,11 @@ class PyTorch(Backend):
         self.inputs, self.outputs, self._forward = self._net.inputs, self._net.outputs, self._net.forward
         doubles = chosen.batches == "doubling" or (chosen.batches is None and chosen.mode != "eager")
         self.batch_sizes = _DOUBLING if sizes is None and doubles else sizes
+        if chosen.mode == "graphs" and self._net.reads_values:
+            raise ValueError(
+                "CUDA graphs are for models that read no tensor's value while they run, and it does (in ONNX files "
+                "Reshape is such an operator): leave out --set backend_options.mode"
+            )
         if chosen.mode == "compile":
             self._forward = compiled(torch, self._net, self.batch_sizes[0] if self.batch_sizes else 1, device)
         if gpu is not None:

@@ -25,13 +25,15 @@ _Place = tuple[Any, ...]
 class Network:
     """What lanes call, any number of them at once, and what it was seen to do.
 
-    ``work`` has the multiply-accumulates of one run by the dtype of what is multiplied.
+    ``work`` has the multiply-accumulates of one run by the dtype of what is multiplied. What ``reads_values`` waits for
+    the device in the middle of a run, to decide by a number that lies there: no CUDA graph can.
     """
 
     forward: Forward
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     work: Mapping[str, int]
+    reads_values: bool
 
 
 def network(
@@ -47,8 +49,9 @@ def network(
     ready = [_made_ready(torch, spec, dtype, channels_last) for spec in inputs]
     given = samples(torch, inputs, rows, device)
     work: Counter[str] = Counter()
+    read: list[Any] = []
     try:
-        with torch.no_grad(), _counting(torch, work):
+        with torch.no_grad(), _counting(torch, work, read):
             found = module(*(make(each) for make, each in zip(ready, given, strict=True)))
     except (ImportError, torch.OutOfMemoryError):
         raise
@@ -63,7 +66,7 @@ def network(
         shapes = ", ".join(f"{name} {list(_at(found, place).shape)}" for name, place in places.items())
         raise ValueError(f"of {rows} row{'s' * (rows > 1)} it makes {shapes}; {_ONE_SIZE}")
     specs = tuple(_spec(name, _at(found, place), rows, inputs) for name, place in places.items())
-    return Network(_forward(torch, module, ready, tuple(places.values())), inputs, specs, work)
+    return Network(_forward(torch, module, ready, tuple(places.values())), inputs, specs, work, device in read)
 
 
 def samples(torch: Any, inputs: Sequence[TensorSpec], rows: int, device: Any) -> list[Any]:
@@ -173,14 +176,19 @@ def _spec(name: str, tensor: Any, rows: int, inputs: Sequence[TensorSpec]) -> Te
     return TensorSpec.of(name, "float32" if dtype in ("float16", "bfloat16") else dtype, shape)
 
 
-def _counting(torch: Any, work: Counter[str]) -> Any:
-    """A context that adds up what operators multiply and accumulate, by PyTorch's own table of their work."""
+def _counting(torch: Any, work: Counter[str], read: list[Any]) -> Any:
+    """A context that adds up what operators multiply and accumulate, by PyTorch's own table of their work.
+
+    ``read`` gets the devices from where a value came to Python.
+    """
     operations = import_module("torch.utils.flop_counter").flop_registry
     mode: Any = import_module("torch.utils._python_dispatch").TorchDispatchMode
 
     class Counting(mode):  # type: ignore[misc]
         def __torch_dispatch__(self, operator: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             result = operator(*args, **(kwargs or {}))
+            if operator._overloadpacket is torch.ops.aten._local_scalar_dense:
+                read.append(args[0].device)
             count = operations.get(operator._overloadpacket)
             if count is not None:
                 multiplied = [each for each in args if isinstance(each, torch.Tensor)][-1]

@@ -6,11 +6,14 @@ import inspect
 import threading
 import weakref
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
 
 from backends import pytorch
 from backends.base import ModelFile
@@ -20,9 +23,10 @@ from kernels.device import DeviceError
 from plugins.driver import Installed
 from plugins.errors import DeviceNotFound
 from sut.models.precision.calibration import preprocessed
+from sut.models.precision.fold import fold
 from tests.core import module_needs
 from tests.fake_gpu import FakeDriver, plug_in, unplug
-from tests.unit.small_models import RECIPE, SIZE, pictures, scores, write_classifier
+from tests.unit.small_models import RECIPE, SIZE, pictures, quiet, scores, write_classifier
 
 module_needs("pytorch")
 
@@ -135,6 +139,30 @@ def test_graphs_are_captured_once_for_each_batch_size_until_the_buffers_grow(
     assert {capture["capture_error_mode"] for capture in captures} == {"thread_local"}
     # The weights were loaded on the default stream, which those of the lanes do not wait for.
     assert gpu.torch.cuda.started == ["synchronize", *["replay"] * len(BATCHES)]
+
+
+def test_what_no_graph_can_capture_is_refused_when_it_is_loaded(gpu: Any, tmp_path: Path) -> None:
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 3, 4, 4]) for name in ("images", "same")]
+    shape = numpy_helper.from_array(np.array([-1, 3, 4, 4], np.int64), "shape")
+    node = helper.make_node("Reshape", ["images", "shape"], ["same"])
+    graph = helper.make_graph([node], "reshape", ends[:1], ends[1:], [shape])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]), tmp_path / "reshape.onnx")
+    model = ModelFile(tmp_path / "reshape.onnx", "fp32", (3, 4, 4))
+
+    with load(gpu, model) as backend:
+        assert backend.places[0] == "cuda:0"
+    with pytest.raises(ValueError, match=r"reshape.onnx: .*CUDA graphs are for .*Reshape.*leave out --set"):
+        load(gpu, model, mode="graphs")
+
+
+def test_a_folded_input_is_bytes_on_the_gpu_too(gpu: Any, model: ModelFile, truth: Any, samples: Any) -> None:
+    assert model.path is not None
+    path, recipe = fold(model.path, RECIPE, quiet)
+    given = preprocessed(pictures(sum(BATCHES), 9), sum(BATCHES), recipe)
+    assert given.dtype == np.uint8
+
+    with load(gpu, ModelFile(path, "fp32", given.shape[1:])) as backend, backend.runner("cuda:0") as runner:
+        np.testing.assert_allclose(answers(backend, runner, given), truth, atol=0.02 * np.ptp(truth))
 
 
 def test_lanes_capture_one_after_the_other_and_answer_at_once(
