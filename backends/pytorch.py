@@ -112,6 +112,11 @@ class PyTorch(Backend):
         return ["cpu", *(f"cuda:{index}" for index in range(found))]
 
     @classmethod
+    def precisions_on(cls, device: str) -> Mapping[str, str]:
+        """On a CPU not fp16."""
+        return {each: form for each, form in cls.precisions.items() if each != "fp16" or device != "cpu"}
+
+    @classmethod
     def check_device(cls, device: str) -> None:
         """``cpu`` or one GPU; where that is not to be had, it says what lacks: driver, GPU or a build for it."""
         build = cls.version()
@@ -131,8 +136,6 @@ class PyTorch(Backend):
         chosen: PyTorchOptions = cls.read_options(options)
         cls.check_device(device)
         on_cpu = device == "cpu"
-        if on_cpu and model.precision == "fp16":
-            raise ValueError("pytorch computes in fp16 on GPUs only: use --precision bf16, or fp32")
         if on_cpu and chosen.mode == "graphs":
             raise ValueError("backend option mode: graphs are for GPUs: leave it out, or use --device cuda")
         torch = _import()

@@ -123,8 +123,8 @@ def test_that_a_file_was_in_training_mode_is_said(tmp_path: Path) -> None:
     ("arguments", "code", "said"),
     [
         (("--device", "gpu"), 2, "pytorch has no device 'cuda' here; it has cpu"),
-        (("--precision", "fp16", "--agreement", "0"), 1, "pytorch computes in fp16 on GPUs only: use --precision bf16"),
-        (("--precision", "int8"), 1, "pytorch cannot be asked for int8; it has fp32, bf16, fp16"),
+        (("--precision", "fp16"), 1, "pytorch cannot be asked for fp16 on cpu; it has fp32, bf16"),
+        (("--precision", "int8"), 1, "pytorch cannot be asked for int8; it has fp32, bf16"),
         (
             ("--model", "small.pth", "--recipe", "recipe.yaml"),
             1,

@@ -313,9 +313,9 @@ def spoiling() -> Classifier:
     return Classifier(in_place=True)
 
 
-def test_fp16_is_for_gpus(folder: Path) -> None:
-    with pytest.raises(ValueError, match="fp16 on GPUs only: use --precision bf16"):
-        load(folder / "small.onnx", "fp16")
+def test_fp16_is_for_gpus() -> None:
+    assert list(PyTorch.precisions_on("cpu")) == ["fp32", "bf16"]
+    assert "fp16" in PyTorch.precisions_on("cuda:1")
 
 
 def test_a_gpu_that_is_not_there_is_said_with_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
