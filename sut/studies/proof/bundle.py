@@ -13,6 +13,8 @@ from plugins.files import read_file, whole_file
 from sut.errors import InputError, reason_of, short, writing
 from sut.mlperf.logs import TRACE
 from sut.results.schema import REFERENCE_FILE, dump_json
+from sut.studies.gpu_report.schema import FILE as REPORT
+from sut.studies.gpu_report.schema import PAGE, RESULTS
 from sut.studies.proof.archive import (
     MANIFEST,
     MOST_BYTES,
@@ -27,12 +29,12 @@ from sut.studies.proof.archive import (
 from sut.studies.proof.finding import Finding, differing, told
 from sut.version import own_version, source_sha256
 
-REPORT = "report.json"
 SCHEMA = 1
 """Of the manifest."""
 _KEPT = (".json", ".md", ".txt", ".log", ".csv")
 _LEFT_OUT = frozenset({REFERENCE_FILE, TRACE, MANIFEST})
 """Files that a result's own makes again, LoadGen's trace, whose figures its log has, and what is made here."""
+_OURS = f"{REPORT}, {PAGE} and what is in {RESULTS}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +51,9 @@ class Bundle:
 def bundle(folder: Path, target: Path) -> Bundle:
     """Write ``target``: what a report has left in ``folder``, with a manifest. The same folder gives the same bytes.
 
-    Of the folder go what ``sut verify`` judges and what people read, no pages that results make again, nothing behind
-    links, and no hidden files. Raises ``InputError`` where it is no report's folder, what is in it is too much to be
-    sent, or ``target`` cannot be written.
+    Of the folder go the report and what is in ``results/``: no pages that results make again, nothing behind links, no
+    hidden files, and nothing else that somebody keeps there. Raises ``InputError`` where it is no report's folder, what
+    is in it is too much to be sent, or ``target`` cannot be written.
     """
     files = dict(_read(folder))
     if REPORT not in files:
@@ -73,7 +75,7 @@ def bundle(folder: Path, target: Path) -> Bundle:
 def _read(folder: Path) -> Iterator[tuple[str, bytes]]:
     """Names and contents of what is kept of a folder."""
     count = size = 0
-    for path in sorted(folder.rglob("*")):
+    for path in sorted([folder / REPORT, folder / PAGE, *(folder / RESULTS).rglob("*")]):
         name = path.relative_to(folder)
         plain = path.is_file() and not path.is_symlink() and not any(part.startswith(".") for part in name.parts)
         if not plain or path.suffix not in _KEPT or path.name in _LEFT_OUT:
@@ -106,12 +108,17 @@ def opened(path: Path, data: bytes) -> tuple[dict[str, bytes], dict[str, Any], l
         "packed_sha256": _sum_of({entry.name.decode(errors="replace"): entry for entry in split(data)}),
         "source_sha256": source_sha256(),
     }
+    found += [Finding(name, "content", "a file that no report has", _OURS) for name in files if not _is_ours(name)]
     found += _sums(files, manifest["files"])
     for each in differing(MANIFEST, manifest, expected):
         other = each.field == "source_sha256"
         hint = f", or another version made it: {told(manifest.get('project'))}, and can judge it" if other else ""
         found.append(replace(each, expected=each.expected + hint))
     return files, manifest, found
+
+
+def _is_ours(name: str) -> bool:
+    return name in (REPORT, PAGE) or name.startswith(f"{RESULTS}/")
 
 
 def _sums(files: Mapping[str, bytes], sums: Mapping[str, Any]) -> Iterator[Finding]:

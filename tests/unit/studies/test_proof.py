@@ -58,14 +58,29 @@ def test_it_is_a_zip_file_for_everybody_else(data: bytes) -> None:
 
 def test_links_hidden_files_and_pages_stay_at_home(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "secret.json").write_text("mine")
-    (folder / "link.json").symlink_to(tmp_path / "secret.json")
+    (folder / "results" / "link.json").symlink_to(tmp_path / "secret.json")
     (folder / "results" / "away").symlink_to(tmp_path)
     for name in (".hidden.json", "report.html", "results.json", "core", "model.onnx"):
-        (folder / name).write_text("mine")
+        (folder / "results" / name).write_text("mine")
 
     sent = split(bundle(folder, tmp_path / "report.zip").path.read_bytes())
 
     assert {entry.name.decode() for entry in sent} == {*FILES, MANIFEST}
+
+
+def test_what_somebody_keeps_beside_a_report_stays_at_home_and_is_named_in_an_archive(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "letters").mkdir()
+    for name in ("notes.txt", "letters/mine.md", "other.json"):
+        (folder / name).write_text("mine")
+
+    sent = bundle(folder, tmp_path / "report.zip").path.read_bytes()
+
+    assert {entry.name.decode() for entry in split(sent)} == {*FILES, MANIFEST}
+    monkeypatch.setattr(bundling, "RESULTS", "letters")
+    names = [each.file for each in found_in(sent)]
+    assert names == ["results/part/model/log.txt"]
 
 
 def test_every_bit_of_a_file_counts(data: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
