@@ -106,9 +106,10 @@ def gpu(
     from sut.studies.proof.bundle import bundle
 
     folder = output or output_folder() / WORD
+    whole = folder.resolve()  # "." and ".." have no name
     code = make_report(folder, part or (), load, budget)
     try:
-        sent = bundle(folder, folder.with_name(f"{folder.name}.zip"))
+        sent = bundle(folder, whole.with_name(f"{whole.name}.zip"))
         tell(f"{sent.path}: all of it in one file of {sent.nbytes / 1e6:.1f} MB, SHA-256 {sent.digest}")
     except InputError as error:
         tell(f"there is no file to send: {one_line(error)}")

@@ -349,6 +349,16 @@ def test_without_a_gpu_it_comes_to_its_end_with_every_part_failing_by_name(
     assert judged.findings == [] and f"SHA-256 {judged.digest}" in done.err
 
 
+@without_gpu
+def test_a_report_of_the_folder_where_one_is_leaves_its_file_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+
+    done = run_python("-m", "sut", "report", "gpu", "--output", ".", "--part", "gpu", cwd=tmp_path / "mine")
+
+    assert done.code == ExitCode.SETUP
+    assert verify(tmp_path / "mine.zip").findings == []
+
+
 def test_a_folder_called_gpu_can_still_be_reported(tmp_path: Path) -> None:
     (tmp_path / "gpu").mkdir()
     done = run_python("-m", "sut", "report", "./gpu", cwd=tmp_path)
