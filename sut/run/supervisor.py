@@ -241,9 +241,7 @@ class _Watch:
         if outcome.ledger is None or planned is None:
             return
         done, expected = outcome.counter(Counter.DONE), outcome.counter(Counter.PLANNED)
-        seen = (done, outcome.counter(Counter.ISSUED), outcome.counter(Counter.HEARTBEAT))
-        if seen != self._seen:
-            self._seen, self._moved = seen, time.monotonic()
+        self._see_progress(done, outcome.counter(Counter.ISSUED), outcome.counter(Counter.HEARTBEAT))
         elapsed = outcome.run_s = self.elapsed_s()
         share = min(1.0, done / expected) if expected else 0.0
         left = _left_s(elapsed, share, planned.plan.seconds)
@@ -257,6 +255,13 @@ class _Watch:
         if why := why_long(planned.plan, planned.min_query_count, done, elapsed, load, usable_cores()):
             outcome.notes.append(why)
             self._observer.note(why)
+
+    def _see_progress(self, done: int, issued: int, beats: int) -> None:
+        """A query that is issued is progress only where nothing waits: LoadGen's Server asks on whoever answers."""
+        was_done, was_issued, were_beats = self._seen
+        if (done, beats) != (was_done, were_beats) or (was_done == was_issued and issued != was_issued):
+            self._moved = time.monotonic()
+        self._seen = (done, issued, beats)
 
     def elapsed_s(self) -> float:
         """Seconds since the phase 'run' began, or 'generate' before it."""

@@ -193,6 +193,13 @@ def test_a_backend_that_hangs_is_stopped_by_the_watchdog(
     assert waiting == outstanding if outstanding else waiting >= 8
 
 
+def test_a_backend_that_hangs_is_stopped_though_server_asks_on(sut: Sut) -> None:
+    done = run(sut, "hangs", "--scenario", "Server", "--qps", 20, "--max-latency", 1, "--watchdog", WATCHDOG_S)
+
+    waiting = int(done.result["first_error"].split(" with ")[1].split()[0])
+    assert (done.code, waiting < 400) == (3, True), "of 690 queries, asked in 35 s"
+
+
 @pytest.mark.parametrize(("backend", "phase"), [("load-hangs", "load"), ("warm-up-hangs", "calibrate")])
 def test_a_backend_that_hangs_before_the_run_is_stopped_by_the_watchdog(sut: Sut, backend: str, phase: str) -> None:
     done = run(sut, backend, "--watchdog", WATCHDOG_S)
