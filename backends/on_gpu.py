@@ -11,7 +11,7 @@ import re
 import threading
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any
@@ -190,7 +190,8 @@ class GpuRunner(Runner):
             for spec in (*on_host, *self._output_specs):
                 shape = (n, *spec.sample_shape)
                 plain = spec in on_host and self._place == "host"
-                self._host[spec.name] = np.zeros(shape, spec.dtype) if plain else device.pinned(shape, spec.dtype)
+                self._host[spec.name] = np.empty(shape, spec.dtype) if plain else device.pinned(shape, spec.dtype)
+                self._host[spec.name].fill(0)  # rows that a batch is padded with are read, too
         except DeviceError as error:
             raise self._too_large(n, error) from error
         for spec in self._specs:
@@ -236,13 +237,17 @@ class GpuRunner(Runner):
         self._bound.clear()
         for buffer in self._memory.values():
             buffer.free()
+        for spec in self._output_specs if self._place == "host" else (*self._specs, *self._output_specs):
+            if spec.name in self._host:
+                self._device.unpin(self._host.pop(spec.name))
         self._memory.clear()
         self._host.clear()
         self._rows = 0
 
     def close(self) -> None:
-        """Give back its memory."""
-        self._release()
+        """Give back its memory; where the GPU has failed, its device does so when that is closed."""
+        with suppress(DeviceError):
+            self._release()
         self._events.clear()
 
 

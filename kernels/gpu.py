@@ -197,12 +197,19 @@ class GpuDevice(Device):
             del kept[:count]
 
     def pinned(self, shape: Sequence[int], dtype: str) -> NDArray[Any]:
-        """Page-locked memory of the host, until this device is closed. Raises ``DeviceError`` where there is none."""
+        """Page-locked memory of the host, until ``unpin`` or ``close``. Raises ``DeviceError`` where there is none."""
         nbytes = math.prod(shape) * np.dtype(dtype).itemsize
         doing = f"{nbytes} bytes of page-locked memory"
         memory = self._in_owner(doing, lambda: self._driver.pinned(max(1, nbytes)))
         self._pinned.append(memory)
         return memory[:nbytes].view(dtype).reshape(shape)
+
+    def unpin(self, array: NDArray[Any]) -> None:
+        """Free what ``pinned`` gave, which nobody may look at any more; no copy of it may be under way."""
+        address = array.ctypes.data
+        memory = next(each for each in self._pinned if each.ctypes.data == address)
+        self._pinned = [each for each in self._pinned if each is not memory]
+        self._in_owner("freeing page-locked memory", lambda: self._driver.unpin(memory))
 
     def event(self) -> Any:
         """One of the library's events, to be used within ``call``."""

@@ -53,14 +53,16 @@ class FakeDriver:
     index: int = 0
     errors: tuple[type[Exception], ...] = (FakeGpuError,)
     memory: dict[int, NDArray[np.uint8]] = field(default_factory=dict)
-    freed: dict[int, int] = field(default_factory=dict)
+    freed: dict[int, NDArray[np.uint8]] = field(default_factory=dict)
+    """Kept, so that nothing of the host's comes to lie where it lay: some fakes know it by that."""
     streams: dict[int, deque[tuple[str, Callable[[], float]]]] = field(default_factory=dict)
     clock_ns: dict[int, float] = field(default_factory=dict)
     log: list[tuple[str, int | None]] = field(default_factory=list)
     """What was done on which stream, in the order in which it happened."""
     lost: bool = False
+    pinned_now: list[NDArray[np.uint8]] = field(default_factory=list)
+    """Page-locked memory that has not been freed."""
     _next: int = 0x7000_0000_0000
-    _pinned: list[NDArray[np.uint8]] = field(default_factory=list)
     _current: threading.local = field(default_factory=threading.local)
     _working: threading.RLock = field(default_factory=threading.RLock)
 
@@ -92,7 +94,7 @@ class FakeDriver:
     def release(self, address: int) -> None:
         memory = self.memory.pop(address)
         memory[:] = FREED
-        self.freed[address] = len(memory)
+        self.freed[address] = memory
 
     def part(self, address: int, nbytes: int) -> NDArray[np.uint8]:
         """Memory from ``address`` on. Loses the context where that is not, or no longer, inside one allocation."""
@@ -100,7 +102,7 @@ class FakeDriver:
             if base <= address and address + nbytes <= base + len(data):
                 return data[address - base :][:nbytes]
         self.lost = True
-        was = any(base <= address < base + size for base, size in self.freed.items())
+        was = any(base <= address < base + len(data) for base, data in self.freed.items())
         raise FakeGpuError(
             f"{ILLEGAL}: {nbytes} bytes at {address:#x}, which {'were freed' if was else 'belong to nobody'}"
         )
@@ -131,11 +133,12 @@ class FakeDriver:
         return Event()
 
     def pinned(self, nbytes: int) -> NDArray[np.uint8]:
-        self._pinned.append(np.full(nbytes, POISON, np.uint8))
-        return self._pinned[-1]
+        self.pinned_now.append(np.full(nbytes, POISON, np.uint8))
+        return self.pinned_now[-1]
 
     def unpin(self, memory: NDArray[np.uint8]) -> None:
         memory[:] = FREED
+        self.pinned_now = [each for each in self.pinned_now if each is not memory]
 
     def write(self, address: int, array: NDArray[Any], stream: int | None) -> None:
         assert array.flags.c_contiguous

@@ -99,7 +99,7 @@ def test_slots_are_page_locked_where_they_should_be_and_outputs_everywhere(
     gpu: SharedGpu, driver: FakeDriver, place: str
 ) -> None:
     def is_locked(array: Any) -> bool:
-        return any(np.shares_memory(array, memory) for memory in driver._pinned)
+        return any(np.shares_memory(array, memory) for memory in driver.pinned_now)
 
     with Summing(gpu, driver, place) as runner:
         slot = runner.slot(4)
@@ -298,3 +298,30 @@ def test_a_mistake_shows(driver: FakeDriver, mistake: type[Summing]) -> None:
     except DeviceError:
         right = False
     assert not right
+
+
+def test_page_locked_memory_that_was_outgrown_is_given_back(gpu: SharedGpu, driver: FakeDriver) -> None:
+    with Summing(gpu, driver, "pinned") as runner:
+        runner.infer(filled(gpu, runner, rows_of(2)))
+        outgrown = [*driver.pinned_now]
+        runner.infer(filled(gpu, runner, rows_of(50)))
+
+        assert not {*map(id, outgrown)} & {*map(id, driver.pinned_now)}
+        assert len(driver.pinned_now) == 2
+    assert not driver.pinned_now
+
+
+@pytest.mark.parametrize("place", ["pinned", "host"])
+def test_rows_that_nobody_filled_are_zero(gpu: SharedGpu, driver: FakeDriver, place: str) -> None:
+    with Summing(gpu, driver, place) as runner:
+        assert not runner.slot(3).buffers["x"].any()
+
+
+def test_a_runner_closes_on_a_gpu_that_has_failed(gpu: SharedGpu, driver: FakeDriver) -> None:
+    runner = Summing(gpu, driver, "pinned")
+    runner.infer(runner.slot(2))
+    driver.lost = True
+
+    runner.close()
+
+    assert not runner.bound
