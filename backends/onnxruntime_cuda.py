@@ -41,6 +41,10 @@ class OnnxRuntimeOptions(GpuOptions):
     provider: Literal["cuda", "tensorrt"] = option(
         "cuda", "on a GPU, what executes: cuda, or tensorrt (which needs TensorRT 10) with cuda behind it"
     )
+    conv_search: Literal["exhaustive", "heuristic"] = option(
+        "exhaustive",
+        "on a GPU, how cuDNN's algorithm for a convolution and batch size is chosen: all tried in warm-up, or by rule",
+    )
     graphs: bool = option(
         False, "on a GPU, a CUDA graph for each batch size, which are powers of two then: smaller batches are padded"
     )
@@ -98,6 +102,8 @@ class OnGpu:
 
     def runner(self, place: str) -> OnnxRuntimeGpuRunner:
         """The runner of the next lane."""
+        if not self._lanes:
+            raise RuntimeError(f"all {self._sessions} lanes of this model have their runner")
         stream, session = self._lanes.pop()
         return OnnxRuntimeGpuRunner(
             self._gpu, place, self.inputs, self.outputs, stream, session, graphs=self._options.graphs
@@ -164,9 +170,8 @@ class OnGpu:
         if stream is not None:
             shared["user_compute_stream"] = str(stream)
         cuda = {**shared, "use_tf32": str(int(self._options.tf32))}
-        if stream is None:
-            cuda["cudnn_conv_algo_search"] = "HEURISTIC"
-        else:
+        cuda["cudnn_conv_algo_search"] = "HEURISTIC" if stream is None else self._options.conv_search.upper()
+        if stream is not None:
             cuda |= {"has_user_compute_stream": "1", "enable_cuda_graph": str(int(self._options.graphs))}
         tensorrt = [(self._provider, shared)] if self._options.provider == "tensorrt" else []
         return [*tensorrt, (_CUDA, cuda)]

@@ -333,3 +333,11 @@ def test_a_provider_that_is_not_made_is_told_by_its_library(
 def test_options_of_a_gpu_are_refused_on_a_cpu(model: Path) -> None:
     with pytest.raises(ValueError, match=r"options of onnxruntime \(graphs\) are for a GPU: add --device cuda"):
         loaded(model, device="cpu", graphs=True)
+
+
+def test_how_cudnn_searches_is_an_option(ort: FakeOrt, model: Path) -> None:
+    for option, told in (({}, "EXHAUSTIVE"), ({"conv_search": "heuristic"}, "HEURISTIC")):
+        with loaded(model, **option) as backend, backend.runner("pinned") as runner:
+            assert runner._session.get_provider_options()["CUDAExecutionProvider"]["cudnn_conv_algo_search"] == told  # type: ignore[attr-defined]
+            with pytest.raises(RuntimeError, match="all 1 lanes of this model have their runner"):
+                backend.runner("pinned")
