@@ -42,6 +42,8 @@ _DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 _EXECUTED = {dtype: precision for precision, dtype in _DTYPES.items()}
 _DOUBLING = tuple(2**power for power in range(13))
 _MOST = 99_999
+_NATIVE_BF16 = 80
+"""The architecture of GPUs that multiplies bf16 first, sm_80 (CUDA Programming Guide, "Compute Capabilities")."""
 _NEWEST_CUDA = 13
 """The newest that PyTorch has a build for, which runs on later drivers too."""
 _TRIED_ROWS = 2
@@ -136,8 +138,15 @@ class PyTorch(Backend):
         chosen: PyTorchOptions = cls.read_options(options)
         cls.check_device(device)
         on_cpu = device == "cpu"
+        if on_cpu and (chosen.tf32 or not chosen.overlap):
+            raise ValueError("backend options tf32 and overlap are for GPUs: leave them out, or use --device cuda")
         if on_cpu and chosen.mode == "graphs":
             raise ValueError("backend option mode: graphs are for GPUs: leave it out, or use --device cuda")
+        if chosen.mode == "graphs" and chosen.batches == "any":
+            raise ValueError(
+                "backend option batches: graphs are captured before the clock, for sizes that are known then: leave it "
+                "out, or set doubling or one size"
+            )
         torch = _import()
         if chosen.mode == "compile":
             _prepare_compiler()
@@ -273,6 +282,8 @@ def _attest(
     if loaded.was_training:
         details["training"] = "the file was saved in training mode; it is run in evaluation mode"
     if gpu is not None:
+        if "bf16" in done and int(gpu.device.architecture.removeprefix("sm_")) < _NATIVE_BF16:
+            details["emulated"] = f"bf16, as {gpu.device.architecture} has no instructions for it"
         details |= {
             "cuda": str(torch.version.cuda),
             "cudnn": str(torch.backends.cudnn.version()),

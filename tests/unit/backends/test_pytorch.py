@@ -351,6 +351,8 @@ def test_compiled_it_answers_alike_and_is_compiled_once_for_each_batch_size(
     folder: Path, samples: Any, truth: Any, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(cache))
+    if sys.version_info < (3, 12):  # where another test has imported Python's own distutils, setuptools wants no other
+        monkeypatch.setenv("SETUPTOOLS_USE_DISTUTILS", "stdlib")
     stats = torch._dynamo.utils.counters["stats"]
     stats.clear()
 

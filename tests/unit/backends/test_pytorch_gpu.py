@@ -404,3 +404,17 @@ def test_a_mistake_shows(
     except (DeviceError, AssertionError, RuntimeError, ValueError):
         right = False
     assert not right
+
+
+def test_graphs_of_sizes_that_are_not_known_before_are_refused(gpu: type[PyTorch], model: ModelFile) -> None:
+    with pytest.raises(ValueError, match="batches: graphs are captured before the clock"):
+        load(gpu, model, mode="graphs", batches="any")
+
+
+@pytest.mark.parametrize(("architecture", "is_emulated"), [("sm_75", True), ("sm_80", False)])
+def test_bf16_without_instructions_for_it_is_told(
+    driver: FakeDriver, model: ModelFile, architecture: str, is_emulated: bool
+) -> None:
+    driver.architecture = architecture
+    with load(on_gpu(driver), model, precision="bf16") as backend:
+        assert ("emulated" in backend.attest().details) is is_emulated
