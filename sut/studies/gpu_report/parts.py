@@ -43,8 +43,7 @@ class Part:
 
 def _cells(cells: list[served.Cell], load: Load = "first") -> dict[str, Part]:
     return {
-        cell.name: Part(partial(served.serve, cell), 20, 75, load, may_be_missing=cell.preprocess == "dali-gpu")
-        for cell in cells
+        cell.name: Part(partial(served.serve, cell), 20, 75, load, may_be_missing=cell.may_be_missing) for cell in cells
     }
 
 
@@ -74,6 +73,7 @@ _FIRST: dict[str, Part] = {
 _REST = [cell for cell in served.all_cells() if cell.name not in _FIRST]
 PARTS: dict[str, Part] = {
     **_FIRST,
+    **_cells(served.option_cells()),
     **_cells([cell for cell in _REST if cell.preprocess != "dali-gpu"]),
     **_cells([cell for cell in _REST if cell.preprocess == "dali-gpu"], "second"),
 }

@@ -10,6 +10,7 @@ from typing import Any
 
 from plugins.packages import CHECKOUT
 from sut.config import OPTIONS, RunConfig, make_config
+from sut.config.strict_yaml import load_yaml
 from sut.datasets.base import DataSet
 from sut.models.precision.agreement import Side, agree
 from sut.models.precision.calibration import random_crops, read_picture
@@ -24,6 +25,8 @@ BACKENDS = ("pytorch", "onnxruntime")
 TRAINED, LARGE = "efficientnet-lite0", "resnet50"
 PRECISIONS = ("fp32", "fp16")
 DEVICE = "cuda"
+ONE_STREAM = "overlap=false"
+"""The option without which lanes copy and compute at the same time."""
 SECONDS = 3.0
 """Of a run: short, and written as such."""
 _BARE_S = 2.0
@@ -36,7 +39,7 @@ _Setting = str | int | float
 class Cell:
     """One run. The clock starts at ``boundary``; ``preprocess`` is what works behind it, at ``jpeg``.
 
-    Where ``overlap`` is off, no lane's copy to the GPU runs beside another's model: the backend's option of that name.
+    ``option`` is one of the backend's, as ``NAME=VALUE``; ``fold`` puts normalising into the model.
     """
 
     backend: str
@@ -45,7 +48,8 @@ class Cell:
     boundary: str
     preprocess: str = "opencv"
     scenario: str = "Offline"
-    overlap: bool = True
+    option: str = ""
+    fold: bool = False
 
     @property
     def name(self) -> str:
@@ -53,13 +57,14 @@ class Cell:
         where = f"{self.boundary}_{self.preprocess}" if self.boundary == "jpeg" else self.boundary
         words = (self.backend, self.model.rpartition("-")[2], self.precision, where)
         more = [] if self.scenario == "Offline" else [self.scenario.lower()]
-        return "_".join([*words, *more, *([] if self.overlap else ["one-stream"])])
+        more += ["folded"] * self.fold + [self.option.replace("=", "-")] * bool(self.option)
+        return "_".join([*words, *more])
 
     @property
     def settings(self) -> dict[str, _Setting]:
         """What ``sut run`` is told. What it would choose by trying is chosen here: a quarter of an hour is short."""
         named: dict[str, _Setting] = {
-            name: getattr(self, name) for name in Cell.__slots__ if name not in ("scenario", "overlap")
+            name: getattr(self, name) for name in Cell.__slots__ if name not in ("scenario", "option", "fold")
         }
         named |= {"device": DEVICE, "dataset": "demo", "time_s": SECONDS}
         named["weights"] = "trained" if self.model == TRAINED else "random"
@@ -72,17 +77,23 @@ class Cell:
         return named | {"lanes": 2, "max_batchsize": 128 if self.scenario == "Offline" else 32}
 
     @property
+    def may_be_missing(self) -> bool:
+        """Whether it needs what nothing else does: DALI, or TensorRT."""
+        return self.preprocess == "dali-gpu" or self.option == "provider=tensorrt"
+
+    @property
     def command(self) -> tuple[str, ...]:
         """The words behind ``sut``."""
         words = (word for name, value in self.settings.items() for word in (str(OPTIONS[name].flag), str(value)))
-        alone = () if self.overlap else ("--set", "backend_options.overlap=false")
-        return ("run", "--scenario", self.scenario, *words, *alone)
+        option = ("--set", f"backend_options.{self.option}") if self.option else ()
+        return ("run", "--scenario", self.scenario, *words, *(["--fold"] if self.fold else []), *option)
 
     @property
     def config(self) -> RunConfig:
         """The same, as a run has it."""
-        alone = {} if self.overlap else {"backend_options": {"overlap": False}}
-        return make_config(self.settings | {"scenario": self.scenario} | alone)
+        name, _, value = self.option.partition("=")
+        options = {"backend_options": {name: load_yaml(value)}} if self.option else {}
+        return make_config(self.settings | {"scenario": self.scenario, "fold": self.fold} | options)
 
 
 def first_cells() -> list[Cell]:
@@ -95,8 +106,23 @@ def next_cells() -> list[Cell]:
     """From JPEG to label, the scenarios in which latency counts, and what it gains that copies and models overlap."""
     jpeg = [Cell(backend, LARGE, "fp16", "jpeg", "cuda") for backend in BACKENDS]
     single = [Cell(backend, LARGE, "fp16", "tensor", scenario="SingleStream") for backend in BACKENDS]
-    streams = [Cell(backend, LARGE, "fp16", "tensor", overlap=on) for backend in BACKENDS for on in (True, False)]
-    return [*jpeg, *single, Cell("onnxruntime", LARGE, "fp16", "tensor", scenario="Server"), *streams]
+    streams = [
+        Cell(backend, LARGE, "fp16", "tensor", option=option) for backend in BACKENDS for option in ("", ONE_STREAM)
+    ]
+    # Each batch size up to the largest is met in warm-up: all of cuDNN's algorithms for each would take minutes.
+    server = Cell("onnxruntime", LARGE, "fp16", "tensor", scenario="Server", option="conv_search=heuristic")
+    return [*jpeg, *single, server, *streams]
+
+
+def option_cells() -> list[Cell]:
+    """What options do: CUDA graphs, folded input, torch.compile, TensorRT behind ONNX Runtime."""
+    graphs = {"pytorch": "mode=graphs", "onnxruntime": "graphs=true"}
+    single = [
+        Cell(name, LARGE, "fp16", "tensor", scenario="SingleStream", option=each) for name, each in graphs.items()
+    ]
+    folded = [Cell(backend, LARGE, "fp16", "jpeg", "cuda", fold=True) for backend in BACKENDS]
+    others = {"pytorch": "mode=compile", "onnxruntime": "provider=tensorrt"}
+    return [*single, *folded, *(Cell(name, LARGE, "fp16", "device", option=each) for name, each in others.items())]
 
 
 def dali_cells() -> list[Cell]:

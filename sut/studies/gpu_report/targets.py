@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from sut.studies.gpu_report.schema import Found
-from sut.studies.gpu_report.served import BACKENDS, LARGE
+from sut.studies.gpu_report.served import BACKENDS, LARGE, ONE_STREAM
 
 Bound = Literal["at least", "at most"]
 Figure = Callable[[Found], float]
@@ -187,7 +187,7 @@ def _runs_fast(backend: str, runs: list[Found]) -> Iterable[Target]:
     large = _where(runs, model=LARGE, precision="fp16", boundary="device", scenario="Offline")
     yield _speed(f"{backend}: ResNet-50 in FP16 at the boundary device, a second", 6_000, large, _rate)
     copied = _where(runs, model=LARGE, precision="fp16", boundary="tensor", scenario="Offline")
-    both = [_where(copied, overlap=on) for on in (True, False)]
+    both = [_where(copied, option=option) for option in ("", ONE_STREAM)]
     gain = _rate(both[0][0]) / _rate(both[1][0]) if all(both) else None
     what = f"{backend}: copies beside another lane's model: times the rate on one stream"
     yield Target(what, "speed", "at least", 1, gain, _called(both[0][0]) if all(both) else "")
@@ -201,7 +201,7 @@ def _speed(
     return Target(what, "speed", bound, asked, figure(run) if run else None, _called(run))
 
 
-def _where(runs: Iterable[Found], **settings: str | bool) -> list[Found]:
+def _where(runs: Iterable[Found], **settings: str) -> list[Found]:
     """The runs that were told so."""
     return [run for run in runs if settings.items() <= run["cell"].items()]
 

@@ -150,7 +150,7 @@ def _targets(report: Report) -> Iterator[Finding]:
 
 def _machine(report: Report, results: Mapping[str, Result]) -> Iterator[Finding]:
     """One kind of GPU made it all."""
-    names = [gpu.get("name") for gpu in report.gpu]
+    names = [name for gpu in report.gpu if (name := gpu.get("name"))]
     part = report.parts.get("gpu")
     if part is not None and part.ok and part.found.get("gpus") != report.gpu:
         yield Finding(REPORT, "gpu", told(report.gpu), f"{told(part.found.get('gpus'))} (parts.gpu)")
@@ -161,10 +161,11 @@ def _machine(report: Report, results: Mapping[str, Result]) -> Iterator[Finding]
     for folder, result in results.items():
         file = f"{folder}/{FILE}"
         on_gpu = result.device.startswith("cuda")
-        if on_gpu and result.device_name is not None and result.device_name not in names:
+        # A part of a GPU has the GPU's name, and what part it is, behind that: NVIDIA A100 MIG 1g.5gb.
+        if on_gpu and result.device_name is not None and not result.device_name.startswith(tuple(names)):
             yield Finding(file, "device_name", result.device_name, f"{told(names)} ({REPORT}, gpu)")
         for use in result.gpus or ():
-            if use.name not in names:
+            if not use.name.startswith(tuple(names)):
                 yield Finding(file, f"gpus.{use.device}", told(use.name), f"{told(names)} ({REPORT}, gpu)")
         gpus = result.system.get("gpus")
         if gpus is not None and not {*names} <= {*gpus}:  # in a container the driver's files tell of others, too
@@ -250,7 +251,11 @@ def _served(report: Report, results: Mapping[str, Result]) -> Iterator[Finding]:
         result = results.get(part.results[0])
         if result is None:
             continue
-        facts = result.model_dump(mode="json") | {"used": used(result)}
+        options = _at(result.config, "backend_options")
+        options = options if isinstance(options, Mapping) else {}
+        option = ",".join(f"{key}={str(value).lower()}" for key, value in options.items())
+        more = {"used": used(result), "option": option, "fold": _at(result.config, "fold")}
+        facts = result.model_dump(mode="json") | more
         told_of = {key: value for key, value in part.found.items() if key in facts}
         got = _leaves("", {**told_of, "cell": part.found["cell"]})
         right = {key: _at(facts, key.removeprefix("cell.")) for key in got}

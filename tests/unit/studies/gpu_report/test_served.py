@@ -16,7 +16,7 @@ from sut.config import RunConfig
 from sut.errors import RunError
 from sut.studies.gpu_report import served
 from sut.studies.gpu_report.parts import PARTS
-from sut.studies.gpu_report.served import Cell, all_cells, next_cells
+from sut.studies.gpu_report.served import Cell, all_cells, next_cells, option_cells
 from tests.core import needs
 
 CELL = Cell("onnxruntime", "efficientnet-lite0", "fp32", "tensor")
@@ -26,7 +26,7 @@ def test_every_backend_model_precision_and_boundary_is_run() -> None:
     names = {cell.name for cell in all_cells()}
 
     assert len(names) == 2 * 2 * 2 * 5
-    assert names | {cell.name for cell in next_cells()} <= PARTS.keys()
+    assert names | {cell.name for cell in [*next_cells(), *option_cells()]} <= PARTS.keys()
     assert {"pytorch_resnet50_fp16_device", "onnxruntime_lite0_fp32_jpeg_dali-gpu"} < names
 
 
@@ -37,7 +37,7 @@ def test_the_command_line_takes_what_a_cell_tells_it(monkeypatch: pytest.MonkeyP
     run.register(app)
     command = typer.main.get_command(app)
 
-    cells = [*all_cells(), *next_cells()]
+    cells = [*all_cells(), *next_cells(), *option_cells()]
     for cell in cells:
         command(list(cell.command[1:]), standalone_mode=False)
 

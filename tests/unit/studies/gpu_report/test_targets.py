@@ -82,7 +82,7 @@ for backend in ("pytorch", "onnxruntime"):
         f"{backend}_single": run_found(told | SINGLE),
         f"{backend}_jpeg": run_found(told | JPEG, 21_000.0, 21_000.0),
         f"{backend}_streams": run_found(told | {"boundary": "tensor"}),
-        f"{backend}_one_stream": run_found(told | {"boundary": "tensor", "overlap": False}, 7_200.0, None),
+        f"{backend}_one_stream": run_found(told | {"boundary": "tensor", "option": "overlap=false"}, 7_200.0, None),
     }
 EXPECTED = [
     ("result", 1),
@@ -136,7 +136,7 @@ def test_every_figure_is_judged() -> None:
         (14, "pytorch_slow", run_found({"boundary": "tensor"}, 960.0, 1_000.0)),
         (15, "pytorch_single", run_found(SINGLE) | {"latency_ns": {"p50": 321_000, "p90": 1, "p99": 1}}),
         (20, "onnxruntime_device", run_found({"backend": "onnxruntime"}, 5_999.0, None)),
-        (17, "pytorch_one_stream", run_found({"boundary": "tensor", "overlap": False}, 9_001.0, None)),
+        (17, "pytorch_one_stream", run_found({"boundary": "tensor", "option": "overlap=false"}, 9_001.0, None)),
     ],
 )
 def test_a_figure_that_is_worse_is_not_met(position: int, part: str, worse: dict[str, Any]) -> None:
