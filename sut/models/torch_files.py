@@ -59,6 +59,8 @@ def check_torch(path: Path) -> ModelInfo:
             found = _kind(archive.namelist())
             if found != expected:
                 raise InputError(f"model {path} is {found}, expected {expected}{_instead(found)}")
+            if (damaged := archive.testzip()) is not None:
+                raise InputError(f"model {path} is damaged ({damaged} has another checksum); copy or download it again")
             return (
                 _exported(path, archive) if path.suffix == ".pt2" else ModelInfo(path, _UNTOLD.inputs, _UNTOLD.outputs)
             )

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from sut.errors import InputError
 from sut.studies.gpu_report.schema import Report, read_report
 from sut.studies.proof import archive
 from sut.studies.proof.archive import MANIFEST, Packed, joined
@@ -250,3 +251,11 @@ def test_a_result_may_hold_anything(report: Path, tmp_path: Path, name: str) -> 
         )
         assert file.read_text() != text
         assert verify(folder).findings
+
+
+@pytest.mark.parametrize("content", [b"", b"hello\n"])
+def test_a_file_that_is_no_archive_is_told_in_one_line(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "it.zip").write_bytes(content)
+
+    with pytest.raises(InputError, match=r"it\.zip is no zip archive; expected a file that sut report gpu has made"):
+        verify(tmp_path / "it.zip")

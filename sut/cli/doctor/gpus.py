@@ -76,11 +76,11 @@ def _without_nvml(root: Path) -> list[Check]:
 
 
 def _no_driver(root: Path) -> Check:
+    hint = "install NVIDIA's driver, or start the container with --gpus all"
     theirs = (path for path in root.glob("sys/bus/pci/devices/*/vendor") if read_text(path).strip() == "0x10de")
     if any(read_text(path.with_name("class")).startswith("0x03") for path in theirs):  # a display controller
-        hint = "install NVIDIA's driver, or start the container with --gpus all"
         return Check("nvidia", "driver", "warning", "no NVIDIA driver found, but a GPU is there", hint)
-    return Check("nvidia", "driver", "absent", "no NVIDIA driver found")
+    return Check("nvidia", "driver", "absent", "no NVIDIA driver found", hint)
 
 
 def _nvml_rows(nvml: Nvml, shown: Sequence[CudaGpu]) -> Iterator[Check]:

@@ -74,6 +74,8 @@ def verify(path: Path) -> Judged:
         data = read_file(path, MOST_BYTES)
     except OSError as error:
         raise InputError(f"{path}: {reason_of(error)}; expected a file that sut report gpu has made") from error
+    if b"PK\5\6" not in data:  # how the end of any zip archive is found
+        raise InputError(f"{path} is no zip archive; expected a file that sut report gpu has made")
     files, manifest, found = opened(path, data)
     with _written(files) as (root, unwritten):
         project = manifest.get("project")

@@ -96,3 +96,15 @@ def test_what_is_no_such_file_is_refused_in_one_line(tmp_path: Path, name: str, 
     with pytest.raises(InputError, match=said) as refused:
         check_model(path)
     assert "\n" not in str(refused.value)
+
+
+def test_a_byte_that_changed_in_an_archive_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "weights.pth"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("weights/data.pkl", b"pickle")
+        archive.writestr("weights/data/0", b"numbers of a layer")
+    assert check_model(path).inputs
+    path.write_bytes(path.read_bytes().replace(b"of a layer", b"of a liver"))
+
+    with pytest.raises(InputError, match=r"weights\.pth is damaged \(weights/data/0 has another checksum\)"):
+        check_model(path)

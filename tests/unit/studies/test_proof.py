@@ -190,7 +190,7 @@ def test_cases_are_those_of_the_check(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "code", "said"),
-    [("none.zip", 1, "No such file"), ("text.zip", 4, "not accepted"), ("empty", 1, "neither")],
+    [("none.zip", 1, "No such file"), ("text.zip", 1, "no zip archive"), ("empty", 1, "neither")],
 )
 def test_what_is_no_report_ends_with_a_line(tmp_path: Path, name: str, code: int, said: str) -> None:
     (tmp_path / "text.zip").write_text("hello")
