@@ -124,7 +124,7 @@ def test_a_strangers_model_without_a_word_about_it_gets_a_decision(tmp_path: Pat
     assert child.code == 0, child.err
     assert "stranger.onnx: nobody says how its pictures are prepared; for their speed the recipe pytorch" in child.err
     told = left(tmp_path)
-    assert {row["backend"] for row in told["rows"] if "backend" in row} == {"onnxruntime", "openvino"}
+    assert {row["backend"] for row in told["rows"] if "backend" in row} == {"onnxruntime", "openvino", "pytorch"}
     assert {row["boundary"] for row in told["rows"] if "boundary" in row} == {"jpeg"}
     assert told["sentence"].startswith(("use ", "stay with ", "the budget ended "))
     assert any(row["cell"] == "cuda" and row["reason"] for row in told["rows"])
