@@ -27,15 +27,11 @@ from kernels.compilers import WHEELS, Compiler, architecture_for, find_compiler
 from kernels.device import Buffer, Device, DeviceError, Dim3
 from kernels.gpu_driver import Driver, OwnerThread
 from kernels.gpu_library import find_library, one_line
+from kernels.gpu_stopwatch import Stopwatch
 from plugins.driver import Installed, installed_driver, no_such_gpu
 from plugins.errors import DeviceNotFound
 
 _T = TypeVar("_T")
-
-BALLAST_BYTES = 1 << 27
-"""Of one copy that keeps the GPU busy while the host starts what is timed: 0.06 ms on an H200."""
-FIRST_COPIES, MOST_COPIES = 8, 256
-"""So many of them, doubled as often as the host needs it. A stream takes about 1000 launches before the host waits."""
 
 
 @dataclass
@@ -68,18 +64,6 @@ class Gpu:
         return f"{said}, kernels for {self.target} by {self.compiler.label}" if self.compiler else said
 
 
-@dataclass
-class _Stopwatch:
-    """What ``timed_ms`` needs: two events on a stream, and memory to copy within."""
-
-    stream: int
-    begin: Any
-    end: Any
-    ballast: int
-    """The address of twice ``BALLAST_BYTES``."""
-    copies: int = FIRST_COPIES
-
-
 _open: dict[int, Gpu] = {}
 _opening = threading.Lock()
 
@@ -108,7 +92,7 @@ class GpuDevice(Device):
         self._signals: dict[int, Any] = {}
         self._streams: dict[int, list[NDArray[Any]]] = {}
         """By stream, the arrays that copies which nobody has waited for yet may still read."""
-        self._stopwatch: _Stopwatch | None = None
+        self._stopwatch: Stopwatch | None = None
         self._last = "nothing launched yet"
         self._lost = self._closed = False
 
@@ -240,34 +224,10 @@ class GpuDevice(Device):
             yield
 
     def timed_ms(self, work: Callable[[int], None]) -> float | None:
-        """The GPU copies before the first event until the host has started all of ``work`` and recorded the second.
-
-        A launch takes the host longer than many a kernel runs: events on an idle stream would measure the host. Where
-        the first event has been reached too early, ``work`` is timed again behind twice as many copies.
-        """
+        """See ``Stopwatch.timed_ms``."""
         if self._stopwatch is None:
-            self._stopwatch = self._new_stopwatch()
-        watch, driver = self._stopwatch, self._driver
-
-        def begin() -> None:
-            for _ in range(watch.copies):
-                driver.copy(watch.ballast, watch.ballast + BALLAST_BYTES, BALLAST_BYTES, watch.stream)
-            driver.record(watch.begin, watch.stream)
-
-        def end() -> bool:
-            driver.record(watch.end, watch.stream)
-            return not driver.reached(watch.begin)
-
-        while True:
-            self._call("a copy", watch.stream, begin)
-            work(watch.stream)
-            in_time = self._call("an event", watch.stream, end)
-            took_ms = self._call("waiting", watch.stream, lambda: driver.elapsed_ms(watch.begin, watch.end))
-            if in_time:
-                return took_ms
-            if watch.copies >= MOST_COPIES:
-                return None
-            watch.copies *= 2
+            self._stopwatch = Stopwatch(self)
+        return self._stopwatch.timed_ms(work)
 
     def close(self) -> None:
         if self._closed:
@@ -292,10 +252,6 @@ class GpuDevice(Device):
         kernel = self._driver.function(self._gpu.modules[module], function, types)
         self._gpu.functions[module, function] = kernel
         return kernel
-
-    def _new_stopwatch(self) -> _Stopwatch:
-        ballast, stream = self.allocate(2 * BALLAST_BYTES), self.new_stream()
-        return _Stopwatch(stream, self.event(), self.event(), ballast)
 
     def _free_all(self) -> bool:
         """In the owner's thread: free what this device holds. False where the context is lost: all is kept then."""

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from kernels import compilers, gpu
+from kernels import compilers, gpu_stopwatch
 from kernels.gpu_driver import Driver
 from tests.kernels.fakes import FakeCompiler, FakeLibcuda, FakePyCuda, Gpu, Launch
 
@@ -83,7 +83,7 @@ def install() -> None:
     patched: Any = ctypes
     patched.CDLL = lambda name, *more: libcuda if name == "libcuda.so.1" else real(name, *more)
     compilers._installed = lambda: iter([FakeCompiler()])
-    gpu.BALLAST_BYTES = 64
+    gpu_stopwatch.BALLAST_BYTES = 64
     package: Any = ModuleType("pycuda")
     package.VERSION_TEXT = "2025.1.2"
     package.driver = FakePyCuda(_Faulty())

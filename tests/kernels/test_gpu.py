@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import plugins.driver
-from kernels import compilers
+from kernels import compilers, gpu_stopwatch
 from kernels import gpu as gpu_module
 from kernels.device import DeviceError
 from kernels.gpu import GpuDevice, open_device
@@ -47,7 +47,7 @@ def prepare(monkeypatch: pytest.MonkeyPatch, cache: str, library: str) -> Machin
     monkeypatch.delenv("SUT_CUDA_LIBRARY", raising=False)
     monkeypatch.setattr(plugins.driver.ctypes, "CDLL", lambda name: made.libcuda)
     monkeypatch.setattr(compilers, "_installed", lambda: iter(made.compilers))
-    monkeypatch.setattr(gpu_module, "BALLAST_BYTES", 64)
+    monkeypatch.setattr(gpu_stopwatch, "BALLAST_BYTES", 64)
     install(monkeypatch, made)
     return made
 
@@ -226,7 +226,7 @@ def test_time_is_that_between_two_events_behind_copies_on_the_stream_of_the_work
     assert device.timed_ms(work) == 2.5
     stream = machine.gpu.launches[0].stream
     assert stream in machine.gpu.streams
-    once = [*["copy"] * gpu_module.FIRST_COPIES, "event", "launch", "event"]
+    once = [*["copy"] * gpu_stopwatch.FIRST_COPIES, "event", "launch", "event"]
     assert machine.gpu.queued == [(what, stream) for what in once * 2]
     assert sum("EventCreate" in call for call in machine.gpu.calls) == 2
     assert sum("StreamCreate" in call for call in machine.gpu.calls) == 1
@@ -240,7 +240,7 @@ def test_what_the_host_started_too_late_is_timed_again_behind_more_copies(machin
         machine.gpu.clock_ms += next(times)
 
     assert device.timed_ms(work) == 1.5
-    first = gpu_module.FIRST_COPIES
+    first = gpu_stopwatch.FIRST_COPIES
     assert machine.gpu.queued.count(("copy", machine.gpu.queued[0][1])) == (1 + 2 + 4) * first
     machine.gpu.queued.clear()
     assert device.timed_ms(work) == 1.5
@@ -251,13 +251,13 @@ def test_a_host_that_is_always_too_late_gets_no_time(machine: Machine, device: G
     machine.gpu.late = 1000
     worked: list[int] = []
     assert device.timed_ms(worked.append) is None
-    doubled = gpu_module.MOST_COPIES // gpu_module.FIRST_COPIES
+    doubled = gpu_stopwatch.MOST_COPIES // gpu_stopwatch.FIRST_COPIES
     assert len(worked) == doubled.bit_length()
     assert device.timed_ms(worked.append) is None
     assert len(worked) == doubled.bit_length() + 1
     assert [what for what, _ in machine.gpu.queued].count(
         "copy"
-    ) == 3 * gpu_module.MOST_COPIES - gpu_module.FIRST_COPIES
+    ) == 3 * gpu_stopwatch.MOST_COPIES - gpu_stopwatch.FIRST_COPIES
     machine.gpu.late = 0
     assert device.timed_ms(worked.append) == 0.5
 
