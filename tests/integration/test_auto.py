@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from tests.children import Finished
 from tests.integration.support import Sut
 from tests.unit.small_models import SIZE, write_classifier
@@ -29,6 +31,7 @@ def kept(sut: Sut) -> Path:
     return file
 
 
+@pytest.mark.slow
 def test_on_one_core_there_is_one_lane_and_the_second_start_tries_nothing(sut: Sut) -> None:
     first = run(sut, "--time", "1")
     content = json.loads(kept(sut).read_text())

@@ -177,7 +177,11 @@ def test_what_the_ledger_had_survives_a_kill(sut: Sut) -> None:
 
 @pytest.mark.parametrize(
     ("backend", "scenario", "outstanding"),
-    [("hangs", "SingleStream", 1), ("hangs-with-the-gil", "SingleStream", 1), ("hangs", "Offline", None)],
+    [
+        ("hangs", "SingleStream", 1),
+        ("hangs-with-the-gil", "SingleStream", 1),
+        pytest.param("hangs", "Offline", None, marks=pytest.mark.slow),
+    ],
 )
 def test_a_backend_that_hangs_is_stopped_by_the_watchdog(
     sut: Sut, backend: str, scenario: str, outstanding: int | None

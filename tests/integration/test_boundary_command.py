@@ -47,6 +47,7 @@ def test_the_table_ends_with_the_amdahl_line(tmp_path: Path) -> None:
     assert "if inference were free, +" in child.out.replace("\n", " ")
 
 
+@pytest.mark.slow
 def test_workers_count_and_offline_prices_a_sample(tmp_path: Path) -> None:
     command = "boundary --scenario Offline --preprocess-workers 2 --time 0.3 --rounds 1 --json --output out"
     child = run_python("-m", "sut", *command.split(), cwd=tmp_path)

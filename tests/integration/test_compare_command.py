@@ -53,6 +53,7 @@ def test_the_planted_device_is_found_and_what_does_not_run_is_a_row(tmp_path: Pa
     assert {row["reason"] for row in others} == {"backend simulated cannot be asked for int8; it has fp32"}
 
 
+@pytest.mark.slow
 def test_interrupted_it_leaves_what_was_measured(tmp_path: Path) -> None:
     device = (*DEVICE, "--vary", "backend_options.a_ms=2,3,4,5")
     arguments = ("-m", "sut", "compare", *device, "--yes", "--output", "out")

@@ -74,6 +74,7 @@ def test_a_recipe_that_nobody_named_is_named(
     assert capsys.readouterr().err == said
 
 
+@pytest.mark.slow
 @needs("dali")
 def test_json_has_a_row_per_preprocessor_and_set_of_pictures(tmp_path: Path) -> None:
     done = run_python("-m", "sut", "parity", "--preprocess", "opencv,dali,dali-resize", "--json", cwd=tmp_path)

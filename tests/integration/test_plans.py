@@ -331,6 +331,7 @@ class TiringRunner(NullRunner):
 """
 
 
+@pytest.mark.slow
 def test_a_run_past_twice_its_plan_says_why_once(tmp_path: Path) -> None:
     conf = conf_of(tmp_path, "*.*.min_query_count = 300\n")
 

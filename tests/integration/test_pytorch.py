@@ -81,7 +81,10 @@ def test_all_crops_get_the_labels_of_onnxruntime() -> None:
 @pytest.mark.parametrize(
     ("name", "options", "said"),
     [
-        ("stranger.pt2", (), "stranger.pt2 is a graph of torch.export, which is code: it is run with your rights"),
+        pytest.param(
+            *("stranger.pt2", (), "stranger.pt2 is a graph of torch.export, which is code: it is run with your rights"),
+            marks=pytest.mark.slow,
+        ),
         pytest.param(
             *("stranger.pt", ("--set", "backend_options.batches=2"), "stranger.pt is TorchScript, which is code"),
             marks=pytest.mark.slow,
@@ -155,7 +158,8 @@ OnGpu = on_gpu(driver)
 
 
 @pytest.mark.parametrize(
-    ("mode", "precision"), [("graphs", "fp32"), pytest.param("eager", "fp16", marks=pytest.mark.slow)]
+    ("mode", "precision"),
+    [pytest.param("graphs", "fp32", marks=pytest.mark.slow), pytest.param("eager", "fp16", marks=pytest.mark.slow)],
 )
 def test_on_a_gpu_that_is_not_there_all_scenarios_answer(tmp_path: Path, mode: str, precision: str) -> None:
     write_torch(tmp_path / "small.pt2")

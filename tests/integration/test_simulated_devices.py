@@ -28,6 +28,7 @@ def run(tmp_path: Path, scenario: str, *more: str, a_ms: float, b_ms: float, tim
     return result
 
 
+@pytest.mark.slow
 def test_offline_scales_over_four_devices(tmp_path: Path) -> None:
     rates = {}
     for devices, chosen in ((1, ()), (4, ("--device", FOUR))):

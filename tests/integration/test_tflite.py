@@ -52,6 +52,7 @@ def test_all_photos_get_the_labels_of_onnxruntime_in_every_scenario(tmp_path: Pa
         assert list(result["loaded_sha256"]) == ["lite0.tflite"]
 
 
+@pytest.mark.slow
 def test_a_strangers_file_runs_in_all_scenarios(tmp_path: Path) -> None:
     write_tflite(tmp_path / "stranger.tflite", batch=2)
     (tmp_path / "recipe.yaml").write_text(RECIPE)

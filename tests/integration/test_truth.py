@@ -66,7 +66,7 @@ def right_labels() -> dict[int, float]:
         pytest.param(1, 2, marks=pytest.mark.slow),
         pytest.param(3, 1, marks=pytest.mark.slow),
         (3, 2),
-        (8, 1),
+        pytest.param(8, 1, marks=pytest.mark.slow),
         pytest.param(8, 2, marks=pytest.mark.slow),
     ],
 )
@@ -252,7 +252,7 @@ SAME_AS_LOADGEN = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("backend", ["onnxruntime", "sleeper"])
+@pytest.mark.parametrize("backend", [pytest.param("onnxruntime", marks=pytest.mark.slow), "sleeper"])
 def test_in_every_scenario_the_ledger_closes_and_percentiles_are_loadgens(tmp_path: Path, backend: str) -> None:
     conf = tmp_path / "few.conf"
     conf.write_text(FEW_QUERIES)
