@@ -79,6 +79,11 @@ def fixed_batch(inputs: Iterable[TensorSpec]) -> tuple[int] | None:
     return next(((size,) for size in sizes), None)
 
 
+DOUBLING = tuple(2**power for power in range(13))
+"""``Backend.batch_sizes`` where each size costs a compilation or a graph, which is made before a run: the warm-up meets
+all of these up to the largest batch, and no other size ever comes."""
+
+
 def import_runtime(backend: str, runtime: str, module: str, distribution: str) -> Any:
     """The ``module`` of a ``runtime``. Raises ``ModuleNotFoundError`` with the command that installs it."""
     try:

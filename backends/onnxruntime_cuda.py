@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Any, Literal
 
-from backends.base import Attestation, ModelFile, TensorSpec, fixed_batch
+from backends.base import DOUBLING, Attestation, ModelFile, TensorSpec, fixed_batch
 from backends.executed import listed
 from backends.on_gpu import TOO_LITTLE_MEMORY, GpuOptions, GpuRunner, SharedGpu, gpu_places
 from backends.onnxruntime_executed import CPU_PROVIDER, Node, Providers, executed, import_ort, loading_failed
@@ -25,9 +25,6 @@ from plugins.errors import DeviceNotFound
 from plugins.options import option
 
 _CUDA = PROVIDERS["cuda"]
-_GRAPH_SIZES = tuple(2**power for power in range(13))
-"""Batch sizes with CUDA graphs. A size that the warm-up before a run does not meet would be captured in the middle of
-it, where other lanes' calls make CUDA give the capture up; these it meets, all up to the largest batch."""
 _GPU_SAID = re.compile(r"\w+ failure \d+: [^;]*[^; ]|Failed to allocate memory.*")
 """What is worth reading of what ONNX Runtime raises, between places in its sources."""
 _ERRORS = 3
@@ -73,7 +70,7 @@ class OnGpu:
         is_known = options.provider == "cuda" and any(node.computes for node in self._executed.nodes)
         self._precision = self._executed.precision if is_known else model.precision
         self.inputs, self.outputs = self._executed.inputs, self._executed.outputs
-        self.batch_sizes = fixed_batch(self.inputs) or (_GRAPH_SIZES if options.graphs else None)
+        self.batch_sizes = fixed_batch(self.inputs) or (DOUBLING if options.graphs else None)
         self.places = gpu_places(gpu.device.index)
         self._lanes: list[tuple[int, Any]] = []
         try:

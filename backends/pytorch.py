@@ -25,7 +25,17 @@ from typing import Any, ClassVar, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from backends.base import Attestation, Backend, ModelFile, Runner, Slot, TensorSpec, fixed_batch, import_runtime
+from backends.base import (
+    DOUBLING,
+    Attestation,
+    Backend,
+    ModelFile,
+    Runner,
+    Slot,
+    TensorSpec,
+    fixed_batch,
+    import_runtime,
+)
 from backends.executed import emulated, executed_precision, listed, shares
 from backends.on_gpu import GpuOptions, SharedGpu, gpu_places
 from backends.pytorch_gpu import PyTorchGpuRunner
@@ -40,7 +50,6 @@ from plugins.options import option
 
 _DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 _EXECUTED = {dtype: precision for precision, dtype in _DTYPES.items()}
-_DOUBLING = tuple(2**power for power in range(13))
 _MOST = 99_999
 _NATIVE_BF16 = 80
 """The architecture of GPUs that multiplies bf16 first, sm_80 (CUDA Programming Guide, "Compute Capabilities")."""
@@ -94,7 +103,7 @@ class PyTorch(Backend):
         self._net = network(torch, loaded, inputs, dtype, chosen.channels_last, rows, device)
         self.inputs, self.outputs, self._forward = self._net.inputs, self._net.outputs, self._net.forward
         doubles = chosen.batches == "doubling" or (chosen.batches is None and chosen.mode != "eager")
-        self.batch_sizes = _DOUBLING if sizes is None and doubles else sizes
+        self.batch_sizes = DOUBLING if sizes is None and doubles else sizes
         if chosen.mode == "graphs" and self._net.reads_values:
             raise ValueError(
                 "CUDA graphs are for models that read no tensor's value while they run, and it does (in ONNX files "
