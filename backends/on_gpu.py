@@ -185,8 +185,7 @@ class GpuRunner(Runner):
         device = self._device
         on_host = () if self._place == self._gpu.place else self._specs
         try:
-            for spec in (*self._specs, *self._output_specs):
-                self._memory[spec.name] = device.alloc(max(1, n * row_bytes(spec)))
+            self._allocate_there(n)
             for spec in (*on_host, *self._output_specs):
                 shape = (n, *spec.sample_shape)
                 plain = spec in on_host and self._place == "host"
@@ -197,6 +196,10 @@ class GpuRunner(Runner):
         for spec in self._specs:
             device.fill(self._memory[spec.name], 0)
         self._rows = n
+
+    def _allocate_there(self, n: int) -> None:
+        for spec in (*self._specs, *self._output_specs):
+            self._memory[spec.name] = self._device.alloc(max(1, n * row_bytes(spec)))
 
     def _prepare(self, n: int) -> None:
         """Bind a batch size, and run it once. Raises ``ValueError`` where there is too little memory for it."""
@@ -222,8 +225,7 @@ class GpuRunner(Runner):
         while n:
             self._release()
             try:
-                for spec in (*self._specs, *self._output_specs):
-                    self._memory[spec.name] = self._device.alloc(max(1, n * row_bytes(spec)))
+                self._allocate_there(n)
                 self._bind(n)
             except (MemoryError, DeviceError):
                 n //= 2
