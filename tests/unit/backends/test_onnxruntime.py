@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import threading
+from contextlib import ExitStack
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,11 @@ from backends.base import ModelFile, Runner, Slot, TensorSpec
 from backends.onnxruntime import OnnxRuntime
 from plugins.driver import Installed
 from plugins.errors import DeviceNotFound
+from sut.config import make_config
 from sut.models.onnx_graph import OnnxGraph
 from sut.models.precision.fold import fold
+from sut.pipeline.assembly import assemble
+from sut.studies import bare
 from tests import fake_onnxruntime
 from tests.fake_gpu import FakeDriver
 from tests.fake_onnxruntime import CPU, CUDA, FakeOrt
@@ -341,3 +345,20 @@ def test_how_cudnn_searches_is_an_option(ort: FakeOrt, model: Path) -> None:
             assert runner._session.get_provider_options()["CUDAExecutionProvider"]["cudnn_conv_algo_search"] == told  # type: ignore[attr-defined]
             with pytest.raises(RuntimeError, match="all 1 lanes of this model have their runner"):
                 backend.runner("pinned")
+
+
+@pytest.mark.parametrize(("boundary", "copies"), [("device", False), ("tensor", True)])
+def test_the_bare_loop_copies_what_the_boundary_has_it_copy(
+    ort: FakeOrt, model: Path, tmp_path: Path, boundary: str, copies: bool
+) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(f"size: {SHAPE[1]}\nfit: crop-resize\ninterpolation: linear\ncrop_padding: 0\n")
+    told = {"model": str(model), "recipe": str(recipe), "device": "cuda", "boundary": boundary, "scenario": "Offline"}
+    parts = assemble(make_config(told | {"count": 2, "lanes": 1, "threads": 1, "max_batchsize": 2}))
+
+    with ExitStack() as stack:
+        backend = stack.enter_context(parts.load_backend())
+        found = bare._Loop(parts, backend, stack).measured(1, 0.01)
+
+    assert found.samples_per_second
+    assert ("h2d" in {name for name, _ in ort.driver.log}) is copies
