@@ -35,7 +35,7 @@ HOW_KEPT = frozenset({"mode", "output", "overwrite", "debug", "watchdog_s"})
 """How and where it is run and kept, as opposed to what is run."""
 
 # What does not change what is measured stays out of the directory's name, so that a run finds its earlier self.
-NOT_HASHED = {*HOW_KEPT, "scenario", "cache", "cache_dir", "known_models", "agreement"}
+NOT_HASHED = {*HOW_KEPT, "scenario", "audit_conf", "cache", "cache_dir", "known_models", "agreement"}
 
 _MOST_THREADS = 1024
 _MOST_SECONDS = 1e7

@@ -8,18 +8,9 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from sut.errors import InputError
+from sut.mlperf import official
 from sut.mlperf.userconf import Conf, read_conf
 
-_TESTS: dict[str, dict[str, float]] = {
-    "TEST01": {"mode": 2, "accuracy_log_rng_seed": 720381539243781796, "accuracy_log_sampling_target": 4096},
-    "TEST04": {
-        "mode": 2,
-        "performance_issue_same": 1,
-        "performance_issue_same_index": 3,
-        "performance_issue_unique": 0,
-    },
-}
-"""The settings of round v6.1's audits."""
 _MODES = {0: "accuracy and performance in one", 1: "accuracy", 2: "performance", 3: "find_peak"}
 """LoadGen's numbers for its modes, in the words of ``RunConfig.mode`` where there is one."""
 _ASKED_BY = {
@@ -59,7 +50,7 @@ def read_audit(path: Path, scenario: str, mode: str) -> Audit:
     if theirs is not None and (name := _MODES[int(theirs)]) != mode:
         remedy = _ASKED_BY.get(name, "no run does that: set one of them")
         raise InputError(f"{path}: its mode {theirs} ({name}) is not the run's ({mode}), and would win; {remedy}")
-    test = next((name for name, wanted in _TESTS.items() if _told(wanted) == _told(settings)), None)
+    test = next((name for name, wanted in official.AUDITS.items() if _told(wanted) == _told(settings)), None)
     return Audit(file=str(path), test=test, settings=settings)
 
 

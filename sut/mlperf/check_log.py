@@ -12,12 +12,12 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from enum import StrEnum
 from typing import Any
 
+from sut.mlperf import official
+from sut.mlperf.finding import Finding, Rule, Severity
 from sut.mlperf.logs import DETAIL, KNOWN_SEEDS, SUMMARY, TRACE, Detail, Int64Array
 from sut.mlperf.metrics import METRICS, PERCENTILES, percentile_stats
-from sut.mlperf.rules import OFFICIAL_PERCENTILES
 
 LEAST_STAGE_NS = -50_000
 """Stamps are taken in order from one clock, so a stage below this was stamped by another one, or is another run's."""
@@ -28,11 +28,11 @@ _TWO_DECIMALS = 0.00501
 """The summary has only those of Server's rate."""
 
 
-class Rule(StrEnum):
-    """What a finding is about, in words."""
+class LogRule(Rule):
+    """What a finding about one log is about."""
 
-    ERROR = "LoadGen logged an error"
-    SEED = "the seeds are not the official ones"
+    ERROR = "LoadGen logged an error", Severity.INVALID
+    SEED = "the seeds are not the official ones", Severity.INVALID
     END = "LoadGen's log has no end: the run was cut short or the disk is full"
     ASKED = "LoadGen's log is not of the run that was asked for"
     STARTED = "LoadGen's log is another run's"
@@ -43,28 +43,6 @@ class Rule(StrEnum):
     VERDICT = "the verdict contradicts the log"
     SUMMARY = "LoadGen's two logs do not agree"
     CLOCK = "the ledger and LoadGen's clock do not agree"
-
-
-_JUDGED = (Rule.ERROR, Rule.SEED)
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that is wrong with a log."""
-
-    rule: Rule
-    file: str
-    field: str
-    got: str
-    expected: str
-
-    @property
-    def contradicts(self) -> bool:
-        """Whether the log cannot be believed at all, as opposed to being that of a run that does not count."""
-        return self.rule not in _JUDGED
-
-    def __str__(self) -> str:
-        return f"{self.rule} ({self.file}, {self.field}: got {self.got}, expected {self.expected})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +79,7 @@ def check_log(
     """
     found = [*_errors(detail), *_seeds(detail, seeds)]
     if not detail.complete:
-        return [*found, Finding(Rule.END, DETAIL, "num_errors", "nothing", "LoadGen's last entry")]
+        return [*found, Finding(LogRule.END, DETAIL, "num_errors", "nothing", "LoadGen's last entry")]
     clock = [] if record is None or record.stages_ns is None else list(_clock(record.stages_ns))
     if record is not None and (other := [*_asked(detail, record.asked), *_started(detail, record)]):
         return [*found, *other, *clock]
@@ -135,14 +113,14 @@ def latency_keys(scenario: str) -> dict[str, str]:
 def _errors(detail: Detail) -> Iterator[Finding]:
     for error in detail.errors:
         key, _, text = error.partition(": ")
-        yield Finding(Rule.ERROR, DETAIL, key, text, "none")
+        yield Finding(LogRule.ERROR, DETAIL, key, text, "none")
 
 
 def _seeds(detail: Detail, rounds: Sequence[Mapping[str, int]]) -> list[Finding]:
     """Foreign seeds: those that differ from the round which the log comes closest to."""
     by_round = [
         [
-            Finding(Rule.SEED, DETAIL, name, _text(got), str(seed))
+            Finding(LogRule.SEED, DETAIL, name, _text(got), str(seed))
             for name, seed in seeds.items()
             if (got := detail.values.get(f"effective_{name}")) is not None and got != seed
         ]
@@ -155,7 +133,7 @@ def _asked(detail: Detail, asked: Mapping[str, Any]) -> Iterator[Finding]:
     for key, wanted in asked.items():
         got = detail.values.get(key)
         if not _same(got, wanted):
-            yield Finding(Rule.ASKED, DETAIL, key, _text(got), _text(wanted))
+            yield Finding(LogRule.ASKED, DETAIL, key, _text(got), _text(wanted))
 
 
 def _started(detail: Detail, record: Record) -> Iterator[Finding]:
@@ -169,7 +147,7 @@ def _started(detail: Detail, record: Record) -> Iterator[Finding]:
     if not earliest <= seconds <= latest:
         first, last = (datetime.fromtimestamp(time, UTC).strftime("%Y-%m-%dT%H:%M:%SZ") for time in (earliest, latest))
         expected = first if first == last else f"{first} to {last}"
-        yield Finding(Rule.STARTED, DETAIL, "test_datetime", _text(got), expected)
+        yield Finding(LogRule.STARTED, DETAIL, "test_datetime", _text(got), expected)
 
 
 def _counts(detail: Detail, record: Record) -> Iterator[Finding]:
@@ -181,11 +159,11 @@ def _counts(detail: Detail, record: Record) -> Iterator[Finding]:
         traced = None if record.latency_ns is None else len(record.latency_ns)
         logged = samples if detail.values.get("effective_scenario") == "Offline" else queries
         if traced is not None and traced != logged:
-            yield Finding(Rule.COUNT, DETAIL, key, f"{queries:g}", f"{traced} ({TRACE})")
+            yield Finding(LogRule.COUNT, DETAIL, key, f"{queries:g}", f"{traced} ({TRACE})")
     else:
         key, samples = "generated_query_count", detail.generated_samples
     if samples != record.issued:
-        yield Finding(Rule.COUNT, DETAIL, key, f"{samples:.0f} samples", f"{record.issued} samples (the ledger)")
+        yield Finding(LogRule.COUNT, DETAIL, key, f"{samples:.0f} samples", f"{record.issued} samples (the ledger)")
 
 
 def _metric(detail: Detail) -> Iterator[Finding]:
@@ -196,9 +174,9 @@ def _metric(detail: Detail) -> Iterator[Finding]:
     value = detail.number(key)
     # An INVALID run may have too few queries for one; then LoadGen writes 0.
     if value is None or not math.isfinite(value) or value < 0 or (value == 0 and detail.valid):
-        yield Finding(Rule.METRIC, DETAIL, key, _text(detail.values.get(key)), "a number above 0")
+        yield Finding(LogRule.METRIC, DETAIL, key, _text(detail.values.get(key)), "a number above 0")
     elif value and (bounds := _bounds(scenario, detail)) and not bounds[0] <= value <= bounds[1]:
-        yield Finding(Rule.METRIC, DETAIL, key, _text(detail.values[key]), _range(bounds))
+        yield Finding(LogRule.METRIC, DETAIL, key, _text(detail.values[key]), _range(bounds))
 
 
 def _bounds(scenario: str, detail: Detail) -> tuple[float, float] | None:
@@ -222,9 +200,9 @@ def _bounds(scenario: str, detail: Detail) -> tuple[float, float] | None:
             return None
         seconds = (queries - 1) / scheduled
         return rounded((queries - 1) / (seconds + most / 1e9), (queries - 1) / (seconds + least / 1e9))
-    official = OFFICIAL_PERCENTILES[scenario]
-    if detail.number("effective_target_latency_percentile") == official:
-        least = detail.number(keys[next(name for name, share in PERCENTILES.items() if share == official)]) or least
+    judged = official.PERCENTILES[scenario]
+    if detail.number("effective_target_latency_percentile") == judged:
+        least = detail.number(keys[next(name for name, share in PERCENTILES.items() if share == judged)]) or least
     return least, most
 
 
@@ -242,7 +220,7 @@ def _served(detail: Detail, record: Record) -> Iterator[Finding]:
     longest, shortest = record.last_ns + most - record.started_ns, record.last_done_ns - record.first_ns
     bounds = rounded(gaps / max(longest, 1), gaps / max(shortest, 1))
     if not bounds[0] <= rate <= bounds[1]:
-        yield Finding(Rule.METRIC, DETAIL, key, _text(rate), f"{_range(bounds)} (the ledger)")
+        yield Finding(LogRule.METRIC, DETAIL, key, _text(rate), f"{_range(bounds)} (the ledger)")
 
 
 def _order(detail: Detail) -> Iterator[Finding]:
@@ -252,7 +230,7 @@ def _order(detail: Detail) -> Iterator[Finding]:
         if value is None:
             continue
         if value < least:
-            yield Finding(Rule.ORDER, DETAIL, key, _text(detail.values[key]), f"no less than {below}")
+            yield Finding(LogRule.ORDER, DETAIL, key, _text(detail.values[key]), f"no less than {below}")
         below, least = f"{key} {detail.values[key]}", value
 
 
@@ -272,12 +250,12 @@ def _latencies(detail: Detail, record: Record) -> Iterator[Finding]:
         got, low, high = detail.number(key), least[name], most[name]
         if got is None or low is None or high is None or not low <= got <= high:
             expected = f"{high}" if low == high else f"{low} to {high}"
-            yield Finding(Rule.LATENCY, DETAIL, key, _text(detail.values.get(key)), f"{expected} ({TRACE})")
+            yield Finding(LogRule.LATENCY, DETAIL, key, _text(detail.values.get(key)), f"{expected} ({TRACE})")
     name, key, higher = METRICS[scenario]
     estimate = detail.number(key)
     if not higher and estimate and not ((fastest <= estimate) & (estimate <= slowest)).any():
         yield Finding(
-            Rule.LATENCY, DETAIL, key, _text(detail.values[key]), f"the latency of one of its queries ({TRACE})"
+            LogRule.LATENCY, DETAIL, key, _text(detail.values[key]), f"the latency of one of its queries ({TRACE})"
         )
 
 
@@ -288,10 +266,10 @@ def _verdict(detail: Detail) -> Iterator[Finding]:
     flags = [values[name] for name in names if name in values]
     right = "VALID" if flags and all(flag is True for flag in flags) else "INVALID"
     if values.get("result_validity") != right:
-        yield Finding(Rule.VERDICT, DETAIL, "result_validity", _text(values.get("result_validity")), right)
+        yield Finding(LogRule.VERDICT, DETAIL, "result_validity", _text(values.get("result_validity")), right)
     for name, met in _shown(detail).items():
         if name in values and values[name] is not met:
-            yield Finding(Rule.VERDICT, DETAIL, name, _text(values[name]), _text(met))
+            yield Finding(LogRule.VERDICT, DETAIL, name, _text(values[name]), _text(met))
 
 
 def _shown(detail: Detail) -> dict[str, bool]:
@@ -306,7 +284,7 @@ def _shown(detail: Detail) -> dict[str, bool]:
         shown["result_min_duration_met"] = longest >= shortest * 1e6
     p99, bound = detail.number("result_99.00_percentile_latency_ns"), detail.number("effective_target_latency_ns")
     # Where tokens are timed LoadGen judges those, and logs no early_stopping_result.
-    at_p99 = detail.number("effective_target_latency_percentile") == OFFICIAL_PERCENTILES["Server"]
+    at_p99 = detail.number("effective_target_latency_percentile") == official.PERCENTILES["Server"]
     whole = "early_stopping_result" in detail.values
     if scenario == "Server" and at_p99 and whole and p99 is not None and bound is not None:
         shown["result_perf_constraints_met"] = p99 <= bound
@@ -336,7 +314,7 @@ def _summary(detail: Detail, summary: Mapping[str, str]) -> Iterator[Finding]:
         wanted, got = detail.values.get(key), summary.get(field)
         agree = _is_rate(got, wanted) if field in rates.values() else got == str(wanted)
         if wanted is not None and not agree:
-            yield Finding(Rule.SUMMARY, SUMMARY, field, _text(got), f"{wanted} ({DETAIL}, {key})")
+            yield Finding(LogRule.SUMMARY, SUMMARY, field, _text(got), f"{wanted} ({DETAIL}, {key})")
 
 
 def _clock(stages_ns: Mapping[str, Int64Array]) -> Iterator[Finding]:
@@ -344,7 +322,7 @@ def _clock(stages_ns: Mapping[str, Int64Array]) -> Iterator[Finding]:
         if len(values) and (least := int(values.min())) < LEAST_STAGE_NS:
             samples = int((values < LEAST_STAGE_NS).sum())
             got = f"{least / 1000:,.0f} us at the least, in {samples:,} samples"
-            yield Finding(Rule.CLOCK, "the ledger", name, got, f"no less than {LEAST_STAGE_NS / 1000:.0f} us")
+            yield Finding(LogRule.CLOCK, "the ledger", name, got, f"no less than {LEAST_STAGE_NS / 1000:.0f} us")
 
 
 def _same(got: object, wanted: object) -> bool:

@@ -8,17 +8,10 @@ from backends.registry import BACKENDS
 from preprocess.registry import PREPROCESSORS
 from sut.config import RunConfig
 from sut.datasets.base import IMAGENET_PICTURES, DataSet
+from sut.mlperf import official
 from sut.mlperf.logs import Detail
 from sut.models.base import ModelSpec
 from sut.models.preparation import Prepared
-
-OFFICIAL_MIN_DURATION_S = 600
-OFFICIAL_SERVER_BOUND_MS = 15
-OFFICIAL_PERFORMANCE_SAMPLES = 1024
-OFFICIAL_MODEL = "resnet50"
-OFFICIAL_QUERIES = {"SingleStream": 64, "MultiStream": 662, "Server": 459}
-OFFICIAL_OFFLINE_SAMPLES = 24576
-OFFICIAL_PERCENTILES = {"SingleStream": 0.9, "MultiStream": 0.99, "Server": 0.99}
 
 _IN_SHORT = {
     "answers depend on the batch: ": "batch-dependent answers",
@@ -31,13 +24,13 @@ _IN_SHORT = {
     "is not this project's own": "a plug-in",
     "min_duration ": "short run",
     "not ImageNet's ": "few pictures",
-    f"is not MLPerf's {OFFICIAL_MODEL}": "another model",
+    f"is not MLPerf's {official.MODEL}": "another model",
     "not MLPerf's file": "another model file",
     "Server latency bound ": "relaxed bound",
     "is not ImageNet's: ": "another list",
     "int8 is not known ": "own calibration",
     "a quarter of the calibrated one": "low rate",
-    f" samples < {OFFICIAL_OFFLINE_SAMPLES}": "few samples",
+    f" samples < {official.OFFLINE_SAMPLES}": "few samples",
     " queries < ": "few queries",
     "performance_sample_count ": "few samples loaded",
 }
@@ -47,7 +40,7 @@ _COLUMNS = 80
 
 def is_official_model(spec: ModelSpec, model: Prepared | None) -> bool:
     """Whether a model is MLPerf's, by the content of its file."""
-    return spec.name == OFFICIAL_MODEL and model is not None and model.weights == "trained"
+    return spec.name == official.MODEL and model is not None and model.weights == "trained"
 
 
 def broken_rules(
@@ -102,13 +95,13 @@ def _in_short(count: str, words: Sequence[str]) -> str:
 def _not_official(config: RunConfig, spec: ModelSpec, model: Prepared | None) -> list[str]:
     """What is not MLPerf's, or not this project's, of the parts that ran."""
     found: list[str] = []
-    if spec.name != OFFICIAL_MODEL:
-        found.append(f"model {spec.name} is not MLPerf's {OFFICIAL_MODEL}")
+    if spec.name != official.MODEL:
+        found.append(f"model {spec.name} is not MLPerf's {official.MODEL}")
     if model is None:
         found.append(f"the {config.backend} backend runs no model")
     elif model.weights == "random":
         found.append("random weights")
-    elif spec.name == OFFICIAL_MODEL and not is_official_model(spec, model):
+    elif spec.name == official.MODEL and not is_official_model(spec, model):
         found.append(
             f"model {spec.name} is {model.source.name} with the SHA-256 {model.sha256:.16}..., not MLPerf's file"
         )
@@ -122,36 +115,36 @@ def _performance(config: RunConfig, dataset: DataSet, detail: Detail) -> list[st
     found: list[str] = []
     scenario = config.scenario
     duration_ms = detail.number("effective_min_duration_ms") or 0
-    if duration_ms < OFFICIAL_MIN_DURATION_S * 1000:
-        found.append(f"min_duration {duration_ms / 1000:g} s < {OFFICIAL_MIN_DURATION_S} s")
+    if duration_ms < official.MIN_DURATION_S * 1000:
+        found.append(f"min_duration {duration_ms / 1000:g} s < {official.MIN_DURATION_S} s")
     samples = min(int(detail.number("effective_performance_sample_count") or 0), dataset.count)
-    if samples < OFFICIAL_PERFORMANCE_SAMPLES:
-        found.append(f"performance_sample_count {samples} < {OFFICIAL_PERFORMANCE_SAMPLES}")
+    if samples < official.PERFORMANCE_SAMPLES:
+        found.append(f"performance_sample_count {samples} < {official.PERFORMANCE_SAMPLES}")
     for name in ("performance_issue_same", "performance_issue_unique"):
         if detail.values.get(f"effective_{name}"):
             found.append(f"{name} is on: the samples are not drawn at random")
     if scenario == "Offline":
         asked = detail.number("effective_samples_per_query")
-        if asked is not None and asked < OFFICIAL_OFFLINE_SAMPLES:
-            found.append(f"{asked:.0f} samples < {OFFICIAL_OFFLINE_SAMPLES}")
+        if asked is not None and asked < official.OFFLINE_SAMPLES:
+            found.append(f"{asked:.0f} samples < {official.OFFLINE_SAMPLES}")
         return found
     # What was asked, not min_query_count: for Server MLPerf sets that to 100 and leaves the rest to early stopping.
     queries = detail.number("result_query_count")
-    if queries is not None and queries < OFFICIAL_QUERIES[scenario]:
-        found.append(f"{queries:g} queries < {OFFICIAL_QUERIES[scenario]}")
+    if queries is not None and queries < official.QUERIES[scenario]:
+        found.append(f"{queries:g} queries < {official.QUERIES[scenario]}")
     percentile = detail.number("effective_target_latency_percentile")
-    if percentile is not None and abs(percentile - OFFICIAL_PERCENTILES[scenario]) > 1e-9:
-        found.append(f"target_latency_percentile {100 * percentile:g} is not {100 * OFFICIAL_PERCENTILES[scenario]:g}")
+    if percentile is not None and abs(percentile - official.PERCENTILES[scenario]) > 1e-9:
+        found.append(f"target_latency_percentile {100 * percentile:g} is not {100 * official.PERCENTILES[scenario]:g}")
     if scenario == "Server":
         bound_ms = (detail.number("effective_target_latency_ns") or 0) / 1e6
-        if bound_ms > OFFICIAL_SERVER_BOUND_MS:
-            found.append(f"Server latency bound {bound_ms:.4g} ms > {OFFICIAL_SERVER_BOUND_MS} ms")
+        if bound_ms > official.SERVER_BOUND_MS:
+            found.append(f"Server latency bound {bound_ms:.4g} ms > {official.SERVER_BOUND_MS} ms")
         if config.relax_server and config.qps is None:
             rate = detail.number("effective_target_qps") or 0
             found.append(f"Server rate {rate:.4g} queries/s is a quarter of the calibrated one, not the highest")
     per_query = detail.number("effective_samples_per_query")
-    if scenario == "MultiStream" and per_query is not None and per_query != 8:
-        found.append(f"samples_per_query {per_query:g} is not 8")
+    if scenario == "MultiStream" and per_query is not None and per_query != official.MULTISTREAM_SAMPLES:
+        found.append(f"samples_per_query {per_query:g} is not {official.MULTISTREAM_SAMPLES}")
     return found
 
 
@@ -193,7 +186,7 @@ def explain_invalid(
         found.append("too few queries were issued for min_query_count")
     if scenario in ("SingleStream", "MultiStream") and values.get("early_stopping_met") is False:
         issued = detail.number("result_query_count") or 0
-        needed = OFFICIAL_QUERIES[scenario]
+        needed = official.QUERIES[scenario]
         found.append(f"{issued:g} queries are too few for early stopping, which needs {needed}: raise --time")
     return found or [f"LoadGen's verdict is {values.get('result_validity', 'missing')}"]
 
@@ -234,9 +227,9 @@ def _server_reason(detail: Detail, single_ns: int | None, fitting_qps: float | N
             f"p99 latency {p99_ns / 1e6:.4g} ms is over the bound of {bound_ns / 1e6:.4g} ms at {rate:.4g} queries/s: "
             f"{_lower_rate(detail, fitting_qps)}; or relax the bound with --max-latency"
         )
-    if issued < OFFICIAL_QUERIES["Server"]:
+    if issued < official.QUERIES["Server"]:
         return (
-            f"{issued:g} queries are too few for early stopping, which needs {OFFICIAL_QUERIES['Server']}: raise --time"
+            f"{issued:g} queries are too few for early stopping, which needs {official.QUERIES['Server']}: raise --time"
         )
     return (
         f"{late:g} of {issued:g} queries were over the bound of {bound_ns / 1e6:.4g} ms, too many for early stopping: "

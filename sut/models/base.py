@@ -36,8 +36,6 @@ class ModelSpec:
     """What to add to the index of the best score to get an ImageNet label (-1 where class 0 is "background")."""
     loadgen_model: str = "resnet50"
     """The name whose rules in mlperf.conf apply."""
-    accuracy_target: float | None = None
-    """Top-1 to be met on the whole ImageNet validation set, as a fraction."""
 
     @property
     def labels_end(self) -> int:

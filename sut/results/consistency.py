@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+from sut.mlperf import official
 from sut.mlperf.check_log import rounded
 from sut.mlperf.metrics import METRICS, PERCENTILES
-from sut.mlperf.rules import OFFICIAL_MIN_DURATION_S
 from sut.process.clock import is_step
 from sut.results.schema import CONFIGURED, Result
 from sut.text import shortened
@@ -52,8 +52,8 @@ def _verdict(result: Result) -> Iterator[str]:
     seconds = result.duration_s
     if result.rules_compliant and result.valid and result.mode == "performance" and seconds is not None:
         seconds += abs(result.clock_change_ns or 0) / 1e9  # it is by the system clock
-        if seconds < _NEARLY * OFFICIAL_MIN_DURATION_S:
-            yield f"rules_compliant is true, with duration_s {result.duration_s} of {OFFICIAL_MIN_DURATION_S}"
+        if seconds < _NEARLY * official.MIN_DURATION_S:
+            yield f"rules_compliant is true, with duration_s {result.duration_s} of {official.MIN_DURATION_S}"
 
 
 def _rates(result: Result) -> Iterator[str]:

@@ -19,7 +19,7 @@ from sut.results.schema import CONFIGURED, REFERENCE_FILE, Result
 _IDENTITY = ("model", "model_sha256", "weights", "backend", "backend_version", *CONFIGURED[1:])
 _TOLD_BY = {"model_sha256": "model", "backend_version": "backend"}
 """What is a column of its own only where one of the other's names stands for several."""
-_NOT_SETTINGS = {*NOT_HASHED, *_IDENTITY}
+_NOT_SETTINGS = {*NOT_HASHED, *_IDENTITY} - {"audit_conf"}
 _USED = {"lanes": "lanes", "threads": "threads", "max_batchsize": "max_batchsize", "hint": "backend_options.hint"}
 """What a plan says of a run, by the setting that it takes the place of: there, nothing may have been asked for."""
 _NOT_FLAT = ("recipe", "attested", "calibration", "versions", "loaded_sha256", "answers")

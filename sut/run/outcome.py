@@ -16,6 +16,7 @@ from plugins.extras import TABLE
 from plugins.packages import SUBSTITUTES
 from sut.config import RunConfig
 from sut.errors import one_line
+from sut.mlperf import official
 from sut.mlperf.accuracy import accuracy_txt, logged_sum, read_accuracy_log
 from sut.mlperf.check_log import check_log
 from sut.mlperf.logs import ACCURACY, OFFICIAL_SEEDS, Detail, Int64Array, read_detail, read_summary, read_trace
@@ -305,7 +306,7 @@ def _accuracy(parts: Assembly, score: Score | None, data_broken: bool) -> Accura
         return None
     # A target stands for MLPerf's own model and whole data set; nothing else can miss or meet it.
     applies = is_official_model(parts.spec, parts.model) and parts.dataset.is_imagenet() and not data_broken
-    target = parts.spec.accuracy_target if applies else None
+    target = official.ACCURACY_TARGET if applies else None
     met = None if target is None else score.value >= target
     return Accuracy(name=score.name, value=score.value, count=score.count, target=target, met=met)
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from sut.config import OPTIONS, RunConfig
 from sut.errors import InputError
+from sut.mlperf import official
 from sut.mlperf.loadgen import Settings, settings_for
-from sut.mlperf.rules import OFFICIAL_MIN_DURATION_S
 from sut.mlperf.userconf import Conf
 from sut.pipeline.ledger import MAX_RECORDED_SAMPLES
 from sut.run.generation import COMFORTABLE, Generated, expected_latency_ns, generated, longest_s
@@ -82,8 +82,8 @@ def forecast(configs: Sequence[RunConfig], rules: str) -> str | None:
     several = len(configs) > 1
     runs, in_all, them = (f"{len(configs)} runs, ", " in all", "them") if several else ("", "", "it")
     if not chosen:
-        is_official = set(durations_s) == {OFFICIAL_MIN_DURATION_S}
-        why = f", MLPerf's {OFFICIAL_MIN_DURATION_S} s a scenario" if is_official else ""
+        is_official = set(durations_s) == {official.MIN_DURATION_S}
+        why = f", MLPerf's {official.MIN_DURATION_S} s a scenario" if is_official else ""
         return f"{runs}at least {duration(sum(durations_s))}{in_all}{why}; --time 10 makes {them} short"
     asked = {config.scenario: EARLY_STOPPING_QUERIES[config.scenario] for config in timed}
     many = [f"{scenario} asks at least {queries} queries" for scenario, queries in asked.items() if queries > 100]

@@ -20,7 +20,7 @@ from plugins.files import LARGE_BYTES, read_file
 from sut.config import RunConfig
 from sut.errors import ExitCode, InputError, RunError, one_line, worst, writing
 from sut.files import holding, write_text
-from sut.mlperf.audit import read_audit
+from sut.mlperf.audit import Audit, read_audit
 from sut.mlperf.logs import TRACE
 from sut.mlperf.userconf import read_conf
 from sut.models.base import ModelSpec
@@ -82,7 +82,11 @@ def run_all(configs: Sequence[RunConfig], console: Reporter, command: str, model
     if not {ExitCode.USAGE, ExitCode.SETUP} & set(ran.codes):
         console.summary(ran.results, ran.home)
         shown = [result for result in ran.results if result.mode != "find_peak"]
-        leave_page(ran.home, {ran.home / each.scenario / each.mode / FILE: each for each in shown}, console)
+        leave_page(
+            ran.home,
+            {run_folder(ran.home, each.scenario, each.mode, each.audit) / FILE: each for each in shown},
+            console,
+        )
     return ran.code
 
 
@@ -163,7 +167,7 @@ def run_experiment(
     with _locked(home), noted() as ending:
         console.header(parts, home)
         for config in configs:
-            directory = fresh(home / config.scenario / config.mode, overwrite=first.overwrite)
+            directory = fresh(run_folder(home, config.scenario, config.mode, audit_of(config)), first.overwrite)
             result, code = _run_one(replace(parts, config=config), agreement, directory, console, command, ending)
             ran.results.append(result)
             ran.codes.append(code)
@@ -183,8 +187,7 @@ def _check_files(configs: Sequence[RunConfig], console: Reporter) -> None:
     if first.mlperf_conf is not None:
         read_conf(first.mlperf_conf, "rules")
     for config in configs:
-        if config.audit_conf is not None:
-            read_audit(config.audit_conf, config.scenario, config.mode)
+        audit_of(config)
     if first.audit_conf is None and Path("audit.config").exists():
         console.note("audit.config in the current directory is not obeyed; --audit_conf names one that shall be")
 
@@ -207,6 +210,16 @@ def result_home(config: RunConfig, spec: ModelSpec) -> Path:
     digest = config.digest(repr(spec.recipe))
     words = [config.backend, device, config.preprocess, config.precision, config.boundary, digest]
     return config.output / spec.name / "-".join(words)
+
+
+def run_folder(home: Path, scenario: str, mode: str, audit: Audit | None) -> Path:
+    """The directory of one run in that of all of its configuration: by its mode, an audit's by the audit's name."""
+    return home / scenario / (mode if audit is None else audit.test or "audit")
+
+
+def audit_of(config: RunConfig) -> Audit | None:
+    """The audit that a run is. Raises what ``read_audit`` does."""
+    return read_audit(config.audit_conf, config.scenario, config.mode) if config.audit_conf else None
 
 
 def _run_one(

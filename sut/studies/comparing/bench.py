@@ -20,7 +20,7 @@ from sut.run.auto import fixed
 from sut.run.compared import compared_with_fp32
 from sut.run.planning import EARLY_STOPPING_QUERIES
 from sut.run.reporter import Reporter
-from sut.run.runner import check_same_model, run_experiment
+from sut.run.runner import check_same_model, run_experiment, run_folder
 from sut.studies.bare import Bare, has_loop, run_bare
 from sut.studies.comparing.matrix import Cell
 from sut.text import duration
@@ -147,7 +147,7 @@ class CellBench:
         )
 
     def _keep(self, cell: Cell, result: Result, home: Path, failed: bool) -> None:
-        before, path = self.paths.get(cell.label), home / result.scenario / result.mode / FILE
+        before, path = self.paths.get(cell.label), run_folder(home, result.scenario, result.mode, result.audit) / FILE
         if before is not None and before != path:  # of the first run, when what it chose was still open
             shutil.rmtree(before.parents[2], ignore_errors=True)
         self.results[cell.label], self.paths[cell.label] = result, path

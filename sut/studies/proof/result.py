@@ -35,7 +35,7 @@ from sut.models.preparation import Prepared, spec_to_run
 from sut.models.registry import MODELS
 from sut.results.consistency import contradictions
 from sut.results.schema import FILE, Result
-from sut.run.runner import result_home
+from sut.run.runner import result_home, run_folder
 from sut.studies.proof.finding import Finding, differing, found_by, named, told
 from sut.tasks.registry import find_task
 
@@ -293,7 +293,7 @@ def _of_config(result: Result, folder: Path, name: str, notes: list[str]) -> Ite
     spec = spec_to_run(_as_read(known, result.backend), config)
     recipe = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(spec.recipe).items()}
     yield from differing(name, named("recipe", result.recipe), named("recipe", recipe))
-    yield from _place(config, spec, folder, name)
+    yield from _place(result, config, spec, folder, name)
     yield from _rules(result, config, spec, folder, name)
     yield from _model(result, config, known, name, notes)
 
@@ -318,9 +318,9 @@ def _versions(result: Result, name: str) -> Iterator[Finding]:
         yield Finding(name, "backend_version", told(result.backend_version), f"{' or '.join(installed)} (versions)")
 
 
-def _place(config: RunConfig, spec: ModelSpec, folder: Path, name: str) -> Iterator[Finding]:
+def _place(result: Result, config: RunConfig, spec: ModelSpec, folder: Path, name: str) -> Iterator[Finding]:
     """A result lies where its config puts it, whose hash is part of that."""
-    right = (*result_home(config, spec).parts[-2:], config.scenario, config.mode)
+    right = run_folder(result_home(config, spec), config.scenario, config.mode, result.audit).parts[-4:]
     got = (*folder.absolute().parts[-4:-1], folder.name.partition(".")[0])  # an earlier one has its time behind it
     if got != right:
         yield Finding(name, "config", "/".join(right), f"{'/'.join(got)}, where it lies")

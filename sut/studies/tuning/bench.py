@@ -14,7 +14,7 @@ from sut.results.schema import Metric, Result, used
 from sut.results.wording import agreement_lines
 from sut.run.auto import fixed
 from sut.run.reporter import Reporter
-from sut.run.runner import check_same_model, run_experiment
+from sut.run.runner import check_same_model, run_experiment, run_folder
 from sut.studies.tuning.state import Job, Measured, State
 
 
@@ -77,7 +77,7 @@ class Bench:
             raise KeyboardInterrupt
         if code in (ExitCode.USAGE, ExitCode.SETUP) and not self._state.rows:
             raise error_of(code, result.first_error or "the run could not be started")
-        return _measured(job, begin, **_told(result, ran.home / config.scenario / config.mode))
+        return _measured(job, begin, **_told(result, run_folder(ran.home, config.scenario, config.mode, result.audit)))
 
 
 def _measured(job: Job, begin: float, **told: Any) -> Measured:

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from sut.config import SCENARIOS
-from sut.mlperf.check_log import Finding, Record, Rule, check_log, latency_keys
+from sut.mlperf.check_log import LogRule, Record, check_log, latency_keys
+from sut.mlperf.finding import Finding, Rule
 from sut.mlperf.logs import OFFICIAL_SEEDS, SEEDS_V6_0, SUMMARY, Detail, Int64Array, read_summary
 from sut.pipeline.ledger import Counter, Ledger, LedgerShape
 from sut.results.stages import record_of
@@ -68,22 +69,22 @@ P90, P99 = (f"result_{share}.00_percentile_latency_ns" for share in (90, 99))
 @pytest.mark.parametrize(
     ("scenario", "changes", "found"),
     [
-        ("SingleStream", {"early_stopping_latency_ss": None}, (Rule.METRIC, "early_stopping_latency_ss")),
-        ("SingleStream", {"early_stopping_latency_ss": 0}, (Rule.METRIC, "early_stopping_latency_ss")),
-        ("SingleStream", {"early_stopping_latency_ss": 1_089_999}, (Rule.METRIC, "early_stopping_latency_ss")),
-        ("SingleStream", {"early_stopping_latency_ss": 1_099_100}, (Rule.METRIC, "early_stopping_latency_ss")),
-        ("MultiStream", {"early_stopping_latency_ms": "1098000"}, (Rule.METRIC, "early_stopping_latency_ms")),
-        ("Server", {SERVED: float("nan")}, (Rule.METRIC, SERVED)),
-        ("Server", {SERVED: 99.901}, (Rule.METRIC, SERVED)),
-        ("Server", {SERVED: 99.888}, (Rule.METRIC, SERVED)),
-        ("Offline", {"result_samples_per_second": 90992.9}, (Rule.METRIC, "result_samples_per_second")),
-        ("Offline", {"result_min_latency_ns": -1}, (Rule.ORDER, "result_min_latency_ns")),
-        ("SingleStream", {"result_50.00_percentile_latency_ns": 1_090_001}, (Rule.ORDER, P90)),
-        ("Offline", {"result_validity": "INVALID"}, (Rule.VERDICT, "result_validity")),
-        ("Server", {"early_stopping_met": False}, (Rule.VERDICT, "result_validity")),
-        ("Server", {"effective_target_latency_ns": 1_098_999}, (Rule.VERDICT, "result_perf_constraints_met")),
-        ("Offline", {"effective_min_duration_ms": 2}, (Rule.VERDICT, "result_min_duration_met")),
-        ("Server", {"effective_min_query_count": 101}, (Rule.VERDICT, "result_min_queries_met")),
+        ("SingleStream", {"early_stopping_latency_ss": None}, (LogRule.METRIC, "early_stopping_latency_ss")),
+        ("SingleStream", {"early_stopping_latency_ss": 0}, (LogRule.METRIC, "early_stopping_latency_ss")),
+        ("SingleStream", {"early_stopping_latency_ss": 1_089_999}, (LogRule.METRIC, "early_stopping_latency_ss")),
+        ("SingleStream", {"early_stopping_latency_ss": 1_099_100}, (LogRule.METRIC, "early_stopping_latency_ss")),
+        ("MultiStream", {"early_stopping_latency_ms": "1098000"}, (LogRule.METRIC, "early_stopping_latency_ms")),
+        ("Server", {SERVED: float("nan")}, (LogRule.METRIC, SERVED)),
+        ("Server", {SERVED: 99.901}, (LogRule.METRIC, SERVED)),
+        ("Server", {SERVED: 99.888}, (LogRule.METRIC, SERVED)),
+        ("Offline", {"result_samples_per_second": 90992.9}, (LogRule.METRIC, "result_samples_per_second")),
+        ("Offline", {"result_min_latency_ns": -1}, (LogRule.ORDER, "result_min_latency_ns")),
+        ("SingleStream", {"result_50.00_percentile_latency_ns": 1_090_001}, (LogRule.ORDER, P90)),
+        ("Offline", {"result_validity": "INVALID"}, (LogRule.VERDICT, "result_validity")),
+        ("Server", {"early_stopping_met": False}, (LogRule.VERDICT, "result_validity")),
+        ("Server", {"effective_target_latency_ns": 1_098_999}, (LogRule.VERDICT, "result_perf_constraints_met")),
+        ("Offline", {"effective_min_duration_ms": 2}, (LogRule.VERDICT, "result_min_duration_met")),
+        ("Server", {"effective_min_query_count": 101}, (LogRule.VERDICT, "result_min_queries_met")),
     ],
 )  # fmt: skip
 def test_what_contradicts_the_rest_of_the_log_is_found(
@@ -123,21 +124,21 @@ def test_what_loadgen_may_write_is_no_finding(tmp_path: Path, scenario: str, cha
 @pytest.mark.parametrize(
     ("scenario", "changes", "found"),
     [
-        ("Server", {"effective_test_mode": "AccuracyOnly"}, [(Rule.ASKED, "effective_test_mode")]),
-        ("Offline", {"test_datetime": "2026-11-28T05:29:59Z"}, [(Rule.STARTED, "test_datetime")]),
-        ("Offline", {"test_datetime": "2026-11-28T05:30:01Z"}, [(Rule.STARTED, "test_datetime")]),
-        ("Offline", {"test_datetime": None}, [(Rule.STARTED, "test_datetime")]),
+        ("Server", {"effective_test_mode": "AccuracyOnly"}, [(LogRule.ASKED, "effective_test_mode")]),
+        ("Offline", {"test_datetime": "2026-11-28T05:29:59Z"}, [(LogRule.STARTED, "test_datetime")]),
+        ("Offline", {"test_datetime": "2026-11-28T05:30:01Z"}, [(LogRule.STARTED, "test_datetime")]),
+        ("Offline", {"test_datetime": None}, [(LogRule.STARTED, "test_datetime")]),
         # One query less than were issued, by the trace and by the ledger.
         ("SingleStream", {"result_query_count": 99, "effective_min_query_count": 64},
-         [(Rule.COUNT, "result_query_count")] * 2),
-        ("SingleStream", {P99: 1_098_000}, [(Rule.LATENCY, P99)]),
+         [(LogRule.COUNT, "result_query_count")] * 2),
+        ("SingleStream", {P99: 1_098_000}, [(LogRule.LATENCY, P99)]),
         ("SingleStream", {"result_max_latency_ns": 1_099_001},
-         [(Rule.LATENCY, "result_max_latency_ns")]),
+         [(LogRule.LATENCY, "result_max_latency_ns")]),
         ("MultiStream", {"early_stopping_latency_ms": 1_099_001, "result_max_query_latency_ns": 1_099_002},
-         [(Rule.LATENCY, "result_max_query_latency_ns"), (Rule.LATENCY, "early_stopping_latency_ms")]),
+         [(LogRule.LATENCY, "result_max_query_latency_ns"), (LogRule.LATENCY, "early_stopping_latency_ms")]),
         # Sound by itself: both rates are twice what they were.
-        ("Server", {SERVED: 199.58, "result_scheduled_samples_per_sec": 200}, [(Rule.METRIC, SERVED)]),
-        ("Server", {SERVED: 49.9735, "result_scheduled_samples_per_sec": 50}, [(Rule.METRIC, SERVED)]),
+        ("Server", {SERVED: 199.58, "result_scheduled_samples_per_sec": 200}, [(LogRule.METRIC, SERVED)]),
+        ("Server", {SERVED: 49.9735, "result_scheduled_samples_per_sec": 50}, [(LogRule.METRIC, SERVED)]),
     ],
 )  # fmt: skip
 def test_what_contradicts_the_record_is_found(
@@ -149,7 +150,7 @@ def test_what_contradicts_the_record_is_found(
 
 
 @pytest.mark.parametrize(
-    ("logged", "found"), [(1_098_500, []), (1_097_999, [Rule.LATENCY]), (1_099_001, [Rule.LATENCY])]
+    ("logged", "found"), [(1_098_500, []), (1_097_999, [LogRule.LATENCY]), (1_099_001, [LogRule.LATENCY])]
 )
 def test_where_lanes_complete_a_query_at_once_any_of_its_samples_may_end_it(
     tmp_path: Path, logged: int, found: list[Rule]
@@ -160,7 +161,7 @@ def test_where_lanes_complete_a_query_at_once_any_of_its_samples_may_end_it(
 
     told = check_log(detail, record=record("MultiStream", latency_ns=slowest, fastest_ns=slowest - 1000))
 
-    assert [each.rule for each in told if each.rule == Rule.LATENCY] == found
+    assert [each.rule for each in told if each.rule == LogRule.LATENCY] == found
 
 
 @pytest.mark.parametrize(
@@ -175,7 +176,7 @@ def test_what_was_asked_is_compared_to_loadgens_six_digits(tmp_path: Path, asked
 
     found = check_log(detail, record=record("Offline", asked={"requested_x": asked}))
 
-    assert rules(found) == ([] if same else [(Rule.ASKED, "requested_x")])
+    assert rules(found) == ([] if same else [(LogRule.ASKED, "requested_x")])
 
 
 def test_the_start_may_be_up_to_the_first_query(tmp_path: Path) -> None:
@@ -189,10 +190,10 @@ def test_a_run_without_a_trace_or_a_whole_ledger_is_checked_by_the_rest(tmp_path
     less = record("Server", latency_ns=None, last_ns=None, last_done_ns=None, stages_ns=None)
 
     assert check_log(detail, record=less) == []
-    assert rules(check_log(detail, record=replace(less, issued=101))) == [(Rule.COUNT, "result_query_count")]
+    assert rules(check_log(detail, record=replace(less, issued=101))) == [(LogRule.COUNT, "result_query_count")]
 
 
-@pytest.mark.parametrize(("issued", "found"), [(27, []), (26, [(Rule.COUNT, "generated_query_count")])])
+@pytest.mark.parametrize(("issued", "found"), [(27, []), (26, [(LogRule.COUNT, "generated_query_count")])])
 @pytest.mark.parametrize("mode", ["AccuracyOnly", "FindPeakPerformance"])
 def test_all_sets_of_an_accuracy_run_and_all_probes_of_a_search_count(
     tmp_path: Path, mode: str, issued: int, found: list[tuple[Rule, str]]
@@ -216,7 +217,7 @@ def test_a_stage_below_50_us_in_one_sample_is_of_another_clock(
 
     found = check_log(detail, record=record("Offline", stages_ns=stages(least_ns, name)))
 
-    assert rules(found) == ([] if agree else [(Rule.CLOCK, name)])
+    assert rules(found) == ([] if agree else [(LogRule.CLOCK, name)])
 
 
 def test_a_record_is_what_the_ledger_has() -> None:
@@ -266,7 +267,7 @@ def test_a_foreign_seed_is_told_with_both_values(tmp_path: Path, name: str, off_
 
     [finding] = check_log(detail)
 
-    assert (finding.rule, finding.field, finding.contradicts) == (Rule.SEED, name, False)
+    assert (finding.rule, finding.field, finding.contradicts) == (LogRule.SEED, name, False)
     assert (finding.got, finding.expected) == (str(seed), str(OFFICIAL_SEEDS[name]))
 
 
@@ -311,7 +312,7 @@ def test_a_summary_is_the_detail_log_in_every_field(tmp_path: Path, scenario: st
     for field in summary:
         changed = f"{float(summary[field]) * 1.001:.6g}" if "per second" in field else f"{summary[field]}1"
         for other in ({**summary, field: changed}, {name: text for name, text in summary.items() if name != field}):
-            assert rules(check_log(detail, other)) == [(Rule.SUMMARY, field)]
+            assert rules(check_log(detail, other)) == [(LogRule.SUMMARY, field)]
 
 
 def test_an_accuracy_runs_logs_have_no_results_to_compare() -> None:

@@ -183,7 +183,6 @@ def test_what_an_own_model_is_called(tmp_path: Path, file: str, told: str | None
     spec = registry.for_file(write_means(tmp_path / file), told, "pytorch", lines.append)
 
     assert spec.name == name
-    assert spec.accuracy_target is None
     assert lines == [
         f"{file} as {name}: input images float32 NCHW, 32 pixels; 1000 classes, label_offset 0; recipe pytorch"
     ]

@@ -20,6 +20,7 @@ from sut.cli.console import Console
 from sut.config import RunConfig
 from sut.datasets.demo import open_demo
 from sut.errors import ExitCode, InputError, RunError
+from sut.mlperf import official
 from sut.models import identity
 from sut.models.base import ModelSpec
 from sut.models.content import digest_of, sums_of
@@ -89,7 +90,7 @@ def test_a_published_file_is_that_model_whatever_it_is_called(published: Path) -
     [
         MODELS["mobilenet"],
         replace(RESNET50, label_offset=0),
-        replace(RESNET50, accuracy_target=0.0),
+        replace(RESNET50, classes=1000),
         replace(RESNET50, name="theirs"),
     ],
 )
@@ -195,7 +196,7 @@ def test_experiments_that_are_compared_are_of_one_model(
 @pytest.mark.parametrize(
     ("weights", "name", "official_data", "data_broken", "target"),
     [
-        ("trained", "resnet50", True, False, RESNET50.accuracy_target),
+        ("trained", "resnet50", True, False, official.ACCURACY_TARGET),
         ("trained", "resnet50", True, True, None),
         ("trained", "resnet50", False, False, None),
         ("unknown", "resnet50", True, False, None),

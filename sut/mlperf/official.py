@@ -1,0 +1,42 @@
+"""What MLPerf Inference, round v6.1, asks of image classification: figures only, each in this one place."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+
+ROUND = "v6.1"
+MODEL = "resnet50"
+ACCURACY_TARGET = 0.756954
+"""99 % of the reference's 76.46 % top-1."""
+MIN_DURATION_S = 600
+"""In every scenario, of performance runs and audits, in the open division too."""
+SERVER_BOUND_MS = 15
+PERFORMANCE_SAMPLES = 1024
+"""The least performance_sample_count."""
+QUERIES = MappingProxyType({"SingleStream": 64, "MultiStream": 662, "Server": 459})
+"""The fewest with which early stopping can be satisfied; Server's with none that is late."""
+OFFLINE_SAMPLES = 24576
+MULTISTREAM_SAMPLES = 8
+"""Samples in a query."""
+PERCENTILES = MappingProxyType({"SingleStream": 0.9, "MultiStream": 0.99, "Server": 0.99})
+EDGE = ("SingleStream", "MultiStream", "Offline")
+"""The scenarios of a closed edge submission; ``datacenter,edge`` adds Server."""
+INFERRED = MappingProxyType({"MultiStream": ("SingleStream",), "Offline": ("SingleStream", "MultiStream")})
+"""From which scenarios' results another's may be inferred, on the edge."""
+
+AUDITS: MappingProxyType[str, MappingProxyType[str, int]] = MappingProxyType(
+    {
+        "TEST01": MappingProxyType(
+            {"mode": 2, "accuracy_log_rng_seed": 720381539243781796, "accuracy_log_sampling_target": 4096}
+        ),
+        "TEST04": MappingProxyType(
+            {
+                "mode": 2,
+                "performance_issue_same": 1,
+                "performance_issue_same_index": 3,
+                "performance_issue_unique": 0,
+            }
+        ),
+    }
+)
+"""The audits of the closed division, and what the audit.config of each sets."""
