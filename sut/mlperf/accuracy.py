@@ -1,7 +1,8 @@
-"""LoadGen's accuracy log: reading it, and the line that MLPerf's script prints about it."""
+"""LoadGen's accuracy log: reading it, and what a submission has of it: its two ends, and ``accuracy.txt``."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import threading
 import zlib
@@ -13,6 +14,14 @@ from typing import Any
 from plugins.files import LARGE_BYTES, read_file
 from sut.mlperf.loadgen import Complete
 from sut.tasks.base import Payloads, Score
+
+WHOLE_BELOW = 10 * 1024
+"""Bytes from which on a log is truncated. MLCommons' checker refuses more; its script for truncating takes a smaller
+one, beside an ``accuracy.txt`` with a hash, for one that is truncated already, and leaves it as it is."""
+_END = 4096
+"""Bytes that are kept of each end."""
+_CUT = b"\n\n...\n\n"
+"""Between them. JSON with answers in hexadecimal has that nowhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,18 +35,41 @@ class AccuracyLog:
     answers: dict[int, bytes]
     contradicted: dict[int, bytes]
 
+    def check_consistent(self, path: Path) -> None:
+        """Raise ``ValueError`` where the log, which is at ``path``, has two different answers for a sample."""
+        if self.contradicted:
+            index, other = next(iter(self.contradicted.items()))
+            raise ValueError(
+                f"the accuracy log {path} has two different answers for sample {index}: {self.answers[index].hex()} "
+                f"and {other.hex()}; the same picture must get the same answer"
+            )
+
 
 def read_accuracy_log(path: Path) -> AccuracyLog:
-    """What an ``mlperf_log_accuracy.json`` says.
+    """What an ``mlperf_log_accuracy.json`` says. Raises ``ValueError`` for a file that is not such a log."""
+    return parse_accuracy_log(accuracy_log_bytes(path), path)
 
-    Raises ``ValueError`` for a file that is not such a log, or one that ends early.
-    """
+
+def accuracy_log_bytes(path: Path) -> bytes:
+    """The file's content. Raises ``ValueError`` where it cannot be read."""
     try:
-        raw = read_file(path, LARGE_BYTES)
+        return read_file(path, LARGE_BYTES)
     except OSError as error:
         raise ValueError(f"cannot read the accuracy log {path}: {error.strerror}") from error
+
+
+def parse_accuracy_log(raw: bytes, path: Path) -> AccuracyLog:
+    """What an accuracy log's content says; ``path`` names it in errors.
+
+    Raises ``ValueError`` for what is not such a log, ends early, or was truncated for a submission.
+    """
     if not raw.strip():
         raise ValueError(f"the accuracy log {path} is empty; expected that of a finished run in accuracy mode")
+    if is_truncated(raw):
+        raise ValueError(
+            f"the accuracy log {path} is truncated, as a submission has it: '...' stands for its middle; expected the "
+            "whole one, which the run has left"
+        )
     try:
         entries = json.loads(raw)
     except (ValueError, RecursionError) as error:
@@ -103,6 +135,35 @@ def accuracy_txt(score: Score) -> str:
     'accuracy=76.456%, good=38228, total=50000'
     """
     return f"accuracy={100.0 * score.good / score.count:.3f}%, good={score.good}, total={score.count}"
+
+
+def is_truncated(log: bytes) -> bool:
+    """Whether an accuracy log has been truncated for a submission."""
+    return _CUT in log
+
+
+def truncated(log: bytes) -> bytes:
+    """An accuracy log as a submission has it: its first and last 4096 bytes; a small or truncated one as it is.
+
+    >>> len(truncated(b"0" * 10240)), len(truncated(b"0" * 10239)), len(truncated(truncated(b"0" * 10240)))
+    (8199, 10239, 8199)
+    """
+    return log if len(log) < WHOLE_BELOW else log[:_END] + _CUT + log[-_END:]
+
+
+def hash_line(log: bytes) -> str:
+    """The second line of a submission's ``accuracy.txt``: the SHA-256 of the whole accuracy log.
+
+    Raises ``ValueError`` for a log that is truncated: its sum is nobody's.
+    """
+    if is_truncated(log):
+        raise ValueError("the accuracy log is truncated; expected the whole one, whose hash accuracy.txt has")
+    return f"hash={hashlib.sha256(log).hexdigest()}"
+
+
+def accuracy_file(score: Score, log: bytes) -> str:
+    """The text of a submission's ``accuracy.txt``. Raises as ``hash_line`` does."""
+    return f"{accuracy_txt(score)}\n{hash_line(log)}\n"
 
 
 def _answer(entry: Any) -> tuple[int, bytes]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from pathlib import Path
@@ -12,7 +13,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sut.mlperf.accuracy import AccuracyLog, Answered, accuracy_txt, logged_sum, read_accuracy_log
+from sut.mlperf.accuracy import (
+    AccuracyLog,
+    Answered,
+    accuracy_file,
+    accuracy_txt,
+    is_truncated,
+    logged_sum,
+    read_accuracy_log,
+    truncated,
+)
 from sut.tasks.base import Score
 
 
@@ -132,3 +142,40 @@ def test_the_sum_of_what_was_answered_is_that_of_its_log_in_any_order_and_of_no_
     for other in ([*entries[:2], {**entries[2], "data": entries[0]["data"]}], entries[:2], [*entries, entries[0]]):
         path.write_text(json.dumps(other))
         assert logged_sum(path) != answered.sum
+
+
+SCORE = Score("top1", 0.76456, 38228, 50000)
+
+
+def a_log(size: int) -> bytes:
+    """So many bytes, no two hundred of which are like others."""
+    return "".join(f'{{ "seq_id" : {number}, "qsl_idx" : {number} }},\n' for number in range(size)).encode()[:size]
+
+
+def test_a_large_log_keeps_its_two_ends() -> None:
+    log = a_log(10240)
+
+    assert truncated(log) == log[:4096] + b"\n\n...\n\n" + log[-4096:]
+
+
+@given(st.integers(0, 30_000))
+def test_truncated_twice_is_truncated_once_and_small_enough(size: int) -> None:
+    once = truncated(a_log(size))
+
+    assert truncated(once) == once
+    assert len(once) < 10240
+    assert is_truncated(once) is (size >= 10240)
+    assert once == a_log(size) or size >= 10240
+
+
+def test_the_file_has_the_line_and_the_hash_of_the_whole_log() -> None:
+    log = a_log(30_000)
+
+    lines = accuracy_file(SCORE, log).split("\n")
+
+    assert lines == ["accuracy=76.456%, good=38228, total=50000", f"hash={hashlib.sha256(log).hexdigest()}", ""]
+
+
+def test_what_is_truncated_has_no_hash() -> None:
+    with pytest.raises(ValueError, match="is truncated; expected the whole one"):
+        accuracy_file(SCORE, truncated(a_log(10240)))
