@@ -13,11 +13,11 @@ from backends.base import TensorSpec
 from preprocess.base import Geometry
 from sut.tasks.base import Score, Task
 from sut.tasks.chance import near_chance
+from sut.tasks.top1 import DTYPES, sample_indices, top1
 
-ANSWER = np.dtype("<f4")
+ANSWER = DTYPES["float32"]
 _FLOATS = ("float16", "bfloat16", "float32", "float64")
 _INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
-_SHOWN = 3
 
 
 def scores_among(outputs: Iterable[TensorSpec]) -> list[TensorSpec]:
@@ -115,25 +115,11 @@ class Classification(Task):
         Each answer is one float32, little endian. Raises ``ValueError`` for an answer of another length, an index
         outside the data set, and samples without an answer.
         """
-        count = len(labels)
-        if not count:
-            raise ValueError("the data set has no labels to score against")
         for index, answer in answers.items():
             if len(answer) != ANSWER.itemsize:
                 raise ValueError(f"the answer of sample {index} has {len(answer)} bytes; expected {ANSWER.itemsize}")
-            if not 0 <= index < count:
-                raise ValueError(f"an answer for sample {index}; the data set has 0 to {count - 1}")
-        if len(answers) < count:
-            missing = [index for index in range(count) if index not in answers]
-            more = ", ..." if len(missing) > _SHOWN else ""
-            raise ValueError(
-                f"{len(missing)} of {count} samples have no answer: {', '.join(map(str, missing[:_SHOWN]))}{more}"
-            )
-        indices = np.fromiter(answers.keys(), dtype=np.intp, count=count)
-        got = np.frombuffer(b"".join(answers.values()), dtype=ANSWER)
-        good = int(np.count_nonzero(got == labels[indices]))
-        always = float(got[0]) if count > 1 and (got == got[0]).all() else None
-        return Score(name="top1", value=good / count, good=good, count=count, always=always)
+        indices = sample_indices(answers, len(labels))
+        return top1(np.frombuffer(b"".join(answers.values()), dtype=ANSWER), labels[indices])
 
     @classmethod
     def doubts(cls, score: Score, classes: int, trained: bool, to_check: str) -> list[str]:
