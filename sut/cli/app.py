@@ -52,9 +52,22 @@ def _normalise(arguments: list[str]) -> list[str]:
 
 def _register() -> None:
     """Add the commands, a file each."""
-    from sut.cli.commands import boundary, compare, dataset, doctor, kernels, parity, report, run, show, tune, verify
+    from sut.cli.commands import (
+        accuracy,
+        boundary,
+        compare,
+        dataset,
+        doctor,
+        kernels,
+        parity,
+        report,
+        run,
+        show,
+        tune,
+        verify,
+    )
 
-    for command in (run, doctor, boundary, compare, dataset, kernels, parity, report, show, tune, verify):
+    for command in (run, doctor, accuracy, boundary, compare, dataset, kernels, parity, report, show, tune, verify):
         command.register(app)
 
 

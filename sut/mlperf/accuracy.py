@@ -151,19 +151,16 @@ def truncated(log: bytes) -> bytes:
     return log if len(log) < WHOLE_BELOW else log[:_END] + _CUT + log[-_END:]
 
 
-def hash_line(log: bytes) -> str:
-    """The second line of a submission's ``accuracy.txt``: the SHA-256 of the whole accuracy log.
-
-    Raises ``ValueError`` for a log that is truncated: its sum is nobody's.
-    """
+def log_sha256(log: bytes) -> str:
+    """SHA-256 of a whole accuracy log, as hex. Raises ``ValueError`` for one that is truncated: its sum is nobody's."""
     if is_truncated(log):
         raise ValueError("the accuracy log is truncated; expected the whole one, whose hash accuracy.txt has")
-    return f"hash={hashlib.sha256(log).hexdigest()}"
+    return hashlib.sha256(log).hexdigest()
 
 
-def accuracy_file(score: Score, log: bytes) -> str:
-    """The text of a submission's ``accuracy.txt``. Raises as ``hash_line`` does."""
-    return f"{accuracy_txt(score)}\n{hash_line(log)}\n"
+def accuracy_file(score: Score, sha256: str) -> str:
+    """The text of a submission's ``accuracy.txt``: the score, and ``log_sha256`` of the accuracy log."""
+    return f"{accuracy_txt(score)}\nhash={sha256}\n"
 
 
 def _answer(entry: Any) -> tuple[int, bytes]:

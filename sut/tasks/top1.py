@@ -18,6 +18,8 @@ DTYPES: MappingProxyType[str, np.dtype[Any]] = MappingProxyType(
 """What a label may be written in. MLPerf's reference harness has float32."""
 BACKGROUND = -1
 """A wrong label, but a legal one: what MLPerf's models answer that have a class more, less their offset."""
+MOST_CLASSES = 2**23
+"""Beyond, the float32 of one label can be the int32 of another."""
 _SHOWN = 3
 
 
@@ -53,7 +55,7 @@ def top1(got: NDArray[Any], labels: NDArray[np.int32]) -> Score:
 
 
 def answers_as_labels(answers: Mapping[int, bytes], classes: int, dtype: str | None = None) -> Labels:
-    """Answers, by sample, as labels from -1 ("background") to ``classes - 1``, which is below 2**23.
+    """Answers, by sample, as labels from -1 ("background") to ``classes - 1``, of ``MOST_CLASSES`` at most.
 
     Which of ``DTYPES`` they are written in, little endian, their bytes tell. Those of eight bytes are int64. Four are a
     whole float32 or an int32, and never both but for 0: the int32 labels from 1 up are, as float32, next to 0 and not
@@ -75,12 +77,16 @@ def answers_as_labels(answers: Mapping[int, bytes], classes: int, dtype: str | N
     found = dtype or found
     if not legal[found].all():
         position = int(legal[found].argmin())
-        as_each = " or ".join(f"{values[position]:.9g} as {name}" for name, values in read.items())
+        as_each = " or ".join(f"{_shown(values[position].item())} as {name}" for name, values in read.items())
         raise ValueError(
             f"{len(answers) - fits[found]} of {len(answers)} answers are no labels from {BACKGROUND} to {classes - 1}, "
             f"such as sample {list(answers)[position]}'s, {as_each}: label offset or dtype?"
         )
     return Labels(read[found].astype(np.int64), found)
+
+
+def _shown(value: float) -> str:
+    return f"{value:.9g}" if isinstance(value, float) else str(value)
 
 
 def _legal(values: NDArray[Any], classes: int) -> NDArray[np.bool_]:

@@ -19,6 +19,7 @@ from sut.mlperf.accuracy import (
     accuracy_file,
     accuracy_txt,
     is_truncated,
+    log_sha256,
     logged_sum,
     read_accuracy_log,
     truncated,
@@ -171,11 +172,11 @@ def test_truncated_twice_is_truncated_once_and_small_enough(size: int) -> None:
 def test_the_file_has_the_line_and_the_hash_of_the_whole_log() -> None:
     log = a_log(30_000)
 
-    lines = accuracy_file(SCORE, log).split("\n")
+    lines = accuracy_file(SCORE, log_sha256(log)).split("\n")
 
     assert lines == ["accuracy=76.456%, good=38228, total=50000", f"hash={hashlib.sha256(log).hexdigest()}", ""]
 
 
 def test_what_is_truncated_has_no_hash() -> None:
     with pytest.raises(ValueError, match="is truncated; expected the whole one"):
-        accuracy_file(SCORE, truncated(a_log(10240)))
+        log_sha256(truncated(a_log(10240)))
