@@ -56,10 +56,19 @@ def open_imagenet(
     """
     check_root(root, f"expected the folder that holds the pictures and {LIST_NAME}")
     path = list_file if list_file is not None else root / LIST_NAME
-    entries = _parse(_read_text(path), path, classes)
+    entries = _parse(_read_text(path, "--dataset-list"), path, classes)
     entries = entries[: entries_to_use(count, len(entries), str(path))]
     if pictures:
         _check_files(root, entries, path)
+    return _dataset(root, entries)
+
+
+def read_val_map(path: Path, classes: int = CLASSES) -> DataSet:
+    """A list alone, as ``open_imagenet`` has it, whatever became of its pictures. Raises ``InputError``."""
+    return _dataset(path.parent, _parse(_read_text(path, "--val-map"), path, classes))
+
+
+def _dataset(root: Path, entries: list[_Entry]) -> DataSet:
     labels = np.array([entry.label for entry in entries], dtype=np.int32)
     return DataSet(name="imagenet", root=root, files=tuple(entry.name for entry in entries), labels=labels)
 
@@ -151,12 +160,12 @@ def write_lines(path: Path, text: str, overwrite: bool) -> str:
     return "written"
 
 
-def _read_text(path: Path) -> str:
+def _read_text(path: Path, option: str) -> str:
     try:
         raw = read_file(path, LARGE_BYTES)
     except FileNotFoundError:
         raise InputError(
-            f"there is no list {path}; expected one 'name label' per line, or name another list with --dataset-list"
+            f"there is no list {path}; expected one 'name label' per line, or name another list with {option}"
         ) from None
     except OSError as error:
         raise InputError(f"cannot read the list {path}: {error.strerror}; expected a text file") from error

@@ -55,7 +55,9 @@ def accuracy_log_bytes(path: Path) -> bytes:
     try:
         return read_file(path, LARGE_BYTES)
     except OSError as error:
-        raise ValueError(f"cannot read the accuracy log {path}: {error.strerror}") from error
+        raise ValueError(
+            f"cannot read the accuracy log {path}: {error.strerror}; expected what LoadGen leaves in accuracy mode"
+        ) from error
 
 
 def parse_accuracy_log(raw: bytes, path: Path) -> AccuracyLog:
@@ -71,7 +73,7 @@ def parse_accuracy_log(raw: bytes, path: Path) -> AccuracyLog:
             "whole one, which the run has left"
         )
     try:
-        entries = json.loads(raw)
+        entries = json.loads(raw, object_pairs_hook=_object)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"the accuracy log {path} is cut off or not JSON: {error}") from None
     if not isinstance(entries, list):
@@ -161,6 +163,13 @@ def log_sha256(log: bytes) -> str:
 def accuracy_file(score: Score, sha256: str) -> str:
     """The text of a submission's ``accuracy.txt``: the score, and ``log_sha256`` of the accuracy log."""
     return f"{accuracy_txt(score)}\nhash={sha256}\n"
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError(f"an entry has a key twice, of {', '.join(found)}")
+    return found
 
 
 def _answer(entry: Any) -> tuple[int, bytes]:

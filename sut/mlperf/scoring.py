@@ -64,8 +64,8 @@ def _check_settings(folder: Path) -> None:
     if told:
         said = ", ".join(f"{key} {value}" for key, value in told.items())
         raise ValueError(
-            f"{folder / DETAIL} has {said}: LoadGen logged a sample of the answers, as for an audit (TEST01); expected "
-            "an accuracy run, effective_test_mode AccuracyOnly"
+            f"{folder / DETAIL} has {said}; expected effective_test_mode AccuracyOnly and no sampling: an audit "
+            "(TEST01) has LoadGen log a sample of the answers; give the log of the accuracy run"
         )
 
 
@@ -88,7 +88,7 @@ def _scored(answers: dict[int, bytes], labels: NDArray[np.int32], dtype: str | N
 def _near_chance(score: Score, found: Labels, right: NDArray[np.int32], classes: int) -> str:
     shifted = {offset: top1(found.values + offset, right) for offset in (-1, 1)}
     better = [
-        f"with {offset:+d} on each answer it would be {_percent(other)} %: mend the offset where the answers are made"
+        f"with {offset:+d} on each answer it would be {_percent(other)} %: mend that in the answers or in the list"
         for offset, other in shifted.items()
         if not near_chance(other, classes)
     ]

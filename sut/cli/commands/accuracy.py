@@ -45,12 +45,12 @@ def accuracy(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of lines.")] = False,
 ) -> ExitCode:
     """See HELP."""
-    from sut.datasets.imagenet import open_imagenet
+    from sut.datasets.imagenet import read_val_map
     from sut.mlperf import official
     from sut.mlperf.scoring import score_file
     from sut.tasks.top1 import MOST_CLASSES
 
-    listed = open_imagenet(val_map.parent, val_map, None, MOST_CLASSES, pictures=False)
+    listed = read_val_map(val_map, MOST_CLASSES)
     assert listed.labels is not None
     try:
         scored = score_file(log, listed.labels, dtype)

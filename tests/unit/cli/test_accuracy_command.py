@@ -109,7 +109,7 @@ def test_what_is_refused_is_one_line(tmp_path: Path, val_map: Path, capsys: pyte
         ((tmp_path / "none.json", "--val-map", val_map), "none.json: No such file or directory"),
         ((tmp_path / "pipe", "--val-map", val_map), "pipe: Is a named pipe, not a file"),
         ((val_map, "--val-map", val_map), "list.txt is cut off or not JSON"),
-        ((tmp_path, "--val-map", tmp_path / "none.txt"), "there is no list "),
+        ((tmp_path, "--val-map", tmp_path / "no" / "list.txt"), "per line, or name another list with --val-map"),
         ((tmp_path, "--val-map", tmp_path), "Is a directory"),
     ):
         assert accuracy(*words) == ExitCode.USAGE

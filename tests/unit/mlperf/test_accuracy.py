@@ -65,6 +65,7 @@ def test_of_two_answers_to_a_sample_the_first_counts_and_the_other_is_told(tmp_p
         ("\x00\xff", "is cut off or not JSON"),
         ("[" * 100_000, "is cut off or not JSON"),
         ('{"qsl_idx": 3}', "holds a JSON dict; expected a list"),
+        ('[{"qsl_idx": 0, "qsl_idx": 1, "data": ""}]', "an entry has a key twice, of qsl_idx, data"),
         ("[3]", "entry 0: got '3'"),
         ('[{"qsl_idx": 3}]', "expected an object with qsl_idx and data"),
         ('[{"qsl_idx": 0, "data": ""}, {"data": ""}]', "entry 1: got"),

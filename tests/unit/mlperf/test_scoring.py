@@ -81,10 +81,10 @@ def test_a_folder_is_its_log_and_settings_beside_it_are_read(tmp_path: Path) -> 
     [
         (
             {"test_mode": "AccuracyOnly", "accuracy_log_sampling_target": 4096},
-            "_sampling_target 4096: LoadGen logged a",
+            "_sampling_target 4096; expected effective_test_mode",
         ),
         ({"test_mode": "AccuracyOnly", "accuracy_log_probability": 0.1}, "effective_accuracy_log_probability 0.1"),
-        ({"test_mode": "PerformanceOnly"}, "has effective_test_mode PerformanceOnly: LoadGen logged a sample"),
+        ({"test_mode": "PerformanceOnly"}, "has effective_test_mode PerformanceOnly; expected effective_test_mode"),
         ({}, "has effective_test_mode None"),
     ],
 )
@@ -128,7 +128,7 @@ FEW = {index: label for index, label in right().items() if index < 19}
         ),
         (
             answered(right(-1), "int32"),
-            "label offset or dtype? with +1 on each answer it would be 100.000 %: mend the offset",
+            "label offset or dtype? with +1 on each answer it would be 100.000 %: mend that in",
         ),
         (
             answered(dict.fromkeys(range(COUNT), 7)),
