@@ -7,7 +7,7 @@ import json
 import threading
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,8 @@ class AccuracyLog:
 
     answers: dict[int, bytes]
     contradicted: dict[int, bytes]
+    entries: int = field(default=0, compare=False)
+    """How many answers there are, padding and all."""
 
     def check_consistent(self, path: Path) -> None:
         """Raise ``ValueError`` where the log, which is at ``path``, has two different answers for a sample."""
@@ -80,7 +82,7 @@ def parse_accuracy_log(raw: bytes, path: Path) -> AccuracyLog:
         raise ValueError(f"the accuracy log {path} holds a JSON {type(entries).__name__}; expected a list of answers")
     if not entries:
         raise ValueError(f"the accuracy log {path} holds no answers; expected that of a run in accuracy mode")
-    log = AccuracyLog({}, {})
+    log = AccuracyLog({}, {}, len(entries))
     for position, entry in enumerate(entries):
         try:
             index, data = _answer(entry)

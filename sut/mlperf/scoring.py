@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from sut.mlperf import official
 from sut.mlperf.accuracy import accuracy_log_bytes, log_sha256, parse_accuracy_log
 from sut.mlperf.logs import ACCURACY, DETAIL, read_detail
 from sut.tasks.base import Score
@@ -19,6 +20,9 @@ _IMAGENET_CLASSES = 1000
 _WHOLE_MODES = ("AccuracyOnly", "SubmissionRun")
 """Of LoadGen's modes those that log every answer."""
 _SAMPLING = ("effective_accuracy_log_sampling_target", "effective_accuracy_log_probability")
+
+_PADDING = official.MULTISTREAM_SAMPLES
+"""Answers that a query of MultiStream has beyond the samples of a tiny list."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,11 @@ def score_file(path: Path, labels: NDArray[np.int32], dtype: str | None = None) 
     log = parse_accuracy_log(content, file)
     log.check_consistent(file)
     try:
+        if not settings_known and log.entries > 2 * len(labels) + _PADDING:
+            raise ValueError(
+                f"{log.entries} answers for {len(labels)} samples; an accuracy run asks each once, so this is of a "
+                "performance run, as of an audit (TEST01); give the log of the accuracy run"
+            )
         score, found = _scored(log.answers, labels, dtype)
     except ValueError as error:
         raise ValueError(f"the accuracy log {file}: {error}") from None

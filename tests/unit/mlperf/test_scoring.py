@@ -100,6 +100,16 @@ def test_a_log_that_an_audit_sampled_is_refused_by_its_settings(
     assert fragment in str(caught.value)
 
 
+def test_a_log_in_which_every_sample_came_often_is_of_no_accuracy_run(tmp_path: Path) -> None:
+    path = write_log(tmp_path, *answered(right()) * 3)
+
+    with pytest.raises(ValueError, match=r"120 answers for 40 samples; .* as of an audit \(TEST01\)"):
+        score_file(path, LABELS)
+
+    told(tmp_path, test_mode="AccuracyOnly")
+    assert score_file(path, LABELS).score.good == COUNT
+
+
 WITHOUT = {index: label for index, label in right().items() if index not in (3, 5, 7, 30)}
 FEW = {index: label for index, label in right().items() if index < 19}
 
