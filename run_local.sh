@@ -192,7 +192,7 @@ case $command in
             add_extras preprocess cuda,dali-gpu
         fi
         ;;
-    kernels | show | verify) ;;
+    accuracy | kernels | show | verify) ;;
     *)
         add_extras backend "${flag[backend]:-${default[0]}}"
         add_extras preprocess "${flag[preprocess]:-${default[1]}}"

@@ -95,6 +95,7 @@ def extras(checkout: Path, line: str, cuda: str = "none", extra_ops: str = "") -
         ("report results", set()),
         ("show --backend openvino", set()),
         ("verify my-gpu.zip", set()),
+        ("accuracy log --val-map list.txt", set()),
     ],
 )
 def test_extras_by_the_words_of_the_command_line(checkout: Path, line: str, expected: set[str]) -> None:
@@ -244,7 +245,7 @@ def test_what_is_printed_to_be_typed_starts_run_local() -> None:
 def test_help_names_every_command(checkout: Path) -> None:
     help_text = " ".join(word for words in start(checkout, "--help") for word in words)
 
-    known = "run, doctor, boundary, check-log, compare, dataset, kernels, parity, report, show, tune, verify"
+    known = "run, doctor, accuracy, boundary, check-log, compare, dataset, kernels, parity, report, show, tune, verify"
     assert f"COMMAND is one of {known}: see" in help_text
     assert help_text.endswith("-P -m sut run --help")
 
