@@ -69,7 +69,7 @@ def _check_settings(folder: Path) -> None:
     detail = read_detail(folder)
     mode = detail.values.get("effective_test_mode")
     told = {"effective_test_mode": mode} if mode not in _WHOLE_MODES else {}
-    told |= {key: detail.values[key] for key in _SAMPLING if detail.number(key)}
+    told |= {key: detail.values[key] for key in _SAMPLING if detail.values.get(key) not in (None, 0)}
     if told:
         said = ", ".join(f"{key} {value}" for key, value in told.items())
         raise ValueError(

@@ -84,6 +84,7 @@ def test_a_folder_is_its_log_and_settings_beside_it_are_read(tmp_path: Path) -> 
             "_sampling_target 4096; expected effective_test_mode",
         ),
         ({"test_mode": "AccuracyOnly", "accuracy_log_probability": 0.1}, "effective_accuracy_log_probability 0.1"),
+        ({"test_mode": "AccuracyOnly", "accuracy_log_sampling_target": 10**400}, "_sampling_target 1000"),
         ({"test_mode": "PerformanceOnly"}, "has effective_test_mode PerformanceOnly; expected effective_test_mode"),
         ({}, "has effective_test_mode None"),
     ],
