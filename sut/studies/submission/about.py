@@ -2,10 +2,64 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from typing import Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from plugins.registry import suggest
+from sut.config import Scenario, read_config_file
+from sut.errors import InputError
+from sut.mlperf import official
+from sut.text import printable, shortened
+
+OWN_FIELDS = ("submitter", "division", "system_type", "status")
+"""Fields of systems/SYSTEM.json that are told as such, not below ``fields``."""
+FILLED_FIELDS = (
+    *("system_name", "number_of_nodes"),
+    *("host_processor_model_name", "host_processors_per_node", "host_processor_core_count"),
+    *("host_memory_capacity", "host_memory_configuration", "host_storage_capacity", "host_storage_type"),
+    *("host_networking", "host_network_card_count", "host_networking_topology"),
+    *("accelerators_per_node", "accelerator_model_name", "accelerator_memory_capacity"),
+    *("accelerator_memory_configuration", "accelerator_host_interconnect", "accelerator_interconnect"),
+    *("cooling", "framework", "operating_system", "other_software_stack"),
+)
+"""Those that must not be empty."""
+FREE_FIELDS = (
+    *("host_processor_frequency", "host_processor_caches", "host_processor_interconnect"),
+    *("accelerator_frequency", "accelerator_interconnect_topology", "accelerator_on-chip_memories"),
+    *("hw_notes", "sw_notes", "system_type_detail"),
+)
+"""Those that must be there, and may be empty."""
+
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
+_WANTED = "a name of letters, digits, '_', '-' and '.', 100 at the most, that begins with a letter or digit"
+
+
+def folder_name(name: str) -> str:
+    """A name as a folder of a submission may have it. Raises ``ValueError`` for any other."""
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"expected {_WANTED}")
+    return name
+
+
+def _as_text(value: Any) -> Any:
+    """YAML has numbers, where a person means their digits."""
+    return str(value) if type(value) in (int, float) else value
+
+
+_Name = Annotated[str, AfterValidator(folder_name)]
+_Text = Annotated[str, BeforeValidator(_as_text)]
 
 
 class About(BaseModel):
@@ -13,21 +67,82 @@ class About(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    submitter: str
+    submitter: _Name
     """Name of the organisation, as its folder is called: letters, digits, ``_``, ``-`` and ``.``."""
     division: Literal["closed", "open"]
     """``closed``: MLPerf's model and rules; ``open``: any model, no accuracy floor, no audits."""
-    system: str
+    system: _Name
     """Name of the system, as its folder and file are called."""
     system_type: Literal["edge", "datacenter,edge"] = "edge"
     """Closed: ``datacenter,edge`` adds Server."""
     status: Literal["available", "preview", "rdi"] = "available"
     """Whether the system can be bought."""
-    scenarios: tuple[str, ...] = ()
+    scenarios: tuple[Scenario, ...] = ()
     """Which to submit; empty: all that the division asks for, in open all that were run."""
-    inferred: Mapping[str, str] = {}
+    inferred: Mapping[Scenario, Scenario] = {}
     """Scenarios that are inferred, and from which: ``Offline: SingleStream``. Edge only."""
-    model: str | None = None
+    model: _Name | None = None
     """Open: name of the model's folder; else the result's own."""
-    fields: Mapping[str, str] = {}
+    fields: Mapping[str, _Text] = {}
     """Fields of systems/SYSTEM.json that a program cannot know, or knows wrongly: these win."""
+
+    @field_validator("scenarios")
+    @classmethod
+    def _each_once(cls, value: tuple[Scenario, ...]) -> tuple[Scenario, ...]:
+        if len(set(value)) < len(value):
+            raise ValueError("expected each scenario once")
+        return value
+
+    @field_validator("inferred")
+    @classmethod
+    def _legal(cls, value: Mapping[Scenario, Scenario]) -> Mapping[Scenario, Scenario]:
+        for scenario, source in value.items():
+            legal = official.INFERRED.get(scenario, ())
+            if source not in legal:
+                allowed = f"only from {' or '.join(legal)}" if legal else "from nothing"
+                raise ValueError(f"{scenario} can be inferred {allowed}, not from {source}")
+            if source in value:
+                raise ValueError(f"{scenario} is inferred from {source}, which is inferred itself: name what was run")
+        return value
+
+    @field_validator("fields")
+    @classmethod
+    def _known(cls, value: Mapping[str, str]) -> Mapping[str, str]:
+        for name in value:
+            if name in OWN_FIELDS:
+                raise ValueError(f"{name} is told beside 'fields', not in it")
+            if name not in (*FILLED_FIELDS, *FREE_FIELDS):
+                raise ValueError(f"unknown field '{printable(name)}'; {suggest(name, (*FILLED_FIELDS, *FREE_FIELDS))}")
+        return value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.inferred and self.system_type != "edge":
+            raise ValueError("inferred: results are inferred on the edge only; leave it out, or make system_type edge")
+        if self.scenarios and (others := sorted({*self.inferred, *self.inferred.values()} - {*self.scenarios})):
+            raise ValueError(f"inferred: {others[0]} is not among scenarios; expected those only")
+        if self.model is not None and self.division == "closed":
+            raise ValueError("model: in the closed division it is the result's own; leave it out")
+        return self
+
+
+def read_about(path: Path) -> About:
+    """The file, read strictly. Raises ``InputError`` in one line that names it, and each field that is wrong."""
+    content = read_config_file(path, "expected a file such as configs/submission.yaml")
+    try:
+        return About.model_validate(content)
+    except ValidationError as error:
+        wrong = "; ".join(_told(details["loc"], details["msg"], details["input"]) for details in error.errors())
+        raise InputError(f"{path}: {printable(wrong)}") from None
+
+
+def _told(place: tuple[int | str, ...], message: str, got: object) -> str:
+    text = message.removeprefix("Value error, ")
+    if not place:  # of several fields; the text names one
+        return text
+    names = ".".join(str(part) for part in place if part != "[key]")
+    if text == "Field required":
+        return f"{names}: it is missing"
+    if text == "Extra inputs are not permitted":
+        return f"{names}: no such field; {suggest(names, About.model_fields)}"
+    return f"{names}: {text}" if isinstance(got, dict) else f"{names}: {text}, got '{shortened(str(got))}'"
