@@ -43,7 +43,7 @@ FREE_FIELDS = (
 """Those that must be there, and may be empty."""
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
-_WANTED = "a name of letters, digits, '_', '-' and '.', 100 at the most, that begins with a letter or digit"
+_WANTED = "a name of letters, digits, '_', '-' and '.', 100 at the most, not beginning with '-' or '.'"
 
 
 def folder_name(name: str) -> str:
