@@ -65,7 +65,8 @@ def test_an_accelerator_is_what_the_run_worked_on(tmp_path: Path) -> None:
     gpus = [
         GpuUse(f"cuda:{each}", f"GPU-{each}", "NVIDIA H200", 141 * 2**30, 1980, 700.0, None, 9) for each in range(2)
     ]
-    runs, untold = runs_with(tmp_path, device="cuda:0,cuda:1", gpus=gpus), about(fields={})
+    runs, untold = runs_with(tmp_path / "a", device="cuda:0,cuda:1", gpus=gpus), about(fields={})
+    prepared_on_one = runs_with(tmp_path / "b", preprocess="dali-gpu", gpus=gpus[:1])
 
     found = system_json(runs, untold, None)
 
@@ -75,6 +76,7 @@ def test_an_accelerator_is_what_the_run_worked_on(tmp_path: Path) -> None:
     assert set(missing_fields(runs, untold)) - set(UNKNOWABLE) == {
         *("accelerator_host_interconnect", "accelerator_interconnect", "accelerator_memory_configuration")
     }
+    assert system_json(prepared_on_one, untold, None)["accelerators_per_node"] == "1"
 
 
 def test_a_device_that_no_driver_tells_of_is_called_as_its_runtime_does(tmp_path: Path) -> None:
