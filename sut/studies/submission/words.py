@@ -27,7 +27,7 @@ _ELSEWHERE = {*HOW_KEPT, "scenario", "user_conf", "audit_conf", "dataset_path", 
 """Settings that the commands give, or that change nothing that is measured."""
 _ALWAYS = ("backend", "model", "device", "precision", "preprocess", "boundary")
 _ONE_AT_A_TIME = ("lanes", "max_batchsize")
-"""Have no effect in SingleStream, and are refused there."""
+"""Have no effect in SingleStream."""
 
 
 def scenario_readme(entry: Entry, about: About, model: str, relaxed: Sequence[str] | None) -> str:
