@@ -45,8 +45,8 @@ def write_tree(runs: Runs, about: About, target: Path, relaxed: Sequence[str] | 
     Raises ``InputError`` where this system's part is there already, a run, a file or a field is missing, or an accuracy
     log is truncated, or changes meanwhile; and where nothing can be written.
     """
-    home = target / about.division / about.submitter
-    _check_place(home, about, relaxed)
+    home = _home(target, about)
+    check_place(target, about, relaxed is not None)
     if missing := missing_fields(runs, about):
         told = f"systems/{about.system}.json: not told: {', '.join(missing)}"
         if relaxed is None:
@@ -70,6 +70,24 @@ def write_tree(runs: Runs, about: About, target: Path, relaxed: Sequence[str] | 
     return [home / name for name in sorted({**files, **shared})]
 
 
+def check_place(target: Path, about: About, is_rehearsal: bool) -> None:
+    """Raise ``InputError`` where a tree would be written over anything, or a rehearsal be mixed with what is none."""
+    home = _home(target, about)
+    for path in (home / "results" / about.system, home / "systems" / f"{about.system}.json"):
+        if os.path.lexists(path):
+            raise InputError(f"{path} is there already; remove it, or choose another folder or system")
+    if not os.path.lexists(home):
+        return
+    if not all((home / name).is_dir() for name in ("results", "systems")):
+        raise InputError(
+            f"{home} is there already, and has no results and systems; remove it, or choose another folder"
+        )
+    for path in sorted(home.glob("src/*/README.md")):
+        if _text(path).startswith(REHEARSAL) is not is_rehearsal:
+            kinds = ("no rehearsal", "one") if is_rehearsal else ("a rehearsal", "no rehearsal")
+            raise InputError(f"{path}: what is there is {kinds[0]}, and this is {kinds[1]}; choose another folder")
+
+
 def private_words(files: Sequence[Path]) -> list[str]:
     """What files of a tree tell of the machine that is nobody's business: its name, and paths. One line per find."""
     host = re.compile(rf"(?<![\w.-]){re.escape(platform.node() or chr(0))}(?![\w.-])")
@@ -81,21 +99,8 @@ def private_words(files: Sequence[Path]) -> list[str]:
     return found
 
 
-def _check_place(home: Path, about: About, relaxed: Sequence[str] | None) -> None:
-    """Refuse to write over anything, and to mix a rehearsal with what is none."""
-    for path in (home / "results" / about.system, home / "systems" / f"{about.system}.json"):
-        if os.path.lexists(path):
-            raise InputError(f"{path} is there already; remove it, or choose another folder or system")
-    if not os.path.lexists(home):
-        return
-    if not all((home / name).is_dir() for name in ("results", "systems")):
-        raise InputError(
-            f"{home} is there already, and has no results and systems; remove it, or choose another folder"
-        )
-    for path in sorted(home.glob("src/*/README.md")):
-        if _text(path).startswith(REHEARSAL) is (relaxed is None):
-            kinds = ("a rehearsal", "no rehearsal") if relaxed is None else ("no rehearsal", "one")
-            raise InputError(f"{path}: what is there is {kinds[0]}, and this is {kinds[1]}; choose another folder")
+def _home(target: Path, about: About) -> Path:
+    return target / about.division / about.submitter
 
 
 def _first(runs: Runs) -> Result:
