@@ -85,11 +85,8 @@ def calibration_section(result: Result) -> str:
     source = calibrated_on(result)
     if source is None:
         return "The model's file came quantised to INT8; nothing was calibrated here."
-    official_list = (
-        " The list was checked to be one of MLCommons' two (calibration/ImageNet)."
-        if result.config.get("rules") == "closed"
-        else ""
-    )
+    checked = " The list was checked to be one of MLCommons' two (calibration/ImageNet)."
+    official_list = checked if result.config.get("rules") == "closed" else ""
     return (
         f"Weights and activations were quantised to INT8 after training, by NNCF {result.versions.get('nncf') or ''} "
         f"(preset PERFORMANCE), on {source}.{official_list} No weights were trained."
@@ -101,7 +98,8 @@ def document(
 ) -> str:
     """A text that systems share: ``section`` is about this one, behind what there is already about others."""
     relaxed = [] if rules is None else [_relaxed(rules)]
-    before = existing or f"{REHEARSAL}\n\n# {title}\n" if rules is not None else existing or f"# {title}\n"
+    mark = "" if rules is None else f"{REHEARSAL}\n\n"
+    before = existing or f"{mark}# {title}\n"
     return "\n".join([before, f"## {about.system}, {model}\n", *relaxed, f"{section.rstrip()}\n"])
 
 
