@@ -54,6 +54,7 @@ def _register() -> None:
     """Add the commands, a file each."""
     from sut.cli.commands import (
         accuracy,
+        audit,
         boundary,
         compare,
         dataset,
@@ -67,7 +68,21 @@ def _register() -> None:
         verify,
     )
 
-    for command in (run, doctor, accuracy, boundary, compare, dataset, kernels, parity, report, show, tune, verify):
+    for command in (
+        run,
+        doctor,
+        accuracy,
+        audit,
+        boundary,
+        compare,
+        dataset,
+        kernels,
+        parity,
+        report,
+        show,
+        tune,
+        verify,
+    ):
         command.register(app)
 
 

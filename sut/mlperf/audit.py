@@ -1,15 +1,19 @@
-"""MLPerf's audits: what an audit.config makes LoadGen do, and whether that fits the run that was asked for."""
+"""MLPerf's audits: what an audit.config makes LoadGen do, whether that fits the run, and the files of our own."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from sut.errors import InputError
+from plugins.files import SMALL_BYTES, locked, read_file
+from sut.errors import InputError, writing
+from sut.files import holding, write_text
 from sut.mlperf import official
 from sut.mlperf.userconf import Conf, read_conf
+from sut.process.signals import undisturbed
 
 _MODES = {0: "accuracy and performance in one", 1: "accuracy", 2: "performance", 3: "find_peak"}
 """LoadGen's numbers for its modes, in the words of ``RunConfig.mode`` where there is one."""
@@ -18,6 +22,11 @@ _ASKED_BY = {
     "performance": "leave out --accuracy and --find-peak-performance",
     "find_peak": "give --find-peak-performance",
 }
+
+_FOLDER = ".audit"
+"""In the folder of a configuration, not of a run, which a later run renames."""
+_MARK = "# Written by sut audit, which removes it when its runs are done."
+"""First line of every audit.config of ours; any other file is somebody's, and stays."""
 
 
 class Audit(BaseModel):
@@ -64,3 +73,53 @@ def _settings(conf: Conf, scenario: str) -> dict[str, int | float]:
     keys = dict.fromkeys(name.rsplit(".", 1)[1] for name in conf.values)
     texts = {key: text for key in keys if (text := conf.lookup("*", scenario, key)) is not None}
     return {key: int(text) if text.isdigit() else float(text) for key, text in texts.items()}
+
+
+@contextmanager
+def audit_configs(home: Path, tests: Sequence[str]) -> Iterator[dict[str, Path]]:
+    """The audit.config of each of ``tests``, below ``home``, for LoadGen to read within the ``with``.
+
+    However that ends they are removed; only where this process is killed they stay, see ``remove_stale``. Raises
+    ``InputError`` where they cannot be written, or another process has some there.
+    """
+    folder = home / _FOLDER
+    with holding(folder, "another sut audit is running these; wait for it"):
+        paths = {test: (folder / f"{test}-audit.config").absolute() for test in tests}
+        try:
+            for test, path in paths.items():
+                with writing(path):
+                    write_text(path, _text(test))
+            yield paths
+        finally:
+            with undisturbed():
+                _removed(folder)
+
+
+def remove_stale(home: Path) -> list[Path]:
+    """Remove what an audit of ``home`` that was killed has left behind. Returns the files."""
+    folder = home / _FOLDER
+    if not folder.is_dir():
+        return []
+    try:
+        with locked(folder, wait=False):
+            return _removed(folder)
+    except OSError:  # an audit is at work with it
+        return []
+
+
+def _text(test: str) -> str:
+    lines = (f"*.*.{key} = {value}" for key, value in official.AUDITS[test].items())
+    return "\n".join([_MARK, *lines]) + "\n"
+
+
+def _removed(folder: Path) -> list[Path]:
+    """The files of ours that were in a folder; it goes too, unless somebody has put something there."""
+    found = []
+    with suppress(OSError):
+        for path in sorted(folder.iterdir()):
+            with suppress(OSError):
+                if read_file(path, SMALL_BYTES).startswith(_MARK.encode()):
+                    path.unlink()
+                    found.append(path)
+        folder.rmdir()
+    return found

@@ -20,7 +20,7 @@ from plugins.files import LARGE_BYTES, read_file
 from sut.config import RunConfig
 from sut.errors import ExitCode, InputError, RunError, one_line, worst, writing
 from sut.files import holding, write_text
-from sut.mlperf.audit import Audit, read_audit
+from sut.mlperf.audit import Audit, read_audit, remove_stale
 from sut.mlperf.logs import TRACE
 from sut.mlperf.userconf import read_conf
 from sut.models.base import ModelSpec
@@ -165,6 +165,8 @@ def run_experiment(
     home = result_home(first, parts.spec)
     ran = Ran(home=home)
     with _locked(home), noted() as ending:
+        for path in remove_stale(home):
+            console.note(f"{path}: removed; a sut audit that was killed had left this audit.config")
         console.header(parts, home)
         for config in configs:
             directory = fresh(run_folder(home, config.scenario, config.mode, audit_of(config)), first.overwrite)
