@@ -49,7 +49,7 @@ class AuditRule(Rule):
 
 
 _OF_ANSWERS = {AuditRule.COUNT, AuditRule.EMPTY, AuditRule.MISSING, AuditRule.LABEL}
-_OF_SCORES = {AuditRule.BOUND, AuditRule.SCORE}
+RELAXED = frozenset({AuditRule.BOUND, AuditRule.SCORE})
 """What a rehearsal, whose runs are short, is not failed for."""
 
 
@@ -100,7 +100,7 @@ class Verified:
 
     def passed(self, rehearsal: bool = False) -> bool:
         """Whether it is passed, in a ``rehearsal`` whatever its score is."""
-        return not [each for each in self.findings if not (rehearsal and each.rule in _OF_SCORES)]
+        return not [each for each in self.findings if not (rehearsal and each.rule in RELAXED)]
 
     def files(self) -> dict[str, str]:
         """The verify files that a submission has of this audit, by name."""
@@ -109,7 +109,7 @@ class Verified:
         texts = {"verify_performance.txt": scores + _verdict(not found - _OF_ANSWERS)}
         if self.test == "TEST01":
             answers = self.answers.text() if self.answers else ""
-            texts["verify_accuracy.txt"] = answers + _verdict(not found - _OF_SCORES)
+            texts["verify_accuracy.txt"] = answers + _verdict(not found - RELAXED)
         return texts
 
 
@@ -206,8 +206,8 @@ def _answers(accuracy: Path, audit: Path, detail: Detail) -> tuple[Answers, list
     """Each logged answer against that of the accuracy run: byte for byte, each one float32."""
     file = _file(audit, ACCURACY)
     truth: dict[int, bytes] = {}
-    official_entries = _entries(accuracy)
-    others = [data for index, data in official_entries if truth.setdefault(index, data) != data]
+    right = _entries(accuracy)
+    others = [data for index, data in right if truth.setdefault(index, data) != data]
     logged = _entries(audit)
     found = list(_counted(len(logged), detail, file))
     mismatches = known = 0
@@ -224,8 +224,8 @@ def _answers(accuracy: Path, audit: Path, detail: Detail) -> tuple[Answers, list
         else:
             continue
         found.append(Finding(rule, file, f"sample {index}", got, expected))
-    duplicates = len(official_entries) - len(truth)
-    counts = Answers(len(official_entries), duplicates, len(others), len(logged), known, mismatches)
+    duplicates = len(right) - len(truth)
+    counts = Answers(len(right), duplicates, len(others), len(logged), known, mismatches)
     return counts, list(dict.fromkeys(found))
 
 
@@ -239,7 +239,7 @@ def _entries(folder: Path) -> list[tuple[int, bytes]]:
     """All answers of an accuracy log, in its order. Raises ``ValueError`` where it is none."""
     path = folder / ACCURACY
     with suppress(OSError):
-        if read_file(path, LARGE_BYTES).split() == [b"[", b"]"]:
+        if b"".join(read_file(path, LARGE_BYTES).split()) == b"[]":
             return []
     read_accuracy_log(path)  # which says what is wrong with it
     return [(each["qsl_idx"], bytes.fromhex(each["data"])) for each in json.loads(read_file(path, LARGE_BYTES))]

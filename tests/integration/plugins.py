@@ -478,6 +478,39 @@ class Counts(Plain):
         return {"scores": scores}
 
 
+class WrongOnce(Plain):
+    """Gives one wrong label, at a batch that accuracy mode does not get to."""
+
+    name = "wrong-once"
+    batches = 0
+
+    def in_run(self, scores: Scores) -> Mapping[str, Any]:
+        self.batches += 1
+        if self.batches == 20:
+            scores[0, 1] = 2
+        return {"scores": scores}
+
+
+class Remembers(Plain):
+    """Answers at once where it is asked what it was asked last; its other work takes long."""
+
+    name = "remembers"
+
+    def runner(self, place: str = "host") -> PlainRunner:
+        return RememberingRunner(self)
+
+
+class RememberingRunner(PlainRunner):
+    last: tuple[float, ...] = ()
+
+    def infer(self, slot: Slot) -> Mapping[str, Any]:
+        asked = tuple(slot.buffers["images"][:, 0, 0, 0].tolist())
+        if asked != self.last:
+            time.sleep(0.02)
+        self.last = asked
+        return {"scores": np.eye(1, 1000, dtype=np.float32).repeat(slot.n, axis=0)}
+
+
 class SlowToScore(Classification):
     name = "slow-to-score"
 

@@ -74,9 +74,14 @@ class Sut:
         return root
 
     def started(
-        self, *arguments: str | Path, prologue: str = "", wrapper: Sequence[str] = (), **environment: str
+        self,
+        *arguments: str | Path,
+        command: str = "run",
+        prologue: str = "",
+        wrapper: Sequence[str] = (),
+        **environment: str,
     ) -> AbstractContextManager[Running]:
-        """Start a run; what is left of it afterwards is killed.
+        """Start a run, or another command; what is left of it afterwards is killed.
 
         ``prologue`` is Python to run in its process before, ``wrapper`` a command that starts the rest of its line.
         """
@@ -84,12 +89,17 @@ class Sut:
         if prologue:
             start = ["-c", f"{prologue}\nimport runpy; runpy.run_module('sut', run_name='__main__', alter_sys=True)"]
         ours = {"SUT_CACHE_DIR": str(self.cache), "FAULTS_FOLDER": str(self.folder)}
-        command = [*wrapper, sys.executable, "-P", *start, "run", *arguments]
-        return started(command, self.cwd, variables(self.packages) | ours | environment, self.output)
+        line = [*wrapper, sys.executable, "-P", *start, command, *arguments]
+        return started(line, self.cwd, variables(self.packages) | ours | environment, self.output)
 
     def run(
-        self, *arguments: str | Path, prologue: str = "", wrapper: Sequence[str] = (), **environment: str
+        self,
+        *arguments: str | Path,
+        command: str = "run",
+        prologue: str = "",
+        wrapper: Sequence[str] = (),
+        **environment: str,
     ) -> Finished:
         """Run to the end; the arguments are those of ``started``."""
-        with self.started(*arguments, prologue=prologue, wrapper=wrapper, **environment) as running:
+        with self.started(*arguments, command=command, prologue=prologue, wrapper=wrapper, **environment) as running:
             return running.finish()

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from sut.errors import InputError
-from sut.mlperf.audit import read_audit
+from sut.mlperf import official
+from sut.mlperf.audit import audit_configs, read_audit, remove_stale
 
 TEST01 = "*.*.mode = 2\n*.*.accuracy_log_rng_seed = 720381539243781796\n*.*.accuracy_log_sampling_target = 4096\n"
 TEST04 = "*.*.mode = 2\n*.*.performance_issue_same = 1\n*.*.performance_issue_same_index = 3\n"
@@ -67,3 +68,39 @@ def test_a_mode_that_is_not_the_runs_is_refused(tmp_path: Path, number: int, mod
 def test_the_runs_own_mode_is_none_of_its_business(tmp_path: Path) -> None:
     for number, mode in ((1, "accuracy"), (2, "performance"), (3, "find_peak")):
         assert read_audit(audit_of(tmp_path, f"*.*.mode = {number}\n"), "Server", mode).settings == {"mode": number}
+
+
+def test_the_files_of_audits_are_there_only_meanwhile_and_are_what_loadgen_shall_obey(tmp_path: Path) -> None:
+    try:
+        with audit_configs(tmp_path, ["TEST01", "TEST04"]) as paths:
+            for test, path in paths.items():
+                audit = read_audit(path, "MultiStream", "performance")
+                assert path.is_absolute()
+                assert (audit.test, audit.settings) == (test, dict(official.AUDITS[test]))
+            raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        pass
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_audit_has_left_is_removed_and_nothing_else_is(tmp_path: Path) -> None:
+    users = [audit_of(tmp_path, TEST01), tmp_path / ".audit" / "audit.config"]
+    with audit_configs(tmp_path, ["TEST04"]) as paths:
+        text = paths["TEST04"].read_text()
+        users[1].write_text(TEST04)
+        assert remove_stale(tmp_path) == []  # an audit is at work
+    assert [path.read_text() for path in users] == [TEST01, TEST04]
+    paths["TEST04"].write_text(text)
+
+    assert remove_stale(tmp_path) == [paths["TEST04"]]
+    assert remove_stale(tmp_path) == []
+    assert sorted(tmp_path.rglob("*.config")) == sorted(users)
+    assert remove_stale(tmp_path / "nothing") == []
+
+
+def test_two_audits_of_one_folder_are_not_at_work_at_once(tmp_path: Path) -> None:
+    with audit_configs(tmp_path, ["TEST01"]) as paths:
+        with pytest.raises(InputError, match="another sut audit"), audit_configs(tmp_path, ["TEST04"]):
+            pass
+        assert paths["TEST01"].exists()
