@@ -62,6 +62,14 @@ def test_a_sound_system_passes_both_in_a_rehearsal(sut: Sut) -> None:
     assert again.out.splitlines()[1].split()[:3] == ["SingleStream", "TEST01", "passed"]
     assert max(map(len, again.out.splitlines())) <= 80
 
+    file = home / "SingleStream/TEST01/result.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "model_sha256": "ab" * 32}))
+
+    other = sut.run(home, "--verify-only", "--rehearse", "--test", "TEST01", command="audit")
+
+    assert other.code == 4
+    assert "model_sha256: got abab" in " ".join(other.out.split())
+
 
 def test_one_wrong_label_among_those_that_are_sampled_fails_test01(sut: Sut) -> None:
     home = finished(sut, "wrong-once", "performance", "accuracy")

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from sut.mlperf import official
-from sut.mlperf.logs import ACCURACY
+from sut.mlperf.logs import ACCURACY, DETAIL
 from sut.mlperf.verify_audit import AuditRule, Verified, entries_expected, verify_test01, verify_test04
-from tests.unit.loadgen_logs import performance, write
+from tests.unit.loadgen_logs import entry, performance, write
 
 QUERIES = 100
 SET = {f"effective_{key}": 0 for test in official.AUDITS.values() for key in test if key != "mode"}
@@ -269,6 +269,16 @@ def test_a_run_that_does_not_count_passes_no_audit(
     verified = run_test04(tmp_path, **changes)
 
     assert found(verified) == [(rule, "TEST04/mlperf_log_detail.txt", field)]
+
+
+def test_a_run_with_errors_of_loadgens_passes_no_audit(tmp_path: Path) -> None:
+    reference, audit = put(tmp_path / "performance"), put(tmp_path / "TEST04", test="TEST04")
+    with (audit / DETAIL).open("a") as file:
+        file.write(entry("error_runtime", "Ending early: too soon", is_error=True))
+
+    [finding] = verify_test04(reference, audit).findings
+
+    assert (finding.rule, finding.field, finding.got) == (AuditRule.VALID, "error_runtime", "Ending early: too soon")
 
 
 def test_runs_of_different_scenarios_are_not_compared(tmp_path: Path) -> None:

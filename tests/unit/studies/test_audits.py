@@ -11,6 +11,7 @@ import pytest
 from sut.cli.console import Console
 from sut.config import make_config
 from sut.errors import InputError
+from sut.mlperf.audit import Audit
 from sut.mlperf.metrics import METRICS
 from sut.results.schema import Metric, Result
 from sut.studies.audits import audit
@@ -60,6 +61,13 @@ def test_a_run_that_does_not_count_is_left_out_or_refused_where_it_is_asked_for(
     assert "no VALID performance run" in refused(tmp_path)
     assert "Offline is left out: the run does not count: too short" in capsys.readouterr().err
     assert "Offline/performance: the run does not count: too short" in refused(tmp_path / "Offline", tests=["TEST04"])
+
+
+def test_a_run_that_obeyed_an_audit_is_no_reference(tmp_path: Path) -> None:
+    obeyed = Audit(file="audit.config", test=None, settings={})
+    put(tmp_path / "Offline" / "performance", run("Offline", audit=obeyed))
+
+    assert "the run obeyed an audit.config itself" in refused(tmp_path / "Offline", tests=["TEST04"])
 
 
 @pytest.mark.parametrize(
