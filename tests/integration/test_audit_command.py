@@ -58,7 +58,7 @@ def test_a_sound_system_passes_both_in_a_rehearsal(sut: Sut) -> None:
 
     assert (again.code, again.errors) == (0, [])
     heading = " ".join(again.out.splitlines()[0].split())
-    assert heading == "scenario test verdict performance run audit ratio same answers"
+    assert heading == "scenario test verdict reference audit ratio same answers"
     assert again.out.splitlines()[1].split()[:3] == ["SingleStream", "TEST01", "passed"]
     assert max(map(len, again.out.splitlines())) <= 80
 

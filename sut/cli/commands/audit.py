@@ -80,7 +80,7 @@ def _table(rows: Sequence[Audited], rehearse: bool) -> Iterator[RenderableType]:
 
     if not rows:
         return
-    headings = ("<scenario", "<test", "<verdict", ">performance run", ">audit", ">ratio", ">same answers")
+    headings = ("<scenario", "<test", "<verdict", ">reference", ">audit", ">ratio", ">same answers")
     yield grid(headings, map(_line, rows))
     for row in rows:
         findings = row.verified.findings if row.verified else ()
