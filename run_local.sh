@@ -163,6 +163,10 @@ for argument in "${arguments[@]}"; do
         [[ ! $previous =~ ^--(set|space|vary)$ || $argument != "$name="* ]] || setting[$name]=${argument#*=}
     done
     previous=$argument
+    [[ $command == audit ]] || continue
+    for file in "$argument"/{,*/}performance/result.json; do # of the runs that are audited, all of one configuration
+        [[ ! -f $file ]] || flag[from]=$file
+    done
 done
 for file in "${flag[config]}" "${flag[from]}"; do
     [[ -f $file ]] || continue

@@ -10,15 +10,13 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from plugins.files import LARGE_BYTES, read_file
 from sut.mlperf import official
-from sut.mlperf.accuracy import read_accuracy_log
+from sut.mlperf.accuracy import accuracy_log_bytes, parse_accuracy_log
 from sut.mlperf.finding import Finding, Rule, Severity
 from sut.mlperf.logs import ACCURACY, DETAIL, Detail, read_detail
 from sut.mlperf.metrics import METRICS
@@ -237,12 +235,11 @@ def _counted(count: int, detail: Detail, file: str) -> Iterator[Finding]:
 
 def _entries(folder: Path) -> list[tuple[int, bytes]]:
     """All answers of an accuracy log, in its order. Raises ``ValueError`` where it is none."""
-    path = folder / ACCURACY
-    with suppress(OSError):
-        if b"".join(read_file(path, LARGE_BYTES).split()) == b"[]":
-            return []
-    read_accuracy_log(path)  # which says what is wrong with it
-    return [(each["qsl_idx"], bytes.fromhex(each["data"])) for each in json.loads(read_file(path, LARGE_BYTES))]
+    raw = accuracy_log_bytes(folder / ACCURACY)
+    if b"".join(raw.split()) == b"[]":
+        return []
+    parse_accuracy_log(raw, folder / ACCURACY)  # which says what is wrong with it
+    return [(each["qsl_idx"], bytes.fromhex(each["data"])) for each in json.loads(raw)]
 
 
 def _label(data: bytes) -> str:

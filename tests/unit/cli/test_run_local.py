@@ -160,6 +160,15 @@ def test_the_device_of_a_config_file_counts(checkout: Path) -> None:
     assert extras(checkout, "--config run.yaml --device cpu", "12.8") == {"onnxruntime"}
 
 
+def test_an_audit_has_what_its_runs_had(checkout: Path) -> None:
+    folder = checkout / "out" / "config" / "Offline" / "performance"
+    folder.mkdir(parents=True)
+    (folder / "result.json").write_text('{\n "backend": "openvino",\n "preprocess": "fused"\n}\n')
+
+    for line in ("audit out/config", "audit --test TEST01 out/config/Offline"):
+        assert extras(checkout, line) == {"openvino", "numba"}
+
+
 @pytest.mark.parametrize(
     ("cuda", "said"),
     [
@@ -245,8 +254,8 @@ def test_what_is_printed_to_be_typed_starts_run_local() -> None:
 def test_help_names_every_command(checkout: Path) -> None:
     help_text = " ".join(word for words in start(checkout, "--help") for word in words)
 
-    known = "run, doctor, accuracy, boundary, check-log, compare, dataset, kernels, parity, report, show, tune, verify"
-    assert f"COMMAND is one of {known}: see" in help_text
+    known = "run, doctor, accuracy, audit, boundary, check-log, compare, dataset, kernels, parity, report, show, tune"
+    assert f"COMMAND is one of {known}, verify: see" in help_text
     assert help_text.endswith("-P -m sut run --help")
 
 
