@@ -45,9 +45,15 @@ def audit(
     scenario: Annotated[
         str | None, typer.Option(help="Which scenarios, comma list; default: all that were run.")
     ] = None,
-    verify_only: Annotated[bool, typer.Option(help="Run nothing: verify audits that were run before.")] = False,
-    rehearse: Annotated[bool, typer.Option(help="For short runs: scores are told, and fail no audit.")] = False,
-    overwrite: Annotated[bool, typer.Option(help="Remove an earlier audit instead of renaming it.")] = False,
+    verify_only: Annotated[
+        bool, typer.Option("--verify-only", help="Run nothing: verify audits that were run before.")
+    ] = False,
+    rehearse: Annotated[
+        bool, typer.Option("--rehearse", help="For short runs: scores are told, and fail no audit.")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Remove an earlier audit instead of renaming it.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")] = False,
 ) -> ExitCode:
     """See HELP."""
