@@ -128,7 +128,7 @@ class About(BaseModel):
 
 def read_about(path: Path) -> About:
     """The file, read strictly. Raises ``InputError`` in one line that names it, and each field that is wrong."""
-    content = read_config_file(path, "expected a file such as configs/submission.yaml")
+    content = read_config_file(path, "expected a file such as docs/examples/submission.yaml")
     try:
         return About.model_validate(content)
     except ValidationError as error:

@@ -22,7 +22,7 @@ def written(folder: Path, text: str) -> Path:
 
 
 def test_the_template_loads_and_leaves_no_field_untold(tmp_path: Path) -> None:
-    told = read_about(CHECKOUT / "configs" / "submission.yaml")
+    told = read_about(CHECKOUT / "docs" / "examples" / "submission.yaml")
 
     assert missing_fields(finished(tmp_path), told) == []
 
@@ -75,7 +75,7 @@ def test_what_is_wrong_is_told_in_a_line_with_file_and_field(text: str, message:
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"about\.yaml: no such file; .*configs/submission\.yaml"):
+    with pytest.raises(InputError, match=r"about\.yaml: no such file; .*docs/examples/submission\.yaml"):
         read_about(tmp_path / "about.yaml")
 
 
