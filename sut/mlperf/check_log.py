@@ -2,8 +2,7 @@
 
 A log can be judged alone, whoever made it; against its summary; and against a ``Record``, what this side knows of the
 run. Each rule holds in every log that LoadGen 6.0 writes, by its source and by logs of all scenarios, modes and
-verdicts. What LoadGen may print as it likes is not compared: its mean latency (the sum behind it overflows) and rates
-beyond six digits.
+verdicts; what follows from its figures by arithmetic is in ``laws.py``. Rates are compared to LoadGen's six digits.
 """
 
 from __future__ import annotations
@@ -16,14 +15,13 @@ from typing import Any
 
 from sut.mlperf import official
 from sut.mlperf.finding import Finding, Rule, Severity
+from sut.mlperf.laws import estimate_bounds, laws, ranks
 from sut.mlperf.logs import DETAIL, KNOWN_SEEDS, SUMMARY, TRACE, Detail, Int64Array
-from sut.mlperf.metrics import METRICS, PERCENTILES, percentile_stats
+from sut.mlperf.metrics import METRICS, PERCENTILES, ROUNDED, latency_keys, percentile_stats, rounded
 
 LEAST_STAGE_NS = -50_000
 """Stamps are taken in order from one clock, so a stage below this was stamped by another one, or is another run's."""
 
-_ROUNDED = 1e-5
-"""LoadGen prints rates with six digits."""
 _TWO_DECIMALS = 0.00501
 """The summary has only those of Server's rate."""
 
@@ -85,7 +83,7 @@ def check_log(
         return [*found, *other, *clock]
     measured = detail.values.get("effective_test_mode") != "AccuracyOnly"
     if measured:
-        found += [*_metric(detail), *_order(detail), *_verdict(detail)]
+        found += [*_metric(detail), *_order(detail), *_verdict(detail), *laws(detail)]
         if summary is not None:
             found += _summary(detail, summary)
     if record is not None:
@@ -93,21 +91,6 @@ def check_log(
         if measured:
             found += [*_latencies(detail, record), *_served(detail, record)]
     return [*found, *clock]
-
-
-def latency_keys(scenario: str) -> dict[str, str]:
-    """LoadGen's keys by our names of the latency figures, ascending: per query in MultiStream, else per sample.
-
-    >>> latency_keys("MultiStream")["p99"]
-    'result_99.00_percentile_per_query_latency_ns'
-    """
-    query, per_query = ("query_", "per_query_") if scenario == "MultiStream" else ("", "")
-    shares = {name: share for name, share in PERCENTILES.items() if name != "p80"}
-    return {
-        "min": f"result_min_{query}latency_ns",
-        **{name: f"result_{100 * share:.2f}_percentile_{per_query}latency_ns" for name, share in shares.items()},
-        "max": f"result_max_{query}latency_ns",
-    }
 
 
 def _errors(detail: Detail) -> Iterator[Finding]:
@@ -182,7 +165,7 @@ def _metric(detail: Detail) -> Iterator[Finding]:
 def _bounds(scenario: str, detail: Detail) -> tuple[float, float] | None:
     """Between what the metric must be, by the rest of the log; None where that does not say.
 
-    The early-stopping estimates are latencies of queries, none below the percentile where that is the official one.
+    The early-stopping estimates are latencies of queries, at a rank that is known where their percentile is official.
     Offline's rate is its samples by the largest latency, Server's is its queries but one by the time from the first
     one's schedule to the last one's answer.
     """
@@ -200,10 +183,8 @@ def _bounds(scenario: str, detail: Detail) -> tuple[float, float] | None:
             return None
         seconds = (queries - 1) / scheduled
         return rounded((queries - 1) / (seconds + most / 1e9), (queries - 1) / (seconds + least / 1e9))
-    judged = official.PERCENTILES[scenario]
-    if detail.number("effective_target_latency_percentile") == judged:
-        least = detail.number(keys[next(name for name, share in PERCENTILES.items() if share == judged)]) or least
-    return least, most
+    known = ranks(detail, per_query=True)
+    return (least, most) if known is None else estimate_bounds(detail, scenario, known)
 
 
 def _served(detail: Detail, record: Record) -> Iterator[Finding]:
@@ -305,14 +286,21 @@ def _summary(detail: Detail, summary: Mapping[str, str]) -> Iterator[Finding]:
         "performance_sample_count": "effective_performance_sample_count",
         "Min latency (ns)": keys["min"],
         "Max latency (ns)": keys["max"],
+        "Mean latency (ns)": keys["min"].replace("_min_", "_mean_"),
         **{f"{100 * PERCENTILES[p]:.2f} percentile latency (ns)": key for p, key in keys.items() if p in PERCENTILES},
     }
-    rates = {"Offline": "Samples per second", "Server": "Completed samples per second"}
-    if scenario in rates:
-        same[rates[scenario]] = METRICS[scenario][1]
+    rates = {
+        "Offline": {"Samples per second": METRICS["Offline"][1]},
+        "Server": {"Completed samples per second": METRICS["Server"][1]},
+        "SingleStream": {
+            "QPS w/ loadgen overhead": "result_qps_with_loadgen_overhead",
+            "QPS w/o loadgen overhead": "result_qps_without_loadgen_overhead",
+        },
+    }.get(scenario, {})
+    same |= rates
     for field, key in same.items():
         wanted, got = detail.values.get(key), summary.get(field)
-        agree = _is_rate(got, wanted) if field in rates.values() else got == str(wanted)
+        agree = _is_rate(got, wanted) if field in rates else got == str(wanted)
         if wanted is not None and not agree:
             yield Finding(LogRule.SUMMARY, SUMMARY, field, _text(got), f"{wanted} ({DETAIL}, {key})")
 
@@ -327,21 +315,16 @@ def _clock(stages_ns: Mapping[str, Int64Array]) -> Iterator[Finding]:
 
 def _same(got: object, wanted: object) -> bool:
     if isinstance(wanted, float) and isinstance(got, int | float):
-        return math.isclose(got, wanted, rel_tol=_ROUNDED)
+        return math.isclose(got, wanted, rel_tol=ROUNDED)
     return got == wanted
 
 
 def _is_rate(text: str | None, rate: object) -> bool:
     """Whether the summary's text is this rate; it has six digits, or two decimals."""
     try:
-        return math.isclose(float(str(text)), float(str(rate)), rel_tol=_ROUNDED, abs_tol=_TWO_DECIMALS)
+        return math.isclose(float(str(text)), float(str(rate)), rel_tol=ROUNDED, abs_tol=_TWO_DECIMALS)
     except ValueError:
         return False
-
-
-def rounded(low: float, high: float) -> tuple[float, float]:
-    """Bounds of a rate that LoadGen has rounded."""
-    return low * (1 - _ROUNDED), high * (1 + _ROUNDED)
 
 
 def _range(bounds: tuple[float, float]) -> str:

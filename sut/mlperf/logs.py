@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import mmap
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -48,11 +49,13 @@ class Detail:
     """The detail log: last value per key, and every entry that is marked as an error.
 
     ``generated_samples``: how many samples LoadGen made up, in all sets of an accuracy run or probes of a search.
+    ``at_ms``: when it came to each of the last values, since it began.
     """
 
     values: dict[str, Any]
     errors: tuple[str, ...]
     generated_samples: int = 0
+    at_ms: Mapping[str, float] = field(default_factory=dict)
 
     def number(self, key: str) -> float | None:
         """A value as a number, None where it is absent."""
@@ -85,6 +88,7 @@ def read_detail(directory: Path) -> Detail:
     values: dict[str, Any] = {}
     errors: list[str] = []
     generated = 0
+    at_ms: dict[str, float] = {}
     for line in _lines(directory / DETAIL):
         if not line.startswith(_PREFIX):
             continue
@@ -94,12 +98,14 @@ def read_detail(directory: Path) -> Detail:
         except (ValueError, LookupError, TypeError, AttributeError):  # cut off, or no entry at all
             continue
         values[key] = value
+        if isinstance(when := entry.get("time_ms"), int | float):
+            at_ms[key] = when
         count = values.get("generated_query_count")
         if key == "generated_samples_per_query" and isinstance(value, int) and isinstance(count, int):
             generated += value * count
         if about.get("is_error"):
             errors.append(f"{key}: {value}")
-    return Detail(values, tuple(errors), generated)
+    return Detail(values, tuple(errors), generated, at_ms)
 
 
 def read_summary(directory: Path) -> dict[str, str]:

@@ -24,3 +24,27 @@ def percentile_stats(values: Int64Array) -> dict[str, int | None]:
     ranks = {name: min(int(len(ordered) * share), len(ordered) - 1) for name, share in PERCENTILES.items()}
     at = {name: int(ordered[rank]) for name, rank in {"min": 0, **ranks, "max": -1}.items()}
     return {"mean": int(ordered.mean()), **at}
+
+
+ROUNDED = 1e-5
+"""LoadGen prints rates with six digits."""
+
+
+def latency_keys(scenario: str) -> dict[str, str]:
+    """LoadGen's keys by our names of the latency figures, ascending: per query in MultiStream, else per sample.
+
+    >>> latency_keys("MultiStream")["p99"]
+    'result_99.00_percentile_per_query_latency_ns'
+    """
+    query, per_query = ("query_", "per_query_") if scenario == "MultiStream" else ("", "")
+    shares = {name: share for name, share in PERCENTILES.items() if name != "p80"}
+    return {
+        "min": f"result_min_{query}latency_ns",
+        **{name: f"result_{100 * share:.2f}_percentile_{per_query}latency_ns" for name, share in shares.items()},
+        "max": f"result_max_{query}latency_ns",
+    }
+
+
+def rounded(low: float, high: float) -> tuple[float, float]:
+    """Bounds of a rate that LoadGen has rounded."""
+    return low * (1 - ROUNDED), high * (1 + ROUNDED)

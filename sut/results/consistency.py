@@ -6,8 +6,7 @@ import math
 from collections.abc import Iterator
 
 from sut.mlperf import official
-from sut.mlperf.check_log import rounded
-from sut.mlperf.metrics import METRICS, PERCENTILES
+from sut.mlperf.metrics import METRICS, PERCENTILES, rounded
 from sut.process.clock import is_step
 from sut.results.schema import CONFIGURED, Result
 from sut.text import shortened

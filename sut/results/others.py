@@ -13,9 +13,8 @@ from pydantic_core import from_json
 
 from plugins.files import SMALL_BYTES, read_file
 from sut.errors import one_line
-from sut.mlperf.check_log import latency_keys
 from sut.mlperf.logs import DETAIL, Detail, read_detail
-from sut.mlperf.metrics import METRICS
+from sut.mlperf.metrics import METRICS, latency_keys
 from sut.results.schema import REFERENCE_FILE, REFERENCE_PERCENTILES
 from sut.text import shortened
 

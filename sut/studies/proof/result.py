@@ -24,9 +24,9 @@ from sut.datasets.base import DataSet
 from sut.datasets.registry import open_dataset
 from sut.errors import InputError, SetupError, one_line
 from sut.mlperf.accuracy import accuracy_txt, read_accuracy_log
-from sut.mlperf.check_log import Record, check_log, latency_keys
+from sut.mlperf.check_log import Record, check_log
 from sut.mlperf.logs import ACCURACY, DETAIL, OFFICIAL_SEEDS, SUMMARY, Detail, read_detail, read_summary
-from sut.mlperf.metrics import METRICS
+from sut.mlperf.metrics import METRICS, latency_keys
 from sut.mlperf.rules import broken_rules
 from sut.models.base import ModelSpec
 from sut.models.content import content_digest
