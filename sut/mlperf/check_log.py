@@ -17,7 +17,8 @@ from sut.mlperf import official
 from sut.mlperf.finding import Finding, Rule, Severity
 from sut.mlperf.laws import estimate_bounds, laws, ranks
 from sut.mlperf.logs import DETAIL, KNOWN_SEEDS, SUMMARY, TRACE, Detail, Int64Array
-from sut.mlperf.metrics import METRICS, PERCENTILES, ROUNDED, latency_keys, percentile_stats, rounded
+from sut.mlperf.metrics import METRICS, ROUNDED, latency_keys, percentile_stats, rounded
+from sut.mlperf.summary import rates, repeated
 
 LEAST_STAGE_NS = -50_000
 """Stamps are taken in order from one clock, so a stage below this was stamped by another one, or is another run's."""
@@ -274,33 +275,11 @@ def _shown(detail: Detail) -> dict[str, bool]:
 
 def _summary(detail: Detail, summary: Mapping[str, str]) -> Iterator[Finding]:
     scenario = str(detail.values.get("effective_scenario"))
-    keys = latency_keys(scenario)
-    same = {
-        "Scenario": "effective_scenario",
-        "Mode": "effective_test_mode",
-        "Result is": "result_validity",
-        "samples_per_query": "effective_samples_per_query",
-        "target_latency (ns)": "effective_target_latency_ns",
-        "min_duration (ms)": "effective_min_duration_ms",
-        "min_query_count": "effective_min_query_count",
-        "performance_sample_count": "effective_performance_sample_count",
-        "Min latency (ns)": keys["min"],
-        "Max latency (ns)": keys["max"],
-        "Mean latency (ns)": keys["min"].replace("_min_", "_mean_"),
-        **{f"{100 * PERCENTILES[p]:.2f} percentile latency (ns)": key for p, key in keys.items() if p in PERCENTILES},
-    }
-    rates = {
-        "Offline": {"Samples per second": METRICS["Offline"][1]},
-        "Server": {"Completed samples per second": METRICS["Server"][1]},
-        "SingleStream": {
-            "QPS w/ loadgen overhead": "result_qps_with_loadgen_overhead",
-            "QPS w/o loadgen overhead": "result_qps_without_loadgen_overhead",
-        },
-    }.get(scenario, {})
-    same |= rates
+    rounded_too = rates(scenario)
+    same = repeated(scenario) | rounded_too
     for field, key in same.items():
         wanted, got = detail.values.get(key), summary.get(field)
-        agree = _is_rate(got, wanted) if field in rates else got == str(wanted)
+        agree = _is_rate(got, wanted) if field in rounded_too else got == str(wanted)
         if wanted is not None and not agree:
             yield Finding(LogRule.SUMMARY, SUMMARY, field, _text(got), f"{wanted} ({DETAIL}, {key})")
 

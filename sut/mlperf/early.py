@@ -16,6 +16,9 @@ _NOTHING = 1e-17
 _UNSURE = 1e-6
 """LoadGen's own sum is not better than that."""
 
+_MOST = 10**8
+"""Queries: more than 100,000 a second in the time of an official run."""
+
 
 def chance(queries: int, late: int, percentile: float) -> float:
     """That a binomial of ``queries`` and ``1 - percentile`` is ``late`` or less.
@@ -47,12 +50,13 @@ def satisfied(queries: int, late: int, percentile: float) -> bool | None:
 
 
 def left_out(queries: int, percentile: float) -> int:
-    """The rank, from the top, of the latency that is the estimate; 0 where there are too few queries for one.
+    """The rank, from the top, of the latency that is the estimate; 0 where there are too few queries for one, or more
+    than a run can have.
 
     >>> left_out(63, 0.9), left_out(64, 0.9), left_out(662, 0.99), left_out(2_004_954, 0.9)
     (0, 1, 1, 199507)
     """
-    low, high = 0, queries
+    low, high = 0, queries if queries <= _MOST else 0
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if chance(queries, middle, percentile) <= _RARE else (low, middle)

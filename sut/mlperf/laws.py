@@ -110,7 +110,7 @@ def estimate_bounds(detail: Detail, scenario: str, found: Ranks) -> tuple[float,
 
 def _whole(detail: Detail, key: str) -> int | None:
     value = detail.values.get(key)
-    return value if type(value) is int else None
+    return value if type(value) is int and abs(value) < _WRAPS else None
 
 
 def _broken(rule: Law, key: str, detail: Detail, expected: str) -> Finding:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import mmap
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -58,9 +58,12 @@ class Detail:
     at_ms: Mapping[str, float] = field(default_factory=dict)
 
     def number(self, key: str) -> float | None:
-        """A value as a number, None where it is absent."""
+        """A value as a number, None where it is absent, or more than one has room for."""
         value = self.values.get(key)
-        return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+        try:
+            return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+        except OverflowError:
+            return None
 
     @property
     def complete(self) -> bool:
@@ -89,13 +92,15 @@ def read_detail(directory: Path) -> Detail:
     errors: list[str] = []
     generated = 0
     at_ms: dict[str, float] = {}
-    for line in _lines(directory / DETAIL):
+    for line in read_lines(directory / DETAIL):
         if not line.startswith(_PREFIX):
             continue
         try:
             entry = json.loads(line[len(_PREFIX) :])
             key, value, about = entry["key"], entry["value"], entry.get("metadata") or {}
         except (ValueError, LookupError, TypeError, AttributeError):  # cut off, or no entry at all
+            continue
+        if not isinstance(key, str):
             continue
         values[key] = value
         if isinstance(when := entry.get("time_ms"), int | float):
@@ -110,11 +115,17 @@ def read_detail(directory: Path) -> Detail:
 
 def read_summary(directory: Path) -> dict[str, str]:
     """``mlperf_log_summary.txt``: what stands before and after the colon of each line. Raises ``ValueError``."""
-    lines = (line.partition(":") for line in _lines(directory / SUMMARY))
-    return {name.strip(): value.strip() for name, colon, value in lines if colon}
+    return summary_fields(read_lines(directory / SUMMARY))
 
 
-def _lines(path: Path) -> list[str]:
+def summary_fields(lines: Iterable[str]) -> dict[str, str]:
+    """What stands before and after the colon of each line."""
+    parts = (line.partition(":") for line in lines)
+    return {name.strip(): value.strip() for name, colon, value in parts if colon}
+
+
+def read_lines(path: Path) -> list[str]:
+    """A log's lines. Raises ``ValueError`` where it cannot be read."""
     try:
         return read_file(path, LARGE_BYTES).decode(errors="replace").splitlines()
     except OSError as error:
