@@ -17,8 +17,9 @@ from pydantic_core import from_json
 from plugins.files import SMALL_BYTES, read_file
 from sut.errors import one_line
 from sut.mlperf.logs import DETAIL
+from sut.mlperf.reference_results import REFERENCE_FILE
 from sut.results.consistency import contradictions
-from sut.results.schema import COMPARISON, FILE, REFERENCE_FILE, Result
+from sut.results.schema import COMPARISON, FILE, Result
 from sut.text import shortened
 
 _MOST_BYTES = 16 * SMALL_BYTES

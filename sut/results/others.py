@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pydantic_core import from_json
-
-from plugins.files import SMALL_BYTES, read_file
 from sut.errors import one_line
 from sut.mlperf.logs import DETAIL, Detail, read_detail
 from sut.mlperf.metrics import METRICS, latency_keys
-from sut.results.schema import REFERENCE_FILE, REFERENCE_PERCENTILES
-from sut.text import shortened
+from sut.mlperf.reference_results import REFERENCE_FILE, REFERENCE_PERCENTILES, read_reference
 
 _MODES = {
     "PerformanceOnly": "performance",
@@ -24,9 +17,6 @@ _MODES = {
     "FindPeakPerformance": "find_peak",
     "SubmissionRun": "submission",
 }
-_ENTRY = "TestScenario."
-_MODEL = re.compile(r"\bmodel_name='([^']+)'")
-"""In the reference harness's ``cmdline``, which is argparse's words for all options."""
 
 
 def read_other(folder: Path) -> dict[str, Any]:
@@ -78,47 +68,35 @@ def _logged(detail: Detail) -> dict[str, Any]:
 
 def _reference(path: Path) -> dict[str, Any]:
     """The one scenario in a results.json; ``accuracy`` there is in percent, times in seconds."""
-    content = from_json(read_file(path, SMALL_BYTES))
-    scenarios = [name for name in content if name.startswith(_ENTRY)]
-    if len(scenarios) != 1:
-        raise ValueError(f"{REFERENCE_FILE} has {len(scenarios)} scenarios, expected one '{_ENTRY}...'")
-    entry = content[scenarios[0]]
-    config = content.get("args")
-    named = _MODEL.search(str(content.get("cmdline")))
-    total = int(entry.get("total_items") or 0)
-    has_accuracy = "accuracy" in entry and total
-    latency = {ours: entry["percentiles"].get(theirs) for theirs, ours in REFERENCE_PERCENTILES.items()}
-    time = content.get("time")
+    harness = read_reference(path)
+    if len(harness.entries) != 1:
+        raise ValueError(f"{REFERENCE_FILE} has {len(harness.entries)} scenarios, expected one")
+    [entry] = harness.entries
+    if (count := entry["count"]) is None or not entry.percentiles:
+        raise ValueError(f"{REFERENCE_FILE} has no count, or no percentiles")
+    total, good = entry["total_items"], entry["good_items"]
+    scored = {"name": "top1", "value": good / total, "count": int(total)} if total and good is not None else None
+    model = harness.option("model_name") if harness.options is None else harness.options.get("model")
+    if model is not None and not isinstance(model, str):
+        raise ValueError(f"args.model is {model!r:.80}, no text")
+    latency = {name: entry.percentiles.get(name) for name in REFERENCE_PERCENTILES.values()}
+    time = harness.time
     return {
-        "model": _text(config, "model") if isinstance(config, Mapping) else named and named[1],
-        "backend": _text(content, "runtime"),
-        "backend_version": _text(content, "version"),
-        "config": config if isinstance(config, Mapping) else {},
-        "scenario": scenarios[0].removeprefix(_ENTRY),
-        "mode": "accuracy" if "accuracy" in entry else "performance",
-        "samples": int(entry["count"]),
-        "samples_per_second": _number(entry, "qps"),
-        "duration_s": _number(entry, "took"),
-        "latency_ns": {name: _ns(seconds) for name, seconds in {"mean": entry.get("mean"), **latency}.items()},
-        "accuracy": {"name": "top1", "value": entry["good_items"] / total, "count": total} if has_accuracy else None,
+        "model": model,
+        "backend": harness.runtime,
+        "backend_version": harness.version,
+        "config": harness.options or {},
+        "scenario": entry.scenario,
+        "mode": "performance" if entry["accuracy"] is None else "accuracy",
+        "samples": int(count),
+        "samples_per_second": entry["qps"],
+        "duration_s": entry["took"],
+        "latency_ns": {name: _ns(seconds) for name, seconds in {"mean": entry["mean"], **latency}.items()},
+        "accuracy": None if entry["accuracy"] is None else scored,
         # Only the reference harness's own is a date.
         "started": datetime.fromtimestamp(time, UTC).isoformat() if isinstance(time, int) and time > 1e9 else None,
     }
 
 
-def _text(content: Mapping[str, Any], name: str) -> str | None:
-    value = content.get(name)
-    if value is not None and not isinstance(value, str):
-        raise TypeError(f"{name} is {shortened(repr(value))}, no text")
-    return value
-
-
-def _number(content: Mapping[str, Any], name: str) -> float | None:
-    value = content.get(name)
-    if value is not None and not (type(value) in (int, float) and math.isfinite(value)):
-        raise TypeError(f"{name} is {shortened(repr(value))}, no number")
-    return value
-
-
 def _ns(seconds: float | None) -> int | None:
-    return None if seconds is None or seconds != seconds else round(1e9 * seconds)  # NaN where there was no query
+    return None if seconds is None else round(1e9 * seconds)

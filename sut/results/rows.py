@@ -11,10 +11,11 @@ from sut.config import NOT_HASHED, RunConfig
 from sut.errors import one_line
 from sut.mlperf.logs import DETAIL
 from sut.mlperf.metrics import METRICS
+from sut.mlperf.reference_results import REFERENCE_FILE
 from sut.results.collected import Collected, Found, Skipped
 from sut.results.machine import differs
 from sut.results.others import read_other
-from sut.results.schema import CONFIGURED, REFERENCE_FILE, Result
+from sut.results.schema import CONFIGURED, Result
 
 _IDENTITY = ("model", "model_sha256", "weights", "backend", "backend_version", *CONFIGURED[1:])
 _TOLD_BY = {"model_sha256": "model", "backend_version": "backend"}

@@ -15,23 +15,19 @@ from sut.errors import cut, cut_list
 from sut.mlperf.audit import Audit
 from sut.mlperf.logs import Int64Array
 from sut.mlperf.metrics import PERCENTILES
+from sut.mlperf.reference_results import REFERENCE_PERCENTILES
 from sut.results.gpus import GpuUse
 from sut.results.quiet import Quiet
 from sut.results.stages import Stages
 from sut.text import encodable
 
 FILE = "result.json"
-REFERENCE_FILE = "results.json"
 COMPARISON = "compare.json"
 PAGE = "report.html"
 
 
 CONFIGURED = ("backend", "device", "preprocess", "precision", "boundary", "scenario", "mode")
 """Fields of a result that repeat its config."""
-
-
-REFERENCE_PERCENTILES = {"50.0": "p50", "80.0": "p80", "90.0": "p90", "95.0": "p95", "99.0": "p99", "99.9": "p99_9"}
-"""What the reference harness calls them in its results.json, and we."""
 
 
 class _Part(BaseModel):

@@ -22,6 +22,7 @@ from sut.errors import ExitCode, InputError, RunError, one_line, worst, writing
 from sut.files import holding, write_text
 from sut.mlperf.audit import Audit, read_audit, remove_stale
 from sut.mlperf.logs import TRACE
+from sut.mlperf.reference_results import REFERENCE_FILE
 from sut.mlperf.userconf import read_conf
 from sut.models.base import ModelSpec
 from sut.models.content import check_model
@@ -29,7 +30,7 @@ from sut.models.files import check_names
 from sut.models.registry import check_fit
 from sut.pipeline.assembly import Assembly, assemble
 from sut.process.signals import Noted, noted
-from sut.results.schema import FILE, PAGE, REFERENCE_FILE, Agreement, Result, dump_json, reference_results
+from sut.results.schema import FILE, PAGE, Agreement, Result, dump_json, reference_results
 from sut.run.compared import compared_with_fp32, why_not_compared
 from sut.run.gpu_watch import Watch
 from sut.run.outcome import lost_result, make_result

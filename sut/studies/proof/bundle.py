@@ -12,7 +12,8 @@ from typing import Any
 from plugins.files import read_file, whole_file
 from sut.errors import InputError, reason_of, short, writing
 from sut.mlperf.logs import TRACE
-from sut.results.schema import REFERENCE_FILE, dump_json
+from sut.mlperf.reference_results import REFERENCE_FILE
+from sut.results.schema import dump_json
 from sut.studies.gpu_report.schema import FILE as REPORT
 from sut.studies.gpu_report.schema import PAGE, RESULTS
 from sut.studies.proof.archive import (

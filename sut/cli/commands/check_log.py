@@ -1,0 +1,72 @@
+"""``sut check-log``: judge logs that anybody has made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sut.cli.emit import emit
+from sut.errors import ExitCode, InputError
+from sut.process.streams import tell
+from sut.text import printable
+
+if TYPE_CHECKING:
+    from sut.mlperf.finding import Finding
+    from sut.mlperf.judge_logs import Judged
+
+HELP = """Judge logs that anybody has made: is what they say possible, and does it count?
+
+Example: ./run_local.sh check-log results/box/resnet50
+
+Takes LoadGen's logs and the reference harness's results.json below each DIR. A finding is a line: how bad it is, file,
+field, what was got and expected, and why. A doubt may be as it should and is worth a look (docs/check-log.md). Exit
+code: 0 sound, or only doubts; 1 something cannot be read, or there is no log; 4 impossible or invalid.
+"""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command ``check-log`` to ``app``."""
+    app.command(name="check-log", help=HELP)(check_log)
+
+
+def check_log(
+    folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Folders with logs, or a log.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of lines.")] = False,
+) -> ExitCode:
+    """See HELP."""
+    from sut.mlperf.judge_logs import judge_logs
+
+    judged = judge_logs(folders)
+    for each in judged.unread:
+        tell(f"error: {each}")
+    if not judged.logs and not judged.unread:
+        where = ", ".join(printable(str(folder)) for folder in folders)
+        raise InputError(f"no log in {where}; name a folder in which LoadGen or the reference harness has left some")
+    emit("check-log", _rows(judged.findings), _lines(judged), as_json, logs=judged.logs, unread=judged.unread)
+    if judged.unread:
+        return ExitCode.USAGE
+    return ExitCode.OK if judged.sound else ExitCode.INVALID
+
+
+def _rows(findings: Sequence[Finding]) -> list[dict[str, str]]:
+    return [
+        {
+            "severity": each.severity.value,
+            "rule": each.rule.value,
+            "file": each.file,
+            "field": each.field,
+            "got": each.got,
+            "expected": each.expected,
+        }
+        for each in findings
+    ]
+
+
+def _lines(judged: Judged) -> Iterator[str]:
+    for each in judged.findings:
+        yield f"{each.severity}: {each.file}: {each.field}: got {each.got}, expected {each.expected} ({each.rule})"
+    count, found = judged.logs, len(judged.findings)
+    yield f"{count} log{'' if count == 1 else 's'}, {found} finding{'' if found == 1 else 's'}"
