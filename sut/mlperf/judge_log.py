@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from plugins.files import LARGE_BYTES, read_file
+from plugins.files import LARGE_BYTES, SMALL_BYTES, read_file
 from sut.errors import one_line
 from sut.mlperf import official
 from sut.mlperf.accuracy import read_accuracy_log
@@ -18,12 +19,18 @@ from sut.mlperf.logs import ACCURACY, DETAIL, KNOWN_SEEDS, SUMMARY, Detail, read
 from sut.mlperf.metrics import METRICS
 from sut.mlperf.rules import explain_invalid
 from sut.mlperf.summary import detail_of_summary
+from sut.text import shortened
 
 _LEVELS = 4
 """From a run's folder to its scenario's: ``Offline/TEST01/performance/run_1``."""
 _SCENARIO = re.compile(rf"(?:.*[-_ .])?({'|'.join(METRICS)})", re.IGNORECASE)
 _ROLES = {name.casefold(): name for name in ("performance", "accuracy")}
 _AUDITS = {name.casefold(): name for name in official.AUDITS}
+_CPU_MS = 82
+"""A picture by YOLO on the one CPU of an official log. Classifiers take less."""
+_VISION = ("resnet", "mobilenet", "efficientnet", "yolo")
+_SYSTEMS = 7
+"""Levels, at the most, from a run to its division: ``results/SYSTEM/MODEL/Offline/TEST01/performance/run_1``."""
 _TRUNCATED = b"\n\n...\n\n"
 """Stands in the middle of an accuracy log of a submission, of which only both ends are left."""
 
@@ -41,6 +48,7 @@ class JudgeRule(Rule):
     FEWER = "accuracy over fewer samples than the data set has", Severity.INVALID
     ANSWERS = "the accuracy log cannot be read", Severity.INVALID
     TWICE = "a sample has two different answers", Severity.INVALID
+    SLOW = "an accelerator no faster than a CPU: was it one?", Severity.DOUBT
     TIMED = "timing taken in accuracy mode, in which LoadGen times nothing"
 
 
@@ -94,6 +102,7 @@ def _judged(folder: Path, detail: Detail, place: Place) -> Iterator[Finding]:
     yield from _role(detail, place)
     if detail.values.get("effective_test_mode") == "AccuracyOnly" or place.role == "accuracy":
         yield from _answers(folder, detail)
+    yield from _slow(folder, detail)
     yield from doubts(detail)
 
 
@@ -166,3 +175,31 @@ def _answers(folder: Path, detail: Detail) -> Iterator[Finding]:
         index = min(log.contradicted)
         words = f"{log.contradicted[index].hex()[:40]} too, in {len(log.contradicted)} samples"
         yield Finding(JudgeRule.TWICE, ACCURACY, f"qsl_idx {index}", words, log.answers[index].hex()[:40])
+
+
+def _slow(folder: Path, detail: Detail) -> Iterator[Finding]:
+    """A system that says it has an accelerator, and takes as long for a picture as a CPU does. The log cannot tell what
+    ran: only in a submission's tree does something beside it say what the system has.
+    """
+    parts = folder.absolute().parts[-_SYSTEMS:]
+    mean = detail.number("result_mean_latency_ns")
+    single = detail.values.get("effective_scenario") == "SingleStream"
+    if not single or mean is None or mean < _CPU_MS * 1e6 or not any(part.startswith(_VISION) for part in parts):
+        return
+    for parent in folder.absolute().parents[:_SYSTEMS]:
+        for path in (parent / "systems" / f"{part}.json" for part in parts):
+            accelerators = _accelerators(path)
+            if accelerators is not None:
+                expected = f"less than a CPU's {_CPU_MS} ms, with {accelerators} (systems/{path.name})"
+                yield Finding(JudgeRule.SLOW, DETAIL, "result_mean_latency_ns", f"{mean / 1e6:.4g} ms", expected)
+                return
+
+
+def _accelerators(path: Path) -> str | None:
+    """How many and which a system's description has, None where none."""
+    try:
+        system = json.loads(read_file(path, SMALL_BYTES))
+        count, name = int(system["accelerators_per_node"]), str(system.get("accelerator_model_name"))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return None  # whether it is sound is not this judge's to say
+    return f"{count} x {shortened(name)}" if count > 0 else None

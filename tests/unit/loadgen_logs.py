@@ -12,8 +12,8 @@ from sut.mlperf.logs import DETAIL, OFFICIAL_SEEDS, Detail, read_detail
 PERCENTILES = {"50.00": 0.5, "90.00": 0.9, "95.00": 0.95, "97.00": 0.97, "99.00": 0.99, "99.90": 0.999}
 
 
-def entry(key: str, value: Any, is_error: bool = False) -> str:
-    facts = {"key": key, "value": value, "time_ms": 1.5, "metadata": {"is_error": is_error, "is_warning": False}}
+def entry(key: str, value: Any, is_error: bool = False, time_ms: float = 1.5) -> str:
+    facts = {"key": key, "value": value, "time_ms": time_ms, "metadata": {"is_error": is_error, "is_warning": False}}
     return f":::MLLOG {json.dumps(facts)}\n"
 
 

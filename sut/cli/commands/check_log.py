@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sut.cli.emit import emit
-from sut.errors import ExitCode, InputError
+from sut.errors import ExitCode
 from sut.process.streams import tell
-from sut.text import printable
 
 if TYPE_CHECKING:
     from sut.mlperf.finding import Finding
@@ -42,9 +41,6 @@ def check_log(
     judged = judge_logs(folders)
     for each in judged.unread:
         tell(f"error: {each}")
-    if not judged.logs and not judged.unread:
-        where = ", ".join(printable(str(folder)) for folder in folders)
-        raise InputError(f"no log in {where}; name a folder in which LoadGen or the reference harness has left some")
     emit("check-log", _rows(judged.findings), _lines(judged), as_json, logs=judged.logs, unread=judged.unread)
     if judged.unread:
         return ExitCode.USAGE
