@@ -31,7 +31,7 @@ class Doubt(Rule):
 
 def doubts(detail: Detail) -> list[Finding]:
     """What is odd about a log that came to its end."""
-    if detail.values.get("effective_scenario") not in METRICS:
+    if str(detail.values.get("effective_scenario")) not in METRICS:
         return []
     found = list(_options(detail))
     if detail.values.get("effective_test_mode") == "PerformanceOnly":

@@ -79,7 +79,7 @@ def _found(roots: Sequence[Path], unread: list[str]) -> Iterator[tuple[Path, Pat
             walk = [(str(top), [], [root.name])]
         else:
             walk = list(os.walk(top, onerror=lambda error: unread.append(f"{error.filename}: {error.strerror}")))
-        before = len(seen)
+        before = len(seen), len(unread)
         for where, _, names in sorted(walk):
             folder = Path(where)
             inside = folder.relative_to(top)
@@ -90,7 +90,7 @@ def _found(roots: Sequence[Path], unread: list[str]) -> Iterator[tuple[Path, Pat
                 if key not in seen:
                     seen.add(key)
                     yield folder, begin / inside, name
-        if len(seen) == before and not unread:
+        if (len(seen), len(unread)) == before:
             unread.append(f"{root}: no log of LoadGen's in it, nor a results.json of the reference harness")
 
 

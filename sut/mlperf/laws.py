@@ -81,7 +81,7 @@ def ranks(detail: Detail, per_query: bool) -> Ranks | None:
 
 def laws(detail: Detail) -> list[Finding]:
     """Which laws a performance log breaks; those that need figures which it has not are passed over."""
-    scenario = detail.values.get("effective_scenario")
+    scenario = str(detail.values.get("effective_scenario"))
     if scenario not in METRICS or detail.values.get("effective_test_mode") != "PerformanceOnly":
         return []
     per_query, per_sample = ranks(detail, per_query=True), ranks(detail, per_query=False)
@@ -91,7 +91,7 @@ def laws(detail: Detail) -> list[Finding]:
         found += _mean(detail, "result_mean_query_latency_ns", per_query)
     # Where tokens are timed LoadGen judges those, and logs no early_stopping_result; in Offline it says nothing in it.
     if str(detail.values.get("early_stopping_result", "")).strip() and scenario != "Offline":
-        found += _early(detail, str(scenario), per_query)
+        found += _early(detail, scenario, per_query)
         if scenario == "Server" and per_query is not None:
             found += _late(detail, per_query)
     return found

@@ -1,4 +1,4 @@
-"""LoadGen's logs of runs that are drawn: all figures follow from latencies, schedules and settings, as LoadGen has it."""
+"""LoadGen's logs of runs that are drawn: all figures follow from latencies, schedules and settings, as in LoadGen."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _latencies(rng: random.Random, count: int) -> list[int]:
 
 
 def _left_out(queries: int, percentile: float) -> int:
-    """How many may be slower than the latency at a percentile, one more than LoadGen discards; 0 for too few queries."""
+    """The rank from the top of the latency that is the estimate; 0 for too few queries."""
     total, most = 0.0, 0
     for late in range(queries):
         ways = math.lgamma(queries + 1) - math.lgamma(late + 1) - math.lgamma(queries - late + 1)
@@ -214,7 +214,9 @@ def summed(drawn: Drawn) -> Drawn:
         "Min latency (ns)": f"result_min_{query}latency_ns",
         "Max latency (ns)": f"result_max_{query}latency_ns",
         "Mean latency (ns)": f"result_mean_{query}latency_ns",
-        **{f"{name} percentile latency (ns)": f"result_{name}_percentile_{per_query}latency_ns" for name in PERCENTILES},
+        **{
+            f"{name} percentile latency (ns)": f"result_{name}_percentile_{per_query}latency_ns" for name in PERCENTILES
+        },
         "samples_per_query": "effective_samples_per_query",
         "target_latency (ns)": "effective_target_latency_ns",
         "min_duration (ms)": "effective_min_duration_ms",
