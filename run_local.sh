@@ -196,7 +196,7 @@ case $command in
             add_extras preprocess cuda,dali-gpu
         fi
         ;;
-    accuracy | kernels | show | verify) ;;
+    accuracy | check-log | kernels | show | verify) ;;
     *)
         add_extras backend "${flag[backend]:-${default[0]}}"
         add_extras preprocess "${flag[preprocess]:-${default[1]}}"

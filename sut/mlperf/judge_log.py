@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from plugins.files import LARGE_BYTES, SMALL_BYTES, read_file
+from plugins.files import SMALL_BYTES, read_file
 from sut.errors import one_line
 from sut.mlperf import official
-from sut.mlperf.accuracy import read_accuracy_log
+from sut.mlperf.accuracy import accuracy_log_bytes, is_truncated, parse_accuracy_log
 from sut.mlperf.check_log import check_log
 from sut.mlperf.doubts import doubts
 from sut.mlperf.finding import Finding, Rule, Severity
@@ -31,8 +31,6 @@ _CPU_MS = 82
 _VISION = ("resnet", "mobilenet", "efficientnet", "yolo")
 _SYSTEMS = 7
 """Levels, at the most, from a run to its division: ``results/SYSTEM/MODEL/Offline/TEST01/performance/run_1``."""
-_TRUNCATED = b"\n\n...\n\n"
-"""Stands in the middle of an accuracy log of a submission, of which only both ends are left."""
 
 
 class JudgeRule(Rule):
@@ -161,10 +159,11 @@ def _answers(folder: Path, detail: Detail) -> Iterator[Finding]:
     if not path.exists():
         return
     try:
-        if _TRUNCATED in read_file(path, LARGE_BYTES):
+        raw = accuracy_log_bytes(path)
+        if is_truncated(raw):
             return
-        log = read_accuracy_log(path)
-    except (ValueError, OSError) as error:
+        log = parse_accuracy_log(raw, path)
+    except ValueError as error:
         yield Finding(JudgeRule.ANSWERS, ACCURACY, "content", one_line(error), "a whole accuracy log")
         return
     total, got = detail.number("qsl_reported_total_count"), len(log.answers)

@@ -96,6 +96,7 @@ def extras(checkout: Path, line: str, cuda: str = "none", extra_ops: str = "") -
         ("show --backend openvino", set()),
         ("verify my-gpu.zip", set()),
         ("accuracy log --val-map list.txt", set()),
+        ("check-log output", set()),
     ],
 )
 def test_extras_by_the_words_of_the_command_line(checkout: Path, line: str, expected: set[str]) -> None:
