@@ -14,7 +14,7 @@ _ROUND_MS = (1, 2, 5, 10, 20, 50, 100)
 _ABOVE = 1.1
 """How far above a timeout the shortest latency is where what comes after it is short."""
 _STEADY = 0.04
-"""From the least to p99, of the least: official logs of systems without a timeout have 0.06 to 0.5."""
+"""From the least to p99, of the least: official logs of systems without a timeout have 0.06 to 1."""
 _MANY = 3
 """Times: more than any forecast is off by."""
 _DIFFER = "min_query_count"

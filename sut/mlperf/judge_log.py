@@ -81,15 +81,27 @@ def judge_log(
     """
     place = place_of(called or folder.absolute())
     if not (folder / DETAIL).exists() and (folder / SUMMARY).exists():
-        detail, words = detail_of_summary(folder)
-        alone = [*check_log(detail, seeds=seeds), *_judged(folder, detail, place)]
-        return [replace(each, file=SUMMARY, field=words.get(each.field, each.field)) for each in alone]
+        return _of_summary(folder, place, seeds)
     detail = read_detail(folder)
     if not detail.values:
         raise ValueError(f"{folder / DETAIL}: no entry of LoadGen's in it")
     if not (folder / SUMMARY).exists():
         return [*check_log(detail, seeds=seeds), *_judged(folder, detail, place)]
     return [*check_log(detail, read_summary(folder), seeds=seeds), *_judged(folder, detail, place)]
+
+
+def _of_summary(folder: Path, place: Place, seeds: Sequence[Mapping[str, int]]) -> list[Finding]:
+    """In the summary's own words, and with its figures as they stand there."""
+    detail, words = detail_of_summary(folder)
+    fields = read_summary(folder)
+    found: list[Finding] = []
+    for each in (*check_log(detail, seeds=seeds), *_judged(folder, detail, place)):
+        field = words.get(each.field, each.field)
+        is_figure = each.got == str(detail.values.get(each.field))
+        found.append(
+            replace(each, file=SUMMARY, field=field, got=fields.get(field, each.got) if is_figure else each.got)
+        )
+    return found
 
 
 def _judged(folder: Path, detail: Detail, place: Place) -> Iterator[Finding]:

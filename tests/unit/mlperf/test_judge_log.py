@@ -379,3 +379,16 @@ def test_a_drawn_log_as_a_summary_alone_is_not_accused(tmp_path: Path) -> None:
         with (tmp_path / str(number) / SUMMARY).open("a") as file:
             file.write("No errors encountered during test.\n")
         assert not [each for each in judge_log(tmp_path / str(number)) if each.rule in list(Law)]
+
+
+def test_whatever_a_field_holds_nothing_falls_over(tmp_path: Path) -> None:
+    rng = random.Random(5)
+    for number in range(5):
+        entries = draw(rng).entries
+        keys = rng.sample(sorted(entries), 8)
+        for at, key in enumerate(("effective_scenario", "effective_test_mode", "result_validity", *keys)):
+            for value in (None, "x", [], {}, 10**400, -1.5, float("nan"), True):
+                folder = tmp_path / f"{number}-{at}"
+                folder.mkdir(exist_ok=True)
+                write(folder, entries | {key: value})
+                judge_log(folder)
