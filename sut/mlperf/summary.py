@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,15 +84,7 @@ def detail_of_summary(directory: Path) -> tuple[Detail, dict[str, str]]:
     values |= {"effective_scenario": scenario, "effective_test_mode": mode}
     if values.get("result_min_queries_met") == "Skipped":
         values["result_min_queries_met"] = True
-    told = [line.strip() for line in lines if line.startswith(" * ")]
-    if (found := _PROCESSED.search(" ".join(told))) and scenario != "Server":
-        values |= {"result_query_count": int(found[1]), "early_stopping_result": " ".join(told)}
-        values["generated_samples_per_query"] = values["effective_samples_per_query"]
-    if scenario == "Offline":
-        values |= {"result_query_count": 1, "generated_samples_per_query": values.get("effective_samples_per_query")}
-    percent = official.PERCENTILES.get(scenario)
-    if percent and any(line.startswith(f"{100 * percent:.1f}th percentile latency") for line in lines):
-        values["effective_target_latency_percentile"] = percent
+    values |= _counts(lines, scenario, values["effective_samples_per_query"])
     for field, text in summary.items():
         if found := re.fullmatch(r"\* Early stopping (90|99)(?:\.0)?th percentile estimate", field):
             key = METRICS["SingleStream" if found[1] == "90" else "MultiStream"][1]
@@ -106,6 +99,21 @@ def detail_of_summary(directory: Path) -> tuple[Detail, dict[str, str]]:
     if any("errors encountered" in line.lower() for line in lines):
         values["num_errors"] = len(errors)
     return Detail({key: value for key, value in values.items() if value is not None}, errors), words
+
+
+def _counts(lines: Sequence[str], scenario: str, each: Any) -> dict[str, Any]:
+    """Queries, which only early stopping tells of; and the percentile, where it is the official one."""
+    if scenario == "Offline":
+        return {"result_query_count": 1, "generated_samples_per_query": each}
+    found: dict[str, Any] = {}
+    told = " ".join(line.strip() for line in lines if line.startswith(" * "))
+    if (processed := _PROCESSED.search(told)) and scenario != "Server":
+        found = {"result_query_count": int(processed[1]), "early_stopping_result": told}
+        found["generated_samples_per_query"] = each
+    percentile = official.PERCENTILES[scenario]
+    if any(line.startswith(f"{100 * percentile:.1f}th percentile latency") for line in lines):
+        found["effective_target_latency_percentile"] = percentile
+    return found
 
 
 def _value(text: str | None) -> str | int | float | bool | None:

@@ -22,28 +22,27 @@ def log(folder: Path, **changes: object) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("changes", "code", "severity"),
+    ("key", "field", "code", "severity"),
     [
-        ({}, ExitCode.OK, None),
-        ({"effective_max_duration_ms": 7}, ExitCode.OK, "doubt"),
-        ({"effective_qsl_rng_seed": 7}, ExitCode.INVALID, "invalid"),
-        ({"result_samples_per_second": 7.0}, ExitCode.INVALID, "impossible"),
+        ("effective_max_duration_ms", "effective_max_duration_ms", ExitCode.OK, "doubt"),
+        ("effective_qsl_rng_seed", "qsl_rng_seed", ExitCode.INVALID, "invalid"),
+        ("result_samples_per_second", "result_samples_per_second", ExitCode.INVALID, "impossible"),
     ],
 )
-def test_only_doubts_pass(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], changes: dict[str, object], code: ExitCode, severity: str | None
+def test_a_finding_is_a_line_and_only_doubts_pass(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], key: str, field: str, code: ExitCode, severity: str
 ) -> None:
-    folder = log(tmp_path / "run", **changes)
+    folder = log(tmp_path / "run", **{key: 7})
 
     assert check_log([folder]) == code
-    lines = capsys.readouterr().out.splitlines()
-    if severity is None:
-        assert lines == ["1 log, 0 findings"]
-    else:
-        [line, last] = lines
-        field = next(iter(changes)).removeprefix("effective_qsl").removeprefix("_")
-        assert line.startswith(f"{severity}: {folder / DETAIL}: ") and f"{field}: got 7" in line
-        assert last == "1 log, 1 finding"
+    [line, last] = capsys.readouterr().out.splitlines()
+    assert line.startswith(f"{severity}: {folder / DETAIL}: {field}: got 7, expected ")
+    assert last == "1 log, 1 finding"
+
+
+def test_a_sound_log_is_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert check_log([log(tmp_path / "run")]) == ExitCode.OK
+    assert capsys.readouterr().out == "1 log, 0 findings\n"
 
 
 def test_json_has_a_row_per_finding(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
