@@ -76,10 +76,10 @@ def test_sound_runs_pass_and_leave_the_files_of_a_submission(tmp_path: Path) -> 
         "verify_accuracy.txt": "num_acc_log_entries = 101\nnum_acc_log_duplicate_keys = 1\n"
         "num_acc_log_data_mismatch = 0\nnum_perf_log_entries = 100\nnum_perf_log_qsl_idx_match = 100\n"
         "num_perf_log_data_mismatch = 0\nnum_missing_qsl_idxs = 0\nTEST PASS\n",
-        "verify_performance.txt": "Reference score = 1098000.0\nTest score = 1098000.0\nTEST PASS\n",
+        "verify_performance.txt": "Reference score = 1097000.0\nTest score = 1097000.0\nTEST PASS\n",
     }
     assert fourth.files() == {
-        "verify_performance.txt": "Reference score = 1098000.0\nTest score = 5490000.0\nTEST PASS\n"
+        "verify_performance.txt": "Reference score = 1097000.0\nTest score = 5485000.0\nTEST PASS\n"
     }
 
 
