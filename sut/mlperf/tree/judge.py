@@ -2,17 +2,151 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
+from sut.mlperf import official
 from sut.mlperf.finding import Finding
+from sut.mlperf.tree.accuracy import judge_accuracy
+from sut.mlperf.tree.audits import judge_audit
+from sut.mlperf.tree.layout import DIVISIONS, Kind, Tree, read_tree
+from sut.mlperf.tree.place import Place
+from sut.mlperf.tree.results import Log, judge_files, judge_performance
+from sut.mlperf.tree.rules import TreeRule
+from sut.mlperf.tree.systems import DATACENTER_EDGE, judge_system
 
 REHEARSAL = "REHEARSAL, not a submission"
 """What a tree that was made to rehearse says of itself, in every README.md and in ``sw_notes``."""
+_WORD = re.compile(r"\bREHEARSAL\b")
+_SCENARIOS = (*official.EDGE, "Server")
+_KNOWN = re.compile(r"resnet50|resnet|resnet50-v1\.5|mobilenet.*|efficientnet.*")
+_MAPPING = "model_mapping.json"
+_FREE = ("calibration.md", "README.md", "LICENSE", "documentation")
+"""What a submitter may have beside the rest."""
 
 
 def judge_tree(root: Path) -> list[Finding]:
     """What is wrong or odd with the tree below ``root``, the folder that holds ``closed`` or ``open``.
 
-    Findings name files from ``root``. Raises ``ValueError`` where there is no tree.
+    Findings name files from ``root``, and come in the order of their paths. Raises ``ValueError`` where there is no
+    tree.
     """
-    raise NotImplementedError
+    tree = read_tree(root)
+    logs: list[Log] = []
+    for division in DIVISIONS:
+        if tree.kind(division) is None:
+            continue
+        submitters = tree.names(division, Kind.FOLDER)
+        if not tree.names(division):
+            tree.add(TreeRule.MISSING, division, "folder", None, "a submitter's folder")
+        tree.only(division, submitters)
+        for submitter in submitters:
+            logs += _judge_submitter(tree, division, submitter)
+    _judge_same(tree, logs)
+    _judge_rehearsal(tree)
+    return sorted(tree.found, key=lambda finding: finding.file)
+
+
+def _judge_submitter(tree: Tree, division: str, submitter: str) -> Iterator[Log]:
+    home = f"{division}/{submitter}"
+    tree.only(home, ("results", "src", "systems", *((_MAPPING,) if division == "open" else ()), *_FREE))
+    if division == "closed":
+        tree.text(f"{home}/calibration.md")
+    mapping = _mapping(tree, f"{home}/{_MAPPING}") if division == "open" else {}
+    results, systems = f"{home}/results", f"{home}/systems"
+    tree.has_folder(f"{home}/src", "a folder with what was run")
+    if not tree.has_folder(results, "a folder with results"):
+        return
+    names = tree.names(results, Kind.FOLDER)
+    if not names:
+        tree.add(TreeRule.MISSING, results, "folder", None, "a system's folder")
+    tree.only(results, names)
+    described = tree.has_folder(systems, "a folder with a file for each system")
+    if described:
+        tree.only(systems, [f"{name}.json" for name in names])
+    for name in names:
+        kind = judge_system(tree, f"{systems}/{name}.json", division, submitter) if described else None
+        yield from _judge_results(tree, division, f"{results}/{name}", kind, mapping)
+    for model in sorted({model for name in names for model in tree.names(f"{results}/{name}", Kind.FOLDER)}):
+        if tree.kind(f"{home}/src") is Kind.FOLDER:
+            path = f"{home}/src/{model}/README.md"
+            tree.said.append((path, "text", tree.text(path) or ""))
+
+
+def _judge_results(tree: Tree, division: str, folder: str, kind: str | None, mapping: dict[str, str]) -> Iterator[Log]:
+    models = tree.names(folder, Kind.FOLDER)
+    if not models:
+        tree.add(TreeRule.MISSING, folder, "folder", None, "a model's folder")
+    tree.only(folder, models)
+    for model in models:
+        path = f"{folder}/{model}"
+        if not _KNOWN.fullmatch(model) and model not in mapping:
+            wanted = "resnet50, resnet, resnet50-v1.5, mobilenet* or efficientnet*"
+            tree.add(TreeRule.MODEL, path, "name", model, wanted + f", or one of {_MAPPING}" * (division == "open"))
+        scenarios = _scenarios(tree, path, division, kind)
+        for scenario in scenarios:
+            yield from _judge_scenario(tree, Place(division, folder, kind, path, scenario))
+
+
+def _scenarios(tree: Tree, path: str, division: str, kind: str | None) -> list[str]:
+    """The scenarios that a model's folder has. Every folder in it is one to MLCommons' tools."""
+    there = tree.names(path, Kind.FOLDER)
+    tree.only(path, there)
+    known = [name for name in there if name in _SCENARIOS]
+    for name in there:
+        if name not in _SCENARIOS:
+            tree.add(TreeRule.STRAY, f"{path}/{name}", "name", name, "a scenario: " + ", ".join(_SCENARIOS))
+    if division == "open":
+        if not known:
+            tree.add(TreeRule.SCENARIOS, path, "folder", "none", "one or more of " + ", ".join(_SCENARIOS))
+        return known
+    wanted = _SCENARIOS if kind in DATACENTER_EDGE else official.EDGE
+    if kind is not None and {*known} != {*wanted}:
+        tree.add(TreeRule.SCENARIOS, path, "folder", ", ".join(known) or "none", ", ".join(wanted))
+    return known
+
+
+def _judge_scenario(tree: Tree, place: Place) -> Iterator[Log]:
+    judge_files(tree, place)
+    performance = judge_performance(tree, place)
+    logs = [performance, judge_accuracy(tree, place)]
+    if place.closed:
+        logs += [judge_audit(tree, place, test, performance) for test in official.AUDITS]
+    yield from (log for log in logs if log is not None)
+
+
+def _mapping(tree: Tree, path: str) -> dict[str, str]:
+    if tree.kind(path) is None or (mapping := tree.json(path)) is None:
+        return {}
+    for name, model in mapping.items():
+        if model != "resnet":
+            tree.add(TreeRule.VALUE, path, name, model, "resnet")
+    return {name: model for name, model in mapping.items() if isinstance(model, str)}
+
+
+def _judge_same(tree: Tree, logs: list[Log]) -> None:
+    """Logs that are one run's: byte for byte, or begun by one system in the same second."""
+    sources = {(log.place.model, log.role, log.scenario, log.digest) for log in logs if not log.inferred}
+    own = [
+        log for log in logs if (log.place.model, log.role, log.scenario, log.digest) not in sources or not log.inferred
+    ]
+    named: set[str] = set()
+    began = "test_datetime"
+    for field, keys in (
+        ("file", [(log.digest,) for log in own]),
+        (began, [(log.place.system, str(log.detail.values.get(began))) for log in own]),
+    ):
+        together = sorted(zip(keys, own, strict=True), key=lambda pair: (pair[0], pair[1].path))
+        for (key, log), (other_key, other) in pairwise(together):
+            if key == other_key and other.path not in named:
+                named.add(other.path)
+                tree.add(TreeRule.SAME, other.path, field, f"that of {log.path}", "a run of its own")
+
+
+def _judge_rehearsal(tree: Tree) -> None:
+    for path, field, text in sorted(tree.said):
+        if _WORD.search(text):
+            tree.add(TreeRule.REHEARSAL, path, field, text.strip(), "a submission")
+            return

@@ -1,0 +1,114 @@
+"""What a submission has of an accuracy run: its logs, the score, and the answers, most of them cut out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+
+from sut.datasets.base import IMAGENET_PICTURES
+from sut.mlperf import official
+from sut.mlperf.logs import ACCURACY, DETAIL, SUMMARY, Detail
+from sut.mlperf.tree.layout import Tree
+from sut.mlperf.tree.place import Place
+from sut.mlperf.tree.results import Log, judge_run
+from sut.mlperf.tree.rules import TreeRule
+
+SCORE_FILE = "accuracy.txt"
+MOST_BYTES = 10 * 1024
+_END_BYTES = 4096
+_CUT = b"\n\n...\n\n"
+_SCORE = re.compile(r"^accuracy=(\d+(?:\.\d+)?)%, good=(\d+), total=(\d+)", re.MULTILINE | re.ASCII)
+_HASH = re.compile(r"^hash=([0-9a-f]{64})\s*$", re.MULTILINE)
+_ENTRY = re.compile(rb'\{ "seq_id" : \d+, "qsl_idx" : \d+, "data" : "[0-9A-Fa-f]+"(, "token_count" : \d+)? \},?')
+_THREE_DECIMALS = 0.00051
+
+
+def judge_accuracy(tree: Tree, place: Place) -> Log | None:
+    """Judges a scenario's accuracy run."""
+    folder = f"{place.path}/accuracy"
+    if not tree.has_folder(folder, "a folder with the accuracy run"):
+        return None
+    tree.only(folder, (DETAIL, SUMMARY, ACCURACY, SCORE_FILE))
+    log = judge_run(tree, place, "accuracy", folder)
+    if log is not None and (log.scenario == place.scenario or log.inferred):
+        _judge_pictures(tree, log.path, log.detail)
+    path = f"{folder}/{SCORE_FILE}"
+    text = tree.text(path)
+    total = None if text is None else _judge_score(tree, place, path, text)
+    indices = judge_answers(tree, folder, text)
+    if indices is not None and total is not None and len({*indices}) != total:
+        said = f"{len({*indices})} pictures"
+        tree.add(TreeRule.PICTURES, f"{folder}/{ACCURACY}", "qsl_idx", said, f"{total} ({SCORE_FILE})")
+    return log
+
+
+def _judge_pictures(tree: Tree, path: str, detail: Detail) -> None:
+    for key in ("qsl_reported_total_count", "effective_accuracy_sample_count"):
+        if detail.number(key) != IMAGENET_PICTURES:
+            tree.add(TreeRule.PICTURES, path, key, detail.values.get(key), str(IMAGENET_PICTURES))
+            return
+    if detail.generated_samples < IMAGENET_PICTURES:
+        key = "generated_query_count"
+        tree.add(TreeRule.PICTURES, path, key, f"{detail.generated_samples} samples", str(IMAGENET_PICTURES))
+
+
+def _judge_score(tree: Tree, place: Place, path: str, text: str) -> int | None:
+    """Judges what stands in accuracy.txt beside the hash. Returns of how many pictures it is the score."""
+    lines = list(_SCORE.finditer(text))
+    if len(lines) != 1:
+        said = f"{len(lines)} such lines"
+        tree.add(TreeRule.FORM, path, "accuracy", said, "one line 'accuracy=76.456%, good=38228, total=50000'")
+        return None
+    percent, good, total = float(lines[0][1]), int(lines[0][2]), int(lines[0][3])
+    right = 100 * good / total if total > 0 and good <= total else None
+    if right is None or abs(percent - right) > _THREE_DECIMALS:
+        shown = "no more than total" if right is None else f"{right:.3f}%"
+        tree.add(TreeRule.SCORE, path, "accuracy" if right is not None else "good", lines[0][0], shown)
+    elif place.closed and right < 100 * official.ACCURACY_TARGET:
+        tree.add(TreeRule.TARGET, path, "accuracy", f"{right:.4f}%", f"{100 * official.ACCURACY_TARGET:.4f}% or more")
+    if total != IMAGENET_PICTURES:
+        tree.add(TreeRule.PICTURES, path, "total", total, str(IMAGENET_PICTURES))
+    return total
+
+
+def judge_answers(tree: Tree, folder: str, text: str | None) -> list[int] | None:
+    """Judges the answers' file and the hash of it in ``text``, that of accuracy.txt.
+
+    Returns the indices of the answered samples; None where they have been cut out.
+    """
+    hashes = [] if text is None else _HASH.findall(text)
+    if text is not None and len(hashes) != 1:
+        said, wanted = f"{len(hashes)} such lines", f"one line 'hash=' with the SHA-256 of the whole {ACCURACY}"
+        tree.add(TreeRule.FORM, f"{folder}/{SCORE_FILE}", "hash", said, wanted)
+    path = f"{folder}/{ACCURACY}"
+    if (answers := tree.read(path)) is None:
+        return None
+    if len(answers) > MOST_BYTES:
+        tree.add(TreeRule.TRUNCATION, path, "bytes", f"{len(answers):,}", f"at most {MOST_BYTES:,}")
+    if _CUT in answers:
+        for name, said, wanted in _odd_ends(answers):
+            tree.add(TreeRule.TRUNCATION, path, name, said, wanted)
+        return None
+    digest = hashlib.sha256(answers).hexdigest()
+    if len(hashes) == 1 and hashes[0] != digest:
+        tree.add(TreeRule.HASH, f"{folder}/{SCORE_FILE}", "hash", hashes[0], digest)
+    try:
+        return [int(entry["qsl_idx"]) for entry in json.loads(answers)]
+    except (ValueError, TypeError, LookupError, RecursionError) as error:
+        tree.add(TreeRule.FORM, path, "file", error, "a list of answers, or its two ends")
+        return None
+
+
+def _odd_ends(answers: bytes) -> Iterator[tuple[str, str, str]]:
+    first, _, last = answers.partition(_CUT)
+    if (len(first), len(last)) != (_END_BYTES, _END_BYTES):
+        yield "bytes", f"{len(first)} and {len(last)}", f"its first and last {_END_BYTES}"
+        return
+    for name, lines in (("first bytes", first.split(b"\n")[:-1]), ("last bytes", last.split(b"\n")[1:])):
+        bracket, entries = (lines[:1], lines[1:]) if name == "first bytes" else (lines[-2:], lines[:-2])
+        wrong = [line for line in entries if not _ENTRY.fullmatch(line)]
+        if b"".join(bracket) != (b"[" if name == "first bytes" else b"]") or wrong:
+            said = (wrong or [b"".join(bracket)])[0].decode(errors="replace")
+            yield name, said, "LoadGen's list of answers"

@@ -1,0 +1,227 @@
+"""What a submission has of one scenario: its files, and the rules over the logs of its runs."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from sut.mlperf import official
+from sut.mlperf.judge_log import judge_log
+from sut.mlperf.logs import DETAIL, OFFICIAL_SEEDS, SUMMARY, Detail, read_detail
+from sut.mlperf.tree.layout import Tree
+from sut.mlperf.tree.place import Place
+from sut.mlperf.tree.rules import TreeRule
+from sut.mlperf.tree.systems import MEASUREMENTS, check_fields
+from sut.mlperf.userconf import Conf
+from sut.text import printable
+
+Broken = tuple[TreeRule, str, object, str]
+"""A rule of a log, its field, what was got, what was expected."""
+
+_LEAST_S = official.MIN_DURATION_S
+_ABOUT = 0.9
+"""Lengths that are told by latencies alone lack what LoadGen does between queries."""
+_ROUNDED = 1e-5
+"""LoadGen prints rates with six digits."""
+
+_PLAIN = {
+    "accuracy_log_rng_seed": 0,
+    "accuracy_log_probability": 0,
+    "accuracy_log_sampling_target": 0,
+    "performance_issue_unique": 0,
+    "performance_issue_same": 0,
+    "sample_concatenate_permutation": 0,
+}
+"""What no run has set but an audit's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """A run's log in a tree: what it says, and by what another one would be known to be the same run's."""
+
+    place: Place
+    role: str
+    path: str
+    detail: Detail
+    digest: str
+    inferred: bool
+
+    @property
+    def scenario(self) -> str:
+        """The scenario that was run."""
+        return str(self.detail.values.get("effective_scenario"))
+
+
+def judge_files(tree: Tree, place: Place) -> None:
+    """Judges what stands beside the runs' folders."""
+    tree.text(f"{place.path}/user.conf")
+    readme = f"{place.path}/README.md"
+    tree.said.append((readme, "text", tree.text(readme) or ""))
+    path = f"{place.path}/measurements.json"
+    if (fields := tree.json(path)) is not None:
+        check_fields(tree, path, fields, MEASUREMENTS)
+    audits = tuple(official.AUDITS) if place.closed else ()
+    tree.only(place.path, ("README.md", "measurements.json", "user.conf", "performance", "accuracy", *audits))
+
+
+def judge_performance(tree: Tree, place: Place) -> Log | None:
+    """Judges a scenario's performance run. Returns its log, None where there is none that can be judged."""
+    folder = f"{place.path}/performance"
+    if not tree.has_folder(folder, "a folder with run_1"):
+        return None
+    tree.only(folder, ("run_1",))
+    if not tree.has_folder(f"{folder}/run_1", "a folder with LoadGen's logs"):
+        return None
+    tree.only(f"{folder}/run_1", (DETAIL, SUMMARY))
+    log = judge_run(tree, place, "performance", f"{folder}/run_1")
+    if log is not None and (conf := tree.text(path := f"{place.path}/user.conf")) is not None:
+        for broken in _conf(tree, path, conf, log):
+            tree.add(TreeRule.CONF, path, *broken)
+    return log
+
+
+def judge_run(tree: Tree, place: Place, role: str, folder: str) -> Log | None:
+    """Judges one run's logs. ``role``: performance, accuracy or the name of an audit."""
+    path, summary = f"{folder}/{DETAIL}", f"{folder}/{SUMMARY}"
+    content, summarised = tree.read(path), tree.read(summary)
+    if content is None:
+        return None
+    if summarised is not None:
+        for finding in judge_log(tree.root / folder, [OFFICIAL_SEEDS]):
+            tree.found.append(replace(finding, file=printable(f"{folder}/{finding.file}")))
+    detail = read_detail(tree.root / folder)
+    if not detail.complete:
+        return None
+    log = Log(place, role, path, detail, hashlib.sha256(content).hexdigest(), inferred=False)
+    mode = detail.values.get("effective_test_mode")
+    wanted = "AccuracyOnly" if role == "accuracy" else "PerformanceOnly"
+    if mode != wanted:
+        tree.add(TreeRule.MODE, path, "effective_test_mode", mode, wanted)
+        return None
+    if log.scenario != place.scenario:
+        log = replace(log, inferred=place.may_infer(log.scenario))
+        rule = TreeRule.INFERRED if log.inferred else TreeRule.SCENARIO
+        tree.add(rule, path, "effective_scenario", log.scenario, place.scenario)
+        if not log.inferred:
+            return log
+    for broken in [*_role(detail, role), *(_performance(detail, log.scenario) if role != "accuracy" else ())]:
+        tree.add(broken[0], path, *broken[1:])
+    return log
+
+
+def _role(detail: Detail, role: str) -> Iterator[Broken]:
+    wanted = {**_PLAIN, **{key: value for key, value in official.AUDITS.get(role, {}).items() if key != "mode"}}
+    for name, value in wanted.items():
+        got = detail.values.get(key := f"effective_{name}")
+        if got is None or got != value:
+            yield TreeRule.ROLE, key, got, str(value)
+
+
+def _performance(detail: Detail, scenario: str) -> Iterator[Broken]:
+    values = detail.values
+    if values.get("result_validity") != "VALID":
+        yield TreeRule.RESULT, "result_validity", values.get("result_validity"), "VALID"
+    key = "effective_min_duration_ms"
+    if (detail.number(key) or 0) < 1000 * _LEAST_S:
+        yield TreeRule.MIN_DURATION, key, values.get(key), f"{1000 * _LEAST_S} or more"
+    for key, seconds, least in _lengths(detail, scenario):
+        if seconds is None or seconds < least:
+            got = values.get(key) if seconds is None else f"{values.get(key)}, so {seconds:.3f} s"
+            yield TreeRule.LENGTH, key, got, f"a run of {_LEAST_S} s or more"
+            break
+    for key, least in _counts(scenario):
+        if (detail.number(key) or 0) < least:
+            yield TreeRule.COUNT, key, values.get(key), f"{least} or more"
+    key = "effective_performance_sample_count"
+    if (detail.number(key) or 0) < official.PERFORMANCE_SAMPLES:
+        yield TreeRule.SAMPLES, key, values.get(key), f"{official.PERFORMANCE_SAMPLES} or more"
+    key = "effective_target_latency_percentile"
+    if scenario in official.PERCENTILES and detail.number(key) != official.PERCENTILES[scenario]:
+        yield TreeRule.PERCENTILE, key, values.get(key), str(official.PERCENTILES[scenario])
+    key = "effective_target_latency_ns"
+    bound = detail.number(key)
+    if scenario == "Server" and not (bound is not None and 0 < bound <= official.SERVER_BOUND_MS * 1e6):
+        yield TreeRule.BOUND, key, values.get(key), f"{official.SERVER_BOUND_MS * 10**6} or less"
+
+
+def _counts(scenario: str) -> Iterator[tuple[str, int]]:
+    if scenario in official.QUERIES:
+        yield "result_query_count", official.QUERIES[scenario]
+    if scenario == "MultiStream":
+        yield "effective_samples_per_query", official.MULTISTREAM_SAMPLES
+    if scenario == "Offline":
+        yield "generated_samples_per_query", official.OFFLINE_SAMPLES
+
+
+def _lengths(detail: Detail, scenario: str) -> Iterator[tuple[str, float | None, float]]:
+    """How long a run took, in seconds, by each field that tells it, and how long that must be at the least.
+
+    LoadGen marks the begin and the end of each run in its log, whether power is measured or not.
+    """
+    yield "power_end", _span_s(detail.values), _LEAST_S
+    queries = detail.number("result_query_count")
+    exact = _LEAST_S * (1 - _ROUNDED)
+    if scenario == "Offline":
+        yield "result_max_latency_ns", _quotient(detail.number("result_max_latency_ns"), 1e9), _LEAST_S
+    elif scenario == "Server":
+        key = "result_scheduled_samples_per_sec"
+        yield key, _quotient(queries, detail.number(key)), _ABOUT * _LEAST_S
+    elif scenario == "SingleStream":
+        key = "result_qps_with_loadgen_overhead"
+        yield key, _quotient(queries, detail.number(key)), exact
+    elif scenario == "MultiStream" and queries is not None:
+        key = "result_mean_query_latency_ns"
+        yield key, _quotient(detail.number(key), 1e9 / queries if queries else None), _ABOUT * _LEAST_S
+
+
+def _quotient(whole: float | None, part: float | None) -> float | None:
+    return whole / part if whole is not None and part else None
+
+
+def _span_s(values: dict[str, Any]) -> float | None:
+    try:
+        begin, end = (datetime.strptime(values[key], "%m-%d-%Y %H:%M:%S.%f") for key in ("power_begin", "power_end"))
+    except (KeyError, TypeError, ValueError):
+        return None
+    return (end - begin).total_seconds()
+
+
+_TARGETS = {
+    ("SingleStream", "target_latency"): ("single_stream_expected_latency_ns", 1e6),
+    ("MultiStream", "target_latency"): ("multi_stream_expected_latency_ns", 1e6),
+    ("Server", "target_latency"): ("server_target_latency_ns", 1e6),
+    ("Server", "target_qps"): ("server_target_qps", 1),
+    ("Offline", "target_qps"): ("offline_expected_qps", 1),
+}
+_SAME_NAMES = {
+    "min_duration": "min_duration_ms",
+    "max_duration": "max_duration_ms",
+    "min_query_count": "min_query_count",
+    "max_query_count": "max_query_count",
+    "performance_sample_count_override": "performance_sample_count_override",
+}
+
+
+def _conf(tree: Tree, path: str, text: str, log: Log) -> Iterator[tuple[str, object, str]]:
+    """Settings of a user.conf that the run was not made with: field, what it says, what the log says.
+
+    LoadGen reads ``key = value`` with blanks around it, and passes over what it does not know.
+    """
+    lines = (line.split() for line in text.splitlines())
+    conf = Conf(tree.root / path, {words[0]: words[2] for words in lines if len(words) == 3 and words[1] == "="})
+    keys = {key: (name, 1.0) for key, name in _SAME_NAMES.items()}
+    keys |= {key: told for (scenario, key), told in _TARGETS.items() if scenario == log.scenario}
+    for key, (name, unit) in keys.items():
+        said, logged = conf.lookup(official.MODEL, log.scenario, key), log.detail.number(f"requested_{name}")
+        if said is None or logged is None:
+            continue
+        try:
+            agree = math.isclose(float(said) * unit, logged, rel_tol=_ROUNDED)
+        except ValueError:
+            agree = False
+        if not agree:
+            yield key, said, f"{logged / unit:g} ({DETAIL}, requested_{name})"

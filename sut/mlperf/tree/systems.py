@@ -1,0 +1,83 @@
+"""What a submission says of its systems."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from sut.mlperf.tree.layout import Tree
+from sut.mlperf.tree.rules import TreeRule
+
+_MEANT = """
+    division submitter status system_name number_of_nodes host_processor_model_name host_processors_per_node
+    host_processor_core_count host_memory_capacity host_storage_capacity host_storage_type accelerators_per_node
+    accelerator_model_name accelerator_memory_capacity framework operating_system system_type other_software_stack
+    host_memory_configuration host_networking host_networking_topology accelerator_host_interconnect
+    accelerator_interconnect accelerator_memory_configuration cooling host_network_card_count
+"""
+MEANT = tuple(_MEANT.split())
+"""Fields of a system that must say something."""
+_OPEN = """
+    host_processor_frequency host_processor_caches host_processor_interconnect accelerator_frequency
+    accelerator_interconnect_topology accelerator_on-chip_memories hw_notes sw_notes system_type_detail
+"""
+MAY_BE_EMPTY = tuple(_OPEN.split())
+"""Fields that must be there, and may be empty."""
+STATUS = ("available", "preview", "rdi")
+DATACENTER_EDGE = ("datacenter,edge", "edge,datacenter")
+TYPES = ("edge", "datacenter", *DATACENTER_EDGE)
+MEASUREMENTS = (
+    "input_data_types",
+    "retraining",
+    "starting_weights_filename",
+    "weight_data_types",
+    "weight_transformations",
+)
+"""Fields of measurements.json; all must say something."""
+
+
+def judge_system(tree: Tree, path: str, division: str, submitter: str) -> str | None:
+    """Judges a system's file. Returns its type, None where it has none that is known."""
+    fields = tree.json(path)
+    if fields is None:
+        return None
+    check_fields(tree, path, fields, MEANT, MAY_BE_EMPTY)
+    for name, wanted in (("division", division), ("submitter", submitter)):
+        if says_something(got := fields.get(name)) and got != wanted:
+            tree.add(TreeRule.NAMES, path, name, got, wanted)
+    types = TYPES if division == "open" else ("edge", *DATACENTER_EDGE)
+    for name, allowed in (("status", STATUS), ("system_type", types)):
+        if says_something(got := fields.get(name)) and got not in allowed:
+            tree.add(TreeRule.VALUE, path, name, got, " or ".join(allowed))
+    for name, least in (("number_of_nodes", 1), ("accelerators_per_node", 0)):
+        if says_something(got := fields.get(name)) and not _counts(got, least):
+            tree.add(
+                TreeRule.VALUE, path, name, got, f"a whole number of {least} or more" + ', none as "0"' * (not least)
+            )
+    tree.said.append((path, "sw_notes", str(fields.get("sw_notes"))))
+    kind = fields.get("system_type")
+    return kind if kind in TYPES else None
+
+
+def check_fields(
+    tree: Tree, path: str, fields: dict[str, Any], meant: Iterable[str], empty: Iterable[str] = ()
+) -> None:
+    """Fields that must say something, and others that must be there."""
+    for name in meant:
+        if not says_something(fields.get(name)):
+            tree.add(TreeRule.FIELD, path, name, fields.get(name), "a text that says something")
+    for name in empty:
+        if not isinstance(fields.get(name), str):
+            tree.add(TreeRule.FIELD, path, name, fields.get(name), "a text, which may be empty")
+
+
+def says_something(value: object) -> bool:
+    """Whether the checkers take it for an answer: a text that is not blank, or a number; 0 is none to them."""
+    if isinstance(value, str):
+        return bool(value.strip())
+    return isinstance(value, int | float) and not isinstance(value, bool) and bool(value)
+
+
+def _counts(value: object, least: int) -> bool:
+    text = str(value)
+    return text.isascii() and text.isdigit() and int(text) >= least
