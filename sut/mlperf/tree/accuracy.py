@@ -85,10 +85,11 @@ def judge_answers(tree: Tree, folder: str, text: str | None) -> list[int] | None
     path = f"{folder}/{ACCURACY}"
     if (answers := tree.read(path)) is None:
         return None
-    if len(answers) > MOST_BYTES:
+    large = len(answers) > MOST_BYTES
+    if large:
         tree.add(TreeRule.TRUNCATION, path, "bytes", f"{len(answers):,}", f"at most {MOST_BYTES:,}")
     if _CUT in answers:
-        for name, said, wanted in _odd_ends(answers):
+        for name, said, wanted in () if large else _odd_ends(answers):
             tree.add(TreeRule.TRUNCATION, path, name, said, wanted)
         return None
     digest = hashlib.sha256(answers).hexdigest()

@@ -111,6 +111,7 @@ class Tree:
             return content.decode()
         except UnicodeDecodeError as error:
             self.add(TreeRule.FORM, path, "file", error, "UTF-8")
+            self._content[path] = None
             return None
 
     def json(self, path: str) -> dict[str, Any] | None:

@@ -2,14 +2,36 @@
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 
-from sut.mlperf.tree.judge import judge_tree
+from sut.mlperf.finding import Finding, Rule
+from sut.mlperf.tree.judge import REHEARSAL, judge_tree
+from sut.mlperf.tree.rules import TreeRule
 from tests.unit.mlperf.tree import trees
-from tests.unit.mlperf.tree.trees import Folder
+from tests.unit.mlperf.tree.logs import DETAIL, ROLES, SUMMARY, performance
+from tests.unit.mlperf.tree.trees import ANSWERS, CLOSED, OPEN, OPEN_RESULTS, RESULTS, Folder
+
+SYSTEM = f"{CLOSED}/systems/box.json"
+SRC = f"{CLOSED}/src/resnet50"
+SINGLE, MULTI, OFFLINE, SERVER = (f"{RESULTS}/{name}" for name in ("SingleStream", "MultiStream", "Offline", "Server"))
+RUN = "performance/run_1"
+LATER = datetime(2026, 11, 27)
+Change = Callable[[Folder], object]
+
+
+def named(value: object) -> str:
+    return getattr(value, "name", "")
+
+
+def told(found: list[Finding]) -> list[tuple[Rule, str, str]]:
+    return [(finding.rule, finding.file, finding.field) for finding in found]
 
 
 @pytest.mark.parametrize("make", [trees.closed_edge, trees.datacenter_edge, trees.open_division])
@@ -23,3 +45,223 @@ def test_where_there_is_no_tree_it_says_so(tmp_path: Path) -> None:
     for path, said in ((tmp_path, "holds neither closed nor open"), (tmp_path / "none", "cannot be read")):
         with pytest.raises(ValueError, match=said):
             judge_tree(path)
+
+
+def link(tree: Folder) -> None:
+    (tree.root / SRC / "model.py").symlink_to("README.md")
+
+
+def too_deep(tree: Folder) -> None:
+    """Folders below each other, until a path has no name any more that the system takes."""
+    folder = os.open(tree.root / SRC, os.O_RDONLY)
+    for _ in range(21):
+        os.mkdir("d" * 200, dir_fd=folder)
+        below = os.open("d" * 200, os.O_RDONLY, dir_fd=folder)
+        os.close(folder)
+        folder = below
+    os.close(folder)
+
+
+def too_large(tree: Folder) -> None:
+    with (tree.root / SRC / "weights").open("wb") as file:
+        file.truncate(50 * 2**20 + 1)
+
+
+def model_of(name: str) -> Change:
+    def change(tree: Folder) -> None:
+        (tree.root / RESULTS).rename(tree.root / RESULTS.replace("resnet50", name))
+        (tree.root / SRC).rename(tree.root / CLOSED / "src" / name)
+
+    return change
+
+
+def audited_answers(tree: Folder) -> None:
+    """TEST01's answers so few that they were not cut, with the hash of others."""
+    lines = [{"seq_id": each, "qsl_idx": each, "data": "00002743"} for each in range(40)]
+    tree.write(f"{SINGLE}/TEST01/accuracy/{ANSWERS}", json.dumps(lines))
+    verdict = f"{SINGLE}/TEST01/verify_accuracy.txt"
+    for name in ("entries", "qsl_idx_match"):
+        tree.replace(verdict, f"num_perf_log_{name} = 4102", f"num_perf_log_{name} = 40")
+
+
+def audit_quicker(test: str, steps: int) -> Change:
+    def change(tree: Folder) -> None:
+        entries = performance("SingleStream", test, LATER, steps)
+        trees.write_log(tree, f"{SINGLE}/{test}/{RUN}", entries)
+        text = (tree.root / f"{SINGLE}/{test}/verify_performance.txt").read_text().splitlines()
+        text[-2] = f"Test score = {entries['early_stopping_latency_ss']}"
+        tree.write(f"{SINGLE}/{test}/verify_performance.txt", "\n".join(text))
+
+    return change
+
+
+def few_samples(tree: Folder) -> None:
+    changes = {"effective_samples_per_query": 24000, "generated_samples_per_query": 24000}
+    tree.log(f"{OPEN_RESULTS}/Offline/{RUN}", **changes, result_samples_per_second=36.3636)
+
+
+def copied(source: str, target: str) -> Change:
+    def change(tree: Folder) -> None:
+        for name in (DETAIL, SUMMARY):
+            shutil.copy(tree.root / source / name, tree.root / target / name)
+
+    return change
+
+
+def another(scenario: str, folder: str) -> Change:
+    """A run of its own, of that scenario."""
+    return lambda tree: trees.write_log(tree, folder, performance(scenario, "performance", LATER))
+
+
+def write(path: str, content: str | bytes) -> Change:
+    return lambda tree: tree.write(path, content)
+
+
+def replace(path: str, old: str, new: str) -> Change:
+    return lambda tree: tree.replace(path, old, new)
+
+
+def fields(path: str, **values: object) -> Change:
+    return lambda tree: tree.set(path, **values)
+
+
+def log(folder: str, **values: object) -> Change:
+    return lambda tree: tree.log(folder, **values)
+
+
+def remove(path: str) -> Change:
+    def change(tree: Folder) -> None:
+        if (tree.root / path).is_dir():
+            shutil.rmtree(tree.root / path)
+        else:
+            (tree.root / path).unlink()
+
+    return change
+
+
+SCORE = f"{SINGLE}/accuracy/accuracy.txt"
+GOOD_SCORE = "accuracy=76.456%, good=38228"
+COUNTS = f"{SINGLE}/TEST01/verify_accuracy.txt"
+SCORES = f"{OFFLINE}/TEST01/verify_performance.txt"
+OPEN_LOG = f"{OPEN_RESULTS}/Offline/{RUN}"
+
+Case = tuple[TreeRule, Change, str, str]
+
+
+def logged(rule: TreeRule, folder: str, **values: object) -> Case:
+    """A log with other entries, the first of which is found."""
+    return rule, log(folder, **values), f"{folder}/{DETAIL}", next(iter(values))
+
+
+def said(rule: TreeRule, path: str, old: str, new: str, field: str) -> Case:
+    """A file with another line."""
+    return rule, replace(path, old, new), path, field
+
+
+CASES: list[Case] = [
+    (TreeRule.LINK, link, f"{SRC}/model.py", "kind"),
+    (TreeRule.KIND, lambda tree: os.mkfifo(tree.root / SRC / "pipe"), f"{SRC}/pipe", "kind"),
+    (TreeRule.NAME, write(f"{SRC}/my model.py", "1"), f"{SRC}/my model.py", "name"),
+    (TreeRule.NAME, write(f"{SRC}/.gitignore", "1"), f"{SRC}/.gitignore", "name"),
+    (TreeRule.NAME, write(f"{SRC}/caf\udce9", "1"), f"{SRC}/caf\\xe9", "name"),
+    (TreeRule.UNREADABLE, too_deep, "", "folder"),
+    (TreeRule.LARGE, too_large, f"{SRC}/weights", "bytes"),
+    (TreeRule.MISSING, remove(f"{CLOSED}/calibration.md"), f"{CLOSED}/calibration.md", "file"),
+    (TreeRule.MISSING, remove(f"{CLOSED}/src"), f"{CLOSED}/src", "folder"),
+    (TreeRule.MISSING, remove(f"{SINGLE}/TEST04"), f"{SINGLE}/TEST04", "folder"),
+    (TreeRule.MISSING, remove(f"{SINGLE}/{RUN}/{SUMMARY}"), f"{SINGLE}/{RUN}/{SUMMARY}", "file"),
+    (TreeRule.EMPTY, write(f"{SINGLE}/README.md", "\n"), f"{SINGLE}/README.md", "file"),
+    (TreeRule.STRAY, write(f"{SINGLE}/TEST01/{RUN}/{ANSWERS}", "[]"), f"{SINGLE}/TEST01/{RUN}/{ANSWERS}", "name"),
+    (TreeRule.STRAY, write(f"{RESULTS}/notes/README.md", "1"), f"{RESULTS}/notes", "name"),
+    (TreeRule.EXTRA, write("README.md", "1"), "README.md", "name"),
+    (TreeRule.EXTRA, write(f"{CLOSED}/systems/other.json", "{}"), f"{CLOSED}/systems/other.json", "name"),
+    (TreeRule.EXTRA, write(f"{SINGLE}/performance/run_2/{DETAIL}", "1"), f"{SINGLE}/performance/run_2", "name"),
+    (TreeRule.FORM, write(f"{SINGLE}/measurements.json", "[]"), f"{SINGLE}/measurements.json", "file"),
+    (TreeRule.FORM, write(f"{SINGLE}/user.conf", b"\xff"), f"{SINGLE}/user.conf", "file"),
+    said(TreeRule.FORM, SCORE, "hash=", "sum=", "hash"),
+    said(TreeRule.FORM, COUNTS, "num_missing_qsl_idxs = 0\n", "", "num_missing_qsl_idxs"),
+    (TreeRule.FIELD, fields(SYSTEM, cooling=" "), SYSTEM, "cooling"),
+    (TreeRule.FIELD, fields(SYSTEM, accelerators_per_node=0), SYSTEM, "accelerators_per_node"),
+    (TreeRule.FIELD, fields(SYSTEM, hw_notes=None), SYSTEM, "hw_notes"),
+    (TreeRule.FIELD, fields(f"{SINGLE}/measurements.json", retraining=""), f"{SINGLE}/measurements.json", "retraining"),
+    (TreeRule.VALUE, fields(SYSTEM, status="sold"), SYSTEM, "status"),
+    (TreeRule.VALUE, fields(SYSTEM, system_type="datacenter"), SYSTEM, "system_type"),
+    (TreeRule.VALUE, fields(SYSTEM, accelerators_per_node="N/A"), SYSTEM, "accelerators_per_node"),
+    (TreeRule.NAMES, fields(SYSTEM, submitter="example"), SYSTEM, "submitter"),
+    (TreeRule.NAMES, fields(SYSTEM, division="open"), SYSTEM, "division"),
+    (TreeRule.MODEL, model_of("own-net"), f"{CLOSED}/results/box/own-net", "name"),
+    (TreeRule.SCENARIOS, remove(MULTI), RESULTS, "folder"),
+    (TreeRule.SCENARIOS, lambda tree: trees.scenario(tree, SERVER, "Server", 9, ROLES), RESULTS, "folder"),
+    (TreeRule.SCENARIOS, fields(SYSTEM, system_type="datacenter,edge"), RESULTS, "folder"),
+    (TreeRule.REHEARSAL, write(f"{SINGLE}/README.md", f"# {REHEARSAL}\n"), f"{SINGLE}/README.md", "text"),
+    (TreeRule.REHEARSAL, fields(SYSTEM, sw_notes=f"a note. {REHEARSAL}."), SYSTEM, "sw_notes"),
+    logged(TreeRule.MODE, f"{MULTI}/{RUN}", effective_test_mode="FindPeakPerformance"),
+    (TreeRule.SCENARIO, another("Offline", f"{MULTI}/{RUN}"), f"{MULTI}/{RUN}/{DETAIL}", "effective_scenario"),
+    (TreeRule.INFERRED, copied(f"{SINGLE}/{RUN}", f"{OFFLINE}/{RUN}"), f"{OFFLINE}/{RUN}/{DETAIL}",
+     "effective_scenario"),
+    (TreeRule.SAME, log(f"{MULTI}/{RUN}", test_datetime="2026-11-20T00:20:00Z"), f"{SINGLE}/{RUN}/{DETAIL}",
+     "test_datetime"),
+    logged(TreeRule.RESULT, f"{MULTI}/{RUN}", result_validity="INVALID", early_stopping_met=False),
+    logged(TreeRule.MIN_DURATION, f"{MULTI}/{RUN}", effective_min_duration_ms=60000),
+    logged(TreeRule.LENGTH, f"{MULTI}/{RUN}", power_end="11-20-2026 04:21:00.000"),
+    logged(TreeRule.SAMPLES, f"{MULTI}/{RUN}", effective_performance_sample_count=512),
+    logged(TreeRule.PERCENTILE, f"{MULTI}/{RUN}", effective_target_latency_percentile=0.9),
+    logged(TreeRule.ROLE, f"{MULTI}/TEST04/{RUN}", effective_performance_issue_same=False),
+    logged(TreeRule.ROLE, f"{MULTI}/{RUN}", effective_accuracy_log_sampling_target=4096),
+    said(TreeRule.CONF, f"{OFFLINE}/user.conf", "250", "300", "target_qps"),
+    said(TreeRule.CONF, f"{MULTI}/user.conf", "10", "12", "target_latency"),
+    logged(TreeRule.PICTURES, f"{SINGLE}/accuracy", effective_accuracy_sample_count=828),
+    said(TreeRule.PICTURES, SCORE, f"{GOOD_SCORE}, total=50000", "accuracy=78.019%, good=646, total=828", "total"),
+    said(TreeRule.SCORE, SCORE, "76.456", "86.456", "accuracy"),
+    said(TreeRule.TARGET, SCORE, GOOD_SCORE, "accuracy=75.694%, good=37847", "accuracy"),
+    (TreeRule.HASH, audited_answers, f"{SINGLE}/TEST01/accuracy/accuracy.txt", "hash"),
+    (TreeRule.TRUNCATION, write(f"{SINGLE}/accuracy/{ANSWERS}", b"[" + b" " * 10240 + b"\n\n...\n\n]"),
+     f"{SINGLE}/accuracy/{ANSWERS}", "bytes"),
+    said(TreeRule.FAILED, COUNTS, "TEST PASS", "TEST FAIL", "verdict"),
+    said(TreeRule.FAILED, COUNTS, "mismatch = 0\nnum_m", "mismatch = 4102\nnum_m", "num_perf_log_data_mismatch"),
+    said(TreeRule.COUNTS, COUNTS, "idx_match = 4102", "idx_match = 4101", "num_perf_log_qsl_idx_match"),
+    said(TreeRule.SCORES, SCORES, "Reference score = 250.0", "Reference score = 260.0", "Test score"),
+    (TreeRule.RATIO, audit_quicker("TEST04", 60), f"{SINGLE}/TEST04/verify_performance.txt", "Test score"),
+    (TreeRule.RATIO, audit_quicker("TEST01", 60), f"{SINGLE}/TEST01/verify_performance.txt", "Test score"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("rule", "change", "file", "field"), CASES, ids=named)
+def test_a_tree_that_breaks_one_rule_has_that_finding_alone(
+    tmp_path: Path, rule: TreeRule, change: Change, file: str, field: str
+) -> None:
+    change(trees.closed_edge(tmp_path))
+
+    [finding] = judge_tree(tmp_path)
+
+    assert (finding.rule, finding.field) == (rule, field)
+    assert finding.file == file or not file
+    assert finding.severity is rule.severity and finding.expected
+
+
+OTHERS: list[tuple[TreeRule, Callable[[Path], Folder], Change, str, str]] = [
+    (TreeRule.BOUND, trees.datacenter_edge, log(f"{SERVER}/{RUN}", effective_target_latency_ns=20_000_000),
+     f"{SERVER}/{RUN}/{DETAIL}", "effective_target_latency_ns"),
+    (TreeRule.COUNT, trees.open_division, few_samples, f"{OPEN_LOG}/{DETAIL}", "generated_samples_per_query"),
+    (TreeRule.MODEL, trees.open_division, remove(f"{OPEN}/model_mapping.json"), OPEN_RESULTS, "name"),
+    (TreeRule.VALUE, trees.open_division, fields(f"{OPEN}/model_mapping.json", **{"own-net": "bert"}),
+     f"{OPEN}/model_mapping.json", "own-net"),
+    (TreeRule.SCENARIOS, trees.open_division, remove(f"{OPEN_RESULTS}/Offline"), OPEN_RESULTS, "folder"),
+    (TreeRule.EXTRA, trees.open_division, write(f"{OPEN_RESULTS}/Offline/TEST01/README.md", "1"),
+     f"{OPEN_RESULTS}/Offline/TEST01", "name"),
+    (TreeRule.MIN_DURATION, trees.open_division, log(OPEN_LOG, effective_min_duration_ms=60000),
+     f"{OPEN_LOG}/{DETAIL}", "effective_min_duration_ms"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("rule", "make", "change", "file", "field"), OTHERS, ids=named)
+def test_so_has_one_of_another_kind(
+    tmp_path: Path, rule: TreeRule, make: Callable[[Path], Folder], change: Change, file: str, field: str
+) -> None:
+    change(make(tmp_path))
+
+    assert told(judge_tree(tmp_path)) == [(rule, file, field)]
+
+
+def test_each_rule_has_a_tree_that_breaks_only_it() -> None:
+    assert {case[0] for case in (*CASES, *OTHERS)} == {*TreeRule}
