@@ -18,9 +18,9 @@ from sut.tasks.base import Payloads, Score
 WHOLE_BELOW = 10 * 1024
 """Bytes from which on a log is truncated. MLCommons' checker refuses more; its script for truncating takes a smaller
 one, beside an ``accuracy.txt`` with a hash, for one that is truncated already, and leaves it as it is."""
-_END = 4096
+END_BYTES = 4096
 """Bytes that are kept of each end."""
-_CUT = b"\n\n...\n\n"
+CUT = b"\n\n...\n\n"
 """Between them. JSON with answers in hexadecimal has that nowhere."""
 
 
@@ -143,7 +143,7 @@ def accuracy_txt(score: Score) -> str:
 
 def is_truncated(log: bytes) -> bool:
     """Whether an accuracy log has been truncated for a submission."""
-    return _CUT in log
+    return CUT in log
 
 
 def truncated(log: bytes) -> bytes:
@@ -152,7 +152,7 @@ def truncated(log: bytes) -> bytes:
     >>> len(truncated(b"0" * 10240)), len(truncated(b"0" * 10239)), len(truncated(truncated(b"0" * 10240)))
     (8199, 10239, 8199)
     """
-    return log if len(log) < WHOLE_BELOW else log[:_END] + _CUT + log[-_END:]
+    return log if len(log) < WHOLE_BELOW else log[:END_BYTES] + CUT + log[-END_BYTES:]
 
 
 def log_sha256(log: bytes) -> str:

@@ -8,6 +8,7 @@ cases at the most. The figures that official logs print were all found again, up
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 _RARE = 0.01
 """One less the confidence."""
@@ -49,6 +50,7 @@ def satisfied(queries: int, late: int, percentile: float) -> bool | None:
     return None if abs(likely - _RARE) < _UNSURE else likely < _RARE
 
 
+@lru_cache(maxsize=256)
 def left_out(queries: int, percentile: float) -> int:
     """The rank, from the top, of the latency that is the estimate; 0 where there are too few queries for one, or more
     than a run can have.

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Iterator
 
 from sut.datasets.base import IMAGENET_PICTURES
 from sut.mlperf import official
+from sut.mlperf.accuracy import CUT, END_BYTES, WHOLE_BELOW, AccuracyLog, is_truncated, parse_accuracy_log
 from sut.mlperf.logs import ACCURACY, DETAIL, SUMMARY, Detail
 from sut.mlperf.tree.layout import Tree
 from sut.mlperf.tree.place import Place
@@ -16,12 +16,10 @@ from sut.mlperf.tree.results import Log, judge_run
 from sut.mlperf.tree.rules import TreeRule
 
 SCORE_FILE = "accuracy.txt"
-MOST_BYTES = 10 * 1024
-_END_BYTES = 4096
-_CUT = b"\n\n...\n\n"
-_SCORE = re.compile(r"^accuracy=(\d+(?:\.\d+)?)%, good=(\d+), total=(\d+)", re.MULTILINE | re.ASCII)
+_SCORE = re.compile(r"^accuracy=(\d+(?:\.\d+)?)%, good=(\d{1,9}), total=(\d{1,9})\b", re.MULTILINE | re.ASCII)
 _HASH = re.compile(r"^hash=([0-9a-f]{64})\s*$", re.MULTILINE)
 _ENTRY = re.compile(rb'\{ "seq_id" : \d+, "qsl_idx" : \d+, "data" : "[0-9A-Fa-f]+"(, "token_count" : \d+)? \},?')
+_ANSWER = re.compile(rb'"qsl_idx"\s*:\s*(\d{1,9})\s*,\s*"data"\s*:\s*"([0-9A-Fa-f]*)"')
 _THREE_DECIMALS = 0.00051
 
 
@@ -37,10 +35,9 @@ def judge_accuracy(tree: Tree, place: Place) -> Log | None:
     path = f"{folder}/{SCORE_FILE}"
     text = tree.text(path)
     total = None if text is None else _judge_score(tree, place, path, text)
-    indices = judge_answers(tree, folder, text)
-    if indices is not None and total is not None and len({*indices}) != total:
-        said = f"{len({*indices})} pictures"
-        tree.add(TreeRule.PICTURES, f"{folder}/{ACCURACY}", "qsl_idx", said, f"{total} ({SCORE_FILE})")
+    whole = judge_answers(tree, folder, text)
+    if whole is not None and total is not None and len(whole.answers) != total:
+        tree.add(TreeRule.SCORE, path, "total", total, f"{len(whole.answers)} ({ACCURACY})")
     return log
 
 
@@ -61,23 +58,35 @@ def _judge_score(tree: Tree, place: Place, path: str, text: str) -> int | None:
         said = f"{len(lines)} such lines"
         tree.add(TreeRule.FORM, path, "accuracy", said, "one line 'accuracy=76.456%, good=38228, total=50000'")
         return None
-    percent, good, total = float(lines[0][1]), int(lines[0][2]), int(lines[0][3])
-    right = 100 * good / total if total > 0 and good <= total else None
-    if right is None or abs(percent - right) > _THREE_DECIMALS:
-        shown = "no more than total" if right is None else f"{right:.3f}%"
-        tree.add(TreeRule.SCORE, path, "accuracy" if right is not None else "good", lines[0][0], shown)
-    elif place.closed and right < 100 * official.ACCURACY_TARGET:
-        tree.add(TreeRule.TARGET, path, "accuracy", f"{right:.4f}%", f"{100 * official.ACCURACY_TARGET:.4f}% or more")
+    total, percent = int(lines[0][3]), judge_percent(tree, path, text)
+    if percent is not None and place.closed and percent < 100 * official.ACCURACY_TARGET:
+        tree.add(TreeRule.TARGET, path, "accuracy", f"{percent:.4f}%", f"{100 * official.ACCURACY_TARGET:.4f}% or more")
     if total != IMAGENET_PICTURES:
         tree.add(TreeRule.PICTURES, path, "total", total, str(IMAGENET_PICTURES))
     return total
 
 
-def judge_answers(tree: Tree, folder: str, text: str | None) -> list[int] | None:
-    """Judges the answers' file and the hash of it in ``text``, that of accuracy.txt.
+def judge_percent(tree: Tree, path: str, text: str) -> float | None:
+    """Judges whether the score in ``text`` is what it is made of, where there is one. Returns it, in percent."""
+    if (line := _SCORE.search(text)) is None:
+        return None
+    percent, good, total = float(line[1]), int(line[2]), int(line[3])
+    if not good <= total or not total:
+        tree.add(TreeRule.SCORE, path, "good", line[0], "no more than total, which is 1 or more")
+    elif abs(percent - 100 * good / total) > _THREE_DECIMALS:
+        tree.add(TreeRule.SCORE, path, "accuracy", line[0], f"{100 * good / total:.3f}%")
+    else:
+        return 100 * good / total
+    return None
 
-    Returns the indices of the answered samples; None where they have been cut out.
-    """
+
+def answers_left(content: bytes) -> list[tuple[int, bytes]]:
+    """Index and answer, as hexadecimal text, of what is left of a log of answers."""
+    return [(int(index), data.lower()) for index, data in _ANSWER.findall(content)]
+
+
+def judge_answers(tree: Tree, folder: str, text: str | None) -> AccuracyLog | None:
+    """Judges the file of answers, and its hash in ``text``, that of accuracy.txt. Returns them where they are whole."""
     hashes = [] if text is None else _HASH.findall(text)
     if text is not None and len(hashes) != 1:
         said, wanted = f"{len(hashes)} such lines", f"one line 'hash=' with the SHA-256 of the whole {ACCURACY}"
@@ -85,10 +94,10 @@ def judge_answers(tree: Tree, folder: str, text: str | None) -> list[int] | None
     path = f"{folder}/{ACCURACY}"
     if (answers := tree.read(path)) is None:
         return None
-    large = len(answers) > MOST_BYTES
+    large = len(answers) > WHOLE_BELOW
     if large:
-        tree.add(TreeRule.TRUNCATION, path, "bytes", f"{len(answers):,}", f"at most {MOST_BYTES:,}")
-    if _CUT in answers:
+        tree.add(TreeRule.TRUNCATION, path, "bytes", f"{len(answers):,}", f"at most {WHOLE_BELOW:,}")
+    if is_truncated(answers):
         for name, said, wanted in () if large else _odd_ends(answers):
             tree.add(TreeRule.TRUNCATION, path, name, said, wanted)
         return None
@@ -96,16 +105,16 @@ def judge_answers(tree: Tree, folder: str, text: str | None) -> list[int] | None
     if len(hashes) == 1 and hashes[0] != digest:
         tree.add(TreeRule.HASH, f"{folder}/{SCORE_FILE}", "hash", hashes[0], digest)
     try:
-        return [int(entry["qsl_idx"]) for entry in json.loads(answers)]
-    except (ValueError, TypeError, LookupError, RecursionError) as error:
-        tree.add(TreeRule.FORM, path, "file", error, "a list of answers, or its two ends")
+        return parse_accuracy_log(answers, tree.root / path)
+    except ValueError as error:
+        tree.add(TreeRule.FORM, path, "file", tree.why(path, error), "LoadGen's list of answers, or its two ends")
         return None
 
 
 def _odd_ends(answers: bytes) -> Iterator[tuple[str, str, str]]:
-    first, _, last = answers.partition(_CUT)
-    if (len(first), len(last)) != (_END_BYTES, _END_BYTES):
-        yield "bytes", f"{len(first)} and {len(last)}", f"its first and last {_END_BYTES}"
+    first, _, last = answers.partition(CUT)
+    if (len(first), len(last)) != (END_BYTES, END_BYTES):
+        yield "bytes", f"{len(first)} and {len(last)}", f"its first and last {END_BYTES}"
         return
     for name, lines in (("first bytes", first.split(b"\n")[:-1]), ("last bytes", last.split(b"\n")[1:])):
         bracket, entries = (lines[:1], lines[1:]) if name == "first bytes" else (lines[-2:], lines[:-2])

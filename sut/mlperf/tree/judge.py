@@ -11,6 +11,7 @@ from sut.mlperf import official
 from sut.mlperf.finding import Finding
 from sut.mlperf.tree.accuracy import judge_accuracy
 from sut.mlperf.tree.audits import judge_audit
+from sut.mlperf.tree.conf import judge_conf
 from sut.mlperf.tree.layout import DIVISIONS, Kind, Tree, read_tree
 from sut.mlperf.tree.place import Place
 from sut.mlperf.tree.results import Log, judge_files, judge_performance
@@ -21,7 +22,7 @@ REHEARSAL = "REHEARSAL, not a submission"
 """What a tree that was made to rehearse says of itself, in every README.md and in ``sw_notes``."""
 _WORD = re.compile(r"\bREHEARSAL\b")
 _SCENARIOS = (*official.EDGE, "Server")
-_KNOWN = re.compile(r"resnet50|resnet|resnet50-v1\.5|mobilenet.*|efficientnet.*")
+_KNOWN = re.compile(r"resnet|(resnet50|mobilenet|efficientnet).*")
 _MAPPING = "model_mapping.json"
 _FREE = ("calibration.md", "README.md", "LICENSE", "documentation")
 """What a submitter may have beside the rest."""
@@ -36,10 +37,10 @@ def judge_tree(root: Path) -> list[Finding]:
     tree = read_tree(root)
     logs: list[Log] = []
     for division in DIVISIONS:
-        if tree.kind(division) is None:
+        if tree.kind(division) is None or not tree.has_folder(division, "a folder with submitters"):
             continue
         submitters = tree.names(division, Kind.FOLDER)
-        if not tree.names(division):
+        if not submitters:
             tree.add(TreeRule.MISSING, division, "folder", None, "a submitter's folder")
         tree.only(division, submitters)
         for submitter in submitters:
@@ -83,7 +84,7 @@ def _judge_results(tree: Tree, division: str, folder: str, kind: str | None, map
     for model in models:
         path = f"{folder}/{model}"
         if not _KNOWN.fullmatch(model) and model not in mapping:
-            wanted = "resnet50, resnet, resnet50-v1.5, mobilenet* or efficientnet*"
+            wanted = "resnet, resnet50*, mobilenet* or efficientnet*"
             tree.add(TreeRule.MODEL, path, "name", model, wanted + f", or one of {_MAPPING}" * (division == "open"))
         scenarios = _scenarios(tree, path, division, kind)
         for scenario in scenarios:
@@ -110,7 +111,9 @@ def _scenarios(tree: Tree, path: str, division: str, kind: str | None) -> list[s
 
 def _judge_scenario(tree: Tree, place: Place) -> Iterator[Log]:
     judge_files(tree, place)
-    performance = judge_performance(tree, place)
+    performance = judge_performance(tree, place, "performance", place.path)
+    if performance is not None:
+        judge_conf(tree, f"{place.path}/user.conf", performance)
     logs = [performance, judge_accuracy(tree, place)]
     if place.closed:
         logs += [judge_audit(tree, place, test, performance) for test in official.AUDITS]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import stat
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from pathlib import Path
@@ -50,6 +50,10 @@ class Tree:
         said = "nothing" if got is None else shortened(printable(str(got)))
         self.found.append(Finding(rule, printable(path), printable(name), said, expected))
 
+    def why(self, path: str, error: ValueError) -> str:
+        """What is wrong with a file, without its way from elsewhere."""
+        return str(error).replace(str(self.root / path), path.rpartition("/")[2])
+
     def kind(self, path: str) -> Kind | None:
         """What stands at a path; None where there is nothing."""
         folder, _, name = path.rpartition("/")
@@ -58,11 +62,6 @@ class Tree:
     def names(self, folder: str, kind: Kind | None = None) -> list[str]:
         """What a folder has, of one kind or of all, in order."""
         return sorted(name for name, each in self.kinds.get(folder, {}).items() if kind in (None, each))
-
-    def files(self) -> Iterator[str]:
-        """All files' paths."""
-        for folder, inside in self.kinds.items():
-            yield from (f"{folder}/{name}" for name, kind in inside.items() if kind is Kind.FILE)
 
     def has_folder(self, path: str, expected: str) -> bool:
         """Whether there is this folder that must be there."""
@@ -84,6 +83,10 @@ class Tree:
         if path not in self._content:
             self._content[path] = self._read(path)
         return self._content[path]
+
+    def seen(self, path: str) -> bytes:
+        """What a file holds that was read already; nothing else."""
+        return self._content.get(path) or b""
 
     def _read(self, path: str) -> bytes | None:
         kind = self.kind(path)

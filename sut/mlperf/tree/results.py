@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from sut.mlperf import official
 from sut.mlperf.judge_log import judge_log
 from sut.mlperf.logs import DETAIL, OFFICIAL_SEEDS, SUMMARY, Detail, read_detail
+from sut.mlperf.tree.entries import missing
 from sut.mlperf.tree.layout import Tree
 from sut.mlperf.tree.place import Place
 from sut.mlperf.tree.rules import TreeRule
 from sut.mlperf.tree.systems import MEASUREMENTS, check_fields
-from sut.mlperf.userconf import Conf
 from sut.text import printable
 
 Broken = tuple[TreeRule, str, object, str]
@@ -28,15 +29,18 @@ _ABOUT = 0.9
 _ROUNDED = 1e-5
 """LoadGen prints rates with six digits."""
 
-_PLAIN = {
-    "accuracy_log_rng_seed": 0,
-    "accuracy_log_probability": 0,
-    "accuracy_log_sampling_target": 0,
-    "performance_issue_unique": 0,
-    "performance_issue_same": 0,
-    "sample_concatenate_permutation": 0,
-}
-"""What no run has set but an audit's."""
+_MOST_TEXT = 500
+"""Of a finding about a log: why a run is not VALID is told in sentences."""
+_SHARED = ("performance_issue_unique", "sample_concatenate_permutation")
+_PLAIN = (
+    "accuracy_log_rng_seed",
+    "accuracy_log_probability",
+    "accuracy_log_sampling_target",
+    "performance_issue_same",
+    "performance_issue_same_index",
+    *_SHARED,
+)
+"""What no run has set but an audit's, and some not even that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,20 +72,16 @@ def judge_files(tree: Tree, place: Place) -> None:
     tree.only(place.path, ("README.md", "measurements.json", "user.conf", "performance", "accuracy", *audits))
 
 
-def judge_performance(tree: Tree, place: Place) -> Log | None:
-    """Judges a scenario's performance run. Returns its log, None where there is none that can be judged."""
-    folder = f"{place.path}/performance"
-    if not tree.has_folder(folder, "a folder with run_1"):
+def judge_performance(tree: Tree, place: Place, role: str, folder: str) -> Log | None:
+    """Judges the performance run below ``folder``, or an audit's. Returns its log, None where none can be judged."""
+    runs, run = f"{folder}/performance", f"{folder}/performance/run_1"
+    if not tree.has_folder(runs, "a folder with run_1"):
         return None
-    tree.only(folder, ("run_1",))
-    if not tree.has_folder(f"{folder}/run_1", "a folder with LoadGen's logs"):
+    tree.only(runs, ("run_1",))
+    if not tree.has_folder(run, "a folder with LoadGen's logs"):
         return None
-    tree.only(f"{folder}/run_1", (DETAIL, SUMMARY))
-    log = judge_run(tree, place, "performance", f"{folder}/run_1")
-    if log is not None and (conf := tree.text(path := f"{place.path}/user.conf")) is not None:
-        for broken in _conf(tree, path, conf, log):
-            tree.add(TreeRule.CONF, path, *broken)
-    return log
+    tree.only(run, (DETAIL, SUMMARY), TreeRule.STRAY if role in official.AUDITS else TreeRule.EXTRA)
+    return judge_run(tree, place, role, run)
 
 
 def judge_run(tree: Tree, place: Place, role: str, folder: str) -> Log | None:
@@ -90,18 +90,25 @@ def judge_run(tree: Tree, place: Place, role: str, folder: str) -> Log | None:
     content, summarised = tree.read(path), tree.read(summary)
     if content is None:
         return None
-    if summarised is not None:
-        for finding in judge_log(tree.root / folder, [OFFICIAL_SEEDS]):
-            tree.found.append(replace(finding, file=printable(f"{folder}/{finding.file}")))
+    if summarised is not None or tree.kind(summary) is None:
+        try:
+            found = judge_log(tree.root / folder, [OFFICIAL_SEEDS], Path(role))
+        except ValueError as error:
+            tree.add(TreeRule.FORM, path, "file", tree.why(path, error), "LoadGen's log")
+            return None
+        tree.found += [
+            replace(each, file=printable(f"{folder}/{each.file}"), got=printable(each.got)[:_MOST_TEXT])
+            for each in found
+        ]
     detail = read_detail(tree.root / folder)
-    if not detail.complete:
+    mode = "AccuracyOnly" if role == "accuracy" else "PerformanceOnly"
+    if not detail.complete or detail.values.get("effective_test_mode") != mode:
+        return None  # which has been named
+    if lacking := missing(detail.values, str(detail.values.get("effective_scenario")), role != "accuracy"):
+        got, more = detail.values.get(lacking[0]), f", and {len(lacking) - 1} more" * (len(lacking) > 1)
+        tree.add(TreeRule.ENTRY, path, lacking[0], got, f"what LoadGen writes there{more}")
         return None
     log = Log(place, role, path, detail, hashlib.sha256(content).hexdigest(), inferred=False)
-    mode = detail.values.get("effective_test_mode")
-    wanted = "AccuracyOnly" if role == "accuracy" else "PerformanceOnly"
-    if mode != wanted:
-        tree.add(TreeRule.MODE, path, "effective_test_mode", mode, wanted)
-        return None
     if log.scenario != place.scenario:
         log = replace(log, inferred=place.may_infer(log.scenario))
         rule = TreeRule.INFERRED if log.inferred else TreeRule.SCENARIO
@@ -114,22 +121,22 @@ def judge_run(tree: Tree, place: Place, role: str, folder: str) -> Log | None:
 
 
 def _role(detail: Detail, role: str) -> Iterator[Broken]:
-    wanted = {**_PLAIN, **{key: value for key, value in official.AUDITS.get(role, {}).items() if key != "mode"}}
-    for name, value in wanted.items():
-        got = detail.values.get(key := f"effective_{name}")
-        if got is None or got != value:
-            yield TreeRule.ROLE, key, got, str(value)
+    """Settings of audits where they do not belong, as far as ``judge_log`` leaves them."""
+    audit: Mapping[str, int] = official.AUDITS.get(role, MappingProxyType({}))
+    for name in _SHARED if role == "performance" else _PLAIN:
+        if name not in audit and (got := detail.values[key := f"effective_{name}"]):
+            yield TreeRule.ROLE, key, got, "0"
 
 
 def _performance(detail: Detail, scenario: str) -> Iterator[Broken]:
     values = detail.values
-    if values.get("result_validity") != "VALID":
-        yield TreeRule.RESULT, "result_validity", values.get("result_validity"), "VALID"
+    if values["num_errors"] != len(detail.errors):
+        yield TreeRule.ERRORS, "num_errors", values["num_errors"], str(len(detail.errors))
     key = "effective_min_duration_ms"
     if (detail.number(key) or 0) < 1000 * _LEAST_S:
         yield TreeRule.MIN_DURATION, key, values.get(key), f"{1000 * _LEAST_S} or more"
     for key, seconds, least in _lengths(detail, scenario):
-        if seconds is None or seconds < least:
+        if seconds is None or not seconds >= least:
             got = values.get(key) if seconds is None else f"{values.get(key)}, so {seconds:.3f} s"
             yield TreeRule.LENGTH, key, got, f"a run of {_LEAST_S} s or more"
             break
@@ -188,40 +195,3 @@ def _span_s(values: dict[str, Any]) -> float | None:
     except (KeyError, TypeError, ValueError):
         return None
     return (end - begin).total_seconds()
-
-
-_TARGETS = {
-    ("SingleStream", "target_latency"): ("single_stream_expected_latency_ns", 1e6),
-    ("MultiStream", "target_latency"): ("multi_stream_expected_latency_ns", 1e6),
-    ("Server", "target_latency"): ("server_target_latency_ns", 1e6),
-    ("Server", "target_qps"): ("server_target_qps", 1),
-    ("Offline", "target_qps"): ("offline_expected_qps", 1),
-}
-_SAME_NAMES = {
-    "min_duration": "min_duration_ms",
-    "max_duration": "max_duration_ms",
-    "min_query_count": "min_query_count",
-    "max_query_count": "max_query_count",
-    "performance_sample_count_override": "performance_sample_count_override",
-}
-
-
-def _conf(tree: Tree, path: str, text: str, log: Log) -> Iterator[tuple[str, object, str]]:
-    """Settings of a user.conf that the run was not made with: field, what it says, what the log says.
-
-    LoadGen reads ``key = value`` with blanks around it, and passes over what it does not know.
-    """
-    lines = (line.split() for line in text.splitlines())
-    conf = Conf(tree.root / path, {words[0]: words[2] for words in lines if len(words) == 3 and words[1] == "="})
-    keys = {key: (name, 1.0) for key, name in _SAME_NAMES.items()}
-    keys |= {key: told for (scenario, key), told in _TARGETS.items() if scenario == log.scenario}
-    for key, (name, unit) in keys.items():
-        said, logged = conf.lookup(official.MODEL, log.scenario, key), log.detail.number(f"requested_{name}")
-        if said is None or logged is None:
-            continue
-        try:
-            agree = math.isclose(float(said) * unit, logged, rel_tol=_ROUNDED)
-        except ValueError:
-            agree = False
-        if not agree:
-            yield key, said, f"{logged / unit:g} ({DETAIL}, requested_{name})"

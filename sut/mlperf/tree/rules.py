@@ -9,7 +9,7 @@ _DOUBT = Severity.DOUBT
 
 
 class TreeRule(Rule):
-    """What a finding about a tree is about; those about one log alone are ``LogRule``'s."""
+    """What a finding about a tree is about. Those about one log by itself are of ``judge_log``'s rules."""
 
     LINK = "a link, which MLCommons' tools refuse", _INVALID
     KIND = "neither a file nor a folder", _INVALID
@@ -28,11 +28,11 @@ class TreeRule(Rule):
     SCENARIOS = "the scenarios are not those of its system's type", _INVALID
     REHEARSAL = "it says of itself that it is a rehearsal", _INVALID
 
-    MODE = "the log is of a run in another mode", _INVALID
+    ENTRY = "the log lacks what LoadGen writes into each", _INVALID
+    ERRORS = "LoadGen counted errors that its log does not have", _INVALID
     SCENARIO = "the log is of another scenario", _INVALID
     INFERRED = "inferred: the log is of the scenario that this one's result is inferred from", _DOUBT
     SAME = "one run's log stands for two runs", _INVALID
-    RESULT = "the run is not VALID", _INVALID
     MIN_DURATION = "the run was set to be shorter than MLPerf asks for", _INVALID
     LENGTH = "the run was shorter than MLPerf asks for", _INVALID
     COUNT = "the run has not the number of samples or queries that MLPerf asks for", _INVALID
@@ -49,6 +49,7 @@ class TreeRule(Rule):
     TRUNCATION = "the accuracy log is not truncated as MLCommons' script does it", _INVALID
 
     FAILED = "the audit was not passed", _INVALID
+    ANSWERS = "an answer that TEST01 sampled is not the accuracy run's", _INVALID
     COUNTS = "the audit's counts contradict each other"
     SCORES = "the audit's scores are not those of the logs"
     RATIO = "the audit's score is too far from the run's", _INVALID

@@ -26,6 +26,7 @@ MAY_BE_EMPTY = tuple(_OPEN.split())
 STATUS = ("available", "preview", "rdi")
 DATACENTER_EDGE = ("datacenter,edge", "edge,datacenter")
 TYPES = ("edge", "datacenter", *DATACENTER_EDGE)
+_MOST_DIGITS = 9
 MEASUREMENTS = (
     "input_data_types",
     "retraining",
@@ -80,4 +81,4 @@ def says_something(value: object) -> bool:
 
 def _counts(value: object, least: int) -> bool:
     text = str(value)
-    return text.isascii() and text.isdigit() and int(text) >= least
+    return text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS and int(text) >= least

@@ -155,10 +155,12 @@ def _single_stream(number: int) -> dict[str, Any]:
             "generated_query_duration": 1200001500000,
         },
         "early_stopping_met": True,
-        "early_stopping_result": " * Processed at least 64 queries (121000).",
+        "early_stopping_result": " * Processed at least 64 queries (121000). "
+        " * Would discard 11856 highest latency queries. "
+        f" * Early stopping 90.0th percentile estimate: {middle + middle * 21 // 1000}",
         "result_query_count": 121000,
         "result_qps_with_loadgen_overhead": 201.66,
-        "result_qps_without_loadgen_overhead": 203.67 + 0.4 * number,
+        "result_qps_without_loadgen_overhead": float(f"{1e9 / (middle + middle // 500):.6g}"),
         "early_stopping_latency_ss": middle + middle * 21 // 1000,
         "early_stopping_latency_ms": middle + middle * 41 // 1000,
         **_latencies(middle - 200_000, 9_000_000, middle),
@@ -174,7 +176,9 @@ def _multi_stream(number: int) -> dict[str, Any]:
             "generated_query_duration": 1200010000000,
         },
         "early_stopping_met": True,
-        "early_stopping_result": " * Processed at least 662 queries (20020).",
+        "early_stopping_result": " * Processed at least 662 queries (20020). "
+        " * Would discard 166 highest latency queries. "
+        f" * Early stopping 99.0th percentile estimate: {middle + middle * 42 // 1000}",
         "result_query_count": 20020,
         **_latencies(28_000_000, 41_000_000, middle, "query_"),
         "early_stopping_latency_ms": middle + middle * 42 // 1000,
@@ -222,10 +226,15 @@ def _server(number: int) -> dict[str, Any]:
 
 
 def detail(entries: dict[str, Any]) -> str:
-    """The detail log."""
+    """The detail log. What is told of a run's end is dated so."""
     about = {"is_error": False, "is_warning": False, "file": "loadgen.cc", "line_no": 1, "pid": 27, "tid": 27}
-    point = {"time_ms": 1.5, "namespace": "mlperf::logging", "event_type": "POINT_IN_TIME", "metadata": about}
-    return "".join(f":::MLLOG {json.dumps({'key': key, 'value': value, **point})}\n" for key, value in entries.items())
+    point = {"namespace": "mlperf::logging", "event_type": "POINT_IN_TIME", "metadata": about}
+    ended = 1000 * SECONDS[entries["effective_scenario"]] + 2600
+    lines, time_ms = [], 0.02
+    for key, value in entries.items():
+        time_ms = {"generated_query_count": 2500.0, "power_end": ended}.get(key, time_ms)
+        lines.append(f":::MLLOG {json.dumps({'key': key, 'value': value, 'time_ms': time_ms, **point})}\n")
+    return "".join(lines)
 
 
 def summary(entries: dict[str, Any]) -> str:
@@ -241,6 +250,12 @@ def summary(entries: dict[str, Any]) -> str:
         if scenario == "Server"
         else "",
     }
+    if scenario == "SingleStream":
+        words = {"with": "w/", "without": "w/o"}
+        rates["SingleStream"] = "".join(
+            f"QPS {short} loadgen overhead : {entries.get(f'result_qps_{word}_loadgen_overhead'):.2f}\n"
+            for word, short in words.items()
+        )
     heads = [
         "SUT name : PyFastSUT",
         f"Scenario : {scenario}",

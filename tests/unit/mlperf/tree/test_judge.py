@@ -100,6 +100,17 @@ def few_samples(tree: Folder) -> None:
     tree.log(f"{OPEN_RESULTS}/Offline/{RUN}", **changes, result_samples_per_second=36.3636)
 
 
+def set_server(folder: str, bound_ns: int) -> Change:
+    changes = {f"{prefix}_target_latency_ns": bound_ns for prefix in ("effective", "requested_server")}
+    return lambda tree: tree.log(folder, **changes)
+
+
+def late_bound(tree: Folder) -> None:
+    for folder in ("performance", "TEST01/performance", "TEST04/performance"):
+        set_server(f"{SERVER}/{folder}/run_1", 20_000_000)(tree)
+    tree.replace(f"{SERVER}/user.conf", "target_latency = 15", "target_latency = 20")
+
+
 def copied(source: str, target: str) -> Change:
     def change(tree: Folder) -> None:
         for name in (DETAIL, SUMMARY):
@@ -153,6 +164,16 @@ def logged(rule: TreeRule, folder: str, **values: object) -> Case:
     return rule, log(folder, **values), f"{folder}/{DETAIL}", next(iter(values))
 
 
+def set_to(folder: str, name: str, value: object) -> Change:
+    """Another setting, as it was asked for and as it came into effect."""
+    return log(folder, **{f"{prefix}_{name}": value for prefix in ("effective", "requested")})
+
+
+def asked(rule: TreeRule, folder: str, name: str, value: object) -> Case:
+    """A log with another setting."""
+    return rule, set_to(folder, name, value), f"{folder}/{DETAIL}", f"effective_{name}"
+
+
 def said(rule: TreeRule, path: str, old: str, new: str, field: str) -> Case:
     """A file with another line."""
     return rule, replace(path, old, new), path, field
@@ -195,19 +216,20 @@ CASES: list[Case] = [
     (TreeRule.SCENARIOS, fields(SYSTEM, system_type="datacenter,edge"), RESULTS, "folder"),
     (TreeRule.REHEARSAL, write(f"{SINGLE}/README.md", f"# {REHEARSAL}\n"), f"{SINGLE}/README.md", "text"),
     (TreeRule.REHEARSAL, fields(SYSTEM, sw_notes=f"a note. {REHEARSAL}."), SYSTEM, "sw_notes"),
-    logged(TreeRule.MODE, f"{MULTI}/{RUN}", effective_test_mode="FindPeakPerformance"),
     (TreeRule.SCENARIO, another("Offline", f"{MULTI}/{RUN}"), f"{MULTI}/{RUN}/{DETAIL}", "effective_scenario"),
     (TreeRule.INFERRED, copied(f"{SINGLE}/{RUN}", f"{OFFLINE}/{RUN}"), f"{OFFLINE}/{RUN}/{DETAIL}",
      "effective_scenario"),
     (TreeRule.SAME, log(f"{MULTI}/{RUN}", test_datetime="2026-11-20T00:20:00Z"), f"{SINGLE}/{RUN}/{DETAIL}",
      "test_datetime"),
-    logged(TreeRule.RESULT, f"{MULTI}/{RUN}", result_validity="INVALID", early_stopping_met=False),
-    logged(TreeRule.MIN_DURATION, f"{MULTI}/{RUN}", effective_min_duration_ms=60000),
+    asked(TreeRule.MIN_DURATION, f"{MULTI}/{RUN}", "min_duration_ms", 590000),
     logged(TreeRule.LENGTH, f"{MULTI}/{RUN}", power_end="11-20-2026 04:21:00.000"),
     logged(TreeRule.SAMPLES, f"{MULTI}/{RUN}", effective_performance_sample_count=512),
     logged(TreeRule.PERCENTILE, f"{MULTI}/{RUN}", effective_target_latency_percentile=0.9),
-    logged(TreeRule.ROLE, f"{MULTI}/TEST04/{RUN}", effective_performance_issue_same=False),
-    logged(TreeRule.ROLE, f"{MULTI}/{RUN}", effective_accuracy_log_sampling_target=4096),
+    asked(TreeRule.ROLE, f"{MULTI}/TEST01/{RUN}", "performance_issue_same", True),
+    asked(TreeRule.ROLE, f"{MULTI}/{RUN}", "sample_concatenate_permutation", True),
+    logged(TreeRule.ENTRY, f"{MULTI}/{RUN}", effective_qsl_rng_seed=None),
+    logged(TreeRule.ENTRY, f"{SINGLE}/accuracy", test_datetime=""),
+    logged(TreeRule.ERRORS, f"{MULTI}/{RUN}", num_errors=2),
     said(TreeRule.CONF, f"{OFFLINE}/user.conf", "250", "300", "target_qps"),
     said(TreeRule.CONF, f"{MULTI}/user.conf", "10", "12", "target_latency"),
     logged(TreeRule.PICTURES, f"{SINGLE}/accuracy", effective_accuracy_sample_count=828),
@@ -219,6 +241,7 @@ CASES: list[Case] = [
      f"{SINGLE}/accuracy/{ANSWERS}", "bytes"),
     said(TreeRule.FAILED, COUNTS, "TEST PASS", "TEST FAIL", "verdict"),
     said(TreeRule.FAILED, COUNTS, "mismatch = 0\nnum_m", "mismatch = 4102\nnum_m", "num_perf_log_data_mismatch"),
+    said(TreeRule.ANSWERS, f"{SINGLE}/TEST01/accuracy/{ANSWERS}", "00002743", "0000A242", "qsl_idx 0"),
     said(TreeRule.COUNTS, COUNTS, "idx_match = 4102", "idx_match = 4101", "num_perf_log_qsl_idx_match"),
     said(TreeRule.SCORES, SCORES, "Reference score = 250.0", "Reference score = 260.0", "Test score"),
     (TreeRule.RATIO, audit_quicker("TEST04", 60), f"{SINGLE}/TEST04/verify_performance.txt", "Test score"),
@@ -240,8 +263,8 @@ def test_a_tree_that_breaks_one_rule_has_that_finding_alone(
 
 
 OTHERS: list[tuple[TreeRule, Callable[[Path], Folder], Change, str, str]] = [
-    (TreeRule.BOUND, trees.datacenter_edge, log(f"{SERVER}/{RUN}", effective_target_latency_ns=20_000_000),
-     f"{SERVER}/{RUN}/{DETAIL}", "effective_target_latency_ns"),
+    (TreeRule.BOUND, trees.datacenter_edge, set_server(f"{SERVER}/TEST01/{RUN}", 14_000_000),
+     f"{SERVER}/TEST01/{RUN}/{DETAIL}", "effective_target_latency_ns"),
     (TreeRule.COUNT, trees.open_division, few_samples, f"{OPEN_LOG}/{DETAIL}", "generated_samples_per_query"),
     (TreeRule.MODEL, trees.open_division, remove(f"{OPEN}/model_mapping.json"), OPEN_RESULTS, "name"),
     (TreeRule.VALUE, trees.open_division, fields(f"{OPEN}/model_mapping.json", **{"own-net": "bert"}),
@@ -249,7 +272,7 @@ OTHERS: list[tuple[TreeRule, Callable[[Path], Folder], Change, str, str]] = [
     (TreeRule.SCENARIOS, trees.open_division, remove(f"{OPEN_RESULTS}/Offline"), OPEN_RESULTS, "folder"),
     (TreeRule.EXTRA, trees.open_division, write(f"{OPEN_RESULTS}/Offline/TEST01/README.md", "1"),
      f"{OPEN_RESULTS}/Offline/TEST01", "name"),
-    (TreeRule.MIN_DURATION, trees.open_division, log(OPEN_LOG, effective_min_duration_ms=60000),
+    (TreeRule.MIN_DURATION, trees.open_division, set_to(OPEN_LOG, "min_duration_ms", 590000),
      f"{OPEN_LOG}/{DETAIL}", "effective_min_duration_ms"),
 ]  # fmt: skip
 
@@ -261,6 +284,16 @@ def test_so_has_one_of_another_kind(
     change(make(tmp_path))
 
     assert told(judge_tree(tmp_path)) == [(rule, file, field)]
+
+
+def test_a_bound_that_is_too_high_is_named_in_each_run(tmp_path: Path) -> None:
+    late_bound(trees.datacenter_edge(tmp_path))
+
+    found = judge_tree(tmp_path)
+
+    folders = ("TEST01/performance", "TEST04/performance", "performance")
+    assert [finding.file for finding in found] == [f"{SERVER}/{folder}/run_1/{DETAIL}" for folder in folders]
+    assert {finding.rule for finding in found} == {TreeRule.BOUND}
 
 
 def test_each_rule_has_a_tree_that_breaks_only_it() -> None:

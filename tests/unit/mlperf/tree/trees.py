@@ -109,7 +109,7 @@ class Folder:
         """Entries of a detail log, and what the summary says of them."""
         lines = (self.root / folder / DETAIL).read_text().splitlines()
         entries = {(each := json.loads(line.removeprefix(":::MLLOG ")))["key"]: each["value"] for line in lines}
-        write_log(self, folder, entries | changes)
+        write_log(self, folder, {key: value for key, value in (entries | changes).items() if value is not None})
 
 
 def closed_edge(root: Path) -> Folder:
