@@ -130,16 +130,16 @@ def _mapping(tree: Tree, path: str) -> dict[str, str]:
 
 
 def _judge_same(tree: Tree, logs: list[Log]) -> None:
-    """Logs that are one run's: byte for byte, or begun by one system in the same second."""
+    """Logs that are one run's: byte for byte, or begun by one system in the same millisecond."""
     sources = {(log.place.model, log.role, log.scenario, log.digest) for log in logs if not log.inferred}
     own = [
         log for log in logs if (log.place.model, log.role, log.scenario, log.digest) not in sources or not log.inferred
     ]
     named: set[str] = set()
-    began = "test_datetime"
+    began = "power_begin"
     for field, keys in (
         ("file", [(log.digest,) for log in own]),
-        (began, [(log.place.system, str(log.detail.values.get(began))) for log in own]),
+        (began, [(log.place.system, str(log.detail.values[began])) for log in own]),
     ):
         together = sorted(zip(keys, own, strict=True), key=lambda pair: (pair[0], pair[1].path))
         for (key, log), (other_key, other) in pairwise(together):
