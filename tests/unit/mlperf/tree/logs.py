@@ -14,44 +14,57 @@ METRIC = {
     "Offline": "result_samples_per_second",
     "Server": "result_completed_samples_per_sec",
 }
+RATES = {
+    "SingleStream": [
+        ("QPS w/ loadgen overhead", "result_qps_with_loadgen_overhead", ".2f"),
+        ("QPS w/o loadgen overhead", "result_qps_without_loadgen_overhead", ".2f"),
+    ],
+    "MultiStream": [],
+    "Offline": [("Samples per second", "result_samples_per_second", "")],
+    "Server": [("Completed samples per second", "result_completed_samples_per_sec", ".2f")],
+}
+"""What the summary calls them, by which entry, and in what form."""
+SHARES = ("50.00", "90.00", "95.00", "97.00", "99.00", "99.90")
 SECONDS = {"SingleStream": 600.01, "MultiStream": 600.4, "Offline": 660.0, "Server": 600.5}
 
 
+REQUESTED: dict[str, dict[str, Any]] = {
+    "SingleStream": {"single_stream_expected_latency_ns": 1500000, "single_stream_target_latency_percentile": 0.9},
+    "MultiStream": {
+        "multi_stream_expected_latency_ns": 10000000,
+        "multi_stream_target_latency_percentile": 0.99,
+        "multi_stream_samples_per_query": 8,
+    },
+    "Offline": {"offline_expected_qps": 250},
+    "Server": {
+        "server_target_qps": 100,
+        "server_target_latency_ns": 15000000,
+        "server_target_latency_percentile": 0.99,
+        "server_coalesce_queries": False,
+        "server_max_async_queries": 0,
+        "server_num_issue_query_threads": 0,
+    },
+}
+SAME = {
+    "qsl_rng_seed": 2085463073848966840,
+    "sample_index_rng_seed": 2747215439041700203,
+    "schedule_rng_seed": 16159082839903944936,
+    "accuracy_log_rng_seed": 0,
+    "accuracy_log_probability": 0,
+    "accuracy_log_sampling_target": 0,
+    "print_timestamps": False,
+    "performance_issue_unique": False,
+    "performance_issue_same": False,
+    "performance_issue_same_index": 0,
+}
+"""What is requested of all scenarios, and comes into effect."""
+SAMPLES = {"SingleStream": 1, "MultiStream": 8, "Offline": 165000, "Server": 1}
+QUERIES = {"SingleStream": 100, "MultiStream": 662, "Offline": 1, "Server": 100}
+RATE = {"SingleStream": 666.667, "MultiStream": 100, "Offline": 250, "Server": 100}
+
+
 def _settings(scenario: str, mode: str, began: datetime) -> dict[str, Any]:
-    requested: dict[str, dict[str, Any]] = {
-        "SingleStream": {"single_stream_expected_latency_ns": 1500000, "single_stream_target_latency_percentile": 0.9},
-        "MultiStream": {
-            "multi_stream_expected_latency_ns": 10000000,
-            "multi_stream_target_latency_percentile": 0.99,
-            "multi_stream_samples_per_query": 8,
-        },
-        "Offline": {"offline_expected_qps": 250},
-        "Server": {
-            "server_target_qps": 100,
-            "server_target_latency_ns": 15000000,
-            "server_target_latency_percentile": 0.99,
-            "server_coalesce_queries": False,
-            "server_max_async_queries": 0,
-            "server_num_issue_query_threads": 0,
-        },
-    }
-    samples = {"SingleStream": 1, "MultiStream": 8, "Offline": 165000, "Server": 1}[scenario]
-    queries = {"SingleStream": 100, "MultiStream": 662, "Offline": 1, "Server": 100}[scenario]
-    seeds = {
-        "qsl_rng_seed": 2085463073848966840,
-        "sample_index_rng_seed": 2747215439041700203,
-        "schedule_rng_seed": 16159082839903944936,
-    }
-    same = {
-        **seeds,
-        "accuracy_log_rng_seed": 0,
-        "accuracy_log_probability": 0,
-        "accuracy_log_sampling_target": 0,
-        "print_timestamps": False,
-        "performance_issue_unique": False,
-        "performance_issue_same": False,
-        "performance_issue_same_index": 0,
-    }
+    queries = QUERIES[scenario]
     return {
         "loadgen_version": "6.0.17 @ d6147c7eb7",
         "test_datetime": began.strftime("%Y-%m-%dT%H:%M:%SZ"),
@@ -61,19 +74,19 @@ def _settings(scenario: str, mode: str, began: datetime) -> dict[str, Any]:
         "qsl_reported_performance_count": 1024,
         "requested_scenario": scenario,
         "requested_test_mode": mode,
-        **{f"requested_{name}": value for name, value in requested[scenario].items()},
+        **{f"requested_{name}": value for name, value in REQUESTED[scenario].items()},
         "requested_min_duration_ms": 600000,
         "requested_max_duration_ms": 0,
         "requested_min_query_count": 24576 if scenario == "Offline" else queries,
         "requested_max_query_count": 0,
-        **{f"requested_{name}": value for name, value in same.items()},
+        **{f"requested_{name}": value for name, value in SAME.items()},
         "requested_performance_sample_count_override": 1024,
         "requested_accuracy_sample_count_override": 0,
         "requested_sample_concatenate_permutation": False,
         "effective_scenario": scenario,
         "effective_test_mode": mode,
-        "effective_samples_per_query": samples,
-        "effective_target_qps": {"SingleStream": 666.667, "MultiStream": 100, "Offline": 250, "Server": 100}[scenario],
+        "effective_samples_per_query": SAMPLES[scenario],
+        "effective_target_qps": RATE[scenario],
         "effective_target_latency_ns": 15000000 if scenario == "Server" else 0,
         "effective_target_latency_percentile": 0.9 if scenario == "SingleStream" else 0.99,
         "effective_max_async_queries": 0 if scenario == "Server" else 1,
@@ -82,8 +95,8 @@ def _settings(scenario: str, mode: str, began: datetime) -> dict[str, Any]:
         "effective_max_duration_ms": 0,
         "effective_min_query_count": queries,
         "effective_max_query_count": 0,
-        "effective_min_sample_count": queries * samples,
-        **{f"effective_{name}": value for name, value in same.items()},
+        "effective_min_sample_count": queries * SAMPLES[scenario],
+        **{f"effective_{name}": value for name, value in SAME.items()},
         "effective_performance_sample_count": 1024,
         "effective_accuracy_sample_count": 50000,
         "effective_sample_concatenate_permutation": False,
@@ -238,52 +251,25 @@ def detail(entries: dict[str, Any]) -> str:
 
 
 def summary(entries: dict[str, Any]) -> str:
+    """The summary of a detail log's entries."""
     end = "\nNo warnings encountered during test.\n\nNo errors encountered during test.\n"
     if entries["effective_test_mode"] == "AccuracyOnly":
         return end
     scenario = entries["effective_scenario"]
     query, per = ("query_", "per_query_") if scenario == "MultiStream" else ("", "")
-    shares = {"50.00": "50", "90.00": "90", "95.00": "95", "97.00": "97", "99.00": "99", "99.90": "99.9"}
-    rates = {
-        "Offline": f"Samples per second: {entries.get('result_samples_per_second')}\n",
-        "Server": f"Completed samples per second    : {entries.get('result_completed_samples_per_sec'):.2f}\n"
-        if scenario == "Server"
-        else "",
+    words = {
+        **{f"{name} latency (ns)": f"result_{name.lower()}_{query}latency_ns" for name in ("Min", "Max", "Mean")},
+        **{f"{share} percentile latency (ns)": f"result_{share}_percentile_{per}latency_ns" for share in SHARES},
+        **{name: f"effective_{name}" for name in ("samples_per_query", "min_query_count", "performance_sample_count")},
+        "target_latency (ns)": "effective_target_latency_ns",
+        "min_duration (ms)": "effective_min_duration_ms",
     }
-    if scenario == "SingleStream":
-        words = {"with": "w/", "without": "w/o"}
-        rates["SingleStream"] = "".join(
-            f"QPS {short} loadgen overhead : {entries.get(f'result_qps_{word}_loadgen_overhead'):.2f}\n"
-            for word, short in words.items()
-        )
-    heads = [
+    lines = [
         "SUT name : PyFastSUT",
         f"Scenario : {scenario}",
         f"Mode     : {entries['effective_test_mode']}",
+        *(f"{name} : {entries[key]:{form}}" for name, key, form in RATES[scenario] if key in entries),
+        f"Result is : {entries.get('result_validity')}",
+        *(f"{name} : {entries.get(key)}" for name, key in words.items()),
     ]
-    figures = [
-        f"Min latency (ns)                : {entries.get(f'result_min_{query}latency_ns')}",
-        f"Max latency (ns)                : {entries.get(f'result_max_{query}latency_ns')}",
-        f"Mean latency (ns)               : {entries.get(f'result_mean_{query}latency_ns')}",
-        *(
-            f"{share} percentile latency (ns)   : {entries.get(f'result_{share}_percentile_{per}latency_ns')}"
-            for share in shares
-        ),
-    ]
-    settings = {
-        "samples_per_query": "samples_per_query",
-        "target_latency (ns)": "target_latency_ns",
-        "min_duration (ms)": "min_duration_ms",
-        "min_query_count": "min_query_count",
-        "performance_sample_count": "performance_sample_count",
-    }
-    return "".join(
-        [
-            *(f"{line}\n" for line in heads),
-            rates.get(scenario, ""),
-            f"Result is : {entries.get('result_validity')}\n",
-            *(f"{line}\n" for line in figures),
-            *(f"{name} : {entries.get(f'effective_{key}')}\n" for name, key in settings.items()),
-            end,
-        ]
-    )
+    return "\n".join(lines) + "\n" + end
