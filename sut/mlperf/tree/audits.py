@@ -13,6 +13,7 @@ from sut.mlperf.tree.layout import Tree
 from sut.mlperf.tree.place import Place
 from sut.mlperf.tree.results import Log, judge_performance
 from sut.mlperf.tree.rules import TreeRule
+from sut.mlperf.verify_audit import entries_expected
 
 ACCURACY_VERDICT = "verify_accuracy.txt"
 PERFORMANCE_VERDICT = "verify_performance.txt"
@@ -22,6 +23,7 @@ _NUMBERS = """
     num_acc_log_entries num_acc_log_duplicate_keys num_acc_log_data_mismatch num_perf_log_entries
     num_perf_log_qsl_idx_match num_perf_log_data_mismatch num_missing_qsl_idxs
 """
+_SAMPLED = "num_perf_log_entries"
 _TWO_DECIMALS = 0.00501
 _ALLOWED = 0.10
 _ALLOWED_QUICK = 0.20
@@ -44,10 +46,14 @@ def judge_audit(tree: Tree, place: Place, test: str, reference: Log | None) -> L
         if got != wanted:
             tree.add(TreeRule.BOUND, log.path, key, got, f"{wanted}, as the run's")
     if accurate:
-        counts = _judge_counts(tree, f"{folder}/{ACCURACY_VERDICT}")
+        counts = _judge_counts(tree, verdict := f"{folder}/{ACCURACY_VERDICT}")
+        if counts and log is not None:
+            least, most = entries_expected(log.detail)
+            if not least <= (got := counts[_SAMPLED]) <= most:
+                tree.add(TreeRule.SAMPLED, verdict, _SAMPLED, f"{got:g}", f"{least} to {most} ({DETAIL})")
         if tree.has_folder(f"{folder}/accuracy", "a folder with the sampled answers"):
             tree.only(f"{folder}/accuracy", (ACCURACY, SCORE_FILE))
-            _judge_sampled(tree, f"{folder}/accuracy", counts.get("num_perf_log_entries"))
+            _judge_sampled(tree, f"{folder}/accuracy", counts.get(_SAMPLED))
             _judge_equal(tree, f"{place.path}/accuracy/{ACCURACY}", f"{folder}/accuracy/{ACCURACY}")
     return log
 

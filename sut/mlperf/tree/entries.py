@@ -5,6 +5,7 @@ By official logs of 6.0.9 and 6.0.10, and by own ones of 6.0.17, of all scenario
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -95,4 +96,6 @@ def _words(prefix: str, names: str) -> list[str]:
 def _is(value: object, kind: type) -> bool:
     if kind is str:
         return isinstance(value, str) and bool(value)
-    return type(value) is kind or (kind is float and type(value) is int)
+    if kind is float:
+        return type(value) in (int, float) and math.isfinite(value)  # type: ignore[arg-type]
+    return type(value) is kind

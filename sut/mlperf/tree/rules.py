@@ -49,6 +49,7 @@ class TreeRule(Rule):
     TRUNCATION = "the accuracy log is not truncated as MLCommons' script does it", _INVALID
 
     FAILED = "the audit was not passed", _INVALID
+    SAMPLED = "TEST01 logged more or fewer answers than LoadGen does by its settings", _INVALID
     ANSWERS = "an answer that TEST01 sampled is not the accuracy run's", _INVALID
     COUNTS = "the audit's counts contradict each other"
     SCORES = "the audit's scores are not those of the logs"

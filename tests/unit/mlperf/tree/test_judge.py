@@ -75,13 +75,20 @@ def model_of(name: str) -> Change:
     return change
 
 
-def audited_answers(tree: Folder) -> None:
-    """TEST01's answers so few that they were not cut, with the hash of others."""
+def few_answers(tree: Folder) -> None:
+    """TEST01's log says that 40 answers were to be sampled: so few that they are not cut, with the hash of others."""
     lines = [{"seq_id": each, "qsl_idx": each, "data": "00002743"} for each in range(40)]
     tree.write(f"{SINGLE}/TEST01/accuracy/{ANSWERS}", json.dumps(lines))
-    verdict = f"{SINGLE}/TEST01/verify_accuracy.txt"
-    for name in ("entries", "qsl_idx_match"):
-        tree.replace(verdict, f"num_perf_log_{name} = 1239", f"num_perf_log_{name} = 40")
+    sampled(40)(tree)
+    tree.log(f"{SINGLE}/TEST01/{RUN}", effective_target_qps=22000)
+
+
+def sampled(count: int) -> Change:
+    def change(tree: Folder) -> None:
+        for name in ("entries", "qsl_idx_match"):
+            tree.replace(COUNTS, f"num_perf_log_{name} = 1239", f"num_perf_log_{name} = {count}")
+
+    return change
 
 
 def audit_quicker(test: str, steps: int) -> Change:
@@ -236,11 +243,12 @@ CASES: list[Case] = [
     said(TreeRule.PICTURES, SCORE, f"{GOOD_SCORE}, total=50000", "accuracy=78.019%, good=646, total=828", "total"),
     said(TreeRule.SCORE, SCORE, "76.456", "86.456", "accuracy"),
     said(TreeRule.TARGET, SCORE, GOOD_SCORE, "accuracy=75.694%, good=37847", "accuracy"),
-    (TreeRule.HASH, audited_answers, f"{SINGLE}/TEST01/accuracy/accuracy.txt", "hash"),
+    (TreeRule.HASH, few_answers, f"{SINGLE}/TEST01/accuracy/accuracy.txt", "hash"),
     (TreeRule.TRUNCATION, write(f"{SINGLE}/accuracy/{ANSWERS}", b"[" + b" " * 10240 + b"\n\n...\n\n]"),
      f"{SINGLE}/accuracy/{ANSWERS}", "bytes"),
     said(TreeRule.FAILED, COUNTS, "TEST PASS", "TEST FAIL", "verdict"),
     said(TreeRule.FAILED, COUNTS, "mismatch = 0\nnum_m", "mismatch = 1239\nnum_m", "num_perf_log_data_mismatch"),
+    (TreeRule.SAMPLED, sampled(900), COUNTS, "num_perf_log_entries"),
     said(TreeRule.ANSWERS, f"{SINGLE}/TEST01/accuracy/{ANSWERS}", "00002743", "0000A242", "qsl_idx 0"),
     said(TreeRule.COUNTS, COUNTS, "idx_match = 1239", "idx_match = 1238", "num_perf_log_qsl_idx_match"),
     said(TreeRule.SCORES, SCORES, "Reference score = 250.0", "Reference score = 260.0", "Test score"),
