@@ -6,7 +6,7 @@ import math
 import re
 
 from sut.datasets.base import IMAGENET_PICTURES
-from sut.mlperf.logs import ACCURACY, DETAIL
+from sut.mlperf.logs import ACCURACY, DETAIL, Detail
 from sut.mlperf.metrics import METRICS
 from sut.mlperf.tree.accuracy import SCORE_FILE, answers_left, judge_answers, judge_percent
 from sut.mlperf.tree.layout import Tree
@@ -48,14 +48,21 @@ def judge_audit(tree: Tree, place: Place, test: str, reference: Log | None) -> L
     if accurate:
         counts = _judge_counts(tree, verdict := f"{folder}/{ACCURACY_VERDICT}")
         if counts and log is not None:
-            least, most = entries_expected(log.detail)
-            if not least <= (got := counts[_SAMPLED]) <= most:
-                tree.add(TreeRule.SAMPLED, verdict, _SAMPLED, f"{got:g}", f"{least} to {most} ({DETAIL})")
+            _judge_number(tree, verdict, counts[_SAMPLED], log.detail)
         if tree.has_folder(f"{folder}/accuracy", "a folder with the sampled answers"):
             tree.only(f"{folder}/accuracy", (ACCURACY, SCORE_FILE))
             _judge_sampled(tree, f"{folder}/accuracy", counts.get(_SAMPLED))
             _judge_equal(tree, f"{place.path}/accuracy/{ACCURACY}", f"{folder}/accuracy/{ACCURACY}")
     return log
+
+
+def _judge_number(tree: Tree, path: str, got: float, detail: Detail) -> None:
+    try:
+        least, most = entries_expected(detail)
+    except (ValueError, ArithmeticError):  # below 0, or beyond all numbers
+        least, most = 0, 0
+    if not least <= got <= most:
+        tree.add(TreeRule.SAMPLED, path, _SAMPLED, f"{got:g}", f"{least} to {most} ({DETAIL})")
 
 
 def _judge_sampled(tree: Tree, folder: str, logged: float | None) -> None:

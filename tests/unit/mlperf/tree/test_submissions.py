@@ -259,3 +259,22 @@ def test_whatever_a_file_holds_is_a_finding_and_no_more(tmp_path: Path, content:
         path.write_bytes(before)
         assert found != sound or path.name in ("user.conf", SUMMARY)
         assert [each for each in found if len(each.got) > 500 or not each.got.isprintable()] == []
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"effective_target_qps": 1e308},
+        {"effective_accuracy_log_sampling_target": -4096},
+        {"effective_samples_per_query": -1, "generated_samples_per_query": -1},
+        {"effective_min_duration_ms": 10**400},
+        {"result_query_count": 0, "generated_query_count": 0},
+        {"result_qps_with_loadgen_overhead": 0, "early_stopping_latency_ss": 0},
+    ],
+)
+def test_numbers_that_no_run_has_are_findings(tmp_path: Path, changes: dict[str, object]) -> None:
+    tree = trees.closed_edge(tmp_path)
+    for folder in (RUN, f"TEST01/{RUN}", "accuracy"):
+        tree.log(f"{SINGLE}/{folder}", **changes)
+
+    assert judge_tree(tmp_path)
