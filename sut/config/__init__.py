@@ -92,9 +92,7 @@ class RunConfig(BaseModel):
         ),
     )
     rules: Literal["closed"] | None = setting(
-        "Refuse what MLPerf's closed division forbids.",
-        only=_in_int8("it is about what calibrates int8"),
-        told="--rules {}",
+        "closed: official settings; what breaks MLPerf's rules is refused, what is finished and official is kept."
     )
     backend_options: _Options = setting("The backend's own settings, by name.", {}, flag=None)
     preprocess_options: _Options = setting("The preprocessor's own settings, by name.", {}, flag=None)

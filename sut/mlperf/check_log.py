@@ -39,6 +39,7 @@ class LogRule(Rule):
     METRIC = "the metric is missing or contradicts the log"
     ORDER = "the percentiles are not in order"
     LATENCY = "LoadGen's log and its trace do not agree"
+    UNTRACED = "LoadGen's percentiles and the ledger do not agree"
     VERDICT = "the verdict contradicts the log"
     SUMMARY = "LoadGen's two logs do not agree"
     CLOCK = "the ledger and LoadGen's clock do not agree"
@@ -52,6 +53,7 @@ class Record:
     ``first_ns``, ``last_ns``: when the first and the last sample were issued, ``last_done_ns``: when the last was
     answered, None where the ledger has not recorded so many. ``latency_ns`` int64: LoadGen's trace, per query in
     MultiStream and per sample elsewhere, None without a trace; ``fastest_ns``: of each query's fastest sample.
+    ``bounds_ns``: the least and the most that each latency can be, as the ledger has it, for a run without a trace.
     """
 
     asked: Mapping[str, Any]
@@ -63,6 +65,7 @@ class Record:
     latency_ns: Int64Array | None
     stages_ns: Mapping[str, Int64Array] | None
     fastest_ns: Int64Array | None = None
+    bounds_ns: tuple[Int64Array, Int64Array] | None = None
 
 
 def check_log(
@@ -90,7 +93,7 @@ def check_log(
     if record is not None:
         found += _counts(detail, record)
         if measured:
-            found += [*_latencies(detail, record), *_served(detail, record)]
+            found += [*_latencies(detail, record), *_untraced(detail, record), *_served(detail, record)]
     return [*found, *clock]
 
 
@@ -239,6 +242,30 @@ def _latencies(detail: Detail, record: Record) -> Iterator[Finding]:
         yield Finding(
             LogRule.LATENCY, DETAIL, key, _text(detail.values[key]), f"the latency of one of its queries ({TRACE})"
         )
+
+
+def _untraced(detail: Detail, record: Record) -> Iterator[Finding]:
+    """Without a trace: each percentile lies between those of the least and of the most that the latencies can be.
+
+    That holds whatever LoadGen adds to single ones, as its order is theirs; ``LEAST_STAGE_NS`` is for a clock that is
+    slewed. In Server, where LoadGen may ask late, only the median has an upper end: half of the queries are not asked
+    so late that its schedule, whose length it tells, did not end late, too.
+    """
+    if record.bounds_ns is None or detail.values.get("effective_test_mode") != "PerformanceOnly":
+        return
+    scenario = str(detail.values.get("effective_scenario"))
+    least, most = (percentile_stats(bound) for bound in record.bounds_ns)
+    late = 0.0
+    scheduled = detail.number("result_scheduled_samples_per_sec")
+    if scenario == "Server" and scheduled and record.last_ns is not None:
+        late = max(0.0, record.last_ns - record.first_ns - (record.issued - 1) * 1e9 / scheduled)
+    for name, key in latency_keys(scenario).items():
+        got, low, high = detail.number(key), least[name], most[name]
+        top = math.inf if scenario == "Server" and name != "p50" else (high or 0) + late - LEAST_STAGE_NS
+        bottom = (low or 0) + LEAST_STAGE_NS
+        if got is None or not bottom <= got <= top:
+            expected = f"{bottom} or more" if math.isinf(top) else f"{bottom} to {top:.0f}"
+            yield Finding(LogRule.UNTRACED, DETAIL, key, _text(detail.values.get(key)), f"{expected} (the ledger)")
 
 
 def _verdict(detail: Detail) -> Iterator[Finding]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from backends.registry import BACKENDS
 from preprocess.registry import PREPROCESSORS
 from sut.config import RunConfig
 from sut.datasets.base import IMAGENET_PICTURES, DataSet
 from sut.mlperf import official
+from sut.mlperf.audit import Audit
 from sut.mlperf.logs import Detail
 from sut.models.base import ModelSpec
 from sut.models.preparation import Prepared
@@ -43,12 +45,41 @@ def is_official_model(spec: ModelSpec, model: Prepared | None) -> bool:
     return spec.name == official.MODEL and model is not None and model.weights == "trained"
 
 
-def broken_rules(
-    config: RunConfig, spec: ModelSpec, model: Prepared | None, dataset: DataSet, detail: Detail
+def foretold(settings: Any, dataset: DataSet) -> Detail:
+    """What the log of a performance run will say, as far as LoadGen's ``settings`` tell it; of counts the least.
+
+    What Server is asked follows from its rate, which is not among them.
+    """
+    scenario = settings.scenario.name
+    offline = scenario == "Offline"
+    values = {
+        "effective_min_duration_ms": settings.min_duration_ms,
+        "effective_max_duration_ms": settings.max_duration_ms,
+        "effective_max_query_count": settings.max_query_count,
+        "requested_server_max_async_queries": settings.server_max_async_queries,
+        "effective_performance_sample_count": settings.performance_sample_count_override or dataset.count,
+        "effective_performance_issue_same": settings.performance_issue_same,
+        "effective_performance_issue_unique": settings.performance_issue_unique,
+        "effective_target_latency_ns": settings.server_target_latency_ns,
+        "effective_samples_per_query": settings.min_query_count if offline else settings.multi_stream_samples_per_query,
+    }
+    if scenario in ("SingleStream", "MultiStream"):
+        values["result_query_count"] = settings.min_query_count
+    percentiles = {
+        "SingleStream": settings.single_stream_target_latency_percentile,
+        "MultiStream": settings.multi_stream_target_latency_percentile,
+        "Server": settings.server_target_latency_percentile,
+    }
+    return Detail(values | {"effective_target_latency_percentile": percentiles.get(scenario)}, ())
+
+
+def broken_before(
+    config: RunConfig, spec: ModelSpec, model: Prepared | None, dataset: DataSet, told: Detail, audit: Audit | None
 ) -> list[str]:
     """What keeps a run from being one by the rules of round v6.1, each with the figure found and the one required.
 
-    What only the run's own process sees, such as parity, is not among them.
+    As far as config, parts and settings tell it: ``told`` is the run's log, or what is ``foretold`` of it. What one of
+    MLPerf's audits sets for itself breaks nothing.
     """
     found = _not_official(config, spec, model)
     # With it, every list but MLCommons' was refused, and every file that was quantised already.
@@ -58,17 +89,44 @@ def broken_rules(
         found.append("at the boundary device the input has already arrived where MLPerf's clock starts")
     if config.mode == "find_peak":
         found.append("FindPeakPerformance is a search, not a result")
+    if audit is not None and audit.test is None:
+        found.append(audit_rule(audit))
     if dataset.count != IMAGENET_PICTURES:
         found.append(f"data set {dataset.name} has {dataset.count} pictures, not ImageNet's {IMAGENET_PICTURES}")
     elif not dataset.is_imagenet():
         found.append(f"the list of data set {dataset.name} is not ImageNet's: names, labels or their order differ")
+    if config.mode != "accuracy" and "effective_min_duration_ms" in told.values:
+        found += _performance(config, dataset, told, audit)
+    return found
+
+
+def broken_rules(
+    config: RunConfig,
+    spec: ModelSpec,
+    model: Prepared | None,
+    dataset: DataSet,
+    detail: Detail,
+    audit: Audit | None = None,
+) -> list[str]:
+    """``broken_before`` of a run's log, and what only that tells; ``audit`` is what was obeyed.
+
+    What only the run's own process sees, such as parity, is not among them.
+    """
+    found = broken_before(config, spec, model, dataset, detail, audit)
+    if audit is not None and audit.test is not None:
+        found.append(audit_rule(audit))
     if config.mode == "accuracy":
         return found
     if "effective_min_duration_ms" not in detail.values:
-        return [*found, "LoadGen left no log to check"]
-    if "result_validity" not in detail.values:
+        found.append("LoadGen left no log to check")
+    elif "result_validity" not in detail.values:
         found.append("the run did not come to its end")
-    return found + _performance(config, dataset, detail)
+    return found
+
+
+def audit_rule(audit: Audit) -> str:
+    """What an audit's run breaks by being one; of one of MLPerf's, that is part of a closed submission, only this."""
+    return f"an audit ({audit.test or audit.file}) is no result"
 
 
 def in_short(broken: Sequence[str]) -> str:
@@ -111,7 +169,7 @@ def _not_official(config: RunConfig, spec: ModelSpec, model: Prepared | None) ->
     return found
 
 
-def _performance(config: RunConfig, dataset: DataSet, detail: Detail) -> list[str]:
+def _performance(config: RunConfig, dataset: DataSet, detail: Detail, audit: Audit | None) -> list[str]:
     found: list[str] = []
     scenario = config.scenario
     duration_ms = detail.number("effective_min_duration_ms") or 0
@@ -120,14 +178,18 @@ def _performance(config: RunConfig, dataset: DataSet, detail: Detail) -> list[st
     samples = min(int(detail.number("effective_performance_sample_count") or 0), dataset.count)
     if samples < official.PERFORMANCE_SAMPLES:
         found.append(f"performance_sample_count {samples} < {official.PERFORMANCE_SAMPLES}")
+    asked_by_audit = audit.settings if audit is not None and audit.test is not None else {}
     for name in ("performance_issue_same", "performance_issue_unique"):
-        if detail.values.get(f"effective_{name}"):
+        if detail.values.get(f"effective_{name}") and not asked_by_audit.get(name):
             found.append(f"{name} is on: the samples are not drawn at random")
     if scenario == "Offline":
         asked = detail.number("effective_samples_per_query")
         if asked is not None and asked < official.OFFLINE_SAMPLES:
             found.append(f"{asked:.0f} samples < {official.OFFLINE_SAMPLES}")
         return found
+    for name, key, scale, unit in _CUT_BY.values():
+        if value := detail.number(key):
+            found.append(f"{name} {scale * value:g}{unit} is set, which may end the run early")
     # What was asked, not min_query_count: for Server MLPerf sets that to 100 and leaves the rest to early stopping.
     queries = detail.number("result_query_count")
     if queries is not None and queries < official.QUERIES[scenario]:
@@ -140,8 +202,9 @@ def _performance(config: RunConfig, dataset: DataSet, detail: Detail) -> list[st
         if bound_ms > official.SERVER_BOUND_MS:
             found.append(f"Server latency bound {bound_ms:.4g} ms > {official.SERVER_BOUND_MS} ms")
         if config.relax_server and config.qps is None:
-            rate = detail.number("effective_target_qps") or 0
-            found.append(f"Server rate {rate:.4g} queries/s is a quarter of the calibrated one, not the highest")
+            rate = detail.number("effective_target_qps")
+            which = f"{rate:.4g} queries/s " if rate else ""
+            found.append(f"Server rate {which}is a quarter of the calibrated one, not the highest")
     per_query = detail.number("effective_samples_per_query")
     if scenario == "MultiStream" and per_query is not None and per_query != official.MULTISTREAM_SAMPLES:
         found.append(f"samples_per_query {per_query:g} is not {official.MULTISTREAM_SAMPLES}")

@@ -27,6 +27,11 @@ class Stages:
     batch_sizes: dict[int, int]
 
 
+PAUSE_NS = 1_000_000_000
+"""How long a thread may stand still between two stamps that follow each other, on a machine that is overrun or held
+back by a quota."""
+
+
 class LedgerError(ValueError):
     """The ledger and LoadGen's trace do not tell the same story."""
 
@@ -100,6 +105,37 @@ def join(ledger: Ledger, trace: Trace | None) -> Stages:
     return Stages(latency, stages, cost, batch_sizes(ledger))
 
 
+def latency_bounds(ledger: Ledger, scenario: str, per_query: int) -> tuple[Int64Array, Int64Array] | None:
+    """Between what LoadGen's latencies must be, ns, by the ledger alone: the least and the most that each can be.
+
+    Of queries in MultiStream, which have ``per_query`` samples, of samples elsewhere. None where not all samples are
+    recorded, or not all were answered.
+
+    LoadGen counts from the time of its schedule, which is before it calls us, to when it has our call, which is after
+    we have stamped it: the latency of this side is the least. In SingleStream and MultiStream it schedules a query when
+    it has all answers to the one before: that is between our last answer to it and the next call of ours, so that
+    neighbours bound each query. In Offline the schedule is not before the start of the run. What is left is the way of
+    an answer to LoadGen, for which ``PAUSE_NS`` is plenty; and in Server how late LoadGen asks, which is not ours.
+    """
+    count = int(ledger.counters[Counter.ISSUED])
+    who = answered(ledger)
+    if not 0 < count == len(who) or int(ledger.counters[Counter.BATCHES]) > ledger.shape.batches:
+        return None
+    ends, issued = ledger.rows[ledger.batch_of[who] - 1, -1], ledger.issued_ns[who]
+    started = ledger.counters[Counter.RUN_START_SYSTEM_NS]
+    if scenario in ("Server", "Offline"):
+        since = issued if scenario == "Server" else started
+        return ends - issued, ends - since + PAUSE_NS
+    if count % per_query:
+        return None
+    of_query = ends.reshape(-1, per_query)
+    # Which of its samples ends a query is whose call LoadGen comes to last: it may have been stamped before another.
+    first, last, issued = of_query.min(axis=1), of_query.max(axis=1), issued[::per_query]
+    before = np.concatenate([[started], last[:-1]])
+    after = np.concatenate([issued[1:], [last[-1] + PAUSE_NS]])
+    return first - issued, after - before
+
+
 def _cost(ledger: Ledger, names: Sequence[str]) -> dict[str, float]:
     rows = ledger.rows[: min(int(ledger.counters[Counter.BATCHES]), ledger.shape.batches)]
     rows = rows[rows[:, 0] > 0]
@@ -115,6 +151,7 @@ def record_of(
     latency_ns: Int64Array | None,
     stages: Stages | None,
     fastest_ns: Int64Array | None = None,
+    bounds_ns: tuple[Int64Array, Int64Array] | None = None,
 ) -> Record:
     """What a ledger says of a run, for LoadGen's logs to be held against."""
     issued = int(ledger.counters[Counter.ISSUED])
@@ -129,5 +166,6 @@ def record_of(
         last_done_ns=int(ledger.rows[ledger.batch_of[last] - 1, -1]) if recorded else None,
         latency_ns=latency_ns,
         fastest_ns=fastest_ns,
+        bounds_ns=bounds_ns,
         stages_ns=stages.per_sample if stages is not None else None,
     )

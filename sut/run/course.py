@@ -29,9 +29,10 @@ from sut.results.parity import measure_quickly
 from sut.results.quiet import Look, Quiet, between, look
 from sut.results.schema import CpuQuota
 from sut.run.answers import check
+from sut.run.closed import end_where_broken, settings_broken
 from sut.run.events import Checked, Failure, Finished, Flushed, Loaded, Orders, Planned, Preprocessed
 from sut.run.overload import fitting_qps, stop_overload
-from sut.run.planning import Plan, Room, apply_calibration, apply_flags, make_plan
+from sut.run.planning import Plan, Room, apply_calibration, make_plan, settings_before
 from sut.run.pulse import Phase, Pulse, never_raising
 from sut.run.timing import Pace, calibrate, warm_tail
 from sut.run.trial import is_undisturbed, settle
@@ -77,6 +78,7 @@ class Course:
         self._check_answers(sut, ready)
         measured = self._calibrate(sut, ready)
         overload = self._set_what_is_open(sut, measured)
+        self._end_where_broken(sut)
         plan = self._plan(measured, overload)
         self._warm_up_the_rest(sut, plan, ready)
         self._open_ledger(sut, plan)
@@ -95,14 +97,10 @@ class Course:
 
     def _settings_and_notes(self) -> tuple[loadgen.Settings, list[str]]:
         """What LoadGen is told before anything is measured, and what the user is."""
-        config = self._config
-        confs = [path for path in (config.mlperf_conf, config.user_conf) if path]
-        settings = loadgen.settings_for(self._rules, config.scenario, config.mode, confs)
-        notes = apply_flags(settings, config, self._conf, self._rules)
+        settings, notes = settings_before(self._config, self._rules)
         self._obey_audit(settings)
         if self._audit is not None:
             notes.append(self._audit.words)
-            self._broken.append(f"an audit ({self._audit.test or self._audit.file}) is no result")
         return settings, [*notes, *(self._parts.model.notes if self._parts.model else ())]
 
     def _obey_audit(self, settings: loadgen.Settings) -> None:
@@ -199,6 +197,11 @@ class Course:
             self._notes.append(overload)
         sut.know_service_times(measured.batch_ns, int(settings.server_target_latency_ns))
         return overload
+
+    def _end_where_broken(self, sut: SUT) -> None:
+        """Of a run by ``--rules closed``: all is known now that can be before LoadGen asks."""
+        told = settings_broken(self._config, self._parts, self._settings, self._audit)
+        end_where_broken(self._config, [*told, *self._broken, *sut.library.rules_broken()])
 
     def _is_open(self, key: str) -> bool:
         return self._conf is None or not self._conf.sets(self._rules, "Server", key)

@@ -27,7 +27,7 @@ from sut.pipeline.ledger import Counter, Ledger
 from sut.results.gpus import peak_bytes
 from sut.results.machine import system_facts
 from sut.results.schema import CONFIGURED, Accuracy, Agreement, Energy, Metric, Result, per_query, stage_stats
-from sut.results.stages import LedgerError, Stages, join, own_latency_ns, record_of
+from sut.results.stages import LedgerError, Stages, answered, join, latency_bounds, own_latency_ns, record_of
 from sut.run.events import Planned
 from sut.run.supervisor import Outcome
 from sut.tasks.base import Score
@@ -58,7 +58,8 @@ def make_result(parts: Assembly, agreement: Agreement | None, outcome: Outcome, 
     score = _scored(parts, outcome, found, directory)
     failed_samples, samples = outcome.counter(Counter.FAILED), outcome.counter(Counter.DONE)
     reasons = _reasons(config, outcome, found, failed_samples)
-    broken = broken_rules(config, parts.spec, parts.model, parts.dataset, found.detail)
+    audit = outcome.plan.audit if outcome.plan else None
+    broken = broken_rules(config, parts.spec, parts.model, parts.dataset, found.detail, audit)
     if told := outcome.finished or outcome.plan:
         broken += told.rules_broken
     data_broken = outcome.finished is not None and outcome.finished.data_broken
@@ -195,14 +196,23 @@ def _read(config: RunConfig, outcome: Outcome, directory: Path) -> _Findings:
         return found
     # Where the log has no end the trace has none either.
     to_join = ended and found.detail.complete and outcome.plan.plan.trace
-    traced = _join(config, outcome.ledger, directory, found, to_join)
+    samples = _per_query(outcome.plan)
+    traced = _join(config, outcome.ledger, samples, directory, found, to_join)
     if ended:
         _check(config, outcome.plan, outcome.ledger, directory, found, traced)
     return found
 
 
-def _join(config: RunConfig, ledger: Ledger, directory: Path, found: _Findings, traced: bool) -> bool:
-    """Join the ledger with LoadGen's trace where there is one. Returns whether the latency is LoadGen's."""
+def _per_query(planned: Planned) -> int:
+    """Samples of a query in MultiStream, 1 elsewhere."""
+    return int(planned.asked.get("requested_multi_stream_samples_per_query", 1))
+
+
+def _join(config: RunConfig, ledger: Ledger, samples: int, directory: Path, found: _Findings, traced: bool) -> bool:
+    """Join the ledger with LoadGen's trace where there is one. Returns whether the latency is LoadGen's.
+
+    ``samples`` are those of a query.
+    """
     if traced:
         try:
             trace, query = read_trace(directory)
@@ -218,6 +228,8 @@ def _join(config: RunConfig, ledger: Ledger, directory: Path, found: _Findings, 
         except ValueError as error:  # LoadGen was told to write one
             found.problems.append(f"LoadGen's trace cannot be read: {one_line(error)}")
     found.stages, found.latency = join(ledger, None), own_latency_ns(ledger)
+    if samples > 1:
+        found.latency = per_query(found.latency, answered(ledger) // samples)
     return False
 
 
@@ -233,7 +245,8 @@ def _check(
     asked = planned.asked
     if config.audit_conf is not None:  # it overrides whatever LoadGen is told
         asked = {key: value for key, value in asked.items() if not key.startswith("requested_")}
-    record = record_of(ledger, asked, found.latency if traced else None, found.stages, found.fastest)
+    bounds = None if traced else latency_bounds(ledger, config.scenario, _per_query(planned))
+    record = record_of(ledger, asked, found.latency if traced else None, found.stages, found.fastest, bounds)
     for finding in check_log(found.detail, summary, record, [OFFICIAL_SEEDS]):
         (found.problems if finding.contradicts else found.flaws).append(str(finding))
 

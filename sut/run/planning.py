@@ -13,7 +13,7 @@ from sut.config import OPTIONS, RunConfig
 from sut.errors import InputError
 from sut.mlperf import official
 from sut.mlperf.loadgen import Settings, settings_for
-from sut.mlperf.userconf import Conf
+from sut.mlperf.userconf import Conf, read_conf
 from sut.pipeline.ledger import MAX_RECORDED_SAMPLES
 from sut.run.generation import COMFORTABLE, Generated, expected_latency_ns, generated, longest_s
 from sut.run.timing import Pace
@@ -72,8 +72,12 @@ def forecast(configs: Sequence[RunConfig], rules: str) -> str | None:
     """How long runs take in all, by the durations that are asked for, before anything is known of the model.
 
     ``rules`` is the model whose rules LoadGen is told. None where there is nothing to add to the plan that each run
-    tells: of one run whose length the user has set, of accuracy, and of a search.
+    tells: of one run whose length the user has set, of accuracy, and of a search. By ``--rules closed`` all are told.
     """
+    if not configs:
+        return None
+    if configs[0].rules == "closed":
+        return _closed_forecast(configs, rules)
     timed = [config for config in configs if config.mode == "performance"]
     durations_s = [_min_duration_s(config, rules) for config in timed]
     chosen = all(config.time_s is not None for config in timed) or max(durations_s) < _LONG_S
@@ -91,11 +95,32 @@ def forecast(configs: Sequence[RunConfig], rules: str) -> str | None:
     return f"{runs}about {duration(sum(durations_s) + OVERHEAD_S * len(configs))}{in_all}{longer}"
 
 
+def _closed_forecast(configs: Sequence[RunConfig], rules: str) -> str:
+    runs, in_all = (f"{len(configs)} runs, ", " in all") if len(configs) > 1 else ("", "")
+    timed = [config for config in configs if config.mode == "performance"]
+    if not timed:
+        each = "each over" if in_all else "over"
+        return f"{runs}{each} the whole data set once: how long that takes is in the plan, once it is calibrated"
+    counts = {"Offline": f"{official.OFFLINE_SAMPLES:,} samples"}
+    counts |= {scenario: f"{queries:,} queries" for scenario, queries in official.QUERIES.items()}
+    many = ", ".join(f"{config.scenario} asks at least {counts[config.scenario]}" for config in timed)
+    seconds = sum(_min_duration_s(config, rules) + OVERHEAD_S for config in timed)
+    return f"{runs}at least {duration(seconds)}{in_all}; longer where a model is slow: {many}"
+
+
 def _min_duration_s(config: RunConfig, rules: str) -> float:
-    if config.time_s is not None:
-        return config.time_s
+    return float(settings_before(config, rules)[0].min_duration_ms) / 1000
+
+
+def settings_before(config: RunConfig, rules: str) -> tuple[Settings, list[str]]:
+    """What LoadGen is told of a run before anything is measured, but for an audit, and notes for the user.
+
+    ``rules`` is the model whose rules apply. Raises ``InputError`` for files that LoadGen or this system cannot read.
+    """
     confs = [path for path in (config.mlperf_conf, config.user_conf) if path]
-    return float(settings_for(rules, config.scenario, config.mode, confs).min_duration_ms) / 1000
+    settings = settings_for(rules, config.scenario, config.mode, confs)
+    conf = read_conf(config.user_conf) if config.user_conf else None
+    return settings, apply_flags(settings, config, conf, rules)
 
 
 def apply_flags(settings: Settings, config: RunConfig, conf: Conf | None, model: str) -> list[str]:
@@ -103,7 +128,7 @@ def apply_flags(settings: Settings, config: RunConfig, conf: Conf | None, model:
     scenario = config.scenario
     if config.time_s is not None:
         settings.min_duration_ms = round(config.time_s * 1000)
-        if conf is None or not conf.sets(model, scenario, "min_query_count"):
+        if config.rules != "closed" and (conf is None or not conf.sets(model, scenario, "min_query_count")):
             settings.min_query_count = EARLY_STOPPING_QUERIES[scenario]
     if config.performance_sample_count is not None:
         settings.performance_sample_count_override = config.performance_sample_count
@@ -221,7 +246,7 @@ def make_plan(
         most = int(1.2 * made.samples) + 1000 if scenario == "Server" else made.samples
     if mode == "find_peak":
         most *= 20
-    untraced = _why_untraced(mode, samples, took, room.disk)
+    untraced = _why_untraced(config, samples, took, room.disk)
     if untraced:
         notes.append(f"{untraced}: stages come without issue_delay and residual")
     if samples > MAX_RECORDED_SAMPLES:
@@ -301,9 +326,11 @@ def _cut_short(
     return kept, kept * samples // queries, share * took
 
 
-def _why_untraced(mode: str, samples: int, seconds: float, free_bytes: int) -> str:
+def _why_untraced(config: RunConfig, samples: int, seconds: float, free_bytes: int) -> str:
     """Why LoadGen's per-sample trace stays off; empty where it is on."""
-    if mode == "find_peak":
+    if config.rules == "closed":
+        return "a run by the rules of the closed division is not traced"
+    if config.mode == "find_peak":
         return "a search of many runs is not traced"
     if samples > MAX_TRACED_SAMPLES:
         return f"{samples:,} samples are too many to trace"

@@ -28,11 +28,13 @@ from sut.models.base import ModelSpec
 from sut.models.content import check_model
 from sut.models.files import check_names
 from sut.models.registry import check_fit
-from sut.pipeline.assembly import Assembly, assemble
+from sut.pipeline.assembly import Assembly
 from sut.process.signals import Noted, noted
 from sut.results.schema import FILE, PAGE, Agreement, Result, dump_json, reference_results
+from sut.run.closed import make
 from sut.run.compared import compared_with_fp32, why_not_compared
 from sut.run.gpu_watch import Watch
+from sut.run.kept import staying
 from sut.run.outcome import lost_result, make_result
 from sut.run.planning import forecast
 from sut.run.reporter import Reporter
@@ -79,7 +81,7 @@ def run_all(configs: Sequence[RunConfig], console: Reporter, command: str, model
 
     ``model_sha256`` is that of a run that is repeated: that the model is another now is a note.
     """
-    ran = run_experiment(configs, console, command, model_sha256)
+    ran = run_experiment(configs, console, command, model_sha256, keeps=True)
     if not {ExitCode.USAGE, ExitCode.SETUP} & set(ran.codes):
         console.summary(ran.results, ran.home)
         shown = [result for result in ran.results if result.mode != "find_peak"]
@@ -135,16 +137,17 @@ def check_same_model(results: Sequence[Result]) -> None:
 
 
 def run_experiment(
-    configs: Sequence[RunConfig], console: Reporter, command: str, model_sha256: str | None = None
+    configs: Sequence[RunConfig], console: Reporter, command: str, model_sha256: str | None = None, keeps: bool = False
 ) -> Ran:
     """Run each config; they differ in scenario and mode only, and share a directory.
 
-    Raises ``InputError`` or ``SetupError`` before anything was run.
+    One that ``keeps`` runs by ``--rules closed`` that are finished leaves them as they are. Raises ``InputError`` or
+    ``SetupError`` before anything was run.
     """
     first = configs[0]
-    _check_files(configs, console)
+    audits = _check_files(configs, console)
     with console.working("preparing the model") as progress:
-        parts = assemble(first, console.note, progress)
+        parts = make(configs, audits, console, progress)
     if parts.dataset.labels is None and any(config.mode == "accuracy" for config in configs):
         raise InputError(
             f"data set {parts.dataset.name} ({parts.dataset.root}) has no labels, so there is no accuracy; leave out "
@@ -156,21 +159,29 @@ def run_experiment(
         info = check_model(parts.model.onnx).only(first.outputs)
         check_names("--inputs", first.inputs or (), info.inputs)
         check_fit(parts.spec, info)
-    if length := forecast(configs, parts.spec.loadgen_model):
+    home = result_home(first, parts.spec)
+    folders = [
+        run_folder(home, config.scenario, config.mode, audit) for config, audit in zip(configs, audits, strict=True)
+    ]
+    stay = staying(configs, audits, folders, parts, console.note) if keeps else {}
+    if length := forecast([config for at, config in enumerate(configs) if at not in stay], parts.spec.loadgen_model):
         console.note(length)
     agreement = _agreement(parts, console)
     if parts.model is not None:
         notes = [why_not_compared(parts), _another_model(parts.model.sha256, model_sha256)]
         told = tuple(note for note in notes if note)
         parts = replace(parts, model=replace(parts.model, notes=(*parts.model.notes, *told)))
-    home = result_home(first, parts.spec)
     ran = Ran(home=home)
     with _locked(home), noted() as ending:
         for path in remove_stale(home):
             console.note(f"{path}: removed; a sut audit that was killed had left this audit.config")
         console.header(parts, home)
-        for config in configs:
-            directory = fresh(run_folder(home, config.scenario, config.mode, audit_of(config)), first.overwrite)
+        for at, config in enumerate(configs):
+            if at in stay:
+                ran.results.append(stay[at])
+                ran.codes.append(ExitCode.OK)
+                continue
+            directory = fresh(folders[at], first.overwrite)
             result, code = _run_one(replace(parts, config=config), agreement, directory, console, command, ending)
             ran.results.append(result)
             ran.codes.append(code)
@@ -182,17 +193,17 @@ def run_experiment(
     return ran
 
 
-def _check_files(configs: Sequence[RunConfig], console: Reporter) -> None:
-    """Raise ``InputError`` for settings files that LoadGen or this system could not read."""
+def _check_files(configs: Sequence[RunConfig], console: Reporter) -> list[Audit | None]:
+    """The audit that each run is. Raises ``InputError`` for files that LoadGen or this system could not read."""
     first = configs[0]
     if first.user_conf is not None:
         read_conf(first.user_conf)
     if first.mlperf_conf is not None:
         read_conf(first.mlperf_conf, "rules")
-    for config in configs:
-        audit_of(config)
+    audits = [audit_of(config) for config in configs]
     if first.audit_conf is None and Path("audit.config").exists():
         console.note("audit.config in the current directory is not obeyed; --audit_conf names one that shall be")
+    return audits
 
 
 def _another_model(now: str | None, then: str | None) -> str | None:

@@ -87,13 +87,10 @@ def calibrate_on(
     """
     if whole.count == 0:
         raise InputError(f"data set {whole.name} has no pictures to calibrate with, expected one or more")
-    if list_file is not None:
-        return _listed(whole, recipe, list_file, closed)
     if closed:
-        raise InputError(
-            "the rules of the closed division take MLCommons' calibration pictures only; give its list with "
-            "--calibration-list FILE (calibration/ImageNet/cal_image_list_option_1.txt of mlcommons/inference)"
-        )
+        check_mlcommons(list_file)
+    if list_file is not None:
+        return _listed(whole, recipe, list_file)
     among = set(scored.files)
     unseen = [index for index, file in enumerate(whole.files) if file not in among]
     wanted = _affordable(SAMPLES, recipe)
@@ -152,13 +149,23 @@ def read_picture(dataset: DataSet, index: int, purpose: str) -> Picture:
         raise InputError(f"{name}, which is to {purpose}: {reason_of(error)}") from error
 
 
-def _listed(whole: DataSet, recipe: Recipe, path: Path, closed: bool) -> Calibration:
+def check_mlcommons(path: Path | None) -> None:
+    """Raise ``InputError`` where a calibration list is none of MLCommons', which the closed division asks for."""
+    if path is None:
+        raise InputError(
+            "the rules of the closed division take MLCommons' calibration pictures only; give its list with "
+            "--calibration-list FILE (calibration/ImageNet/cal_image_list_option_1.txt of mlcommons/inference)"
+        )
     entries = _read_list(path)
-    if closed and not _is_mlcommons([word for _, word in entries]):
+    if not _is_mlcommons([word for _, word in entries]):
         raise InputError(
             f"{path} is not MLCommons' calibration list ({len(entries)} entries), expected one of its two lists of "
             f"{MAX_LISTED} names ILSVRC2012_val_NNNNNNNN.JPEG; the rules of the closed division take no other"
         )
+
+
+def _listed(whole: DataSet, recipe: Recipe, path: Path) -> Calibration:
+    entries = _read_list(path)
     place = _places(whole)
     chosen: dict[int, int] = {}
     for line, word in entries:

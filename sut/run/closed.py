@@ -1,0 +1,82 @@
+"""``--rules closed``: what breaks MLPerf's rules for the closed division is refused, all of it, before the run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from sut.config import RunConfig
+from sut.errors import InputError, one_line
+from sut.mlperf import official
+from sut.mlperf.audit import Audit
+from sut.mlperf.loadgen import Settings
+from sut.mlperf.rules import broken_before, foretold
+from sut.models.precision.calibration import check_mlcommons
+from sut.pipeline.assembly import Assembly, assemble
+from sut.run.planning import settings_before
+from sut.run.reporter import Reporter
+from sut.text import Progress, Say
+
+
+def make(
+    configs: Sequence[RunConfig], audits: Sequence[Audit | None], console: Reporter, progress: Progress
+) -> Assembly:
+    """The parts of runs that differ in scenario and mode only; ``audits`` are what they obey.
+
+    Raises what ``assemble`` does, and ``InputError`` where ``--rules closed`` refuses one of them.
+    """
+    first = configs[0]
+    if first.rules != "closed":
+        return assemble(first, console.note, progress)
+    # The model as it was brought: who that is can be told before it is calibrated for minutes.
+    precision = "fp32" if first.precision == "int8" else first.precision
+    brought = first.model_copy(update={"precision": precision, "calibration_list": None, "rules": None})
+    parts = assemble(brought, console.note, progress)
+    refuse(list(zip(configs, audits, strict=True)), parts, console.error)
+    same = precision == first.precision
+    return replace(parts, config=first) if same else assemble(first, console.note, progress)
+
+
+def refuse(runs: Sequence[tuple[RunConfig, Audit | None]], parts: Assembly, tell: Say) -> None:
+    """Raise ``InputError`` where one of these ``runs`` would break a rule; ``tell`` is told of each rule once.
+
+    ``parts`` are those of the first one, with its model as it was brought. Raises ``InputError``, too, for settings
+    files that cannot be read.
+    """
+    found = [(config.scenario, _broken(config, audit, parts)) for config, audit in runs]
+    rules = list(dict.fromkeys(rule for _, broken in found for rule in broken))
+    for rule in rules:
+        where = [scenario for scenario, broken in found if rule in broken]
+        tell(rule if len(where) == len(found) else f"{', '.join(where)}: {rule}")
+    if rules:
+        raise InputError(
+            f"--rules closed: nothing was run, as the above would break {len(rules)} "
+            f"rule{'s' if len(rules) > 1 else ''} of MLPerf's closed division: mend it, or leave --rules out"
+        )
+
+
+def _broken(config: RunConfig, audit: Audit | None, parts: Assembly) -> list[str]:
+    """What one of the runs would break, as far as that is known now."""
+    settings, _ = settings_before(config, parts.spec.loadgen_model)
+    found = settings_broken(config, parts, settings, audit)
+    if config.relax_server and config.scenario == "Server" and config.max_latency_s is None:
+        found.append(f"relax_server lets Server's latency bound be more than {official.SERVER_BOUND_MS} ms")
+    if parts.model is not None and parts.model.quantised:
+        found.append(f"{parts.model.source.name} is quantised already: bring the float32 model and --calibration-list")
+    elif config.precision == "int8":
+        try:
+            check_mlcommons(config.calibration_list)
+        except InputError as error:
+            found.append(one_line(error))
+    return found
+
+
+def settings_broken(config: RunConfig, parts: Assembly, settings: Settings, audit: Audit | None) -> list[str]:
+    """What a run with these settings of LoadGen's would break."""
+    return broken_before(config, parts.spec, parts.model, parts.dataset, foretold(settings, parts.dataset), audit)
+
+
+def end_where_broken(config: RunConfig, broken: Sequence[str]) -> None:
+    """Raise ``InputError`` where a run by ``--rules closed`` has found a rule broken before LoadGen starts."""
+    if broken and config.rules == "closed":
+        raise InputError(f"--rules closed: LoadGen was not started, because of {'; '.join(dict.fromkeys(broken))}")
