@@ -11,7 +11,6 @@ from sut.mlperf import official
 from sut.mlperf.audit import Audit
 from sut.mlperf.loadgen import Settings
 from sut.mlperf.rules import broken_before, foretold
-from sut.models.precision.calibration import check_mlcommons
 from sut.pipeline.assembly import Assembly, assemble
 from sut.run.planning import settings_before
 from sut.run.reporter import Reporter
@@ -64,6 +63,8 @@ def _broken(config: RunConfig, audit: Audit | None, parts: Assembly) -> list[str
     if parts.model is not None and parts.model.quantised:
         found.append(f"{parts.model.source.name} is quantised already: bring the float32 model and --calibration-list")
     elif config.precision == "int8":
+        from sut.models.precision.calibration import check_mlcommons
+
         try:
             check_mlcommons(config.calibration_list)
         except InputError as error:

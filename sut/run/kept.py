@@ -8,9 +8,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from sut.config import RunConfig
-from sut.errors import one_line
+from sut.errors import cut, one_line
 from sut.mlperf.audit import Audit
 from sut.mlperf.check_log import check_log
+from sut.mlperf.finding import Severity
 from sut.mlperf.logs import ACCURACY, OFFICIAL_SEEDS, read_detail, read_summary
 from sut.mlperf.rules import audit_rule
 from sut.pipeline.assembly import Assembly
@@ -61,11 +62,11 @@ def _kept(directory: Path, config: RunConfig, audit: Audit | None, parts: Assemb
         if not _is_done(result):
             return None, None
         why = _other(result, config, audit, parts) or _unofficial(result) or _unsound(directory, result)
-    except ValueError as error:
+        finished = datetime.fromtimestamp(file.stat().st_mtime, UTC).isoformat(timespec="seconds")
+    except (OSError, ValueError) as error:
         why = one_line(error)
     if why is not None:
-        return None, f"{name}: run again, as the earlier run does not stand for it: {why}"
-    finished = datetime.fromtimestamp(file.stat().st_mtime, UTC).isoformat(timespec="seconds")
+        return None, f"{name}: run again, as the earlier run does not stand for it: {cut(why)}"
     return result, f"{name}: kept, finished {finished}; --overwrite runs it again"
 
 
@@ -86,9 +87,9 @@ def _other(result: Result, config: RunConfig, audit: Audit | None, parts: Assemb
         return f"{changed[0]} is {now[changed[0]]}, and was {was.get(changed[0])}"
     if (audit and audit.settings) != (result.audit and dict(result.audit.settings)):
         return "it obeyed another audit.config"
-    since = datetime.fromisoformat(result.started).timestamp()
+    since = datetime.fromisoformat(result.started).timestamp() + 1  # it is cut to a whole second
     for path in (config.user_conf, config.mlperf_conf, config.calibration_list):
-        if path is not None and path.stat().st_ctime > since:
+        if path is not None and path.stat().st_ctime >= since:
             return f"{path} has changed since"
     model = parts.model
     if model is not None and (model.sha256, model.loaded_sha256) != (result.model_sha256, dict(result.loaded_sha256)):
@@ -112,8 +113,8 @@ def _unofficial(result: Result) -> str | None:
 def _unsound(directory: Path, result: Result) -> str | None:
     """What is wrong with its logs, if anything is: they are what is submitted."""
     findings = check_log(read_detail(directory), read_summary(directory), seeds=[OFFICIAL_SEEDS])
-    if findings:
-        return str(findings[0])
+    if bad := [finding for finding in findings if finding.severity is not Severity.DOUBT]:
+        return str(bad[0])
     if result.mode == "accuracy" and not (directory / ACCURACY).is_file():
         return f"{ACCURACY} is gone"
     return None

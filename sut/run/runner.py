@@ -166,7 +166,7 @@ def run_experiment(
     stay = staying(configs, audits, folders, parts, console.note) if keeps else {}
     if length := forecast([config for at, config in enumerate(configs) if at not in stay], parts.spec.loadgen_model):
         console.note(length)
-    agreement = _agreement(parts, console)
+    agreement = _agreement(parts, console) if len(stay) < len(configs) else None
     if parts.model is not None:
         notes = [why_not_compared(parts), _another_model(parts.model.sha256, model_sha256)]
         told = tuple(note for note in notes if note)

@@ -290,11 +290,6 @@ def test_options_and_a_device_in_capitals_reach_openvino(small: Small, tmp_path:
             "backend onnxruntime cannot be asked for bf16; it has fp32, int8",
         ),
         (
-            ("--backend", "openvino", "--precision", "int8", "--rules", "closed"),
-            "the rules of the closed division take MLCommons' calibration pictures only; give its list with "
-            "--calibration-list FILE",
-        ),
-        (
             ("--backend", "openvino", "--set", "backend_options.stream=2"),
             "openvino has no option 'stream'; did you mean streams? known: hint (latency or throughput",
         ),

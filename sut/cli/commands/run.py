@@ -17,7 +17,8 @@ HELP = """Run LoadGen scenarios.
 
 Example: ./run_local.sh onnxruntime resnet50 --weights random --scenario SingleStream,Offline --time 10
 
-Without --time MLPerf's own durations apply (600 s a scenario). Option names may be written with - or _.
+Without --time MLPerf's own durations apply (600 s a scenario). With --rules closed all that breaks a rule of MLPerf's
+closed division is refused, and what is finished is kept. Option names may be written with - or _.
 Exit code: 0 done and VALID; 1 wrong usage or input; 2 something is not installed; 3 a run failed; 4 INVALID or
 accuracy target missed; 130 interrupted.
 """

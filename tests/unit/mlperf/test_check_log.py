@@ -220,6 +220,70 @@ def test_a_stage_below_50_us_in_one_sample_is_of_another_clock(
     assert rules(found) == ([] if agree else [(LogRule.CLOCK, name)])
 
 
+def bounded(scenario: str, below_ns: int, above_ns: int, **changes: Any) -> Record:
+    """A record without a trace, whose ledger has each latency between so much less and so much more than the log."""
+    least, most = np.array(LATENCY_NS) - below_ns, np.array(LATENCY_NS) + above_ns
+    return record(scenario, latency_ns=None, bounds_ns=(least, most), **changes)
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_an_untraced_log_within_the_ledgers_bounds_is_sound(tmp_path: Path, scenario: str) -> None:
+    detail = write(tmp_path, performance(scenario, LATENCY_NS))
+
+    assert check_log(detail, record=bounded(scenario, 0, 0)) == []
+    assert check_log(detail, record=bounded(scenario, -50_000, -50_000)) == [], "a clock that is slewed"
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+@pytest.mark.parametrize(("below_ns", "above_ns"), [(-50_001, 1_000_000), (0, -50_001)], ids=["faster", "slower"])
+def test_a_log_without_a_trace_and_a_ledger_that_is_off_do_not_agree(
+    tmp_path: Path, scenario: str, below_ns: int, above_ns: int
+) -> None:
+    detail = write(tmp_path, performance(scenario, LATENCY_NS))
+
+    found = check_log(detail, record=bounded(scenario, below_ns, above_ns))
+
+    told = [finding.field for finding in found if finding.rule == LogRule.UNTRACED]
+    keys = latency_keys(scenario)
+    # Server's queries may be asked late, but hardly half of them.
+    assert told == ([keys["p50"]] if scenario == "Server" and below_ns == 0 else [*keys.values()])
+    assert len(told) == len(found)
+
+
+def test_where_server_asks_ever_later_its_median_may_be_as_late_as_its_schedule_ends(tmp_path: Path) -> None:
+    detail = write(tmp_path, performance("Server", LATENCY_NS))
+    median = latency_keys("Server")["p50"]
+
+    def found(late_ns: int) -> list[tuple[Rule, str]]:
+        last = STARTED_NS + 1_000_000 + 990_000_000 + late_ns
+        known = bounded("Server", 300_000, -250_000, last_ns=last, last_done_ns=last + LATENCY_NS[-1])
+        return [each for each in rules(check_log(detail, record=known)) if each[0] == LogRule.UNTRACED]
+
+    assert found(200_001) == []
+    assert found(199_999) == [(LogRule.UNTRACED, median)]
+
+
+def test_the_log_of_a_faster_run_is_not_that_of_the_ledger(tmp_path: Path) -> None:
+    detail = write(tmp_path, performance("SingleStream", [each // 2 for each in LATENCY_NS]))
+
+    found = check_log(detail, record=bounded("SingleStream", 10_000, 10_000))
+
+    assert {finding.rule for finding in found} == {LogRule.UNTRACED}
+    assert found[0].contradicts
+    assert str(found[0]) == (
+        "LoadGen's percentiles and the ledger do not agree (mlperf_log_detail.txt, result_min_latency_ns: got 500000, "
+        "expected 940000 to 1060000 (the ledger))"
+    )
+
+
+def test_of_a_search_only_the_last_run_is_in_the_log_and_bounds_say_nothing(tmp_path: Path) -> None:
+    detail = write(tmp_path, performance("Server", LATENCY_NS) | {"effective_test_mode": "FindPeakPerformance"})
+
+    found = check_log(detail, record=bounded("Server", -(10**9), 10**9, asked={}))
+
+    assert LogRule.UNTRACED not in {finding.rule for finding in found}
+
+
 def test_a_record_is_what_the_ledger_has() -> None:
     ledger = Ledger(LedgerShape.of(3, stages=("infer", "complete")))
     ledger.words[Counter.RUN_START_SYSTEM_NS], ledger.words[Counter.ISSUED] = 5, 3

@@ -12,9 +12,10 @@ import pytest
 from sut.config import RunConfig
 from sut.datasets.base import DataSet
 from sut.datasets.imagenet import picture_names, validation_labels
-from sut.mlperf import rules
+from sut.mlperf import loadgen, official, rules
+from sut.mlperf.audit import Audit
 from sut.mlperf.logs import Detail
-from sut.mlperf.rules import broken_rules, explain_invalid, in_short, unexplained
+from sut.mlperf.rules import broken_before, broken_rules, explain_invalid, foretold, in_short, unexplained
 from sut.models.base import ModelSpec
 from sut.models.preparation import Prepared
 from sut.models.registry import find
@@ -94,6 +95,9 @@ def test_a_run_by_the_rules_breaks_none(scenario: str) -> None:
         ("Server", {"effective_target_latency_percentile": 0.97}, "target_latency_percentile 97 is not 99"),
         ("Server", {"effective_target_latency_ns": 15_000_001}, "Server latency bound 15 ms > 15 ms"),
         ("Server", {"effective_target_latency_ns": 100_000_000}, "Server latency bound 100 ms > 15 ms"),
+        ("SingleStream", {"effective_max_duration_ms": 9000}, "max_duration 9 s is set, which may end the run early"),
+        ("Server", {"effective_max_query_count": 7}, "max_query_count 7 is set, which may end the run early"),
+        ("Server", {"requested_server_max_async_queries": 7}, "max_async_queries 7 is set"),
         ("Server", {"relax_server": True}, "Server rate 50 queries/s is a quarter of the calibrated one"),
         ("Offline", {"file": replace(TRAINED, weights="random")}, "random weights"),
         (
@@ -240,6 +244,86 @@ def test_performance_on_few_pictures_breaks_two() -> None:
 )
 def test_accuracy_asks_for_the_whole_data_set_and_for_no_duration(data: DataSet, expected: list[str]) -> None:
     assert broken("Offline", mode="accuracy", data=data, effective_min_duration_ms=10) == expected
+
+
+@pytest.mark.parametrize("mode", ["performance", "accuracy"])
+@pytest.mark.parametrize("scenario", OFFICIAL)
+def test_loadgens_own_settings_break_no_rule_before_a_run(scenario: str, mode: str) -> None:
+    settings = loadgen.settings_for("resnet50", scenario, mode, [])
+    config = RunConfig.model_validate({"scenario": scenario, "mode": mode, "model": "resnet50", "rules": "closed"})
+
+    told = foretold(settings, IMAGENET)
+
+    assert broken_before(config, find("resnet50"), TRAINED, IMAGENET, told, None) == []
+
+
+@pytest.mark.parametrize(
+    ("scenario", "setting", "value", "said"),
+    [
+        ("Offline", "min_duration_ms", 599_999, "min_duration 599.999 s < 600 s"),
+        ("Server", "performance_sample_count_override", 1023, "performance_sample_count 1023 < 1024"),
+        ("Server", "performance_issue_same", True, "performance_issue_same is on"),
+        ("Offline", "performance_issue_unique", True, "performance_issue_unique is on"),
+        ("SingleStream", "min_query_count", 63, "63 queries < 64"),
+        ("MultiStream", "min_query_count", 661, "661 queries < 662"),
+        ("Offline", "min_query_count", 24_575, "24575 samples < 24576"),
+        ("MultiStream", "multi_stream_samples_per_query", 7, "samples_per_query 7 is not 8"),
+        ("SingleStream", "single_stream_target_latency_percentile", 0.5, "target_latency_percentile 50 is not 90"),
+        ("MultiStream", "multi_stream_target_latency_percentile", 0.9, "target_latency_percentile 90 is not 99"),
+        ("Server", "server_target_latency_percentile", 0.9, "target_latency_percentile 90 is not 99"),
+        ("Server", "server_target_latency_ns", 15_000_001, "Server latency bound 15 ms > 15 ms"),
+        ("MultiStream", "max_duration_ms", 9000, "max_duration 9 s is set"),
+        ("SingleStream", "max_query_count", 9000, "max_query_count 9000 is set"),
+        ("Server", "server_max_async_queries", 9, "max_async_queries 9 is set"),
+    ],
+)
+def test_a_setting_of_loadgens_that_breaks_a_rule_is_named_before_a_run(
+    scenario: str, setting: str, value: float, said: str
+) -> None:
+    settings = loadgen.settings_for("resnet50", scenario, "performance", [])
+    setattr(settings, setting, value)
+    config = RunConfig.model_validate({"scenario": scenario, "model": "resnet50"})
+
+    [found] = broken_before(config, find("resnet50"), TRAINED, IMAGENET, foretold(settings, IMAGENET), None)
+
+    assert found.startswith(said)
+
+
+def test_server_is_asked_as_little_as_its_rate_says_and_coalesced_as_it_likes() -> None:
+    settings = loadgen.settings_for("resnet50", "Server", "performance", [])
+    settings.min_query_count, settings.server_coalesce_queries = 1, True
+
+    told = foretold(settings, IMAGENET)
+
+    assert (
+        broken_before(RunConfig(scenario="Server", model="resnet50"), find("resnet50"), TRAINED, IMAGENET, told, None)
+        == []
+    )
+
+
+@pytest.mark.parametrize("test", official.AUDITS)
+def test_an_audits_own_settings_break_nothing_but_that_it_is_one(test: str) -> None:
+    audit = Audit(file="audit.config", test=test, settings=official.AUDITS[test])
+    config = RunConfig(scenario="Offline", model="resnet50")
+    same = {"effective_performance_issue_same": test == "TEST04"}
+    judge = (config, find("resnet50"), TRAINED, IMAGENET)
+
+    assert broken_before(*judge, log_of("Offline", **same), audit) == []
+    assert broken_rules(*judge, log_of("Offline", **same), audit) == [f"an audit ({test}) is no result"]
+    [_, unique] = broken_rules(*judge, log_of("Offline", **same, effective_performance_issue_unique=True), audit)[::-1]
+    assert unique.startswith("performance_issue_unique is on")
+
+
+def test_what_is_none_of_mlperfs_audits_excuses_nothing() -> None:
+    audit = Audit(file="own.config", test=None, settings={"mode": 2, "performance_issue_same": 1})
+    judge = (RunConfig(scenario="Offline", model="resnet50"), find("resnet50"), TRAINED, IMAGENET)
+    detail = log_of("Offline", effective_performance_issue_same=True)
+
+    [first, second] = broken_before(*judge, detail, audit)
+
+    assert first == "an audit (own.config) is no result"
+    assert second.startswith("performance_issue_same is on")
+    assert broken_rules(*judge, detail, audit) == [first, second]
 
 
 @pytest.mark.parametrize("scenario", OFFICIAL)

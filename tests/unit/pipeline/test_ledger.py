@@ -11,8 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sut.mlperf.logs import Trace
+from sut.mlperf.metrics import percentile_stats
 from sut.pipeline.ledger import MAX_RECORDED_SAMPLES, PIPELINE_STAGES, Counter, Ledger, LedgerShape
-from sut.results.stages import LedgerError, answered, batch_sizes, join, own_latency_ns
+from sut.results.stages import (
+    PAUSE_NS,
+    LedgerError,
+    answered,
+    batch_sizes,
+    join,
+    latency_bounds,
+    own_latency_ns,
+)
 
 BEGIN_NS = 1_763_000_000_000_000_000
 """A time of the system clock: what does not fit into a double must not pass through one."""
@@ -215,6 +224,80 @@ def test_the_latency_of_the_last_answered_samples(last: int) -> None:
     ledger.counters[Counter.DONE] = 4
 
     assert own_latency_ns(ledger, last).tolist() == [50_000, 50_000, 50_000, 50_007][-last:]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A run as LoadGen and the ledger have it: LoadGen's latency of each query, of each sample elsewhere."""
+
+    scenario: str
+    per_query: int
+    ledger: Ledger
+    latency_ns: list[int]
+
+
+@st.composite
+def asked(draw: st.DrawFn) -> Asked:
+    """One query after the other, each in batches of one; before and behind each stamp of ours any time passes."""
+    scenario = draw(st.sampled_from(["SingleStream", "MultiStream", "Server", "Offline"]))
+    times = st.integers(0, 5_000_000)
+    per_query = {"MultiStream": 2, "Offline": 6}.get(scenario, 1)
+    queries = 1 if scenario == "Offline" else draw(st.integers(1, 8))
+    ledger = Ledger(LedgerShape.of(queries * per_query, stages=("complete",)))
+    ledger.words[Counter.RUN_START_SYSTEM_NS] = BEGIN_NS
+    now, latencies, number = BEGIN_NS, [], 0
+    for _ in range(queries):
+        scheduled = now + draw(times)
+        now = scheduled + draw(times)
+        ledger.issue(number, [0] * per_query, now)
+        heard = []
+        for sample in range(number, number + per_query):
+            now += draw(times)
+            ledger.batch(sample, [(sample, 1)], 0, [0, now])
+            now += draw(times)
+            heard.append(now)
+        number += per_query
+        if scenario == "MultiStream":
+            latencies.append(draw(st.sampled_from(heard)) - scheduled)  # whichever of its threads comes last
+        else:
+            latencies += [each - scheduled for each in heard]
+    ledger.words[Counter.ISSUED] = ledger.words[Counter.BATCHES] = number
+    return Asked(scenario, per_query if scenario == "MultiStream" else 1, ledger, latencies)
+
+
+@given(asked())
+def test_whatever_passes_between_the_stamps_loadgens_percentiles_are_within_the_ledgers_bounds(run: Asked) -> None:
+    bounds = latency_bounds(run.ledger, run.scenario, run.per_query)
+
+    assert bounds is not None
+    least, most = (percentile_stats(each) for each in bounds)
+    for name, got in percentile_stats(np.array(run.latency_ns)).items():
+        low, high = least[name], most[name]
+        assert got is not None and low is not None and high is not None
+        assert low <= got <= high
+
+
+def test_in_single_stream_neighbours_bound_a_query() -> None:
+    ledger, _ = recorded([3, 1, 4], batch=1)
+    ledger.words[Counter.RUN_START_SYSTEM_NS] = 0
+    ends, issued = ledger.rows[:3, -1], ledger.issued_ns[:3]
+
+    bounds = latency_bounds(ledger, "SingleStream", 1)
+
+    assert bounds is not None
+    assert bounds[0].tolist() == (ends - issued).tolist()
+    assert bounds[1].tolist() == [issued[1], issued[2] - ends[0], ends[2] + PAUSE_NS - ends[1]]
+
+
+@pytest.mark.parametrize("what", ["unanswered", "more than recorded", "half a query"])
+def test_of_samples_that_the_ledger_has_not_all_it_has_no_bounds(what: str) -> None:
+    ledger, _ = recorded([3, 1, 4], batch=1)
+    if what == "unanswered":
+        ledger.batch_of[1] = 0
+    elif what == "more than recorded":
+        ledger.words[Counter.ISSUED] = 4
+
+    assert latency_bounds(ledger, "MultiStream", 2 if what == "half a query" else 1) is None
 
 
 def test_two_views_of_the_same_memory_see_the_same_run() -> None:

@@ -76,8 +76,25 @@ def four(**settings: Any) -> list[RunConfig]:
         ([RunConfig(time_s=900)], None),
         ([RunConfig(mode="accuracy", scenario="Offline")], None),
         ([RunConfig(mode="find_peak", scenario="Server")], None),
+        (
+            four(rules="closed")[::3],
+            "2 runs, at least 20.1 min in all; longer where a model is slow: SingleStream asks at least 64 queries, "
+            "Offline asks at least 24,576 samples",
+        ),
+        (
+            [RunConfig(rules="closed", time_s=900)],
+            "at least 15.1 min; longer where a model is slow: SingleStream asks at least 64 queries",
+        ),
+        (
+            four(rules="closed", mode="accuracy"),
+            "4 runs, each over the whole data set once: how long that takes is in the plan, once it is calibrated",
+        ),
+        ([], None),
     ],
-    ids=["the demo", "two", "four by the rules", "one by the rules", "chosen", "accuracy", "a search"],
+    ids=[
+        *("the demo", "two", "four by the rules", "one by the rules", "chosen", "accuracy", "a search"),
+        *("two closed", "one closed", "closed accuracy", "nothing left"),
+    ],
 )
 def test_how_long_it_takes_is_told_before_anything_is_known(configs: list[RunConfig], said: str | None) -> None:
     assert forecast(configs, MODEL) == said
@@ -102,6 +119,16 @@ def test_time_sets_the_duration_and_lets_the_count_fall_to_early_stopping(scenar
     assert settings.min_duration_ms == 250
     assert settings.min_query_count == EARLY_STOPPING_QUERIES[scenario]
     assert (settings.max_duration_ms, settings.max_query_count) == (0, 0)
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_by_the_closed_rules_a_longer_time_leaves_the_official_count(scenario: str) -> None:
+    settings, untouched = rules(scenario), rules(scenario)
+
+    apply_flags(settings, RunConfig(scenario=scenario, time_s=900, rules="closed"), None, MODEL)
+
+    assert settings.min_duration_ms == 900_000
+    assert settings.min_query_count == untouched.min_query_count
 
 
 def test_time_leaves_a_count_that_user_conf_sets() -> None:
