@@ -96,6 +96,27 @@ def test_a_run_by_the_rules_breaks_none_and_is_not_traced(world: World) -> None:
     assert not any("issue_start_ns" in trace.read_text() for trace in world.sut.output.rglob(TRACE))
 
 
+PLANTED = """
+from dataclasses import replace
+import sut.run.outcome as outcome
+read = outcome.read_detail
+def faster(folder):
+    detail = read(folder)
+    times = [key for key in detail.values if "latency_" in key and key[:6] in ("result", "early_")]
+    return replace(detail, values=detail.values | {key: detail.values[key] // 2 for key in times})
+outcome.read_detail, outcome.read_summary = faster, lambda folder: None
+"""
+"""The log of a run that was twice as fast."""
+
+
+@pytest.mark.parametrize("scenario", ["SingleStream", "MultiStream"])
+def test_the_log_of_a_faster_run_is_not_that_of_the_ledger(world: World, scenario: str) -> None:
+    done = world.sut.run(*world.arguments("--scenario", scenario), prologue=PLANTED)
+
+    assert done.code == 3
+    assert done.error.startswith(f"{scenario} performance: LoadGen's percentiles and the ledger do not agree")
+
+
 def test_everything_that_breaks_a_rule_is_named_before_the_run(world: World) -> None:
     conf = world.sut.cwd / "short.conf"
     conf.write_text("*.Server.target_latency = 100\n*.SingleStream.min_query_count = 3\n*.Server.max_duration = 9000\n")
