@@ -45,8 +45,8 @@ def refuse(runs: Sequence[tuple[RunConfig, Audit | None]], parts: Assembly, tell
     found = [(config.scenario, _broken(config, audit, parts)) for config, audit in runs]
     rules = list(dict.fromkeys(rule for _, broken in found for rule in broken))
     for rule in rules:
-        where = [scenario for scenario, broken in found if rule in broken]
-        tell(rule if len(where) == len(found) else f"{', '.join(where)}: {rule}")
+        where = list(dict.fromkeys(scenario for scenario, broken in found if rule in broken))
+        tell(rule if all(rule in broken for _, broken in found) else f"{', '.join(where)}: {rule}")
     if rules:
         raise InputError(
             f"--rules closed: nothing was run, as the above would break {len(rules)} "
