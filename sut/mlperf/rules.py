@@ -35,6 +35,8 @@ _IN_SHORT = {
     f" samples < {official.OFFLINE_SAMPLES}": "few samples",
     " queries < ": "few queries",
     "performance_sample_count ": "few samples loaded",
+    "an audit (": "an audit",
+    " cores held the run back ": "a quota",
 }
 """Rules by what is in them, in a few words, the most telling first."""
 _COLUMNS = 80
@@ -127,6 +129,20 @@ def broken_rules(
 def audit_rule(audit: Audit) -> str:
     """What an audit's run breaks by being one; of one of MLPerf's, that is part of a closed submission, only this."""
     return f"an audit ({audit.test or audit.file}) is no result"
+
+
+def rule_names() -> set[str]:
+    """All that ``rule_name`` knows."""
+    return set(_IN_SHORT.values())
+
+
+def rule_name(rule: str) -> str | None:
+    """What a broken rule is, in a few words; None of one that has no such name.
+
+    >>> rule_name("min_duration 3 s < 600 s")
+    'short run'
+    """
+    return next((words for part, words in _IN_SHORT.items() if part in rule), None)
 
 
 def in_short(broken: Sequence[str]) -> str:

@@ -19,6 +19,7 @@ from sut.mlperf.rules import broken_before, broken_rules, explain_invalid, foret
 from sut.models.base import ModelSpec
 from sut.models.preparation import Prepared
 from sut.models.registry import find
+from sut.process.cgroup import held_back
 
 LABELS = validation_labels()
 IMAGENET = DataSet(
@@ -192,7 +193,9 @@ def test_every_name_in_short_is_that_of_a_rule() -> None:
         ),
     ]
 
-    told.append("answers depend on the batch: 1 of 8")  # which only the run's own process sees
+    # Those that only the run's own process sees.
+    told += ["answers depend on the batch: 1 of 8", str(held_back(1.5, 600, 400))]
+    told.append(rules.audit_rule(Audit(file="audit.config", test="TEST01", settings={})))
     told += broken_rules(RunConfig(), find("resnet50"), TRAINED, IMAGENET, Detail({}, ()))
     told += broken("Server", mode="find_peak", backend="theirs", boundary="device")
 
