@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from sut.errors import InputError
 from sut.mlperf import official
+from sut.results.collected import Found, collect
 from sut.results.schema import Result
+from sut.studies.submission.about import About
 
 ROLES = ("performance", "accuracy", *official.AUDITS)
 """What a run is for, and the name of its folder below that of its scenario."""
+SCENARIOS = (*official.EDGE, "Server")
+"""In MLPerf's order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +24,11 @@ class Run:
 
     folder: Path
     result: Result
+
+    @property
+    def name(self) -> str:
+        """Scenario and role, as messages name it."""
+        return f"{self.result.scenario} {role_of(self.result)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,3 +49,81 @@ class Runs:
 
     home: Path
     entries: Mapping[str, Entry]
+
+    def all(self) -> list[Run]:
+        """Each run once: of an inferred scenario none, since they are the other's."""
+        entries = [entry for entry in self.entries.values() if entry.inferred_from is None]
+        return [entry.runs[role] for entry in entries for role in ROLES if role in entry.runs]
+
+
+def role_of(result: Result) -> str | None:
+    """What a run is for; None where that is nothing of a submission, such as a search."""
+    role = result.mode if result.audit is None else result.audit.test
+    return role if role in ROLES else None
+
+
+def roles_of(about: About) -> tuple[str, ...]:
+    """The runs that each scenario needs."""
+    return ROLES if about.division == "closed" else ROLES[:2]
+
+
+def scenarios_of(about: About) -> tuple[str, ...]:
+    """The scenarios that are asked for; none in the open division where that are all that were run."""
+    if about.scenarios or about.division == "open":
+        return about.scenarios
+    return SCENARIOS if about.system_type == "datacenter,edge" else official.EDGE
+
+
+def read_runs(paths: Sequence[Path], about: About) -> Runs:
+    """The runs below ``paths``, a HOME or several folders, that ``about`` asks for.
+
+    What a later run has renamed is not taken unless it is named. Raises ``InputError`` where there is none, for all
+    results that cannot be read, and where there are two for one place.
+    """
+    found = by_place(paths, about)
+    doubles = [f"{' '.join(place)}: {_listed(each)}" for place, each in found.items() if len(each) > 1]
+    if doubles:
+        raise InputError(
+            f"there are two runs for one place; which one counts? Name its folder instead: {'; '.join(doubles)}"
+        )
+    if not found:
+        where = ", ".join(map(str, paths))
+        raise InputError(f"{where}: no result of a run that this submission asks for; --plan shows what to run")
+    return runs_of({place: each[0] for place, each in found.items()}, about)
+
+
+def by_place(paths: Sequence[Path], about: About) -> dict[tuple[str, str], list[Found]]:
+    """Results below ``paths`` by scenario and role, those that ``about`` asks for and does not infer, oldest first.
+
+    Raises ``InputError`` with all those that cannot be read.
+    """
+    collected = collect(paths)
+    if collected.skipped:
+        reasons = [f"{each.path}: {each.reason}" for each in collected.skipped]
+        raise InputError(f"not to be read, make them again or name others: {'; '.join(reasons)}")
+    scenarios, roles = scenarios_of(about) or SCENARIOS, roles_of(about)
+    found: dict[tuple[str, str], list[Found]] = {}
+    for each in sorted(collected.found, key=lambda each: each.result.started):
+        scenario, role = each.result.scenario, role_of(each.result)
+        if role in roles and scenario in scenarios and scenario not in about.inferred:
+            found.setdefault((scenario, role), []).append(each)
+    return found
+
+
+def runs_of(found: Mapping[tuple[str, str], Found], about: About) -> Runs:
+    """One result for each place, and what is inferred from them."""
+    runs: dict[str, dict[str, Run]] = {}
+    for (scenario, role), each in sorted(found.items(), key=lambda item: ROLES.index(item[0][1])):
+        runs.setdefault(scenario, {})[role] = Run(each.path.parent, each.result)
+    entries = {scenario: Entry(scenario, each) for scenario, each in runs.items()}
+    asked = scenarios_of(about) or SCENARIOS
+    for scenario, source in about.inferred.items():
+        if source in runs and scenario in asked:
+            entries[scenario] = Entry(scenario, runs[source], inferred_from=source)
+    ordered = {scenario: entries[scenario] for scenario in SCENARIOS if scenario in entries}
+    home = next((run.folder.parent.parent for each in runs.values() for run in each.values()), Path())
+    return Runs(home, ordered)
+
+
+def _listed(found: Sequence[Found]) -> str:
+    return " and ".join(f"{each.path.parent} of {each.result.started}" for each in found)

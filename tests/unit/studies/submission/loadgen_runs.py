@@ -1,0 +1,151 @@
+"""A closed submission's runs for tests: LoadGen's own logs, of a system that answers at once, and results beside them.
+
+The runs take a part of a second, and the data set has few pictures: what the results say is what the tests need.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sut.mlperf.verify_audit import verify_test01, verify_test04
+
+from sut.config import RunConfig, make_config
+from sut.mlperf import loadgen, official
+from sut.mlperf.accuracy import accuracy_txt
+from sut.mlperf.audit import read_audit
+from sut.mlperf.logs import read_detail
+from sut.mlperf.metrics import METRICS
+from sut.models.registry import MODELS
+from sut.results.schema import FILE, Result
+from sut.run.runner import result_home
+from sut.studies.submission.about import About
+from sut.studies.submission.runs import ROLES
+from sut.tasks.base import Score
+
+PICTURES = 24
+RIGHT = 20
+"""Pictures whose answer is the label: more than MLPerf asks for."""
+ABOUT = About(submitter="Somebody", division="closed", system="box")
+_MIN_MS = 250
+_QUERY_S = 0.0002
+
+
+def write_runs(root: Path, scenarios: Sequence[str] = official.EDGE, roles: Sequence[str] = ROLES) -> Path:
+    """A HOME below ``root``, with a sound run for each scenario and role."""
+    data = root / "data"
+    data.mkdir()
+    (data / "val_map.txt").write_text("".join(f"{number}.jpeg {number % 10}\n" for number in range(PICTURES)))
+    config = make_config({"model": official.MODEL, "dataset_path": data, "output": root / "output"})
+    home = result_home(config, MODELS[official.MODEL])
+    for scenario in scenarios:
+        for role in roles:
+            _write_run(home / scenario / role, config, scenario, role)
+        _verify(home / scenario, roles)
+    return home
+
+
+def _verify(folder: Path, roles: Sequence[str]) -> None:
+    """Leave beside each audit's logs what ``sut audit`` does."""
+    found = []
+    if "TEST01" in roles:
+        found.append(verify_test01(folder / "performance", folder / "accuracy", folder / "TEST01"))
+    if "TEST04" in roles:
+        found.append(verify_test04(folder / "performance", folder / "TEST04"))
+    for each in found:
+        for name, text in each.files().items():
+            (folder / each.test / name).write_text(text)
+
+
+def edit(folder: Path, **changes: Any) -> None:
+    """Change fields of the result in ``folder``; a function makes a field's new value of the old one."""
+    told = json.loads((folder / FILE).read_text())
+    for name, value in changes.items():
+        told[name] = value(told[name]) if callable(value) else value
+    (folder / FILE).write_text(json.dumps(told))
+
+
+def put(**values: Any) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """What ``edit`` makes of a mapping: these entries are others."""
+    return lambda old: {**old, **values}
+
+
+def _write_run(folder: Path, config: RunConfig, scenario: str, role: str) -> None:
+    folder.mkdir(parents=True)
+    mode = "accuracy" if role == "accuracy" else "performance"
+    audit = folder.parent / "audit.config" if role in official.AUDITS else None
+    if audit:
+        audit.write_text("".join(f"*.*.{key} = {value}\n" for key, value in official.AUDITS[role].items()))
+    started = int(time.time())
+    took_s = _ask(folder, scenario, mode, audit)
+    config = config.model_copy(update={"scenario": scenario, "mode": mode, "audit_conf": audit})
+    fields = _fields(config, folder, started, took_s)
+    if audit:
+        fields["audit"] = read_audit(audit, scenario, mode)
+        fields["rules_broken"] = [f"an audit ({role}) is no result"]
+        audit.unlink()
+    (folder / FILE).write_text(Result(**fields).to_json())
+
+
+def _ask(folder: Path, scenario: str, mode: str, audit: Path | None) -> float:
+    """Let LoadGen ask. Returns how long it took."""
+    settings = loadgen.settings_for(official.MODEL, scenario, mode, [])
+    settings.min_duration_ms = _MIN_MS
+    settings.single_stream_expected_latency_ns = settings.multi_stream_expected_latency_ns = int(_QUERY_S * 5e8)
+    settings.offline_expected_qps = 2000
+    if scenario == "Offline":
+        settings.min_query_count = 1
+    labels = np.array([number % 10 if number < RIGHT else 11 for number in range(PICTURES)], np.float32)
+
+    def issue(ids: Sequence[int], indices: Sequence[int]) -> None:
+        time.sleep(_MIN_MS / 1000 * 1.2 if scenario == "Offline" else _QUERY_S)
+        loadgen.complete(ids, labels[list(indices)].reshape(-1, 1))
+
+    def nothing(indices: Sequence[int] = ()) -> None:
+        pass
+
+    begin = time.monotonic()
+    loadgen.run(loadgen.Callbacks(issue, nothing, nothing, nothing), settings, PICTURES, PICTURES, folder, audit, False)
+    return time.monotonic() - begin
+
+
+def _fields(config: RunConfig, folder: Path, started: int, took_s: float) -> dict[str, Any]:
+    detail = read_detail(folder)
+    queries = detail.number("result_query_count")
+    per_query = detail.number("generated_samples_per_query") or 1
+    samples = int(queries * per_query) if queries else detail.generated_samples
+    name, key, higher = METRICS[config.scenario]
+    spec = MODELS[official.MODEL]
+    score = Score("top1", RIGHT / PICTURES, RIGHT, PICTURES)
+    if config.mode == "accuracy":
+        (folder / "accuracy.txt").write_text(accuracy_txt(score) + "\n")
+    accuracy = {"name": "top1", "value": score.value, "count": PICTURES, "target": 0.756954, "met": True}
+    measured = config.mode == "performance"
+    return {
+        "schema": 1, "model": spec.name, "model_sha256": "ab" * 32, "weights": "trained",
+        "recipe": asdict(spec.recipe), "backend": "onnxruntime", "backend_version": "1.31.1", "device": "cpu",
+        "attested": {"provider": "CPUExecutionProvider", "precision": "fp32", "device_name": ""},
+        "preprocess": "opencv", "precision": "fp32", "boundary": "tensor",
+        "scenario": config.scenario, "mode": config.mode, "valid": True if measured else None, "invalid_reasons": [],
+        "failed_samples": 0,
+        "metric": {"name": name, "value": detail.number(key), "higher_is_better": higher} if measured else None,
+        "samples": samples, "samples_per_second": samples / took_s,
+        "queries": queries and int(queries), "queries_per_second": queries / took_s if queries else None,
+        "duration_s": took_s, "accuracy": None if measured else accuracy,
+        "loaded_sha256": {"resnet50.onnx": "ab" * 32}, "clock_change_ns": 12, "rules_broken": [], "notes": [],
+        "plan": {"scenario": config.scenario, "mode": config.mode, "lanes": 1, "trace": False},
+        "config": config.model_dump(mode="json"),
+        "system": {"cpu": "AMD EPYC", "cores": 2, "memory": "24684092 kB", "utc": _iso(time.time() + 1)},
+        "versions": {"loadgen-vision-sut": "0.1.0+g40f23a4", "python": "3.11.7", "onnxruntime": "1.31.1"},
+        "started": _iso(started),
+    }  # fmt: skip
+
+
+def _iso(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
