@@ -9,7 +9,7 @@ import pytest
 
 from sut.datasets.base import DataSet
 from sut.mlperf import official, rules, verify_audit
-from sut.studies.submission import one_run
+from sut.studies.submission import one_run, plan
 from tests.unit.studies.submission.loadgen_runs import PICTURES, write_runs
 
 
@@ -31,7 +31,7 @@ def home(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A HOME of one's own to plant faults in."""
     for name, value in {"MIN_DURATION_S": 0.25, "PERFORMANCE_SAMPLES": PICTURES, "OFFLINE_SAMPLES": 500}.items():
         monkeypatch.setattr(official, name, value)
-    for module in (rules, one_run):
+    for module in (rules, one_run, plan):
         monkeypatch.setattr(module, "IMAGENET_PICTURES", PICTURES)
     monkeypatch.setattr(DataSet, "is_imagenet", lambda self: self.labels is not None)
     take_any_score(monkeypatch)
