@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sut.mlperf.verify_audit import verify_test01, verify_test04
 
 from sut.config import RunConfig, make_config
 from sut.mlperf import loadgen, official
@@ -22,6 +21,7 @@ from sut.mlperf.accuracy import accuracy_txt
 from sut.mlperf.audit import read_audit
 from sut.mlperf.logs import read_detail
 from sut.mlperf.metrics import METRICS
+from sut.mlperf.verify_audit import verify_test01, verify_test04
 from sut.models.registry import MODELS
 from sut.results.schema import FILE, Result
 from sut.run.runner import result_home
