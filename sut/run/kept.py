@@ -1,4 +1,4 @@
-"""A run by ``--rules closed`` that is finished and official stays: what was interrupted goes on where it stopped."""
+"""A finished run stays, by ``--rules closed`` where it is official: what was interrupted goes on where it stopped."""
 
 from __future__ import annotations
 
@@ -32,16 +32,18 @@ def staying(
     folders: Sequence[Path],
     parts: Assembly,
     say: Say,
+    unofficial: bool = False,
 ) -> dict[int, Result]:
-    """The results of runs by ``--rules closed`` that stay as they are, by the run's number; ``say`` is told of each.
+    """The results of runs that stay as they are, by the run's number; ``say`` is told of each.
 
-    ``audits`` are what the runs obey, ``folders`` where they lie.
+    ``audits`` are what the runs obey, ``folders`` where they lie. Those by ``--rules closed`` stay where they are
+    official; others stay where ``unofficial`` ones will do.
     """
-    if configs[0].rules != "closed" or configs[0].overwrite:
+    if not (unofficial or configs[0].rules == "closed") or configs[0].overwrite:
         return {}
     found = {}
     for at, (config, audit, folder) in enumerate(zip(configs, audits, folders, strict=True)):
-        result, line = _kept(folder, config, audit, parts)
+        result, line = _kept(folder, config, audit, parts, unofficial)
         if line is not None:
             say(line)
         if result is not None:
@@ -49,7 +51,9 @@ def staying(
     return found
 
 
-def _kept(directory: Path, config: RunConfig, audit: Audit | None, parts: Assembly) -> tuple[Result | None, str | None]:
+def _kept(
+    directory: Path, config: RunConfig, audit: Audit | None, parts: Assembly, unofficial: bool
+) -> tuple[Result | None, str | None]:
     """The result in ``directory`` where it stands for this very run, and a line on why it is kept or is not.
 
     Neither where there is none, and no line on one that did not come to its end.
@@ -61,7 +65,8 @@ def _kept(directory: Path, config: RunConfig, audit: Audit | None, parts: Assemb
         result = read_result(file)
         if not _is_done(result):
             return None, None
-        why = _other(result, config, audit, parts) or _unofficial(result) or _unsound(directory, result)
+        rule = None if unofficial else _unofficial(result)
+        why = _other(result, config, audit, parts) or rule or _unsound(directory, result)
         finished = datetime.fromtimestamp(file.stat().st_mtime, UTC).isoformat(timespec="seconds")
     except (OSError, ValueError) as error:
         why = one_line(error)

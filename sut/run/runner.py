@@ -137,12 +137,17 @@ def check_same_model(results: Sequence[Result]) -> None:
 
 
 def run_experiment(
-    configs: Sequence[RunConfig], console: Reporter, command: str, model_sha256: str | None = None, keeps: bool = False
+    configs: Sequence[RunConfig],
+    console: Reporter,
+    command: str,
+    model_sha256: str | None = None,
+    keeps: bool = False,
+    unofficial: bool = False,
 ) -> Ran:
     """Run each config; they differ in scenario and mode only, and share a directory.
 
-    One that ``keeps`` runs by ``--rules closed`` that are finished leaves them as they are. Raises ``InputError`` or
-    ``SetupError`` before anything was run.
+    One that ``keeps`` runs by ``--rules closed`` that are finished leaves them as they are, and ``unofficial`` ones
+    where these will do. Raises ``InputError`` or ``SetupError`` before anything was run.
     """
     first = configs[0]
     audits = _check_files(configs, console)
@@ -163,7 +168,7 @@ def run_experiment(
     folders = [
         run_folder(home, config.scenario, config.mode, audit) for config, audit in zip(configs, audits, strict=True)
     ]
-    stay = staying(configs, audits, folders, parts, console.note) if keeps else {}
+    stay = staying(configs, audits, folders, parts, console.note, unofficial) if keeps else {}
     if length := forecast([config for at, config in enumerate(configs) if at not in stay], parts.spec.loadgen_model):
         console.note(length)
     agreement = _agreement(parts, console) if len(stay) < len(configs) else None

@@ -85,12 +85,14 @@ def audit(
     verify_only: bool = False,
     rehearse: bool = False,
     overwrite: bool = False,
+    keeps: bool = False,
 ) -> Outcome:
     """Audit the finished runs in ``folder``, that of a configuration or of one of its scenarios.
 
     Without ``scenarios`` all that have a VALID performance run. ``verify_only`` judges audits that were run before;
-    ``rehearse`` fails none for its score. Raises ``InputError`` where runs are missing or are of several models, and
-    where their configuration would not lie in ``folder`` today.
+    ``rehearse`` fails none for its score; ``keeps`` leaves audits that are finished, official or ``rehearse``d, as they
+    are. Raises ``InputError`` where runs are missing or are of several models, and where their configuration would not
+    lie in ``folder`` today.
     """
     home, wanted = _place(folder.resolve(), scenarios)
     for path in remove_stale(home):
@@ -106,7 +108,7 @@ def audit(
         with audit_configs(home, tests) as paths:
             audits = [configs[scenario].model_copy(update={"audit_conf": paths[test]}) for scenario, test in jobs]
             model = next(iter(runs.values()))["performance"].model_sha256
-            codes = run_experiment(audits, console, command, model).codes
+            codes = run_experiment(audits, console, command, model, keeps, rehearse).codes
     rows = [
         _verify(home / scenario, test, parts, runs[scenario], rehearse, code)
         for (scenario, test), code in zip(jobs, codes or [ExitCode.OK] * len(jobs), strict=False)

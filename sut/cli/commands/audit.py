@@ -77,11 +77,18 @@ def audit(
         rehearse=rehearse,
         overwrite=overwrite,
     )
-    emit("audit", [row.as_json() for row in outcome.rows], _table(outcome.rows, rehearse), as_json, rehearsal=rehearse)
+    emit(
+        "audit",
+        [row.as_json() for row in outcome.rows],
+        audit_table(outcome.rows, rehearse),
+        as_json,
+        rehearsal=rehearse,
+    )
     return outcome.code
 
 
-def _table(rows: Sequence[Audited], rehearse: bool) -> Iterator[RenderableType]:
+def audit_table(rows: Sequence[Audited], rehearse: bool) -> Iterator[RenderableType]:
+    """What audits came to, and each finding in a line."""
     from sut.mlperf.verify_audit import RELAXED
 
     if not rows:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sut.cli.emit import emit
+from sut.cli.findings import finding_lines, finding_rows
 from sut.errors import ExitCode
 from sut.process.streams import tell
 
 if TYPE_CHECKING:
-    from sut.mlperf.finding import Finding
     from sut.mlperf.judge_logs import Judged
 
 HELP = """Judge logs that anybody has made: is what they say possible, and does it count?
@@ -41,28 +41,13 @@ def check_log(
     judged = judge_logs(folders)
     for each in judged.unread:
         tell(f"error: {each}")
-    emit("check-log", _rows(judged.findings), _lines(judged), as_json, logs=judged.logs, unread=judged.unread)
+    emit("check-log", finding_rows(judged.findings), _lines(judged), as_json, logs=judged.logs, unread=judged.unread)
     if judged.unread:
         return ExitCode.USAGE
     return ExitCode.OK if judged.sound else ExitCode.INVALID
 
 
-def _rows(findings: Sequence[Finding]) -> list[dict[str, str]]:
-    return [
-        {
-            "severity": each.severity.value,
-            "rule": each.rule.value,
-            "file": each.file,
-            "field": each.field,
-            "got": each.got,
-            "expected": each.expected,
-        }
-        for each in findings
-    ]
-
-
 def _lines(judged: Judged) -> Iterator[str]:
-    for each in judged.findings:
-        yield f"{each.severity}: {each.file}: {each.field}: got {each.got}, expected {each.expected} ({each.rule})"
+    yield from finding_lines(judged.findings)
     count, found = judged.logs, len(judged.findings)
     yield f"{count} log{'' if count == 1 else 's'}, {found} finding{'' if found == 1 else 's'}"

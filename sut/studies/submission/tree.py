@@ -75,7 +75,9 @@ def check_place(target: Path, about: About, is_rehearsal: bool) -> None:
     home = _home(target, about)
     for path in (home / "results" / about.system, home / "systems" / f"{about.system}.json"):
         if os.path.lexists(path):
-            raise InputError(f"{path} is there already; remove it, or choose another folder or system")
+            raise InputError(
+                f"{path} is there already; choose another --output or system (--overwrite replaces a rehearsal)"
+            )
     if not os.path.lexists(home):
         return
     if not all((home / name).is_dir() for name in ("results", "systems")):
