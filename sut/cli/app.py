@@ -65,6 +65,7 @@ def _register() -> None:
         report,
         run,
         show,
+        submit,
         tune,
         verify,
     )
@@ -82,6 +83,7 @@ def _register() -> None:
         parity,
         report,
         show,
+        submit,
         tune,
         verify,
     ):

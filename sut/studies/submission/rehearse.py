@@ -1,0 +1,63 @@
+"""The runs of a rehearsal: all that MLPerf asks for, each for some seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sut.config import RunConfig
+from sut.errors import ExitCode, worst
+from sut.mlperf import official
+from sut.run.planning import OVERHEAD_S
+from sut.run.reporter import Reporter
+from sut.run.runner import run_experiment
+from sut.studies.audits import Audited, audit
+from sut.studies.submission.about import About
+from sut.studies.submission.runs import roles_of, scenarios_of
+from sut.text import duration
+
+TIME_S = 10.0
+"""Of each run: MultiStream's p99 of a shorter one moves by 20 %, and audits compare it."""
+_COMMAND = "sut submit --rehearse"
+
+
+@dataclass(frozen=True, slots=True)
+class Rehearsed:
+    """Where the runs lie, what the audits came to, and the worst exit code: OK where all is there."""
+
+    home: Path
+    audits: Sequence[Audited]
+    code: ExitCode
+
+
+def about_rehearsal(division: str) -> About:
+    """What is told of a system that nobody has described."""
+    return About.model_validate({"submitter": "Rehearsal", "division": division, "system": "this_machine"})
+
+
+def scenarios_to_run(about: About) -> tuple[str, ...]:
+    """Those that are not inferred; in the open division all of the edge's where none is named."""
+    return tuple(each for each in scenarios_of(about) or official.EDGE if each not in about.inferred)
+
+
+def run_rehearsal(configs: Sequence[RunConfig], about: About, console: Reporter) -> Rehearsed:
+    """Run each scenario's performance and accuracy, and in the closed division the audits, where that was not done.
+
+    ``configs`` differ in the scenario only. Where the exit code is not OK, some are missing, and the same call goes on
+    behind those that are there.
+    """
+    time_s = configs[0].time_s or TIME_S
+    timed = [config.model_copy(update={"mode": "performance", "time_s": time_s}) for config in configs]
+    scored = [config.model_copy(update={"mode": "accuracy"}) for config in timed]
+    roles = roles_of(about)
+    count = len(roles) * len(configs)
+    least_s = count * OVERHEAD_S + (count - len(configs)) * time_s
+    console.note(f"a rehearsal of {count} LoadGen runs: {duration(least_s)}, longer where a model is slow")
+    ran = run_experiment([*timed, *scored], console, _COMMAND, keeps=True, unofficial=True)
+    if ran.code != ExitCode.OK or about.division == "open":
+        return Rehearsed(ran.home, (), ran.code)
+    scenarios = [config.scenario for config in configs]
+    overwrite = configs[0].overwrite
+    audited = audit(ran.home, console, _COMMAND, scenarios=scenarios, rehearse=True, overwrite=overwrite, keeps=True)
+    return Rehearsed(ran.home, audited.rows, worst([ran.code, audited.code]))
