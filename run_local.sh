@@ -197,11 +197,13 @@ case $command in
         fi
         ;;
     accuracy | check-log | kernels | show | verify) ;;
-    *)
-        add_extras backend "${flag[backend]:-${default[0]}}"
-        add_extras preprocess "${flag[preprocess]:-${default[1]}}"
-        add_extras precision "${flag[precision]:-${default[2]}}"
-        add_extras model "${flag[model]}"
+    *) # of submit only a rehearsal runs anything
+        if [[ $command != submit || " ${arguments[*]} " == *" --rehearse "* ]]; then
+            add_extras backend "${flag[backend]:-${default[0]}}"
+            add_extras preprocess "${flag[preprocess]:-${default[1]}}"
+            add_extras precision "${flag[precision]:-${default[2]}}"
+            add_extras model "${flag[model]}"
+        fi
         ;;
 esac
 

@@ -97,6 +97,9 @@ def extras(checkout: Path, line: str, cuda: str = "none", extra_ops: str = "") -
         ("verify my-gpu.zip", set()),
         ("accuracy log --val-map list.txt", set()),
         ("check-log output", set()),
+        ("submit --check rehearsal", set()),
+        ("submit --rehearse", {"onnxruntime"}),
+        ("submit --rehearse --backend openvino", {"openvino"}),
     ],
 )
 def test_extras_by_the_words_of_the_command_line(checkout: Path, line: str, expected: set[str]) -> None:
@@ -255,8 +258,8 @@ def test_what_is_printed_to_be_typed_starts_run_local() -> None:
 def test_help_names_every_command(checkout: Path) -> None:
     help_text = " ".join(word for words in start(checkout, "--help") for word in words)
 
-    known = "run, doctor, accuracy, audit, boundary, check-log, compare, dataset, kernels, parity, report, show, tune"
-    assert f"COMMAND is one of {known}, verify: see" in help_text
+    known = "run, doctor, accuracy, audit, boundary, check-log, compare, dataset, kernels, parity, report, show"
+    assert f"COMMAND is one of {known}, submit, tune, verify: see" in help_text
     assert help_text.endswith("-P -m sut run --help")
 
 
