@@ -1,4 +1,4 @@
-"""What MLPerf Inference, round v6.1, asks of image classification: figures only, each in this one place."""
+"""What MLPerf Inference, round v6.1, asks of image classification: figures and fields, each in this one place."""
 
 from __future__ import annotations
 
@@ -40,3 +40,27 @@ AUDITS: MappingProxyType[str, MappingProxyType[str, int]] = MappingProxyType(
     }
 )
 """The audits of the closed division, and what the audit.config of each sets."""
+
+SYSTEM_FIELDS = (
+    *("division", "submitter", "system_type", "status", "system_name", "number_of_nodes"),
+    *("host_processor_model_name", "host_processors_per_node", "host_processor_core_count"),
+    *("host_memory_capacity", "host_memory_configuration", "host_storage_capacity", "host_storage_type"),
+    *("host_networking", "host_network_card_count", "host_networking_topology"),
+    *("accelerators_per_node", "accelerator_model_name", "accelerator_memory_capacity"),
+    *("accelerator_memory_configuration", "accelerator_host_interconnect", "accelerator_interconnect"),
+    *("cooling", "framework", "operating_system", "other_software_stack"),
+)
+"""Fields of systems/SYSTEM.json that must say something."""
+SYSTEM_FREE_FIELDS = (
+    *("host_processor_frequency", "host_processor_caches", "host_processor_interconnect"),
+    *("accelerator_frequency", "accelerator_interconnect_topology", "accelerator_on-chip_memories"),
+    *("hw_notes", "sw_notes", "system_type_detail"),
+)
+"""Those that must be there, and may be empty."""
+MEASUREMENTS = (
+    *("input_data_types", "retraining"),
+    *("starting_weights_filename", "weight_data_types", "weight_transformations"),
+)
+"""Fields of measurements.json; all must say something."""
+STATUSES = ("available", "preview", "rdi")
+"""Whether a system can be bought."""

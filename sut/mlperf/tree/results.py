@@ -17,7 +17,7 @@ from sut.mlperf.tree.entries import missing
 from sut.mlperf.tree.layout import Tree
 from sut.mlperf.tree.place import Place
 from sut.mlperf.tree.rules import TreeRule
-from sut.mlperf.tree.systems import MEASUREMENTS, check_fields
+from sut.mlperf.tree.systems import check_fields
 from sut.text import printable
 
 Broken = tuple[TreeRule, str, object, str]
@@ -67,7 +67,7 @@ def judge_files(tree: Tree, place: Place) -> None:
     tree.said.append((readme, "text", tree.text(readme) or ""))
     path = f"{place.path}/measurements.json"
     if (fields := tree.json(path)) is not None:
-        check_fields(tree, path, fields, MEASUREMENTS)
+        check_fields(tree, path, fields, official.MEASUREMENTS)
     audits = tuple(official.AUDITS) if place.closed else ()
     tree.only(place.path, ("README.md", "measurements.json", "user.conf", "performance", "accuracy", *audits))
 

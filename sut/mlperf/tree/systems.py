@@ -5,36 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from sut.mlperf import official
 from sut.mlperf.tree.layout import Tree
 from sut.mlperf.tree.rules import TreeRule
 
-_MEANT = """
-    division submitter status system_name number_of_nodes host_processor_model_name host_processors_per_node
-    host_processor_core_count host_memory_capacity host_storage_capacity host_storage_type accelerators_per_node
-    accelerator_model_name accelerator_memory_capacity framework operating_system system_type other_software_stack
-    host_memory_configuration host_networking host_networking_topology accelerator_host_interconnect
-    accelerator_interconnect accelerator_memory_configuration cooling host_network_card_count
-"""
-MEANT = tuple(_MEANT.split())
-"""Fields of a system that must say something."""
-_OPEN = """
-    host_processor_frequency host_processor_caches host_processor_interconnect accelerator_frequency
-    accelerator_interconnect_topology accelerator_on-chip_memories hw_notes sw_notes system_type_detail
-"""
-MAY_BE_EMPTY = tuple(_OPEN.split())
-"""Fields that must be there, and may be empty."""
-STATUS = ("available", "preview", "rdi")
 DATACENTER_EDGE = ("datacenter,edge", "edge,datacenter")
 TYPES = ("edge", "datacenter", *DATACENTER_EDGE)
 _MOST_DIGITS = 9
-MEASUREMENTS = (
-    "input_data_types",
-    "retraining",
-    "starting_weights_filename",
-    "weight_data_types",
-    "weight_transformations",
-)
-"""Fields of measurements.json; all must say something."""
 
 
 def judge_system(tree: Tree, path: str, division: str, submitter: str) -> str | None:
@@ -42,12 +19,12 @@ def judge_system(tree: Tree, path: str, division: str, submitter: str) -> str | 
     fields = tree.json(path)
     if fields is None:
         return None
-    check_fields(tree, path, fields, MEANT, MAY_BE_EMPTY)
+    check_fields(tree, path, fields, official.SYSTEM_FIELDS, official.SYSTEM_FREE_FIELDS)
     for name, wanted in (("division", division), ("submitter", submitter)):
         if says_something(got := fields.get(name)) and got != wanted:
             tree.add(TreeRule.NAMES, path, name, got, wanted)
     types = TYPES if division == "open" else ("edge", *DATACENTER_EDGE)
-    for name, allowed in (("status", STATUS), ("system_type", types)):
+    for name, allowed in (("status", official.STATUSES), ("system_type", types)):
         if says_something(got := fields.get(name)) and got not in allowed:
             tree.add(TreeRule.VALUE, path, name, got, " or ".join(allowed))
     for name, least in (("number_of_nodes", 1), ("accelerators_per_node", 0)):

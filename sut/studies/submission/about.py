@@ -25,22 +25,8 @@ from sut.text import printable, shortened
 
 OWN_FIELDS = ("submitter", "division", "system_type", "status")
 """Fields of systems/SYSTEM.json that are told as such, not below ``fields``."""
-FILLED_FIELDS = (
-    *("system_name", "number_of_nodes"),
-    *("host_processor_model_name", "host_processors_per_node", "host_processor_core_count"),
-    *("host_memory_capacity", "host_memory_configuration", "host_storage_capacity", "host_storage_type"),
-    *("host_networking", "host_network_card_count", "host_networking_topology"),
-    *("accelerators_per_node", "accelerator_model_name", "accelerator_memory_capacity"),
-    *("accelerator_memory_configuration", "accelerator_host_interconnect", "accelerator_interconnect"),
-    *("cooling", "framework", "operating_system", "other_software_stack"),
-)
-"""Those that must not be empty."""
-FREE_FIELDS = (
-    *("host_processor_frequency", "host_processor_caches", "host_processor_interconnect"),
-    *("accelerator_frequency", "accelerator_interconnect_topology", "accelerator_on-chip_memories"),
-    *("hw_notes", "sw_notes", "system_type_detail"),
-)
-"""Those that must be there, and may be empty."""
+FILLED_FIELDS = tuple(name for name in official.SYSTEM_FIELDS if name not in OWN_FIELDS)
+"""Those below ``fields`` that must not be empty."""
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 _WANTED = "a name of letters, digits, '_', '-' and '.', 100 at the most, not beginning with '-' or '.'"
@@ -111,8 +97,8 @@ class About(BaseModel):
         for name in value:
             if name in OWN_FIELDS:
                 raise ValueError(f"{name} is told beside 'fields', not in it")
-            if name not in (*FILLED_FIELDS, *FREE_FIELDS):
-                raise ValueError(f"unknown field '{printable(name)}'; {suggest(name, (*FILLED_FIELDS, *FREE_FIELDS))}")
+            if name not in (known := (*FILLED_FIELDS, *official.SYSTEM_FREE_FIELDS)):
+                raise ValueError(f"unknown field '{printable(name)}'; {suggest(name, known)}")
         return value
 
     @model_validator(mode="after")

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from plugins.extras import TABLE
+from sut.mlperf import official
 from sut.mlperf.tree.judge import REHEARSAL
 from sut.results.schema import Result
-from sut.studies.submission.about import FILLED_FIELDS, FREE_FIELDS, About
+from sut.studies.submission.about import FILLED_FIELDS, About
 from sut.studies.submission.runs import Runs
 from sut.version import NAME
 
@@ -46,7 +47,7 @@ def _fields(runs: Runs, about: About) -> dict[str, str]:
         "submitter": about.submitter,
         "system_type": about.system_type,
         "status": about.status,
-        **dict.fromkeys((*FILLED_FIELDS, *FREE_FIELDS), ""),
+        **dict.fromkeys((*FILLED_FIELDS, *official.SYSTEM_FREE_FIELDS), ""),
         "system_name": about.system,
         "number_of_nodes": "1",
         **known,

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from sut.mlperf import official
 from sut.mlperf.tree.judge import REHEARSAL
 from sut.results.gpus import GpuUse
-from sut.studies.submission.about import FREE_FIELDS
 from sut.studies.submission.runs import Runs
 from sut.studies.submission.systems import missing_fields, system_json
 from tests.unit.studies.submission.finished_runs import SYSTEM, about, finished
@@ -107,4 +107,4 @@ def test_a_rehearsal_says_so_and_leaves_no_field_empty(tmp_path: Path) -> None:
     found = system_json(runs_with(tmp_path), about(fields={"sw_notes": "mine"}), ["few pictures", "short run"])
 
     assert found["sw_notes"] == f"{REHEARSAL}: few pictures; short run. mine"
-    assert {name for name, value in found.items() if not value} <= set(FREE_FIELDS)
+    assert {name for name, value in found.items() if not value} <= set(official.SYSTEM_FREE_FIELDS)
