@@ -6,6 +6,7 @@ import re
 import sys
 import traceback
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated
 
@@ -50,44 +51,16 @@ def _normalise(arguments: list[str]) -> list[str]:
     return named + arguments[end:]
 
 
-def _register() -> None:
-    """Add the commands, a file each."""
-    from sut.cli.commands import (
-        accuracy,
-        audit,
-        boundary,
-        check_log,
-        compare,
-        dataset,
-        doctor,
-        kernels,
-        parity,
-        report,
-        run,
-        show,
-        submit,
-        tune,
-        verify,
-    )
+COMMANDS = (
+    *("run", "doctor", "accuracy", "audit", "boundary", "check_log", "compare", "dataset", "kernels", "parity"),
+    *("report", "show", "submit", "tune", "verify"),
+)
+"""A file each in ``sut/cli/commands``, in the order of the help."""
 
-    for command in (
-        run,
-        doctor,
-        accuracy,
-        audit,
-        boundary,
-        check_log,
-        compare,
-        dataset,
-        kernels,
-        parity,
-        report,
-        show,
-        submit,
-        tune,
-        verify,
-    ):
-        command.register(app)
+
+def _register() -> None:
+    for name in COMMANDS:
+        import_module(f"sut.cli.commands.{name}").register(app)
 
 
 def main(ending: Noted) -> int:
