@@ -43,7 +43,7 @@ def chance(queries: int, late: int, percentile: float) -> float:
 def satisfied(queries: int, late: int, percentile: float) -> bool | None:
     """Whether early stopping is satisfied by Server's run; None where it is too close to say.
 
-    >>> satisfied(459, 0, 0.99), satisfied(661, 1, 0.99), satisfied(662, 1, 0.99)
+    >>> satisfied(459, 0, 0.99), satisfied(600, 1, 0.99), satisfied(662, 1, 0.99)
     (True, False, True)
     """
     likely = chance(queries, late, percentile)

@@ -38,9 +38,10 @@ def run(context: typer.Context) -> None:
     asked = context.obj
     configs = configs_of(asked)
     backend = configs[0].backend
-    near = difflib.get_close_matches(backend, getattr(context.find_root().command, "commands", {}), 1)
+    commands = getattr(context.find_root().command, "commands", {})
+    near = difflib.get_close_matches(backend, [*backends.registry.names(), *commands], 1)
     # run_local.sh takes a first word that is no command for a backend.
-    if near and backend not in backends.registry.names():
+    if near and near[0] in commands:
         root = context.find_root().info_name
         raise InputError(f"unknown command or backend '{backend}'; did you mean {near[0]}? {root} --help shows all")
     repeats = None
