@@ -12,6 +12,7 @@ import pytest
 
 from sut.mlperf import official
 from sut.mlperf.logs import ACCURACY, DETAIL
+from sut.mlperf.metrics import METRICS
 from sut.mlperf.verify_audit import AuditRule, Verified, entries_expected, verify_test01, verify_test04
 from tests.unit.loadgen_logs import entry, performance, write
 
@@ -168,6 +169,30 @@ def test_as_many_answers_are_expected_as_loadgen_logs(
     assert low == high == logged or (low > 0.9 * logged and high < 1.1 * logged)
 
 
+def test_a_log_without_an_answer_is_not_enough_however_few_loadgen_draws(tmp_path: Path) -> None:
+    verified = run_test01(tmp_path, [], effective_target_qps=10**9, effective_min_duration_ms=600_000)
+
+    assert [each.rule for each in verified.findings] == [AuditRule.COUNT]
+
+
+@pytest.mark.parametrize(
+    ("answers", "right", "rule"),
+    [
+        (RIGHT[:-1], RIGHT, AuditRule.COUNT),
+        ([(0, float32(1)), *RIGHT[1:]], RIGHT, AuditRule.LABEL),
+        ([(0, b""), *RIGHT[1:]], [(0, b""), *RIGHT[1:]], AuditRule.EMPTY),
+        (RIGHT, RIGHT[:-1], AuditRule.MISSING),
+    ],
+)
+def test_a_rehearsal_relaxes_neither_bytes_nor_counts(
+    tmp_path: Path, answers: list[Answer], right: list[Answer], rule: AuditRule
+) -> None:
+    verified = run_test01(tmp_path, answers, right)
+
+    assert [each.rule for each in verified.findings] == [rule]
+    assert not verified.passed(rehearsal=True)
+
+
 def test_an_audits_logs_are_no_other_audits_and_no_plain_runs_are_either(tmp_path: Path) -> None:
     plain, first, fourth = (put(tmp_path / str(test), test=test) for test in (None, "TEST01", "TEST04"))
     accuracy = put(tmp_path / "accuracy", effective_test_mode="AccuracyOnly")
@@ -256,6 +281,19 @@ def test_short_latencies_may_differ_by_a_fifth_in_test01(tmp_path: Path) -> None
         assert verify_test01(reference, accuracy, audit).passed() is passes
 
 
+@pytest.mark.parametrize(("scenario", "short_ns"), [("SingleStream", 200_000), ("MultiStream", 1_600_000)])
+def test_longer_latencies_may_differ_by_a_tenth(tmp_path: Path, scenario: str, short_ns: int) -> None:
+    key = METRICS[scenario][1]
+    accuracy = put(tmp_path / "accuracy", scenario, effective_test_mode="AccuracyOnly")
+    log(accuracy, RIGHT)
+    for latency_ns, passes in ((short_ns, True), (short_ns + 1, False)):
+        reference = put(tmp_path / f"of{latency_ns}", scenario, **{key: latency_ns})
+        audit = put(tmp_path / f"audit{latency_ns}", scenario, "TEST01", **{key: int(1.15 * latency_ns)})
+        log(audit, RIGHT)
+        scores = [each for each in verify_test01(reference, accuracy, audit).findings if each.rule is AuditRule.SCORE]
+        assert (not scores) is passes
+
+
 @pytest.mark.parametrize(
     ("changes", "rule", "field"),
     [
@@ -269,6 +307,14 @@ def test_a_run_that_does_not_count_passes_no_audit(
     verified = run_test04(tmp_path, **changes)
 
     assert found(verified) == [(rule, "TEST04/mlperf_log_detail.txt", field)]
+
+
+def test_an_audit_of_a_run_that_does_not_count_is_failed(tmp_path: Path) -> None:
+    reference, audit = put(tmp_path / "performance", result_validity="INVALID"), put(tmp_path / "TEST04", test="TEST04")
+
+    assert found(verify_test04(reference, audit)) == [
+        (AuditRule.VALID, "performance/mlperf_log_detail.txt", "result_validity")
+    ]
 
 
 def test_a_run_with_errors_of_loadgens_passes_no_audit(tmp_path: Path) -> None:
