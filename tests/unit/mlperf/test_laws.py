@@ -10,6 +10,7 @@ import pytest
 from sut.mlperf.early import left_out, satisfied
 from sut.mlperf.finding import Rule
 from sut.mlperf.laws import Law, laws
+from sut.mlperf.metrics import METRICS
 from tests.unit.loadgen_logs import entry, figures, performance, write, write_detail
 
 LATENCY_NS = [1_000_000 + 1000 * (number * 7 % 1000) for number in range(1000)]
@@ -139,6 +140,24 @@ def test_in_multi_stream_queries_follow_each_other_in_the_time_that_the_log_is_o
 
     assert found(1550.0) == []
     assert found(1545.0) == [(Law.TIME, "result_mean_query_latency_ns")]
+
+
+@pytest.mark.parametrize("scenario", METRICS)
+def test_min_duration_is_met_by_no_run_whose_log_is_of_less_time(tmp_path: Path, scenario: str) -> None:
+    def found(end_ms: float, met: bool = True) -> list[tuple[Rule, str]]:
+        entries = performance(scenario, LATENCY_NS) | {"effective_min_duration_ms": 600_000}
+        lines = [entry(key, value) for key, value in (entries | {"result_min_duration_met": met}).items()]
+        begin = entry("generated_query_duration", 7, time_ms=50.0)
+        return [
+            (each.rule, each.field)
+            for each in laws(write_detail(tmp_path, *lines, begin, entry("power_end", "x", time_ms=end_ms)))
+        ]
+
+    short = (Law.TIME, "effective_min_duration_ms")
+
+    assert short in found(600_000)
+    assert short not in found(600_050)
+    assert short not in found(600_000, met=False)
 
 
 def test_what_is_not_there_or_no_number_is_passed_over(tmp_path: Path) -> None:
