@@ -133,8 +133,7 @@ def _scenario(detail: Detail, place: Place) -> Iterator[Finding]:
     got = str(detail.values.get("effective_scenario"))
     if place.scenario is None or place.scenario == got:
         return
-    legal = got in official.INFERRED.get(place.scenario, ()) and place.role not in official.AUDITS
-    rule = JudgeRule.INFERRED if legal else JudgeRule.SCENARIO
+    rule = JudgeRule.INFERRED if got in official.INFERRED.get(place.scenario, ()) else JudgeRule.SCENARIO
     yield Finding(rule, DETAIL, "effective_scenario", got, f"{place.scenario}, as the folder is called")
 
 

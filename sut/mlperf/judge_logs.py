@@ -117,7 +117,7 @@ def _same(places: Sequence[tuple[Path, Place, str]]) -> Iterator[Finding]:
 
 
 def _is_inferred(one: Place, other: Place) -> bool:
-    if one.role != other.role or one.role in official.AUDITS or one.scenario == other.scenario:
+    if one.role != other.role or one.scenario == other.scenario:
         return False
     names = (one.scenario, other.scenario)
     return any(

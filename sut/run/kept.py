@@ -9,6 +9,7 @@ from pathlib import Path
 
 from sut.config import RunConfig
 from sut.errors import cut, one_line
+from sut.mlperf.accuracy import read_accuracy_log
 from sut.mlperf.audit import Audit
 from sut.mlperf.check_log import check_log
 from sut.mlperf.finding import Severity
@@ -116,10 +117,14 @@ def _unofficial(result: Result) -> str | None:
 
 
 def _unsound(directory: Path, result: Result) -> str | None:
-    """What is wrong with its logs, if anything is: they are what is submitted."""
+    """What is wrong with its logs, if anything is: they are what is submitted.
+
+    Raises ``ValueError`` for answers that cannot be read.
+    """
     findings = check_log(read_detail(directory), read_summary(directory), seeds=[OFFICIAL_SEEDS])
     if bad := [finding for finding in findings if finding.severity is not Severity.DOUBT]:
         return str(bad[0])
-    if result.mode == "accuracy" and not (directory / ACCURACY).is_file():
-        return f"{ACCURACY} is gone"
+    samples = result.audit is not None and "accuracy_log_sampling_target" in result.audit.settings
+    if result.mode == "accuracy" or samples:
+        read_accuracy_log(directory / ACCURACY)
     return None

@@ -16,7 +16,8 @@ import cv2
 import numpy as np
 import pytest
 
-from sut.mlperf.logs import DETAIL, TRACE
+from sut.mlperf import official
+from sut.mlperf.logs import ACCURACY, DETAIL, TRACE
 from tests.children import Finished
 from tests.integration.support import Sut
 from tests.integration.test_plans import TEST04
@@ -300,6 +301,24 @@ def test_what_does_not_stand_for_the_run_is_run_again_and_told_why(world: World)
         [told] = [line for line in done.err.splitlines() if "the earlier run does not stand for it: " in line]
         assert told.startswith("SingleStream performance: run again, as ") and why in told
     assert "SingleStream performance: kept, finished 20" in world.run().err
+
+
+def test_answers_that_are_gone_are_made_again(world: World) -> None:
+    config = world.sut.cwd / "audit.config"
+    config.write_text("".join(f"*.*.{key} = {value}\n" for key, value in official.AUDITS["TEST01"].items()))
+    for role, options in (
+        ("accuracy", ("--accuracy", "--scenario", "SingleStream")),
+        ("TEST01", ("--audit_conf", config)),
+    ):
+        assert world.run(*options).code == 0
+        [log] = world.sut.output.rglob(f"SingleStream/{role}/{ACCURACY}")
+        log.unlink()
+
+        again = world.run(*options)
+
+        assert again.code == 0, again.err
+        assert f"SingleStream {role}: run again, as " in again.err and "cannot read the accuracy log" in again.err
+        assert f"SingleStream {role}: kept" in world.run(*options).err
 
 
 def test_a_run_that_did_not_come_to_its_end_is_run_again_without_a_word(world: World) -> None:

@@ -326,6 +326,20 @@ def test_one_log_for_three_scenarios_is_named_as_inferred(tmp_path: Path) -> Non
     ]
 
 
+def test_an_audit_of_an_inferred_scenario_is_that_of_the_one_it_is_inferred_from(tmp_path: Path) -> None:
+    run = performance("SingleStream", steady(MS, MS)) | TEST01
+    for name in ("SingleStream", "MultiStream", "Server"):
+        put(tmp_path / name / "TEST01" / "performance" / "run_1", run)
+
+    found = [(each.rule, Path(each.file).parts[-5]) for each in judge_logs([tmp_path]).findings]
+
+    assert found == [
+        (JudgeRule.INFERRED, "MultiStream"),
+        (JudgeRule.SCENARIO, "Server"),
+        (SeveralRule.SAME, "Server"),
+    ]
+
+
 @pytest.mark.parametrize("name", ["SingleStream/TEST01", "Server/performance", "SingleStream/performance/run_2"])
 def test_one_log_under_other_names_is_no_result(tmp_path: Path, name: str) -> None:
     one = put(tmp_path / "SingleStream" / "performance" / "run_1", performance("SingleStream", steady(MS, MS)))
