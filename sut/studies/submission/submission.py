@@ -52,14 +52,8 @@ def judge(root: Path) -> Judged:
     except ValueError as error:
         raise InputError(one_line(error)) from error
     is_rehearsal = any(each.rule is TreeRule.REHEARSAL for each in findings)
-    scores = {each.file for each in findings if each.rule is TreeRule.RATIO}
-    passed = [each for each in findings if is_rehearsal and _is_relaxed(each, scores)]
+    passed = [each for each in findings if is_rehearsal and each.rule in _RELAXED]
     return Judged(root, is_rehearsal, tuple(passed), tuple(each for each in findings if each not in passed))
-
-
-def _is_relaxed(finding: Finding, scores: set[str]) -> bool:
-    """``scores`` are the files of audits whose score is too far off, which is why they are failed."""
-    return finding.rule in _RELAXED or (finding.rule is TreeRule.FAILED and finding.file in scores)
 
 
 def refusals(runs: Runs, about: About, is_rehearsal: bool) -> list[str]:
