@@ -140,6 +140,7 @@ TEST04 = {
         (("Offline", "TEST04", "performance", "run_1"), TEST04, []),
         (("Offline", "performance", "run_1"), TEST01, [JudgeRule.AUDIT]),
         (("Offline", "performance", "run_1"), TEST04, [JudgeRule.AUDIT]),
+        (("Offline", "performance"), {"effective_accuracy_log_probability": 0.1}, [JudgeRule.AUDIT]),
         (("somewhere",), TEST04, [JudgeRule.AUDITED]),
         (("Offline", "TEST04"), TEST01, [JudgeRule.NO_AUDIT] * 2),
     ],

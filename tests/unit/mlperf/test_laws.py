@@ -160,6 +160,15 @@ def test_min_duration_is_met_by_no_run_whose_log_is_of_less_time(tmp_path: Path,
     assert short not in found(600_000, met=False)
 
 
+def test_the_longest_latency_is_no_longer_than_the_time_that_the_log_is_of(tmp_path: Path) -> None:
+    lines = [entry(key, value) for key, value in performance("Offline", LATENCY_NS).items()]
+    begin, end = entry("generated_query_duration", 7, time_ms=50.0), entry("power_end", "x", time_ms=50.9)
+
+    found = [(each.rule, each.field) for each in laws(write_detail(tmp_path, *lines, begin, end))]
+
+    assert found == [(Law.TIME, "result_max_latency_ns")]
+
+
 def test_what_is_not_there_or_no_number_is_passed_over(tmp_path: Path) -> None:
     whole = served() | single() | figures(LATENCY_NS)
     for key in whole:

@@ -12,6 +12,8 @@ import pytest
 
 from sut.config import make_config
 from sut.mlperf import official, verify_audit
+from sut.mlperf.doubts import Doubt
+from sut.mlperf.finding import Finding as LogFinding
 from sut.mlperf.logs import ACCURACY, DETAIL, SUMMARY
 from sut.mlperf.rules import rule_names
 from sut.models.registry import MODELS
@@ -429,6 +431,15 @@ def test_what_may_count_all_the_same_is_a_warning(home: Path) -> None:
     assert gpu.startswith("SingleStream accuracy, gpus: cuda:0 was throttled: thermal at 3 of 10 looks")
     assert note == "SingleStream performance, SingleStream accuracy, notes: 11 samples were greyscale"
     assert "0.1.0+g40f23a4-dirty is no commit" in dirty
+
+
+def test_what_is_odd_about_a_log_is_a_warning_and_no_fault(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    odd = LogFinding(Doubt.FLOOR, DETAIL, "result_min_latency_ns", "10.3 ms", "no wait of 10 ms")
+    monkeypatch.setattr(one_run, "judge_log", lambda *_: [odd])
+    runs = read_runs([home], ABOUT)
+
+    assert faults(runs, ABOUT, rehearsal=False) == []
+    assert warnings(runs) == [f"{run.name}: {odd}" for run in runs.all()]
 
 
 def test_that_an_audit_obeyed_its_settings_is_no_news(home: Path) -> None:
