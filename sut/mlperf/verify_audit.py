@@ -151,6 +151,19 @@ def entries_expected(detail: Detail) -> tuple[int, int]:
     return math.floor(least), math.ceil(most)
 
 
+def score_bounds(test: str, scenario: str, reference: float) -> tuple[float, float]:
+    """Between what an audit's score must be. TEST01: as good as in the performance run, which is the ``reference``;
+    TEST04: not better by how much work is done in a time, however much worse.
+    """
+    tolerance = _TOLERANCE
+    if test == "TEST01" and reference <= _SHORT_NS.get(scenario, 0):
+        tolerance = _SHORT_TOLERANCE
+    least, most = reference * (1 - tolerance), reference * (1 + tolerance)
+    if test == "TEST04":
+        return (0.0, most) if METRICS[scenario][2] else (reference / (1 + tolerance), math.inf)
+    return least, most
+
+
 _DRAWN_BY = ("samples_per_query", "target_qps", "min_duration_ms", "min_sample_count", "accuracy_log_sampling_target")
 
 
@@ -248,17 +261,11 @@ def _label(data: bytes) -> str:
 
 
 def _score(test: str, scenario: str, reference: float | None, score: float | None, file: str) -> Iterator[Finding]:
-    """TEST01: as good as in the performance run; TEST04: not better, however much worse."""
-    _, key, higher = METRICS[scenario]
+    key = METRICS[scenario][1]
     if not reference or not score:
         yield Finding(AuditRule.SCORE, file, key, str(score), f"a figure beside the performance run's {reference}")
         return
-    tolerance = _TOLERANCE
-    if test == "TEST01" and reference <= _SHORT_NS.get(scenario, 0):
-        tolerance = _SHORT_TOLERANCE
-    least, most = reference * (1 - tolerance), reference * (1 + tolerance)
-    if test == "TEST04":
-        least, most = (0.0, most) if higher else (reference / (1 + tolerance), math.inf)
+    least, most = score_bounds(test, scenario, reference)
     if not least <= score <= most:
         limits = " to ".join(f"{each / reference:.4g}" for each in (least, most) if 0 < each < math.inf)
         words = {(True, False): "at most ", (False, True): "at least "}.get((least == 0.0, most == math.inf), "")

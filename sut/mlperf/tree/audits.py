@@ -13,7 +13,7 @@ from sut.mlperf.tree.layout import Tree
 from sut.mlperf.tree.place import Place
 from sut.mlperf.tree.results import Log, judge_performance
 from sut.mlperf.tree.rules import TreeRule
-from sut.mlperf.verify_audit import entries_expected
+from sut.mlperf.verify_audit import entries_expected, score_bounds
 
 ACCURACY_VERDICT = "verify_accuracy.txt"
 PERFORMANCE_VERDICT = "verify_performance.txt"
@@ -25,10 +25,6 @@ _NUMBERS = """
 """
 _SAMPLED = "num_perf_log_entries"
 _TWO_DECIMALS = 0.00501
-_ALLOWED = 0.10
-_ALLOWED_QUICK = 0.20
-_QUICK_NS = {"SingleStream": 200_000, "MultiStream": 1_600_000}
-"""Latencies up to which TEST01's score may differ by more."""
 
 
 def judge_audit(tree: Tree, place: Place, test: str, reference: Log | None) -> Log | None:
@@ -155,11 +151,7 @@ def _judge_scores(tree: Tree, path: str, test: str, reference: Log | None, log: 
     if said and not any(_agree(said, run, audit, unit) for unit in ((False,) if higher else (False, True))):
         got = f"{said['reference score']:g} and {said['test score']:g}"
         tree.add(TreeRule.SCORES, path, "Test score", got, f"{run:g} and {audit:g} ({DETAIL}, {key})")
-    allowed = _ALLOWED_QUICK if test == "TEST01" and run <= _QUICK_NS.get(log.scenario, 0) else _ALLOWED
-    # Of TEST01 the score itself is compared, of TEST04 how much work was done in a time.
-    least, most = run * (1 - allowed), run * (1 + allowed)
-    if test == "TEST04":
-        least, most = (0.0, most) if higher else (run / (1 + allowed), math.inf)
+    least, most = score_bounds(test, log.scenario, run)
     if not least <= audit <= most:
         tree.add(TreeRule.RATIO, path, "Test score", f"{audit:g}", f"{least:g} to {most:g}, for {run:g}")
     elif not passed:
