@@ -107,6 +107,11 @@ def few_samples(tree: Folder) -> None:
     tree.log(f"{OPEN_RESULTS}/Offline/{RUN}", **changes, result_samples_per_second=36.3636)
 
 
+def of_four(tree: Folder) -> None:
+    keys = ("effective_samples_per_query", "generated_samples_per_query", "requested_multi_stream_samples_per_query")
+    tree.log(f"{MULTI}/{RUN}", **dict.fromkeys(keys, 4))
+
+
 def set_server(folder: str, bound_ns: int) -> Change:
     changes = {f"{prefix}_target_latency_ns": bound_ns for prefix in ("effective", "requested_server")}
     return lambda tree: tree.log(folder, **changes)
@@ -230,6 +235,7 @@ CASES: list[Case] = [
      "power_begin"),
     asked(TreeRule.MIN_DURATION, f"{MULTI}/{RUN}", "min_duration_ms", 590000),
     logged(TreeRule.LENGTH, f"{MULTI}/{RUN}", power_end="11-20-2026 04:21:00.000"),
+    (TreeRule.COUNT, of_four, f"{MULTI}/{RUN}/{DETAIL}", "effective_samples_per_query"),
     logged(TreeRule.SAMPLES, f"{MULTI}/{RUN}", effective_performance_sample_count=512),
     logged(TreeRule.PERCENTILE, f"{MULTI}/{RUN}", effective_target_latency_percentile=0.9),
     asked(TreeRule.ROLE, f"{MULTI}/TEST01/{RUN}", "performance_issue_same", True),
