@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from sut.mlperf.check_log import LogRule
 from sut.mlperf.finding import Severity
+from sut.mlperf.logs import KNOWN_SEEDS, OFFICIAL_SEEDS
 from sut.mlperf.tree.judge import REHEARSAL, judge_tree
 from sut.mlperf.tree.rules import TreeRule
 from tests.unit.mlperf.tree import trees
@@ -95,6 +97,17 @@ def test_what_the_official_tools_let_through_is_refused(
 
     assert len(found) == 1
     assert found[0].severity is not Severity.DOUBT
+
+
+@pytest.mark.parametrize("role", ["performance/run_1", "accuracy", "TEST01/performance/run_1"])
+def test_the_seeds_of_another_round_are_not_this_ones(tmp_path: Path, role: str) -> None:
+    former = next(seeds for seeds in KNOWN_SEEDS if seeds != OFFICIAL_SEEDS)
+    seeds = {f"{prefix}_{name}": seed for prefix in ("requested", "effective") for name, seed in former.items()}
+    trees.closed_edge(tmp_path).log(f"{SINGLE}/{role}", **seeds)
+
+    found = judge_tree(tmp_path)
+
+    assert {(each.rule, each.file) for each in found} == {(LogRule.SEED, f"{SINGLE}/{role}/{DETAIL}")}
 
 
 def test_results_may_be_inferred_on_the_edge_and_are_named(tmp_path: Path) -> None:

@@ -415,6 +415,21 @@ def test_runs_of_another_configuration_are_told_setting_by_setting(home: Path, t
     assert lines[0].endswith("got 2, expected nothing (SingleStream performance)")
 
 
+@pytest.mark.parametrize(
+    ("field", "change"),
+    [
+        ("backend_version", {"backend_version": "0.1"}),
+        ("device_name", {"device_name": "another"}),
+        ("attested.provider", {"attested": put(provider="another")}),
+        ("attested.precision", {"attested": put(precision="another")}),
+    ],
+)
+def test_runs_that_were_served_by_something_else_are_told_apart(home: Path, field: str, change: dict[str, Any]) -> None:
+    edit(home / "Offline/performance", **change)
+
+    assert [line for line in found(home) if line.startswith(f"Offline performance, {field}: got ")]
+
+
 def test_what_may_count_all_the_same_is_a_warning(home: Path) -> None:
     noisy = {"others_share": 0.5, "own_wait_share": 0.0, "steal_share": 0.0}
     edit(home / "SingleStream/performance", quiet=noisy, notes=["11 samples were greyscale"], clock_change_ns=None)
