@@ -23,6 +23,8 @@ END_BYTES = 4096
 CUT = b"\n\n...\n\n"
 """Between them. JSON with answers in hexadecimal has that nowhere."""
 
+SCORE_FILE = "accuracy.txt"
+
 
 @dataclass(frozen=True, slots=True)
 class AccuracyLog:

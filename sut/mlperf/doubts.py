@@ -17,7 +17,7 @@ _STEADY = 0.04
 """From the least to p99, of the least: official logs of systems without a timeout have 0.06 to 1."""
 _MANY = 3
 """Times: more than any forecast is off by."""
-_DIFFER = "min_query_count"
+DIFFERS_BY_RIGHT = "min_query_count"
 """LoadGen takes all samples in accuracy mode, whatever it was asked for."""
 
 
@@ -94,7 +94,7 @@ def _options(detail: Detail) -> Iterator[Finding]:
     for key, value in values.items():
         stem = key.removeprefix("requested_")
         effective = values.get(f"effective_{stem}", value)
-        if stem not in (key, _DIFFER) and effective != value:
+        if stem not in (key, DIFFERS_BY_RIGHT) and effective != value:
             yield Finding(Doubt.OPTION, DETAIL, key, str(value), f"{effective} (effective_{stem})")
     accuracy = values.get("effective_test_mode") == "AccuracyOnly"
     sampled = values.get("effective_accuracy_log_sampling_target") or values.get("effective_accuracy_log_probability")

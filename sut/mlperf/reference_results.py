@@ -256,6 +256,6 @@ def _doubts(entry: Entry, harness: Harness, alone: bool) -> Iterator[Finding]:
     timed = next((name for name in ("qps", "mean") if entry[name]), None)
     if alone and entry["accuracy"] is not None and timed:
         yield _broken(HarnessRule.TIMED, entry, timed, entry[timed] or 0, "a run in performance mode")
-    for option in _WITHOUT.get(entry.scenario, ()):
+    for option in _WITHOUT.get(entry.scenario, ()) if alone else ():
         if (value := harness.option(option)) is not None:
             yield Finding(HarnessRule.OPTION, REFERENCE_FILE, option, value, f"none in {entry.scenario}")

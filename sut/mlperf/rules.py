@@ -15,7 +15,11 @@ from sut.mlperf.logs import Detail
 from sut.models.base import ModelSpec
 from sut.models.preparation import Prepared
 
-_IN_SHORT = {
+AUDIT = "an audit"
+"""What breaks a rule in any other run, and is what an audit's run is for."""
+QUOTA = "a quota"
+"""What breaks a rule of ours, and none of MLPerf's: the system has as many cores as its quota gives it."""
+IN_SHORT = {
     "answers depend on the batch: ": "batch-dependent answers",
     "random weights": "random weights",
     "runs no model": "no model",
@@ -35,8 +39,8 @@ _IN_SHORT = {
     f" samples < {official.OFFLINE_SAMPLES}": "few samples",
     " queries < ": "few queries",
     "performance_sample_count ": "few samples loaded",
-    "an audit (": "an audit",
-    " cores held the run back ": "a quota",
+    "an audit (": AUDIT,
+    " cores held the run back ": QUOTA,
 }
 """Rules by what is in them, in a few words, the most telling first."""
 _COLUMNS = 80
@@ -131,18 +135,13 @@ def audit_rule(audit: Audit) -> str:
     return f"an audit ({audit.test or audit.file}) is no result"
 
 
-def rule_names() -> set[str]:
-    """All that ``rule_name`` knows."""
-    return set(_IN_SHORT.values())
-
-
 def rule_name(rule: str) -> str | None:
     """What a broken rule is, in a few words; None of one that has no such name.
 
     >>> rule_name("min_duration 3 s < 600 s")
     'short run'
     """
-    return next((words for part, words in _IN_SHORT.items() if part in rule), None)
+    return next((words for part, words in IN_SHORT.items() if part in rule), None)
 
 
 def in_short(broken: Sequence[str]) -> str:
@@ -152,9 +151,9 @@ def in_short(broken: Sequence[str]) -> str:
     >>> in_short(["random weights", "min_duration 3 s < 600 s"])
     'not official: 2 rules broken (random weights, short run), see rules_broken'
     """
-    named = {rule: [words for part, words in _IN_SHORT.items() if part in rule] for rule in broken}
+    named = {rule: [words for part, words in IN_SHORT.items() if part in rule] for rule in broken}
     words = [rule.partition(":")[0] for rule, found in named.items() if not found]
-    words += [each for each in _IN_SHORT.values() if any(each in found for found in named.values())]
+    words += [each for each in IN_SHORT.values() if any(each in found for found in named.values())]
     count = f"{len(broken)} rule{'s' if len(broken) > 1 else ''}"
     words.sort(key=lambda each: len(_in_short(count, [each, "..."])) > _COLUMNS)
     lines = [_in_short(count, words)]

@@ -22,7 +22,7 @@ _SETTINGS = frozenset(
     )
 )
 _UNITS = {"target_latency": "target_latency_ns", "min_duration": "min_duration_ms", "max_duration": "max_duration_ms"}
-_MET = {
+MET = {
     "Performance constraints satisfied": "result_perf_constraints_met",
     "Min duration satisfied": "result_min_duration_met",
     "Min queries satisfied": "result_min_queries_met",
@@ -75,7 +75,7 @@ def detail_of_summary(directory: Path) -> tuple[Detail, dict[str, str]]:
     scenario, mode = summary.get("Scenario", ""), summary.get("Mode", "")
     if scenario not in METRICS:
         raise ValueError(f"{directory / SUMMARY}: no scenario that is known, got '{scenario[:80]}'")
-    words = {key: field for field, key in (repeated(scenario) | _MET).items()}
+    words = {key: field for field, key in (repeated(scenario) | MET).items()}
     for field in summary:
         named = _PARAMETERS.fullmatch(field)
         if named and named[1] in _SETTINGS:

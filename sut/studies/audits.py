@@ -15,7 +15,7 @@ from sut.config import HOW_KEPT, NOT_HASHED, SCENARIOS, RunConfig, make_config
 from sut.errors import ExitCode, InputError, one_line, worst, writing
 from sut.files import write_text
 from sut.mlperf import official
-from sut.mlperf.accuracy import accuracy_txt, read_accuracy_log
+from sut.mlperf.accuracy import SCORE_FILE, accuracy_txt, read_accuracy_log
 from sut.mlperf.audit import audit_configs, remove_stale
 from sut.mlperf.finding import Finding
 from sut.mlperf.logs import ACCURACY
@@ -253,7 +253,7 @@ def _verify(
     except ValueError as error:
         raise InputError(f"{place}: {one_line(error)}") from error
     verified = replace(verified, findings=(*found, *verified.findings))
-    texts = verified.files() | ({"accuracy.txt": accuracy_txt(sampled) + "\n"} if sampled else {})
+    texts = verified.files() | ({SCORE_FILE: accuracy_txt(sampled) + "\n"} if sampled else {})
     with writing(place):
         for name, text in texts.items():
             write_text(place / name, text)

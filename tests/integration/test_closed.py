@@ -18,6 +18,7 @@ import pytest
 
 from sut.mlperf import official
 from sut.mlperf.logs import ACCURACY, DETAIL, TRACE
+from sut.process.cgroup import held_back
 from tests.children import Finished
 from tests.integration.support import Sut
 from tests.integration.test_plans import TEST04
@@ -300,6 +301,8 @@ def test_what_does_not_stand_for_the_run_is_run_again_and_told_why(world: World)
         assert done.code == 0, done.err
         [told] = [line for line in done.err.splitlines() if "the earlier run does not stand for it: " in line]
         assert told.startswith("SingleStream performance: run again, as ") and why in told
+    # The cores that a quota leaves are the system's.
+    edit(rules_broken=[held_back(1, 100, 50)], rules_compliant=False)(world, file)
     assert "SingleStream performance: kept, finished 20" in world.run().err
 
 

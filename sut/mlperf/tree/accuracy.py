@@ -8,14 +8,21 @@ from collections.abc import Iterator
 
 from sut.datasets.base import IMAGENET_PICTURES
 from sut.mlperf import official
-from sut.mlperf.accuracy import CUT, END_BYTES, WHOLE_BELOW, AccuracyLog, is_truncated, parse_accuracy_log
+from sut.mlperf.accuracy import (
+    CUT,
+    END_BYTES,
+    SCORE_FILE,
+    WHOLE_BELOW,
+    AccuracyLog,
+    is_truncated,
+    parse_accuracy_log,
+)
 from sut.mlperf.logs import ACCURACY, DETAIL, SUMMARY, Detail
 from sut.mlperf.tree.layout import Tree
 from sut.mlperf.tree.place import Place
 from sut.mlperf.tree.results import Log, judge_run
 from sut.mlperf.tree.rules import TreeRule
 
-SCORE_FILE = "accuracy.txt"
 _SCORE = re.compile(r"^accuracy=(\d+(?:\.\d+)?)%, good=(\d{1,9}), total=(\d{1,9})\b", re.MULTILINE | re.ASCII)
 _HASH = re.compile(r"^hash=([0-9a-f]{64})\s*$", re.MULTILINE)
 _ENTRY = re.compile(rb'\{ "seq_id" : \d+, "qsl_idx" : \d+, "data" : "[0-9A-Fa-f]+"(, "token_count" : \d+)? \},?')

@@ -6,9 +6,10 @@ import math
 import re
 
 from sut.datasets.base import IMAGENET_PICTURES
+from sut.mlperf.accuracy import SCORE_FILE
 from sut.mlperf.logs import ACCURACY, DETAIL, Detail
 from sut.mlperf.metrics import METRICS
-from sut.mlperf.tree.accuracy import SCORE_FILE, answers_left, judge_answers, judge_percent
+from sut.mlperf.tree.accuracy import answers_left, judge_answers, judge_percent
 from sut.mlperf.tree.layout import Tree
 from sut.mlperf.tree.place import Place
 from sut.mlperf.tree.results import Log, judge_performance

@@ -23,11 +23,13 @@ from sut.config import RunConfig, make_config
 from sut.datasets.base import DataSet
 from sut.datasets.registry import open_dataset
 from sut.errors import InputError, SetupError, one_line
-from sut.mlperf.accuracy import accuracy_txt, read_accuracy_log
+from sut.mlperf.accuracy import SCORE_FILE, accuracy_txt, read_accuracy_log
 from sut.mlperf.check_log import Record, check_log
+from sut.mlperf.doubts import DIFFERS_BY_RIGHT
 from sut.mlperf.logs import ACCURACY, DETAIL, OFFICIAL_SEEDS, SUMMARY, Detail, read_detail, read_summary
 from sut.mlperf.metrics import METRICS, latency_keys
 from sut.mlperf.rules import broken_rules
+from sut.mlperf.summary import MET
 from sut.models.base import ModelSpec
 from sut.models.content import content_digest
 from sut.models.identity import Known
@@ -39,27 +41,17 @@ from sut.run.runner import result_home, run_folder
 from sut.studies.proof.finding import Finding, differing, found_by, named, told
 from sut.tasks.registry import find_task
 
-SCORE_FILE = "accuracy.txt"
 DEMO = "demo"
 _PLANNED = ("scenario", "mode")
 _MODES = {"performance": "PerformanceOnly", "accuracy": "AccuracyOnly"}
 _PREFIX = b":::MLLOG "
 _ENTRY = {"key", "value", "time_ms", "namespace", "event_type", "metadata"}
-_DIFFER_BY_RIGHT = "min_query_count"
-"""LoadGen takes all samples in accuracy mode, whatever it was asked for."""
 _REPEATED = (
     *("target_qps", "max_async_queries", "max_query_count", "print_timestamps", "accuracy_sample_count"),
     *("qsl_rng_seed", "sample_index_rng_seed", "schedule_rng_seed"),
     *("accuracy_log_rng_seed", "accuracy_log_probability", "accuracy_log_sampling_target"),
     *("performance_issue_unique", "performance_issue_same", "performance_issue_same_index"),
 )
-_MET = {
-    "Performance constraints satisfied": "result_perf_constraints_met",
-    "Min duration satisfied": "result_min_duration_met",
-    "Min queries satisfied": "result_min_queries_met",
-    "Early stopping satisfied": "early_stopping_met",
-}
-"""Lines of LoadGen's summary, and the entries of its log that they repeat."""
 _AROUND_S = 1.0
 _LEAST_SHARE = 0.9
 """``duration_s`` against the time that LoadGen logs around it, in which it makes the queries, too."""
@@ -184,7 +176,7 @@ def _twice(detail: Detail, name: str) -> Iterator[Finding]:
     """LoadGen logs every setting as it was requested, and as it came into effect."""
     for key, value in detail.values.items():
         stem = key.removeprefix("requested_")
-        if stem in (key, _DIFFER_BY_RIGHT):
+        if stem in (key, DIFFERS_BY_RIGHT):
             continue
         effective = detail.values.get(f"effective_{stem}", value)
         if effective != value:
@@ -195,7 +187,7 @@ def _summary(detail: Detail, summary: Mapping[str, str], name: str) -> Iterator[
     """What the summary repeats of the log, beyond what decides a verdict."""
     values = detail.values
     right = {"SUT name": values.get("sut_name")} | {key: values.get(f"effective_{key}") for key in _REPEATED}
-    right |= {words: "Yes" if values[key] else "NO" for words, key in _MET.items() if key in values}
+    right |= {words: "Yes" if values[key] else "NO" for words, key in MET.items() if key in values}
     yield from differing(name, summary, {key: _printed(value) for key, value in right.items()})
 
 

@@ -53,7 +53,9 @@ def warnings(runs: Runs) -> list[str]:
     notes: dict[str, list[str]] = {}
     for run in runs.all():
         result = run.result
-        if result.quiet is not None and result.is_busy:
+        if result.quiet is None:
+            found.append(f"{run.name}, quiet: nothing is known of what else ran")
+        elif result.is_busy:
             found.append(f"{run.name}, quiet: {result.quiet.line()}")
         if result.clock_change_ns is None:
             found.append(f"{run.name}, clock_change_ns: nothing is known of the clock")

@@ -8,7 +8,6 @@ from sut.studies.proof.finding import Finding
 
 ACCURACY = "accuracy target"
 SCORE = "an audit's score"
-QUOTA = "a quota"
 REHEARSED = frozenset(
     {
         *("short run", "few queries", "few samples", "few samples loaded"),
@@ -19,8 +18,6 @@ REHEARSED = frozenset(
 """What a rehearsal relaxes: rules by their names in ``sut/mlperf/rules.py``, and those that are judged here."""
 OPEN = frozenset({"another model", "another model file", "own calibration"})
 """What the open division does not ask for."""
-AUDIT = "an audit"
-"""What breaks a rule in any other run, and is what an audit's run is for."""
 
 UNFINISHED = frozenset({"no end", "no log"})
 """What follows from a run that was cut short, of which that is told."""

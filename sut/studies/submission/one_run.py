@@ -16,13 +16,13 @@ from sut.datasets.base import IMAGENET_PICTURES, DataSet
 from sut.datasets.registry import open_dataset
 from sut.errors import InputError, SetupError, one_line, reason_of
 from sut.mlperf import official
-from sut.mlperf.accuracy import accuracy_txt, is_truncated, read_accuracy_log
+from sut.mlperf.accuracy import SCORE_FILE, accuracy_txt, is_truncated, read_accuracy_log
 from sut.mlperf.check_log import LogRule
 from sut.mlperf.finding import Finding as LogFinding
 from sut.mlperf.finding import Severity
 from sut.mlperf.judge_log import judge_log
 from sut.mlperf.logs import ACCURACY, DETAIL, OFFICIAL_SEEDS, SUMMARY, read_detail
-from sut.mlperf.rules import broken_rules, rule_name
+from sut.mlperf.rules import AUDIT, QUOTA, broken_rules, rule_name
 from sut.mlperf.verify_audit import AuditRule, Verified, verify_test01, verify_test04
 from sut.models.identity import Known
 from sut.models.preparation import Prepared
@@ -30,7 +30,7 @@ from sut.models.registry import MODELS
 from sut.process.clock import is_step
 from sut.results.schema import FILE, Accuracy, Result
 from sut.studies.proof.finding import told
-from sut.studies.proof.result import SCORE_FILE, judge
+from sut.studies.proof.result import judge
 from sut.studies.submission import fault
 from sut.studies.submission.fault import Fault
 from sut.studies.submission.runs import ROLES, Run, role_of
@@ -68,7 +68,7 @@ def _verdict(run: Run) -> Iterator[Fault]:
 def _rules(run: Run, left_out: Sequence[str], is_closed: bool) -> Iterator[Fault]:
     """Each rule that it breaks, those that its result has left out among them: somebody has edited that."""
     result = run.result
-    passed = {fault.QUOTA, *(() if is_closed else fault.OPEN)} | ({fault.AUDIT} if result.audit else set())
+    passed = {QUOTA, *(() if is_closed else fault.OPEN)} | ({AUDIT} if result.audit else set())
     passed |= fault.UNFINISHED if result.valid is False else set()
     for rule in (*result.rules_broken, *left_out):
         if (name := rule_name(rule)) not in passed:

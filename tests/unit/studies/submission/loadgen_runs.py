@@ -139,6 +139,7 @@ def _fields(config: RunConfig, folder: Path, started: int, took_s: float) -> dic
         "queries": queries and int(queries), "queries_per_second": queries / took_s if queries else None,
         "duration_s": took_s, "accuracy": None if measured else accuracy,
         "loaded_sha256": {"resnet50.onnx": "ab" * 32}, "clock_change_ns": 12, "rules_broken": [], "notes": [],
+        "quiet": {"others_share": 0.0, "own_wait_share": 0.0, "steal_share": 0.0},
         "plan": {"scenario": config.scenario, "mode": config.mode, "lanes": 1, "trace": False},
         "config": config.model_dump(mode="json"),
         "system": {"cpu": "AMD EPYC", "cores": 2, "memory": "24684092 kB", "utc": _iso(time.time() + 1)},
