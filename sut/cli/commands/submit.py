@@ -22,6 +22,7 @@ from sut.cli.parameters import like_run
 from sut.config import RunConfig
 from sut.config.words import parse_scenarios
 from sut.errors import ExitCode, InputError
+from sut.mlperf import official
 from sut.pipeline.assembly import Assembly
 from sut.process.streams import tell, tell_error
 from sut.results.schema import Result
@@ -59,6 +60,8 @@ judge does not accept it, or a run does not count; else that of sut run.
 _TREE = Path("rehearsal")
 _NOT_TAKEN = ("demo", "accuracy", "find_peak_performance", "rules", "audit_conf", "output", "overwrite")
 _DATA = ("dataset", "dataset_path", "dataset_list")
+_FILES = ("config", "from_", "set_")
+"""Options that may choose model and data, too."""
 _GO_TOGETHER = {
     "check": {"check"},
     "plan": {"plan", "results", "about", "rehearse", "division", "runs"},
@@ -98,9 +101,11 @@ def submit(
         raise typer.Exit(_check(check, given.as_json))
     told = _told(about, division, given.scenario)
     runs_to_make = rehearse or (plan and not paths)
-    configs = _configs(given, told, paths, overwrite) if runs_to_make else []
+    configs = _configs(given, told, paths, rehearse, overwrite) if runs_to_make else []
     if plan:
         more = ["--about", str(about)] if about else ["--division", told.division]
+        if rehearse and given.scenario is not None:
+            more += ["--scenario", given.scenario]
         raise typer.Exit(_plan(paths, told, rehearse, configs, more, given.as_json))
     tree = output or _TREE
     check_target(tree, told, rehearse, overwrite)
@@ -215,11 +220,14 @@ def _told(about: Path | None, division: str | None, scenario: str | None) -> Abo
     return told.model_copy(update={"scenarios": parse_scenarios(scenario)})
 
 
-def _configs(given: Options, told: About, paths: Sequence[Path], overwrite: bool) -> list[RunConfig]:
-    """The runs that are to be made, one for each scenario; without other data on the demo's."""
+def _configs(given: Options, told: About, paths: Sequence[Path], rehearse: bool, overwrite: bool) -> list[RunConfig]:
+    """The runs that are to be made, one for each scenario; what was not chosen: a rehearsal takes the demo's data."""
     settings = {**given.settings, "overwrite": overwrite}
-    if not (settings.keys() & {*_DATA} or given.config or given.from_ or given.set_):
+    chosen = settings.keys() | {name for name in _FILES if getattr(given, name)}
+    if rehearse and not chosen & {*_DATA, *_FILES}:
         settings["dataset"] = "demo"
+    if not rehearse and told.division == "closed" and not chosen & {"model", "profile", *_FILES}:
+        settings["model"] = official.MODEL
     if paths:
         settings["output"] = paths[0]
     return configs_of(given.model_copy(update={"settings": settings, "scenario": ",".join(scenarios_to_run(told))}))

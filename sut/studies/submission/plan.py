@@ -18,6 +18,7 @@ from sut.run.timing import Pace
 from sut.studies.submission.about import About
 from sut.studies.submission.commands import asked_of, command_of, rehearsal_command, submit_command
 from sut.studies.submission.one_run import dataset_of, log_faults, run_faults
+from sut.studies.submission.rehearse import TIME_S
 from sut.studies.submission.runs import SCENARIOS, Run, by_place, role_of, roles_of, scenarios_of
 
 _SETUP = ("model", "backend", "device", "preprocess", "precision", "boundary")
@@ -61,6 +62,8 @@ def plan(paths: Sequence[Path], about: About, rehearsal: bool, config: RunConfig
         raise InputError(
             f"{where}: no result to go on from; expected a folder of runs, or the options of those to make"
         )
+    if rehearsal and config.time_s is None:
+        config = config.model_copy(update={"time_s": TIME_S})
     planner = _Planner(asked_of(config, about, rehearsal), home, runs, about, rehearsal)
     run_before = {run.result.scenario for run in runs} or {config.scenario}
     scenarios = scenarios_of(about) or [scenario for scenario in SCENARIOS if scenario in run_before]

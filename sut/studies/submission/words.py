@@ -182,7 +182,7 @@ def _model(result: Result) -> str:
 def _data(result: Result) -> str:
     name = result.config.get("dataset")
     count = result.config.get("count")
-    if name is None and result.config.get("dataset_path") is None:
+    if name == "demo" or (name is None and result.config.get("dataset_path") is None):
         return "the photos that come with this project; no data set of MLPerf's."
     first = f"the first {count} pictures of" if count else "all of"
     what = f"ImageNet's validation set ({IMAGENET_PICTURES} pictures)" if name in (None, "imagenet") else str(name)

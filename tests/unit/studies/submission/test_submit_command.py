@@ -125,6 +125,22 @@ def test_a_plan_has_each_command_on_a_line_however_narrow_the_terminal(submit: S
     assert lines[-1] == f"./run_local.sh submit FOLDER --about {EXAMPLE} --output submission"
 
 
+def test_a_plan_without_options_has_no_command_that_is_refused(submit: Submit) -> None:
+    code, out, _ = submit("--plan", "--about", EXAMPLE)
+
+    assert code == 0
+    first, *_ = out.partition("in all:\n")[2].splitlines()
+    assert first == "./run_local.sh --model resnet50 --rules closed --scenario SingleStream"
+
+
+def test_the_plan_of_a_rehearsal_is_its_command_and_takes_no_longer(submit: Submit) -> None:
+    code, out, _ = submit("--rehearse", "--plan", "--division", "open", "--scenario", "Offline")
+
+    assert code == 0
+    command = "./run_local.sh submit output --rehearse --dataset demo --time 10 --division open --scenario Offline"
+    assert out.splitlines()[-2:] == ["to be typed, at least 18 s in all:", command]
+
+
 @pytest.mark.usefixtures("short")
 def test_finished_runs_become_a_tree_that_the_judge_accepts(
     submit: Submit, home: Path, about: Path, tmp_path: Path

@@ -372,6 +372,14 @@ def test_a_readme_repeats_the_run_and_tells_no_folder_of_this_machine(tmp_path: 
     assert private_words(written) == []
 
 
+@pytest.mark.parametrize("config", [{}, {"dataset": "demo"}])
+def test_the_demo_photos_are_no_list_that_somebody_else_could_write(config: dict[str, Any], tmp_path: Path) -> None:
+    write_tree(finished(tmp_path / "home", config=config), about(), tmp_path / "out", None)
+
+    source = (tmp_path / "out/closed/Org/src/resnet50/README.md").read_text()
+    assert "- Data: the photos that come with this project" in source and "val_map.txt" not in source
+
+
 def test_what_logs_tell_of_the_machine_is_reported_and_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tree.platform, "node", lambda: "my-box")
     runs = finished(tmp_path / "home", "Offline", roles=("performance", "accuracy"))
