@@ -87,8 +87,9 @@ def judge_performance(tree: Tree, place: Place, role: str, folder: str) -> Log |
 def judge_run(tree: Tree, place: Place, role: str, folder: str) -> Log | None:
     """Judges one run's logs. ``role``: performance, accuracy or the name of an audit."""
     path, summary = f"{folder}/{DETAIL}", f"{folder}/{SUMMARY}"
-    content, summarised = tree.read(path), tree.read(summary)
-    if content is None:
+    told, summarised = tree.text(path), tree.text(summary)
+    content = tree.read(path)
+    if told is None or content is None:
         return None
     if summarised is not None or tree.kind(summary) is None:
         try:

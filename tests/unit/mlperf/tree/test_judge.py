@@ -140,6 +140,10 @@ def write(path: str, content: str | bytes) -> Change:
     return lambda tree: tree.write(path, content)
 
 
+def append(path: str, more: bytes) -> Change:
+    return lambda tree: tree.write(path, (tree.root / path).read_bytes() + more)
+
+
 def replace(path: str, old: str, new: str) -> Change:
     return lambda tree: tree.replace(path, old, new)
 
@@ -211,6 +215,8 @@ CASES: list[Case] = [
     (TreeRule.EXTRA, write(f"{SINGLE}/performance/run_2/{DETAIL}", "1"), f"{SINGLE}/performance/run_2", "name"),
     (TreeRule.FORM, write(f"{SINGLE}/measurements.json", "[]"), f"{SINGLE}/measurements.json", "file"),
     (TreeRule.FORM, write(f"{SINGLE}/user.conf", b"\xff"), f"{SINGLE}/user.conf", "file"),
+    (TreeRule.FORM, append(f"{SINGLE}/{RUN}/{DETAIL}", b"\xff\n"), f"{SINGLE}/{RUN}/{DETAIL}", "file"),
+    (TreeRule.FORM, append(f"{SINGLE}/{RUN}/{SUMMARY}", b"\xff\n"), f"{SINGLE}/{RUN}/{SUMMARY}", "file"),
     said(TreeRule.FORM, SCORE, "hash=", "sum=", "hash"),
     said(TreeRule.FORM, COUNTS, "num_missing_qsl_idxs = 0\n", "", "num_missing_qsl_idxs"),
     (TreeRule.FIELD, fields(SYSTEM, cooling=" "), SYSTEM, "cooling"),
