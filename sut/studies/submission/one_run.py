@@ -217,8 +217,10 @@ def _judged(run: Run) -> list[LogFinding]:
 def audit_faults(run: Run, runs: Mapping[str, Run]) -> Iterator[Fault]:
     """What is wrong with an audit, verified again; ``runs`` are those of its scenario by role.
 
-    Nothing is told of an audit whose other runs are missing, or whose logs cannot be read: that is told of those.
+    It is not verified where its other runs are missing, or logs cannot be read: that is told of those.
     """
+    if role_of(run.result) == "TEST01":
+        yield from _sampled(run)
     if not set(ROLES[:2]) <= runs.keys():
         return
     performance, accuracy = (runs[role].folder for role in ROLES[:2])
@@ -240,6 +242,20 @@ def audit_faults(run: Run, runs: Mapping[str, Run]) -> Iterator[Fault]:
     if len(found) > _SHOWN:
         yield Fault(f"{run.name}: and {len(found) - _SHOWN:,} more of its answers")
     yield from _verify_files(run, verified)
+
+
+def _sampled(run: Run) -> Iterator[Fault]:
+    """That the answers which TEST01 logged, and their score, can be read: a submission has both."""
+    try:
+        read_accuracy_log(run.folder / ACCURACY)
+    except ValueError as error:
+        got = one_line(error).replace(f"{run.folder}/", "")
+        yield Fault.of(f"{run.name}/{ACCURACY}", "content", got, "the answers that LoadGen logged: run the audit again")
+    try:
+        read_file(run.folder / SCORE_FILE, SMALL_BYTES)
+    except OSError as error:
+        remedy = f"what ./run_local.sh audit {run.folder.parent.parent} --verify-only writes"
+        yield Fault.of(f"{run.name}/{SCORE_FILE}", "content", reason_of(error), remedy)
 
 
 def _verify_files(run: Run, verified: Verified) -> Iterator[Fault]:

@@ -17,7 +17,7 @@ from sut.run.planning import OVERHEAD_S, Room, apply_calibration, make_plan, set
 from sut.run.timing import Pace
 from sut.studies.submission.about import About
 from sut.studies.submission.commands import asked_of, command_of, rehearsal_command, submit_command
-from sut.studies.submission.one_run import dataset_of, log_faults, run_faults
+from sut.studies.submission.one_run import audit_faults, dataset_of, log_faults, run_faults
 from sut.studies.submission.rehearse import TIME_S
 from sut.studies.submission.runs import SCENARIOS, Run, by_place, role_of, roles_of, scenarios_of
 
@@ -102,6 +102,9 @@ class _Planner:
 
     def _faults(self, run: Run) -> list[str]:
         found = [*run_faults(run, self.about.division == "closed"), *log_faults(run)]
+        if role_of(run.result) in official.AUDITS:
+            others = [each for each in self.runs if each.result.scenario == run.result.scenario]
+            found += audit_faults(run, {role_of(each.result) or "": each for each in others})
         return [fault.text for fault in found if not (self.rehearsal and fault.is_relaxed)]
 
     def _seconds(self, scenario: str, role: str) -> tuple[float, bool]:

@@ -225,6 +225,13 @@ def test_a_planted_fault_has_its_line(home: Path, name: str) -> None:
     assert only.startswith(line)
 
 
+def test_what_an_audit_has_logged_and_scored_must_be_there(home: Path) -> None:
+    cut(ACCURACY)(home / "Offline/TEST01")
+    without("accuracy.txt")(home / "SingleStream/TEST01")
+
+    assert heads(found(home)) == ["SingleStream TEST01/accuracy.txt, content", f"Offline TEST01/{ACCURACY}, content"]
+
+
 def test_of_several_faults_all_are_told(home: Path) -> None:
     several = {where: (change, line) for where, change, line in PLANTED.values()}  # the last of each place
     for where, (change, _) in several.items():

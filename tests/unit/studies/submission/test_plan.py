@@ -10,6 +10,7 @@ import pytest
 from sut.config import RunConfig
 from sut.errors import InputError
 from sut.mlperf import official
+from sut.mlperf.logs import ACCURACY
 from sut.run.planning import OVERHEAD_S
 from sut.studies.submission.commands import command_of
 from sut.studies.submission.plan import Step, plan
@@ -49,6 +50,17 @@ def test_what_is_missing_or_does_not_count_is_to_be_run(home: Path) -> None:
     assert again.why.endswith("does not count: rules_broken: min_duration 2 s < 600 s, and 1 more")
     assert steps[-1].why == "3 of 12 runs are missing"
     assert missing(plan([home], ABOUT, rehearsal=True)) == [("MultiStream", "TEST01"), ("Offline", "performance")]
+
+
+def test_an_audit_that_is_failed_does_not_count(home: Path) -> None:
+    log = home / "Offline/TEST01" / ACCURACY
+    log.write_text(log.read_text().replace("00003041", "0000803F"))
+
+    steps = plan([home], ABOUT, rehearsal=False)
+
+    assert missing(steps) == missing(plan([home], ABOUT, rehearsal=True)) == [("Offline", "TEST01")]
+    [again] = [step for step in steps if (step.scenario, step.role) == ("Offline", "TEST01")]
+    assert f"does not count: Offline TEST01/{ACCURACY}, sample 2" in again.why
 
 
 @pytest.mark.parametrize(

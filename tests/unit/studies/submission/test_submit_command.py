@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from sut.cli import app as cli
-from sut.mlperf import official
 from sut.mlperf.tree import accuracy, audits, judge, results
 from sut.process.signals import Noted
 from sut.studies.submission import tree as trees
@@ -47,10 +46,8 @@ def about(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def short(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """The judge takes what ``home`` has: short runs of few pictures."""
-    for scenario in official.EDGE:
-        (home / scenario / "TEST01/accuracy.txt").write_text("accuracy=83.333%, good=20, total=24\n")
     monkeypatch.setattr(results, "_LEAST_S", 0.1)
     for module in (accuracy, audits):
         monkeypatch.setattr(module, "IMAGENET_PICTURES", PICTURES)
