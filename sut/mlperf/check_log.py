@@ -41,6 +41,7 @@ class LogRule(Rule):
     LATENCY = "LoadGen's log and its trace do not agree"
     UNTRACED = "LoadGen's percentiles and the ledger do not agree"
     VERDICT = "the verdict contradicts the log"
+    TWICE = "an entry that LoadGen writes once stands there twice, with two values"
     SUMMARY = "LoadGen's two logs do not agree"
     CLOCK = "the ledger and LoadGen's clock do not agree"
 
@@ -85,6 +86,7 @@ def check_log(
     clock = [] if record is None or record.stages_ns is None else list(_clock(record.stages_ns))
     if record is not None and (other := [*_asked(detail, record.asked), *_started(detail, record)]):
         return [*found, *other, *clock]
+    found += _twice(detail)
     measured = detail.values.get("effective_test_mode") != "AccuracyOnly"
     if measured:
         found += [*_metric(detail), *_order(detail), *_verdict(detail), *laws(detail)]
@@ -114,6 +116,14 @@ def _seeds(detail: Detail, rounds: Sequence[Mapping[str, int]]) -> list[Finding]
         for seeds in rounds
     ]
     return min(by_round, key=len)
+
+
+def _twice(detail: Detail) -> Iterator[Finding]:
+    """A search for the peak writes its results once for each rate that it tries."""
+    if detail.values.get("effective_test_mode") != "FindPeakPerformance":
+        for key, value in detail.earlier.items():
+            got = f"{_text(value)} and {_text(detail.values[key])}"
+            yield Finding(LogRule.TWICE, DETAIL, key, got, "one value")
 
 
 def _asked(detail: Detail, asked: Mapping[str, Any]) -> Iterator[Finding]:

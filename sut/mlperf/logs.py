@@ -39,6 +39,8 @@ SEEDS_V6_0 = {
 KNOWN_SEEDS = (OFFICIAL_SEEDS, SEEDS_V6_0)
 
 _PREFIX = ":::MLLOG "
+_ONCE = ("requested_", "effective_", "result_", "early_stopping_", "num_")
+"""How keys begin that LoadGen writes once in a run."""
 _SAMPLE = re.compile(
     rb'"sample_seq":(\d+),"query_seq":(\d+),"sample_idx":(\d+),"issue_start_ns":(-?\d+),"complete_ns":(-?\d+)'
 )
@@ -49,13 +51,15 @@ class Detail:
     """The detail log: last value per key, and every entry that is marked as an error.
 
     ``generated_samples``: how many samples LoadGen made up, in all sets of an accuracy run or probes of a search.
-    ``at_ms``: when it came to each of the last values, since it began.
+    ``at_ms``: when it came to each of the last values, since it began. ``earlier``: by the keys of settings and results
+    that stand there more than once, another value that stood there before.
     """
 
     values: dict[str, Any]
     errors: tuple[str, ...]
     generated_samples: int = 0
     at_ms: Mapping[str, float] = field(default_factory=dict)
+    earlier: Mapping[str, Any] = field(default_factory=dict)
 
     def number(self, key: str) -> float | None:
         """A value as a number, None where it is absent, or more than one has room for."""
@@ -92,6 +96,7 @@ def read_detail(directory: Path) -> Detail:
     errors: list[str] = []
     generated = 0
     at_ms: dict[str, float] = {}
+    earlier: dict[str, Any] = {}
     for line in read_lines(directory / DETAIL):
         if not line.startswith(_PREFIX):
             continue
@@ -102,6 +107,8 @@ def read_detail(directory: Path) -> Detail:
             continue
         if not isinstance(key, str):
             continue
+        if key in values and key.startswith(_ONCE) and values[key] != value:
+            earlier[key] = values[key]
         values[key] = value
         if isinstance(when := entry.get("time_ms"), int | float):
             at_ms[key] = when
@@ -110,7 +117,7 @@ def read_detail(directory: Path) -> Detail:
             generated += value * count
         if about.get("is_error"):
             errors.append(f"{key}: {value}")
-    return Detail(values, tuple(errors), generated, at_ms)
+    return Detail(values, tuple(errors), generated, at_ms, earlier)
 
 
 def read_summary(directory: Path) -> dict[str, str]:

@@ -208,6 +208,20 @@ def test_all_sets_of_an_accuracy_run_and_all_probes_of_a_search_count(
     assert rules(check_log(write_detail(tmp_path, *lines), record=known)) == found
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "twice"),
+    [(P90, 1, True), ("effective_min_duration_ms", 2, True), (P90, None, False), ("generic_message", "on", False)],
+)
+def test_what_loadgen_writes_once_has_one_value(tmp_path: Path, key: str, value: Any, twice: bool) -> None:
+    last = performance("SingleStream", LATENCY_NS) | {"generic_message": "done"}
+    lines = [entry(key, last[key] if value is None else value), *(entry(*each) for each in last.items())]
+
+    assert rules(check_log(write_detail(tmp_path, *lines))) == [(LogRule.TWICE, key)] * twice
+
+    lines.append(entry("effective_test_mode", "FindPeakPerformance"))
+    assert LogRule.TWICE not in dict(rules(check_log(write_detail(tmp_path, *lines))))
+
+
 @pytest.mark.parametrize("name", ["queue", "infer", "residual"])
 @pytest.mark.parametrize(("least_ns", "agree"), [(-50_000, True), (-50_001, False)])
 def test_a_stage_below_50_us_in_one_sample_is_of_another_clock(
