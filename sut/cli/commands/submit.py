@@ -35,6 +35,7 @@ from sut.studies.submission.plan import plan as steps_to
 from sut.studies.submission.rehearse import Rehearsed, about_rehearsal, run_rehearsal, scenarios_to_run
 from sut.studies.submission.runs import Runs, read_runs
 from sut.studies.submission.submission import Judged, check_target, judge, make_tree, refusals
+from sut.studies.submission.tree import private_words
 from sut.text import duration
 
 if TYPE_CHECKING:
@@ -138,6 +139,9 @@ def _make(
     for each in () if is_rehearsal else odd:  # a rehearsal has just told them, of each run
         tell(f"warning: {each}")
     files = make_tree(runs, told, tree, is_rehearsal, overwrite)
+    private = [f"{each}, which tells of this machine: is it for everybody?" for each in private_words(files)]
+    for each in private:
+        tell(f"warning: {each}")
     judged = judge(tree)
     count = len(runs.all())
     emit(
@@ -150,7 +154,7 @@ def _make(
         accepted=judged.accepted,
         runs=count,
         audits=[each.as_json() for each in audits],
-        warnings=odd,
+        warnings=[*odd, *private],
     )
     return ExitCode.OK if judged.accepted else ExitCode.INVALID
 
@@ -199,7 +203,9 @@ def _check_use(params: dict[str, Any], given: Options) -> None:
         where = f"--{use}" if use != "submit" else "finished runs; it is for --rehearse"
         raise InputError(f"{told} has no effect with {where}; leave it out")
     missing = [] if use != "submit" else sorted({"results", "about", "output"} - there)
-    if missing or (use == "plan" and not there & {"about", "rehearse"}):
+    if use == "plan" and not there & {"about", "rehearse"}:
+        raise InputError("a plan is of the submission that --about FILE tells of; or add --rehearse, which needs none")
+    if missing:
         raise InputError("give RESULTS, --about FILE and --output DIR; or --rehearse, which needs none of them")
     if use == "rehearse" and len(params["results"] or []) > 1:
         raise InputError("RESULTS of a rehearsal is one folder, where its runs go; give one, or none")

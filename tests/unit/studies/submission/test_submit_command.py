@@ -78,6 +78,7 @@ def test_a_sound_tree_is_judged_sound_and_another_by_file_and_field(tmp_path: Pa
     [
         ([], "give RESULTS, --about FILE and --output DIR; or --rehearse"),
         (["runs", "--output", "tree"], "give RESULTS, --about FILE and --output DIR"),
+        (["--plan", "empty"], "a plan is of the submission that --about FILE tells of"),
         (["--check", "nowhere"], "nowhere: cannot be read (No such file or directory)"),
         (["--check", "empty"], "empty: holds neither closed nor open"),
         (["--check", "empty", "--rehearse"], "--rehearse has no effect with --check; leave it out"),
@@ -152,6 +153,18 @@ def test_finished_runs_become_a_tree_that_the_judge_accepts(
     code, out, [error] = submit(home, "--about", about, "--output", "tree", "--overwrite")
 
     assert (code, out) == (1, "") and "is no rehearsal, and --overwrite replaces nothing else" in error
+
+
+@pytest.mark.usefixtures("short")
+def test_what_logs_tell_of_the_machine_is_a_warning(submit: Submit, home: Path, about: Path) -> None:
+    with (home / "Offline/performance/mlperf_log_summary.txt").open("a") as file:
+        file.write("loaded /home/me/a.jpg\n")
+
+    code, _, errors = submit(home, "--about", about, "--output", "tree", "--json")
+
+    path = f"tree/closed/{SUBMITTER}/results/example_box-cpu-onnxruntime/resnet50/Offline/performance/run_1"
+    said = f"warning: {path}/mlperf_log_summary.txt: /home/me/a.jpg, which tells of this machine: is it for everybody?"
+    assert code == 0 and said in errors
 
 
 def test_all_that_is_wrong_is_listed_and_nothing_is_written(
