@@ -106,7 +106,7 @@ def _remedy(runs: Runs, about: About, rehearsal: bool, scenario: str, role: str)
         config = make_config(runs.all()[0].result.config)
     except (IndexError, InputError):  # of another version
         return ""
-    command = command_of(asked_of(config, about, rehearsal), scenario, role, runs.home, rehearsal)
+    command = command_of(asked_of(config, about, rehearsal, runs.home), scenario, role, runs.home, rehearsal)
     asked = about.division == "closed" or scenario in about.scenarios
     return f"; make it: {command}" + ("" if asked else "; or leave it out: name the others in 'scenarios'")
 

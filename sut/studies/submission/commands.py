@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os.path
 import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -21,8 +22,13 @@ _NOT_REHEARSED = frozenset({"output", "rules"})
 """Those that the command which rehearses does not take; where runs go it is told otherwise."""
 
 
-def asked_of(config: RunConfig, about: About, rehearsal: bool) -> RunConfig:
-    """The configuration that a submission's runs have, but for scenario and mode: a rehearsal's are as they were."""
+def asked_of(config: RunConfig, about: About, rehearsal: bool, home: Path | None) -> RunConfig:
+    """The configuration that a submission's runs have, but for scenario and mode: a rehearsal's are as they were.
+
+    ``home`` is where others lie by now, as it is named from here, so that they are found together; None without any.
+    """
+    if home is not None:
+        config = config.model_copy(update={"output": Path(os.path.normpath(home / "../.."))})
     if rehearsal:
         return config
     rules = {"rules": "closed"} if about.division == "closed" else {}

@@ -64,7 +64,7 @@ def plan(paths: Sequence[Path], about: About, rehearsal: bool, config: RunConfig
         )
     if rehearsal and config.time_s is None:
         config = config.model_copy(update={"time_s": TIME_S})
-    planner = _Planner(asked_of(config, about, rehearsal), home, runs, about, rehearsal)
+    planner = _Planner(asked_of(config, about, rehearsal, home if runs else None), home, runs, about, rehearsal)
     run_before = {run.result.scenario for run in runs} or {config.scenario}
     scenarios = scenarios_of(about) or [scenario for scenario in SCENARIOS if scenario in run_before]
     needed = [(scenario, role) for scenario in scenarios if scenario not in about.inferred for role in roles_of(about)]

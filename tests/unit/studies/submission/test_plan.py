@@ -52,6 +52,22 @@ def test_what_is_missing_or_does_not_count_is_to_be_run(home: Path) -> None:
     assert missing(plan([home], ABOUT, rehearsal=True)) == [("MultiStream", "TEST01"), ("Offline", "performance")]
 
 
+def test_what_is_missing_is_made_beside_what_is_there(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tmp_path / "elsewhere" / home.parent.name
+    shutil.copytree(home, model / home.name)
+    shutil.rmtree(model / home.name / "Offline/performance")
+    monkeypatch.chdir(model / home.name)
+
+    for where, output in ((model.parent, str(model.parent)), (Path(), "../..")):
+        [once] = {step.command for step in plan([where], ABOUT, rehearsal=True)}
+        assert once.startswith(f"./run_local.sh submit {output} --rehearse ")
+        steps = plan([where], ABOUT, rehearsal=False)
+        [run] = [step.command for step in steps if (step.scenario, step.role) == ("Offline", "performance")]
+        assert f" --output {output} " in run
+
+
 def test_an_audit_that_is_failed_does_not_count(home: Path) -> None:
     log = home / "Offline/TEST01" / ACCURACY
     log.write_text(log.read_text().replace("00003041", "0000803F"))
