@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os.path
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -87,6 +88,8 @@ def audit_configs(home: Path, tests: Sequence[str]) -> Iterator[dict[str, Path]]
         paths = {test: (folder / f"{test}-audit.config").absolute() for test in tests}
         try:
             for test, path in paths.items():
+                if os.path.lexists(path) and not _is_ours(path):
+                    raise InputError(f"{path} is not of sut audit, which needs its place; move it away")
                 with writing(path):
                     write_text(path, _text(test))
             yield paths
@@ -112,13 +115,20 @@ def _text(test: str) -> str:
     return "\n".join([_MARK, *lines]) + "\n"
 
 
+def _is_ours(path: Path) -> bool:
+    try:
+        return read_file(path, SMALL_BYTES).startswith(_MARK.encode())
+    except OSError:
+        return False
+
+
 def _removed(folder: Path) -> list[Path]:
     """The files of ours that were in a folder; it goes too, unless somebody has put something there."""
     found = []
     with suppress(OSError):
         for path in sorted(folder.iterdir()):
             with suppress(OSError):
-                if read_file(path, SMALL_BYTES).startswith(_MARK.encode()):
+                if _is_ours(path):
                     path.unlink()
                     found.append(path)
         folder.rmdir()

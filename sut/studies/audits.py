@@ -18,7 +18,7 @@ from sut.mlperf import official
 from sut.mlperf.accuracy import SCORE_FILE, accuracy_txt, read_accuracy_log
 from sut.mlperf.audit import audit_configs, remove_stale
 from sut.mlperf.finding import Finding
-from sut.mlperf.logs import ACCURACY
+from sut.mlperf.logs import ACCURACY, DETAIL, read_detail
 from sut.mlperf.metrics import METRICS
 from sut.mlperf.userconf import read_conf
 from sut.mlperf.verify_audit import AuditRule, Verified, verify_test01, verify_test04
@@ -104,6 +104,7 @@ def audit(
     jobs = [(scenario, test) for scenario in runs for test in tests]
     if not verify_only:
         _check_place(home, configs, parts)
+        _check_logs(home, runs)
         _warn_of_rates(configs, parts, console)
         with audit_configs(home, tests) as paths:
             audits = [configs[scenario].model_copy(update={"audit_conf": paths[test]}) for scenario, test in jobs]
@@ -115,6 +116,18 @@ def audit(
     ]
     ended = [code for code in codes if code != ExitCode.INVALID]  # why a run does not count is a finding
     return Outcome(tuple(rows), worst([*ended, *(row.code for row in rows)]))
+
+
+def _check_logs(home: Path, runs: Mapping[str, Mapping[str, Result]]) -> None:
+    """Raise ``InputError`` where what the audits are to be held against cannot be read, before they are run."""
+    for folder in (home / scenario / mode for scenario, of in runs.items() for mode in of):
+        try:
+            if not read_detail(folder).complete:
+                raise ValueError(f"{folder / DETAIL}: it is cut off")
+            if folder.name == "accuracy":
+                read_accuracy_log(folder / ACCURACY)
+        except ValueError as error:
+            raise InputError(f"{one_line(error)}; make that run again") from error
 
 
 def _place(folder: Path, scenarios: Sequence[str] | None) -> tuple[Path, Sequence[str] | None]:

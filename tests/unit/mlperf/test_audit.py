@@ -99,6 +99,22 @@ def test_what_a_killed_audit_has_left_is_removed_and_nothing_else_is(tmp_path: P
     assert remove_stale(tmp_path / "nothing") == []
 
 
+def test_somebodys_file_in_the_place_of_one_is_refused_and_stays(tmp_path: Path) -> None:
+    mine = tmp_path / ".audit" / "TEST04-audit.config"
+    mine.parent.mkdir()
+    mine.write_text(TEST04)
+
+    with (
+        pytest.raises(
+            InputError, match=r"TEST04-audit\.config is not of sut audit, which needs its place; move it away"
+        ),
+        audit_configs(tmp_path, ["TEST01", "TEST04"]),
+    ):
+        pass
+
+    assert [path.name for path in mine.parent.iterdir()] == [mine.name] and mine.read_text() == TEST04
+
+
 def test_two_audits_of_one_folder_are_not_at_work_at_once(tmp_path: Path) -> None:
     with audit_configs(tmp_path, ["TEST01"]) as paths:
         with pytest.raises(InputError, match="another sut audit"), audit_configs(tmp_path, ["TEST04"]):

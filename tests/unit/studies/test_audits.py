@@ -12,6 +12,7 @@ from sut.cli.console import Console
 from sut.config import make_config
 from sut.errors import InputError
 from sut.mlperf.audit import Audit
+from sut.mlperf.logs import DETAIL
 from sut.mlperf.metrics import METRICS
 from sut.results.schema import Metric, Result
 from sut.studies.audits import audit
@@ -94,6 +95,22 @@ def test_a_folder_that_is_not_the_configurations_own_is_refused(tmp_path: Path) 
         f"{home}: SingleStream's performance run would lie in {tmp_path}/efficientnet-lite0/null-cpu"
     )
     assert sorted(path.name for path in home.iterdir()) == ["SingleStream"]
+
+
+@pytest.mark.parametrize(("log", "said"), [(None, "No such file"), ("", "it is cut off")])
+def test_a_log_that_cannot_be_compared_is_refused_before_anything_is_run(
+    tmp_path: Path, log: str | None, said: str
+) -> None:
+    put(tmp_path / "model" / "config" / "Offline" / "performance", run("Offline", settings={"dataset": "demo"}))
+    where = refused(tmp_path / "model" / "config", tests=["TEST04"]).partition("would lie in ")[2].split()[0]
+    folder = put(Path(where) / "Offline" / "performance", run("Offline", settings={"dataset": "demo"})).parent
+    if log is not None:
+        (folder / DETAIL).write_text(log)
+
+    refusal = refused(Path(where), tests=["TEST04"])
+
+    assert refusal.startswith(f"{folder / DETAIL}: {said}") and refusal.endswith("; make that run again")
+    assert sorted(path.name for path in Path(where).iterdir()) == ["Offline"]
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1]", json.dumps({"schema": 2})])
