@@ -199,7 +199,7 @@ def test_every_name_in_short_is_that_of_a_rule() -> None:
     told += broken_rules(RunConfig(), find("resnet50"), TRAINED, IMAGENET, Detail({}, ()))
     told += broken("Server", mode="find_peak", backend="theirs", boundary="device")
 
-    for part, words in rules._IN_SHORT.items():
+    for part, words in rules.IN_SHORT.items():
         assert words in in_short([rule for rule in told if part in rule]), part
 
 
