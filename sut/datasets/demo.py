@@ -10,6 +10,8 @@ import numpy as np
 from sut.datasets.base import DataSet
 from sut.datasets.sums import read_sums
 
+DEMO = "demo"
+"""The data set's name."""
 PHOTOS = Path(__file__).with_name("demo_photos")
 
 
@@ -20,4 +22,4 @@ def open_demo() -> DataSet:
         rows = list(csv.DictReader(table))
     labels = np.array([int(row["imagenet_class"]) for row in rows], dtype=np.int32)
     files = tuple(row["file"] for row in rows)
-    return DataSet(name="demo", root=PHOTOS, files=files, labels=labels, sums=read_sums(table_file, files))
+    return DataSet(name=DEMO, root=PHOTOS, files=files, labels=labels, sums=read_sums(table_file, files))

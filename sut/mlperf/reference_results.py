@@ -102,10 +102,12 @@ def read_reference(path: Path) -> Harness:
 
 
 def is_reference(path: Path) -> bool:
-    """Whether a file of this name is likely the harness's: others have results.json too."""
+    """Whether a file of this name is likely the harness's, or the beginning of one: others have results.json too."""
     try:
-        return _ENTRY.encode() in read_file(path, SMALL_BYTES)
-    except OSError:
+        content = read_file(path, SMALL_BYTES)
+        from_json(content)
+        return _ENTRY.encode() in content
+    except (OSError, ValueError):
         return True  # let the reader say why
 
 

@@ -138,7 +138,7 @@ def _place(folder: Path, scenarios: Sequence[str] | None) -> tuple[Path, Sequenc
             raise InputError(f"{folder} is of {folder.name}, --scenario names {','.join(scenarios)}; leave it out")
         scenarios = (folder.name,)
     if not home.is_dir():
-        raise InputError(f"{home}: no such folder; name OUTPUT/MODEL/CONFIGURATION, where sut run has left its results")
+        raise InputError(f"{home}: no folder; name OUTPUT/MODEL/CONFIGURATION, where sut run has left its results")
     return home, scenarios
 
 

@@ -90,7 +90,8 @@ def test_a_closed_rehearsal_of_three_scenarios_makes_twelve_runs(tmp_path: Path,
 
     again = submit(tmp_path, output, *quick)
 
-    assert (again.code, "--overwrite replaces a rehearsal" in again.error) == (1, True)
+    assert (again.code, again.err.count(": kept, finished ")) == (0, 12), again.err
+    assert len(logs(tree)) == 12 and "run 1: " not in again.err
 
     judged = submit(tmp_path, "--check", "rehearsal")
 

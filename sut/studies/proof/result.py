@@ -21,6 +21,7 @@ from plugins.files import LARGE_BYTES, read_file
 from plugins.packages import SUBSTITUTES
 from sut.config import RunConfig, make_config
 from sut.datasets.base import DataSet
+from sut.datasets.demo import DEMO
 from sut.datasets.registry import open_dataset
 from sut.errors import InputError, SetupError, one_line
 from sut.mlperf.accuracy import SCORE_FILE, accuracy_txt, read_accuracy_log
@@ -41,7 +42,6 @@ from sut.run.runner import result_home, run_folder
 from sut.studies.proof.finding import Finding, differing, found_by, named, told
 from sut.tasks.registry import find_task
 
-DEMO = "demo"
 _PLANNED = ("scenario", "mode")
 _MODES = {"performance": "PerformanceOnly", "accuracy": "AccuracyOnly"}
 _PREFIX = b":::MLLOG "

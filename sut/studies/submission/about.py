@@ -44,7 +44,7 @@ def _as_text(value: Any) -> Any:
     return str(value) if type(value) in (int, float) else value
 
 
-_Name = Annotated[str, AfterValidator(folder_name)]
+_Name = Annotated[str, BeforeValidator(_as_text), AfterValidator(folder_name)]
 _Text = Annotated[str, BeforeValidator(_as_text)]
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from plugins.packages import CHECKOUT
 from sut.config import HOW_KEPT, OPTIONS, RunConfig
 from sut.config.strict_yaml import load_yaml
+from sut.datasets.demo import DEMO
 from sut.mlperf import official
 from sut.studies.submission.about import About
 
@@ -25,14 +26,21 @@ _NOT_REHEARSED = frozenset({"output", "rules"})
 def asked_of(config: RunConfig, about: About, rehearsal: bool, home: Path | None) -> RunConfig:
     """The configuration that a submission's runs have, but for scenario and mode: a rehearsal's are as they were.
 
+    What only a rehearsal may have, the demo's data and, in the closed division, another model, is left to the default.
     ``home`` is where others lie by now, as it is named from here, so that they are found together; None without any.
     """
     if home is not None:
         config = config.model_copy(update={"output": Path(os.path.normpath(home / "../.."))})
     if rehearsal:
         return config
-    rules = {"rules": "closed"} if about.division == "closed" else {}
-    return config.model_copy(update={"time_s": None, "count": None, **rules})
+    asked: dict[str, Any] = {"time_s": None, "count": None}
+    if config.dataset == DEMO:
+        asked["dataset"] = None
+    if about.division == "closed":
+        asked["rules"] = "closed"
+        if not config.is_file:
+            asked["model"] = official.MODEL
+    return config.model_copy(update=asked)
 
 
 def command_of(config: RunConfig, scenario: str, role: str, home: Path, rehearsal: bool) -> str:

@@ -98,6 +98,8 @@ class _Planner:
             more = f", and {len(faults) - 1} more" if len(faults) > 1 else ""
             why = f"that of {run.result.started} does not count: {faults[0].removeprefix(f'{run.name}, ')}{more}"
         seconds, at_least = self._seconds(scenario, role)
+        if at_least and role == "accuracy":
+            why += "; how fast it is, no run has told yet"
         return Step(scenario, role, command, (seconds + OVERHEAD_S) / 60, at_least, None, why)
 
     def _faults(self, run: Run) -> list[str]:

@@ -64,17 +64,18 @@ def refusals(runs: Runs, about: About, is_rehearsal: bool) -> list[str]:
 
 def check_target(target: Path, about: About, is_rehearsal: bool, overwrite: bool) -> None:
     """Raise ``InputError`` where a tree could not be written: known before anything is run for one."""
-    if not (overwrite and _is_in_the_way(target, about)):
+    if not _is_replaced(target, about, is_rehearsal, overwrite):
         check_place(target, about, is_rehearsal)
 
 
 def make_tree(runs: Runs, about: About, target: Path, is_rehearsal: bool, overwrite: bool) -> list[Path]:
     """Write the tree of finished runs, whole or not at all. Returns its files.
 
-    ``overwrite`` has it take the place of a rehearsal's. Raises ``InputError`` as ``write_tree`` does.
+    A rehearsal's takes the place of an earlier one of the same system alone, with ``overwrite`` any tree that of any
+    rehearsal. Raises ``InputError`` as ``write_tree`` does.
     """
     rules = relaxed(runs, about) if is_rehearsal else None
-    if not (overwrite and _is_in_the_way(target, about)):
+    if not _is_replaced(target, about, is_rehearsal, overwrite):
         return write_tree(runs, about, target, rules)
     with _aside(_home(target, about)):
         return write_tree(runs, about, target, rules)
@@ -82,6 +83,13 @@ def make_tree(runs: Runs, about: About, target: Path, is_rehearsal: bool, overwr
 
 def _home(target: Path, about: About) -> Path:
     return target / about.division / about.submitter
+
+
+def _is_replaced(target: Path, about: About, is_rehearsal: bool, overwrite: bool) -> bool:
+    """Whether the submitter's folder makes room for a new one. Raises ``InputError`` where that is asked in vain."""
+    systems = [path.name for path in _home(target, about).glob("systems/*")]
+    again = is_rehearsal and systems == [f"{about.system}.json"]
+    return (overwrite or again) and _is_in_the_way(target, about)
 
 
 def _is_in_the_way(target: Path, about: About) -> bool:
@@ -93,7 +101,7 @@ def _is_in_the_way(target: Path, about: About) -> bool:
     with refusing(str(home)):
         is_rehearsal = texts and all(read_file(each, SMALL_BYTES).startswith(REHEARSAL.encode()) for each in texts)
     if not is_rehearsal:
-        raise InputError(f"{home} is no rehearsal, and --overwrite replaces nothing else; choose another --output")
+        raise InputError(f"{home} is no rehearsal, and nothing else is replaced; choose another --output")
     return True
 
 

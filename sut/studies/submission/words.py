@@ -11,6 +11,7 @@ import yaml
 from sut.config import HOW_KEPT, RunConfig, make_config
 from sut.config.option import kinds_of
 from sut.datasets.base import IMAGENET_PICTURES
+from sut.datasets.demo import DEMO
 from sut.mlperf import official
 from sut.mlperf.accuracy import accuracy_txt
 from sut.mlperf.tree.judge import REHEARSAL
@@ -182,7 +183,7 @@ def _model(result: Result) -> str:
 def _data(result: Result) -> str:
     name = result.config.get("dataset")
     count = result.config.get("count")
-    if name == "demo" or (name is None and result.config.get("dataset_path") is None):
+    if name == DEMO or (name is None and result.config.get("dataset_path") is None):
         return "the photos that come with this project; no data set of MLPerf's."
     first = f"the first {count} pictures of" if count else "all of"
     what = f"ImageNet's validation set ({IMAGENET_PICTURES} pictures)" if name in (None, "imagenet") else str(name)

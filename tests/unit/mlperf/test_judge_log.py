@@ -362,14 +362,16 @@ def test_files_are_named_as_they_were_given_and_what_cannot_be_read_is_told(tmp_
     os.mkfifo(tmp_path / "pipe" / DETAIL)
     (tmp_path / "json").mkdir()
     (tmp_path / "json" / "results.json").write_text('{"TestScenario.Offline": {"qps": "many"}}')
+    (tmp_path / "cut").mkdir()
+    (tmp_path / "cut" / "results.json").write_text("{")
     (tmp_path / "others").mkdir()
     (tmp_path / "others" / "results.json").write_text("[1]")
 
     judged = judge_logs([tmp_path])
 
-    assert judged.logs == 5
+    assert judged.logs == 6
     assert [(each.file, each.field) for each in judged.findings] == [(str(bad / DETAIL), "result_samples_per_second")]
-    assert len(judged.unread) == 3
+    assert len(judged.unread) == 4
     assert all("\n" not in each for each in judged.unread)
     assert judge_logs([good]).sound
     [missing] = judge_logs([tmp_path / "nowhere"]).unread

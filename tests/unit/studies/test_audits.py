@@ -131,4 +131,4 @@ def test_a_config_of_another_version_is_refused(tmp_path: Path) -> None:
 
 def test_a_folder_of_another_scenario_than_is_asked_for_or_none_is_refused(tmp_path: Path) -> None:
     assert "--scenario names Server" in refused(tmp_path / "Offline", scenarios=["Server"])
-    assert "no such folder" in refused(tmp_path / "nothing")
+    assert "nothing: no folder; " in refused(tmp_path / "nothing")

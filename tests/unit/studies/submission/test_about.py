@@ -42,6 +42,10 @@ def test_a_name_that_is_a_folders_is_taken(name: str, tmp_path: Path) -> None:
     assert read_about(written(tmp_path, f'{GOOD}model: "{name}"\n')).model == name
 
 
+def test_a_name_of_digits_needs_no_quotes(tmp_path: Path) -> None:
+    assert read_about(written(tmp_path, f"{GOOD}model: 12\n")).model == "12"
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -152,7 +152,7 @@ def test_finished_runs_become_a_tree_that_the_judge_accepts(
 
     code, out, [error] = submit(home, "--about", about, "--output", "tree", "--overwrite")
 
-    assert (code, out) == (1, "") and "is no rehearsal, and --overwrite replaces nothing else" in error
+    assert (code, out) == (1, "") and "is no rehearsal, and nothing else is replaced" in error
 
 
 @pytest.mark.usefixtures("short")
