@@ -486,7 +486,11 @@ def test_a_second_run_sets_the_first_aside(sut: Sut) -> None:
     assert aside.parent.name.startswith("performance.2")
 
 
-@pytest.mark.parametrize("level", range(4), ids=["mode", "scenario", "configuration", "model"])
+@pytest.mark.parametrize(
+    "level",
+    [0, *(pytest.param(level, marks=pytest.mark.slow) for level in (1, 2)), 3],
+    ids=["mode", "scenario", "configuration", "model"],
+)
 def test_nothing_is_removed_behind_a_link(sut: Sut, level: int) -> None:
     arguments = ["--backend", "null", "--time", "0.3"]
     first = sut.run(*arguments)

@@ -206,6 +206,7 @@ def test_foreign_tensors_end_an_accuracy_run_too(world: World) -> None:
     assert "; tensors made elsewhere: 4, in the preprocessed folder " in done.error
 
 
+@pytest.mark.slow
 def test_what_is_finished_is_kept_and_the_rest_is_run(world: World) -> None:
     scenarios = ("--scenario", "SingleStream,Offline")
     first = world.run()
@@ -324,6 +325,7 @@ def test_answers_that_are_gone_are_made_again(world: World) -> None:
         assert f"SingleStream {role}: kept" in world.run(*options).err
 
 
+@pytest.mark.slow
 def test_a_run_that_did_not_come_to_its_end_is_run_again_without_a_word(world: World) -> None:
     done = world.run()
     [place] = done.results

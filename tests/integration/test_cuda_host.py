@@ -57,7 +57,9 @@ def plugins(tmp_path: Path) -> Path:
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="the host form of the kernels needs g++")
-@pytest.mark.parametrize("boundary", ["jpeg", "tensor", pytest.param("pixels", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "boundary", ["jpeg", *(pytest.param(each, marks=pytest.mark.slow) for each in ("tensor", "pixels"))]
+)
 def test_a_whole_run_through_the_kernels(tmp_path: Path, plugins: Path, boundary: str) -> None:
     child = run_sut(
         *("--backend", "instant", "--preprocess", "cuda-host", "--boundary", boundary, "--scenario", "SingleStream"),

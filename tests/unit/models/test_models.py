@@ -157,6 +157,7 @@ def test_random_resnet50_tells_pictures_apart(built: Callable[[str], Path]) -> N
     assert len(set(labels.tolist())) >= 20
 
 
+@pytest.mark.slow
 def test_random_resnet50_is_the_same_file_each_time(built: Callable[[str], Path], tmp_path: Path) -> None:
     again = tmp_path / "again.onnx"
 
