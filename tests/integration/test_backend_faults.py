@@ -79,6 +79,7 @@ def sut_names(*, white: bool) -> list[str]:
     return names if white else [f"grey picture {number}" for number in range(8)] + names
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_does_not_keep_the_other_scenarios_from_running(sut: Sut) -> None:
     done = run(sut, "raises", "--scenario", "SingleStream,MultiStream,Offline")
 
@@ -204,6 +205,7 @@ def test_a_backend_that_hangs_is_stopped_though_server_asks_on(sut: Sut) -> None
     assert (done.code, waiting < 400) == (3, True), "of 690 queries, asked in 35 s"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("backend", "phase"), [("load-hangs", "load"), ("warm-up-hangs", "calibrate")])
 def test_a_backend_that_hangs_before_the_run_is_stopped_by_the_watchdog(sut: Sut, backend: str, phase: str) -> None:
     done = run(sut, backend, "--watchdog", WATCHDOG_S)
@@ -309,6 +311,7 @@ def test_a_result_that_cannot_be_written_fails_the_run(sut: Sut) -> None:
     assert list(sut.output.rglob("*result*.json*")) == []
 
 
+@pytest.mark.slow
 def test_an_earlier_result_survives_a_run_that_is_killed(sut: Sut) -> None:
     (sut.folder / "go").touch()
     pictures = sut.pictures()

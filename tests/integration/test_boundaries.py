@@ -120,6 +120,7 @@ def clock_ns(directory: Path) -> tuple[float, float]:
     return min(begins), max(begin + int(took) for begin, (_, took) in zip(begins, samples, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", [FUSED, STAGED], ids=["fused", "staged"])
 @pytest.mark.parametrize("scenario", ["SingleStream", "Server", "Offline"])
 def test_at_jpeg_every_sample_is_decoded_inside_the_clock(

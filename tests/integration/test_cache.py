@@ -94,6 +94,7 @@ def test_two_runs_at_once_share_a_cache(sut: Sut, tmp_path: Path) -> None:
     assert f"{PICTURES} of {PICTURES} samples came preprocessed from the tensor cache {tmp_path}" in third.err
 
 
+@pytest.mark.slow
 def test_a_run_killed_while_it_fills_the_cache(sut: Sut, tmp_path: Path) -> None:
     root = sut.cwd / "many"
     root.mkdir()

@@ -307,6 +307,7 @@ def test_what_does_not_stand_for_the_run_is_run_again_and_told_why(world: World)
     assert "SingleStream performance: kept, finished 20" in world.run().err
 
 
+@pytest.mark.slow
 def test_answers_that_are_gone_are_made_again(world: World) -> None:
     config = world.sut.cwd / "audit.config"
     config.write_text("".join(f"*.*.{key} = {value}\n" for key, value in official.AUDITS["TEST01"].items()))

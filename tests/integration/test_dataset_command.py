@@ -77,6 +77,7 @@ def test_a_whole_data_set_gets_its_list(pictures: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_a_picture_that_changed_is_found_and_a_list_in_another_order_is_not_right(pictures: Path) -> None:
     assert check(pictures).code == 0
     changed = pictures / "ILSVRC2012_val_00000042.JPEG"

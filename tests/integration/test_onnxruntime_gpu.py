@@ -17,13 +17,14 @@ BACKEND = "onnxruntime-fake-gpu"
 ENTRY = {"sut.backends": {BACKEND: "tests.integration.gpu_plugin:OnFakeGpu"}}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("boundary", "graphs", "overlap"),
     [
         ("tensor", False, True),
-        pytest.param("device", True, True, marks=pytest.mark.slow),
-        pytest.param("tensor", True, False, marks=pytest.mark.slow),
-        pytest.param("device", False, False, marks=pytest.mark.slow),
+        ("device", True, True),
+        ("tensor", True, False),
+        ("device", False, False),
     ],
 )
 def test_labels_are_right_in_every_scenario(tmp_path: Path, boundary: str, graphs: bool, overlap: bool) -> None:

@@ -185,6 +185,7 @@ def test_scores_behind_the_labels_of_openvinos_own_file_are_looked_at(tmp_path: 
     assert "the scores behind labels are not finite (NaN or inf in spoilt)" in done.err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scenario", ["SingleStream", "MultiStream", "Server"])
 def test_a_fixed_batch_is_padded_in_every_scenario(tmp_path: Path, lite0: onnx.ModelProto, scenario: str) -> None:
     _uint8_nhwc(Clothes(lite0), tmp_path / "stranger.onnx", 4)

@@ -113,10 +113,9 @@ def test_the_photos_are_right_in_every_precision(
 # The small model
 
 
+@pytest.mark.slow
 @needs("nncf")
-@pytest.mark.parametrize(
-    ("backend", "suffix"), [("onnxruntime", ".onnx"), pytest.param("openvino", ".xml", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize(("backend", "suffix"), [("onnxruntime", ".onnx"), ("openvino", ".xml")])
 def test_int8_is_made_and_compared_once(small: Small, folder: Path, tmp_path: Path, backend: str, suffix: str) -> None:
     first = small("--backend", backend, "--precision", "int8")
     again = small("--backend", backend, "--precision", "int8", "--scenario", "Offline")

@@ -111,6 +111,7 @@ def test_a_strangers_file_runs_in_all_scenarios(tmp_path: Path, name: str, optio
     assert done.err.count(said) == 1
 
 
+@pytest.mark.slow
 def test_that_a_file_was_in_training_mode_is_said(tmp_path: Path) -> None:
     write_torch(tmp_path / "trained.pt", training=True)
     (tmp_path / "recipe.yaml").write_text(RECIPE_FILE + "classes: 10\nsize: 16\n")

@@ -92,6 +92,7 @@ def test_a_run_is_repeated_with_the_settings_of_its_result(tmp_path: Path) -> No
     assert not any("no effect" in note for note in repeated["notes"])
 
 
+@pytest.mark.slow
 def test_a_model_that_is_another_by_now_is_told(tmp_path: Path) -> None:
     (tmp_path / "small.yaml").write_text(RECIPE_FILE)
     model = write_classifier(tmp_path / "small.onnx")

@@ -32,6 +32,7 @@ def test_alone_it_leaves_files(tmp_path: Path) -> None:
     assert "onnxruntime.db" in left_by(tmp_path, "-c", "import onnxruntime")
 
 
+@pytest.mark.slow
 @needs("nncf")
 def test_a_run_leaves_none_nor_what_it_converts_and_compares_with(tmp_path: Path) -> None:
     write_model(tmp_path / "small.onnx")

@@ -59,15 +59,16 @@ def right_labels() -> dict[int, float]:
     return {index: float(label) for index, label in enumerate(labels)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("max_batchsize", "lanes"),
     [
-        pytest.param(1, 1, marks=pytest.mark.slow),
-        pytest.param(1, 2, marks=pytest.mark.slow),
-        pytest.param(3, 1, marks=pytest.mark.slow),
+        (1, 1),
+        (1, 2),
+        (3, 1),
         (3, 2),
-        pytest.param(8, 1, marks=pytest.mark.slow),
-        pytest.param(8, 2, marks=pytest.mark.slow),
+        (8, 1),
+        (8, 2),
     ],
 )
 def test_labels_are_the_same_in_every_scenario_and_right(tmp_path: Path, max_batchsize: int, lanes: int) -> None:

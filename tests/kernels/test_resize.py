@@ -101,6 +101,7 @@ def test_any_sizes_in_one_batch(
     assert_same(each_order, pictures, output, gap, tile_rows)
 
 
+@pytest.mark.slow
 @examples(200)
 @given(st.data(), seeds, st.integers(1, 4000), st.integers(1, 3000), st.integers(1, 16), outputs(), methods)
 def test_any_size_up_to_a_camera_s(
@@ -251,6 +252,7 @@ MUTATIONS = {
 }
 
 
+@pytest.mark.slow
 def test_weights_half_a_pixel_off_are_noticed(host: HostDevice, tmp_path: Path) -> None:
     sources = Path(shutil.copytree(SOURCES, tmp_path / "kernels", ignore=lambda *_: {"host", "__pycache__"}))
     text = (sources / "resize_taps.cuh").read_text(encoding="utf-8")

@@ -209,6 +209,7 @@ def test_the_scores_that_labels_are_chosen_from_can_be_shown(ir: Path, tmp_path:
     assert not (tmp_path / "none.xml").exists()
 
 
+@pytest.mark.slow
 @needs("nncf")
 def test_int8_is_made_of_it(ir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SUT_CACHE_DIR", str(tmp_path / "cache"))

@@ -95,6 +95,7 @@ def test_int8_has_8_bit_weights_and_unsigned_activations(model: Path, converted:
     assert 0 < lost(scores(model, test), scores(path, test)) < 0.4
 
 
+@pytest.mark.slow
 @needs("nncf")
 def test_int8_for_tensorrt_is_symmetric_and_has_no_quantised_bias(model: Path, converted: Convert) -> None:
     path = converted("int8-signed")
@@ -147,6 +148,7 @@ def test_fp16_keeps_float32_at_both_ends(model: Path, converted: Convert) -> Non
     assert 0 < lost(scores(model, test), scores(path, test)) < 0.02
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "form", ["fp16", *(pytest.param(form, marks=needs("nncf")) for form in ("int8", "int8-openvino"))]
 )
@@ -162,6 +164,7 @@ def test_a_folded_model_converts(model: Path, cache: Path, form: str) -> None:
     assert 0 < lost(scores(model, tensors), got) < 0.4
 
 
+@pytest.mark.slow
 @needs("nncf")
 def test_an_old_file_gets_scales_per_channel(model: Path, tmp_path: Path, cache: Path) -> None:
     old = onnx.load(model)
@@ -179,6 +182,7 @@ def test_an_old_file_gets_scales_per_channel(model: Path, tmp_path: Path, cache:
     assert [8] in [list(dims) for dims in scales.values()], "the first convolution has 8 channels"
 
 
+@pytest.mark.slow
 @needs("nncf")
 def test_a_fixed_batch_is_calibrated_in_batches(tmp_path: Path, cache: Path) -> None:
     fixed = write_classifier(tmp_path / "fixed.onnx", batch=8)
@@ -195,6 +199,7 @@ def test_a_fixed_batch_is_calibrated_in_batches(tmp_path: Path, cache: Path) -> 
 # How it is made
 
 
+@pytest.mark.slow
 @needs("nncf")
 def test_the_process_stays_as_it_was(model: Path, cache: Path, capfd: pytest.CaptureFixture[str]) -> None:
     before = (logging.getLoggerClass(), logging.root.level, list(logging.root.handlers), list(sys.path))
@@ -211,6 +216,7 @@ def test_the_process_stays_as_it_was(model: Path, cache: Path, capfd: pytest.Cap
     assert [done for done, _ in told] == sorted(done for done, _ in told)
 
 
+@pytest.mark.slow
 @needs("nncf")
 @pytest.mark.parametrize("form", ["int8", "int8-openvino"])
 def test_two_conversions_give_equal_models(
@@ -273,6 +279,7 @@ convert(Path(sys.argv[1]), sys.argv[2], Calibration(tensors, ""), print, die)
 """
 
 
+@pytest.mark.slow
 @needs("nncf")
 @pytest.mark.parametrize("form", ["int8-openvino"])
 def test_a_kill_in_the_middle_leaves_nothing_that_counts(model: Path, cache: Path, form: str) -> None:

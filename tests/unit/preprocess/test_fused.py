@@ -84,6 +84,7 @@ def assert_parity(got: np.ndarray, pixels: np.ndarray, recipe: Recipe) -> None:
     assert (off > 0.5).mean() <= 0.03 or off.size < 5000  # ties are where even integer ratios round to either side
 
 
+@pytest.mark.slow
 @quick
 @given(recipes(), seeds, sides, sides)
 def test_any_recipe_and_any_size(recipe: Recipe, seed: int, width: int, height: int) -> None:

@@ -322,12 +322,13 @@ def test_a_report_that_is_ended_leaves_no_part_behind(tmp_path: Path, ended_by: 
             time.sleep(0.02)
 
 
+@pytest.mark.slow
 @without_gpu
 @pytest.mark.parametrize(
     "names",
     [
         ("kernels_check", "pytorch_resnet50_fp16_device", "labels_onnxruntime"),
-        pytest.param(tuple(name for name in PARTS if name != "gpu"), marks=pytest.mark.slow),
+        tuple(name for name in PARTS if name != "gpu"),
     ],
 )
 def test_without_a_gpu_it_comes_to_its_end_with_every_part_failing_by_name(
