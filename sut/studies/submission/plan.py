@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +64,13 @@ def plan(paths: Sequence[Path], about: About, rehearsal: bool, config: RunConfig
         )
     if rehearsal and config.time_s is None:
         config = config.model_copy(update={"time_s": TIME_S})
-    planner = _Planner(asked_of(config, about, rehearsal, home if runs else None), home, runs, about, rehearsal)
+    asked = asked_of(config, about, rehearsal, home if runs else None)
+    if asked.model != config.model:  # whose speed nothing here tells
+        runs = []
+    planner = _Planner(asked, home, runs, about, rehearsal)
+    if all(map(planner.faults, runs)):  # those to come are of other settings, and will lie in a folder of their own
+        home = _HOME
+        planner = replace(planner, home=home)
     run_before = {run.result.scenario for run in runs} or {config.scenario}
     scenarios = scenarios_of(about) or [scenario for scenario in SCENARIOS if scenario in run_before]
     needed = [(scenario, role) for scenario in scenarios if scenario not in about.inferred for role in roles_of(about)]
@@ -92,7 +98,7 @@ class _Planner:
         for run in self.runs:
             if run.name != f"{scenario} {role}":
                 continue
-            if not (faults := self._faults(run)):
+            if not (faults := self.faults(run)):
                 minutes = (run.result.duration_s or 0.0) / 60
                 return Step(scenario, role, command, minutes, False, run.result.started, f"it lies in {run.folder}")
             more = f", and {len(faults) - 1} more" if len(faults) > 1 else ""
@@ -102,7 +108,8 @@ class _Planner:
             why += "; how fast it is, no run has told yet"
         return Step(scenario, role, command, (seconds + OVERHEAD_S) / 60, at_least, None, why)
 
-    def _faults(self, run: Run) -> list[str]:
+    def faults(self, run: Run) -> list[str]:
+        """What keeps a run that is there from counting."""
         found = [*run_faults(run, self.about.division == "closed"), *log_faults(run)]
         if role_of(run.result) in official.AUDITS:
             others = [each for each in self.runs if each.result.scenario == run.result.scenario]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from sut.config import RunConfig
 from sut.errors import InputError
 from sut.mlperf import official
 from sut.mlperf.logs import ACCURACY
+from sut.results.schema import FILE
 from sut.run.planning import OVERHEAD_S
 from sut.studies.submission.commands import command_of
 from sut.studies.submission.plan import Step, plan
@@ -50,6 +52,21 @@ def test_what_is_missing_or_does_not_count_is_to_be_run(home: Path) -> None:
     assert again.why.endswith("does not count: rules_broken: min_duration 2 s < 600 s, and 1 more")
     assert steps[-1].why == "3 of 12 runs are missing"
     assert missing(plan([home], ABOUT, rehearsal=True)) == [("MultiStream", "TEST01"), ("Offline", "performance")]
+
+
+def test_behind_a_rehearsal_of_another_model_all_is_to_be_run_at_no_known_speed_elsewhere(home: Path) -> None:
+    for result in home.rglob(FILE):
+        content = json.loads(result.read_text())
+        settings = content["config"] | {"model": "efficientnet-lite0", "dataset": "demo", "dataset_path": None}
+        result.write_text(json.dumps(content | {"model": "efficientnet-lite0", "config": settings}))
+
+    steps = plan([home], ABOUT, rehearsal=False)
+
+    assert len(missing(steps)) == 12 and all(step.at_least for step in steps[:-1])
+    assert steps[2].command == "./run_local.sh audit FOLDER --test TEST01 --scenario SingleStream"
+    assert steps[-1].command == "./run_local.sh submit FOLDER --about FILE --output FOLDER"
+    assert all("--model resnet50" in step.command for step in (steps[0], steps[1]))
+    assert "demo" not in " ".join(step.command for step in steps)
 
 
 def test_what_is_missing_is_made_beside_what_is_there(
