@@ -92,7 +92,9 @@ def submit(
     ] = None,
     plan: Annotated[bool, typer.Option("--plan", help="What to run, how long it takes, what is done.")] = False,
     check: Annotated[Path | None, typer.Option(metavar="DIR", help="Judge a tree, whoever made it.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the tree of a rehearsal.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Run all of a rehearsal anew; replace the tree of any rehearsal.")
+    ] = False,
 ) -> None:
     """See HELP."""
     given: Options = context.obj

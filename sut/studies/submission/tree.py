@@ -76,7 +76,7 @@ def check_place(target: Path, about: About, is_rehearsal: bool) -> None:
     for path in (home / "results" / about.system, home / "systems" / f"{about.system}.json"):
         if os.path.lexists(path):
             raise InputError(
-                f"{path} is there already; choose another --output or system (--overwrite replaces a rehearsal)"
+                f"{path} is there already; choose another --output or system (--overwrite replaces a rehearsal's)"
             )
     if not os.path.lexists(home):
         return
