@@ -37,7 +37,10 @@ class Recipe:
     - ``resize-crop``: the short side becomes ``int(100 * size / crop_percent)`` keeping the aspect ratio (the other
       side truncated to int), then the centre ``size`` is cut out at integer offsets (MLPerf's ResNet-50 and MobileNet);
     - ``crop-resize``: a centre square of ``max(1, int(size / (size + crop_padding) * short side))`` is cut out at
-      ``(side - c + 1) // 2`` and resized to ``size`` (EfficientNet-Lite).
+      ``(side - c + 1) // 2`` and resized to ``size`` (EfficientNet-Lite);
+    - ``stretch``: the whole picture becomes ``size`` x ``size``, whatever its aspect ratio (MLPerf's RetinaNet);
+    - ``letterbox``: the whole picture becomes as large as fits, keeping the aspect ratio, each side rounded to the
+      nearest; what is left of the square is ``pad_level``, on both sides (``align`` centre) or behind (YOLO).
 
     Then, per channel in ``colour_order``: ``(value - mean) / std`` in float32, laid out as ``layout`` and cast to
     ``dtype``; ``uint8`` means the pixels themselves, so it goes with mean 0 and std 1 only.
@@ -46,10 +49,14 @@ class Recipe:
     name: str
     size: int
     """Height and width of the model's input in pixels."""
-    fit: Literal["resize-crop", "crop-resize"]
+    fit: Literal["resize-crop", "crop-resize", "stretch", "letterbox"]
     interpolation: Literal["area", "linear", "cubic"]
     crop_percent: float = 87.5
     crop_padding: int = 32
+    pad_level: int = 114
+    """Level of all three channels where a letterbox has no picture."""
+    align: Literal["centre", "top-left"] = "centre"
+    """Where the picture lies in a letterbox."""
     colour_order: Literal["RGB", "BGR"] = "RGB"
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
@@ -66,7 +73,8 @@ class Recipe:
 class Geometry:
     """What preprocessing did to one picture, so that boxes can be mapped back: x_in = x_out / scale_x + left.
 
-    ``left`` and ``top`` are the crop's offset in pixels of the original picture (negative where it was padded).
+    ``left`` and ``top`` are the crop's offset in pixels of the original picture, ``width`` x ``height`` as it is after
+    its EXIF rotation; they are negative where the picture was padded.
     """
 
     width: int

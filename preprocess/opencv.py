@@ -94,10 +94,13 @@ class OpenCV(Preprocessor):
         """
         size = (where.resized_width, where.resized_height)
         if max(size) > MAX_ASPECT * min(size):
-            square[...] = resize_fit(picture, where, self.recipe.interpolation)
+            square[...] = resize_fit(picture, where, self.recipe.interpolation, self.recipe.pad_level)
         else:
+            if where.is_padded:
+                square[...] = self.recipe.pad_level
             method = INTERPOLATIONS[self.recipe.interpolation]
-            square[...] = where.crop(cv2.resize(where.cut(picture), size, interpolation=method))
+            kept = where.crop(cv2.resize(where.cut(picture), size, interpolation=method))
+            square[where.rows, where.columns] = kept
 
     def _normalize(self, square: NDArray[np.uint8], row: NDArray[Any]) -> None:
         """Colour order, layout, mean and std of one picture, into ``row`` of the target."""

@@ -66,6 +66,8 @@ def check_recipe(recipe: Recipe) -> None:
         raise ValueError(f"recipe {recipe.name}: crop_percent is {recipe.crop_percent}, expected over 0, at most 100")
     if recipe.crop_padding < 0:
         raise ValueError(f"recipe {recipe.name}: crop_padding is {recipe.crop_padding}, expected 0 pixels or more")
+    if not 0 <= recipe.pad_level <= 255:
+        raise ValueError(f"recipe {recipe.name}: pad_level is {recipe.pad_level}, expected a level from 0 to 255")
     if 0 in recipe.std:
         raise ValueError(f"recipe {recipe.name}: std is {recipe.std}, expected no zero in it")
     if recipe.dtype == "uint8" and (any(recipe.mean) or recipe.std != (1, 1, 1)):
@@ -79,9 +81,18 @@ def fit(recipe: Recipe, width: int, height: int) -> Fit:
     """The cuts and sizes of ``recipe`` for a picture of ``width`` x ``height`` pixels.
 
     The integer rounding is that of the MLPerf reference harness (``resize-crop``) and of EfficientNet-Lite's published
-    preprocessing (``crop-resize``).
+    preprocessing (``crop-resize``). A letterbox is that of YOLO's usual implementation: sides rounded to the nearest,
+    the larger half of an odd rest behind the picture.
     """
     size = recipe.size
+    if recipe.fit == "stretch":
+        return Fit(width, height, 0, 0, width, height, size, size, 0, 0, size)
+    if recipe.fit == "letterbox":
+        scale = min(size / width, size / height)
+        resized = max(1, round(width * scale)), max(1, round(height * scale))
+        centred = recipe.align == "centre"
+        left, top = (-((size - side) // 2) if centred else 0 for side in resized)
+        return Fit(width, height, 0, 0, width, height, *resized, left, top, size)
     short = min(width, height)
     if recipe.fit == "crop-resize":
         side = max(1, int(size / (size + recipe.crop_padding) * short))
@@ -106,7 +117,7 @@ def oracle(pixels: Pixels, recipe: Recipe) -> tuple[NDArray[Any], Pixels]:
     """
     check_recipe(recipe)
     height, width = pixels.shape[:2]
-    kept = resize_fit(pixels, fit(recipe, width, height), recipe.interpolation)
+    kept = resize_fit(pixels, fit(recipe, width, height), recipe.interpolation, recipe.pad_level)
     if recipe.colour_order == "RGB":
         kept = np.ascontiguousarray(kept[:, :, ::-1])
     sample = (kept.astype(np.float32) - np.asarray(recipe.mean, np.float32)) / np.asarray(recipe.std, np.float32)
@@ -115,14 +126,19 @@ def oracle(pixels: Pixels, recipe: Recipe) -> tuple[NDArray[Any], Pixels]:
     return np.ascontiguousarray(sample, dtype=recipe.dtype), kept
 
 
-def resize_fit(pixels: Pixels, where: Place, interpolation: Literal["area", "linear", "cubic"]) -> Pixels:
+def resize_fit(
+    pixels: Pixels, where: Place, interpolation: Literal["area", "linear", "cubic"], pad_level: int = 0
+) -> Pixels:
     """The ``size`` square of one picture, uint8 (size, size, 3), computing only what the crop keeps.
 
     Time and memory follow the crop, not the resized picture: 20000 x 1 pixels would become 3.9 GB in full.
     """
-    columns = np.arange(where.crop_left, where.crop_left + where.size)
-    rows = np.arange(where.crop_top, where.crop_top + where.size)
-    return resize(where.cut(pixels), where.resized_width, where.resized_height, interpolation, columns, rows)
+    square = np.full((where.size, where.size, 3), pad_level, np.uint8)
+    columns = np.arange(where.columns.start, where.columns.stop) + where.crop_left
+    rows = np.arange(where.rows.start, where.rows.stop) + where.crop_top
+    resized = where.resized_width, where.resized_height
+    square[where.rows, where.columns] = resize(where.cut(pixels), *resized, interpolation, columns, rows)
+    return square
 
 
 def resize(

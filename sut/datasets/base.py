@@ -6,9 +6,9 @@ import hashlib
 import posixpath
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from plugins.files import LARGE_BYTES, read_file
 from sut.datasets.sums import Sums
@@ -23,13 +23,14 @@ IMAGENET_SHA256 = "4138c0cd92d2dffea9353a9339c9f352361b7c6c267d2ff989b366f154188
 class DataSet:
     """Pictures in the order of the data set's list: sample i is line i, and LoadGen's ``qsl_idx`` is that number.
 
-    ``labels`` is int32 of shape (count,), or None for a folder without labels. ``sums`` is what the files are known by.
+    ``truth`` is what answers are scored against, which only the task understands: labels are int32 of shape (count,).
+    None for a folder without any. ``sums`` is what the files are known by.
     """
 
     name: str
     root: Path
     files: tuple[str, ...]
-    labels: NDArray[np.int32] | None
+    truth: Any
     sums: Sums | None = None
 
     @property
@@ -55,8 +56,8 @@ class DataSet:
         The order counts: LoadGen asks for numbers, and in performance mode for those of the first lines only. The
         files' content is not looked at.
         """
-        if self.labels is None or self.count != IMAGENET_PICTURES:
+        if not isinstance(self.truth, np.ndarray) or self.count != IMAGENET_PICTURES:
             return False
         names = (posixpath.basename(file) for file in self.files)
-        lines = (f"{name} {label}\n" for name, label in zip(names, self.labels.tolist(), strict=True))
+        lines = (f"{name} {label}\n" for name, label in zip(names, self.truth.tolist(), strict=True))
         return hashlib.sha256("".join(lines).encode("utf-8", "backslashreplace")).hexdigest() == IMAGENET_SHA256

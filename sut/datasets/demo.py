@@ -22,4 +22,4 @@ def open_demo() -> DataSet:
         rows = list(csv.DictReader(table))
     labels = np.array([int(row["imagenet_class"]) for row in rows], dtype=np.int32)
     files = tuple(row["file"] for row in rows)
-    return DataSet(name=DEMO, root=PHOTOS, files=files, labels=labels, sums=read_sums(table_file, files))
+    return DataSet(name=DEMO, root=PHOTOS, files=files, truth=labels, sums=read_sums(table_file, files))

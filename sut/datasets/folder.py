@@ -33,4 +33,4 @@ def open_folder(root: Path, count: int | None) -> DataSet:
         raise InputError(f"data set path {root} has no pictures; expected files of the kinds {kinds} in or below it")
     found.sort()
     used = entries_to_use(count, len(found), str(root))
-    return DataSet(name="folder", root=root, files=tuple(found[:used]), labels=None)
+    return DataSet(name="folder", root=root, files=tuple(found[:used]), truth=None)

@@ -70,7 +70,7 @@ def read_val_map(path: Path, classes: int = CLASSES) -> DataSet:
 
 def _dataset(root: Path, entries: list[_Entry]) -> DataSet:
     labels = np.array([entry.label for entry in entries], dtype=np.int32)
-    return DataSet(name="imagenet", root=root, files=tuple(entry.name for entry in entries), labels=labels)
+    return DataSet(name="imagenet", root=root, files=tuple(entry.name for entry in entries), truth=labels)
 
 
 def entries_to_use(count: int | None, listed: int, where: str) -> int:

@@ -55,8 +55,8 @@ class Photo:
 def photos() -> list[Photo]:
     """The demo photos, in the order of their list."""
     demo = open_demo()
-    assert demo.labels is not None
-    shown = zip(demo.files, demo.labels, strict=True)
+    assert demo.truth is not None
+    shown = zip(demo.files, demo.truth, strict=True)
     return [Photo(np.asarray(cv2.imread(str(demo.root / file)), np.uint8), int(label)) for file, label in shown]
 
 

@@ -28,10 +28,11 @@ def open_dataset(
     count: int | None,
     pictures: bool = True,
     classes: int = CLASSES,
+    layout: str = "imagenet",
 ) -> DataSet:
     """Open a data set.
 
-    Without a name, a path means the ImageNet layout and no path the demo photos. ``list_file`` replaces
+    Without a name, a path means ``layout`` and no path the demo photos. ``list_file`` replaces
     ``val_map.txt``; ``count`` keeps the first entries. The demo photos take neither path nor list, a plain folder
     takes no list. Without ``pictures`` the ImageNet layout needs its list only: something else stands in for the files.
     Its labels are 0 to ``classes - 1``. Sums that the list has are checked whenever a picture is read.
@@ -40,8 +41,14 @@ def open_dataset(
     point that cannot be loaded.
     """
     if name is None:
-        name = "demo" if path is None and list_file is None else "imagenet"
-        if path is not None and list_file is None and path.is_dir() and not (path / LIST_NAME).exists():
+        name = "demo" if path is None and list_file is None else layout
+        if (
+            name == "imagenet"
+            and path is not None
+            and list_file is None
+            and path.is_dir()
+            and not (path / LIST_NAME).exists()
+        ):
             raise InputError(
                 f"there is no list {path / LIST_NAME}; for pictures without labels add --dataset folder, for "
                 f"ImageNet's validation pictures write the list with: ./run_local.sh dataset imagenet {path}"
@@ -71,4 +78,4 @@ def _open_demo(path: Path | None, list_file: Path | None, count: int | None) -> 
         )
     demo = open_demo()
     used = entries_to_use(count, demo.count, "the demo data set")
-    return replace(demo, files=demo.files[:used], labels=None if demo.labels is None else demo.labels[:used])
+    return replace(demo, files=demo.files[:used], truth=demo.truth[:used])

@@ -134,15 +134,6 @@ def _crc(index: int, answer: bytes) -> int:
     return zlib.crc32(answer, index & 0xFFFFFFFF)
 
 
-def accuracy_txt(score: Score) -> str:
-    """The line of ``accuracy.txt``, as MLPerf's script writes it: accuracy in percent.
-
-    >>> accuracy_txt(Score("top1", 0.76456, 38228, 50000))
-    'accuracy=76.456%, good=38228, total=50000'
-    """
-    return f"accuracy={100.0 * score.good / score.count:.3f}%, good={score.good}, total={score.count}"
-
-
 def is_truncated(log: bytes) -> bool:
     """Whether an accuracy log has been truncated for a submission."""
     return CUT in log
@@ -166,7 +157,7 @@ def log_sha256(log: bytes) -> str:
 
 def accuracy_file(score: Score, sha256: str) -> str:
     """The text of a submission's ``accuracy.txt``: the score, and ``log_sha256`` of the accuracy log."""
-    return f"{accuracy_txt(score)}\nhash={sha256}\n"
+    return f"{score.text}\nhash={sha256}\n"
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -1,7 +1,8 @@
-"""What MLPerf Inference, round v6.1, asks of image classification: figures and fields, each in this one place."""
+"""What MLPerf Inference, round v6.1, asks of its vision benchmarks: figures and fields, each in this one place."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from types import MappingProxyType
 
 MODEL = "resnet50"
@@ -22,6 +23,78 @@ EDGE = ("SingleStream", "MultiStream", "Offline")
 """The scenarios of a closed edge submission; ``datacenter,edge`` adds Server."""
 INFERRED = MappingProxyType({"MultiStream": ("SingleStream",), "Offline": ("SingleStream", "MultiStream")})
 """From which scenarios' results another's may be inferred, on the edge."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Benchmark:
+    """What is asked of one model; what is asked of all stands beside it in this file."""
+
+    name: str
+    """In a submission's tree."""
+    conf: str
+    """In mlperf.conf: LoadGen's settings."""
+    metric: str
+    """``Score.name`` of the task."""
+    target: float
+    """The least accuracy in the closed division, as a fraction."""
+    dataset: str
+    pictures: int
+    performance_samples: int
+    """The least performance_sample_count."""
+    audits: tuple[str, ...]
+    server_bound_ms: float | None = None
+    """None where there is no Server."""
+    exports_differ: bool = False
+    """Whether every submitter exports a file of his own: the accuracy run of the same file is the judge."""
+    retired: bool = False
+    """No round takes it any more."""
+
+
+BENCHMARKS: MappingProxyType[str, Benchmark] = MappingProxyType(
+    {
+        each.name: each
+        for each in (
+            Benchmark(
+                name="resnet50",
+                conf="resnet50",
+                metric="top1",
+                target=0.756954,  # 99 % of the reference's 76.46 %
+                dataset="imagenet",
+                pictures=50_000,
+                performance_samples=1024,
+                audits=("TEST01", "TEST04"),
+                server_bound_ms=15,
+            ),
+            *(
+                Benchmark(
+                    name=name,
+                    conf="yolo",
+                    metric="mAP",
+                    target=share * 0.534,
+                    dataset="coco",
+                    pictures=1525,
+                    performance_samples=64,
+                    audits=("TEST01",),
+                    exports_differ=True,
+                )
+                for name, share in (("yolo-95", 0.95), ("yolo-99", 0.99))
+            ),
+            Benchmark(
+                name="retinanet",
+                conf="retinanet",
+                metric="mAP",
+                target=0.99 * 0.3755,
+                dataset="openimages",
+                pictures=24_781,
+                performance_samples=64,
+                audits=("TEST01",),
+                server_bound_ms=100,
+                retired=True,
+            ),
+        )
+    }
+)
+"""By name."""
 
 AUDITS: MappingProxyType[str, MappingProxyType[str, int]] = MappingProxyType(
     {

@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 from sut.mlperf import official
 from sut.mlperf.accuracy import accuracy_log_bytes, log_sha256, parse_accuracy_log
 from sut.mlperf.logs import ACCURACY, DETAIL, read_detail
-from sut.tasks.base import Score
 from sut.tasks.chance import near_chance
-from sut.tasks.top1 import Labels, answers_as_labels, sample_indices, top1
+from sut.tasks.top1 import Labels, Top1, answers_as_labels, sample_indices, top1
 
 _IMAGENET_CLASSES = 1000
 _WHOLE_MODES = ("AccuracyOnly", "SubmissionRun")
@@ -33,7 +32,7 @@ class Scored:
     """
 
     path: Path
-    score: Score
+    score: Top1
     dtype: str
     sha256: str
     settings_known: bool
@@ -78,7 +77,7 @@ def _check_settings(folder: Path) -> None:
         )
 
 
-def _scored(answers: dict[int, bytes], labels: NDArray[np.int32], dtype: str | None) -> tuple[Score, str]:
+def _scored(answers: dict[int, bytes], labels: NDArray[np.int32], dtype: str | None) -> tuple[Top1, str]:
     try:
         indices = sample_indices(answers, len(labels))
     except ValueError as error:
@@ -94,7 +93,7 @@ def _scored(answers: dict[int, bytes], labels: NDArray[np.int32], dtype: str | N
     return score, found.dtype
 
 
-def _near_chance(score: Score, found: Labels, right: NDArray[np.int32], classes: int) -> str:
+def _near_chance(score: Top1, found: Labels, right: NDArray[np.int32], classes: int) -> str:
     shifted = {offset: top1(found.values + offset, right) for offset in (-1, 1)}
     better = [
         f"with {offset:+d} on each answer it would be {_percent(other)} %: mend that in the answers or in the list"
@@ -105,5 +104,5 @@ def _near_chance(score: Score, found: Labels, right: NDArray[np.int32], classes:
     return f"top-1 of {_percent(score)} % ({score.good} of {score.count}) is near chance: label offset or dtype? {said}"
 
 
-def _percent(score: Score) -> str:
+def _percent(score: Top1) -> str:
     return f"{100 * score.value:.3f}"

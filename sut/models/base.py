@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from preprocess.base import Recipe
 from sut.text import Say
@@ -30,6 +30,8 @@ class ModelSpec:
     makes: tuple[Weights, ...] = ()
     """The weights that ``build`` itself puts into the file, as opposed to those that the user must bring."""
     task: str = "classification"
+    task_options: Mapping[str, Any] = field(default_factory=dict)
+    """What ``Task.options`` of that task may have set, such as which kind of outputs the file has."""
     classes: int = 1000
     """Width of the model's score output."""
     label_offset: int = 0

@@ -75,7 +75,7 @@ RECIPES: dict[str, Recipe] = {
 """The published recipes. For a file of the user's they keep all but size, layout and dtype, which the file decides."""
 
 _USUAL_CLASSES = {"resnet50": 1001, "mobilenet": 1001}
-_EXPECTED = {"fit": "resize-crop or crop-resize", "interpolation": "area, linear or cubic"}
+_EXPECTED = {"fit": "resize-crop, crop-resize, stretch or letterbox", "interpolation": "area, linear or cubic"}
 
 
 class RecipeFile(BaseModel):
@@ -88,12 +88,14 @@ class RecipeFile(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     name: Annotated[str, AfterValidator(checked_name)]
-    fit: Literal["resize-crop", "crop-resize"]
+    fit: Literal["resize-crop", "crop-resize", "stretch", "letterbox"]
     interpolation: Literal["area", "linear", "cubic"]
     size: StrictInt | None = Field(default=None, ge=1, le=MAX_SIZE)
     """Height and width of the model's input in pixels."""
     crop_percent: StrictFloat = Field(default=87.5, gt=0, le=100)
     crop_padding: StrictInt = Field(default=32, ge=0, le=MAX_SIZE)
+    pad_level: StrictInt = Field(default=114, ge=0, le=255)
+    align: Literal["centre", "top-left"] = "centre"
     colour_order: Literal["RGB", "BGR"] = "RGB"
     mean: _Three = (0.0, 0.0, 0.0)
     std: _Three = (1.0, 1.0, 1.0)

@@ -11,16 +11,16 @@ from pathlib import Path
 
 from plugins.registry import plugged
 from preprocess.base import Recipe
-from sut.errors import InputError, SetupError
+from sut.errors import InputError, SetupError, one_line
 from sut.models import tflite
 from sut.models.base import Build, ModelSpec
 from sut.models.content import check_model
 from sut.models.files import ModelInfo
-from sut.models.own import describe, fits, own_model, score_outputs, shown
+from sut.models.own import describe, fits, own_model, shown
 from sut.models.recipes import RECIPES, find_recipe
 from sut.models.sources import efficientnet_lite, mobilenet, resnet50
 from sut.plugged import load_other
-from sut.tasks.classification import Classification, labels_among
+from sut.tasks.registry import find_task
 from sut.text import Say
 
 GROUP = "sut.models"
@@ -156,23 +156,15 @@ def _not_mistaken(spec: ModelSpec) -> ModelSpec:
 
 
 def check_fit(spec: ModelSpec, info: ModelInfo) -> None:
-    """Check that a file can be run as ``spec``: what its recipe produces fits the one input, and an output the classes.
+    """Check that a file can be run as ``spec``: what its recipe produces fits the one input, and its outputs the task.
 
-    An output fits if it has float scores [batch, classes]; where there are none at all, integer labels [batch] will do.
     Dynamic axes fit. Raises ``InputError`` with what was got and expected, and where several outputs fit equally well.
     """
     _check_input(spec.recipe, info)
-    scores = score_outputs(info)
-    wide = any(output.shape[1] in (None, spec.classes) for output in scores)
-    if not wide and (scores or not labels_among(info.outputs)):
-        raise InputError(
-            f"model {info.path} has the outputs {shown(info.outputs)}, expected scores [batch, {spec.classes}] for"
-            f" {spec.name}; is it another model (--model-name), or one of your own (--recipe)?"
-        )
     try:
-        Classification.for_outputs(info.outputs, spec.classes, spec.label_offset)
+        find_task(spec.task).check(spec, info)
     except ValueError as error:
-        raise InputError(f"model {info.path} has the outputs {shown(info.outputs)}: {error}") from error
+        raise InputError(f"model {info.path} has the outputs {shown(info.outputs)}: {one_line(error)}") from error
 
 
 def _check_input(recipe: Recipe, info: ModelInfo) -> None:

@@ -100,7 +100,7 @@ class Assembly:
         wanted = self.config.outputs if self.model is not None else None
         outputs = [each for each in backend.outputs if not wanted or each.name in wanted]
         try:
-            return find_task(spec.task).for_outputs(outputs, spec.classes, spec.label_offset)
+            return find_task(spec.task).of(spec, outputs)
         except ValueError as error:
             raise InputError(f"the outputs of {spec.name} do not fit the task {spec.task}: {error}") from error
 
@@ -167,7 +167,7 @@ class Assembly:
             raise InputError("--use_preprocessed_dataset needs a folder of .npy files; add --preprocessed_dir DIR")
         parts = (self.dataset, spec.recipe, self.preprocessor)
         if config.preprocessed_from is not None:
-            if spec.task != "classification":
+            if find_task(spec.task).needs_geometry:
                 raise InputError(
                     f"--preprocessed_dir cannot be used with {spec.name}: .npy files do not say where boxes belong "
                     "in the picture; --cache 1 keeps that"
@@ -197,28 +197,19 @@ def assemble(
             f"--data-format {config.data_format}: the recipe of {spec.name} makes {spec.recipe.layout}; leave it out"
         )
     files = (config.dataset_path, config.dataset_list)
-    dataset = open_dataset(config.dataset, *files, config.count, config.reads_pictures, spec.labels_end)
-    if config.mode == "accuracy":
-        _check_labels(spec, dataset)
+    task = find_task(spec.task)
+    dataset = open_dataset(config.dataset, *files, config.count, config.reads_pictures, spec.labels_end, task.layout)
+    if config.mode == "accuracy" and dataset.truth is not None:
+        try:
+            task.check_truth(spec, dataset.truth, dataset.files)
+        except ValueError as error:
+            raise InputError(f"data set {dataset.name}: {one_line(error)}") from error
     model = None
     if backend.needs_model:
         model = prepared or identified(config, spec, backend, dataset, say, progress)
     elif config.fold:
         raise InputError(f"--fold puts normalisation into the model, and backend {config.backend} has none")
     return Assembly(config, spec_to_run(spec, config), model, dataset, backend, preprocessor)
-
-
-def _check_labels(spec: ModelSpec, dataset: DataSet) -> None:
-    """Refuse labels that the model can never answer with."""
-    if dataset.labels is None or spec.task != "classification":
-        return
-    lowest, highest = spec.label_offset, spec.labels_end - 1
-    for name, label in zip(dataset.files, dataset.labels.tolist(), strict=True):
-        if not lowest <= label <= highest:
-            raise InputError(
-                f"data set {dataset.name}: {name} has the label {label}, but {spec.name} answers {lowest} to {highest} "
-                f"({spec.classes} classes, label_offset {spec.label_offset}); is it another model's data set?"
-            )
 
 
 def load_backend(name: str) -> type[Backend]:

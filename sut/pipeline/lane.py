@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from backends.base import Runner, Slot
-from preprocess.base import BadPicture, Geometry, Target, unmarked
+from preprocess.base import BadPicture, Geometry, Mark, Target, unmarked
 from sut.errors import RunError, one_line
 from sut.mlperf.loadgen import Complete
 from sut.pipeline.batching import Batch, BatchingPolicy
@@ -24,9 +24,12 @@ Clock = Callable[[], int]
 """Nanoseconds of the system clock."""
 
 
-def lane_stages(transfers: bool) -> tuple[str, ...]:
-    """What follows on a filled slot; where the backend ``transfers``, the copies are stages of their own."""
-    return (*(("h2d", "infer", "d2h") if transfers else ("infer",)), "postprocess", "complete")
+def lane_stages(transfers: bool, decoding: tuple[str, ...] = Task.stages) -> tuple[str, ...]:
+    """What follows on a filled slot; where the backend ``transfers``, the copies are stages of their own.
+
+    ``decoding`` are the task's.
+    """
+    return (*(("h2d", "infer", "d2h") if transfers else ("infer",)), *decoding, "complete")
 
 
 @dataclass(slots=True)
@@ -93,7 +96,8 @@ class Surroundings:
 
     def failed_stamps(self, stages_before: int) -> list[int]:
         """Begin and end, now, of all stages of a batch that failed, so many before the lane's, but of ``complete``."""
-        return [self.clock()] * (2 * (stages_before + len(lane_stages(self.transfers)) - 1))
+        stages = stages_before + len(lane_stages(self.transfers, self.task.stages)) - 1
+        return [self.clock()] * (2 * stages)
 
 
 class Lane:
@@ -121,7 +125,7 @@ class Lane:
         else:
             slot = self.slot(len(indices))
             geometries = fill_stamped(self._source, indices, slot, stamps, clock)
-        return self.answer(slot, len(indices), geometries, stamps), stamps
+        return self.answer(slot, indices, geometries, stamps), stamps
 
     def rehearse(self, indices: Sequence[int]) -> Payloads:
         """Do the work without being asked, as warm-up. Raises ``RunError`` with the name of the file to blame."""
@@ -136,12 +140,12 @@ class Lane:
             slot = self.slot(len(indices))
             geometries = self._source.fill(indices, slot, unmarked)
             outputs = self._runner.infer(slot)
-            return self._shared.task.decode(outputs, len(indices), geometries, slot.n), outputs
+            return self._shared.task.decode(outputs, indices, geometries, slot.n), outputs
         except Exception as error:
             raise RunError(self._shared.failures.described(error, indices)) from error
 
-    def answer(self, slot: Slot, n: int, geometries: Sequence[Geometry], stamps: list[int]) -> Payloads:
-        """Infer and decode the first ``n`` rows of a filled slot; stamps begin and end of each stage."""
+    def answer(self, slot: Slot, indices: Sequence[int], geometries: Sequence[Geometry], stamps: list[int]) -> Payloads:
+        """Infer and decode a slot's first rows, which hold these samples; stamps begin and end of each stage."""
         clock = self._shared.clock
         stamps.append(clock())
         outputs = self._runner.infer(slot)
@@ -153,9 +157,13 @@ class Lane:
             stamps += (sent, sent, computed, computed)
         stamps.append(end)
         stamps.append(clock())
-        payloads = self._shared.task.decode(outputs, n, geometries, slot.n)
-        if len(payloads) != n:
-            raise ValueError(f"{len(payloads)} answers for {n} samples")
+        task = self._shared.task
+        if len(task.stages) == 1:
+            payloads = task.decode(outputs, indices, geometries, slot.n)
+        else:
+            payloads = task.decode(outputs, indices, geometries, slot.n, stamping(stamps, clock))
+        if len(payloads) != len(indices):
+            raise ValueError(f"{len(payloads)} answers for {len(indices)} samples")
         stamps.append(clock())
         return payloads
 
@@ -175,17 +183,22 @@ class Lane:
         return self._runner.slot(self._shared.policy.padded(n))
 
 
-def fill_stamped(
-    source: Source, indices: Sequence[int], target: Target, stamps: list[int], clock: Clock
-) -> list[Geometry]:
-    """Fill the target. ``stamps`` has the begin; appended are the end of each stage and the begin of the next."""
+def stamping(stamps: list[int], clock: Clock) -> Mark:
+    """Appends to ``stamps`` the end of each stage that is marked, and the begin of the next."""
 
     def mark(stage: str) -> None:
         now = clock()
         stamps.append(now)
         stamps.append(now)
 
-    geometries = source.fill(indices, target, mark)
+    return mark
+
+
+def fill_stamped(
+    source: Source, indices: Sequence[int], target: Target, stamps: list[int], clock: Clock
+) -> list[Geometry]:
+    """Fill the target. ``stamps`` has the begin; appended are the end of each stage and the begin of the next."""
+    geometries = source.fill(indices, target, stamping(stamps, clock))
     if len(stamps) != 2 * len(source.stages) + 1:
         raise RuntimeError(f"{len(stamps) // 2} stages were marked, expected {', '.join(source.stages)}")
     stamps.pop()

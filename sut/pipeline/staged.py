@@ -203,7 +203,9 @@ def _process(lane: Lane, samples: list[Filled], channel: Channel, shared: Surrou
         channel.release(samples)
         released = True
         stamps.append(shared.clock())
-        payloads = lane.answer(slot, len(samples), [sample.geometry for sample in samples], stamps)
+        payloads = lane.answer(
+            slot, [sample.index for sample in samples], [sample.geometry for sample in samples], stamps
+        )
     except BaseException as error:
         if not released:
             channel.release(samples)

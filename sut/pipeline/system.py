@@ -73,12 +73,12 @@ class SUT:
             )
             self.staged = config.preprocess_workers > 0 and config.times_preprocessing and bool(self.backend.inputs)
             """Whether preprocessing has workers of its own."""
-            stages = self.library.stages
-            lane = lane_stages(self.backend.transfers)
+            stages, task = self.library.stages, self.parts.task_for(self.backend)
+            lane = lane_stages(self.backend.transfers, task.stages)
             before, with_batch = (stages, ("gather", *lane)) if self.staged else ((), (*stages, *lane))
             self._ledger_shape = partial(LedgerShape.of, stages=with_batch, before=before)
             self._shared = Surroundings(
-                task=self.parts.task_for(self.backend),
+                task=task,
                 policy=self.policy,
                 recorder=Recorder(Ledger(self._ledger_shape(65536))),
                 failures=self.failures,

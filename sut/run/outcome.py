@@ -17,7 +17,7 @@ from plugins.packages import SUBSTITUTES
 from sut.config import RunConfig
 from sut.errors import one_line
 from sut.mlperf import official
-from sut.mlperf.accuracy import accuracy_txt, logged_sum, read_accuracy_log
+from sut.mlperf.accuracy import logged_sum, read_accuracy_log
 from sut.mlperf.check_log import check_log
 from sut.mlperf.logs import ACCURACY, OFFICIAL_SEEDS, Detail, Int64Array, read_detail, read_summary, read_trace
 from sut.mlperf.metrics import METRICS, percentile_stats
@@ -284,16 +284,16 @@ def score_log(parts: Assembly, directory: Path, answers_sum: int | None, depend:
     Raises ``ValueError`` where it is none, or not of the answers that have this ``answers_sum``, and where a sample has
     two different ones, unless answers are known to ``depend`` on what else is asked.
     """
-    labels = parts.dataset.labels
-    if labels is None:
+    truth = parts.dataset.truth
+    if truth is None:
         raise ValueError(f"data set {parts.dataset.name} has no labels")
     log = read_accuracy_log(directory / ACCURACY)
     if not depend:
         log.check_consistent(directory / ACCURACY)
-    score = find_task(parts.spec.task).score(log.answers, labels)
+    score = find_task(parts.spec.task).score(log.answers, truth)
     if logged_sum(directory / ACCURACY) != answers_sum:
         raise ValueError(f"the answers in {directory / ACCURACY} are not those that this run gave: it is another run's")
-    (directory / "accuracy.txt").write_text(accuracy_txt(score) + "\n", encoding="utf-8")
+    (directory / "accuracy.txt").write_text(score.text + "\n", encoding="utf-8")
     count = len(log.contradicted)
     return score, [f"samples with two different answers, of which the first counts: {count}"] if count else []
 
@@ -307,7 +307,7 @@ def _doubts(parts: Assembly, score: Score) -> list[str]:
         f"check label_offset ({spec.label_offset}), colour_order ({spec.recipe.colour_order}) or recipe "
         f"({spec.recipe.name}), and the data set's labels; see docs/own_model.md"
     )
-    return find_task(spec.task).doubts(score, spec.classes, parts.model.weights != "random", to_check)
+    return find_task(spec.task).doubts(score, spec, parts.model.weights != "random", to_check)
 
 
 def _accuracy(parts: Assembly, score: Score | None, data_broken: bool) -> Accuracy | None:

@@ -153,7 +153,7 @@ def run_experiment(
     audits = _check_files(configs, console)
     with console.working("preparing the model") as progress:
         parts = make(configs, audits, console, progress)
-    if parts.dataset.labels is None and any(config.mode == "accuracy" for config in configs):
+    if parts.dataset.truth is None and any(config.mode == "accuracy" for config in configs):
         raise InputError(
             f"data set {parts.dataset.name} ({parts.dataset.root}) has no labels, so there is no accuracy; leave out "
             "--accuracy or use a data set with a val_map.txt"

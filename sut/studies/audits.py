@@ -9,13 +9,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from sut.config import HOW_KEPT, NOT_HASHED, SCENARIOS, RunConfig, make_config
 from sut.errors import ExitCode, InputError, one_line, worst, writing
 from sut.files import write_text
 from sut.mlperf import official
-from sut.mlperf.accuracy import SCORE_FILE, accuracy_txt, read_accuracy_log
+from sut.mlperf.accuracy import SCORE_FILE, read_accuracy_log
 from sut.mlperf.audit import audit_configs, remove_stale
 from sut.mlperf.finding import Finding
 from sut.mlperf.logs import ACCURACY, DETAIL, read_detail
@@ -266,7 +264,7 @@ def _verify(
     except ValueError as error:
         raise InputError(f"{place}: {one_line(error)}") from error
     verified = replace(verified, findings=(*found, *verified.findings))
-    texts = verified.files() | ({SCORE_FILE: accuracy_txt(sampled) + "\n"} if sampled else {})
+    texts = verified.files() | ({SCORE_FILE: sampled.text + "\n"} if sampled else {})
     with writing(place):
         for name, text in texts.items():
             write_text(place / name, text)
@@ -285,12 +283,9 @@ def _unlike(audit: Result, performance: Result, file: str) -> Iterator[Finding]:
 
 def _score(place: Path, parts: Assembly) -> Score | None:
     """How many of the logged answers are right, of each picture one; None where they cannot be scored."""
-    labels = parts.dataset.labels
-    if labels is None:
+    truth = parts.dataset.truth
+    if truth is None:
         return None
     with suppress(ValueError):  # what is wrong with them is a finding
-        answers = read_accuracy_log(place / ACCURACY).answers
-        indices = sorted(answers)
-        mine = labels[np.array([index for index in indices if index < len(labels)], np.intp)]
-        return find_task(parts.spec.task).score(dict(enumerate(map(answers.__getitem__, indices))), mine)
+        return find_task(parts.spec.task).score(read_accuracy_log(place / ACCURACY).answers, truth, whole=False)
     return None

@@ -111,7 +111,7 @@ def _judge(recipe: Recipe) -> Callable[[Levels], NDArray[np.float32]] | None:
         backend = load("onnxruntime").load(ModelFile(named), "cpu", 1, usable_cores())
     runner = backend.runner()
     mean, std = np.array(wanted.mean, np.float32), np.array(wanted.std, np.float32)
-    task = find_task(spec.task).for_outputs(backend.outputs, spec.classes, spec.label_offset)
+    task = find_task(spec.task).of(spec, backend.outputs)
 
     def label(pixels: Levels) -> NDArray[np.float32]:
         found = []
@@ -121,7 +121,7 @@ def _judge(recipe: Recipe) -> Callable[[Levels], NDArray[np.float32]] | None:
             slot = runner.slot(len(batch))
             [buffer] = slot.buffers.values()
             buffer[...] = ((ordered - mean) / std).transpose(0, 3, 1, 2)
-            found.append(np.asarray(task.decode(runner.infer(slot), len(batch), (), slot.n)))
+            found.append(np.asarray(task.decode(runner.infer(slot), range(len(batch)), (), slot.n)))
         return np.concatenate(found)
 
     return label

@@ -5,13 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, Self
 
-import numpy as np
 from numpy.typing import NDArray
 
 from backends.base import TensorSpec
-from preprocess.base import Geometry
+from plugins.base import Plugin
+from preprocess.base import Geometry, Mark, Recipe, unmarked
 
 Payloads = NDArray[Any] | list[bytes]
 """The answers of one batch: a freshly made C-contiguous array whose row i is answer i, or one bytes object each.
@@ -21,31 +22,88 @@ The array form lets a batch of thousands be answered without making an object pe
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """Accuracy of one run. ``value`` is a fraction: 1.0 means all right."""
+    """Accuracy of one run over ``count`` samples. ``value`` is a fraction: 1.0 means all right.
+
+    ``text`` is what MLPerf's script writes of it into ``accuracy.txt``: one line.
+    """
 
     name: str
     value: float
-    good: int
+    text: str
     count: int
-    always: float | None = None
-    """The answer that every one of several samples got; None where they differ."""
 
 
-class Task(ABC):
-    """One kind of question put to a model."""
+class Spec(Protocol):
+    """What a task is told of the model: a ``ModelSpec``."""
 
-    name: ClassVar[str]
+    @property
+    def name(self) -> str: ...
+    @property
+    def recipe(self) -> Recipe: ...
+    @property
+    def classes(self) -> int: ...
+    @property
+    def label_offset(self) -> int: ...
+    @property
+    def task_options(self) -> Mapping[str, Any]: ...
+
+
+class Info(Protocol):
+    """What a task is told of the model's file: a ``ModelInfo``."""
+
+    @property
+    def path(self) -> Path: ...
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]: ...
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]: ...
+
+
+class Task(Plugin, ABC):
+    """One kind of question put to a model.
+
+    ``options`` are what a recipe's ``task_options`` may set; ``of`` reads them with ``read_options``.
+    """
+
+    layout: ClassVar[str] = "imagenet"
+    """The data set that a folder is taken for whose kind is not told."""
+    stages: ClassVar[tuple[str, ...]] = ("postprocess",)
+    """The stages of ``decode``, in order."""
+    needs_geometry: ClassVar[bool] = False
+    """Whether an answer is about places in the picture as it was before preprocessing."""
     output: TensorSpec | None = None
     """The one output that answers, where there is one."""
 
     @classmethod
     @abstractmethod
-    def for_outputs(cls, outputs: Sequence[TensorSpec], classes: int, label_offset: int) -> Self:
-        """The task for a model with these outputs. Raises ``ValueError`` if none of them fits."""
+    def of(cls, spec: Spec, outputs: Sequence[TensorSpec]) -> Self:
+        """The task for a model with these outputs. Raises ``ValueError`` if none of them fits, and for bad options."""
+
+    @classmethod
+    def check(cls, spec: Spec, info: Info) -> None:
+        """Raise ``ValueError`` for a file that cannot be run as ``spec``; its input was looked at already."""
+        cls.of(spec, info.outputs)
+
+    @classmethod
+    def check_truth(cls, spec: Spec, truth: object, files: Sequence[str]) -> None:
+        """Raise ``ValueError`` for what ``spec`` cannot be scored against: ``DataSet.truth`` of these samples.
+
+        And ``ModuleNotFoundError`` for a package that scoring needs. Called before a run in accuracy mode.
+        """
 
     @abstractmethod
-    def decode(self, outputs: Mapping[str, Any], n: int, geometries: Sequence[Geometry], rows: int) -> Payloads:
-        """The answers of the first ``n`` of the ``rows`` that were inferred; the rest is padding.
+    def decode(
+        self,
+        outputs: Mapping[str, Any],
+        indices: Sequence[int],
+        geometries: Sequence[Geometry],
+        rows: int,
+        mark: Mark = unmarked,
+    ) -> Payloads:
+        """The answers to samples, by their ``indices``, from the first of the ``rows`` that were inferred.
+
+        ``geometries`` has one for each sample; none where no input was filled. ``mark`` is called at the end of each of
+        ``stages`` but the last. An answer may be empty where the task has such: no box was found.
 
         Raises ``ValueError`` if there are fewer or more rows, or values are not finite: an answer that was not computed
         must never look like one.
@@ -53,13 +111,14 @@ class Task(ABC):
 
     @classmethod
     @abstractmethod
-    def score(cls, answers: Mapping[int, bytes], labels: NDArray[np.int32]) -> Score:
-        """Score answers by sample index against the data set's labels, one answer per sample.
+    def score(cls, answers: Mapping[int, bytes], truth: Any, whole: bool = True) -> Score:
+        """Score answers by sample index against the data set's truth, one answer per sample.
 
-        Raises ``ValueError`` for an index outside the data set or a sample without an answer.
+        Raises ``ValueError`` for an index outside the data set, a sample without an answer unless not the ``whole`` was
+        asked (an audit logs some samples only), and for a truth of another task.
         """
 
     @classmethod
-    def doubts(cls, score: Score, classes: int, trained: bool, to_check: str) -> list[str]:
+    def doubts(cls, score: Score, spec: Spec, trained: bool, to_check: str) -> list[str]:
         """What makes a score hard to believe of a model, ``trained`` or random; ``to_check`` says where to look."""
         return []

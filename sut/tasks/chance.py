@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 
-from sut.tasks.base import Score
+from sut.tasks.top1 import Top1
 
 _ABOVE_GUESSING = 0.01
 _BELOW_WORKING = 0.05
 
 
-def near_chance(score: Score, classes: int) -> bool:
+def near_chance(score: Top1, classes: int) -> bool:
     """Whether a top-1 score fits guessing among ``classes`` and does not fit a model that works.
 
     Both are binomial tests on the number of right answers. It fits guessing (chance 1 / classes) if that many or more
@@ -18,9 +18,10 @@ def near_chance(score: Score, classes: int) -> bool:
     between guessing and perfect, if that would get so few or fewer with less than 5 %. The second test keeps the rule
     silent where there are too few pictures to tell; no least number of them is needed.
 
-    >>> near_chance(Score("top1", 0.0, 0, 11), 1000), near_chance(Score("top1", 2 / 11, 2, 11), 1000)
+    >>> from sut.tasks.top1 import top1_score
+    >>> near_chance(top1_score(0, 11), 1000), near_chance(top1_score(2, 11), 1000)
     (True, False)
-    >>> near_chance(Score("top1", 0.0, 0, 3), 1000), near_chance(Score("top1", 0.52, 52, 100), 2)
+    >>> near_chance(top1_score(0, 3), 1000), near_chance(top1_score(52, 100), 2)
     (False, True)
     """
     chance = 1 / classes

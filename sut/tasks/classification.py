@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends.base import TensorSpec
-from preprocess.base import Geometry
-from sut.tasks.base import Score, Task
+from preprocess.base import Geometry, Mark, unmarked
+from sut.tasks.base import Info, Score, Spec, Task
 from sut.tasks.chance import near_chance
-from sut.tasks.top1 import DTYPES, sample_indices, top1
+from sut.tasks.top1 import DTYPES, Top1, sample_indices, top1
 
 ANSWER = DTYPES["float32"]
 _FLOATS = ("float16", "bfloat16", "float32", "float64")
@@ -37,6 +37,13 @@ def best_of(scores: NDArray[Any]) -> tuple[NDArray[np.intp], NDArray[Any]]:
     """
     best: NDArray[np.intp] = scores.argmax(axis=1)
     return best, scores[np.arange(len(scores)), best]
+
+
+def _labels_in(truth: object) -> NDArray[np.int32]:
+    """A data set's truth as labels. Raises ``ValueError`` where it is another task's."""
+    if not isinstance(truth, np.ndarray):
+        raise ValueError(f"the data set has {type(truth).__name__}, expected a label for each picture")
+    return truth
 
 
 class Classification(Task):
@@ -64,13 +71,14 @@ class Classification(Task):
         return self.output.dtype not in _FLOATS
 
     @classmethod
-    def for_outputs(cls, outputs: Sequence[TensorSpec], classes: int, label_offset: int) -> Self:
+    def of(cls, spec: Spec, outputs: Sequence[TensorSpec]) -> Self:
         """The task for a model with these outputs.
 
-        Takes the scores of shape (n, ``classes``), else those of shape (n, dynamic), else the integer output of shape
-        (n,) or (n, 1). Raises ``ValueError`` if there is none, and where several fit equally well.
+        Takes the scores of shape (n, classes), else those of shape (n, dynamic), else the integer output of shape (n,)
+        or (n, 1). Raises ``ValueError`` if there is none, and where several fit equally well.
         """
-        floats = scores_among(outputs)
+        cls.read_options(spec.task_options)
+        classes, floats = spec.classes, scores_among(outputs)
         by_rank = (
             [spec for spec in floats if spec.shape[1] == classes],
             [spec for spec in floats if spec.shape[1] is None],
@@ -85,12 +93,43 @@ class Classification(Task):
         if len(fitting) > 1:
             names = ", ".join(spec.name for spec in fitting)
             raise ValueError(f"the outputs {names} fit equally well; name the one to use with --outputs")
-        return cls(fitting[0], classes, label_offset)
+        return cls(fitting[0], classes, spec.label_offset)
+
+    @classmethod
+    def check(cls, spec: Spec, info: Info) -> None:
+        """Raise ``ValueError`` unless an output fits the classes: ``of``, but for scores of another width than asked.
+
+        Where a file has scores of one class, or none, what it has are no scores.
+        """
+        scores = [output for output in scores_among(info.outputs) if output.shape[1] not in (0, 1)]
+        wide = any(output.shape[1] in (None, spec.classes) for output in scores)
+        if not wide and (scores or not labels_among(info.outputs)):
+            raise ValueError(
+                f"expected scores [batch, {spec.classes}] for {spec.name}; is it another model (--model-name), or one"
+                " of your own (--recipe)?"
+            )
+        cls.of(spec, info.outputs)
+
+    @classmethod
+    def check_truth(cls, spec: Spec, truth: object, files: Sequence[str]) -> None:
+        """Raise ``ValueError`` for what are no labels, and for one that the model can never answer with."""
+        lowest, highest = spec.label_offset, spec.classes + spec.label_offset - 1
+        for name, label in zip(files, _labels_in(truth).tolist(), strict=True):
+            if not lowest <= label <= highest:
+                raise ValueError(
+                    f"{name} has the label {label}, but {spec.name} answers {lowest} to {highest} "
+                    f"({spec.classes} classes, label_offset {spec.label_offset}); is it another model's data set?"
+                )
 
     def decode(
-        self, outputs: Mapping[str, Any], n: int, geometries: Sequence[Geometry], rows: int
+        self,
+        outputs: Mapping[str, Any],
+        indices: Sequence[int],
+        geometries: Sequence[Geometry],
+        rows: int,
+        mark: Mark = unmarked,
     ) -> NDArray[np.float32]:
-        """Labels of the first ``n`` rows: a freshly made array, float32 of shape (n,).
+        """Labels of the first rows, one for each of the n ``indices``: a freshly made array, float32 of shape (n,).
 
         Raises ``ValueError`` for a missing output, fewer or more than ``rows`` rows, another width than the classes, a
         score that is not finite, and a label outside the classes or below 0 after the offset. The values in rows after
@@ -103,27 +142,30 @@ class Classification(Task):
         got = values.shape[0] if values.ndim else 0
         if got != rows:
             raise ValueError(f"output {name!r} returned {got} rows for a batch of {rows}")
-        labels = self._indices(values, n).astype(ANSWER)
+        labels = self._indices(values, len(indices)).astype(ANSWER)
         if self.label_offset:
             labels += self.label_offset
         return labels
 
     @classmethod
-    def score(cls, answers: Mapping[int, bytes], labels: NDArray[np.int32]) -> Score:
+    def score(cls, answers: Mapping[int, bytes], truth: Any, whole: bool = True) -> Top1:
         """Top-1: the part of the samples whose answer is their label.
 
         Each answer is one float32, little endian. Raises ``ValueError`` for an answer of another length, an index
-        outside the data set, and samples without an answer.
+        outside the data set, samples without an answer, and a ``truth`` that is no int32 array of labels.
         """
+        labels = _labels_in(truth)
         for index, answer in answers.items():
             if len(answer) != ANSWER.itemsize:
                 raise ValueError(f"the answer of sample {index} has {len(answer)} bytes; expected {ANSWER.itemsize}")
-        indices = sample_indices(answers, len(labels))
+        indices = sample_indices(answers, len(labels), whole)
         return top1(np.frombuffer(b"".join(answers.values()), dtype=ANSWER), labels[indices])
 
     @classmethod
-    def doubts(cls, score: Score, classes: int, trained: bool, to_check: str) -> list[str]:
+    def doubts(cls, score: Score, spec: Spec, trained: bool, to_check: str) -> list[str]:
         """One answer to everything, and of a trained model also what looks like guessing."""
+        assert isinstance(score, Top1)
+        classes = spec.classes
         found = [] if score.always is None else [f"all {score.count} answers are the label {score.always:g}"]
         if trained and near_chance(score, classes):
             found.append(f"top-1 of {score.good} in {score.count} is near chance for {classes} classes: {to_check}")

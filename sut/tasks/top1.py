@@ -24,6 +24,25 @@ _SHOWN = 3
 
 
 @dataclass(frozen=True, slots=True)
+class Top1(Score):
+    """The part of ``count`` answers that are their label: ``good`` of them."""
+
+    good: int
+    always: float | None = None
+    """The answer that every one of several samples got; None where they differ."""
+
+
+def top1_score(good: int, count: int, always: float | None = None) -> Top1:
+    """``good`` of ``count`` right, which is not 0.
+
+    >>> top1_score(38228, 50000).text
+    'accuracy=76.456%, good=38228, total=50000'
+    """
+    text = f"accuracy={100.0 * good / count:.3f}%, good={good}, total={count}"
+    return Top1("top1", good / count, text, count, good, always)
+
+
+@dataclass(frozen=True, slots=True)
 class Labels:
     """Answers as labels: ``values`` int64 of shape (n,), in the order of the answers; ``dtype`` they came in."""
 
@@ -31,8 +50,8 @@ class Labels:
     dtype: str
 
 
-def sample_indices(answers: Mapping[int, object], count: int) -> NDArray[np.intp]:
-    """The samples in the order of their answers, shape (count,).
+def sample_indices(answers: Mapping[int, object], count: int, whole: bool = True) -> NDArray[np.intp]:
+    """The samples in the order of their answers: shape (count,), or fewer where not the ``whole`` is asked for.
 
     Raises ``ValueError`` for a sample outside 0 to ``count - 1``, one without an answer, and a ``count`` of 0.
     """
@@ -41,17 +60,17 @@ def sample_indices(answers: Mapping[int, object], count: int) -> NDArray[np.intp
     beyond = [index for index in answers if not 0 <= index < count]
     if beyond:
         raise ValueError(f"an answer for sample {beyond[0]}; the data set has 0 to {count - 1}")
-    if len(answers) < count:
+    if whole and len(answers) < count:
         missing = [index for index in range(count) if index not in answers]
         raise ValueError(f"{len(missing)} of {count} samples have no answer: {_first(missing)}")
-    return np.fromiter(answers, dtype=np.intp, count=count)
+    return np.fromiter(answers, dtype=np.intp, count=len(answers))
 
 
-def top1(got: NDArray[Any], labels: NDArray[np.int32]) -> Score:
+def top1(got: NDArray[Any], labels: NDArray[np.int32]) -> Top1:
     """How many of the answers ``got`` are the ``labels``: both of shape (n,), n not 0."""
     count, good = len(got), int(np.count_nonzero(got == labels))
     always = float(got[0]) if count > 1 and (got == got[0]).all() else None
-    return Score(name="top1", value=good / count, good=good, count=count, always=always)
+    return top1_score(good, count, always)
 
 
 def answers_as_labels(answers: Mapping[int, bytes], classes: int, dtype: str | None = None) -> Labels:

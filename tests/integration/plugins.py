@@ -26,8 +26,8 @@ from numpy.typing import NDArray
 from backends.base import Attestation, Backend, ModelFile, Runner, Slot, TensorSpec
 from plugins.errors import DeviceNotFound
 from sut.models.registry import MODELS
-from sut.tasks.base import Score
 from sut.tasks.classification import Classification
+from sut.tasks.top1 import Top1
 
 FOLDER = Path(os.environ.get("FAULTS_FOLDER", "."))
 """Where a fault leaves the file ``reached``, and looks for the file ``go``."""
@@ -515,7 +515,7 @@ class SlowToScore(Classification):
     name = "slow-to-score"
 
     @classmethod
-    def score(cls, answers: Mapping[int, bytes], labels: NDArray[np.int32]) -> Score:
+    def score(cls, answers: Mapping[int, bytes], truth: Any, whole: bool = True) -> Top1:
         wait_for_ever()
         raise AssertionError
 

@@ -62,11 +62,11 @@ def test_a_whole_data_set_gets_its_list(pictures: Path) -> None:
     assert done.seconds < LIMIT_S
     dataset = open_imagenet(pictures, None, None)
     assert dataset.count == PICTURES
-    assert dataset.labels is not None
+    assert dataset.truth is not None
     # The first labels of the list that MLPerf's users know.
     assert dataset.files[:2] == ("ILSVRC2012_val_00000001.JPEG", "ILSVRC2012_val_00000002.JPEG")
-    assert dataset.labels[:5].tolist() == [65, 970, 230, 809, 516]
-    assert np.bincount(dataset.labels).tolist() == [50] * 1000
+    assert dataset.truth[:5].tolist() == [65, 970, 230, 809, 516]
+    assert np.bincount(dataset.truth).tolist() == [50] * 1000
     assert dataset.is_imagenet()
 
     again = check(pictures)

@@ -54,7 +54,7 @@ def labels_in(directory: Path) -> dict[int, float]:
 
 
 def right_labels() -> dict[int, float]:
-    labels = open_demo().labels
+    labels = open_demo().truth
     assert labels is not None
     return {index: float(label) for index, label in enumerate(labels)}
 

@@ -51,9 +51,9 @@ def accuracy(
     from sut.tasks.top1 import MOST_CLASSES
 
     listed = read_val_map(val_map, MOST_CLASSES)
-    assert listed.labels is not None
+    assert listed.truth is not None
     try:
-        scored = score_file(log, listed.labels, dtype)
+        scored = score_file(log, listed.truth, dtype)
     except ValueError as error:
         raise InputError(one_line(error)) from error
     target = official.ACCURACY_TARGET if listed.is_imagenet() else None

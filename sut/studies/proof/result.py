@@ -24,7 +24,7 @@ from sut.datasets.base import DataSet
 from sut.datasets.demo import DEMO
 from sut.datasets.registry import open_dataset
 from sut.errors import InputError, SetupError, one_line
-from sut.mlperf.accuracy import SCORE_FILE, accuracy_txt, read_accuracy_log
+from sut.mlperf.accuracy import SCORE_FILE, read_accuracy_log
 from sut.mlperf.check_log import Record, check_log
 from sut.mlperf.doubts import DIFFERS_BY_RIGHT
 from sut.mlperf.logs import ACCURACY, DETAIL, OFFICIAL_SEEDS, SUMMARY, Detail, read_detail, read_summary
@@ -362,11 +362,11 @@ def made_sha256(model: str, weights: Literal["trained", "random"]) -> tuple[str 
 def _of_answers(result: Result, folder: Path, name: str) -> Iterator[Finding]:
     """Accuracy on the demo photos, whose labels are known, scored again from LoadGen's accuracy log."""
     photos = _photos(result)
-    if result.accuracy is None or photos is None or photos.labels is None:
+    if result.accuracy is None or photos is None or photos.truth is None:
         return
     try:
         log = read_accuracy_log(folder / ACCURACY)
-        score = find_task("classification").score(log.answers, photos.labels)
+        score = find_task("classification").score(log.answers, photos.truth)
         text = (folder / SCORE_FILE).read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
         yield Finding(f"{name}/{ACCURACY}", "answers", one_line(error).replace(f"{folder}/", ""), "one a picture")
@@ -375,5 +375,5 @@ def _of_answers(result: Result, folder: Path, name: str) -> Iterator[Finding]:
     got = named("accuracy", result.accuracy.model_dump())
     for each in differing(f"{name}/{FILE}", got, right):
         yield replace(each, expected=f"{each.expected} ({ACCURACY})")
-    if text != accuracy_txt(score) + "\n":
-        yield Finding(f"{name}/{SCORE_FILE}", "accuracy", told(text.strip()), accuracy_txt(score))
+    if text != score.text + "\n":
+        yield Finding(f"{name}/{SCORE_FILE}", "accuracy", told(text.strip()), score.text)

@@ -16,7 +16,7 @@ from sut.datasets.base import IMAGENET_PICTURES, DataSet
 from sut.datasets.registry import open_dataset
 from sut.errors import InputError, SetupError, one_line, reason_of
 from sut.mlperf import official
-from sut.mlperf.accuracy import SCORE_FILE, accuracy_txt, is_truncated, read_accuracy_log
+from sut.mlperf.accuracy import SCORE_FILE, is_truncated, read_accuracy_log
 from sut.mlperf.check_log import LogRule
 from sut.mlperf.finding import Finding as LogFinding
 from sut.mlperf.finding import Severity
@@ -34,8 +34,8 @@ from sut.studies.proof.result import judge
 from sut.studies.submission import fault
 from sut.studies.submission.fault import Fault
 from sut.studies.submission.runs import ROLES, Run, role_of
-from sut.tasks.base import Score
 from sut.tasks.registry import find_task
+from sut.tasks.top1 import top1_score
 from sut.text import printable
 
 _HASH = re.compile(r"^hash=([0-9a-f]{64})$", re.MULTILINE)
@@ -118,7 +118,7 @@ def _score(run: Run, left_out: Sequence[str], is_closed: bool) -> Iterator[Fault
 def _scored_again(run: Run, accuracy: Accuracy) -> Iterator[Fault]:
     """``accuracy.txt`` and the log against each other, and against what the run said of them."""
     where = f"{run.name}/{SCORE_FILE}"
-    right = accuracy_txt(Score(accuracy.name, accuracy.value, round(accuracy.value * accuracy.count), accuracy.count))
+    right = top1_score(round(accuracy.value * accuracy.count), accuracy.count).text
     try:
         text = read_file(run.folder / SCORE_FILE, SMALL_BYTES).decode(errors="replace")
         if text.split("\n", 1)[0] != right:
@@ -138,10 +138,10 @@ def _scored_again(run: Run, accuracy: Accuracy) -> Iterator[Fault]:
 def _answers(run: Run, accuracy: Accuracy) -> Iterator[Fault]:
     """What a log that can be read, and is whole, scores."""
     dataset = dataset_of(run.result)
-    labels = None if dataset is None else dataset.labels
+    truth = None if dataset is None else dataset.truth
     try:
         answers = read_accuracy_log(run.folder / ACCURACY).answers
-        again = None if labels is None else find_task("classification").score(answers, labels)
+        again = None if truth is None else find_task("classification").score(answers, truth)
     except ValueError:
         return  # which is told of its logs
     if again is not None and (again.value, again.count) != (accuracy.value, accuracy.count):

@@ -24,7 +24,7 @@ from sut.studies.submission.runs import Entry, Run, Runs
 from sut.studies.submission.settings import measurements, user_conf
 from sut.studies.submission.systems import missing_fields, system_json
 from sut.studies.submission.words import calibration_section, document, scenario_readme, source_section
-from sut.tasks.base import Score
+from sut.tasks.top1 import top1_score
 
 _JUDGED_AS = "resnet"
 """MLCommons' checker's own name of image classification."""
@@ -203,7 +203,7 @@ def _add_answers(files: dict[str, bytes], logs: dict[str, Path], folder: Path, p
     if (match := _SCORE.match(said)) is None or not int(match[2]):
         raise InputError(f"{folder / 'accuracy.txt'}: expected 'accuracy=...%, good=..., total=...' in its first line")
     good, count = int(match[1]), int(match[2])
-    files[f"{place}/accuracy.txt"] = accuracy_file(Score("top1", good / count, good, count), sha256).encode()
+    files[f"{place}/accuracy.txt"] = accuracy_file(top1_score(good, count), sha256).encode()
     files[f"{place}/{ACCURACY}"] = truncated(whole)
     logs[f"{place}/{ACCURACY}"] = source
 

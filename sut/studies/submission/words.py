@@ -13,7 +13,6 @@ from sut.config.option import kinds_of
 from sut.datasets.base import IMAGENET_PICTURES
 from sut.datasets.demo import DEMO
 from sut.mlperf import official
-from sut.mlperf.accuracy import accuracy_txt
 from sut.mlperf.tree.judge import REHEARSAL
 from sut.models.identity import KNOWN
 from sut.models.registry import MODELS
@@ -21,7 +20,7 @@ from sut.results.schema import Result, used
 from sut.studies.submission.about import About
 from sut.studies.submission.runs import Entry
 from sut.studies.submission.settings import calibrated_on, weights_file
-from sut.tasks.base import Score
+from sut.tasks.top1 import top1_score
 from sut.version import NAME
 
 _ELSEWHERE = {*HOW_KEPT, "scenario", "user_conf", "audit_conf", "dataset_path", "cache", "cache_dir"}
@@ -154,8 +153,7 @@ def _figures(entry: Entry) -> str:
         figure = f"{value / 1e6:.6g} ms" if name.endswith("_ns") else f"{value:.6g}"
         found.append(f"{name.removesuffix('_ns')}: {figure}")
     if (accuracy := scored.accuracy) is not None:
-        score = Score(accuracy.name, accuracy.value, round(accuracy.value * accuracy.count), accuracy.count)
-        found.append(accuracy_txt(score))
+        found.append(top1_score(round(accuracy.value * accuracy.count), accuracy.count).text)
     return "; ".join(found) + ("." if found else "")
 
 

@@ -37,9 +37,9 @@ def test_demo_has_the_order_and_labels_of_its_table() -> None:
     assert (demo.name, demo.count) == ("demo", 11)
     assert demo.files[:2] == ("bee.jpg", "cat_egyptian.jpg")
     assert demo.files[-1] == "palace.jpg"
-    assert demo.labels is not None
-    assert demo.labels.dtype == np.int32
-    assert demo.labels.tolist() == [309, 285, 283, 284, 281, 967, 839, 872, 970, 696, 698]
+    assert demo.truth is not None
+    assert demo.truth.dtype == np.int32
+    assert demo.truth.tolist() == [309, 285, 283, 284, 281, 967, 839, 872, 970, 696, 698]
 
 
 def test_every_demo_photo_is_a_picture() -> None:
@@ -53,9 +53,9 @@ def test_the_order_is_that_of_the_list(tmp_path: Path) -> None:
     dataset = open_imagenet(write_set(tmp_path, "c.jpg 999\na.jpg 0\nb.jpg 7\n", "a.jpg", "b.jpg", "c.jpg"), None, None)
 
     assert dataset.files == ("c.jpg", "a.jpg", "b.jpg")
-    assert dataset.labels is not None
-    assert dataset.labels.tolist() == [999, 0, 7]
-    assert dataset.labels.dtype == np.int32
+    assert dataset.truth is not None
+    assert dataset.truth.tolist() == [999, 0, 7]
+    assert dataset.truth.dtype == np.int32
 
 
 @pytest.mark.parametrize(
@@ -78,8 +78,8 @@ def test_lines_that_are_fine(tmp_path: Path, text: str, name: str) -> None:
     dataset = open_imagenet(write_set(tmp_path, text, name), None, None)
 
     assert dataset.files == (name,)
-    assert dataset.labels is not None
-    assert dataset.labels.tolist() == [5]
+    assert dataset.truth is not None
+    assert dataset.truth.tolist() == [5]
     assert dataset.read(0) == b"x"
 
 
@@ -130,15 +130,15 @@ def imagenet() -> DataSet:
 def swapped(dataset: DataSet) -> DataSet:
     """The first two lines of the list in the other order."""
     order = [1, 0, *range(2, dataset.count)]
-    assert dataset.labels is not None
-    return replace(dataset, files=tuple(dataset.files[at] for at in order), labels=dataset.labels[order])
+    assert dataset.truth is not None
+    return replace(dataset, files=tuple(dataset.files[at] for at in order), truth=dataset.truth[order])
 
 
 def with_label(dataset: DataSet, index: int, label: int) -> DataSet:
-    assert dataset.labels is not None
-    labels = dataset.labels.copy()
+    assert dataset.truth is not None
+    labels = dataset.truth.copy()
     labels[index] = label
-    return replace(dataset, labels=labels)
+    return replace(dataset, truth=labels)
 
 
 @pytest.mark.parametrize(
@@ -151,8 +151,8 @@ def with_label(dataset: DataSet, index: int, label: int) -> DataSet:
         (lambda whole: replace(whole, files=("ILSVRC2012_val_00000001.jpg", *whole.files[1:])), False),
         (lambda whole: replace(whole, files=(*whole.files[:-1], "\udce4.JPEG")), False),
         (swapped, False),
-        (lambda whole: replace(whole, files=whole.files[:-1], labels=whole.labels[:-1]), False),
-        (lambda whole: replace(whole, labels=None), False),
+        (lambda whole: replace(whole, files=whole.files[:-1], truth=whole.truth[:-1]), False),
+        (lambda whole: replace(whole, truth=None), False),
     ],
     ids=["all", "in folders", "elsewhere", "a label", "a name", "no UTF-8", "the order", "one less", "no labels"],
 )
@@ -205,8 +205,8 @@ def test_count_takes_the_first_and_looks_for_no_other_file(tmp_path: Path) -> No
     dataset = open_imagenet(tmp_path, None, 2)
 
     assert dataset.files == ("a.jpg", "b.jpg")
-    assert dataset.labels is not None
-    assert dataset.labels.tolist() == [1, 2]
+    assert dataset.truth is not None
+    assert dataset.truth.tolist() == [1, 2]
 
 
 @pytest.mark.parametrize(
@@ -265,8 +265,8 @@ def test_a_written_list_is_read_back(
         dataset = open_imagenet(root, None, None)
 
     assert dataset.files == tuple(entries)
-    assert dataset.labels is not None
-    assert dataset.labels.tolist() == list(entries.values())
+    assert dataset.truth is not None
+    assert dataset.truth.tolist() == list(entries.values())
 
 
 def test_without_anything_the_demo_photos() -> None:
@@ -278,8 +278,8 @@ def test_count_applies_to_the_demo_photos() -> None:
     demo = open_dataset("demo", None, None, 3)
 
     assert demo.files == ("bee.jpg", "cat_egyptian.jpg", "cat_persian.jpg")
-    assert demo.labels is not None
-    assert demo.labels.tolist() == [309, 285, 283]
+    assert demo.truth is not None
+    assert demo.truth.tolist() == [309, 285, 283]
     with pytest.raises(InputError, match="the demo data set has 11 entries; use --count 11"):
         open_dataset(None, None, None, 12)
     with pytest.raises(InputError, match="count is 0"):

@@ -25,7 +25,7 @@ def test_all_pictures_sorted_by_path(tmp_path: Path) -> None:
     dataset = open_dataset("folder", tmp_path, None, None)
 
     assert dataset.files == ("a b/c.JPEG", "a.webp", "b.PNG", "e.bmp", "f.tif", "g.tiff", "z/a.jpg")
-    assert (dataset.name, dataset.root, dataset.labels) == ("folder", tmp_path, None)
+    assert (dataset.name, dataset.root, dataset.truth) == ("folder", tmp_path, None)
     assert dataset.read(6) == b"x"
 
 

@@ -17,14 +17,13 @@ from sut.mlperf.accuracy import (
     AccuracyLog,
     Answered,
     accuracy_file,
-    accuracy_txt,
     is_truncated,
     log_sha256,
     logged_sum,
     read_accuracy_log,
     truncated,
 )
-from sut.tasks.base import Score
+from sut.tasks.top1 import top1_score
 
 
 def write_log(folder: Path, *entries: tuple[int, str]) -> Path:
@@ -124,7 +123,7 @@ def test_fifty_thousand_answers_are_read_quickly(tmp_path: Path) -> None:
     ],
 )
 def test_the_line_of_the_official_script(good: int, count: int, line: str) -> None:
-    assert accuracy_txt(Score("top1", good / count, good, count)) == line
+    assert top1_score(good, count).text == line
 
 
 def test_the_sum_of_what_was_answered_is_that_of_its_log_in_any_order_and_of_no_other(tmp_path: Path) -> None:
@@ -146,7 +145,7 @@ def test_the_sum_of_what_was_answered_is_that_of_its_log_in_any_order_and_of_no_
         assert logged_sum(path) != answered.sum
 
 
-SCORE = Score("top1", 0.76456, 38228, 50000)
+SCORE = top1_score(38228, 50000)
 
 
 def a_log(size: int) -> bytes:

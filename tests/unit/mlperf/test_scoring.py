@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from sut.mlperf.accuracy import truncated
 from sut.mlperf.scoring import score_file
-from sut.tasks.base import Score
 from sut.tasks.chance import near_chance
+from sut.tasks.top1 import top1_score
 from tests.unit.mlperf.test_accuracy import write_log
 from tests.unit.tasks.test_top1 import CODES
 
@@ -59,7 +59,7 @@ def test_a_drawn_log_has_the_score_that_counting_one_by_one_has(
     good, count = scalar_score(entries, labels, dtype)
     path = write_log(tmp_path_factory.mktemp("log"), *entries)
 
-    if near_chance(Score("top1", good / count, good, count), max(2, max(labels) + 1)):
+    if near_chance(top1_score(good, count), max(2, max(labels) + 1)):
         with pytest.raises(ValueError, match="near chance"):
             score_file(path, np.array(labels, np.int32))
     else:
@@ -169,7 +169,7 @@ def test_a_truncated_log_is_named_as_such(tmp_path: Path) -> None:
 def test_three_pictures_are_too_few_to_call_it_guessing(tmp_path: Path) -> None:
     log = write_log(tmp_path, *answered({0: 1, 1: 1, 2: 1}))
 
-    assert score_file(log, np.array([500, 0, 7], np.int32)).score == Score("top1", 0.0, 0, 3, always=1.0)
+    assert score_file(log, np.array([500, 0, 7], np.int32)).score == top1_score(0, 3, always=1.0)
 
 
 def test_a_list_of_one_class_is_scored(tmp_path: Path) -> None:

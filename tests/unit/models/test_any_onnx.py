@@ -21,8 +21,8 @@ from sut.models.files import check_onnx
 from sut.models.own import own_model
 from sut.models.recipes import RecipeFile, find_recipe
 from sut.pipeline.assembly import assemble
-from sut.tasks.base import Score
 from sut.tasks.chance import near_chance
+from sut.tasks.top1 import top1_score
 from tests.unit.small_models import quiet, write_means
 
 Axes = Sequence[int | str]
@@ -286,4 +286,4 @@ def test_a_label_that_the_model_cannot_answer(tmp_path: Path) -> None:
     ],
 )
 def test_near_chance(good: int, count: int, classes: int, near: bool) -> None:
-    assert near_chance(Score("top1", good / count, good, count), classes) is near
+    assert near_chance(top1_score(good, count), classes) is near

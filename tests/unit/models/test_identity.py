@@ -31,7 +31,7 @@ from sut.models.registry import MODELS
 from sut.results.schema import Accuracy
 from sut.run.outcome import _accuracy
 from sut.run.runner import Ran, run_each
-from sut.tasks.base import Score
+from sut.tasks.top1 import top1_score
 from tests.unit.small_models import quiet, with_weights_outside
 
 RESNET50 = MODELS["resnet50"]
@@ -215,6 +215,6 @@ def test_only_mlperfs_model_on_mlperfs_data_can_meet_its_target(
         dataset=SimpleNamespace(is_imagenet=lambda: official_data),
     )
 
-    found = _accuracy(parts, Score(name="top1", value=1.0, good=11, count=11), data_broken)
+    found = _accuracy(parts, top1_score(11, 11), data_broken)
 
     assert found == Accuracy(name="top1", value=1.0, count=11, target=target, met=True if target else None)

@@ -506,7 +506,7 @@ def test_of_outputs_that_fit_alike_one_has_to_be_named() -> None:
         ),
         (
             info(outputs=(replace(SCORES, shape=(None, 1000)),)),
-            "scores float32 [?, 1000], expected scores [batch, 1001]",
+            "scores float32 [?, 1000]: expected scores [batch, 1001]",
         ),
         (
             info(outputs=(LABELS, replace(SCORES, shape=(None, 1000)))),

@@ -80,6 +80,8 @@ def test_every_key_can_be_set(tmp_path: Path) -> None:
         "size": 192,
         "crop_percent": 90,
         "crop_padding": 0,
+        "pad_level": 0,
+        "align": "top-left",
         "colour_order": "BGR",
         "mean": [1, 2.5, -3],
         "std": [1, 2, 0.5],
@@ -148,7 +150,7 @@ def test_a_wrong_key_is_one_line_with_file_and_key(tmp_path: Path, text: str, fr
 @pytest.mark.parametrize(
     ("text", "fragment"),
     [
-        ("", "the key fit is missing; expected resize-crop or crop-resize"),
+        ("", "the key fit is missing; expected resize-crop, crop-resize, stretch or letterbox"),
         ("fit: resize-crop", "the key interpolation is missing; expected area, linear or cubic"),
         ("- fit", "got list, expected 'setting: value' lines"),
         ("1: 2", "expected 'setting: value' lines"),

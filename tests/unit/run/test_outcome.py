@@ -25,7 +25,7 @@ from sut.results.stages import join
 from sut.run import outcome
 from sut.run.events import Finished
 from sut.run.outcome import Outcome, _accuracy, score_log, versions
-from sut.tasks.base import Score
+from sut.tasks.top1 import top1_score
 from tests.distributions import write_distribution
 from tests.unit.mlperf.test_accuracy import write_log
 
@@ -102,7 +102,7 @@ def test_an_accuracy_is_held_against_the_target_on_imagenets_own_list_only(label
     model = Prepared(file, file, file, weights="trained")
     parts = Assembly(config, find("resnet50"), model, dataset, OnnxRuntime, OpenCV)
 
-    found = _accuracy(parts, Score(name="top1", value=0.8, good=40_000, count=50_000), data_broken=False)
+    found = _accuracy(parts, top1_score(40_000, 50_000), data_broken=False)
 
     assert found is not None
     assert (found.target, found.met) == ((official.ACCURACY_TARGET, True) if applies else (None, None))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import time
+from dataclasses import replace
 from typing import Any
 
 import ml_dtypes
@@ -14,16 +15,23 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from backends.base import TensorSpec
-from sut.tasks.base import Score
+from sut.models.base import ModelSpec
+from sut.models.registry import MODELS
 from sut.tasks.classification import Classification
+from sut.tasks.top1 import top1_score
 
 SCORES = TensorSpec("scores", "float32", (None, 5))
 LABELS = TensorSpec("labels", "int64", (None,))
 
 
+def spec_of(classes: int = 5, label_offset: int = 0) -> ModelSpec:
+    """A model with so many classes."""
+    return replace(MODELS["efficientnet-lite0"], classes=classes, label_offset=label_offset)
+
+
 def task(spec: TensorSpec = SCORES, classes: int = 5, label_offset: int = 0) -> Classification:
     """A task over one output."""
-    return Classification.for_outputs([spec], classes, label_offset)
+    return Classification.of(spec_of(classes, label_offset), [spec])
 
 
 def answer(label: float) -> bytes:
@@ -47,14 +55,14 @@ def answer(label: float) -> bytes:
     ],
 )
 def test_the_output_that_fits(outputs: list[TensorSpec], chosen: str) -> None:
-    assert Classification.for_outputs(outputs, 5, 0).output.name == chosen
+    assert Classification.of(spec_of(), outputs).output.name == chosen
 
 
 @pytest.mark.parametrize("n", [1, 2])
 def test_scores_of_a_pooling_without_a_reshape_are_read(n: int) -> None:
     scores = np.eye(5, dtype=np.float32)[[3, 1, 0]].reshape(3, 5, 1, 1)
 
-    labels = task(TensorSpec("scores", "float32", (None, 5, 1, 1))).decode({"scores": scores}, n, [], 3)
+    labels = task(TensorSpec("scores", "float32", (None, 5, 1, 1))).decode({"scores": scores}, range(n), [], 3)
 
     assert labels.tolist() == [3.0, 1.0][:n]
 
@@ -71,7 +79,7 @@ def test_scores_of_a_pooling_without_a_reshape_are_read(n: int) -> None:
 )
 def test_no_output_fits(outputs: list[TensorSpec]) -> None:
     with pytest.raises(ValueError, match=r"no output fits classification: got .*expected float scores \[n, 5\]"):
-        Classification.for_outputs(outputs, 5, 0)
+        Classification.of(spec_of(), outputs)
 
 
 @pytest.mark.parametrize(
@@ -85,7 +93,7 @@ def test_no_output_fits(outputs: list[TensorSpec]) -> None:
 def test_several_outputs_that_fit_equally_well_are_not_chosen_from(outputs: list[TensorSpec]) -> None:
     names = f"the outputs {outputs[0].name}, again fit equally well; name the one to use with --outputs"
     with pytest.raises(ValueError, match=names):
-        Classification.for_outputs(outputs, 5, 0)
+        Classification.of(spec_of(), outputs)
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, ml_dtypes.bfloat16])
@@ -93,7 +101,7 @@ def test_the_best_score_wins(dtype: Any) -> None:
     spec = TensorSpec("scores", np.dtype(dtype).name, (None, 5))
     scores = np.array([[0, 1, 9, 2, 3], [-1, -2, -3, -4, -0.5], [7, 7, 0, 0, 0]], dtype=dtype)
 
-    labels = task(spec).decode({"scores": scores}, 3, [], 3)
+    labels = task(spec).decode({"scores": scores}, range(3), [], 3)
 
     assert labels.tolist() == [2.0, 4.0, 0.0]
     assert labels.dtype == np.dtype("<f4")
@@ -103,14 +111,16 @@ def test_the_best_score_wins(dtype: Any) -> None:
 @pytest.mark.parametrize("shape", [(3,), (3, 1)])
 @pytest.mark.parametrize("dtype", [np.int64, np.int32, np.uint8])
 def test_labels_that_the_model_computes(shape: tuple[int, ...], dtype: Any) -> None:
-    labels = task(LABELS, label_offset=-1).decode({"labels": np.array([1, 4, 0], dtype).reshape(shape)}, 2, [], 3)
+    labels = task(LABELS, label_offset=-1).decode(
+        {"labels": np.array([1, 4, 0], dtype).reshape(shape)}, range(2), [], 3
+    )
 
     assert labels.tolist() == [0.0, 3.0]
     assert labels.dtype == np.dtype("<f4")
 
 
 def test_the_offset_is_added_to_the_best_index_and_background_is_an_answer() -> None:
-    found = task(label_offset=-1).decode({"scores": np.eye(5, dtype=np.float32)}, 5, [], 5)
+    found = task(label_offset=-1).decode({"scores": np.eye(5, dtype=np.float32)}, range(5), [], 5)
 
     assert found.tolist() == [-1, 0, 1, 2, 3]
 
@@ -118,7 +128,10 @@ def test_the_offset_is_added_to_the_best_index_and_background_is_an_answer() -> 
 def test_each_batch_has_an_array_of_its_own() -> None:
     scores, labels = np.eye(5, dtype=np.float32), np.arange(5)
 
-    first, other = task().decode({"scores": scores}, 5, [], 5), task(LABELS).decode({"labels": labels}, 5, [], 5)
+    first, other = (
+        task().decode({"scores": scores}, range(5), [], 5),
+        task(LABELS).decode({"labels": labels}, range(5), [], 5),
+    )
     scores[:], labels[:] = np.eye(5)[::-1], 0
 
     assert first.tolist() == other.tolist() == [0, 1, 2, 3, 4]
@@ -130,8 +143,8 @@ def test_padding_rows_are_not_looked_at() -> None:
     scores = np.eye(5, dtype=np.float32)
     scores[3:] = np.nan
 
-    assert task().decode({"scores": scores}, 3, [], 5).tolist() == [0, 1, 2]
-    assert task(LABELS).decode({"labels": np.array([1, 2, -7])}, 2, [], 3).tolist() == [1, 2]
+    assert task().decode({"scores": scores}, range(3), [], 5).tolist() == [0, 1, 2]
+    assert task(LABELS).decode({"labels": np.array([1, 2, -7])}, range(2), [], 3).tolist() == [1, 2]
 
 
 def with_row(value: float, row: int, column: int) -> NDArray[np.float32]:
@@ -167,7 +180,7 @@ def with_row(value: float, row: int, column: int) -> NDArray[np.float32]:
 )
 def test_outputs_that_are_refused(spec: TensorSpec, outputs: dict[str, Any], n: int, fragment: str) -> None:
     with pytest.raises(ValueError) as caught:
-        task(spec).decode(outputs, n, [], n)
+        task(spec).decode(outputs, range(n), [], n)
 
     assert fragment in str(caught.value)
 
@@ -175,13 +188,13 @@ def test_outputs_that_are_refused(spec: TensorSpec, outputs: dict[str, Any], n: 
 @pytest.mark.parametrize("dtype", [np.int64, np.uint8])
 def test_a_label_that_the_offset_makes_negative_is_refused(dtype: Any) -> None:
     with pytest.raises(ValueError, match=r"label 0 in row 2; expected 1 to 4 \(label_offset is -1\)"):
-        task(LABELS, label_offset=-1).decode({"labels": np.array([1, 4, 0], dtype)}, 3, [], 3)
+        task(LABELS, label_offset=-1).decode({"labels": np.array([1, 4, 0], dtype)}, range(3), [], 3)
 
 
 @pytest.mark.parametrize("rows", [2, 4, 6])
 def test_rows_of_the_padding_must_be_there_too(rows: int) -> None:
     with pytest.raises(ValueError, match=f"returned {rows} rows for a batch of 5"):
-        task().decode({"scores": np.zeros((rows, 5), np.float32)}, 2, [], 5)
+        task().decode({"scores": np.zeros((rows, 5), np.float32)}, range(2), [], 5)
 
 
 def test_a_large_batch_costs_no_python_per_sample() -> None:
@@ -189,7 +202,7 @@ def test_a_large_batch_costs_no_python_per_sample() -> None:
 
     def decode_once() -> float:
         start = time.perf_counter()
-        labelling.decode(outputs, 4096, [], 4096)
+        labelling.decode(outputs, range(4096), [], 4096)
         return time.perf_counter() - start
 
     # Vectorised it is far below the bound; 100 us would be 25 ns a sample, less than any Python loop takes.
@@ -201,7 +214,7 @@ def test_top1() -> None:
 
     score = task().score(answers, np.array([5, 6, 7, 8], np.int32))
 
-    assert score == Score("top1", 0.5, 2, 4)
+    assert score == top1_score(2, 4)
 
 
 @pytest.mark.parametrize(("labels", "always"), [([5, 5, 5], 5.0), ([5, 5, 4], None), ([5], None)])
@@ -251,6 +264,6 @@ def test_no_labels_no_score() -> None:
 def test_a_class_that_is_ruled_out_is_no_failure(rows: int) -> None:
     scores = np.tile(np.array([-np.inf, 0.5, 0.1, -np.inf, 0.4], np.float32), (rows, 1))
 
-    labels = Classification(SCORES, 5, 0).decode({"scores": scores}, rows, [], rows)
+    labels = Classification(SCORES, 5, 0).decode({"scores": scores}, range(rows), [], rows)
 
     assert labels.tolist() == [1.0] * rows

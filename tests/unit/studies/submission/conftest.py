@@ -33,7 +33,7 @@ def home(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.setattr(official, name, value)
     for module in (rules, one_run, plan):
         monkeypatch.setattr(module, "IMAGENET_PICTURES", PICTURES)
-    monkeypatch.setattr(DataSet, "is_imagenet", lambda self: self.labels is not None)
+    monkeypatch.setattr(DataSet, "is_imagenet", lambda self: self.truth is not None)
     take_any_score(monkeypatch)
     output = tmp_path / "output"
     shutil.copytree(made.parent.parent, output)

@@ -17,7 +17,6 @@ import numpy as np
 
 from sut.config import RunConfig, make_config
 from sut.mlperf import loadgen, official
-from sut.mlperf.accuracy import accuracy_txt
 from sut.mlperf.audit import read_audit
 from sut.mlperf.logs import read_detail
 from sut.mlperf.metrics import METRICS
@@ -27,7 +26,7 @@ from sut.results.schema import FILE, Result
 from sut.run.runner import result_home
 from sut.studies.submission.about import About
 from sut.studies.submission.runs import ROLES
-from sut.tasks.base import Score
+from sut.tasks.top1 import top1_score
 
 PICTURES = 24
 RIGHT = 20
@@ -124,9 +123,9 @@ def _fields(config: RunConfig, folder: Path, started: int, took_s: float) -> dic
     samples = int(queries * per_query) if queries else detail.generated_samples
     name, key, higher = METRICS[config.scenario]
     spec = MODELS[official.MODEL]
-    score = Score("top1", RIGHT / PICTURES, RIGHT, PICTURES)
+    score = top1_score(RIGHT, PICTURES)
     if config.mode == "accuracy":
-        (folder / "accuracy.txt").write_text(accuracy_txt(score) + "\n")
+        (folder / "accuracy.txt").write_text(score.text + "\n")
     accuracy = {"name": "top1", "value": score.value, "count": PICTURES, "target": 0.756954, "met": True}
     measured = config.mode == "performance"
     return {
