@@ -133,11 +133,11 @@ class SUT:
         return self._shared.recorder.ledger
 
     def notes(self) -> list[str]:
-        """What a reader of the result must know of the preprocessing so far: what happened, and how often."""
+        """What a reader of the result must know so far: what happened in preprocessing, how often, and of answers."""
         found: Counts[str] = Counts()
         for source in self._sources:
             found.update(source.counts())
-        return [f"{count:,} {what}" for what, count in found.items() if count]
+        return [*(f"{count:,} {what}" for what, count in found.items() if count), *self.task.notes()]
 
     def ledger_shape(self, samples: int, traced: bool) -> LedgerShape:
         """The shape of a ledger for so many samples of this system, and for joining it with a trace or not."""

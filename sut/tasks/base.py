@@ -109,6 +109,10 @@ class Task(Plugin, ABC):
         must never look like one.
         """
 
+    def notes(self) -> list[str]:
+        """What a reader of the result must know of the answers so far."""
+        return []
+
     @classmethod
     @abstractmethod
     def score(cls, answers: Mapping[int, bytes], truth: Any, whole: bool = True) -> Score:

@@ -16,18 +16,18 @@ from sut.tasks.chance import near_chance
 from sut.tasks.top1 import DTYPES, Top1, sample_indices, top1
 
 ANSWER = DTYPES["float32"]
-_FLOATS = ("float16", "bfloat16", "float32", "float64")
-_INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
+FLOATS = ("float16", "bfloat16", "float32", "float64")
+INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
 
 
 def scores_among(outputs: Iterable[TensorSpec]) -> list[TensorSpec]:
     """Float outputs of shape (n, classes); axes of length 1 may follow, as a pooling without a reshape leaves them."""
-    return [spec for spec in outputs if spec.dtype in _FLOATS and len(spec.shape) >= 2 and set(spec.shape[2:]) <= {1}]
+    return [spec for spec in outputs if spec.dtype in FLOATS and len(spec.shape) >= 2 and set(spec.shape[2:]) <= {1}]
 
 
 def labels_among(outputs: Iterable[TensorSpec]) -> list[TensorSpec]:
     """Outputs that are labels already: integers (n,) or (n, 1)."""
-    return [spec for spec in outputs if spec.dtype in _INTEGERS and spec.shape and spec.shape[1:] in ((), (1,))]
+    return [spec for spec in outputs if spec.dtype in INTEGERS and spec.shape and spec.shape[1:] in ((), (1,))]
 
 
 def best_of(scores: NDArray[Any]) -> tuple[NDArray[np.intp], NDArray[Any]]:
@@ -68,7 +68,7 @@ class Classification(Task):
     @property
     def answers_labels(self) -> bool:
         """Whether the model computes the labels itself, so that no score is seen."""
-        return self.output.dtype not in _FLOATS
+        return self.output.dtype not in FLOATS
 
     @classmethod
     def of(cls, spec: Spec, outputs: Sequence[TensorSpec]) -> Self:

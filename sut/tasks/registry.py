@@ -6,10 +6,11 @@ from plugins.registry import plugged
 from sut.plugged import load_other
 from sut.tasks.base import Task
 from sut.tasks.classification import Classification
+from sut.tasks.maps import Depth, Segmentation
 
 GROUP = "sut.tasks"
 
-TASKS: dict[str, type[Task]] = {"classification": Classification}
+TASKS: dict[str, type[Task]] = {task.name: task for task in (Classification, Segmentation, Depth)}
 
 
 def find_task(name: str) -> type[Task]:

@@ -38,8 +38,9 @@ STAGES = {
     "h2d": "copying to the GPU",
     "infer": "the model itself",
     "d2h": "copying the model's numbers back",
-    "postprocess": "from the model's numbers to a label",
-    "complete": "handing the label over",
+    "postprocess": "from the model's numbers to an answer",
+    "copy": "copying the answer into memory of its own",
+    "complete": "handing the answer over",
     "residual": "what no stage explains",
 }
 _SHORT_S = 60.0

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from backends.base import Runner, Slot, TensorSpec
 from preprocess.base import BadPicture, Geometry, Target
@@ -87,7 +88,8 @@ class Bench:
 
     def __post_init__(self) -> None:
         self.clock = Ticks()
-        self.ledger = Ledger(LedgerShape.of(100, stages=(*self.source.stages, *lane_stages(self.transfers))))
+        lane = lane_stages(self.transfers, self.task.stages)
+        self.ledger = Ledger(LedgerShape.of(100, stages=(*self.source.stages, *lane)))
         self.failures = Failures(lambda index: FILES[index], self.told.append)
         self.recorder = Recorder(self.ledger)
         shared = Surroundings(
@@ -132,6 +134,26 @@ def test_stages_follow_each_other_without_a_reading_between_them() -> None:
     bench.process(2, 0, 1)
 
     assert bench.ledger.rows[0].tolist() == [3, 0, 1, 2, 3, 4, 5, 6, 7, 8]
+
+
+class Copies(Classification):
+    """Decodes in two stages."""
+
+    stages = ("postprocess", "copy")
+
+    def decode(self, *args: Any) -> NDArray[np.float32]:
+        labels = super().decode(*args[:-1])
+        args[-1]("postprocess")
+        return labels
+
+
+def test_a_task_has_stages_of_its_own() -> None:
+    bench = Bench(Doubler(), task=Copies)
+
+    bench.process(0)
+
+    assert bench.ledger.shape.stages[-3:] == ("postprocess", "copy", "complete")
+    assert bench.ledger.rows[0].tolist() == [1, 0, 1, 2, 3, 4, 5, 6, 6, 7, 8, 9]
 
 
 def test_copies_that_the_device_timed_are_stages_of_their_own() -> None:
