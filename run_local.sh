@@ -130,7 +130,8 @@ if [[ ${1-} == --version ]] || is_command "${1-}"; then
 fi
 
 # Backend, model and device come first: as options of run, as words of what takes them so.
-declare -A flag=([backend]='' [model]='' [device]='' [preprocess]='' [precision]='' [config]='' [from]='') setting=()
+declare -A flag=([backend]='' [model]='' [device]='' [dataset]='' [preprocess]='' [precision]='' [config]='' [from]='')
+declare -A setting=()
 for name in backend model device; do
     [[ $# -gt 0 && $1 != -* ]] || break
     case $command in
@@ -171,7 +172,7 @@ done
 for file in "${flag[config]}" "${flag[from]}"; do
     [[ -f $file ]] || continue
     ! grep -q '^matrix[[:space:]]*:' -- "$file" 2>/dev/null || is_matrix=1
-    for name in backend preprocess precision model device; do
+    for name in backend preprocess precision model device dataset; do
         [[ -n ${flag[$name]}${setting[$name]-} ]] || flag[$name]=$(values_of "$file" "$name")
     done
 done
@@ -196,13 +197,15 @@ case $command in
             add_extras preprocess cuda,dali-gpu
         fi
         ;;
-    accuracy | check-log | kernels | show | verify) ;;
+    accuracy) [[ " ${arguments[*]}" != *" --annotations"* ]] || extras+=(detection) ;;
+    check-log | kernels | show | verify) ;;
     *) # of submit only a rehearsal runs anything
         if [[ $command != submit || " ${arguments[*]} " == *" --rehearse "* ]]; then
             add_extras backend "${flag[backend]:-${default[0]}}"
             add_extras preprocess "${flag[preprocess]:-${default[1]}}"
             add_extras precision "${flag[precision]:-${default[2]}}"
             add_extras model "${flag[model]}"
+            add_extras score "${flag[dataset]}"
         fi
         ;;
 esac

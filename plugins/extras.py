@@ -66,7 +66,7 @@ TABLE = read()
 
 
 def entries(kind: str) -> dict[str, Entry]:
-    """The plug-ins of a kind (``backend``, ``preprocess``, ``model``, ``precision``, ``dataset``) by their names."""
+    """The lines of a kind (``backend``, ``preprocess``, ``model``, ``precision``, ``score`` ...) by their names."""
     return {entry.name: entry for entry in TABLE if entry.kind == kind}
 
 

@@ -28,7 +28,19 @@ def test_what_a_line_needs_some_line_brings(entry: Entry) -> None:
 
 def test_no_column_is_forgotten() -> None:
     assert {entry.kind for entry in TABLE} == {
-        *("project", "backend", "runtime", "instead", "preprocess", "model", "precision", "dataset", "gpu", "dev")
+        *(
+            "project",
+            "backend",
+            "runtime",
+            "instead",
+            "preprocess",
+            "model",
+            "precision",
+            "dataset",
+            "score",
+            "gpu",
+            "dev",
+        )
     }
     assert {entry.set_up for entry in TABLE} <= {"always", "start", "core", "tests", ""}
 

@@ -1,0 +1,1 @@
+"""Detection: boxes in a picture, each with a score and a category."""
