@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-import llvmlite.binding
-import numba
 from numba import types
 
+from plugins.machine_code import code_folder, compile_for
 from preprocess.parts import fused_kernels as source
 
 _LOCK = threading.Lock()
+_compile = functools.partial(compile_for, options=source.OPTIONS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +39,7 @@ def kernels(bits: str) -> Kernels:
 
 @functools.cache
 def _kernels(bits: str) -> Kernels:
-    folder = _folder(bits)
+    folder = code_folder(bits)
     whole, values = types.int64, getattr(types, bits)
     axis = (whole, whole, whole, whole, whole)
     windows = (types.uint32[::1], types.uint32[::1], types.float32[:, ::1])
@@ -57,48 +54,3 @@ def _kernels(bits: str) -> Kernels:
         weigh=_compile(source.weigh, (pixels, *windows, *windows, types.float32, *end), folder, nogil=True),
         blend=_compile(source.blend, (pixels, pairs, pairs, *end), folder, nogil=True),
     )
-
-
-def _compile(
-    function: Callable[..., Any], signature: tuple[Any, ...], folder: Path | None, nogil: bool = False
-) -> Callable[..., Any]:
-    """``function`` compiled for one signature. The cache may fail in many ways, none of which is the user's affair.
-
-    What takes only a microsecond or two keeps the GIL: giving it up and waiting for it again takes longer.
-    """
-    if folder is not None:
-        try:
-            dispatcher = numba.njit(nogil=nogil, **source.OPTIONS)(function)
-            _keep_in(dispatcher, folder)
-            dispatcher.compile(signature)
-            dispatcher.disable_compile()
-            return dispatcher  # type: ignore[no-any-return]
-        except Exception:  # full disk, no rights, a file cut short: any error of the code itself comes again below
-            pass
-    return numba.njit(signature, nogil=nogil, **source.OPTIONS)(function)  # type: ignore[no-any-return]
-
-
-def _keep_in(dispatcher: Any, folder: Path) -> None:
-    """Let Numba keep ``dispatcher`` in ``folder``; Numba takes the place from a global that is the user's own."""
-    before = numba.config.CACHE_DIR
-    numba.config.CACHE_DIR = str(folder)
-    try:
-        dispatcher.enable_caching()
-    finally:
-        numba.config.CACHE_DIR = before
-    if not Path(dispatcher.stats.cache_path).is_relative_to(folder):
-        raise OSError(f"{folder} cannot be written")
-
-
-def _folder(bits: str) -> Path | None:
-    """A folder of its own for each processor, Numba and type.
-
-    Numba keeps one index per function. Two processes that add different entries to it at the same time can leave one
-    that names the other's code; with one entry to an index, both write the same.
-    """
-    cpu = llvmlite.binding.get_host_cpu_name()
-    features = llvmlite.binding.get_host_cpu_features().flatten()
-    digest = hashlib.sha256(f"{numba.__version__} {cpu} {features}".encode()).hexdigest()[:12]
-    if not numba.config.CACHE_DIR:
-        return None
-    return Path(numba.config.CACHE_DIR).absolute() / f"{cpu}-{digest}-{bits}"
