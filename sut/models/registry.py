@@ -20,7 +20,7 @@ from sut.models.own import describe, fits, own_model, shown
 from sut.models.recipes import RECIPES, find_recipe
 from sut.models.sources import efficientnet_lite, mobilenet, resnet50
 from sut.plugged import load_other
-from sut.tasks.registry import find_task
+from sut.tasks.registry import find_task, recognised
 from sut.text import Say
 
 GROUP = "sut.models"
@@ -164,7 +164,11 @@ def check_fit(spec: ModelSpec, info: ModelInfo) -> None:
     try:
         find_task(spec.task).check(spec, info)
     except ValueError as error:
-        raise InputError(f"model {info.path} has the outputs {shown(info.outputs)}: {one_line(error)}") from error
+        other = recognised(info.outputs)
+        looks = f", which look like those of {other}" if other not in (None, spec.task) else ""
+        raise InputError(
+            f"model {info.path} has the outputs {shown(info.outputs)}{looks}: {one_line(error)}"
+        ) from error
 
 
 def _check_input(recipe: Recipe, info: ModelInfo) -> None:

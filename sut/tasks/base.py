@@ -14,6 +14,10 @@ from backends.base import TensorSpec
 from plugins.base import Plugin
 from preprocess.base import Geometry, Mark, Recipe, unmarked
 
+FLOATS = ("float16", "bfloat16", "float32", "float64")
+INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
+"""Types of outputs."""
+
 Payloads = NDArray[Any] | list[bytes]
 """The answers of one batch: a freshly made C-contiguous array whose row i is answer i, or one bytes object each.
 
@@ -60,7 +64,7 @@ class Info(Protocol):
 
 
 class Task(Plugin, ABC):
-    """One kind of question put to a model.
+    """One kind of question put to a model; one object for all lanes.
 
     ``options`` are what a recipe's ``task_options`` may set; ``of`` reads them with ``read_options``.
     """
@@ -78,6 +82,11 @@ class Task(Plugin, ABC):
     @abstractmethod
     def of(cls, spec: Spec, outputs: Sequence[TensorSpec]) -> Self:
         """The task for a model with these outputs. Raises ``ValueError`` if none of them fits, and for bad options."""
+
+    @classmethod
+    def recognises(cls, outputs: Sequence[TensorSpec]) -> bool:
+        """Whether outputs of any width look like this task's; for messages where another was asked for."""
+        return False
 
     @classmethod
     def check(cls, spec: Spec, info: Info) -> None:
@@ -110,7 +119,7 @@ class Task(Plugin, ABC):
         """
 
     def notes(self) -> list[str]:
-        """What a reader of the result must know of the answers so far."""
+        """What a reader of the result must know of the answers so far, while lanes may go on decoding."""
         return []
 
     @classmethod

@@ -11,13 +11,12 @@ from numpy.typing import NDArray
 
 from backends.base import TensorSpec
 from preprocess.base import Geometry, Mark, unmarked
-from sut.tasks.base import Info, Score, Spec, Task
+from sut.tasks.base import FLOATS, INTEGERS, Info, Score, Spec, Task
 from sut.tasks.chance import near_chance
+from sut.tasks.detection.kinds import told
 from sut.tasks.top1 import DTYPES, Top1, sample_indices, top1
 
 ANSWER = DTYPES["float32"]
-FLOATS = ("float16", "bfloat16", "float32", "float64")
-INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
 
 
 def scores_among(outputs: Iterable[TensorSpec]) -> list[TensorSpec]:
@@ -96,12 +95,22 @@ class Classification(Task):
         return cls(fitting[0], classes, spec.label_offset)
 
     @classmethod
+    def recognises(cls, outputs: Sequence[TensorSpec]) -> bool:
+        """Whether there are scores of several classes, or labels."""
+        return bool([each for each in scores_among(outputs) if each.shape[1] not in (0, 1)] or labels_among(outputs))
+
+    @classmethod
     def check(cls, spec: Spec, info: Info) -> None:
         """Raise ``ValueError`` unless an output fits the classes: ``of``, but for scores of another width than asked.
 
         Where a file has scores of one class, or none, what it has are no scores.
         """
         scores = [output for output in scores_among(info.outputs) if output.shape[1] not in (0, 1)]
+        if told(info.outputs) == ("boxes", None):
+            raise ValueError(
+                f"boxes with scores and labels, not the scores of a picture: expected [batch, {spec.classes}] for "
+                f"{spec.name}"
+            )
         wide = any(output.shape[1] in (None, spec.classes) for output in scores)
         if not wide and (scores or not labels_among(info.outputs)):
             raise ValueError(

@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 
 from backends.base import TensorSpec
 from preprocess.base import Geometry, Mark, unmarked
-from sut.tasks.base import Score, Spec, Task
-from sut.tasks.classification import FLOATS, INTEGERS
+from sut.tasks.base import FLOATS, INTEGERS, Score, Spec, Task
 
 MOST_CLASSES = 256
 """A map of classes has a byte for each place."""

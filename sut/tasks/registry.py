@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from backends.base import TensorSpec
 from plugins.registry import plugged
 from sut.plugged import load_other
 from sut.tasks.base import Task
 from sut.tasks.classification import Classification
+from sut.tasks.detection.task import Detection
 from sut.tasks.maps import Depth, Segmentation
 
 GROUP = "sut.tasks"
 
-TASKS: dict[str, type[Task]] = {task.name: task for task in (Classification, Segmentation, Depth)}
+TASKS: dict[str, type[Task]] = {task.name: task for task in (Detection, Classification, Segmentation, Depth)}
+"""By name; of two that could take the same outputs, the one that is harder to mistake stands first."""
 
 
 def find_task(name: str) -> type[Task]:
@@ -19,3 +24,8 @@ def find_task(name: str) -> type[Task]:
         return TASKS[name]
     loaded: type[Task] = load_other("task", name, TASKS, plugged(GROUP))[0]
     return loaded
+
+
+def recognised(outputs: Sequence[TensorSpec]) -> str | None:
+    """The name of the task that outputs look like; None for none of ours."""
+    return next((name for name, task in TASKS.items() if task.recognises(outputs)), None)

@@ -37,6 +37,8 @@ class MeanAP(Score):
     boxes: int
     empty: int
     outside: int
+    always: float | None = None
+    """The category that every one of several boxes has; None where they differ."""
 
 
 def check_pycocotools() -> None:
@@ -67,7 +69,8 @@ def score_boxes(answers: Mapping[int, bytes], truth: BoxTruth, whole: bool = Tru
     boxes = _in_pixels(rows, np.array(truth.sizes, np.float32)[of])
     evaluated = {truth.image_ids[sample] for sample in samples.tolist()}
     value = _evaluate(truth, evaluated, list(_as_annotations(found, rows, boxes)))
-    corners = rows[:, 1:5]
+    corners, categories = rows[:, 1:5], rows[:, 6]
+    one_category = len(rows) > 1 and (categories == categories[0]).all()
     return MeanAP(
         name="mAP",
         value=value,
@@ -76,6 +79,7 @@ def score_boxes(answers: Mapping[int, bytes], truth: BoxTruth, whole: bool = Tru
         boxes=len(rows),
         empty=sum(not answer for answer in answers.values()),
         outside=int(((corners < 0) | (corners > 1)).any(axis=1).sum()),
+        always=float(categories[0]) if one_category else None,
     )
 
 
