@@ -22,7 +22,7 @@ IR_VERSION = 8
 
 
 class OnnxGraph:
-    """An ONNX graph in the making. Every node has one output, which has the node's name."""
+    """An ONNX graph in the making. Every node but a split has one output, which has the node's name."""
 
     def __init__(self, name: str) -> None:
         """Raises ``SetupError`` where the ``onnx`` package is not installed."""
@@ -40,6 +40,13 @@ class OnnxGraph:
         """Add a node; returns ``name``."""
         self._nodes.append(self._onnx.helper.make_node(operator, inputs, [name], name=name, **attributes))
         return name
+
+    def split(self, name: str, source: str, sizes: Sequence[int], axis: int) -> list[str]:
+        """Cut a tensor into parts of these ``sizes``; returns their names."""
+        parts = [f"{name}.{number}" for number in range(len(sizes))]
+        inputs = [source, self.weight(f"{name}.sizes", np.array(sizes, np.int64))]
+        self._nodes.append(self._onnx.helper.make_node("Split", inputs, parts, name=name, axis=axis))
+        return parts
 
     def conv(
         self,

@@ -1,0 +1,115 @@
+"""Networks with seeded random weights that tell pictures apart: the same file on every machine, made without a runtime.
+
+Weights are uniform, as in He et al. 2015, arXiv 1502.01852 (whose scale, by layer, batch norm divides out again). Each
+batch norm has scale 1 and shift 0, takes its mean and variance from one batch of made-up pictures and is folded into
+its convolution.
+
+Weights are odd multiples of 2^-8 below 1 and activations multiples of 2^-5, so products are multiples of 2^-13 and
+their sums exact in float32 up to 2^11: every BLAS, whatever its order of adding, gets the same bits.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sut.models.onnx_graph import OnnxGraph
+
+Array = NDArray[Any]
+
+_WEIGHT_STEPS = 256
+_ACTIVATION_STEPS = 32
+_RESPONSE_STEPS = 16
+
+
+class Layer(NamedTuple):
+    """The name of a graph's node, with the values of the batch there: float32 [n, h, w, c] on the grid."""
+
+    name: str
+    values: Array
+
+    @property
+    def channels(self) -> int:
+        return int(self.values.shape[3])
+
+
+class Draws:
+    """Random numbers from the bits of PCG64, which NumPy keeps the same (NEP 19), unlike its distributions."""
+
+    def __init__(self, seed: int) -> None:
+        self._bits = np.random.PCG64(seed)
+
+    def bytes(self, *shape: int) -> Array:
+        """Uniform 0 to 255, uint8 of ``shape``."""
+        count = math.prod(shape)
+        words = self._bits.random_raw(-(-count // 8)).astype("<u8")
+        return np.asarray(words.view(np.uint8)[:count].reshape(shape))
+
+    def weights(self, *shape: int) -> Array:
+        """Uniform between -1 and 1 on the odd multiples of 1/256, float32 of ``shape``."""
+        return (2 * self.bytes(*shape).astype(np.float32) - 255) / np.float32(_WEIGHT_STEPS)
+
+    def pictures(self, count: int, size: int, cells: Sequence[int]) -> Array:
+        """Levels with equal contrast at every scale, as photos have: float32 [count, size, size, 3], not rounded.
+
+        ``cells`` are how many cells a side each scale has. The pictures should have the model's own size, or nearly: at
+        a smaller one the last layers see mostly padding, and their mean and variance are then far off. Finer cells than
+        4 pixels make pictures rougher than photos are, with the same effect.
+        """
+        total = np.full((count, size, size, 3), 128, np.float32)
+        for side in cells:
+            coarse = (self.bytes(count, side, side, 3).astype(np.float32) - 127.5) / 2
+            total += coarse.repeat(size // side, axis=1).repeat(size // side, axis=2)
+        return np.asarray(np.clip(total, 0, 255))
+
+
+def on_grid(values: Array) -> Array:
+    """``values``, computed in float64, as activations in float32: its last bits, where machines differ, are gone."""
+    return np.asarray(np.rint(values * _ACTIVATION_STEPS) / _ACTIVATION_STEPS, np.float32)
+
+
+def windows(x: Array, kernel: int, stride: int, pads: tuple[int, int], fill: float = 0) -> Array:
+    """Views of [n, h, w, c] as [n, h', w', c, kernel, kernel], padded with ``fill`` on both axes."""
+    padded = np.pad(x, ((0, 0), pads, pads, (0, 0)), constant_values=fill)
+    return np.lib.stride_tricks.sliding_window_view(padded, (kernel, kernel), (1, 2))[:, ::stride, ::stride]
+
+
+def random_conv(
+    graph: OnnxGraph,
+    draws: Draws,
+    name: str,
+    source: Layer,
+    out: int,
+    *,
+    kernel: int = 1,
+    stride: int = 1,
+    is_depthwise: bool = False,
+    mean: float = 0,
+    deviation: float = 1,
+) -> Layer:
+    """A convolution padded by half the kernel, whose responses to the batch have this mean and deviation.
+
+    One that is depthwise has a filter for each channel of the source, and ``out`` is their number.
+    """
+    pads = (kernel // 2, kernel // 2)
+    x = windows(source.values, kernel, stride, pads)
+    channels = 1 if is_depthwise else x.shape[3]
+    weight = draws.weights(channels * kernel * kernel, out)
+    if is_depthwise:
+        shaped = weight.reshape(kernel, kernel, out)
+        sums = sum(x[..., i, j] * shaped[i, j] for i in range(kernel) for j in range(kernel))
+    else:
+        sums = x.reshape(-1, weight.shape[0]) @ weight
+    responses = np.rint(sums * np.float32(_RESPONSE_STEPS)).astype(np.float64).reshape(-1, out)
+    found = responses.mean(0)
+    spread = np.sqrt(np.square(responses).mean(0) - np.square(found)) / deviation
+    normal = on_grid((responses - found) / spread + mean)
+    folded = (weight / (spread / _RESPONSE_STEPS)).astype(np.float32).T.reshape(out, channels, kernel, kernel)
+    bias = (mean - found / spread).astype(np.float32)
+    groups = out if is_depthwise else 1
+    node = graph.conv(name, source.name, folded, bias, stride=stride, pads=pads, groups=groups)
+    return Layer(node, normal.reshape(*x.shape[:3], out))
