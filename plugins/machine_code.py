@@ -47,15 +47,17 @@ def _keep_in(dispatcher: Any, folder: Path) -> None:
         raise OSError(f"{folder} cannot be written")
 
 
-def code_folder(kind: str) -> Path | None:
+def code_folder(kind: str, text: str = "") -> Path | None:
     """A folder in ``$NUMBA_CACHE_DIR`` for each processor, Numba and ``kind`` of signature; None where that is not set.
+
+    ``text`` is that of modules which functions are compiled from, but for their own: Numba does not look at it.
 
     Numba keeps one index per function. Two processes that add different entries to it at the same time can leave one
     that names the other's code; with one entry to an index, both write the same.
     """
     cpu = llvmlite.binding.get_host_cpu_name()
     features = llvmlite.binding.get_host_cpu_features().flatten()
-    digest = hashlib.sha256(f"{numba.__version__} {cpu} {features}".encode()).hexdigest()[:12]
+    digest = hashlib.sha256(f"{numba.__version__} {cpu} {features} {text}".encode()).hexdigest()[:12]
     if not numba.config.CACHE_DIR:
         return None
     return Path(numba.config.CACHE_DIR).absolute() / f"{cpu}-{digest}-{kind}"

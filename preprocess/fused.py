@@ -66,13 +66,14 @@ class Fused(Preprocessor):
         mean, std = np.asarray(recipe.mean, np.float32), np.asarray(recipe.std, np.float32)
         formula = [((values - mean[channel]) / std[channel]).astype(dtype) for channel in channels]
         self._tables = np.stack(formula).view(self._bits)
-        # Where one multiplication gives the same float32 to the bit, it is quicker than the table.
-        self._affine = np.stack([mean[channels], 1 / std[channels]])
-        product = (values - self._affine[0, :, None]) * self._affine[1, :, None]
-        self._is_affine = dtype == np.float32 and bool(np.array_equal(product.view(self._bits), self._tables))
+        # A quotient as two products, by the divisor's inverse and by what that lacks of it.
+        inverse = 1 / std[channels].astype(np.float64)
+        rest = inverse - inverse.astype(np.float32)
+        self._affine = np.stack([mean[channels], inverse, rest]).astype(np.float32)
         size = recipe.size
         channel_step, column_step, row_step = (size * size, 1, size) if recipe.layout == "NCHW" else (1, 3, 3 * size)
         self._place = np.array([*(channel * channel_step for channel in channels), column_step, row_step], np.int64)
+        self._is_affine = dtype == np.float32 and self._products_are_the_tables()
 
     @classmethod
     def version(cls) -> str:
@@ -122,10 +123,27 @@ class Fused(Preprocessor):
             begin = end
         return pictures
 
+    def _products_are_the_tables(self) -> bool:
+        """Whether the kernels' arithmetic gives the formula's float32 to the bit: then it is quicker than the tables.
+
+        What a compiler makes of it depends on the processor, so it is tried, on each of the 256 levels.
+        """
+        levels = np.repeat(np.arange(256, dtype=np.uint8), 3).reshape(1, 256, 3)
+        across, down = self._kernels.pairs(0, 256, 256, 0, 256, False), self._kernels.pairs(0, 1, 1, 0, 1, False)
+        place, row = np.array([0, 256, 512, 1, 0], np.int64), np.empty(768, self._bits)
+        self._kernels.blend(levels, across, down, self._affine, self._tables, place, row, row.view(np.float32))
+        return np.array_equal(row, self._tables.ravel())
+
     def _fill(self, pixels: NDArray[np.uint8], where: Fit, row: NDArray[Any]) -> None:
         """One picture into one flat row. The choice of the method is that of ``preprocess.oracle.resize``."""
-        across = (where.box_left, where.box_width, where.resized_width, where.crop_left, where.size)
-        down = (where.box_top, where.box_height, where.resized_height, where.crop_top, where.size)
+        rows, columns = where.rows, where.columns
+        if where.is_padded:
+            inside = (rows.start, rows.stop, columns.start, columns.stop)
+            self._kernels.pad(*inside, where.size, self.recipe.pad_level, self._tables, self._place, row)
+            row = row[rows.start * self._place[4] + columns.start * self._place[3] :]
+        width, height = columns.stop - columns.start, rows.stop - rows.start
+        across = (where.box_left, where.box_width, where.resized_width, max(0, where.crop_left), width)
+        down = (where.box_top, where.box_height, where.resized_height, max(0, where.crop_top), height)
         scale_x = 1.0 / (where.resized_width / where.box_width)
         scale_y = 1.0 / (where.resized_height / where.box_height)
         halves = scale_x == scale_y == 2

@@ -6,6 +6,11 @@ output row instead of once per source row. The order moves float32 sums by a few
 about one value in 100,000, by one level (``preprocess/fused.py`` says where it is more). The integer path (two taps)
 keeps the oracle's order and is equal to the bit.
 
+Where the picture covers only a part of the square (a letterbox), the kernels are given the outputs of that part and the
+sample from its first pixel on; ``pad`` fills the rest, so that no value is written twice.
+
+Between the two passes a pixel has four places, of which the last is nobody's: vectors hold whole pixels then.
+
 A *window* is a run of neighbouring source pixels per output: ``first`` uint32 (outputs), ``count`` uint32 (outputs) and
 ``weights`` float32 (outputs, longest window), padded with zeros. *Pairs* are two source indices, uint32, and two
 integer weights, int32, per output, all of shape (4, outputs) in one int64 array.
@@ -21,12 +26,10 @@ from typing import Any, TypeVar, cast
 
 import numba
 import numpy as np
-from llvmlite import ir
-from numba import types
-from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from preprocess.oracle import CUBIC_A, WEIGHT_BITS
+from preprocess.parts.vectors import PIXELS, READ, VALUES, blend_pixels, blend_values, multiply
 
 Array = NDArray[Any]
 Window = tuple[Array, Array, Array]
@@ -37,7 +40,7 @@ OPTIONS = {"fastmath": {"contract"}, "error_model": "numpy"}
 
 _A = np.float32(CUBIC_A)
 _ONE = np.float32(1 << WEIGHT_BITS)
-_U1, _U2, _U3 = np.uint32(1), np.uint32(2), np.uint32(3)
+_U3, _BYTE = np.uint32(3), np.uint32(255)
 
 
 def _helper(function: _Function) -> _Function:
@@ -53,7 +56,7 @@ def area_window(begin: Any, source: Any, target: Any, skipped: Any, size: Any) -
     scale = 1.0 / (target / source)
     first = np.empty(size, np.uint32)
     count = np.empty(size, np.uint32)
-    weights = np.zeros((size, (int(scale) + 6) // 4 * 4), np.float32)  # whole fours for ``_multiply``
+    weights = np.zeros((size, (int(scale) + 6) // 4 * 4), np.float32)  # whole fours for ``multiply``
     for output in range(size):
         start = (output + skipped) * scale
         end = start + scale
@@ -159,91 +162,66 @@ def _sum_rows(rows: Array, top: Any, count: Any, weights: Array, left: Any, n: A
             across[i] += np.float32(r[i]) * a
 
 
-def _multiply_fours(
-    typing: Any, across: Any, at: Any, weights: Any, first: Any, sums: Any, to: Any, taps: Any, add: Any
-) -> Any:
-    """Four floats at once: sums[to : to + 4] (+)= sum over taps of across[at + 3 * tap :][:4] * weights[first + tap].
-
-    That is one pixel: its three channels, and the next one's first, which nobody reads. Numba's own vectoriser sees
-    only scattered loads here. ``taps`` and ``add`` (whether to keep what is in ``sums``) are literals.
-    """
-    count, keep = taps.literal_value, add.literal_value
-    signature = types.void(across, at, weights, first, sums, to, taps, add)
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        four = ir.VectorType(ir.FloatType(), 4)
-        undefined, zeros = ir.Constant(four, ir.Undefined), ir.Constant(ir.VectorType(ir.IntType(32), 4), None)
-
-        def address(array: int, index: Any, offset: int) -> Any:
-            data = context.make_array(signature.args[array])(context, builder, arguments[array]).data
-            return builder.gep(data, [builder.add(index, ir.Constant(index.type, offset))])
-
-        def vector(array: int, index: Any, offset: int) -> Any:
-            return builder.bitcast(address(array, index, offset), four.as_pointer())
-
-        where = vector(4, arguments[5], 0)
-        total = builder.load(where, align=4) if keep else None
-        for tap in range(count):
-            weight = builder.insert_element(
-                undefined, builder.load(address(2, arguments[3], tap)), ir.Constant(ir.IntType(32), 0)
-            )
-            weight = builder.shuffle_vector(weight, undefined, zeros)
-            part = builder.fmul(builder.load(vector(0, arguments[1], 3 * tap), align=4), weight, flags=("contract",))
-            total = part if total is None else builder.fadd(total, part, flags=("contract",))
-        builder.store(total, where, align=4)
-        return context.get_dummy_value()
-
-    return signature, generate
-
-
-_multiply: Callable[..., None] = intrinsic(prefer_literal=True)(_multiply_fours)
-
-
 @_helper
 def _sum_columns(across: Array, at: Array, weights: Array, taps: Any, longest: Any, sums: Array) -> None:
     """``sums[4 * x :][:3]`` becomes the weighted sum of up to ``longest`` columns of ``across`` from ``at[x]`` on."""
     size = at.size
     if longest <= 3:
         for x in range(size):
-            _multiply(across, np.int64(at[x]), weights, x * taps, sums, x * 4, 3, False)
+            multiply(across, np.int64(at[x]), weights, x * taps, sums, x * 4, 3, False)
     else:
         for x in range(size):
-            _multiply(across, np.int64(at[x]), weights, x * taps, sums, x * 4, 4, False)
+            multiply(across, np.int64(at[x]), weights, x * taps, sums, x * 4, 4, False)
         for tap in range(4, longest, 4):
             for x in range(size):
-                _multiply(across, np.int64(at[x]) + 3 * tap, weights, x * taps + tap, sums, x * 4, 4, True)
+                multiply(across, np.int64(at[x]) + 3 * tap, weights, x * taps + tap, sums, x * 4, 4, True)
 
 
 @_helper
-def _finish(
-    levels: Array,
-    column: Any,
-    channel: Any,
-    row: Any,
-    affine: Array,
-    tables: Array,
-    place: Array,
-    out: Array,
-    floats: Array,
-) -> None:
-    """Whole levels of one row, channel c of pixel x at ``levels[x * column + c * channel]``, to values in ``out``."""
-    size = levels.size // (column if column > 1 else 3)
+def _finish(levels: Array, row: Any, affine: Array, tables: Array, place: Array, out: Array, floats: Array) -> None:
+    """Levels of one row, uint8 (4 * columns), blue first, to values in ``out``."""
+    words = levels.view(np.uint32)  # a vector of bytes four apart is a load and a shift of words
     for c in range(3):
-        begin = place[c] + row * place[4]
-        given = levels[c * channel :]
+        begin, shift = place[c] + row * place[4], np.uint32(8 * c)
         if floats.size > 0:
-            mean, scale = affine[0, c], affine[1, c]
+            mean, scale, rest = affine[0, c], affine[1, c], affine[2, c]
             to = floats[begin:]
             if place[3] == 1:
-                for x in range(size):
-                    to[x] = (given[x * column] - mean) * scale
+                for x in range(words.size):
+                    value = np.float32(np.int32(np.uint32(words[x] >> shift) & _BYTE)) - mean
+                    to[x] = value * scale + value * rest
             else:
-                for x in range(size):
-                    to[x * 3] = (given[x * column] - mean) * scale
+                for x in range(words.size):
+                    value = np.float32(np.int32(np.uint32(words[x] >> shift) & _BYTE)) - mean
+                    to[x * 3] = value * scale + value * rest
         else:
             values, table = out[begin:], tables[c]
-            for x in range(size):
-                values[x * place[3]] = table[np.uint8(given[x * column])]
+            for x in range(words.size):
+                values[x * place[3]] = table[levels[4 * x + c]]
+
+
+def pad(
+    top: Any, bottom: Any, left: Any, right: Any, size: Any, level: Any, tables: Array, place: Array, out: Array
+) -> None:
+    """Fill a sample with ``level``, but for rows ``top`` to ``bottom`` of columns ``left`` to ``right``."""
+    for c in range(3):
+        value = tables[c, level]
+        for y in range(size):
+            begin, inside = place[c] + y * place[4], top <= y < bottom
+            _fill(out[begin:], left if inside else size, place[3], value)
+            if inside:
+                _fill(out[begin + right * place[3] :], size - right, place[3], value)
+
+
+@_helper
+def _fill(out: Array, count: Any, step: Any, value: Any) -> None:
+    """``count`` values, ``step`` (1 or 3) apart."""
+    if step == 1:
+        for x in range(count):
+            out[x] = value
+    else:
+        for x in range(count):
+            out[3 * x] = value
 
 
 def weigh(
@@ -266,7 +244,8 @@ def weigh(
     ``pixels`` uint8 (height, width, 3) BGR; ``bias`` is added before rounding half to even; ``tables`` (3, 256) are the
     bits of the values that the levels of blue, green and red become; ``out`` is one sample as flat bits, ``place`` the
     offsets there of blue, green and red, and the steps to the next column and row. Where ``floats``, the same memory
-    as float32, is not empty, ``(level - affine[0]) * affine[1]`` per channel gives what is in ``tables``.
+    as float32, is not empty, what is in ``tables`` is ``value * affine[1] + value * affine[2]`` with
+    ``value = level - affine[0]``, per channel.
     """
     size = first_x.size
     rows = pixels.reshape(pixels.shape[0], pixels.shape[1] * 3)
@@ -285,25 +264,30 @@ def weigh(
     flat = weights_x.reshape(size * taps)
     longest = count_x.max()
     sums = np.empty(size * 4, np.float32)
+    levels = np.empty(size * 4, np.uint8)
     low, high = np.float32(0), np.float32(255)
-    for y in range(size):
+    for y in range(first_y.size):
         _sum_rows(rows, np.int64(first_y[y]), np.int64(count_y[y]), weights_y[y], left, n, across)
         _sum_columns(across, at, flat, taps, longest, sums)
         for i in range(size * 4):
-            sums[i] = min(max(np.rint(sums[i] + bias), low), high)
-        _finish(sums, 4, 1, y, affine, tables, place, out, floats)
+            levels[i] = np.uint8(np.int32(min(max(np.rint(sums[i] + bias), low), high)))
+        _finish(levels, y, affine, tables, place, out, floats)
 
 
 @_helper
-def _blend_columns(row: Array, left: Array, right: Array, near: Array, far: Array, across: Array) -> None:
-    """Blend the columns of one source row, flat BGR, into the planes of ``across``, int32, four bits dropped."""
-    four = np.int32(4)
-    blue, green, red = across[: left.size], across[left.size : 2 * left.size], across[2 * left.size :]
-    for x in range(left.size):
-        i, j, a, b = left[x], right[x], near[x], far[x]
-        blue[x] = np.int32(np.int32(row[i]) * a + np.int32(row[j]) * b) >> four
-        green[x] = np.int32(np.int32(row[i + _U1]) * a + np.int32(row[j + _U1]) * b) >> four
-        red[x] = np.int32(np.int32(row[i + _U2]) * a + np.int32(row[j + _U2]) * b) >> four
+def _blend_columns(row: Array, at: Array, weights: Array, quick: Any, across: Array) -> None:
+    """Blend columns of one source row, flat BGR, into ``across``, int16 (4 * outputs), four bits dropped.
+
+    The first ``quick`` outputs are those for which ``blend_pixels`` reads nothing beyond the row.
+    """
+    for x in range(0, quick, PIXELS):
+        blend_pixels(row, at, weights, x, across)
+    for x in range(quick, at.size):
+        a, b = np.int32(weights[2 * x]), np.int32(weights[2 * x + 1])
+        i = at[x]
+        j = i + 3 if b else i
+        for c in range(3):
+            across[4 * x + c] = np.int32(np.int32(row[i + c]) * a + np.int32(row[j + c]) * b) >> 4
 
 
 def blend(
@@ -321,29 +305,35 @@ def blend(
     Columns first, then rows, in integers: four bits are dropped before a row's product and 16 after it.
     """
     size = pairs_x.shape[1]
-    upper = np.empty(3 * size, np.int32)
-    lower = np.empty(3 * size, np.int32)
+    whole = (4 * size + VALUES - 1) // VALUES * VALUES
+    upper = np.zeros(whole, np.int16)
+    lower = np.zeros(whole, np.int16)
     have_upper, have_lower = np.int64(-1), np.int64(-1)
-    left = (pairs_x[0] * 3).astype(np.uint32)
-    right = (pairs_x[1] * 3).astype(np.uint32)
-    weights = pairs_x[2:].astype(np.int32)
-    levels = np.empty(3 * size, np.float32)
     rows = pixels.reshape(pixels.shape[0], pixels.shape[1] * 3)
-    sixteen, two = np.int32(16), np.int32(2)
-    for y in range(size):
+    at = pairs_x[0] * 3
+    weights = np.empty(2 * size, np.int16)
+    quick = 0
+    for x in range(size):
+        # At an edge both are the same pixel, which has both weights then.
+        alone = pairs_x[0, x] == pairs_x[1, x]
+        weights[2 * x] = pairs_x[2, x] + (pairs_x[3, x] if alone else 0)
+        weights[2 * x + 1] = 0 if alone else pairs_x[3, x]
+        if at[x] + READ <= rows.shape[1]:
+            quick = x + 1
+    quick -= quick % PIXELS
+    levels = np.empty(whole, np.uint8)
+    for y in range(pairs_y.shape[1]):
         above, below = pairs_y[0, y], pairs_y[1, y]
         if above != have_upper:
             if above == have_lower:
                 upper, lower = lower, upper
                 have_lower = np.int64(-1)
             else:
-                _blend_columns(rows[above], left, right, weights[0], weights[1], upper)
+                _blend_columns(rows[above], at, weights, quick, upper)
             have_upper = above
         if below != have_lower:
-            _blend_columns(rows[below], left, right, weights[0], weights[1], lower)
+            _blend_columns(rows[below], at, weights, quick, lower)
             have_lower = below
-        a, b = np.int32(pairs_y[2, y]), np.int32(pairs_y[3, y])
-        for i in range(3 * size):
-            part = np.int32(np.int32(upper[i] * a) >> sixteen) + np.int32(np.int32(lower[i] * b) >> sixteen)
-            levels[i] = np.int32(np.int32(part + two) >> two)
-        _finish(levels, 1, size, y, affine, tables, place, out, floats)
+        for i in range(0, whole, VALUES):
+            blend_values(upper, lower, np.int16(pairs_y[2, y]), np.int16(pairs_y[3, y]), i, levels)
+        _finish(levels[: 4 * size], y, affine, tables, place, out, floats)

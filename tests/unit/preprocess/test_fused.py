@@ -38,11 +38,13 @@ def recipes(draw: st.DrawFn) -> Recipe:
     numbers = draw(st.sampled_from([{}, IMAGENET, {"mean": (127.5,) * 3, "std": (127.5,) * 3}]))
     return Recipe(
         name="drawn",
-        size=draw(st.sampled_from([1, 7, 32, 57])),
-        fit=draw(st.sampled_from(["resize-crop", "crop-resize"])),
+        size=draw(st.sampled_from([1, 7, 32, 57, 136])),
+        fit=draw(st.sampled_from(["resize-crop", "crop-resize", "stretch", "letterbox"])),
         interpolation=draw(st.sampled_from(METHODS)),
         crop_percent=draw(st.sampled_from([87.5, 100.0])),
         crop_padding=draw(st.sampled_from([0, 32])),
+        pad_level=draw(st.sampled_from([0, 114, 255])),
+        align=draw(st.sampled_from(["centre", "top-left"])),
         colour_order=draw(st.sampled_from(["RGB", "BGR"])),
         layout=draw(st.sampled_from(["NCHW", "NHWC"])),
         dtype=dtype,
