@@ -24,7 +24,8 @@ class DataSet:
     """Pictures in the order of the data set's list: sample i is line i, and LoadGen's ``qsl_idx`` is that number.
 
     ``truth`` is what answers are scored against, which only the task understands: labels are int32 of shape (count,).
-    None for a folder without any. ``sums`` is what the files are known by.
+    None for a folder without any. ``sums`` is what the files are known by; ``sizes`` the width and height of each
+    picture where the list has them.
     """
 
     name: str
@@ -32,6 +33,7 @@ class DataSet:
     files: tuple[str, ...]
     truth: Any
     sums: Sums | None = None
+    sizes: tuple[tuple[int, int], ...] | None = None
 
     @property
     def count(self) -> int:

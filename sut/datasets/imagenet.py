@@ -11,7 +11,7 @@ import posixpath
 import re
 import stat
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -59,7 +59,7 @@ def open_imagenet(
     entries = _parse(_read_text(path, "--dataset-list"), path, classes)
     entries = entries[: entries_to_use(count, len(entries), str(path))]
     if pictures:
-        _check_files(root, entries, path)
+        check_files(root, [(entry.name, f"line {entry.line}") for entry in entries], path)
     return _dataset(root, entries)
 
 
@@ -152,7 +152,11 @@ def write_lines(path: Path, text: str, overwrite: bool) -> str:
                 return "already right"
             if not overwrite:
                 others = sorted(set(there) ^ set(lines), key=lambda line: line.rpartition(" ")[2])
-                differs = f"differs in {len(others)} lines, such as '{others[0]}'" if others else "has another order"
+                differs = (
+                    f"differs in {len(others)} lines, such as '{shortened(others[0])}'"
+                    if others
+                    else "has another order"
+                )
                 raise InputError(f"{path} is there and {differs}; --overwrite replaces it")
         write_text(path, text)
     except OSError as error:
@@ -207,16 +211,17 @@ def _parse_line(line: str, number: int, path: Path, classes: int) -> _Entry:
     return _Entry(number, name, int(label))
 
 
-def _check_files(root: Path, entries: list[_Entry], path: Path) -> None:
+def check_files(root: Path, named: Sequence[tuple[str, str]], path: Path) -> None:
+    """Raise ``InputError`` where files cannot be used, ``named`` by the list at ``path``: each with its place there."""
     bad = []
-    for entry in entries:
-        trouble = _trouble(f"{root}/{entry.name}")
+    for name, place in named:
+        trouble = _trouble(f"{root}/{name}")
         if trouble:
-            bad.append(f"{_quoted(entry.name)} (line {entry.line}: {trouble})")
+            bad.append(f"{_quoted(name)} ({place}: {trouble})")
     if bad:
         more = f" and {len(bad) - _SHOWN} more" if len(bad) > _SHOWN else ""
         raise InputError(
-            f"{len(bad)} of {len(entries)} files of {path} cannot be used: {', '.join(bad[:_SHOWN])}{more}; "
+            f"{len(bad)} of {len(named)} files of {path} cannot be used: {', '.join(bad[:_SHOWN])}{more}; "
             f"looked in {root}"
         )
 

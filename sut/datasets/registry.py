@@ -7,6 +7,7 @@ from pathlib import Path
 
 from plugins.registry import plugged
 from sut.datasets.base import DataSet
+from sut.datasets.coco import LAYOUTS, open_coco
 from sut.datasets.demo import open_demo
 from sut.datasets.folder import open_folder
 from sut.datasets.imagenet import CLASSES, LIST_NAME, entries_to_use, open_imagenet
@@ -32,10 +33,10 @@ def open_dataset(
 ) -> DataSet:
     """Open a data set.
 
-    Without a name, a path means ``layout`` and no path the demo photos. ``list_file`` replaces
-    ``val_map.txt``; ``count`` keeps the first entries. The demo photos take neither path nor list, a plain folder
-    takes no list. Without ``pictures`` the ImageNet layout needs its list only: something else stands in for the files.
-    Its labels are 0 to ``classes - 1``. Sums that the list has are checked whenever a picture is read.
+    Without a name, a path means ``layout`` and no path the demo photos. ``list_file`` replaces ``val_map.txt`` or the
+    annotations; ``count`` keeps the first entries. The demo photos take neither path nor list, a plain folder takes no
+    list. Without ``pictures`` the list alone is needed: something else stands in for the files. ImageNet's labels are 0
+    to ``classes - 1``. Sums that the list has are checked whenever a picture is read.
 
     Raises ``InputError`` for a name, path, list, file of sums or count that does not fit, ``SetupError`` for an entry
     point that cannot be loaded.
@@ -55,16 +56,18 @@ def open_dataset(
             )
     if name == "demo":
         return _open_demo(path, list_file, count)
-    if name == "folder" or name in IMAGENET_NAMES:
+    if name == "folder" or name in IMAGENET_NAMES or name in LAYOUTS:
         if path is None:
             raise InputError(f"data set {name} has no path; give --dataset-path DIR or set DATA_DIR")
+        if name in LAYOUTS:
+            return open_coco(name, path, list_file, count, pictures)
         if name != "folder":
             listed = open_imagenet(path, list_file, count, classes, pictures)
             return replace(listed, sums=read_sums(list_file or path / LIST_NAME, listed.files)) if pictures else listed
         if list_file is not None:
             raise InputError(f"data set folder takes all pictures in {path}, got {list_file}; use --dataset imagenet")
         return open_folder(path, count)
-    opener, called = load_other("data set", name, ("demo", "folder", *IMAGENET_NAMES), plugged(GROUP))
+    opener, called = load_other("data set", name, ("demo", "folder", *IMAGENET_NAMES, *LAYOUTS), plugged(GROUP))
     dataset = opener(path, list_file, count)
     if not isinstance(dataset, DataSet):
         raise SetupError(f"{called} gave a {type(dataset).__name__}, expected a DataSet")

@@ -261,7 +261,7 @@ def test_a_written_list_is_read_back(
     (root / "val_map.txt").write_bytes(text.encode("utf-8-sig" if windows else "utf-8"))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sut.datasets.imagenet._check_files", lambda *_: None)
+        patch.setattr("sut.datasets.imagenet.check_files", lambda *_: None)
         dataset = open_imagenet(root, None, None)
 
     assert dataset.files == tuple(entries)
@@ -301,7 +301,7 @@ def test_a_path_is_the_imagenet_layout(tmp_path: Path, name: str | None) -> None
         ("imagenet", None, None, ["imagenet has no path", "--dataset-path", "DATA_DIR"]),
         (None, None, Path("list.txt"), ["no path", "--dataset-path"]),
         ("imagnet", None, None, ["unknown data set 'imagnet'", "did you mean imagenet?", "demo"]),
-        ("coco", Path("/"), None, ["unknown data set 'coco'", "known: demo, folder, imagenet"]),
+        ("voc", Path("/"), None, ["unknown data set 'voc'", "known: coco, demo, folder, imagenet"]),
         ("demo", Path("/pictures"), None, ["demo comes with the project", "/pictures"]),
         ("demo", None, Path("list.txt"), ["demo comes with the project", "list.txt"]),
         (None, Path("/nowhere"), None, ["/nowhere does not exist"]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import cv2
@@ -13,6 +14,7 @@ from sut.datasets.base import DataSet
 from sut.datasets.sums import Sums, sum_of
 from sut.qsl import pictures
 from sut.qsl.pictures import Seen, most_bytes
+from tests.unit.coco_sets import jpeg
 
 
 def seen(count: int) -> Seen:
@@ -81,3 +83,25 @@ def test_the_memory_that_is_free_is_shared_by_the_threads(
     monkeypatch.setattr(pictures, "free_memory", lambda root: free)
 
     assert most_bytes(threads) == expected
+
+
+def test_sizes_are_compared_as_pictures_are_shown() -> None:
+    """An annotation of 30 x 50 is right for a picture that is coded as 50 x 30 and turned by EXIF."""
+    exif = b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<HHHIHHI", 1, 0x112, 3, 1, 6, 0, 0)
+    coded = jpeg(50, 30)
+    turned = coded[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + coded[2:]
+    png = cv2.imencode(".png", np.zeros((50, 30, 3), np.uint8))[1].tobytes()
+    shown = [coded, turned, png]
+    names = tuple(f"{number}.jpg" for number in range(len(shown)))
+    known = Seen(DataSet("coco", Path(), names, None, sizes=((50, 30), (30, 50), (30, 50))))
+    for index, data in enumerate(shown):
+        known.read(index, data)
+    assert known.notes() == []
+
+    known = Seen(DataSet("coco", Path(), names, None, sizes=((50, 30), (50, 30), (31, 50))))
+    for index, data in enumerate(shown):
+        known.read(index, data)
+    [note] = known.notes()
+    assert note.startswith(
+        "2 pictures have another size than their annotations say, such as 1.jpg, which is 30 x 50 and not 50 x 30"
+    )
