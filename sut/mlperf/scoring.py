@@ -12,7 +12,10 @@ from numpy.typing import NDArray
 from sut.mlperf import official
 from sut.mlperf.accuracy import accuracy_log_bytes, log_sha256, parse_accuracy_log
 from sut.mlperf.logs import ACCURACY, DETAIL, read_detail
+from sut.tasks.base import Score
 from sut.tasks.chance import near_chance
+from sut.tasks.detection.coco_map import score_boxes
+from sut.tasks.detection.truth import BoxTruth
 from sut.tasks.top1 import Labels, Top1, answers_as_labels, sample_indices, top1
 
 _IMAGENET_CLASSES = 1000
@@ -28,21 +31,25 @@ _PADDING = official.MULTISTREAM_SAMPLES
 class Scored:
     """A whole log's score. ``dtype`` is what its labels are written in, ``sha256`` the log's.
 
-    ``settings_known``: whether LoadGen's detail log is beside it, which says that no audit sampled it.
+    ``settings_known``: whether LoadGen's detail log is beside it, which says that no audit sampled it. ``contradicted``
+    are samples with a second answer that is another: of boxes, whose last bits may depend on what else is in the batch,
+    the first counts, as for MLPerf's script; of labels the log is refused.
     """
 
     path: Path
-    score: Top1
-    dtype: str
+    score: Score
+    dtype: str | None
     sha256: str
     settings_known: bool
+    contradicted: int = 0
 
 
-def score_file(path: Path, labels: NDArray[np.int32], dtype: str | None = None) -> Scored:
-    """Score the accuracy log at ``path``, or in that folder, against the labels of the data set that was asked.
+def score_file(path: Path, truth: NDArray[np.int32] | BoxTruth, dtype: str | None = None) -> Scored:
+    """Score the accuracy log at ``path``, or in that folder, against the truth of the data set that was asked.
 
-    Raises ``ValueError`` for what is no whole accuracy log of these samples, for one that an audit sampled, for answers
-    that are no labels, or not in ``dtype``, and for a score that is near chance.
+    Labels (in ``dtype``, where that is given) give a ``Top1``, boxes a ``MeanAP``. Raises ``ModuleNotFoundError`` where
+    what scores boxes is not installed, and ``ValueError`` for what is no whole accuracy log of these samples, for one
+    that an audit sampled, for answers that are none, and for a top-1 that is near chance.
     """
     file = path / ACCURACY if path.is_dir() else path
     content = accuracy_log_bytes(file)
@@ -50,17 +57,19 @@ def score_file(path: Path, labels: NDArray[np.int32], dtype: str | None = None) 
     if settings_known:
         _check_settings(file.parent)
     log = parse_accuracy_log(content, file)
-    log.check_consistent(file)
+    count = len(truth.image_ids) if isinstance(truth, BoxTruth) else len(truth)
+    if not isinstance(truth, BoxTruth):
+        log.check_consistent(file)
     try:
-        if not settings_known and log.entries > 2 * len(labels) + _PADDING:
+        if not settings_known and log.entries > 2 * count + _PADDING:
             raise ValueError(
-                f"{log.entries} answers for {len(labels)} samples; an accuracy run asks each once, so this is of a "
+                f"{log.entries} answers for {count} samples; an accuracy run asks each once, so this is of a "
                 "performance run, as of an audit (TEST01); give the log of the accuracy run"
             )
-        score, found = _scored(log.answers, labels, dtype)
+        score, found = _scored(log.answers, truth, dtype)
     except ValueError as error:
         raise ValueError(f"the accuracy log {file}: {error}") from None
-    return Scored(file, score, found, log_sha256(content), settings_known)
+    return Scored(file, score, found, log_sha256(content), settings_known, len(log.contradicted))
 
 
 def _check_settings(folder: Path) -> None:
@@ -77,16 +86,23 @@ def _check_settings(folder: Path) -> None:
         )
 
 
-def _scored(answers: dict[int, bytes], labels: NDArray[np.int32], dtype: str | None) -> tuple[Top1, str]:
+def _asked(answers: dict[int, bytes], count: int) -> NDArray[np.intp]:
     try:
-        indices = sample_indices(answers, len(labels))
+        return sample_indices(answers, count)
     except ValueError as error:
-        few = 2 * len(answers) < len(labels)
+        few = 2 * len(answers) < count
         remedy = "an audit (TEST01) or a run with --count logs so few" if few else "is the list that of this run?"
         raise ValueError(f"{error}; expected one for each line of the list: {remedy}") from None
-    most = int(labels.max()) + 1
+
+
+def _scored(
+    answers: dict[int, bytes], truth: NDArray[np.int32] | BoxTruth, dtype: str | None
+) -> tuple[Score, str | None]:
+    if isinstance(truth, BoxTruth):
+        _asked(answers, len(truth.image_ids))
+        return score_boxes(answers, truth), None
+    right, most = truth[_asked(answers, len(truth))], int(truth.max()) + 1
     found = answers_as_labels(answers, max(most, _IMAGENET_CLASSES), dtype)
-    right = labels[indices]
     score, classes = top1(found.values, right), max(most, 2)
     if near_chance(score, classes):
         raise ValueError(_near_chance(score, found, right, classes))
