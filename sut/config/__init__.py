@@ -103,9 +103,11 @@ class RunConfig(BaseModel):
     scenario: Scenario = setting("What LoadGen asks, and when.", "SingleStream", flag=None)
     mode: Mode = setting("What the run is for; find_peak: Server's highest rate.", "performance", flag=None)
 
-    dataset: str | None = setting("demo, imagenet, or folder (no labels).")
+    dataset: str | None = setting("demo, imagenet, coco, openimages, or folder (nothing to score against).")
     dataset_path: Path | None = setting("Folder of the pictures; default $DATA_DIR.")
-    dataset_list: Path | None = setting("List file; default val_map.txt in that folder.")
+    dataset_list: Path | None = setting(
+        "List or annotations; default val_map.txt in that folder, or what COCO's layout has."
+    )
     cache: bool = setting(
         "1: keep preprocessed tensors on disk for the next start.",
         False,

@@ -21,6 +21,7 @@ from sut.models.base import ModelSpec
 from sut.models.content import digest_of, sums_of
 from sut.models.identity import Known, weights_of
 from sut.models.precision.fold import fold, folded
+from sut.tasks.registry import find_task
 from sut.text import Progress, Say
 
 _FORMATS = {
@@ -113,7 +114,8 @@ def prepare(
         from sut.models.precision.calibration import calibrate_on
 
         files = (config.dataset, config.dataset_path, config.dataset_list)
-        whole = dataset if config.count is None else open_dataset(*files, None, classes=spec.labels_end)
+        layout = find_task(spec.task).layout
+        whole = dataset if config.count is None else open_dataset(*files, None, True, spec.labels_end, layout)
         closed = config.rules == "closed"
         calibration = calibrate_on(dataset, whole, recipe, config.calibration_list, closed=closed)
     file = convert(onnx, form, calibration, say, progress)

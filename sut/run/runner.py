@@ -155,8 +155,8 @@ def run_experiment(
         parts = make(configs, audits, console, progress)
     if parts.dataset.truth is None and any(config.mode == "accuracy" for config in configs):
         raise InputError(
-            f"data set {parts.dataset.name} ({parts.dataset.root}) has no labels, so there is no accuracy; leave out "
-            "--accuracy or use a data set with a val_map.txt"
+            f"data set {parts.dataset.name} ({parts.dataset.root}) has no labels and no boxes, so there is no "
+            "accuracy; leave out --accuracy or use a data set with a val_map.txt, or with annotations"
         )
     if store := parts.tensor_store():
         store.close()  # it is there and can be used; the runs open it again

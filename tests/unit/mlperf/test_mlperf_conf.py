@@ -10,6 +10,7 @@ import pytest
 
 from sut.config import SCENARIOS
 from sut.mlperf.logs import OFFICIAL_SEEDS
+from sut.mlperf.official import BENCHMARKS, Benchmark
 from sut.mlperf.userconf import SEED_KEYS, Conf, read_conf
 
 RULES = Path(__file__).parents[3] / "mlperf.conf"
@@ -112,3 +113,11 @@ def test_no_line_stands_there_twice(rules: Conf) -> None:
     lines = [line for line in RULES.read_text().splitlines() if line and not line.startswith("#")]
 
     assert len(lines) == len(rules.values)
+
+
+@pytest.mark.parametrize("benchmark", BENCHMARKS.values(), ids=lambda benchmark: str(benchmark.name))
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_samples_are_loaded_as_the_benchmark_asks(benchmark: Benchmark, scenario: str) -> None:
+    found = settings_from(None, benchmark.conf, scenario)["performance_sample_count_override"]
+
+    assert found == benchmark.performance_samples
