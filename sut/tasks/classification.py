@@ -41,7 +41,7 @@ def best_of(scores: NDArray[Any]) -> tuple[NDArray[np.intp], NDArray[Any]]:
 def _labels_in(truth: object) -> NDArray[np.int32]:
     """A data set's truth as labels. Raises ``ValueError`` where it is another task's."""
     if not isinstance(truth, np.ndarray):
-        raise ValueError(f"the data set has {type(truth).__name__}, expected a label for each picture")
+        raise ValueError(f"it has {type(truth).__name__} to score against, expected a label for each picture")
     return truth
 
 

@@ -12,6 +12,8 @@ import pytest
 
 from sut.datasets.registry import open_dataset
 from sut.errors import InputError
+from sut.models.registry import MODELS
+from sut.tasks.classification import Classification
 from sut.tasks.detection.truth import BoxTruth, TrueBox
 from tests.unit.coco_sets import LIST, SIZES, content, jpeg, write_coco
 
@@ -61,6 +63,13 @@ def test_layouts_of_the_reference_are_known(tmp_path: Path, name: str, folder: s
     dataset = open_dataset(name, write_coco(tmp_path, None, folder, list_name), None, None)
 
     assert dataset.read(2) == jpeg(*SIZES[2], 2)
+
+
+def test_a_classifier_is_not_scored_against_boxes(tmp_path: Path) -> None:
+    dataset = open_dataset("coco", write_coco(tmp_path), None, None)
+
+    with pytest.raises(ValueError, match="it has BoxTruth to score against, expected a label for each picture"):
+        Classification.check_truth(MODELS["resnet50"], dataset.truth, dataset.files)
 
 
 def test_another_list_and_the_task_s_layout(tmp_path: Path) -> None:

@@ -131,6 +131,16 @@ def test_a_log_has_the_official_arithmetics_map_to_the_bit(tmp_path: Path, seed:
     assert score.outside > 0
 
 
+def test_places_are_multiplied_in_float32(tmp_path: Path) -> None:
+    """0.95 of 640 pixels is 608 then, which overlaps by 0.95, and a little less in float64."""
+    truth = truth_at(tmp_path, [TrueBox(1, 139, 1, (0, 0, 640, 480), 640 * 480, 0)])
+    log = write_log(tmp_path, (0, hexed((0, 0, 0, 1, 0.95, 0.5, 1))))
+
+    score = score_boxes(read_accuracy_log(log).answers, truth, whole=False)
+
+    assert score.value == official(log, truth.annotations) == pytest.approx(1)
+
+
 def test_pictures_that_were_not_asked_do_not_count(tmp_path: Path) -> None:
     truth = truth_at(tmp_path)
     log = write_log(tmp_path, (3, hexed((3, 0.2 / 375, 0.1 / 500, 40.6 / 375, 30.4 / 500, 0.5, 3))))
