@@ -91,15 +91,15 @@ def told(outputs: Sequence[TensorSpec]) -> tuple[Kind, int | None] | None:
         if output.dtype not in FLOATS or len(output.shape) != 3:
             continue
         _, first, last = output.shape
-        if last == _OF_CORNERS and first is not None and first <= _MOST_SUPPRESSED and not _is_grid(first):
+        if _is_suppressed(first, last):
             return "nms", None
-        by_class = _is_grid(last) and first is not None and first > 4
-        if by_class or (_is_grid(first) and last is not None and last > 4):
-            anchors, width = (last, first) if by_class else (first, last)
-            assert anchors is not None and width is not None
-            if not _is_square(anchors, _CELLS) or (width == 85 and not by_class):
-                return "objectness", width - 5
-            return "yolo", width - 4 if by_class or width == 84 else None
+        if first is None or last is None or min(first, last) <= 4 or not _is_grid(max(first, last)):
+            continue
+        width, anchors = sorted((first, last))
+        by_class = width == first
+        if not _is_square(anchors, _CELLS) or (width == 85 and not by_class):
+            return "objectness", width - 5
+        return "yolo", width - 4 if by_class or width == 84 else None
     return None
 
 
@@ -113,24 +113,26 @@ def _is_square(number: int, times: int) -> bool:
 
 
 def _kinds(output: TensorSpec, classes: int, wanted: Kind | None) -> Iterator[Kind]:
-    """The kinds that an output alone can be of. An axis that is open fits, but not both where no kind is ``wanted``."""
+    """The kinds that an output alone can be of. Where none is ``wanted``, its width must be told by the file."""
     if output.dtype not in FLOATS or len(output.shape) != 3:
         return
     _, first, last = output.shape
-    if wanted is None and first is None and last is None:
+    if wanted is None and _is_suppressed(first, last):
+        yield "nms"
         return
     widths: tuple[tuple[Kind, int], ...] = (("yolo", 4 + classes), ("objectness", 5 + classes))
     for kind, width in widths:
-        if wanted in (None, kind) and (_is_wide(first, last, width) or _is_wide(last, first, width)):
+        fitting = (width,) if wanted is None else (width, None)
+        either_way = ((first, last), (last, first))
+        if wanted in (None, kind) and any(a in fitting and (b is None or b > width) for a, b in either_way):
             yield kind
-    few = first is None or (first <= _MOST_SUPPRESSED and not (classes <= 2 and _is_grid(first)))
-    if last in ((None, _OF_CORNERS) if wanted else (_OF_CORNERS,)) and (few or wanted) and wanted in (None, "nms"):
+    if (wanted is None and first is None and last == _OF_CORNERS) or (wanted == "nms" and last in (_OF_CORNERS, None)):
         yield "nms"
 
 
-def _is_wide(width: int | None, anchors: int | None, expected: int) -> bool:
-    """Whether two axes are the values of an anchor and the anchors, of which there are more."""
-    return width in (None, expected) and (anchors is None or anchors > expected)
+def _is_suppressed(boxes: int | None, width: int | None) -> bool:
+    """Whether two axes are those of a few boxes, and not of all anchors, which one or two classes have as wide."""
+    return width == _OF_CORNERS and boxes is not None and boxes <= _MOST_SUPPRESSED and not _is_grid(boxes)
 
 
 def _triples(outputs: Sequence[TensorSpec]) -> Iterator[tuple[TensorSpec, ...]]:
