@@ -37,8 +37,10 @@ _OPTIONS = {"error_model": "numpy"}
 _LOCK = threading.Lock()
 _BLOCK = 1024
 """Anchors that are looked at together: what is remembered of them fits into the first cache."""
-_NOT_FINITE = 0x7F800000
-"""The bits of a float32's exponent: all of them are set in NaN and inf, and in nothing else."""
+_NOT_FINITE = np.int32(0x7F800000)
+"""The bits of inf; those of NaN are more, and of all other float32 less, but for the sign."""
+_MAGNITUDE = np.int32(0x7FFFFFFF)
+"""All bits but the sign."""
 
 
 def _helper(function: _Function) -> _Function:
@@ -103,7 +105,9 @@ def _suppressed(
     for row in range(len(predictions)):
         values = predictions[row]
         finite = (
-            _best_of_rows(values, first, best, which) if by_anchor else _best_in_columns(values, first, best, which)
+            _best_of_rows(values, first, least, best, which)
+            if by_anchor
+            else _best_in_columns(values, first, best, which)
         )
         if not finite:
             return row
@@ -148,22 +152,31 @@ def _best_in_columns(values: Any, first: Any, best: Any, which: Any) -> bool:
 
 
 @_helper
-def _best_of_rows(values: Any, first: Any, best: Any, which: Any) -> bool:
-    """``_best_in_columns`` for anchors in rows."""
+def _best_of_rows(values: Any, first: Any, least: Any, best: Any, which: Any) -> bool:
+    """``_best_in_columns`` for anchors in rows; a score of 0 stands for all that are not more than ``least``.
+
+    The first look at a row is at its bits, for the processor takes many of them at once: of floats that are 0 or more,
+    the largest has the largest bits as an integer, too, and those below 0 are negative.
+    """
     anchors, width = values.shape
-    bits = values.view(np.int32)
+    bits, highest = values.view(np.int32), np.zeros(1, np.int32)
+    top = highest.view(np.float32)
     for anchor in range(anchors):
-        wrong = False
-        for at in range(width):
-            wrong |= (bits[anchor, at] & _NOT_FINITE) == _NOT_FINITE
-        if wrong:
+        most = largest = np.int32(0)
+        for at in range(first):
+            largest = max(largest, bits[anchor, at] & _MAGNITUDE)
+        for at in range(first, width):
+            largest = max(largest, bits[anchor, at] & _MAGNITUDE)
+            most = max(most, bits[anchor, at])
+        if largest >= _NOT_FINITE:
             return False
-        top, where = values[anchor, first], 0
-        for at in range(first + 1, width):
-            if values[anchor, at] > top:
-                top, where = values[anchor, at], at - first
-        best[anchor] = top * values[anchor, 4] if first == 5 else top
-        which[anchor] = where
+        highest[0] = most
+        score = top[0] * values[anchor, 4] if first == 5 else top[0]
+        best[anchor], which[anchor] = 0, 0
+        if score > least:
+            best[anchor] = score
+            while bits[anchor, first + which[anchor]] != most:
+                which[anchor] += 1
     return True
 
 
@@ -175,7 +188,7 @@ def _order(best: Any, least: Any) -> Any:
     found = 0
     for anchor in range(len(best)):
         if best[anchor] > least:  # so it is positive, and its bits are ordered as it is
-            keys[found] = ((_NOT_FINITE - np.int64(bits[anchor])) << 32) | anchor
+            keys[found] = (np.int64(_NOT_FINITE - bits[anchor]) << 32) | anchor
             found += 1
     keys = np.sort(keys[:found])[:MOST_CANDIDATES]
     return keys & 0xFFFFFFFF
