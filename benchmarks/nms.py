@@ -31,7 +31,8 @@ SIZE = 640
 PICTURES = 32
 """Predictions that are gone through: 90 MB, and more with objectness."""
 PLACE = Geometry(SIZE, 480, 1.0, 1.0, 0.0, -80.0)
-ASKED = Target("value", "at most", 1.5)
+ASKED_MS = 1.5
+"""With as many numbers as YOLO11 predicts at 640 pixels; v5 has three times as many, and twice the time."""
 
 Predictions = NDArray[np.float32]
 
@@ -60,7 +61,7 @@ def measure(title: str, batch: int, repeat: int, objectness: bool = False, sprea
         name="detector", recipe=recipe, build=lambda weights, say: Path(), task="detection", classes=CLASSES
     )
     task = Detection.of(spec, [TensorSpec("raw", "float32", (None, *pictures.shape[1:]))])
-    figure = Figure(title, "ms", ASKED)
+    figure = Figure(title, "ms", Target("value", "at most", ASKED_MS * (1 + objectness)))
     for _ in range(repeat):
         begin = time.thread_time()
         for at in range(0, PICTURES, batch):
