@@ -280,16 +280,20 @@ def resize_graph(recipe: Recipe, given: ColourOrder, device: Literal["cpu", "gpu
         shape = fn.external_source(name="shape", dtype=types.INT32, ndim=1)
         pixels = fn.slice(pixels, anchor, shape, axes=[0, 1])
     shrink, grow, antialias = _FILTERS[recipe.interpolation]
+    square = [recipe.size, recipe.size]
+    told = ("size",) if recipe.fit == "letterbox" else ("roi_start", "roi_end")
     resized = fn.resize(
         pixels,
-        size=[recipe.size, recipe.size],
-        roi_start=fn.external_source(name="start", dtype=types.FLOAT, ndim=1),
-        roi_end=fn.external_source(name="end", dtype=types.FLOAT, ndim=1),
+        **{"size": square, **{name: fn.external_source(name=name, dtype=types.FLOAT, ndim=1) for name in told}},
         min_filter=shrink,
         mag_filter=grow,
         antialias=antialias,
         dtype=types.UINT8,
     )
+    if recipe.fit == "letterbox":
+        corner = fn.external_source(name="corner", dtype=types.INT32, ndim=1)
+        padded: dict[str, Any] = {"out_of_bounds_policy": "pad", "fill_values": recipe.pad_level}
+        resized = fn.slice(resized, start=corner, shape=square, axes=[0, 1], **padded)
     if given != recipe.colour_order:
         resized = fn.color_space_conversion(
             resized, image_type=_IMAGE_TYPES[given], output_type=_IMAGE_TYPES[recipe.colour_order]
@@ -306,16 +310,24 @@ def resize_graph(recipe: Recipe, given: ColourOrder, device: Literal["cpu", "gpu
 def regions(recipe: Recipe, fits: Sequence[Fit]) -> dict[str, list[NDArray[Any]]]:
     """What ``resize_graph`` is told of each picture, in (y, x): the box that is cut out, where a recipe has one, and
     the part of it that the crop keeps. Resizing only that part to the crop's size is the resize and the crop in one.
+    Of a letterbox it is told the size of the whole picture in it, and where its corner lies from the picture's.
     """
-    found: dict[str, list[NDArray[Any]]] = {"start": [], "end": []}
+    found: dict[str, list[NDArray[Any]]] = {}
+    if recipe.fit == "letterbox":
+        found["size"] = [np.array([where.resized_height, where.resized_width], np.float32) for where in fits]
+        found["corner"] = [np.array([where.crop_top, where.crop_left], np.int32) for where in fits]
+        return found
     if recipe.fit == "crop-resize":
         found["anchor"] = [np.array([where.box_top, where.box_left], np.int32) for where in fits]
         found["shape"] = [np.array([where.box_height, where.box_width], np.int32) for where in fits]
-    for where in fits:
-        per_output = np.array([where.box_height / where.resized_height, where.box_width / where.resized_width])
-        start = np.array([where.crop_top, where.crop_left]) * per_output
-        found["start"].append(start.astype(np.float32))
-        found["end"].append((start + where.size * per_output).astype(np.float32))
+    per_output = [
+        np.array([where.box_height / where.resized_height, where.box_width / where.resized_width]) for where in fits
+    ]
+    starts = [np.array([where.crop_top, where.crop_left]) * per for where, per in zip(fits, per_output, strict=True)]
+    found["roi_start"] = [start.astype(np.float32) for start in starts]
+    found["roi_end"] = [
+        (start + recipe.size * per).astype(np.float32) for start, per in zip(starts, per_output, strict=True)
+    ]
     return found
 
 

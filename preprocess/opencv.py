@@ -19,7 +19,9 @@ cv2.setNumThreads(1)
 INTERPOLATIONS = {"area": cv2.INTER_AREA, "linear": cv2.INTER_LINEAR, "cubic": cv2.INTER_CUBIC}
 
 MAX_ASPECT = 16
-"""Above this ratio of the resized picture's sides only what the crop keeps is computed, in NumPy."""
+"""Above this ratio of the resized picture's sides only what the crop keeps is computed, in NumPy. What is not cropped
+is computed as it is, whatever its aspect.
+"""
 
 
 def decode_at(position: int, data: bytes) -> NDArray[np.uint8]:
@@ -93,7 +95,7 @@ class OpenCV(Preprocessor):
         times slower than the copy.
         """
         size = (where.resized_width, where.resized_height)
-        if max(size) > MAX_ASPECT * min(size):
+        if max(size) > MAX_ASPECT * max(min(size), where.size):
             square[...] = resize_fit(picture, where, self.recipe.interpolation, self.recipe.pad_level)
         else:
             if where.is_padded:

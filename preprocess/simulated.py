@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from plugins.options import option
 from plugins.sleep import sleep_until
 from preprocess.base import Geometry, Mark, Preprocessor, Recipe, Target, only_buffer
+from preprocess.oracle import fit
+from preprocess.parts.header import Header, read_header
 
 _CODES = 256
 
@@ -35,7 +37,8 @@ class Simulated(Preprocessor):
     """Sleeps ``decode_ms``, ``resize_ms`` and ``normalize_ms`` for each picture, in the stages of those names.
 
     Row: zeros, the first value excepted, which is the CRC-32 of the file (of the bytes, for pixels) modulo 256,
-    normalised as the recipe says.
+    normalised as the recipe says. The geometry is the recipe's for the picture's size, which is what its header says
+    (before any EXIF rotation); for what has none, that of a picture of the input's size.
     """
 
     name = "simulated"
@@ -59,16 +62,21 @@ class Simulated(Preprocessor):
         only_buffer(self.recipe, target, len(encoded))
         until_ns = self._stage("decode", len(encoded), time.monotonic_ns())
         codes = [zlib.crc32(data) % _CODES for data in encoded]
+        unknown = Header(self.recipe.size, self.recipe.size)
+        headers = [read_header(data) or unknown for data in encoded]
         sleep_until(until_ns)
         mark("decode")
-        return self._finish(codes, target, mark)
+        return self._finish(codes, [(header.width, header.height) for header in headers], target, mark)
 
     def run_pixels(self, pictures: Sequence[NDArray[np.uint8]], target: Target, mark: Mark) -> list[Geometry]:
         """Take the planted time of all stages but ``decode``."""
         only_buffer(self.recipe, target, len(pictures))
-        return self._finish([zlib.crc32(each.tobytes()) % _CODES for each in pictures], target, mark)
+        codes = [zlib.crc32(each.tobytes()) % _CODES for each in pictures]
+        return self._finish(codes, [(each.shape[1], each.shape[0]) for each in pictures], target, mark)
 
-    def _finish(self, codes: Sequence[int], target: Target, mark: Mark) -> list[Geometry]:
+    def _finish(
+        self, codes: Sequence[int], sizes: Sequence[tuple[int, int]], target: Target, mark: Mark
+    ) -> list[Geometry]:
         count = len(codes)
         buffer: NDArray[Any] = only_buffer(self.recipe, target, count)[:count]
         sleep_until(self._stage("resize", count, time.monotonic_ns()))
@@ -78,8 +86,7 @@ class Simulated(Preprocessor):
         buffer[:, 0, 0, 0] = (np.array(codes) - self.recipe.mean[0]) / self.recipe.std[0]
         sleep_until(until_ns)
         mark("normalize")
-        size = self.recipe.size
-        return [Geometry(size, size, 1.0, 1.0, 0.0, 0.0)] * count
+        return [fit(self.recipe, max(1, width), max(1, height)).geometry for width, height in sizes]
 
     def _stage(self, name: str, pictures: int, begin_ns: int) -> int:
         """When a stage that began then ends, in ns."""
