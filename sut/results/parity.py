@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preprocess.base import Preprocessor, Recipe, unmarked
-from preprocess.oracle import oracle
+from preprocess.oracle import fit, oracle
 from preprocess.parts.decode import decode
 from sut.datasets.demo import open_demo
 from sut.qsl.library import Rows
@@ -33,13 +33,16 @@ Make = Callable[[Recipe], Preprocessor]
 Levels = NDArray[np.int32]
 """Pixels before normalisation, (n, size, size, 3) in the recipe's colour order: 0 to 255, and beyond where one errs."""
 
+Covered = NDArray[np.bool_]
+"""Which pixels of the input a picture covers, (n, size, size); the others are padding."""
+
 
 def measure(make: Make, recipe: Recipe, encoded: Sequence[bytes]) -> Parity:
     """The parity of a preprocessor with the oracle on some files.
 
     Raises ``ValueError`` for a recipe or a picture that it does not take, and for output that is not finite.
     """
-    return compare(preprocessed_levels(make, recipe, encoded), oracle_levels(recipe, encoded))
+    return compare(preprocessed_levels(make, recipe, encoded), *oracle_levels(recipe, encoded))
 
 
 def measure_quickly(make: Make, recipe: Recipe) -> Parity:
@@ -47,20 +50,24 @@ def measure_quickly(make: Make, recipe: Recipe) -> Parity:
     return measure(make, recipe, [*photos()[:3], *noise(1), *sizes(4)])
 
 
-def compare(got: Levels, expected: Levels) -> Parity:
-    """Two sets of pixels, each (n, height, width, 3), n at least 1.
+def compare(got: Levels, expected: Levels, covered: Covered | None = None) -> Parity:
+    """Two sets of pixels, each (n, height, width, 3), n at least 1; all are covered unless told.
 
     PSNR is ``10 log10(255^2 / mean squared difference)`` in dB, None where nothing differs. A pixel is over 1 when any
-    of its channels is.
+    of its channels is. Both, and the mean, are of what is covered: padding is equal, and would flatter them.
     """
-    difference = np.abs(got.astype(np.int64) - expected)
-    mean_square = float(np.square(difference).mean())
+    covered = np.ones(got.shape[:3], bool) if covered is None else covered
+    apart = np.abs(got.astype(np.int64) - expected)
+    difference, padding = apart[covered], apart[~covered]
+    mean_square = float(np.square(difference, dtype=np.float64).mean())
     return Parity(
-        max_levels=int(difference.max()),
+        max_levels=int(apart.max()),
         mean_levels=float(difference.mean()),
         share_over_1=float((difference.max(axis=-1) > 1).mean()),
         psnr_db=10 * math.log10(255**2 / mean_square) if mean_square else None,
         pictures=len(got),
+        values=difference.size,
+        padding_levels=int(padding.max()) if padding.size else None,
     )
 
 
@@ -83,9 +90,14 @@ def levels(samples: NDArray[Any], recipe: Recipe) -> Levels:
     return np.rint(pixels).astype(np.int32)
 
 
-def oracle_levels(recipe: Recipe, encoded: Sequence[bytes]) -> Levels:
-    """What the oracle makes of files."""
-    return np.stack([oracle(decode(data), recipe)[1] for data in encoded]).astype(np.int32)
+def oracle_levels(recipe: Recipe, encoded: Sequence[bytes]) -> tuple[Levels, Covered]:
+    """What the oracle makes of files, and which pixels of that are theirs."""
+    pictures = [decode(data) for data in encoded]
+    covered = np.zeros((len(pictures), recipe.size, recipe.size), bool)
+    for inside, picture in zip(covered, pictures, strict=True):
+        where = fit(recipe, picture.shape[1], picture.shape[0])
+        inside[where.rows, where.columns] = True
+    return np.stack([oracle(picture, recipe)[1] for picture in pictures]).astype(np.int32), covered
 
 
 def photos() -> list[bytes]:

@@ -70,29 +70,35 @@ class Parity(_Part):
     """How far a preprocessor is from the oracle, in levels of 255 before normalisation; see ``results/parity.py``."""
 
     max_levels: int
-    """The largest difference of a value."""
+    """The largest difference of a value, padding or not."""
     mean_levels: float
-    """The mean difference, over all values."""
+    """The mean difference, over all values that a picture covers: padding would flatter it."""
     share_over_1: float
-    """The share of pixels with a channel off by more than 1 level."""
+    """The share of covered pixels with a channel off by more than 1 level."""
     psnr_db: float | None
-    """Peak signal-to-noise ratio; None where nothing differs."""
+    """Peak signal-to-noise ratio of what is covered; None where nothing differs."""
     pictures: int
     """How many were compared."""
+    values: int | None = None
+    """How many values they cover: three a pixel."""
+    padding_levels: int | None = None
+    """The largest difference of a value where there is no picture; None where the recipe pads nothing."""
 
     @property
     def within_1_level(self) -> bool:
-        """Whether nothing differs by more than rounding can explain."""
-        return self.max_levels <= 1
+        """Whether nothing differs by more than rounding can explain: padding is not computed, so not at all."""
+        return self.max_levels <= 1 and not self.padding_levels
 
     def line(self) -> str:
         """The figures in words, for below a table."""
-        if self.psnr_db is None:
+        if self.psnr_db is None and not self.padding_levels:
             return f"equal to the oracle in all pixels of {self.pictures} pictures"
         levels = "level" if self.max_levels == 1 else "levels"
+        psnr = "equal but for padding" if self.psnr_db is None else f"{self.psnr_db:.1f} dB"
+        padding = "" if self.padding_levels is None else f", padding off by {self.padding_levels}"
         return (
             f"max {self.max_levels} {levels}, mean {self.mean_levels:.2g}, "
-            f"{100 * self.share_over_1:.3g} % of pixels over 1, {self.psnr_db:.1f} dB"
+            f"{100 * self.share_over_1:.3g} % of pixels over 1, {psnr}{padding}"
         )
 
 

@@ -152,7 +152,8 @@ class Course:
         parity = measure_quickly(self._parts.preprocessor_for, self._parts.spec.recipe)
         self._tell(Preprocessed(parity))
         if not parity.within_1_level:
-            self._broken.append(f"parity of {self._config.preprocess}: {parity.max_levels} levels > 1 level")
+            off = f"{parity.max_levels} levels > 1 level" if parity.max_levels > 1 else "its padding is not exact"
+            self._broken.append(f"parity of {self._config.preprocess}: {off}")
 
     def _load_samples(self, sut: SUT) -> range:
         """Load what calibration works on.

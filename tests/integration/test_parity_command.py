@@ -17,7 +17,7 @@ from tests.core import needs
 from tests.distributions import write_distribution
 from tests.integration.support import Sut
 
-FIELDS = ["max_levels", "mean_levels", "share_over_1", "psnr_db", "pictures"]
+FIELDS = ["max_levels", "mean_levels", "share_over_1", "psnr_db", "pictures", "values", "padding_levels"]
 WITHOUT_DALI = """
 import sys
 class Blocker:

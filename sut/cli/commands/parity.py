@@ -21,9 +21,10 @@ HELP = """Measure how far preprocessors are from the oracle, in levels of 255 be
 
 Example: ./run_local.sh parity --preprocess opencv,dali --model resnet50
 
-On the demo photos, white noise, photos squeezed to random sizes, and crops of the photos; of the crops, how many get
-the same label from the trained EfficientNet-Lite0, whichever model's recipe is measured. Without --preprocess: all that
-are installed. A measurement, so the exit code is 0 however far they are; 1 wrong usage; 2 something is not installed.
+On the demo photos, white noise, photos squeezed to random sizes, and, for a recipe with the input size of the trained
+EfficientNet-Lite0, crops of the photos, of which it gives how many the same label. Where a recipe pads, the figures but
+max are of what the pictures cover, and padding must be exact. Without --preprocess: all that are installed. A
+measurement, so the exit code is 0 however far they are; 1 wrong usage; 2 something is not installed.
 """
 
 

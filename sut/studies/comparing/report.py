@@ -161,4 +161,5 @@ def _on_pareto_line(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -
 
 
 def _same_pictures(row: Mapping[str, Any]) -> bool:
-    return row["parity"] is None or row["parity"]["max_levels"] <= 1
+    parity = row["parity"]
+    return parity is None or (parity["max_levels"] <= 1 and not parity.get("padding_levels"))

@@ -22,7 +22,9 @@ from sut.results.wording import parity_lines
 from tests.core import needs
 from tests.unit.preprocess.test_opencv import LITE0, MOBILENET, RESNET50
 
-RECIPES = [RESNET50, MOBILENET, LITE0]
+YOLO = Recipe(name="yolo", size=160, fit="letterbox", interpolation="linear", std=(255.0,) * 3)
+RETINANET = dataclasses.replace(YOLO, name="retinanet", fit="stretch", align="top-left", dtype="float16", layout="NHWC")
+RECIPES = [RESNET50, MOBILENET, LITE0, YOLO, RETINANET, dataclasses.replace(YOLO, name="top-left", align="top-left")]
 
 
 class HalfAPixelOff(OpenCV):
@@ -34,6 +36,19 @@ class HalfAPixelOff(OpenCV):
         pictures = [decode(data) for data in encoded]
         shifted = [cv2.blur(picture, (2, 1), anchor=(1, 0)) for picture in pictures]
         return self.run_pixels(shifted, target, mark)
+
+
+class BlackPadding(OpenCV):
+    """Pads with another level than the recipe says."""
+
+    level = 0
+
+    def __init__(self, recipe: Recipe) -> None:
+        super().__init__(dataclasses.replace(recipe, pad_level=self.level))
+
+
+class PaddingOffByOne(BlackPadding):
+    level = 113
 
 
 class Nan(OpenCV):
@@ -70,6 +85,7 @@ def test_the_figures_by_hand() -> None:
         share_over_1=2 / 4,
         psnr_db=10 * math.log10(255**2 / ((0 + 1 + 4 + 25) / 12)),
         pictures=1,
+        values=12,
     )
     assert not found.within_1_level
     assert found.line() == "max 5 levels, mean 0.67, 50 % of pixels over 1, 44.2 dB"
@@ -86,6 +102,34 @@ def test_what_is_equal_has_no_psnr() -> None:
 def test_one_level_is_within_and_two_are_not() -> None:
     assert compare(pixels(0, 255), pixels(1, 254)).within_1_level
     assert not compare(pixels(0, 255), pixels(0, 253)).within_1_level
+
+
+def test_padding_flatters_nothing_and_must_be_exact() -> None:
+    covered = np.array([[[True, True, False, False]]])
+    expected = pixels(10, 10, 100, 100)
+
+    exact = compare(pixels(10, 13, 100, 100), expected, covered)
+    assert (exact.mean_levels, exact.share_over_1, exact.values, exact.padding_levels) == (3 / 6, 1 / 2, 6, 0)
+    assert exact.psnr_db == pytest.approx(10 * math.log10(255**2 / (9 / 6)))
+
+    off = compare(pixels(10, 10, 100, 101), expected, covered)
+    assert (off.max_levels, off.mean_levels, off.psnr_db, off.padding_levels) == (1, 0, None, 1)
+    assert not off.within_1_level
+    assert off.line() == "max 1 level, mean 0, 0 % of pixels over 1, equal but for padding, padding off by 1"
+
+
+@pytest.mark.parametrize(("kind", "off"), [(OpenCV, 0), (PaddingOffByOne, 1), (BlackPadding, 114)])
+def test_padding_of_another_level_is_found(kind: type[Preprocessor], off: int) -> None:
+    found = measure_quickly(kind, YOLO)
+
+    assert (found.padding_levels, found.max_levels, found.mean_levels) == (off, off, 0)
+    assert found.within_1_level is (off == 0)
+    assert found.values is not None
+    assert 0.5 < found.values / (found.pictures * 3 * 160**2) < 0.9
+
+
+def test_what_pads_nothing_says_so() -> None:
+    assert measure_quickly(OpenCV, RETINANET).padding_levels is None
 
 
 NORMALISED = st.floats(-200, 300, width=32)
@@ -115,13 +159,14 @@ def test_normalisation_is_undone_exactly(
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
-@pytest.mark.parametrize("name", ["opencv", pytest.param("dali", marks=needs("dali"))])
+@pytest.mark.parametrize("name", ["opencv", "fused", pytest.param("dali", marks=needs("dali"))])
 def test_what_is_exact_is_measured_so(name: str, recipe: Recipe) -> None:
     found = measure(load(name), recipe, [*photos(), *noise(1), *sizes(12)])
 
     assert found.within_1_level
+    assert found.padding_levels == (0 if recipe.fit == "letterbox" else None)
     assert found.pictures == 24
-    assert found.max_levels == 0 or recipe.interpolation == "cubic"
+    assert found.max_levels == 0 or recipe.interpolation == "cubic" or (name, recipe.interpolation) == ("fused", "area")
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
@@ -140,7 +185,8 @@ def test_dalis_own_resize_is_told_apart() -> None:
     dali_resize = load("dali-resize")
 
     assert not measure_quickly(dali_resize, RESNET50).within_1_level
-    assert measure_quickly(dali_resize, MOBILENET).within_1_level
+    for linear in (MOBILENET, YOLO, RETINANET):
+        assert measure_quickly(dali_resize, linear).within_1_level
 
 
 def test_values_that_are_not_finite_are_refused() -> None:
