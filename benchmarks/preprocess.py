@@ -32,6 +32,8 @@ from preprocess.parts.decode import decode
 from preprocess.registry import load
 from sut.datasets.mosaics import pictures
 from sut.qsl.library import Rows
+from sut.results.parity import measure as parity_of
+from sut.results.parity import photos
 
 MEAN = (123.68, 116.78, 103.94)
 RECIPE = Recipe(name="resnet50", size=224, fit="resize-crop", interpolation="area", mean=MEAN)
@@ -46,13 +48,18 @@ ASKED = {
 BATCH = 8
 DALI_ASKED = 0.95
 """Speed of ``dali-resize`` over that of DALI by itself, which does the same work, at least."""
+LETTERBOX = Recipe(name="yolo", size=640, fit="letterbox", interpolation="linear", std=(255.0, 255.0, 255.0))
+LETTERBOX_ASKED = {"pixels": 1.5, "JPEG": 1.0}
+"""How many times as fast as ``opencv`` ``fused`` must letterbox, from pixels and with decoding, which both must do."""
 
 HOW = f"""
 Pictures: small 60 x 70 pixels and 4 kB, medium 500 x 375 and 121 kB, large 3564 x 2880 and 9.5 MB, from
 `tools/make_pictures.py`; per second of processor time on one core. *Bare* is the reference: decode, colour,
 `INTER_AREA`, crop, mean and transpose in plain OpenCV and NumPy calls, as MLPerf's reference harness has them; or, for
-`dali-resize`, DALI alone: one pipeline that decodes, resizes, crops and normalises, in batches of {BATCH}. *Levels* are
-the largest difference from the oracle in levels of 255, on the pixels that OpenCV decodes."""
+`dali-resize`, DALI alone: one pipeline that decodes, resizes, crops and normalises, in batches of {BATCH}; or, for a
+letterbox (640 pixels, float32 in NCHW), `opencv`, from files or from pixels that are decoded already; *photos* are the
+demo's, most of 512 pixels. *Levels* are the largest difference from the oracle in levels of 255, on the pixels that
+OpenCV decodes."""
 
 Convert = Callable[[bytes, NDArray[np.float32]], None]
 """Turns a file into one sample, float32 (3, 224, 224), in place."""
@@ -141,6 +148,32 @@ def measure_dali(repeat: int) -> list[Figure]:
     return found
 
 
+def measure_letterbox(repeat: int) -> list[Figure]:
+    """``fused`` beside ``opencv`` in YOLO's letterbox, from pixels and with decoding, in turn."""
+    row = Rows.of(np.empty((1, *LETTERBOX.sample_shape), np.float32))
+    fused, opencv = (load(name)(LETTERBOX) for name in ("fused", "opencv"))
+    found: list[Figure] = []
+    for size, (files, loops) in {
+        "photos": (photos(), 4),
+        "large": ([data for _, data, _ in pictures("large", 2)], 1),
+    }.items():
+        decoded = [decode(data) for data in files]
+        levels = parity_of(load("fused"), LETTERBOX, files).max_levels
+        for start, asked in LETTERBOX_ASKED.items():
+            title = f"fused, letterbox of {size} from {start}, {levels} levels"
+            figure = Figure(title, "/s", Target("ratio", "at least", asked))
+            for _ in range(repeat):
+                for side, working in ((figure.ours, fused), (figure.bare, opencv)):
+                    if start == "JPEG":
+                        works = [partial(working.run, [data], row, unmarked) for data in files]
+                    else:
+                        works = [partial(working.run_pixels, [pixels], row, unmarked) for pixels in decoded]
+                    works[0]()
+                    side.append(rate(lambda works=works: [work() for work in works], loops, len(files)))
+            found.append(figure)
+    return found
+
+
 def measure(repeat: int) -> list[Figure]:
     """Every preprocessor on every size beside the reference, and how near it is to the oracle."""
     found: list[Figure] = []
@@ -166,7 +199,8 @@ def main() -> int:
     before = os.getloadavg()[0]
     cores = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(cores)})
-    figures = measure(given.repeat) + (measure_dali(given.repeat) if find_spec("nvidia.dali") else [])
+    figures = [*measure(given.repeat), *measure_letterbox(given.repeat)]
+    figures += measure_dali(given.repeat) if find_spec("nvidia.dali") else []
     os.sched_setaffinity(0, cores)
     body = [measured(command_line(sys.argv), before), "", *figures_table(figures), *HOW.splitlines()]
     publish(body, "preprocess" if given.write_docs else None, "Preprocessing")
