@@ -1,5 +1,6 @@
 // A batch of differently sized pictures, uint8 HWC, to the model's input in one launch: resize, crop, colour order,
-// mean and scale, layout, dtype. Only what the crop keeps is computed, and only the rows it needs are read.
+// mean and scale, layout, dtype. Only what the crop keeps is computed, and only the rows it needs are read. Where the
+// crop reaches beyond the resized box, the output is padding, of one level.
 //
 // The maths. Every output pixel is a weighted sum over source columns, then over source rows:
 //     across[row][x] = sum over tx of source[row][column(x, tx)] * weight(x, tx)
@@ -42,6 +43,7 @@ template <class T>
 struct Output {
     T* sample;  // the picture's
     int size, x, y;  // of the output; its first column and row in this tile
+    int column;      // that this thread makes
     bool planar, swap;
 };
 
@@ -55,12 +57,11 @@ struct Sink {
     int to_channel, to_row;  // from one of the picture's channels to the next in the output, and to its next row
     bool planar;
 
-    // Threads beyond the last column write what that one's thread writes.
     __device__ __forceinline__ Sink(const Tile& tile, const Output<T>& output) : planar(output.planar) {
-        const int x = threadIdx.x, size = output.size, step = planar ? size * size : 1;
-        const int first = output.swap ? 2 * step : 0;
-        at = output.sample + output.y * size + min(output.x + x, size - 1) + first;
-        levels = tile.shared.levels + 3 * x + first;
+        const int size = output.size, step = planar ? size * size : 1;
+        const int first = output.swap ? 2 * step : 0, above = load_shared(tile.shared.padding);
+        at = output.sample + (output.y + above) * size + output.column + first;
+        levels = tile.shared.levels + 3 * (above * blockDim.x + threadIdx.x) + first;
         table = tile.shared.table;
         to_channel = output.swap ? -step : step;
         to_row = planar ? size : 3 * blockDim.x;
@@ -254,6 +255,41 @@ __device__ void make_windows(const Tile& tile, const Output<T>& output, const Pi
         slide<true, n, S>(tile, output, rows, DirectWindow<n, S>(tile, window, width, left));
 }
 
+// Columns or rows of the output that the resized box covers; the others are padding.
+struct Span {
+    int begin, end;
+
+    __device__ __forceinline__ bool has(int i) const { return begin <= i && i < end; }
+};
+
+__device__ __forceinline__ Span covered(int crop, int resized, int size) {
+    return {max(0, -crop), min(size, resized - crop)};
+}
+
+// What the resized box does not cover of the tile: its value to the planes, or its level to those in shared memory. The
+// picture is read once more, so that nothing of this takes registers before.
+template <class T>
+__device__ __forceinline__ void pad(const Output<T>& output, const Tile& tile, const Picture* picture,
+                                    const unsigned* values, int rows) {
+    const int size = output.size, x = threadIdx.x, plane = size * size;
+    const Span across = covered(load(&picture->crop_left), load(&picture->resized_width), size);
+    const Span down = covered(load(&picture->crop_top), load(&picture->resized_height), size);
+    const int level = load(&picture->pad_level);
+    const bool beside = !across.has(output.x + x);
+#pragma unroll 1
+    for (int row = 0; row < rows; ++row) {
+        if (!beside && down.has(output.y + row)) continue;
+        T* at = output.sample + (output.y + row) * size + output.x + x;
+        unsigned char* levels = tile.shared.levels + 3 * (row * blockDim.x + x);
+#pragma unroll
+        for (int c = 0; c < 3; ++c)
+            if (!output.planar)
+                store_shared(levels + c, static_cast<unsigned char>(level));
+            else if (output.x + x < size)
+                store(at + c * plane, static_cast<T>(load(values + 256 * c + level)));
+    }
+}
+
 // Four values at once, as many bytes as their type makes of them.
 __device__ __forceinline__ void store_four(unsigned* target, const unsigned* value) {
     store(reinterpret_cast<Words4*>(target), {value[0], value[1], value[2], value[3]});
@@ -268,12 +304,12 @@ __device__ __forceinline__ void store_four(unsigned char* target, const unsigned
 // The tile's levels through the table to an interleaved output, four values of a thread at a time. A row is three times
 // as many values as the block has threads. `in_fours`: there are only whole fours, and they are aligned.
 template <bool in_fours, class T>
-__device__ __forceinline__ void write(const Tile& tile, const Output<T>& output) {
+__device__ __forceinline__ void write(const Tile& tile, const Output<T>& output, int rows) {
     const int n = blockDim.x, size = output.size, values = 3 * min(n, size - output.x);
-    for (int all = 4 * threadIdx.x, row = 0; row < tile.rows; all += 4 * n) {
+    for (int all = 4 * threadIdx.x, row = 0; row < rows; all += 4 * n) {
         row = all / (3 * n);
         const int i = all - 3 * n * row;
-        if (row >= tile.rows || i >= values) continue;
+        if (row >= rows || i >= values) continue;
         T* at = output.sample + 3 * ((output.y + row) * size + output.x) + i;
         const unsigned levels = load_shared(reinterpret_cast<const unsigned*>(tile.shared.levels + 3 * row * n + i));
         unsigned value[4];
@@ -301,10 +337,13 @@ __device__ void make_tile(const Picture* pictures, void* target, long long sampl
     alignas(4) __shared__ unsigned char levels[3 * max_rows * max_columns];
     alignas(16) __shared__ unsigned table[3 * 256];
     __shared__ float weights[4 * max_rows], mean[2];
-    __shared__ int first[max_rows], taps[max_rows], columns[2];
+    __shared__ int first[max_rows], taps[max_rows], columns[2], padding[2];
 
     const Picture picture = load(pictures + blockIdx.z);
     const int y = blockIdx.x * max_tile_rows, x = blockIdx.y * blockDim.x;
+    const Span across = covered(picture.crop_left, picture.resized_width, size);
+    const Span down = covered(picture.crop_top, picture.resized_height, size);
+    const int rows = min(max_tile_rows, size - y), top = max(y, down.begin), bottom = min(y + rows, down.end);
     for (int i = threadIdx.x; i < 3 * 256 / 4; i += blockDim.x) {
         const int from = swap ? i + 2 * (64 - i / 64 * 64) : i;
         store_shared(reinterpret_cast<Words4*>(table) + i, load(reinterpret_cast<const Words4*>(values) + from));
@@ -317,26 +356,36 @@ __device__ void make_tile(const Picture* pictures, void* target, long long sampl
     tile.box = tile.begin + picture.box_top * picture.pitch + 3ll * picture.box_left;
     tile.pitch = picture.pitch;
     tile.box_height = picture.box_height;
-    tile.rows = min(max_tile_rows, size - y);
-    tile.shared = {source, words, slots, levels, table, first, taps, weights, columns, mean};
+    tile.rows = bottom - top;
+    tile.shared = {source, words, slots, levels, table, first, taps, weights, columns, padding, mean};
+    if (threadIdx.x == 0) {
+        store_shared(padding, top - y);
+        store_shared(padding + 1, !across.has(0) || !across.has(size - 1) || !down.has(0) || !down.has(size - 1));
+    }
     auto sample = reinterpret_cast<T*>(static_cast<unsigned char*>(target) + blockIdx.z * sample_bytes);
-    const Output<T> output = {sample, size, x, y, planar != 0, swap != 0};
+    // Threads beside the columns that the resized box covers work the nearest of these out once more: they help to copy,
+    // and write what its thread does.
+    const int column = clamp(x + static_cast<int>(threadIdx.x), across.begin, across.end - 1);
+    const Output<T> output = {sample, size, x, y, column, planar != 0, swap != 0};
 
-    // Threads beyond the last column work it out once more: they help to copy, and write what its thread does.
-    const int column = picture.crop_left + min(x + static_cast<int>(threadIdx.x), size - 1);
-    const int row = picture.crop_top + y;
-    if (picture.path <= block_mean)
-        make_area(tile, output, picture, column, row);
-    else if (picture.path == cubic)
-        make_windows<4, float>(tile, output, picture, column, row);
-    else
-        make_windows<2, int>(tile, output, picture, column, row);
+    if (top < bottom && x < across.end && x + static_cast<int>(blockDim.x) > across.begin) {
+        const int from = picture.crop_left + column, row = picture.crop_top + top;
+        if (picture.path <= block_mean)
+            make_area(tile, output, picture, from, row);
+        else if (picture.path == cubic)
+            make_windows<4, float>(tile, output, picture, from, row);
+        else
+            make_windows<2, int>(tile, output, picture, from, row);
+    } else {
+        __syncthreads();
+    }
+    if (load_shared(padding + 1)) pad(output, tile, pictures + blockIdx.z, values, rows);
     if (planar) return;
     __syncthreads();
     if (size % 4 == 0 && is_aligned(output.sample, 4 * sizeof(T)))
-        write<true>(tile, output);
+        write<true>(tile, output, rows);
     else
-        write<false>(tile, output);
+        write<false>(tile, output, rows);
 }
 
 }  // namespace

@@ -28,12 +28,14 @@ PICTURE = np.dtype(
         ("pitch", np.int64),
         ("scale_x", np.float64),
         ("scale_y", np.float64),
-        *((name, np.int32) for name in (*_PLACED, "path", "reserved")),
+        *((name, np.int32) for name in (*_PLACED, "path", "pad_level")),
     ]
 )
 """One picture, as resize.cu's ``struct Picture``: ``pixels`` is the address of uint8 HWC, ``pitch`` bytes from row to
 row; cut ``box_*`` out, resize that to ``resized_*`` with ``scale_*`` source pixels per target pixel, keep what begins
-at ``crop_*``."""
+at ``crop_*``. What the output has beyond the resized box is ``pad_level``; ``NO_PADDING``: nothing may be."""
+
+NO_PADDING = -1
 
 MAX_COLUMNS = 224
 MAX_ROWS = 16
@@ -72,11 +74,13 @@ def describe(
     *,
     offset: int = 0,
     pitch: int | None = None,
+    pad_level: int = NO_PADDING,
 ) -> NDArray[Any]:
     """One picture in ``memory``, ``offset`` bytes from its start, as an array of shape () and dtype ``PICTURE``.
 
     ``pitch`` is in bytes; None: rows follow each other. Raises ``ValueError`` for memory of another device or too small
-    for the picture, a pitch smaller than a row, and a box or crop that is not inside.
+    for the picture, a pitch smaller than a row, a box that is not inside, and a crop that is not, unless ``pad_level``
+    (0 to 255) says what is beyond.
     """
     if interpolation not in ("area", "linear", "cubic"):
         raise ValueError(f"interpolation is {interpolation}, expected area, linear or cubic")
@@ -94,6 +98,7 @@ def describe(
     picture["pitch"] = pitch
     picture["scale_x"], picture["scale_y"] = scale_x, scale_y
     picture["path"] = choose_path(interpolation, scale_x, scale_y)
+    picture["pad_level"] = pad_level
     check_pictures(picture[None], where.size)
     if offset < 0:
         raise ValueError(f"a picture begins {-offset} bytes before its buffer")
@@ -108,7 +113,8 @@ def check_pictures(pictures: NDArray[Any], size: int) -> None:
     names = ("pitch", "width", "height", "box_left", "box_top", "box_width", "box_height")
     pitch, width, height, left, top, box_width, box_height = (pictures[name].astype(np.int64) for name in names)
     resized = pictures["resized_width"].astype(np.int64), pictures["resized_height"].astype(np.int64)
-    crop_left, crop_top = pictures["crop_left"], pictures["crop_top"]
+    crop_left, crop_top = pictures["crop_left"].astype(np.int64), pictures["crop_top"].astype(np.int64)
+    pad_level = pictures["pad_level"]
     for wrong, what in (
         ((width < 1) | (height < 1), "no pixels, expected at least 1 x 1"),
         (pitch < 3 * width, "a pitch smaller than its row, expected at least 3 bytes a pixel"),
@@ -123,9 +129,15 @@ def check_pictures(pictures: NDArray[Any], size: int) -> None:
         ),
         ((resized[0] < 1) | (resized[1] < 1), "a resized size of no pixels, expected at least 1 x 1"),
         (
-            (crop_left < 0) | (crop_top < 0) | (crop_left + size > resized[0]) | (crop_top + size > resized[1]),
-            f"a crop of {size} x {size} that is not inside the resized box",
+            (pad_level == NO_PADDING)
+            & ((crop_left < 0) | (crop_top < 0) | (crop_left + size > resized[0]) | (crop_top + size > resized[1])),
+            f"a crop of {size} x {size} that is not inside the resized box, and no level of padding",
         ),
+        (
+            (crop_left + size < 1) | (crop_top + size < 1) | (crop_left >= resized[0]) | (crop_top >= resized[1]),
+            f"a crop of {size} x {size} that has nothing of the resized box",
+        ),
+        ((pad_level < NO_PADDING) | (pad_level > 255), "a level of padding that is none, expected 0 to 255"),
         ((pictures["path"] < 0) | (pictures["path"] >= len(Path)), "an unknown path"),
     ):
         if wrong.any():

@@ -41,10 +41,11 @@ struct Shared {
     int* taps;
     float* weights;  // four per output row
     int* columns;    // first source column, and the one after the last
+    int* padding;    // rows of it above the tile's first, and whether the picture has any
     float* mean;     // block_mean: what a total is multiplied by, and what is added then
 };
 
-// The tile of a block, and this thread's column.
+// The tile of a block: `rows` output rows that the resized box covers.
 struct Tile {
     const unsigned char* box;  // first byte of the part that is resized
     const unsigned char *begin, *end;  // of the whole picture

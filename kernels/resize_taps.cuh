@@ -20,9 +20,9 @@ struct Picture {
     int width, height;
     int box_left, box_top, box_width, box_height;  // the part that is resized
     int resized_width, resized_height;
-    int crop_left, crop_top;  // the first pixel of the resized box that is kept
+    int crop_left, crop_top;  // the first pixel of the resized box that is kept; negative: so much is padding before it
     int path;
-    int reserved;
+    int pad_level;  // of what lies beyond the resized box
 };
 #ifndef __CUDACC_RTC__  // NVRTC has no offsetof
 static_assert(sizeof(Picture) == 80 && __builtin_offsetof(Picture, width) == 32 &&

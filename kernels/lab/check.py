@@ -36,8 +36,9 @@ STRIP_BYTES = 256
 _MEAN, _STD = (123.68, 116.78, 103.94), (58.395, 57.12, 2.5)
 
 
-ResizeTruth = Callable[[NDArray[np.uint8], Place, Interpolation], NDArray[np.uint8]]
-"""A picture, uint8 HWC, to the ``size`` square that is kept of it: the resize that the kernels must match."""
+ResizeTruth = Callable[[NDArray[np.uint8], Place, Interpolation, int], NDArray[np.uint8]]
+"""A picture, uint8 HWC, to the ``size`` square that is kept of it, and the level of what is beyond: the resize that the
+kernels must match."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,8 @@ class Picture:
     """Bytes between its rows."""
     offset: int = 0
     """Bytes before its first row."""
+    pad_level: int = 114
+    """Of what lies beyond it."""
 
     def upload(self, device: Device) -> Buffer:
         """To memory that ends with its last pixel, filled up with bytes that are not its own."""
@@ -119,6 +122,7 @@ def check(device: Device, truth: ResizeTruth, seed: int = 0) -> Iterator[CaseRes
     yield from check_transposes(device, random)
     yield from check_normalize(device, random)
     yield from check_resize(device, truth, random)
+    yield from check_detectors(device, truth, random)
 
 
 def write_guarded(device: Device, output: Output, n: int, work: Callable[[Buffer], None]) -> Written:
@@ -152,6 +156,7 @@ def _run(
             picture.interpolation,
             offset=picture.offset,
             pitch=picture.pixels[0].size + picture.padding,
+            pad_level=picture.pad_level,
         )
         for picture, buffer in zip(pictures, memory, strict=True)
     ]
@@ -241,11 +246,7 @@ def check_resize(device: Device, truth: ResizeTruth, random: np.random.Generator
     methods: tuple[Interpolation, ...] = ("area", "linear", "cubic")
     layouts: tuple[Layout, ...] = ("NCHW", "NHWC")
     for method in methods:
-        pictures = [
-            Picture(random.integers(0, 256, (place.height, place.width, 3), np.uint8), place, method, padding, padding)
-            for padding, place in enumerate(_places())
-        ]
-        levels = np.stack([truth(picture.pixels, picture.place, method) for picture in pictures])
+        pictures, levels = _drawn(truth, random, method, _places())
         for base in _outputs():
             for layout in layouts:
                 output = replace(base, size=_SIZE, layout=layout)
@@ -261,17 +262,64 @@ def check_resize(device: Device, truth: ResizeTruth, random: np.random.Generator
                 yield written.row(f"resize_{output.suffix}", layout, case, finish(levels, output))
 
 
+def check_detectors(device: Device, truth: ResizeTruth, random: np.random.Generator) -> Iterator[CaseResult]:
+    """Outputs of several blocks across, as detectors have them; each dtype in both layouts."""
+    layouts: tuple[Layout, ...] = ("NCHW", "NHWC")
+    for number, (name, places) in enumerate(_detectors().items()):
+        pictures, levels = _drawn(truth, random, "linear", places)
+        for position, base in enumerate(each for each in _outputs() if not each.swap):
+            output = replace(base, size=places[0].size, layout=layouts[(number + position) % 2])
+            written = run_hot_path(device, pictures, output)
+            yield written.row("resize fused", output.layout, f"linear, {name}", finish(levels, output))
+
+
+def _drawn(
+    truth: ResizeTruth, random: np.random.Generator, method: Interpolation, places: Sequence[Place]
+) -> tuple[list[Picture], NDArray[np.uint8]]:
+    """Pictures of noise for these places, and the levels that they become."""
+    pictures = [
+        Picture(random.integers(0, 256, (place.height, place.width, 3), np.uint8), place, method, padding, padding)
+        for padding, place in enumerate(places)
+    ]
+    return pictures, np.stack([truth(each.pixels, each.place, method, each.pad_level) for each in pictures])
+
+
 _SIZE = 40
 _TILE_ROWS = (1, 3, 8, 16)
 
 
 def _places() -> list[Place]:
-    """Shrinking a little, three- and elevenfold; by whole ratios, 2 x 2 and others; growing, on one axis too; tiny."""
+    """Shrinking a little, three- and elevenfold; by whole ratios, 2 x 2 and others; growing, on one axis too; tiny.
+
+    And padded: on both sides of rows or columns, by an odd rest too, behind alone, all around, all but one pixel.
+    """
     sizes = [(131, 97), (97, 300), (320, 180), (80, 80), (120, 160), (20, 25), (45, 30), (1, 1), (2, 3), (1100, 2)]
     return [
         *(Place(*size, 0, 0, *size, _SIZE, _SIZE, 0, 0, _SIZE) for size in sizes),
         Place(200, 150, 20, 10, 150, 131, 64, 57, 12, 9, _SIZE),
+        *(_letterboxed(*size, _SIZE) for size in ((131, 97), (97, 300), (20, 25), (3, 900))),
+        *(_letterboxed(*size, _SIZE, is_centred=False) for size in ((80, 60), (9, 23))),
+        Place(60, 50, 5, 5, 40, 41, 19, 22, -11, -7, _SIZE),
+        Place(60, 50, 0, 0, 60, 50, 70, 60, 69, -39, _SIZE),
     ]
+
+
+def _letterboxed(width: int, height: int, size: int, is_centred: bool = True) -> Place:
+    """As large as fits into the square, what is left on both sides or behind."""
+    scale = size / max(width, height)
+    resized = max(1, round(width * scale)), max(1, round(height * scale))
+    left, top = (-((size - side) // 2) if is_centred else 0 for side in resized)
+    return Place(width, height, 0, 0, width, height, *resized, left, top, size)
+
+
+def _detectors() -> dict[str, list[Place]]:
+    """Sizes of detectors, several blocks wide: pictures that shrink and grow, high and wide, a column of one pixel."""
+    sizes = ((500, 375), (1, 700))
+    return {
+        "letterbox 640, centred": [_letterboxed(*size, 640) for size in sizes],
+        "letterbox 640, top left": [_letterboxed(*size, 640, is_centred=False) for size in sizes],
+        "stretch 800": [Place(*size, 0, 0, *size, 800, 800, 0, 0, 800) for size in ((500, 375), (1111, 402))],
+    }
 
 
 def _outputs() -> Iterator[Output]:

@@ -11,6 +11,7 @@ from kernels.placement import Place
 from preprocess.oracle import resize_fit
 
 
+@pytest.mark.slow
 def test_all_kernels_are_equal_to_their_truth(host: HostDevice) -> None:
     rows = list(check(host, resize_fit))
     assert [row for row in rows if not row.ok] == []
@@ -26,11 +27,13 @@ def test_all_kernels_are_equal_to_their_truth(host: HostDevice) -> None:
     } <= kernels
     assert {row.dtype for row in rows} == {"float32", "float16", "uint8", "int8"}
     assert {row.layout for row in rows if row.kernel == "resize fused"} == {"NCHW", "NHWC"}
+    for case in ("linear, letterbox 640, centred", "linear, letterbox 640, top left", "linear, stretch 800"):
+        assert {row.dtype for row in rows if row.case == case} == {"float32", "float16", "uint8", "int8"}
 
 
 def test_a_level_more_than_the_truth_is_noticed(host: HostDevice) -> None:
-    def wrong(pixels: np.ndarray, place: Place, interpolation: str) -> np.ndarray:
-        levels = resize_fit(pixels, place, interpolation)
+    def wrong(pixels: np.ndarray, place: Place, interpolation: str, pad_level: int) -> np.ndarray:
+        levels = resize_fit(pixels, place, interpolation, pad_level)
         levels[3, 4, 1] ^= 1
         return levels
 

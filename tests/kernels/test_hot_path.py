@@ -34,12 +34,15 @@ def pictures_of(recipe: Recipe) -> list[Picture]:
 @pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
 @pytest.mark.parametrize("dtype", ["float32", "float16", "uint8"])
 @pytest.mark.parametrize("order", ["RGB", "BGR"])
-def test_the_oracle_s_samples(each_order: HostDevice, variant: str, layout: str, dtype: str, order: str) -> None:
+@pytest.mark.parametrize("kind", ["resize-crop", "letterbox"])
+def test_the_oracle_s_samples(
+    each_order: HostDevice, kind: str, variant: str, layout: str, dtype: str, order: str
+) -> None:
     numbers = {} if dtype == "uint8" else {"mean": (123.68, 116.78, 103.94), "std": (58.395, 57.12, 57.375)}
     recipe = Recipe(
         name="small",
         size=30,
-        fit="resize-crop",
+        fit=kind,
         interpolation="area",
         colour_order=order,
         layout=layout,

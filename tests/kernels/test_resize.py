@@ -46,9 +46,9 @@ def whole(width: int, height: int, to_width: int, to_height: int, size: int, lef
     return Place(width, height, 0, 0, width, height, to_width, to_height, left, top, size)
 
 
-def noise(seed: int, place: Place, method: str, padding: int = 0, offset: int = 0) -> Picture:
+def noise(seed: int, place: Place, method: str, padding: int = 0, offset: int = 0, pad_level: int = 114) -> Picture:
     pixels = np.random.default_rng(seed).integers(0, 256, (place.height, place.width, 3), np.uint8)
-    return Picture(pixels, place, method, padding, offset)
+    return Picture(pixels, place, method, padding, offset, pad_level)
 
 
 def written_by(
@@ -70,7 +70,7 @@ def assert_same(
 ) -> None:
     """Equal to the oracle, whose levels are OpenCV's but for one where the method is cubic."""
     got = written_by(device, pictures, output, gap, tile_rows)
-    truth = [resize_fit(each.pixels, each.place, each.interpolation) for each in pictures]
+    truth = [resize_fit(each.pixels, each.place, each.interpolation, each.pad_level) for each in pictures]
     np.testing.assert_array_equal(got, finish(np.stack(truth), output), strict=True)
     for levels, picture in zip(truth, pictures, strict=True):
         where = picture.place
@@ -81,7 +81,7 @@ def assert_same(
             (where.resized_width, where.resized_height),
             interpolation=METHODS[picture.interpolation],
         )
-        difference = np.abs(levels.astype(int) - where.crop(full))
+        difference = np.abs(levels[where.rows, where.columns].astype(int) - where.crop(full))
         assert difference.max() <= (1 if picture.interpolation == "cubic" else 0)
 
 
@@ -99,6 +99,31 @@ def test_any_sizes_in_one_batch(
         padding, offset = data.draw(st.integers(0, 20)), data.draw(st.integers(0, 20))
         pictures.append(noise(seed + number, place, data.draw(methods), padding, offset))
     assert_same(each_order, pictures, output, gap, tile_rows)
+
+
+@examples(60)
+@given(st.data(), seeds, st.one_of(sizes, st.integers(220, 260)), outputs(), st.integers(0, 5), st.integers(1, 16))
+def test_any_padding(
+    each_order: HostDevice, data: st.DataObject, seed: int, size: int, output: Output, gap: int, tile_rows: int
+) -> None:
+    pictures = []
+    for number in range(data.draw(st.integers(1, 3))):
+        width, height, to_width, to_height = (data.draw(sides) for _ in range(4))
+        left, top = (data.draw(st.integers(1 - size, to - 1)) for to in (to_width, to_height))
+        place = whole(width, height, to_width, to_height, size, left, top)
+        pad_level = data.draw(st.sampled_from([0, 1, 114, 255]))
+        pictures.append(noise(seed + number, place, data.draw(methods), pad_level=pad_level))
+    assert_same(each_order, pictures, output, gap, tile_rows)
+
+
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+@pytest.mark.parametrize("kind", ["letterbox", "top-left", "stretch"])
+def test_recipes_of_detectors(host: HostDevice, kind: str, layout: str) -> None:
+    size, align = (800, "centre") if kind == "stretch" else (640, "top-left" if kind == "top-left" else "centre")
+    fitting = "stretch" if kind == "stretch" else "letterbox"
+    recipe = Recipe(name=kind, size=size, fit=fitting, align=align, interpolation="linear")
+    pictures = [noise(12, fit(recipe, *each), "linear") for each in ((500, 375), (333, 1000), (1, 700))]
+    assert_same(host, pictures, replace(LEVELS, layout=layout))
 
 
 @pytest.mark.slow
@@ -140,7 +165,12 @@ def test_one_axis_grows_and_the_other_shrinks(
 
 @examples(60)
 @given(
-    seeds, st.integers(1, 400), st.integers(1, 400), st.sampled_from(["resize-crop", "crop-resize"]), methods, outputs()
+    seeds,
+    st.integers(1, 400),
+    st.integers(1, 400),
+    st.sampled_from(["resize-crop", "crop-resize", "stretch", "letterbox"]),
+    methods,
+    outputs(),
 )
 def test_recipes(host: HostDevice, seed: int, width: int, height: int, kind: str, method: str, output: Output) -> None:
     recipe = Recipe(name="small", size=33, fit=kind, interpolation=method)
@@ -303,8 +333,16 @@ GOOD = whole(30, 20, 30, 20, 10)
         (GOOD, {"offset": -1}, "begins 1 bytes before its buffer"),
         (whole(31, 20, 30, 20, 10), {}, "the buffer of a picture 31 x 20 .* has 1800 bytes, expected at least 1860"),
         (whole(0, 20, 30, 20, 10), {}, "no pixels"),
-        (whole(30, 20, 30, 20, 21), {}, "a crop of 21 x 21 that is not inside"),
+        (
+            whole(30, 20, 30, 20, 21),
+            {},
+            "a crop of 21 x 21 that is not inside the resized box, and no level of padding",
+        ),
         (whole(30, 20, 30, 20, 10, 21), {}, "a crop of 10 x 10 that is not inside"),
+        (whole(30, 20, 30, 20, 10, 30), {"pad_level": 0}, "a crop of 10 x 10 that has nothing of the resized box"),
+        (whole(30, 20, 30, 20, 10, 0, -10), {"pad_level": 0}, "a crop of 10 x 10 that has nothing of the resized box"),
+        (whole(30, 20, 30, 20, 10), {"pad_level": 256}, "a level of padding that is none, expected 0 to 255"),
+        (whole(30, 20, 30, 20, 10), {"pad_level": -2}, "a level of padding that is none"),
         (whole(30, 20, 0, 20, 10), {}, "a resized size of no pixels"),
         (Place(30, 20, 1, 0, 30, 20, 30, 20, 0, 0, 10), {}, "a box that is not inside it"),
         (Place(30, 20, 0, -1, 30, 20, 30, 20, 0, 0, 10), {}, "a box that is not inside it"),

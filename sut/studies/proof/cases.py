@@ -60,5 +60,5 @@ class _Silent(Device):
 def case_counts() -> Counter[str]:
     """How many cases each kernel has by its name, dtype and layout, as a report counts them."""
     with _Silent() as device:
-        rows = check(device, lambda pixels, place, method: np.zeros((place.size, place.size, 3), np.uint8))
+        rows = check(device, lambda pixels, place, *others: np.zeros((place.size, place.size, 3), np.uint8))
         return Counter(f"{row.kernel} {row.dtype} {row.layout}" for row in rows)

@@ -63,7 +63,14 @@ LITE0 = Recipe(
 )
 HALVES = dataclasses.replace(RESNET50, name="halves", colour_order="BGR", layout="NHWC", dtype="float16")
 PIXELS = Recipe(name="pixels", size=64, fit="resize-crop", interpolation="linear", layout="NHWC", dtype="uint8")
-RECIPES = [RESNET50, LITE0, HALVES, PIXELS]
+YOLO = Recipe(name="yolo", size=64, fit="letterbox", interpolation="linear", std=(255.0, 255.0, 255.0))
+TOP_LEFT = Recipe(
+    name="top-left", size=65, fit="letterbox", align="top-left", interpolation="area", layout="NHWC", dtype="uint8"
+)
+RETINANET = Recipe(
+    name="retinanet", size=64, fit="stretch", interpolation="linear", mean=(123.7, 116.3, 103.5), std=(58.4, 57.1, 57.4)
+)
+RECIPES = [RESNET50, LITE0, HALVES, PIXELS, YOLO, TOP_LEFT, RETINANET]
 
 
 def jpeg(pixels: np.ndarray, *settings: int) -> bytes:
@@ -153,7 +160,7 @@ def test_rows_are_the_oracles_and_nothing_comes_back_to_the_host(
     assert preprocessor.decoded_by_cpu == 0
 
 
-@pytest.mark.parametrize("recipe", [RESNET50, PIXELS], ids=lambda recipe: recipe.name)
+@pytest.mark.parametrize("recipe", [RESNET50, PIXELS, YOLO], ids=lambda recipe: recipe.name)
 def test_all_kernels_give_the_same_bytes(device: WatchedDevice, working: Working, recipe: Recipe) -> None:
     rows = []
     for variant in VARIANTS:
@@ -181,10 +188,11 @@ def test_the_kernel_is_told_what_its_own_module_would_tell_it(device: WatchedDev
     shapes = [(512, 384), (64, 64), (10, 700), (146, 146), (1, 1)]
     held = [put(device, np.zeros((height, width, 3), np.uint8)) for width, height in shapes]
     fits = [fit(recipe, width, height) for width, height in shapes]
-    told = _described(held, fits, recipe.interpolation)
+    told = _described(held, fits, recipe)
+    pad_level = {"pad_level": recipe.pad_level} if recipe.fit == "letterbox" else {}
     for row, pixels, where in zip(told, held, fits, strict=True):
         assert isinstance(pixels.owner, Buffer)
-        assert row == describe(device, pixels.owner, where, recipe.interpolation, pitch=pixels.pitch)
+        assert row == describe(device, pixels.owner, where, recipe.interpolation, pitch=pixels.pitch, **pad_level)
 
 
 def test_batches_of_any_size_follow_each_other(device: WatchedDevice, working: Working) -> None:
