@@ -26,10 +26,11 @@ from numpy.typing import NDArray
 from kernels.device import Buffer, DeviceError
 from kernels.gpu import GpuDevice
 from kernels.hot_path import VARIANTS, HotPath
+from kernels.hot_path import Variant as HotPathVariant
 from kernels.lab.peers import Peer, matrix_peers, picture_peers
 from kernels.normalize import Layout, Output
 from kernels.placement import Place
-from kernels.resize import describe
+from kernels.resize import Interpolation, describe
 from kernels.transpose import ImageVariant, Variant, transpose, transpose_images
 
 ROTATION_BYTES = 1 << 30
@@ -44,6 +45,7 @@ PICTURE_SIZES = ((500, 375), (375, 500), (640, 480), (1024, 768), (400, 300), (5
 """Width and height of the pictures of a batch, again and again: ImageNet's commonest, and some larger ones."""
 _DTYPES = ("float32", "float16", "uint8")
 _OUTPUT = Output(size=224, mean=(123.68, 116.78, 103.94))
+_DETECTOR = Output(size=640, dtype="float16", swap=True, std=(255.0, 255.0, 255.0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,14 @@ def placed(width: int, height: int) -> Place:
     resized_width, resized_height = (256 if side == short else int(256 * side / short) for side in (width, height))
     left, top = int((resized_width - size) / 2), int((resized_height - size) / 2)
     return Place(width, height, 0, 0, width, height, resized_width, resized_height, left, top, size)
+
+
+def letterboxed(width: int, height: int, size: int, is_centred: bool = True) -> Place:
+    """As large as fits into the square, what is left on both sides or behind."""
+    scale = size / max(width, height)
+    resized = max(1, round(width * scale)), max(1, round(height * scale))
+    left, top = (-((size - side) // 2) if is_centred else 0 for side in resized)
+    return Place(width, height, 0, 0, width, height, *resized, left, top, size)
 
 
 def run(
@@ -211,22 +221,36 @@ def _images(clock: _Clock, rotation: int) -> Iterator[Timing]:
 
 
 def _pictures(clock: _Clock, rotation: int) -> Iterator[Timing]:
-    """The hot path: whole pictures to the model's input."""
-    places, group, needed = _picture_group()
+    """The hot path: whole pictures to the model's input, cropped and in a letterbox."""
+    yield from _hot_paths(clock, rotation, _picture_places(), _OUTPUT, "area", VARIANTS)
+    padded = [letterboxed(*size, _DETECTOR.size) for size in _sizes()]
+    yield from _hot_paths(clock, rotation, padded, _DETECTOR, "linear", ("fused",), ", letterbox")
+
+
+def _hot_paths(
+    clock: _Clock,
+    rotation: int,
+    places: Sequence[Place],
+    output: Output,
+    interpolation: Interpolation,
+    variants: Sequence[HotPathVariant],
+    how: str = "",
+) -> Iterator[Timing]:
+    group, needed = _picture_group(places, output, how)
     with ExitStack() as stack:
         batches = []
         for position in range(max(2, math.ceil(rotation / needed))):
             described = []
             for place in places:
-                pixels = clock.device.upload(noise(place.height, place.width, position))
-                described.append(describe(clock.device, stack.enter_context(pixels), place, "area"))
-            target = stack.enter_context(clock.device.alloc(_OUTPUT.bytes_for(BATCH)))
+                pixels = stack.enter_context(clock.device.upload(noise(place.height, place.width, position)))
+                described.append(describe(clock.device, pixels, place, interpolation, pad_level=114))
+            target = stack.enter_context(clock.device.alloc(output.bytes_for(BATCH)))
             batches.append((np.array(described), target))
-        for variant in VARIANTS:
+        for variant in variants:
             with ExitStack() as paths:
                 launches, calls = [], []
                 for pictures, target in batches:
-                    path = paths.enter_context(HotPath(clock.device, variant, _OUTPUT))
+                    path = paths.enter_context(HotPath(clock.device, variant, output))
                     path.load(pictures)
                     launches.append(partial(path.launch, target))
                     calls.append(partial(path.run, pictures, target))
@@ -234,16 +258,24 @@ def _pictures(clock: _Clock, rotation: int) -> Iterator[Timing]:
 
 
 def _picture_peers(clock: _Clock, rotation: int) -> Iterator[Timing]:
-    _, group, needed = _picture_group()
+    group, needed = _picture_group(_picture_places(), _OUTPUT)
     for peer in picture_peers(PICTURE_SIZES, BATCH, _OUTPUT, rotation, clock.device.index):
         yield clock.time_peer(group, peer, needed)
 
 
-def _picture_group() -> tuple[list[Place], str, int]:
-    """The pictures of a batch, its name, and the bytes that must move."""
-    places = [placed(*PICTURE_SIZES[position % len(PICTURE_SIZES)]) for position in range(BATCH)]
-    needed = sum(_used_bytes(place) for place in places) + BATCH * _OUTPUT.sample_bytes
-    return places, f"{BATCH} pictures to float32 NCHW {_OUTPUT.size}", needed
+def _sizes() -> list[tuple[int, int]]:
+    """Of the pictures of a batch."""
+    return [PICTURE_SIZES[position % len(PICTURE_SIZES)] for position in range(BATCH)]
+
+
+def _picture_places() -> list[Place]:
+    return [placed(*size) for size in _sizes()]
+
+
+def _picture_group(places: Sequence[Place], output: Output, how: str = "") -> tuple[str, int]:
+    """The name of a batch, and the bytes that must move."""
+    needed = sum(_used_bytes(place) for place in places) + len(places) * output.sample_bytes
+    return f"{len(places)} pictures to {output.dtype} {output.layout} {output.size}{how}", needed
 
 
 def noise(height: int, width: int, seed: int = 1) -> NDArray[np.uint8]:

@@ -20,6 +20,7 @@ from kernels.gpu import open_device
 from kernels.gpu_library import one_line
 from kernels.host import HostDevice
 from kernels.hot_path import VARIANTS, HotPath, Variant
+from kernels.lab.bench import letterboxed
 from kernels.lab.explain import copy, multiply
 from kernels.normalize import Layout, Normalize, Output
 from kernels.placement import Place
@@ -297,27 +298,19 @@ def _places() -> list[Place]:
     return [
         *(Place(*size, 0, 0, *size, _SIZE, _SIZE, 0, 0, _SIZE) for size in sizes),
         Place(200, 150, 20, 10, 150, 131, 64, 57, 12, 9, _SIZE),
-        *(_letterboxed(*size, _SIZE) for size in ((131, 97), (97, 300), (20, 25), (3, 900))),
-        *(_letterboxed(*size, _SIZE, is_centred=False) for size in ((80, 60), (9, 23))),
+        *(letterboxed(*size, _SIZE) for size in ((131, 97), (97, 300), (20, 25), (3, 900))),
+        *(letterboxed(*size, _SIZE, is_centred=False) for size in ((80, 60), (9, 23))),
         Place(60, 50, 5, 5, 40, 41, 19, 22, -11, -7, _SIZE),
         Place(60, 50, 0, 0, 60, 50, 70, 60, 69, -39, _SIZE),
     ]
-
-
-def _letterboxed(width: int, height: int, size: int, is_centred: bool = True) -> Place:
-    """As large as fits into the square, what is left on both sides or behind."""
-    scale = size / max(width, height)
-    resized = max(1, round(width * scale)), max(1, round(height * scale))
-    left, top = (-((size - side) // 2) if is_centred else 0 for side in resized)
-    return Place(width, height, 0, 0, width, height, *resized, left, top, size)
 
 
 def _detectors() -> dict[str, list[Place]]:
     """Sizes of detectors, several blocks wide: pictures that shrink and grow, high and wide, a column of one pixel."""
     sizes = ((500, 375), (1, 700))
     return {
-        "letterbox 640, centred": [_letterboxed(*size, 640) for size in sizes],
-        "letterbox 640, top left": [_letterboxed(*size, 640, is_centred=False) for size in sizes],
+        "letterbox 640, centred": [letterboxed(*size, 640) for size in sizes],
+        "letterbox 640, top left": [letterboxed(*size, 640, is_centred=False) for size in sizes],
         "stretch 800": [Place(*size, 0, 0, *size, 800, 800, 0, 0, 800) for size in ((500, 375), (1111, 402))],
     }
 

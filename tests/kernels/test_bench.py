@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from kernels.device import Buffer, DeviceError, Dim3
 from kernels.host import HostDevice
 from kernels.lab import bench, peers
-from kernels.lab.bench import Timing, placed
+from kernels.lab.bench import Timing, letterboxed, placed
 from kernels.lab.peers import Launches, Peer
 from kernels.normalize import Output
 from plugins.packages import is_installed
@@ -101,7 +101,8 @@ def test_everything_is_timed_once_and_runs(device: Timed) -> None:
     assert groups["transpose 40 x 40 float32"] == ["naive", "tiled", "tile16x16", "tile16x17"]
     assert groups["16 pictures to NHWC float16"] == ["naive", "tiled"]
     assert groups["2 pictures to float32 NCHW 224"] == ["naive", "tiled", "fused"]
-    assert len(groups) == 1 + 3 + 6 + 1
+    assert groups["2 pictures to float16 NCHW 640, letterbox"] == ["fused"]
+    assert len(groups) == 1 + 3 + 6 + 2
 
 
 def test_between_the_events_are_launches_and_copies_alone(device: Timed) -> None:
@@ -277,3 +278,11 @@ def test_too_little_memory_is_said_before_anything_is_timed(device: Timed, monke
     monkeypatch.setattr(device, "alloc", none)
     with pytest.raises(DeviceError, match="timing needs 2048 MiB of the GPU's memory: only 12 bytes are free"):
         bench.check_memory(device)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("size", [*bench.PICTURE_SIZES, (1, 700), (641, 640)])
+@pytest.mark.parametrize("is_centred", [True, False])
+def test_letterboxes_are_the_oracle_s(size: tuple[int, int], is_centred: bool) -> None:
+    align = "centre" if is_centred else "top-left"
+    recipe = Recipe(name="yolo", size=640, fit="letterbox", align=align, interpolation="linear")
+    assert astuple(letterboxed(*size, 640, is_centred)) == astuple(fit(recipe, *size))
