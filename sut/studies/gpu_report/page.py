@@ -9,7 +9,7 @@ from typing import Any
 from sut.studies.gpu_report.schema import PartEnd, Report
 from sut.studies.gpu_report.targets import beside_anchors
 
-_RUN = ("backend", "model", "precision", "boundary", "preprocess", "scenario")
+_RUN = ("backend", "model", "precision", "boundary", "preprocess", "scenario", "batch")
 
 
 def markdown(report: Report) -> str:
@@ -70,7 +70,8 @@ def _run(name: str, found: Mapping[str, Any]) -> dict[str, Any]:
     bare = found["bare"] or {}
     milliseconds = {key: value and value / 1e6 for key, value in found["latency_ns"].items()}
     return {
-        **{key: found["cell"][key] for key in _RUN},
+        **{key: found["cell"].get(key) for key in _RUN},
+        "weights": found.get("weights"),
         "valid": found["valid"],
         "per second": found["samples_per_second"],
         **milliseconds,

@@ -42,9 +42,15 @@ class Part:
 
 
 def _cells(cells: list[served.Cell], load: Load = "first") -> dict[str, Part]:
+    """The detector is made anew, and takes longer to load than the others."""
+    seconds = {cell.name: (30, 90) if cell.model == served.DETECTOR else (20, 75) for cell in cells}
     return {
-        cell.name: Part(partial(served.serve, cell), 20, 75, load, may_be_missing=cell.may_be_missing) for cell in cells
+        cell.name: Part(partial(served.serve, cell), *seconds[cell.name], load, may_be_missing=cell.may_be_missing)
+        for cell in cells
     }
+
+
+_DETECTORS = served.detector_cells()
 
 
 _FIRST: dict[str, Part] = {
@@ -57,6 +63,7 @@ _FIRST: dict[str, Part] = {
     "parity": Part(partial(rightness.parity, ["cuda"]), 20, 60),
     "preprocess": Part(partial(preprocess, "cuda"), 70, 150),
     **_cells(served.next_cells()),
+    **_cells(_DETECTORS[:2]),
     "kernels_check_pycuda": Part(kernels.kernels_check, 25, 60, may_be_missing=True, variables=_WITH_PYCUDA),
     "kernels_profile": Part(kernels.kernels_profile, 30, 90, "second", may_be_missing=True),
     "kernels_api": Part(kernels.kernels_api, 40, 120, "second"),
@@ -65,15 +72,17 @@ _FIRST: dict[str, Part] = {
     "preprocess_dali": Part(partial(preprocess, "dali-gpu"), 70, 150, "second", may_be_missing=True),
     "kernels_ran": Part(kernels.kernels_ran, 40, 120, "second"),
     "preprocess_ran": Part(rightness.preprocess_ran, 40, 90, "second"),
-    "kernels_memcheck": Part(kernels.kernels_memcheck, 40, 120, "second", may_be_missing=True),
-    "kernels_ran_pycuda": Part(kernels.kernels_ran, 40, 120, "second", may_be_missing=True, variables=_WITH_PYCUDA),
     "doctor": Part(machine.doctor, 5, 30, needs_gpu=False),
     "imports": Part(machine.imports, 10, 60, needs_gpu=False),
+    **_cells(_DETECTORS[2:]),
+    "kernels_memcheck": Part(kernels.kernels_memcheck, 40, 120, "second", may_be_missing=True),
+    "kernels_ran_pycuda": Part(kernels.kernels_ran, 40, 120, "second", may_be_missing=True, variables=_WITH_PYCUDA),
 }
 _REST = [cell for cell in served.all_cells() if cell.name not in _FIRST]
 PARTS: dict[str, Part] = {
     **_FIRST,
     **_cells(served.option_cells()),
+    **_cells(served.detector_cells("dali-gpu"), "second"),
     **_cells([cell for cell in _REST if cell.preprocess != "dali-gpu"]),
     **_cells([cell for cell in _REST if cell.preprocess == "dali-gpu"], "second"),
 }

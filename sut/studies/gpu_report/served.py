@@ -22,7 +22,8 @@ from sut.studies.bare import has_loop, run_bare
 from sut.studies.gpu_report.child import names_of, noted, rows_of, tell_so_far, watched
 
 BACKENDS = ("pytorch", "onnxruntime")
-TRAINED, LARGE = "efficientnet-lite0", "resnet50"
+TRAINED, LARGE, DETECTOR = "efficientnet-lite0", "resnet50", "yolo11"
+DETECTOR_BATCHES = (1, 8, 32)
 PRECISIONS = ("fp32", "fp16")
 DEVICE = "cuda"
 ONE_STREAM = "overlap=false"
@@ -39,7 +40,8 @@ _Setting = str | int | float
 class Cell:
     """One run. The clock starts at ``boundary``; ``preprocess`` is what works behind it, at ``jpeg``.
 
-    ``option`` is one of the backend's, as ``NAME=VALUE``; ``fold`` puts normalising into the model.
+    ``option`` is one of the backend's, as ``NAME=VALUE``; ``fold`` puts normalising into the model; ``batch`` is the
+    most pictures at a time, None: what is usual in the scenario.
     """
 
     backend: str
@@ -50,6 +52,7 @@ class Cell:
     scenario: str = "Offline"
     option: str = ""
     fold: bool = False
+    batch: int | None = None
 
     @property
     def name(self) -> str:
@@ -58,13 +61,14 @@ class Cell:
         words = (self.backend, self.model.rpartition("-")[2], self.precision, where)
         more = [] if self.scenario == "Offline" else [self.scenario.lower()]
         more += ["folded"] * self.fold + [self.option.replace("=", "-")] * bool(self.option)
+        more += [f"batch{self.batch}"] * bool(self.batch)
         return "_".join([*words, *more])
 
     @property
     def settings(self) -> dict[str, _Setting]:
         """What ``sut run`` is told. What it would choose by trying is chosen here: a quarter of an hour is short."""
         named: dict[str, _Setting] = {
-            name: getattr(self, name) for name in Cell.__slots__ if name not in ("scenario", "option", "fold")
+            name: getattr(self, name) for name in Cell.__slots__ if name not in ("scenario", "option", "fold", "batch")
         }
         named |= {"device": DEVICE, "dataset": "demo", "time_s": SECONDS}
         named["weights"] = "trained" if self.model == TRAINED else "random"
@@ -74,7 +78,7 @@ class Cell:
             return named
         if self.preprocess == "opencv" and self.boundary == "jpeg":
             return named | {"lanes": min(8, usable_cores()), "max_batchsize": 16}  # a lane decodes on one core
-        return named | {"lanes": 2, "max_batchsize": 128 if self.scenario == "Offline" else 32}
+        return named | {"lanes": 2, "max_batchsize": self.batch or (128 if self.scenario == "Offline" else 32)}
 
     @property
     def may_be_missing(self) -> bool:
@@ -130,6 +134,13 @@ def dali_cells() -> list[Cell]:
     return [Cell(backend, LARGE, "fp16", "jpeg", "dali-gpu") for backend in BACKENDS]
 
 
+def detector_cells(preprocess: str = "cuda") -> list[Cell]:
+    """YOLO11-L, whose weights are random: the largest batches first, behind the model alone and from JPEG to boxes."""
+    places = [("jpeg", preprocess)] if preprocess == "dali-gpu" else [("device", "opencv"), ("jpeg", preprocess)]
+    ways = product(reversed(DETECTOR_BATCHES), places)
+    return [Cell("pytorch", DETECTOR, "fp16", *place, batch=batch) for batch, place in ways]
+
+
 def all_cells() -> list[Cell]:
     """Each backend with each model and precision at each boundary, with each preprocessor that is timed."""
     places = [("device", "opencv"), ("tensor", "opencv"), *(("jpeg", name) for name in ("cuda", "opencv", "dali-gpu"))]
@@ -144,6 +155,7 @@ def serve(cell: Cell) -> dict[str, Any]:
     wrong = [{"why": result.first_error or "; ".join(result.invalid_reasons)}] if result.failed else []
     found: dict[str, Any] = {
         "cell": asdict(cell),
+        "weights": result.weights,
         "command": f"sut {' '.join(cell.command)}",
         "exit_code": code,
         "valid": result.valid,
@@ -155,7 +167,7 @@ def serve(cell: Cell) -> dict[str, Any]:
         "bare": None,
         "wrong": wrong,
     }
-    if wrong or not has_loop(cell.config):
+    if wrong or not has_loop(cell.config) or cell.model == DETECTOR:  # the loop makes no boxes
         return found
     tell_so_far(found)
     config = cell.config.model_copy(update=used(result))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from sut.studies.gpu_report.schema import Found
-from sut.studies.gpu_report.served import BACKENDS, LARGE, ONE_STREAM
+from sut.studies.gpu_report.served import BACKENDS, DETECTOR, LARGE, ONE_STREAM
 
 Bound = Literal["at least", "at most"]
 Figure = Callable[[Found], float]
@@ -80,9 +80,14 @@ def targets(found: Mapping[str, Found]) -> list[Target]:
     asked += _preprocessing_fast([row for part in _of(found, "preprocess") for row in part["table"]])
     for name in BACKENDS:
         asked += _runs_fast(name, _where(runs, backend=name))
+    boxes = _where(runs, model=DETECTOR)
+    labels = [run for run in runs if run not in boxes]
+    yolo = "YOLO11-L in FP16, random weights"
     return [
         *asked,
-        _speed("from JPEG to label, a second", 20_000, _where(runs, boundary="jpeg", scenario="Offline"), _rate),
+        _speed("from JPEG to label, a second", 20_000, _where(labels, boundary="jpeg", scenario="Offline"), _rate),
+        _speed(f"{yolo}: at the boundary device, a second", 1_000, _where(boxes, boundary="device"), _rate),
+        _speed(f"{yolo}: from JPEG to boxes, a second", 1_000, _where(boxes, boundary="jpeg"), _rate),
     ]
 
 
@@ -224,4 +229,7 @@ def _behind_bare(run: Found) -> float:
 
 def _called(run: Found | None) -> str:
     words = ("backend", "model", "precision", "boundary", "preprocess")
-    return " ".join(run["cell"][word] for word in words) if run else ""
+    if run is None:
+        return ""
+    batch = run["cell"].get("batch")
+    return " ".join([*(run["cell"][word] for word in words), *([f"batch {batch}"] if batch else [])])

@@ -254,7 +254,8 @@ def _served(report: Report, results: Mapping[str, Result]) -> Iterator[Finding]:
         options = _at(result.config, "backend_options")
         options = options if isinstance(options, Mapping) else {}
         option = ",".join(f"{key}={str(value).lower()}" for key, value in options.items())
-        more = {"used": used(result), "option": option, "fold": _at(result.config, "fold")}
+        batch = _at(result.config, "max_batchsize") if part.found["cell"].get("batch") else None
+        more = {"used": used(result), "option": option, "fold": _at(result.config, "fold"), "batch": batch}
         facts = result.model_dump(mode="json") | more
         told_of = {key: value for key, value in part.found.items() if key in facts}
         got = _leaves("", {**told_of, "cell": part.found["cell"]})

@@ -25,7 +25,7 @@ def same_rows(name: str, levels: int = 1) -> list[dict[str, Any]]:
 
 
 def run_found(
-    settings: Mapping[str, str] = MappingProxyType({}), rate: float = 9_000.0, bare: float | None = 9_100.0
+    settings: Mapping[str, Any] = MappingProxyType({}), rate: float = 9_000.0, bare: float | None = 9_100.0
 ) -> dict[str, Any]:
     """What a run's part finds; ``bare`` is the rate of the loop beside it, whose p50 is 10 us less than the run's."""
     asked = {"backend": "pytorch", "model": "resnet50", "precision": "fp16", "boundary": "device"}

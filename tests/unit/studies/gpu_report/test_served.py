@@ -16,7 +16,7 @@ from sut.config import RunConfig
 from sut.errors import RunError
 from sut.studies.gpu_report import served
 from sut.studies.gpu_report.parts import PARTS
-from sut.studies.gpu_report.served import Cell, all_cells, next_cells, option_cells
+from sut.studies.gpu_report.served import Cell, all_cells, detector_cells, next_cells, option_cells
 from tests.core import needs
 
 CELL = Cell("onnxruntime", "efficientnet-lite0", "fp32", "tensor")
@@ -26,7 +26,14 @@ def test_every_backend_model_precision_and_boundary_is_run() -> None:
     names = {cell.name for cell in all_cells()}
 
     assert len(names) == 2 * 2 * 2 * 5
-    assert names | {cell.name for cell in [*next_cells(), *option_cells()]} <= PARTS.keys()
+    detectors = [*detector_cells(), *detector_cells("dali-gpu")]
+    assert names | {cell.name for cell in [*next_cells(), *option_cells(), *detectors]} <= PARTS.keys()
+    places = {(cell.boundary, cell.preprocess, cell.batch) for cell in detectors}
+    assert places == {
+        (boundary, preprocess, batch)
+        for boundary, preprocess in (("device", "opencv"), ("jpeg", "cuda"), ("jpeg", "dali-gpu"))
+        for batch in (1, 8, 32)
+    }
     assert {"pytorch_resnet50_fp16_device", "onnxruntime_lite0_fp32_jpeg_dali-gpu"} < names
 
 
@@ -37,7 +44,7 @@ def test_the_command_line_takes_what_a_cell_tells_it(monkeypatch: pytest.MonkeyP
     run.register(app)
     command = typer.main.get_command(app)
 
-    cells = [*all_cells(), *next_cells(), *option_cells()]
+    cells = [*all_cells(), *next_cells(), *option_cells(), *detector_cells()]
     for cell in cells:
         command(list(cell.command[1:]), standalone_mode=False)
 
@@ -88,6 +95,14 @@ def test_the_bare_loop_goes_round_with_what_the_run_used(
 class SimpleParts(SimpleNamespace):
     def __init__(self, config: RunConfig) -> None:
         super().__init__(config=config)
+
+
+def test_the_bare_loop_is_not_beside_a_detector_whose_boxes_it_does_not_make(monkeypatch: pytest.MonkeyPatch) -> None:
+    [cell, *_] = detector_cells()
+    monkeypatch.setattr(served, "rows_of", lambda *command: (0, [result_of(cell, weights="random")], ""))
+    found = served.serve(cell)
+    assert (found["bare"], found["weights"]) == (None, "random")
+    assert found["command"].endswith("--weights random --agreement 0 --lanes 2 --max-batchsize 32")
 
 
 def test_a_run_that_failed_is_wrong_and_one_that_does_not_count_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:

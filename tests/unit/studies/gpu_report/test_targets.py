@@ -84,6 +84,9 @@ for backend in ("pytorch", "onnxruntime"):
         f"{backend}_streams": run_found(told | {"boundary": "tensor"}),
         f"{backend}_one_stream": run_found(told | {"boundary": "tensor", "option": "overlap=false"}, 7_200.0, None),
     }
+for boundary, batch, rate in (("device", 8, 900.0), ("device", 32, 1_100.0), ("jpeg", 32, 1_050.0)):
+    told = {"model": "yolo11", "boundary": boundary, "batch": batch}
+    ALL_FOUND[f"yolo_{boundary}_{batch}"] = run_found(told, rate, None)
 EXPECTED = [
     ("result", 1),
     ("result", 1),
@@ -99,6 +102,7 @@ EXPECTED = [
     ("speed", 0.92),
     *[("speed", pytest.approx(9_000 / 9_100)), ("speed", 10), ("speed", 9_000), ("speed", 1.25)] * 2,
     ("speed", 21_000),
+    *[("speed", 1_100), ("speed", 1_050)],
 ]
 
 
@@ -110,6 +114,7 @@ def test_every_figure_is_judged() -> None:
     assert found[9].of == "256 pictures to NHWC uint8"
     assert found[11].of == "the fastest: another"
     assert found[14].of == "pytorch resnet50 fp16 device opencv"
+    assert found[-2].of == "pytorch yolo11 fp16 device opencv batch 32"
     assert [each.verdict for each in targets({})] == ["not measured"] * len(found)
 
 
