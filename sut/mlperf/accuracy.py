@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import threading
 import zlib
 from collections.abc import Callable, Sequence
@@ -13,7 +14,8 @@ from typing import Any
 
 from plugins.files import LARGE_BYTES, read_file
 from sut.mlperf.loadgen import Complete
-from sut.tasks.base import Payloads, Score
+from sut.tasks.base import Payloads
+from sut.tasks.top1 import top1_score
 
 WHOLE_BELOW = 10 * 1024
 """Bytes from which on a log is truncated. MLCommons' checker refuses more; its script for truncating takes a smaller
@@ -24,6 +26,14 @@ CUT = b"\n\n...\n\n"
 """Between them. JSON with answers in hexadecimal has that nowhere."""
 
 SCORE_FILE = "accuracy.txt"
+SCORE_LINES = {
+    "top1": (
+        re.compile(r"^accuracy=(\d+(?:\.\d+)?)%, good=(\d{1,9}), total=(\d{1,9})\b", re.MULTILINE | re.ASCII),
+        "accuracy=76.456%, good=38228, total=50000",
+    ),
+    "mAP": (re.compile(r"^mAP=(\d{1,3}(?:\.\d+)?)%\s*$", re.MULTILINE | re.ASCII), "mAP=53.400%"),
+}
+"""The line in it that has the score, by the score's name, and such a line. mAP is no part of a total."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,9 +165,14 @@ def log_sha256(log: bytes) -> str:
     return hashlib.sha256(log).hexdigest()
 
 
-def accuracy_file(score: Score, sha256: str) -> str:
-    """The text of a submission's ``accuracy.txt``: the score, and ``log_sha256`` of the accuracy log."""
-    return f"{score.text}\nhash={sha256}\n"
+def score_line(name: str, value: float, count: int) -> str:
+    """The line of a score that is known by its ``name`` and ``value``, a fraction, over ``count`` samples."""
+    return top1_score(round(value * count), count).text if name == "top1" else f"{name}={100 * value:.3f}%"
+
+
+def accuracy_file(line: str, sha256: str) -> str:
+    """The text of a submission's ``accuracy.txt``: the score's line, and ``log_sha256`` of the accuracy log."""
+    return f"{line}\nhash={sha256}\n"
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from plugins.files import SMALL_BYTES, locked, read_file
 from sut.errors import InputError, writing
 from sut.files import holding, write_text
 from sut.mlperf import official
+from sut.mlperf.official import Benchmark
 from sut.mlperf.userconf import Conf, read_conf
 from sut.process.signals import undisturbed
 
@@ -60,8 +61,9 @@ def read_audit(path: Path, scenario: str, mode: str) -> Audit:
     if theirs is not None and (name := _MODES[int(theirs)]) != mode:
         remedy = _ASKED_BY.get(name, "no run does that: set one of them")
         raise InputError(f"{path}: its mode {theirs} ({name}) is not the run's ({mode}), and would win; {remedy}")
-    test = next((name for name, wanted in official.AUDITS.items() if _told(wanted) == _told(settings)), None)
-    return Audit(file=str(path), test=test, settings=settings)
+    told = _told(settings)
+    tests = {test for each in official.BENCHMARKS.values() for test in each.audits if _told(each.audit(test)) == told}
+    return Audit(file=str(path), test=next(iter(tests), None), settings=settings)
 
 
 def _told(settings: Mapping[str, float]) -> dict[str, float]:
@@ -77,8 +79,8 @@ def _settings(conf: Conf, scenario: str) -> dict[str, int | float]:
 
 
 @contextmanager
-def audit_configs(home: Path, tests: Sequence[str]) -> Iterator[dict[str, Path]]:
-    """The audit.config of each of ``tests``, below ``home``, for LoadGen to read within the ``with``.
+def audit_configs(home: Path, tests: Sequence[str], benchmark: Benchmark) -> Iterator[dict[str, Path]]:
+    """The audit.config of each of a benchmark's ``tests``, below ``home``, for LoadGen to read within the ``with``.
 
     However that ends they are removed; only where this process is killed they stay, see ``remove_stale``. Raises
     ``InputError`` where they cannot be written, or another process has some there.
@@ -91,7 +93,7 @@ def audit_configs(home: Path, tests: Sequence[str]) -> Iterator[dict[str, Path]]
                 if os.path.lexists(path) and not _is_ours(path):
                     raise InputError(f"{path} is not of sut audit, which needs its place; move it away")
                 with writing(path):
-                    write_text(path, _text(test))
+                    write_text(path, _text(benchmark.audit(test)))
             yield paths
         finally:
             with undisturbed():
@@ -110,8 +112,8 @@ def remove_stale(home: Path) -> list[Path]:
         return []
 
 
-def _text(test: str) -> str:
-    lines = (f"*.*.{key} = {value}" for key, value in official.AUDITS[test].items())
+def _text(settings: Mapping[str, int]) -> str:
+    lines = (f"*.*.{key} = {value}" for key, value in settings.items())
     return "\n".join([_MARK, *lines]) + "\n"
 
 

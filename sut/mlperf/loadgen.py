@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sut.errors import InputError
+from sut.mlperf.official import benchmark_of
 from sut.tasks.base import Payloads
 
 Complete = Callable[[Sequence[int], Payloads | None], int]
@@ -39,12 +40,15 @@ _FILE_ONLY = 2
 def settings_for(model: str, scenario: str, mode: str, confs: Sequence[Path]) -> Settings:
     """The embedded mlperf.conf's settings for a model and scenario, then each file of ``confs`` on top.
 
-    ``model`` and ``scenario`` must be spelled as in mlperf.conf. Raises ``InputError`` if LoadGen refuses a file.
+    ``model`` and ``scenario`` must be spelled as in mlperf.conf, which says of yolo not how many samples Offline must
+    have: the table does. Raises ``InputError`` if LoadGen refuses a file.
     """
     settings = lg.TestSettings()
     for path, kind in ((b"", _EMBEDDED), *((os.fsencode(conf), _FILE_ONLY) for conf in confs)):
         if settings.FromConfig(path, model, scenario, kind) != 0:
             raise InputError(f"{os.fsdecode(path) or 'the embedded mlperf.conf'}: LoadGen refuses it")
+        if kind == _EMBEDDED and scenario == "Offline":
+            settings.min_query_count = max(settings.min_query_count, benchmark_of(model, model).offline_samples)
     settings.scenario = getattr(lg.TestScenario, scenario)
     settings.mode = MODES[mode]
     return settings

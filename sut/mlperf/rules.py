@@ -8,10 +8,11 @@ from typing import Any
 from backends.registry import BACKENDS
 from preprocess.registry import PREPROCESSORS
 from sut.config import RunConfig
-from sut.datasets.base import IMAGENET_PICTURES, DataSet
+from sut.datasets.base import DataSet
 from sut.mlperf import official
 from sut.mlperf.audit import Audit
 from sut.mlperf.logs import Detail
+from sut.mlperf.official import Benchmark
 from sut.models.base import ModelSpec
 from sut.models.preparation import Prepared
 
@@ -29,14 +30,17 @@ IN_SHORT = {
     "at the boundary device ": "boundary device",
     "is not this project's own": "a plug-in",
     "min_duration ": "short run",
-    "not ImageNet's ": "few pictures",
-    f"is not MLPerf's {official.MODEL}": "another model",
+    " pictures, not ": "few pictures",
+    " pictures, more than ": "more pictures",
+    " is not MLPerf's ": "another model",
+    " is retired: ": "a retired benchmark",
+    " has no scenario ": "another scenario",
     "not MLPerf's file": "another model file",
     "Server latency bound ": "relaxed bound",
     "is not ImageNet's: ": "another list",
     "int8 is not known ": "own calibration",
     "a quarter of the calibrated one": "low rate",
-    f" samples < {official.OFFLINE_SAMPLES}": "few samples",
+    " samples < ": "few samples",
     " queries < ": "few queries",
     "performance_sample_count ": "few samples loaded",
     "an audit (": AUDIT,
@@ -47,8 +51,41 @@ _COLUMNS = 80
 
 
 def is_official_model(spec: ModelSpec, model: Prepared | None) -> bool:
-    """Whether a model is MLPerf's, by the content of its file."""
-    return spec.name == official.MODEL and model is not None and model.weights == "trained"
+    """Whether a model is MLPerf's, by the content of its file.
+
+    Where every submitter exports a file of his own no content tells: it is one if it was not made here, at random, and
+    the accuracy run of the same file is the judge.
+    """
+    benchmark = official.BENCHMARKS.get(spec.name)
+    if benchmark is None or model is None:
+        return False
+    return model.weights != "random" if benchmark.exports_differ else model.weights == "trained"
+
+
+def dataset_broken(benchmark: Benchmark, dataset: DataSet) -> str | None:
+    """What keeps a data set from being a benchmark's; None where it is that, as far as its list tells.
+
+    Of ImageNet every line is known, of the others how many pictures they have.
+    """
+    name, count, wanted = dataset.name, dataset.count, benchmark.pictures
+    whose = "ImageNet's" if benchmark.dataset == "imagenet" else "MLPerf's"
+    if count > wanted and benchmark.dataset != "imagenet":
+        return f"data set {name} has {count} pictures, more than {whose} {wanted}"
+    if count != wanted:
+        return f"data set {name} has {count} pictures, not {whose} {wanted}"
+    if benchmark.dataset == "imagenet" and not dataset.is_imagenet():
+        return f"the list of data set {name} is not ImageNet's: names, labels or their order differ"
+    return None
+
+
+def dataset_note(benchmark: Benchmark, dataset: DataSet) -> str | None:
+    """What is not known of a data set that breaks no rule."""
+    if benchmark.dataset == "imagenet" or dataset_broken(benchmark, dataset) is not None:
+        return None
+    return (
+        f"data set {dataset.name} has as many pictures as MLPerf's, {benchmark.pictures:,}; whether they are the same "
+        "is not known here: whoever made the list vouches for it"
+    )
 
 
 def foretold(settings: Any, dataset: DataSet) -> Detail:
@@ -87,7 +124,8 @@ def broken_before(
     As far as config, parts and settings tell it: ``told`` is the run's log, or what is ``foretold`` of it. What one of
     MLPerf's audits sets for itself breaks nothing.
     """
-    found = _not_official(config, spec, model)
+    benchmark = official.benchmark_of(spec.name, spec.loadgen_model)
+    found = _not_official(config, spec, benchmark, model)
     # With it, every list but MLCommons' was refused, and every file that was quantised already.
     if (config.precision == "int8" or (model is not None and model.quantised)) and config.rules != "closed":
         found.append("int8 is not known to be calibrated on MLCommons' list (--rules closed)")
@@ -97,12 +135,12 @@ def broken_before(
         found.append("FindPeakPerformance is a search, not a result")
     if audit is not None and audit.test is None:
         found.append(audit_rule(audit))
-    if dataset.count != IMAGENET_PICTURES:
-        found.append(f"data set {dataset.name} has {dataset.count} pictures, not ImageNet's {IMAGENET_PICTURES}")
-    elif not dataset.is_imagenet():
-        found.append(f"the list of data set {dataset.name} is not ImageNet's: names, labels or their order differ")
+    if (broken := dataset_broken(benchmark, dataset)) is not None:
+        found.append(broken)
+    if config.scenario not in benchmark.scenarios:
+        found.append(f"MLPerf's {benchmark.name} has no scenario {config.scenario}")
     if config.mode != "accuracy" and "effective_min_duration_ms" in told.values:
-        found += _performance(config, dataset, told, audit)
+        found += _performance(config, benchmark, dataset, told, audit)
     return found
 
 
@@ -165,16 +203,18 @@ def _in_short(count: str, words: Sequence[str]) -> str:
     return f"not official: {count} broken ({', '.join(words)}), see rules_broken"
 
 
-def _not_official(config: RunConfig, spec: ModelSpec, model: Prepared | None) -> list[str]:
+def _not_official(config: RunConfig, spec: ModelSpec, benchmark: Benchmark, model: Prepared | None) -> list[str]:
     """What is not MLPerf's, or not this project's, of the parts that ran."""
     found: list[str] = []
-    if spec.name != official.MODEL:
-        found.append(f"model {spec.name} is not MLPerf's {official.MODEL}")
+    if spec.name != benchmark.name:
+        found.append(f"model {spec.name} is not MLPerf's {benchmark.name}")
+    if benchmark.retired:
+        found.append(f"MLPerf's {benchmark.name} is retired: no round takes it any more")
     if model is None:
         found.append(f"the {config.backend} backend runs no model")
     elif model.weights == "random":
         found.append("random weights")
-    elif spec.name == official.MODEL and not is_official_model(spec, model):
+    elif spec.name == benchmark.name and not is_official_model(spec, model):
         found.append(
             f"model {spec.name} is {model.source.name} with the SHA-256 {model.sha256:.16}..., not MLPerf's file"
         )
@@ -184,23 +224,25 @@ def _not_official(config: RunConfig, spec: ModelSpec, model: Prepared | None) ->
     return found
 
 
-def _performance(config: RunConfig, dataset: DataSet, detail: Detail, audit: Audit | None) -> list[str]:
+def _performance(
+    config: RunConfig, benchmark: Benchmark, dataset: DataSet, detail: Detail, audit: Audit | None
+) -> list[str]:
     found: list[str] = []
     scenario = config.scenario
     duration_ms = detail.number("effective_min_duration_ms") or 0
     if duration_ms < official.MIN_DURATION_S * 1000:
         found.append(f"min_duration {duration_ms / 1000:g} s < {official.MIN_DURATION_S} s")
     samples = min(int(detail.number("effective_performance_sample_count") or 0), dataset.count)
-    if samples < official.PERFORMANCE_SAMPLES:
-        found.append(f"performance_sample_count {samples} < {official.PERFORMANCE_SAMPLES}")
+    if samples < benchmark.performance_samples:
+        found.append(f"performance_sample_count {samples} < {benchmark.performance_samples}")
     asked_by_audit = audit.settings if audit is not None and audit.test is not None else {}
     for name in ("performance_issue_same", "performance_issue_unique"):
         if detail.values.get(f"effective_{name}") and not asked_by_audit.get(name):
             found.append(f"{name} is on: the samples are not drawn at random")
     if scenario == "Offline":
         asked = detail.number("effective_samples_per_query")
-        if asked is not None and asked < official.OFFLINE_SAMPLES:
-            found.append(f"{asked:.0f} samples < {official.OFFLINE_SAMPLES}")
+        if asked is not None and asked < benchmark.offline_samples:
+            found.append(f"{asked:.0f} samples < {benchmark.offline_samples}")
         return found
     for name, key, scale, unit in _CUT_BY.values():
         if value := detail.number(key):
@@ -214,8 +256,8 @@ def _performance(config: RunConfig, dataset: DataSet, detail: Detail, audit: Aud
         found.append(f"target_latency_percentile {100 * percentile:g} is not {100 * official.PERCENTILES[scenario]:g}")
     if scenario == "Server":
         bound_ms = (detail.number("effective_target_latency_ns") or 0) / 1e6
-        if bound_ms > official.SERVER_BOUND_MS:
-            found.append(f"Server latency bound {bound_ms:.4g} ms > {official.SERVER_BOUND_MS} ms")
+        if benchmark.server_bound_ms is not None and bound_ms > benchmark.server_bound_ms:
+            found.append(f"Server latency bound {bound_ms:.4g} ms > {benchmark.server_bound_ms} ms")
         if config.relax_server and config.qps is None:
             rate = detail.number("effective_target_qps")
             which = f"{rate:.4g} queries/s " if rate else ""

@@ -17,6 +17,7 @@ from plugins.registry import suggest
 from sut.config import SCENARIOS
 from sut.errors import InputError, reason_of
 from sut.mlperf.logs import OFFICIAL_SEEDS
+from sut.mlperf.official import BENCHMARKS
 
 Kind = Literal["user", "rules", "audit"]
 """``user``: a user.conf; ``rules``: a copy of mlperf.conf; ``audit``: an audit.config."""
@@ -155,7 +156,7 @@ def _check(name: str, value: str, where: str, kind: Kind) -> None:
     if model != "*" and model not in RULES_MODELS:
         raise InputError(
             f"{where}: LoadGen has no rules for a model '{model}', so this would be ignored; image classifiers of any "
-            f"name go by resnet50's ({suggest(model, {'*', 'resnet50', 'retinanet', 'yolo'})})"
+            f"name go by resnet50's, detectors by yolo's ({suggest(model, {'*', 'resnet50', 'retinanet', 'yolo'})})"
         )
     if scenario != "*" and scenario not in SCENARIOS:
         raise InputError(f"{where}: unknown scenario '{scenario}'; {suggest(scenario, (*SCENARIOS, '*'))}")
@@ -169,7 +170,7 @@ def _check(name: str, value: str, where: str, kind: Kind) -> None:
     else:
         _check_value(key, value, where, scenario, kind)
         # Of another model's rules nothing is ever looked up.
-        if kind != "rules" or model in ("*", "resnet50"):
+        if kind != "rules" or model in ("*", *(each.conf for each in BENCHMARKS.values())):
             _check_range(key, value, where, scenario)
 
 

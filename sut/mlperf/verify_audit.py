@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,8 +20,14 @@ from sut.mlperf.accuracy import accuracy_log_bytes, parse_accuracy_log
 from sut.mlperf.finding import Finding, Rule, Severity
 from sut.mlperf.logs import ACCURACY, DETAIL, Detail, read_detail
 from sut.mlperf.metrics import METRICS
+from sut.mlperf.official import Benchmark
+from sut.tasks.detection.coco_map import ANSWER_WIDTH
+from sut.text import shortened
 
 _LABEL = np.dtype("<f4")
+_BOX_BYTES = ANSWER_WIDTH * _LABEL.itemsize
+_FORMS = {"top1": f"{_LABEL.itemsize}", "mAP": f"{_BOX_BYTES} for each box"}
+"""How many bytes an answer has, by the metric that scores it. A label is a float32; there may be no box."""
 _TOLERANCE = 0.1
 _SHORT_TOLERANCE = 0.2
 _SHORT_NS = {"SingleStream": 200_000, "MultiStream": 1_600_000}
@@ -39,7 +45,7 @@ class AuditRule(Rule):
     VALID = "the run does not count", Severity.INVALID
     SCENARIO = "the runs are of different scenarios", Severity.INVALID
     COUNT = "LoadGen logs another number of answers", Severity.INVALID
-    EMPTY = "an answer is not one float32", Severity.INVALID
+    EMPTY = "an answer is of another form", Severity.INVALID
     MISSING = "the accuracy run has no answer for a sample", Severity.INVALID
     LABEL = "an answer is not that of the accuracy run", Severity.INVALID
     BOUND = "Server's latency bound is another", Severity.INVALID
@@ -111,24 +117,28 @@ class Verified:
         return texts
 
 
-def verify_test01(performance: Path, accuracy: Path, audit: Path) -> Verified:
+def verify_test01(
+    performance: Path, accuracy: Path, audit: Path, benchmark: Benchmark = official.BENCHMARKS[official.MODEL]
+) -> Verified:
     """TEST01 in the folder ``audit``, against the logs of the ``performance`` and of the ``accuracy`` run.
 
-    Raises ``ValueError`` for logs that cannot be read.
+    MLCommons' script looks at the first number of each answer only, of a detection at its sample's index: here all
+    bytes count. Raises ``ValueError`` for logs that cannot be read.
     """
     logs = {folder: read_detail(folder) for folder in (performance, accuracy, audit)}
     tested = logs[audit]
-    wrong = [*_kind(accuracy, logs[accuracy], None, "AccuracyOnly"), *_runs(logs, performance, audit, "TEST01")]
+    settings = benchmark.audit("TEST01")
+    wrong = [*_kind(accuracy, logs[accuracy], {}, "AccuracyOnly"), *_runs(logs, performance, audit, "TEST01", settings)]
     answers, differing = None, list[Finding]()
     if not any(each.rule is AuditRule.RUN for each in wrong):
-        answers, differing = _answers(accuracy, audit, tested)
+        answers, differing = _answers(accuracy, audit, tested, benchmark.metric)
     return _verified("TEST01", logs[performance], tested, [*wrong, *differing], answers, _file(audit, DETAIL))
 
 
 def verify_test04(performance: Path, audit: Path) -> Verified:
     """TEST04 in the folder ``audit``, against the logs of the ``performance`` run. Raises as ``verify_test01``."""
     logs = {folder: read_detail(folder) for folder in (performance, audit)}
-    wrong = _runs(logs, performance, audit, "TEST04")
+    wrong = _runs(logs, performance, audit, "TEST04", official.AUDITS["TEST04"])
     return _verified("TEST04", logs[performance], logs[audit], [*wrong], None, _file(audit, DETAIL))
 
 
@@ -178,10 +188,12 @@ def _verified(
     return Verified(test, scenario, reference, score, answers, tuple(found))
 
 
-def _runs(logs: dict[Path, Detail], performance: Path, audit: Path, test: str) -> Iterator[Finding]:
-    """What is wrong with the runs themselves, whatever their figures are."""
-    yield from _kind(performance, logs[performance], None, "PerformanceOnly")
-    yield from _kind(audit, logs[audit], test, "PerformanceOnly")
+def _runs(
+    logs: dict[Path, Detail], performance: Path, audit: Path, test: str, settings: Mapping[str, int]
+) -> Iterator[Finding]:
+    """What is wrong with the runs themselves, whatever their figures are; ``settings`` are those of ``test``."""
+    yield from _kind(performance, logs[performance], {}, "PerformanceOnly")
+    yield from _kind(audit, logs[audit], settings, "PerformanceOnly", test)
     for folder in (performance, audit):
         detail = logs[folder]
         if not detail.valid:
@@ -200,21 +212,22 @@ def _runs(logs: dict[Path, Detail], performance: Path, audit: Path, test: str) -
         yield Finding(AuditRule.BOUND, _file(audit, DETAIL), field, got, f"{expected}, as the performance run")
 
 
-def _kind(folder: Path, detail: Detail, test: str | None, mode: str) -> Iterator[Finding]:
-    """Settings that are not those of a run in ``mode``, with the settings of ``test`` and of no other audit."""
+def _kind(
+    folder: Path, detail: Detail, settings: Mapping[str, int], mode: str, test: str | None = None
+) -> Iterator[Finding]:
+    """Settings that are not those of a run in ``mode``, with the ``settings`` of ``test`` and of no other audit."""
     wanted: dict[str, object] = {"test_mode": mode, **_NOT_SET}
-    if test is not None:
-        wanted |= {key: value for key, value in official.AUDITS[test].items() if key != "mode"}
+    wanted |= {key: value for key, value in settings.items() if key != "mode"}
     for key, value in wanted.items():
         got = detail.values.get(f"effective_{key}")
         if got != value:  # LoadGen's log has true for 1
             said = "nothing" if got is None else str(got)
-            of = f", as {test} sets it" if test is not None and key in official.AUDITS[test] else ""
+            of = f", as {test} sets it" if key in settings else ""
             yield Finding(AuditRule.RUN, _file(folder, DETAIL), f"effective_{key}", said, f"{value}{of}")
 
 
-def _answers(accuracy: Path, audit: Path, detail: Detail) -> tuple[Answers, list[Finding]]:
-    """Each logged answer against that of the accuracy run: byte for byte, each one float32."""
+def _answers(accuracy: Path, audit: Path, detail: Detail, metric: str) -> tuple[Answers, list[Finding]]:
+    """Each logged answer against that of the accuracy run, byte for byte, and whether it is of the metric's form."""
     file = _file(audit, ACCURACY)
     truth: dict[int, bytes] = {}
     right = _entries(accuracy)
@@ -226,8 +239,8 @@ def _answers(accuracy: Path, audit: Path, detail: Detail) -> tuple[Answers, list
         known += index in truth
         differs = index in truth and truth[index] != data
         mismatches += differs
-        if len(data) != _LABEL.itemsize:
-            rule, got, expected = AuditRule.EMPTY, f"{len(data)} bytes", f"{_LABEL.itemsize}"
+        if not _is_answer(data, metric):
+            rule, got, expected = AuditRule.EMPTY, f"{len(data)} bytes", _FORMS[metric]
         elif differs:
             rule, got, expected = AuditRule.LABEL, _label(data), f"{_label(truth[index])}, as the accuracy run"
         elif index not in truth:
@@ -255,9 +268,15 @@ def _entries(folder: Path) -> list[tuple[int, bytes]]:
     return [(each["qsl_idx"], bytes.fromhex(each["data"])) for each in json.loads(raw)]
 
 
+def _is_answer(data: bytes, metric: str) -> bool:
+    return len(data) == _LABEL.itemsize if metric == "top1" else len(data) % _BOX_BYTES == 0
+
+
 def _label(data: bytes) -> str:
-    """An answer as a number; its bytes where those are not one."""
-    return f"{np.frombuffer(data, _LABEL)[0]:.9g}" if len(data) == _LABEL.itemsize else f"0x{data.hex()}"
+    """An answer as a number; where those are several, the beginning of its bytes."""
+    if len(data) == _LABEL.itemsize:
+        return f"{np.frombuffer(data, _LABEL)[0]:.9g}"
+    return f"0x{shortened(data.hex())} ({len(data)} bytes)" if data else "no box"
 
 
 def _score(test: str, scenario: str, reference: float | None, score: float | None, file: str) -> Iterator[Finding]:

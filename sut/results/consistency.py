@@ -24,8 +24,10 @@ def contradictions(result: Result) -> Iterator[str]:
     yield from _tails(result)
     yield from _counts(result)
     score = result.accuracy
-    if score is not None and not _is_share(score.value, score.count):
+    if score is not None and score.name == "top1" and not _is_share(score.value, score.count):
         yield f"accuracy {score.value} is no share of {score.count}"
+    elif score is not None and not 0 <= score.value <= 1:
+        yield f"accuracy {score.value} is not between 0 and 1"
 
 
 def _identity(result: Result) -> Iterator[str]:

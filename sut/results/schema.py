@@ -55,7 +55,7 @@ class Accuracy(_Part):
     """How many answers were right."""
 
     name: str
-    """``top1``."""
+    """``top1``, of detectors ``mAP``."""
     value: float
     """A fraction: 1.0 is all."""
     count: int
@@ -169,6 +169,8 @@ class Result(_Part):
     """Raised when the meaning of a field changes."""
     model: str
     """Its name."""
+    loadgen_model: str = "resnet50"
+    """The model in mlperf.conf whose rules were applied: ``resnet50``, ``yolo`` or ``retinanet``."""
     model_sha256: str | None = None
     """Of its file as it was brought or built; of several files, see docs/results.md."""
     weights: str | None

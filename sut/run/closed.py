@@ -58,8 +58,10 @@ def _broken(config: RunConfig, audit: Audit | None, parts: Assembly) -> list[str
     """What one of the runs would break, as far as that is known now."""
     settings, _ = settings_before(config, parts.spec.loadgen_model)
     found = settings_broken(config, parts, settings, audit)
-    if config.relax_server and config.scenario == "Server" and config.max_latency_s is None:
-        found.append(f"relax_server lets Server's latency bound be more than {official.SERVER_BOUND_MS} ms")
+    benchmark = official.benchmark_of(parts.spec.name, parts.spec.loadgen_model)
+    bound_ms = benchmark.server_bound_ms
+    if config.relax_server and config.scenario == "Server" and config.max_latency_s is None and bound_ms:
+        found.append(f"relax_server lets Server's latency bound be more than {bound_ms} ms")
     if parts.model is not None and parts.model.quantised:
         found.append(f"{parts.model.source.name} is quantised already: bring the float32 model and --calibration-list")
     elif config.precision == "int8":

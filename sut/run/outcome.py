@@ -21,7 +21,7 @@ from sut.mlperf.accuracy import logged_sum, read_accuracy_log
 from sut.mlperf.check_log import check_log
 from sut.mlperf.logs import ACCURACY, OFFICIAL_SEEDS, Detail, Int64Array, read_detail, read_summary, read_trace
 from sut.mlperf.metrics import METRICS, percentile_stats
-from sut.mlperf.rules import broken_rules, explain_invalid, is_official_model, unexplained
+from sut.mlperf.rules import broken_rules, dataset_broken, dataset_note, explain_invalid, is_official_model, unexplained
 from sut.pipeline.assembly import Assembly
 from sut.pipeline.ledger import Counter, Ledger
 from sut.results.gpus import peak_bytes
@@ -148,6 +148,8 @@ def _scored(parts: Assembly, outcome: Outcome, found: _Findings, directory: Path
         found.problems.append(one_line(error))
         return None
     found.notes.extend([*notes, *_doubts(parts, score)])
+    if note := dataset_note(official.benchmark_of(parts.spec.name, parts.spec.loadgen_model), parts.dataset):
+        found.notes.append(note)
     return score
 
 
@@ -175,6 +177,7 @@ def _asked_for(parts: Assembly, outcome: Outcome) -> dict[str, Any]:
     return {
         "schema": 1,
         "model": parts.spec.name,
+        "loadgen_model": parts.spec.loadgen_model,
         "weights": parts.model.weights if parts.model else None,
         "recipe": asdict(parts.spec.recipe),
         **{name: getattr(parts.config, name) for name in CONFIGURED},
@@ -314,8 +317,10 @@ def _accuracy(parts: Assembly, score: Score | None, data_broken: bool) -> Accura
     if score is None:
         return None
     # A target stands for MLPerf's own model and whole data set; nothing else can miss or meet it.
-    applies = is_official_model(parts.spec, parts.model) and parts.dataset.is_imagenet() and not data_broken
-    target = official.ACCURACY_TARGET if applies else None
+    benchmark = official.benchmark_of(parts.spec.name, parts.spec.loadgen_model)
+    whole = dataset_broken(benchmark, parts.dataset) is None
+    applies = is_official_model(parts.spec, parts.model) and whole and not data_broken
+    target = benchmark.target if applies else None
     met = None if target is None else score.value >= target
     return Accuracy(name=score.name, value=score.value, count=score.count, target=target, met=met)
 

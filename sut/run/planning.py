@@ -101,7 +101,7 @@ def _closed_forecast(configs: Sequence[RunConfig], rules: str) -> str:
     if not timed:
         each = "each over" if in_all else "over"
         return f"{runs}{each} the whole data set once: how long that takes is in the plan, once it is calibrated"
-    counts = {"Offline": f"{official.OFFLINE_SAMPLES:,} samples"}
+    counts = {"Offline": f"{official.benchmark_of(rules, rules).offline_samples:,} samples"}
     counts |= {scenario: f"{queries:,} queries" for scenario, queries in official.QUERIES.items()}
     many = ", ".join(f"{config.scenario} asks at least {counts[config.scenario]}" for config in timed)
     seconds = sum(_min_duration_s(config, rules) + OVERHEAD_S for config in timed)

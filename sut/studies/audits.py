@@ -18,6 +18,7 @@ from sut.mlperf.audit import audit_configs, remove_stale
 from sut.mlperf.finding import Finding
 from sut.mlperf.logs import ACCURACY, DETAIL, read_detail
 from sut.mlperf.metrics import METRICS
+from sut.mlperf.official import Benchmark
 from sut.mlperf.userconf import read_conf
 from sut.mlperf.verify_audit import AuditRule, Verified, verify_test01, verify_test04
 from sut.pipeline.assembly import Assembly, assemble
@@ -78,7 +79,7 @@ def audit(
     console: Reporter,
     command: str,
     *,
-    tests: Sequence[str] = TESTS,
+    tests: Sequence[str] | None = None,
     scenarios: Sequence[str] | None = None,
     verify_only: bool = False,
     rehearse: bool = False,
@@ -87,14 +88,19 @@ def audit(
 ) -> Outcome:
     """Audit the finished runs in ``folder``, that of a configuration or of one of its scenarios.
 
-    Without ``scenarios`` all that have a VALID performance run. ``verify_only`` judges audits that were run before;
-    ``rehearse`` fails none for its score; ``keeps`` leaves audits that are finished, official or ``rehearse``d, as they
-    are. Raises ``InputError`` where runs are missing or are of several models, and where their configuration would not
-    lie in ``folder`` today.
+    Without ``tests`` all that the model's benchmark has, without ``scenarios`` all that have a VALID performance run.
+    ``verify_only`` judges audits that were run before; ``rehearse`` fails none for its score; ``keeps`` leaves audits
+    that are finished, official or ``rehearse``d, as they are. Raises ``InputError`` for an audit that the benchmark has
+    not, where runs are missing or are of several models, and where their configuration would not lie in ``folder``
+    today.
     """
     home, wanted = _place(folder.resolve(), scenarios)
     for path in remove_stale(home):
         console.note(f"{path}: removed; a sut audit that was killed had left this audit.config")
+    benchmark = _benchmark(home)
+    tests = benchmark.audits if tests is None else tests
+    if others := [test for test in tests if test not in benchmark.audits]:
+        raise InputError(f"MLPerf's {benchmark.name} has no {others[0]}; leave it out: {', '.join(benchmark.audits)}")
     runs = _finished(home, wanted, tests, verify_only, console)
     configs = {scenario: _config(home, of["performance"], overwrite) for scenario, of in runs.items()}
     parts = assemble(next(iter(configs.values())), console.note)
@@ -104,7 +110,7 @@ def audit(
         _check_place(home, configs, parts)
         _check_logs(home, runs)
         _warn_of_rates(configs, parts, console)
-        with audit_configs(home, tests) as paths:
+        with audit_configs(home, tests, benchmark) as paths:
             audits = [configs[scenario].model_copy(update={"audit_conf": paths[test]}) for scenario, test in jobs]
             model = next(iter(runs.values()))["performance"].model_sha256
             codes = run_experiment(audits, console, command, model, keeps, rehearse).codes
@@ -114,6 +120,15 @@ def audit(
     ]
     ended = [code for code in codes if code != ExitCode.INVALID]  # why a run does not count is a finding
     return Outcome(tuple(rows), worst([*ended, *(row.code for row in rows)]))
+
+
+def _benchmark(home: Path) -> Benchmark:
+    """That of the runs, by the first result that can be read; what is wrong with another is told of it."""
+    for scenario in SCENARIOS:
+        with suppress(ValueError):
+            result = read_result(home / scenario / "performance" / FILE)
+            return official.benchmark_of(result.model, result.loadgen_model)
+    return official.BENCHMARKS[official.MODEL]
 
 
 def _check_logs(home: Path, runs: Mapping[str, Mapping[str, Result]]) -> None:
@@ -251,13 +266,14 @@ def _verify(
 ) -> Audited:
     """Verify one audit and write its files beside its logs."""
     scenario, place = folder.name, folder / test
+    benchmark = official.benchmark_of(parts.spec.name, parts.spec.loadgen_model)
     if code not in (ExitCode.OK, ExitCode.INVALID):
         return Audited(scenario, test, code)
     sampled = None
     try:
         found = _unlike(read_result(place / FILE), runs["performance"], f"{test}/{FILE}")
         if test == "TEST01":
-            verified = verify_test01(folder / "performance", folder / "accuracy", place)
+            verified = verify_test01(folder / "performance", folder / "accuracy", place, benchmark)
             sampled = _score(place, parts) if verified.answers else None
         else:
             verified = verify_test04(folder / "performance", place)

@@ -30,8 +30,9 @@ PICTURES = 12
 WORLD = """
 from sut.mlperf import official
 official.MIN_DURATION_S = 0.3
-official.PERFORMANCE_SAMPLES = {count}
-official.OFFLINE_SAMPLES = 20
+from dataclasses import replace
+small = replace(official.BENCHMARKS["resnet50"], pictures={count}, performance_samples={count}, offline_samples=20)
+official.BENCHMARKS = {{**official.BENCHMARKS, "resnet50": small}}
 import sut.datasets.base as data
 data.IMAGENET_PICTURES = {count}
 data.IMAGENET_SHA256 = "{list_sum}"

@@ -88,7 +88,7 @@ def _labels(log: Path, val_map: Path, dtype: str | None) -> Told:
     scored = _scored(log, listed.truth, dtype)
     score = scored.score
     assert isinstance(score, Top1)
-    target = official.ACCURACY_TARGET if listed.is_imagenet() else None
+    target = official.BENCHMARKS[official.MODEL].target if listed.is_imagenet() else None
     met = None if target is None else score.value >= target
     row = _row(scored, target, met) | {"good": score.good, "dtype": scored.dtype}
 
@@ -187,7 +187,7 @@ def _row(scored: Scored, target: float | None, met: bool | None) -> dict[str, An
 def _lines(scored: Scored, more: Iterator[RenderableType]) -> Iterator[RenderableType]:
     from sut.mlperf.accuracy import accuracy_file
 
-    yield from accuracy_file(scored.score, scored.sha256).splitlines()
+    yield from accuracy_file(scored.score.text, scored.sha256).splitlines()
     yield from more
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from sut.studies.audits import Audited
 
-HELP = """Run MLPerf's audits TEST01 and TEST04 for finished runs, and verify them.
+HELP = """Run MLPerf's audits TEST01 and TEST04 for finished runs, and verify them; of detectors TEST01 alone.
 
 Example: ./run_local.sh audit output/resnet50/onnxruntime-cpu-opencv-fp32-tensor-0a1b2c3d
 
@@ -41,7 +41,9 @@ def register(app: typer.Typer) -> None:
 
 def audit(
     folder: Annotated[Path, typer.Argument(help="Folder of a configuration's runs, or of one of its scenarios.")],
-    test: Annotated[str, typer.Option(help="Which audits, comma list.")] = "TEST01,TEST04",
+    test: Annotated[
+        str | None, typer.Option(help="Which audits, comma list; default: all that MLPerf asks of the model.")
+    ] = None,
     scenario: Annotated[
         str | None, typer.Option(help="Which scenarios, comma list; default: all that were run.")
     ] = None,
@@ -62,8 +64,8 @@ def audit(
     from sut.studies.audits import TESTS
     from sut.studies.audits import audit as run_audits
 
-    tests = tuple(dict.fromkeys(word.strip().upper() for word in test.split(",")))
-    if unknown := [word for word in tests if word not in TESTS]:
+    tests = None if test is None else tuple(dict.fromkeys(word.strip().upper() for word in test.split(",")))
+    if unknown := [word for word in tests or () if word not in TESTS]:
         raise InputError(f"--test {unknown[0]!r}: no such audit; there are {', '.join(TESTS)}")
     if verify_only and overwrite:
         raise InputError("--overwrite has no effect with --verify-only, which runs nothing; leave one of them out")

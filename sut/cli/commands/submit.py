@@ -33,7 +33,7 @@ from sut.studies.submission.checks import warnings
 from sut.studies.submission.plan import Step
 from sut.studies.submission.plan import plan as steps_to
 from sut.studies.submission.rehearse import Rehearsed, about_rehearsal, run_rehearsal, scenarios_to_run
-from sut.studies.submission.runs import Runs, read_runs
+from sut.studies.submission.runs import Runs, benchmark_asked, read_runs
 from sut.studies.submission.submission import Judged, check_target, judge, make_tree, refusals
 from sut.studies.submission.tree import private_words
 from sut.text import duration
@@ -50,7 +50,8 @@ Example: ./run_local.sh submit output/resnet50/onnxruntime-... --about submissio
 Example: ./run_local.sh submit --check submission
 
 RESULTS are the folder of a configuration, as sut run has told it, or folders below it. What keeps them from being a
-submission is listed whole, and nothing is written then; --plan shows what is to be run, for how long, and what is done.
+submission is listed whole, and nothing is written then; of a detector, whose exports differ, all runs must be of one
+file. --plan shows what is to be run, for how long, and what is done.
 --rehearse runs all that is asked for, each for ten seconds, and makes the same tree, marked as a rehearsal. It takes
 the options of sut run; RESULTS is then one folder, where its runs go; interrupted, it goes on where it was.
 docs/submission.md walks through all of it.
@@ -223,7 +224,7 @@ def _told(about: Path | None, division: str | None, scenario: str | None) -> Abo
     if scenario is None:
         return told
     if told.division == "closed":
-        wanted = ", ".join(scenarios_to_run(told))
+        wanted = ", ".join(scenarios_to_run(told, official.BENCHMARKS[official.MODEL]))
         raise InputError(f"the closed division asks for {wanted}; leave --scenario out, or choose the open division")
     return told.model_copy(update={"scenarios": parse_scenarios(scenario)})
 
@@ -238,7 +239,9 @@ def _configs(given: Options, told: About, paths: Sequence[Path], rehearse: bool,
         settings["model"] = official.MODEL
     if paths:
         settings["output"] = paths[0]
-    return configs_of(given.model_copy(update={"settings": settings, "scenario": ",".join(scenarios_to_run(told))}))
+    asked = given.model_copy(update={"settings": settings, "scenario": official.EDGE[0]})
+    scenarios = scenarios_to_run(told, benchmark_asked(configs_of(asked)[0]))
+    return configs_of(asked.model_copy(update={"scenario": ",".join(scenarios)}))
 
 
 def _check(root: Path, as_json: bool) -> ExitCode:

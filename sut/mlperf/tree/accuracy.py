@@ -6,26 +6,25 @@ import hashlib
 import re
 from collections.abc import Iterator
 
-from sut.datasets.base import IMAGENET_PICTURES
-from sut.mlperf import official
 from sut.mlperf.accuracy import (
     CUT,
     END_BYTES,
     SCORE_FILE,
+    SCORE_LINES,
     WHOLE_BELOW,
     AccuracyLog,
     is_truncated,
     parse_accuracy_log,
 )
 from sut.mlperf.logs import ACCURACY, DETAIL, SUMMARY, Detail
+from sut.mlperf.official import Benchmark
 from sut.mlperf.tree.layout import Tree
 from sut.mlperf.tree.place import Place
 from sut.mlperf.tree.results import Log, judge_run
 from sut.mlperf.tree.rules import TreeRule
 
-_SCORE = re.compile(r"^accuracy=(\d+(?:\.\d+)?)%, good=(\d{1,9}), total=(\d{1,9})\b", re.MULTILINE | re.ASCII)
 _HASH = re.compile(r"^hash=([0-9a-f]{64})\s*$", re.MULTILINE)
-_ENTRY = re.compile(rb'\{ "seq_id" : \d+, "qsl_idx" : \d+, "data" : "[0-9A-Fa-f]+"(, "token_count" : \d+)? \},?')
+_ENTRY = re.compile(rb'\{ "seq_id" : \d+, "qsl_idx" : \d+, "data" : "[0-9A-Fa-f]*"(, "token_count" : \d+)? \},?')
 _ANSWER = re.compile(rb'"qsl_idx"\s*:\s*(\d{1,9})\s*,\s*"data"\s*:\s*"([0-9A-Fa-f]*)"')
 _THREE_DECIMALS = 0.00051
 
@@ -38,7 +37,7 @@ def judge_accuracy(tree: Tree, place: Place) -> Log | None:
     tree.only(folder, (DETAIL, SUMMARY, ACCURACY, SCORE_FILE))
     log = judge_run(tree, place, "accuracy", folder)
     if log is not None and (log.scenario == place.scenario or log.inferred):
-        _judge_pictures(tree, log.path, log.detail)
+        _judge_pictures(tree, log.path, log.detail, place.benchmark.pictures)
     path = f"{folder}/{SCORE_FILE}"
     text = tree.text(path)
     total = None if text is None else _judge_score(tree, place, path, text)
@@ -48,34 +47,43 @@ def judge_accuracy(tree: Tree, place: Place) -> Log | None:
     return log
 
 
-def _judge_pictures(tree: Tree, path: str, detail: Detail) -> None:
+def _judge_pictures(tree: Tree, path: str, detail: Detail, pictures: int) -> None:
     for key in ("qsl_reported_total_count", "effective_accuracy_sample_count"):
-        if detail.number(key) != IMAGENET_PICTURES:
-            tree.add(TreeRule.PICTURES, path, key, detail.values.get(key), str(IMAGENET_PICTURES))
+        if detail.number(key) != pictures:
+            tree.add(TreeRule.PICTURES, path, key, detail.values.get(key), str(pictures))
             return
-    if detail.generated_samples < IMAGENET_PICTURES:
+    if detail.generated_samples < pictures:
         key = "generated_query_count"
-        tree.add(TreeRule.PICTURES, path, key, f"{detail.generated_samples} samples", str(IMAGENET_PICTURES))
+        tree.add(TreeRule.PICTURES, path, key, f"{detail.generated_samples} samples", str(pictures))
 
 
 def _judge_score(tree: Tree, place: Place, path: str, text: str) -> int | None:
-    """Judges what stands in accuracy.txt beside the hash. Returns of how many pictures it is the score."""
-    lines = list(_SCORE.finditer(text))
+    """Judges what stands in accuracy.txt beside the hash. Returns of how many pictures it is, if it says so."""
+    benchmark = place.benchmark
+    form, example = SCORE_LINES[benchmark.metric]
+    lines = list(form.finditer(text))
     if len(lines) != 1:
-        said = f"{len(lines)} such lines"
-        tree.add(TreeRule.FORM, path, "accuracy", said, "one line 'accuracy=76.456%, good=38228, total=50000'")
+        tree.add(TreeRule.FORM, path, "accuracy", f"{len(lines)} such lines", f"one line '{example}'")
         return None
-    total, percent = int(lines[0][3]), judge_percent(tree, path, text)
-    if percent is not None and place.closed and percent < 100 * official.ACCURACY_TARGET:
-        tree.add(TreeRule.TARGET, path, "accuracy", f"{percent:.4f}%", f"{100 * official.ACCURACY_TARGET:.4f}% or more")
-    if total != IMAGENET_PICTURES:
-        tree.add(TreeRule.PICTURES, path, "total", total, str(IMAGENET_PICTURES))
+    percent, least = judge_percent(tree, benchmark, path, text), 100 * benchmark.target
+    if percent is not None and place.closed and percent < least:
+        tree.add(TreeRule.TARGET, path, "accuracy", f"{percent:.4f}%", f"{least:.4f}% or more")
+    if form.groups == 1:  # mAP is no part of a total
+        return None
+    total = int(lines[0][3])
+    if total != benchmark.pictures:
+        tree.add(TreeRule.PICTURES, path, "total", total, str(benchmark.pictures))
     return total
 
 
-def judge_percent(tree: Tree, path: str, text: str) -> float | None:
+def judge_percent(tree: Tree, benchmark: Benchmark, path: str, text: str) -> float | None:
     """Judges whether the score in ``text`` is what it is made of, where there is one. Returns it, in percent."""
-    if (line := _SCORE.search(text)) is None:
+    if (line := SCORE_LINES[benchmark.metric][0].search(text)) is None:
+        return None
+    if line.re.groups == 1:
+        if (percent := float(line[1])) <= 100:
+            return percent
+        tree.add(TreeRule.SCORE, path, "accuracy", line[0], "100% at the most")
         return None
     percent, good, total = float(line[1]), int(line[2]), int(line[3])
     if not good <= total or not total:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 import re
 
-from sut.datasets.base import IMAGENET_PICTURES
 from sut.mlperf.accuracy import SCORE_FILE
 from sut.mlperf.logs import ACCURACY, DETAIL, Detail
 from sut.mlperf.metrics import METRICS
+from sut.mlperf.official import Benchmark
 from sut.mlperf.tree.accuracy import answers_left, judge_answers, judge_percent
 from sut.mlperf.tree.layout import Tree
 from sut.mlperf.tree.place import Place
@@ -43,12 +43,12 @@ def judge_audit(tree: Tree, place: Place, test: str, reference: Log | None) -> L
         if got != wanted:
             tree.add(TreeRule.BOUND, log.path, key, got, f"{wanted}, as the run's")
     if accurate:
-        counts = _judge_counts(tree, verdict := f"{folder}/{ACCURACY_VERDICT}")
+        counts = _judge_counts(tree, verdict := f"{folder}/{ACCURACY_VERDICT}", place.benchmark.pictures)
         if counts and log is not None:
             _judge_number(tree, verdict, counts[_SAMPLED], log.detail)
         if tree.has_folder(f"{folder}/accuracy", "a folder with the sampled answers"):
             tree.only(f"{folder}/accuracy", (ACCURACY, SCORE_FILE))
-            _judge_sampled(tree, f"{folder}/accuracy", counts.get(_SAMPLED))
+            _judge_sampled(tree, place.benchmark, f"{folder}/accuracy", counts.get(_SAMPLED))
             _judge_equal(tree, f"{place.path}/accuracy/{ACCURACY}", f"{folder}/accuracy/{ACCURACY}")
     return log
 
@@ -62,11 +62,11 @@ def _judge_number(tree: Tree, path: str, got: float, detail: Detail) -> None:
         tree.add(TreeRule.SAMPLED, path, _SAMPLED, f"{got:g}", f"{least} to {most} ({DETAIL})")
 
 
-def _judge_sampled(tree: Tree, folder: str, logged: float | None) -> None:
+def _judge_sampled(tree: Tree, benchmark: Benchmark, folder: str, logged: float | None) -> None:
     """Judges the answers that TEST01 sampled; ``logged``: how many the verification saw."""
     path = f"{folder}/{SCORE_FILE}"
     if (text := tree.text(path)) is not None:
-        judge_percent(tree, path, text)
+        judge_percent(tree, benchmark, path, text)
     sampled = judge_answers(tree, folder, text)
     if sampled is not None and logged not in (None, sampled.entries):
         path = f"{folder}/{ACCURACY}"
@@ -111,7 +111,7 @@ def _failed(tree: Tree, path: str) -> None:
     tree.add(TreeRule.FAILED, path, "verdict", "no such line", f"a line '{_PASSED}'")
 
 
-def _judge_counts(tree: Tree, path: str) -> dict[str, float]:
+def _judge_counts(tree: Tree, path: str, pictures: int) -> dict[str, float]:
     counts, passed = _lines(tree, path, _NUMBERS.split())
     if not passed:
         _failed(tree, path)
@@ -136,8 +136,8 @@ def _judge_counts(tree: Tree, path: str) -> dict[str, float]:
         ):
             if not passes:
                 tree.add(TreeRule.FAILED, path, name, f"{got:g}", "1 or more" if got == 0 else "0")
-    if (pictures := entries - duplicates) != IMAGENET_PICTURES:
-        tree.add(TreeRule.PICTURES, path, "num_acc_log_entries", f"{pictures:g} pictures", str(IMAGENET_PICTURES))
+    if (answered := entries - duplicates) != pictures:
+        tree.add(TreeRule.PICTURES, path, "num_acc_log_entries", f"{answered:g} pictures", str(pictures))
     return counts
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-from sut.mlperf import official
 from sut.mlperf.logs import DETAIL
 from sut.mlperf.tree.layout import Tree
 from sut.mlperf.tree.results import Log
@@ -41,7 +40,7 @@ def judge_conf(tree: Tree, path: str, log: Log) -> None:
     keys = {key: (name, 1.0) for key, name in _SAME_NAMES.items()}
     keys |= {key: told for (scenario, key), told in _TARGETS.items() if scenario == log.scenario}
     for key, (name, unit) in keys.items():
-        said, logged = conf.lookup(official.MODEL, log.scenario, key), log.detail.number(f"requested_{name}")
+        said, logged = conf.lookup(log.place.benchmark.conf, log.scenario, key), log.detail.number(f"requested_{name}")
         if said is None or logged is None:
             continue
         # Of a bound in Server LoadGen takes whole milliseconds, so that no file can repeat another.

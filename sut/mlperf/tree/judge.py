@@ -8,7 +8,9 @@ from itertools import pairwise
 from pathlib import Path
 
 from sut.mlperf import official
+from sut.mlperf.accuracy import SCORE_FILE, SCORE_LINES
 from sut.mlperf.finding import Finding
+from sut.mlperf.official import Benchmark
 from sut.mlperf.tree.accuracy import judge_accuracy
 from sut.mlperf.tree.audits import judge_audit
 from sut.mlperf.tree.conf import judge_conf
@@ -21,8 +23,7 @@ from sut.mlperf.tree.systems import DATACENTER_EDGE, judge_system
 REHEARSAL = "REHEARSAL, not a submission"
 """What a tree that was made to rehearse says of itself, in every README.md and in ``sw_notes``."""
 _WORD = re.compile(r"\bREHEARSAL\b")
-_SCENARIOS = (*official.EDGE, "Server")
-_KNOWN = re.compile(r"resnet|(resnet50|mobilenet|efficientnet).*")
+_KNOWN = "resnet, resnet50*, mobilenet*, efficientnet*, yolo-95 or yolo-99"
 _MAPPING = "model_mapping.json"
 _FREE = ("calibration.md", "README.md", "LICENSE", "documentation")
 """What a submitter may have beside the rest."""
@@ -83,27 +84,48 @@ def _judge_results(tree: Tree, division: str, folder: str, kind: str | None, map
     tree.only(folder, models)
     for model in models:
         path = f"{folder}/{model}"
-        if not _KNOWN.fullmatch(model) and model not in mapping:
-            wanted = "resnet, resnet50*, mobilenet* or efficientnet*"
-            tree.add(TreeRule.MODEL, path, "name", model, wanted + f", or one of {_MAPPING}" * (division == "open"))
-        scenarios = _scenarios(tree, path, division, kind)
-        for scenario in scenarios:
-            yield from _judge_scenario(tree, Place(division, folder, kind, path, scenario))
+        benchmark = _benchmark(tree, division, path, mapping)
+        for scenario in _scenarios(tree, path, division, kind, benchmark):
+            yield from _judge_scenario(tree, Place(division, folder, kind, path, benchmark, scenario))
 
 
-def _scenarios(tree: Tree, path: str, division: str, kind: str | None) -> list[str]:
+def _benchmark(tree: Tree, division: str, path: str, mapping: dict[str, str]) -> Benchmark:
+    """The benchmark that a model's folder is judged by: by its name, in the open division also by what it is mapped to.
+
+    One that is unknown is judged by the rules of the first that has such a score.
+    """
+    name, known = path.rpartition("/")[2], official.BENCHMARKS.values()
+    found = [each for each in known if re.fullmatch(each.folders, name)]
+    found += [each for each in known if each.judged_as == mapping.get(name)]
+    if not found and name not in mapping:  # what it is mapped to is told already
+        tree.add(TreeRule.MODEL, path, "name", name, _KNOWN + f", or one of {_MAPPING}" * (division == "open"))
+    if found and found[0].retired and division == "closed":
+        tree.add(TreeRule.MODEL, path, "name", f"{name}, which is retired", _KNOWN)
+    return found[0] if found else _alike(tree, path)
+
+
+def _alike(tree: Tree, path: str) -> Benchmark:
+    """The first benchmark with such scores as the scenarios of a model have."""
+    files = [f"{path}/{scenario}/accuracy/{SCORE_FILE}" for scenario in tree.names(path, Kind.FOLDER)]
+    texts = [tree.text(file) or "" for file in files if tree.kind(file) is Kind.FILE]
+    known = official.BENCHMARKS.values()
+    scored = (each for text in texts for each in known if SCORE_LINES[each.metric][0].search(text))
+    return next(scored, official.BENCHMARKS[official.MODEL])
+
+
+def _scenarios(tree: Tree, path: str, division: str, kind: str | None, benchmark: Benchmark) -> list[str]:
     """The scenarios that a model's folder has. Every folder in it is one to MLCommons' tools."""
-    there = tree.names(path, Kind.FOLDER)
+    there, legal = tree.names(path, Kind.FOLDER), benchmark.scenarios
     tree.only(path, there)
-    known = [name for name in there if name in _SCENARIOS]
+    known = [name for name in there if name in legal]
     for name in there:
-        if name not in _SCENARIOS:
-            tree.add(TreeRule.STRAY, f"{path}/{name}", "name", name, "a scenario: " + ", ".join(_SCENARIOS))
+        if name not in legal:
+            tree.add(TreeRule.STRAY, f"{path}/{name}", "name", name, "a scenario: " + ", ".join(legal))
     if division == "open":
         if not known:
-            tree.add(TreeRule.SCENARIOS, path, "folder", "none", "one or more of " + ", ".join(_SCENARIOS))
+            tree.add(TreeRule.SCENARIOS, path, "folder", "none", "one or more of " + ", ".join(legal))
         return known
-    wanted = _SCENARIOS if kind in DATACENTER_EDGE else official.EDGE
+    wanted = legal if kind in DATACENTER_EDGE else official.EDGE
     if kind is not None and {*known} != {*wanted}:
         tree.add(TreeRule.SCENARIOS, path, "folder", ", ".join(known) or "none", ", ".join(wanted))
     return known
@@ -116,16 +138,17 @@ def _judge_scenario(tree: Tree, place: Place) -> Iterator[Log]:
         judge_conf(tree, f"{place.path}/user.conf", performance)
     logs = [performance, judge_accuracy(tree, place)]
     if place.closed:
-        logs += [judge_audit(tree, place, test, performance) for test in official.AUDITS]
+        logs += [judge_audit(tree, place, test, performance) for test in place.benchmark.audits]
     yield from (log for log in logs if log is not None)
 
 
 def _mapping(tree: Tree, path: str) -> dict[str, str]:
     if tree.kind(path) is None or (mapping := tree.json(path)) is None:
         return {}
+    known = [each.judged_as for each in official.BENCHMARKS.values()]
     for name, model in mapping.items():
-        if model != "resnet":
-            tree.add(TreeRule.VALUE, path, name, model, "resnet")
+        if model not in known:
+            tree.add(TreeRule.VALUE, path, name, model, " or ".join(known))
     return {name: model for name, model in mapping.items() if isinstance(model, str)}
 
 

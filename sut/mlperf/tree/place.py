@@ -5,16 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sut.mlperf import official
+from sut.mlperf.official import Benchmark
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A scenario's folder. ``kind``: its system's type, None where that is not told."""
+    """A scenario's folder. ``kind``: its system's type, None where that is not told; ``model`` its model's folder."""
 
     division: str
     system: str
     kind: str | None
     model: str
+    benchmark: Benchmark
     scenario: str
 
     @property

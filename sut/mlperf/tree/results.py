@@ -13,6 +13,7 @@ from typing import Any
 from sut.mlperf import official
 from sut.mlperf.judge_log import judge_log
 from sut.mlperf.logs import DETAIL, OFFICIAL_SEEDS, SUMMARY, Detail, read_detail
+from sut.mlperf.official import Benchmark
 from sut.mlperf.tree.entries import missing
 from sut.mlperf.tree.layout import Tree
 from sut.mlperf.tree.place import Place
@@ -68,7 +69,7 @@ def judge_files(tree: Tree, place: Place) -> None:
     path = f"{place.path}/measurements.json"
     if (fields := tree.json(path)) is not None:
         check_fields(tree, path, fields, official.MEASUREMENTS)
-    audits = tuple(official.AUDITS) if place.closed else ()
+    audits = place.benchmark.audits if place.closed else ()
     tree.only(place.path, ("README.md", "measurements.json", "user.conf", "performance", "accuracy", *audits))
 
 
@@ -116,20 +117,25 @@ def judge_run(tree: Tree, place: Place, role: str, folder: str) -> Log | None:
         tree.add(rule, path, "effective_scenario", log.scenario, place.scenario)
         if not log.inferred:
             return log
-    for broken in [*_role(detail, role), *(_performance(detail, log.scenario) if role != "accuracy" else ())]:
+    measured = _performance(detail, log.scenario, place.benchmark) if role != "accuracy" else ()
+    for broken in [*_role(detail, role, place.benchmark), *measured]:
         tree.add(broken[0], path, *broken[1:])
     return log
 
 
-def _role(detail: Detail, role: str) -> Iterator[Broken]:
-    """Settings of audits where they do not belong, as far as ``judge_log`` leaves them."""
+def _role(detail: Detail, role: str, benchmark: Benchmark) -> Iterator[Broken]:
+    """Settings of audits where they do not belong, as far as ``judge_log`` leaves them, which knows no benchmark."""
     audit: Mapping[str, int] = official.AUDITS.get(role, MappingProxyType({}))
     for name in _SHARED if role == "performance" else _PLAIN:
         if name not in audit and (got := detail.values[key := f"effective_{name}"]):
             yield TreeRule.ROLE, key, got, "0"
+    key = f"effective_{official.SAMPLED}"
+    others = {each.sampled for each in official.BENCHMARKS.values()} - {benchmark.sampled}
+    if official.SAMPLED in audit and detail.values[key] in others:
+        yield TreeRule.ROLE, key, detail.values[key], f"{benchmark.sampled}, for {benchmark.name}"
 
 
-def _performance(detail: Detail, scenario: str) -> Iterator[Broken]:
+def _performance(detail: Detail, scenario: str, benchmark: Benchmark) -> Iterator[Broken]:
     values = detail.values
     if values["num_errors"] != len(detail.errors):
         yield TreeRule.ERRORS, "num_errors", values["num_errors"], str(len(detail.errors))
@@ -141,28 +147,28 @@ def _performance(detail: Detail, scenario: str) -> Iterator[Broken]:
             got = values.get(key) if seconds is None else f"{values.get(key)}, so {seconds:.3f} s"
             yield TreeRule.LENGTH, key, got, f"a run of {_LEAST_S} s or more"
             break
-    for key, least in _counts(scenario):
+    for key, least in _counts(scenario, benchmark):
         if (detail.number(key) or 0) < least:
             yield TreeRule.COUNT, key, values.get(key), f"{least} or more"
     key = "effective_performance_sample_count"
-    if (detail.number(key) or 0) < official.PERFORMANCE_SAMPLES:
-        yield TreeRule.SAMPLES, key, values.get(key), f"{official.PERFORMANCE_SAMPLES} or more"
+    if (detail.number(key) or 0) < benchmark.performance_samples:
+        yield TreeRule.SAMPLES, key, values.get(key), f"{benchmark.performance_samples} or more"
     key = "effective_target_latency_percentile"
     if scenario in official.PERCENTILES and detail.number(key) != official.PERCENTILES[scenario]:
         yield TreeRule.PERCENTILE, key, values.get(key), str(official.PERCENTILES[scenario])
     key = "effective_target_latency_ns"
-    bound = detail.number(key)
-    if scenario == "Server" and not (bound is not None and 0 < bound <= official.SERVER_BOUND_MS * 1e6):
-        yield TreeRule.BOUND, key, values.get(key), f"{official.SERVER_BOUND_MS * 10**6} or less"
+    bound, most_ms = detail.number(key), benchmark.server_bound_ms
+    if scenario == "Server" and most_ms and not (bound is not None and 0 < bound <= most_ms * 1e6):
+        yield TreeRule.BOUND, key, values.get(key), f"{most_ms * 10**6:.0f} or less"
 
 
-def _counts(scenario: str) -> Iterator[tuple[str, int]]:
+def _counts(scenario: str, benchmark: Benchmark) -> Iterator[tuple[str, int]]:
     if scenario in official.QUERIES:
         yield "result_query_count", official.QUERIES[scenario]
     if scenario == "MultiStream":
         yield "effective_samples_per_query", official.MULTISTREAM_SAMPLES
     if scenario == "Offline":
-        yield "generated_samples_per_query", official.OFFLINE_SAMPLES
+        yield "generated_samples_per_query", benchmark.offline_samples
 
 
 def _lengths(detail: Detail, scenario: str) -> Iterator[tuple[str, float | None, float]]:

@@ -24,6 +24,7 @@ from sut.datasets.base import DataSet
 from sut.datasets.demo import DEMO
 from sut.datasets.registry import open_dataset
 from sut.errors import InputError, SetupError, one_line
+from sut.mlperf import official
 from sut.mlperf.accuracy import SCORE_FILE, read_accuracy_log
 from sut.mlperf.check_log import Record, check_log
 from sut.mlperf.doubts import DIFFERS_BY_RIGHT
@@ -366,7 +367,9 @@ def _of_answers(result: Result, folder: Path, name: str) -> Iterator[Finding]:
         return
     try:
         log = read_accuracy_log(folder / ACCURACY)
-        score = find_task("classification").score(log.answers, photos.truth)
+        score = find_task(official.benchmark_of(result.model, result.loadgen_model).task).score(
+            log.answers, photos.truth
+        )
         text = (folder / SCORE_FILE).read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
         yield Finding(f"{name}/{ACCURACY}", "answers", one_line(error).replace(f"{folder}/", ""), "one a picture")

@@ -90,13 +90,13 @@ def _found(runs: Runs, about: About, rehearsal: bool) -> Iterator[Fault]:
 
 
 def _missing(runs: Runs, about: About, rehearsal: bool) -> Iterator[Fault]:
-    asked = scenarios_of(about)
-    closed = scenarios_of(about.model_copy(update={"scenarios": ()}))
+    asked = scenarios_of(about, runs.benchmark)
+    closed = scenarios_of(about.model_copy(update={"scenarios": ()}), runs.benchmark)
     if about.division == "closed" and set(asked) != set(closed):
         yield Fault.of("scenarios", about.system_type, ", ".join(asked), ", ".join(closed))
     for scenario in dict.fromkeys((*(asked or runs.entries), *about.inferred.values())):
         there = runs.entries[scenario].runs if scenario in runs.entries else {}
-        for role in roles_of(about):
+        for role in roles_of(about, runs.benchmark):
             if role not in there and scenario not in about.inferred:
                 yield Fault(f"{scenario} {role}: there is no such run{_remedy(runs, about, rehearsal, scenario, role)}")
 

@@ -15,6 +15,7 @@ from sut.config.strict_yaml import load_yaml
 from sut.datasets.demo import DEMO
 from sut.mlperf import official
 from sut.studies.submission.about import About
+from sut.studies.submission.runs import benchmark_asked
 
 _PROGRAM = "./run_local.sh"
 _BY_ROLE = frozenset({*HOW_KEPT, "scenario", "audit_conf"} - {"output"})
@@ -38,8 +39,8 @@ def asked_of(config: RunConfig, about: About, rehearsal: bool, home: Path | None
         asked["dataset"] = None
     if about.division == "closed":
         asked["rules"] = "closed"
-        if not config.is_file:
-            asked["model"] = official.MODEL
+        if not config.is_file and config.model not in official.BENCHMARKS:
+            asked["model"] = benchmark_asked(config).name
     return config.model_copy(update=asked)
 
 

@@ -12,11 +12,11 @@ from pathlib import Path
 
 from plugins.files import LARGE_BYTES, SMALL_BYTES, read_file
 from sut.config import make_config
-from sut.datasets.base import IMAGENET_PICTURES, DataSet
+from sut.datasets.base import DataSet
 from sut.datasets.registry import open_dataset
 from sut.errors import InputError, SetupError, one_line, reason_of
 from sut.mlperf import official
-from sut.mlperf.accuracy import SCORE_FILE, is_truncated, read_accuracy_log
+from sut.mlperf.accuracy import SCORE_FILE, is_truncated, read_accuracy_log, score_line
 from sut.mlperf.check_log import LogRule
 from sut.mlperf.finding import Finding as LogFinding
 from sut.mlperf.finding import Severity
@@ -33,9 +33,8 @@ from sut.studies.proof.finding import told
 from sut.studies.proof.result import judge
 from sut.studies.submission import fault
 from sut.studies.submission.fault import Fault
-from sut.studies.submission.runs import ROLES, Run, role_of
+from sut.studies.submission.runs import ROLES, Run, benchmark_of, role_of
 from sut.tasks.registry import find_task
-from sut.tasks.top1 import top1_score
 from sut.text import printable
 
 _HASH = re.compile(r"^hash=([0-9a-f]{64})$", re.MULTILINE)
@@ -90,27 +89,28 @@ def _left_out(run: Run) -> list[str]:
         return []
     names = {rule_name(rule) for rule in result.rules_broken} - {None}
     if dataset is None:
-        dataset = DataSet("unknown", Path(), ("",) * IMAGENET_PICTURES, None)
+        dataset = DataSet("unknown", Path(), ("",) * benchmark_of(result).pictures, None)
         names.add("another list")
     path = Path(next(iter(result.loaded_sha256), result.model))
     weights: Known = "trained" if result.weights == "trained" else "random" if result.weights == "random" else "unknown"
     model = None if result.weights is None else Prepared(path, path, path, sha256=result.model_sha256, weights=weights)
-    spec = replace(MODELS[official.MODEL], name=result.model)
+    spec = replace(MODELS[official.MODEL], name=result.model, loadgen_model=result.loadgen_model)
     broken = broken_rules(config, spec, model, dataset, detail, result.audit)
     return [rule for rule in broken if rule not in result.rules_broken and rule_name(rule) not in names]
 
 
 def _score(run: Run, left_out: Sequence[str], is_closed: bool) -> Iterator[Fault]:
     """An accuracy run's score: that it is there, of all pictures, reaches the target, and is what the log says."""
-    accuracy = run.result.accuracy
+    accuracy, benchmark = run.result.accuracy, benchmark_of(run.result)
     if accuracy is None:
         yield Fault.of(run.name, "accuracy", "nothing", "a score")
         return
     told_of = (*run.result.rules_broken, *left_out)
-    if accuracy.count != IMAGENET_PICTURES and "few pictures" not in map(rule_name, told_of):
-        yield Fault.of(run.name, "accuracy.count", str(accuracy.count), str(IMAGENET_PICTURES), "few pictures")
-    if is_closed and accuracy.value < official.ACCURACY_TARGET:
-        least = f"{100 * official.ACCURACY_TARGET:.4f} % or more"
+    known = {"few pictures", "more pictures"} & {*map(rule_name, told_of)}
+    if accuracy.count != benchmark.pictures and not known:
+        yield Fault.of(run.name, "accuracy.count", str(accuracy.count), str(benchmark.pictures), "few pictures")
+    if is_closed and accuracy.value < benchmark.target:
+        least = f"{100 * benchmark.target:.4f} % or more"
         yield Fault.of(run.name, "accuracy.value", f"{100 * accuracy.value:.3f} %", least, fault.ACCURACY)
     yield from _scored_again(run, accuracy)
 
@@ -118,7 +118,7 @@ def _score(run: Run, left_out: Sequence[str], is_closed: bool) -> Iterator[Fault
 def _scored_again(run: Run, accuracy: Accuracy) -> Iterator[Fault]:
     """``accuracy.txt`` and the log against each other, and against what the run said of them."""
     where = f"{run.name}/{SCORE_FILE}"
-    right = top1_score(round(accuracy.value * accuracy.count), accuracy.count).text
+    right = score_line(accuracy.name, accuracy.value, accuracy.count)
     try:
         text = read_file(run.folder / SCORE_FILE, SMALL_BYTES).decode(errors="replace")
         if text.split("\n", 1)[0] != right:
@@ -141,9 +141,11 @@ def _answers(run: Run, accuracy: Accuracy) -> Iterator[Fault]:
     truth = None if dataset is None else dataset.truth
     try:
         answers = read_accuracy_log(run.folder / ACCURACY).answers
-        again = None if truth is None else find_task("classification").score(answers, truth)
+        again = None if truth is None else find_task(benchmark_of(run.result).task).score(answers, truth)
     except ValueError:
         return  # which is told of its logs
+    except ModuleNotFoundError as error:
+        raise SetupError(one_line(error)) from error
     if again is not None and (again.value, again.count) != (accuracy.value, accuracy.count):
         right = f"{again.value:.6g} of {again.count} ({ACCURACY})"
         yield Fault.of(f"{run.name}/{FILE}", "accuracy.value", f"{accuracy.value:.6g} of {accuracy.count}", right)
@@ -157,14 +159,17 @@ def dataset_of(result: Result) -> DataSet | None:
         config = make_config(result.config)
     except InputError:
         return None
-    return _opened(config.dataset, config.dataset_path, config.dataset_list, config.count)
+    layout = find_task(benchmark_of(result).task).layout
+    return _opened(config.dataset, config.dataset_path, config.dataset_list, config.count, layout)
 
 
 @cache
-def _opened(name: str | None, path: Path | None, list_file: Path | None, count: int | None) -> DataSet | None:
+def _opened(
+    name: str | None, path: Path | None, list_file: Path | None, count: int | None, layout: str
+) -> DataSet | None:
     """Once in this process: a dozen runs are of one data set, of 50,000 lines."""
     try:
-        return open_dataset(name, path, list_file, count, pictures=False)
+        return open_dataset(name, path, list_file, count, pictures=False, layout=layout)
     except (InputError, SetupError):
         return None
 
@@ -228,7 +233,7 @@ def audit_faults(run: Run, runs: Mapping[str, Run]) -> Iterator[Fault]:
         if not all(read_detail(folder).complete for folder in (performance, accuracy, run.folder)):
             return
         if role_of(run.result) == "TEST01":
-            verified = verify_test01(performance, accuracy, run.folder)
+            verified = verify_test01(performance, accuracy, run.folder, benchmark_of(run.result))
         else:
             verified = verify_test04(performance, run.folder)
     except ValueError:

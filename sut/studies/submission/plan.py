@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from sut.config import RunConfig, make_config
-from sut.datasets.base import IMAGENET_PICTURES
 from sut.errors import InputError
 from sut.mlperf import official
+from sut.mlperf.official import Benchmark
 from sut.mlperf.userconf import read_conf
 from sut.results.schema import Result
 from sut.run.planning import OVERHEAD_S, Room, apply_calibration, make_plan, settings_before
@@ -19,7 +19,16 @@ from sut.studies.submission.about import About
 from sut.studies.submission.commands import asked_of, command_of, rehearsal_command, submit_command
 from sut.studies.submission.one_run import audit_faults, dataset_of, log_faults, run_faults
 from sut.studies.submission.rehearse import TIME_S
-from sut.studies.submission.runs import SCENARIOS, Run, by_place, role_of, roles_of, scenarios_of
+from sut.studies.submission.runs import (
+    SCENARIOS,
+    Run,
+    benchmark_asked,
+    benchmark_of,
+    by_place,
+    role_of,
+    roles_of,
+    scenarios_of,
+)
 
 _SETUP = ("model", "backend", "device", "preprocess", "precision", "boundary")
 """Results that have these in common are of one speed."""
@@ -72,8 +81,9 @@ def plan(paths: Sequence[Path], about: About, rehearsal: bool, config: RunConfig
         home = _HOME
         planner = replace(planner, home=home)
     run_before = {run.result.scenario for run in runs} or {config.scenario}
-    scenarios = scenarios_of(about) or [scenario for scenario in SCENARIOS if scenario in run_before]
-    needed = [(scenario, role) for scenario in scenarios if scenario not in about.inferred for role in roles_of(about)]
+    roles = roles_of(about, planner.benchmark)
+    scenarios = scenarios_of(about, planner.benchmark) or [each for each in SCENARIOS if each in run_before]
+    needed = [(scenario, role) for scenario in scenarios if scenario not in about.inferred for role in roles]
     steps = [planner.step(*each) for each in needed]
     missing = sum(step.done is None for step in steps)
     why = f"{missing} of {len(steps)} runs are missing" if missing else "all runs are there"
@@ -90,6 +100,11 @@ class _Planner:
     runs: Sequence[Run]
     about: About
     rehearsal: bool
+
+    @property
+    def benchmark(self) -> Benchmark:
+        """That of the runs that are there, or of those to come."""
+        return benchmark_of(self.runs[-1].result) if self.runs else benchmark_asked(self.config)
 
     def step(self, scenario: str, role: str) -> Step:
         """The step of one run, which is done where one of those that are there counts."""
@@ -123,12 +138,12 @@ class _Planner:
         files = {name: getattr(self.config, name) for name in ("user_conf", "mlperf_conf")}
         asked |= {name: None for name, path in files.items() if path and not path.is_file()}  # on another machine
         config = self.config.model_copy(update=asked)
-        settings, _ = settings_before(config, official.MODEL)
+        settings, _ = settings_before(config, self.benchmark.conf)
         conf = read_conf(config.user_conf) if config.user_conf else None
         pace = self._pace(scenario)
         if pace is None:
             return (0.0 if mode == "accuracy" else settings.min_duration_ms / 1000), True
-        apply_calibration(settings, config, conf, official.MODEL, pace)
+        apply_calibration(settings, config, conf, self.benchmark.conf, pace)
         return make_plan(settings, config, pace, self._pictures(), Room(0, None), []).seconds, False
 
     def _pace(self, scenario: str) -> Pace | None:
@@ -144,9 +159,9 @@ class _Planner:
 
     def _pictures(self) -> int:
         if not self.rehearsal or not self.runs:
-            return IMAGENET_PICTURES
+            return self.benchmark.pictures
         dataset = dataset_of(self.runs[-1].result)
-        return IMAGENET_PICTURES if dataset is None else dataset.count
+        return self.benchmark.pictures if dataset is None else dataset.count
 
 
 def _setup(result: Result) -> tuple[object, ...]:

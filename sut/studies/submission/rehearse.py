@@ -9,12 +9,13 @@ from pathlib import Path
 from sut.config import RunConfig
 from sut.errors import ExitCode, worst
 from sut.mlperf import official
+from sut.mlperf.official import Benchmark
 from sut.run.planning import OVERHEAD_S
 from sut.run.reporter import Reporter
 from sut.run.runner import run_experiment
 from sut.studies.audits import Audited, audit
 from sut.studies.submission.about import About
-from sut.studies.submission.runs import roles_of, scenarios_of
+from sut.studies.submission.runs import benchmark_asked, roles_of, scenarios_of
 from sut.text import duration
 
 TIME_S = 10.0
@@ -37,9 +38,9 @@ def about_rehearsal(division: str) -> About:
     return About.model_validate({"submitter": "Rehearsal", "division": division, "system": "this_machine"})
 
 
-def scenarios_to_run(about: About) -> tuple[str, ...]:
+def scenarios_to_run(about: About, benchmark: Benchmark) -> tuple[str, ...]:
     """Those that are not inferred; in the open division all of the edge's where none is named."""
-    return tuple(each for each in scenarios_of(about) or official.EDGE if each not in about.inferred)
+    return tuple(each for each in scenarios_of(about, benchmark) or official.EDGE if each not in about.inferred)
 
 
 def run_rehearsal(configs: Sequence[RunConfig], about: About, console: Reporter) -> Rehearsed:
@@ -51,7 +52,7 @@ def run_rehearsal(configs: Sequence[RunConfig], about: About, console: Reporter)
     time_s = configs[0].time_s or TIME_S
     timed = [config.model_copy(update={"mode": "performance", "time_s": time_s}) for config in configs]
     scored = [config.model_copy(update={"mode": "accuracy"}) for config in timed]
-    roles = roles_of(about)
+    roles = roles_of(about, benchmark_asked(configs[0]))
     count = len(roles) * len(configs)
     least_s = count * OVERHEAD_S + (count - len(configs)) * time_s
     console.note(f"a rehearsal of {count} LoadGen runs: {duration(least_s)}, longer where a model is slow")

@@ -6,8 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from sut.config import RunConfig
 from sut.errors import InputError
 from sut.mlperf import official
+from sut.mlperf.official import Benchmark
+from sut.models.registry import MODELS
 from sut.results.collected import Found, collect
 from sut.results.schema import Result
 from sut.studies.submission.about import About
@@ -50,6 +53,12 @@ class Runs:
     home: Path
     entries: Mapping[str, Entry]
 
+    @property
+    def benchmark(self) -> Benchmark:
+        """That of the first of them; whether the others are of one model is a matter of its own."""
+        first = next((run for entry in self.entries.values() for run in entry.runs.values()), None)
+        return official.BENCHMARKS[official.MODEL] if first is None else benchmark_of(first.result)
+
     def all(self) -> list[Run]:
         """Each run once: of an inferred scenario none, since they are the other's."""
         entries = [entry for entry in self.entries.values() if entry.inferred_from is None]
@@ -62,16 +71,28 @@ def role_of(result: Result) -> str | None:
     return role if role in ROLES else None
 
 
-def roles_of(about: About) -> tuple[str, ...]:
+def benchmark_of(result: Result) -> Benchmark:
+    """The benchmark that a run is of, or by whose rules it is judged."""
+    return official.benchmark_of(result.model, result.loadgen_model)
+
+
+def benchmark_asked(config: RunConfig) -> Benchmark:
+    """The same of a run that is to be made, as far as the name tells that its model is given."""
+    name = (config.model_name or config.model).lower().replace("_", "-")
+    known = MODELS.get(name)
+    return official.benchmark_of(name, known.loadgen_model if known else official.MODEL)
+
+
+def roles_of(about: About, benchmark: Benchmark) -> tuple[str, ...]:
     """The runs that each scenario needs."""
-    return ROLES if about.division == "closed" else ROLES[:2]
+    return (*ROLES[:2], *benchmark.audits) if about.division == "closed" else ROLES[:2]
 
 
-def scenarios_of(about: About) -> tuple[str, ...]:
+def scenarios_of(about: About, benchmark: Benchmark) -> tuple[str, ...]:
     """The scenarios that are asked for; none in the open division where that are all that were run."""
     if about.scenarios or about.division == "open":
         return about.scenarios
-    return SCENARIOS if about.system_type == "datacenter,edge" else official.EDGE
+    return benchmark.scenarios if about.system_type == "datacenter,edge" else official.EDGE
 
 
 def read_runs(paths: Sequence[Path], about: About) -> Runs:
@@ -101,11 +122,11 @@ def by_place(paths: Sequence[Path], about: About) -> dict[tuple[str, str], list[
     if collected.skipped:
         reasons = [f"{each.path}: {each.reason}" for each in collected.skipped]
         raise InputError(f"not to be read, make them again or name others: {'; '.join(reasons)}")
-    scenarios, roles = scenarios_of(about) or SCENARIOS, roles_of(about)
     found: dict[tuple[str, str], list[Found]] = {}
     for each in sorted(collected.found, key=lambda each: each.result.started):
-        scenario, role = each.result.scenario, role_of(each.result)
-        if role in roles and scenario in scenarios and scenario not in about.inferred:
+        scenario, role, benchmark = each.result.scenario, role_of(each.result), benchmark_of(each.result)
+        is_asked = scenario in (scenarios_of(about, benchmark) or SCENARIOS) and scenario not in about.inferred
+        if role in roles_of(about, benchmark) and is_asked:
             found.setdefault((scenario, role), []).append(each)
     return found
 
@@ -116,9 +137,8 @@ def runs_of(found: Mapping[tuple[str, str], Found], about: About) -> Runs:
     for (scenario, role), each in sorted(found.items(), key=lambda item: ROLES.index(item[0][1])):
         runs.setdefault(scenario, {})[role] = Run(each.path.parent, each.result)
     entries = {scenario: Entry(scenario, each) for scenario, each in runs.items()}
-    asked = scenarios_of(about) or SCENARIOS
     for scenario, source in about.inferred.items():
-        if source in runs and scenario in asked:
+        if source in runs and scenario in (about.scenarios or SCENARIOS):
             entries[scenario] = Entry(scenario, runs[source], inferred_from=source)
     ordered = {scenario: entries[scenario] for scenario in SCENARIOS if scenario in entries}
     home = next((run.folder.parent.parent for each in runs.values() for run in each.values()), Path())

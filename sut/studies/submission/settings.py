@@ -56,10 +56,10 @@ _MOST = 1e18
 """Of any of these numbers: LoadGen's nanoseconds have 64 bits."""
 
 
-def user_conf(scenario: str, detail: Detail, folder: Path) -> str:
+def user_conf(scenario: str, detail: Detail, folder: Path, model: str = official.MODEL) -> str:
     """The settings that LoadGen was given in the performance run of ``folder``, as a user.conf that repeats it.
 
-    They are those of ``resnet50``, whatever the model is called: LoadGen has no rules for other image classifiers, and
+    They are those of ``model``, as mlperf.conf calls it, whatever its own name is: LoadGen has no rules for others, and
     would not apply them. The log has six digits. Raises ``ValueError`` where the log does not say them.
     """
     lines = [f"# What LoadGen was given in the {scenario} run."]
@@ -75,7 +75,7 @@ def user_conf(scenario: str, detail: Detail, folder: Path) -> str:
             given = math.ceil(given)
         # Of a whole number in another form LoadGen reads the first digit.
         number = f"{given:.0f}" if given == round(given) else f"{given:.10g}"
-        lines.append(f"{official.MODEL}.{scenario}.{key} = {number}")
+        lines.append(f"{model}.{scenario}.{key} = {number}")
     return "\n".join(lines) + "\n"
 
 

@@ -14,8 +14,15 @@ from pathlib import Path
 
 from plugins.files import LARGE_BYTES, SMALL_BYTES, read_file
 from sut.errors import InputError, one_line, reason_of, writing
-from sut.mlperf import official
-from sut.mlperf.accuracy import accuracy_file, is_truncated, log_sha256, parse_accuracy_log, truncated
+from sut.mlperf.accuracy import (
+    SCORE_FILE,
+    SCORE_LINES,
+    accuracy_file,
+    is_truncated,
+    log_sha256,
+    parse_accuracy_log,
+    truncated,
+)
 from sut.mlperf.logs import ACCURACY, DETAIL, SUMMARY, read_detail
 from sut.mlperf.tree.judge import REHEARSAL
 from sut.results.schema import Result, dump_json
@@ -26,11 +33,6 @@ from sut.studies.submission.systems import missing_fields, system_json
 from sut.studies.submission.words import calibration_section, document, scenario_readme, source_section
 from sut.tasks.top1 import top1_score
 
-_JUDGED_AS = "resnet"
-"""MLCommons' checker's own name of image classification."""
-_KNOWN = re.compile(r"resnet|(resnet50|mobilenet|efficientnet).*")
-"""Names of models' folders that it takes for that by itself."""
-_SCORE = re.compile(r"accuracy=[\d.]+%, good=(\d{1,9}), total=(\d{1,9})")
 _PATH = re.compile(r"(?<![\w.:/<])/(?:[\w.+~-]+/)+[\w.+~-]*")
 _LOADGEN_FILES = '"loadgen_file_sha1"'
 """The entry of a detail log with paths that are LoadGen's own."""
@@ -132,13 +134,15 @@ def _contents(
     runs: Runs, about: About, model: str, relaxed: Sequence[str] | None
 ) -> tuple[dict[str, bytes], dict[str, Path]]:
     """The system's own files by their place below the submitter's folder, and the accuracy logs among them."""
+    benchmark = runs.benchmark
     files = {f"systems/{about.system}.json": _json(system_json(runs, about, relaxed))}
     logs: dict[str, Path] = {}
     for entry in runs.entries.values():
         place = f"results/{about.system}/{model}/{entry.scenario}"
         performance, accuracy = (_run(runs, entry, role) for role in ("performance", "accuracy"))
         with _told():
-            conf = user_conf(entry.inferred_from or entry.scenario, read_detail(performance.folder), performance.folder)
+            detail, ran = read_detail(performance.folder), entry.inferred_from or entry.scenario
+            conf = user_conf(ran, detail, performance.folder, benchmark.conf)
         files |= {
             f"{place}/measurements.json": _json(measurements(performance.result)),
             f"{place}/user.conf": conf.encode(),
@@ -146,14 +150,14 @@ def _contents(
             **_logs(performance.folder, f"{place}/performance/run_1"),
             **_logs(accuracy.folder, f"{place}/accuracy"),
         }
-        _add_answers(files, logs, accuracy.folder, f"{place}/accuracy")
-        for audit in official.AUDITS if about.division == "closed" else ():
+        _add_answers(files, logs, accuracy.folder, f"{place}/accuracy", benchmark.metric)
+        for audit in benchmark.audits if about.division == "closed" else ():
             folder = _run(runs, entry, audit).folder
             files |= _logs(folder, f"{place}/{audit}/performance/run_1")
             files[f"{place}/{audit}/verify_performance.txt"] = _bytes(folder / "verify_performance.txt")
             if audit == "TEST01":
                 files[f"{place}/{audit}/verify_accuracy.txt"] = _bytes(folder / "verify_accuracy.txt")
-                _add_answers(files, logs, folder, f"{place}/{audit}/accuracy")
+                _add_answers(files, logs, folder, f"{place}/{audit}/accuracy", benchmark.metric)
     return files, logs
 
 
@@ -170,8 +174,8 @@ def _shared(runs: Runs, about: About, model: str, relaxed: Sequence[str] | None,
     found = {source: text(source, f"How {model} was run", source_section(result, [*ran], about, model))}
     if about.division == "closed":
         found["calibration.md"] = text("calibration.md", "Calibration", calibration_section(result))
-    elif not _KNOWN.fullmatch(model):
-        found["model_mapping.json"] = _json(_mapping(home / "model_mapping.json") | {model: _JUDGED_AS})
+    elif not re.fullmatch(runs.benchmark.folders, model):
+        found["model_mapping.json"] = _json(_mapping(home / "model_mapping.json") | {model: runs.benchmark.judged_as})
     return found
 
 
@@ -192,18 +196,18 @@ def _logs(folder: Path, place: str) -> dict[str, bytes]:
     return {f"{place}/{name}": _bytes(folder / name) for name in (DETAIL, SUMMARY)}
 
 
-def _add_answers(files: dict[str, bytes], logs: dict[str, Path], folder: Path, place: str) -> None:
+def _add_answers(files: dict[str, bytes], logs: dict[str, Path], folder: Path, place: str, metric: str) -> None:
     """Add accuracy.txt with the hash of the whole accuracy log, and that log's two ends."""
     source = folder / ACCURACY
     whole = _bytes(source)
     with _told():
         parse_accuracy_log(whole, source)
         sha256 = log_sha256(whole)
-    said = _text(folder / "accuracy.txt")
-    if (match := _SCORE.match(said)) is None or not int(match[2]):
-        raise InputError(f"{folder / 'accuracy.txt'}: expected 'accuracy=...%, good=..., total=...' in its first line")
-    good, count = int(match[1]), int(match[2])
-    files[f"{place}/accuracy.txt"] = accuracy_file(top1_score(good, count), sha256).encode()
+    form, example = SCORE_LINES[metric]
+    if (match := form.match(_text(folder / SCORE_FILE))) is None or (metric == "top1" and not int(match[3])):
+        raise InputError(f"{folder / SCORE_FILE}: expected '{example}', or the like, in its first line")
+    line = top1_score(int(match[2]), int(match[3])).text if metric == "top1" else match[0].rstrip()
+    files[f"{place}/{SCORE_FILE}"] = accuracy_file(line, sha256).encode()
     files[f"{place}/{ACCURACY}"] = truncated(whole)
     logs[f"{place}/{ACCURACY}"] = source
 

@@ -11,20 +11,28 @@ import yaml
 from sut.config import HOW_KEPT, RunConfig, make_config
 from sut.config.option import kinds_of
 from sut.datasets.base import IMAGENET_PICTURES
+from sut.datasets.coco import SAFE_LIST
 from sut.datasets.demo import DEMO
 from sut.mlperf import official
+from sut.mlperf.accuracy import score_line
 from sut.mlperf.tree.judge import REHEARSAL
 from sut.models.identity import KNOWN
 from sut.models.registry import MODELS
 from sut.results.schema import Result, used
 from sut.studies.submission.about import About
-from sut.studies.submission.runs import Entry
+from sut.studies.submission.runs import Entry, benchmark_of
 from sut.studies.submission.settings import calibrated_on, weights_file
-from sut.tasks.top1 import top1_score
 from sut.version import NAME
 
 _ELSEWHERE = {*HOW_KEPT, "scenario", "user_conf", "audit_conf", "dataset_path", "cache", "cache_dir"}
 """Settings that the commands give, or that change nothing that is measured."""
+_DATA = {
+    "imagenet": f"ImageNet's validation set ({IMAGENET_PICTURES} pictures) in the order of val_map.txt, which "
+    "`./run_local.sh dataset imagenet $DATA_DIR` writes",
+    "coco": "COCO's val2017 as far as its annotations name pictures, in their order; MLPerf's are those of "
+    f"{SAFE_LIST}, which `./run_local.sh dataset coco $DATA_DIR` writes",
+}
+"""Data sets of MLPerf's, and what their order is, in words."""
 _ALWAYS = ("backend", "model", "device", "precision", "preprocess", "boundary")
 _ONE_AT_A_TIME = ("lanes", "max_batchsize")
 """Have no effect in SingleStream."""
@@ -85,7 +93,8 @@ def calibration_section(result: Result) -> str:
     source = calibrated_on(result)
     if source is None:
         return "The model's file came quantised to INT8; nothing was calibrated here."
-    checked = " The list was checked to be one of MLCommons' two (calibration/ImageNet)."
+    folder = {"imagenet": "one of MLCommons' two (calibration/ImageNet)", "coco": "MLCommons' (calibration/COCO)"}
+    checked = f" The list was checked to be {folder.get(benchmark_of(result).dataset, 'MLCommons')}."
     official_list = checked if result.config.get("rules") == "closed" else ""
     return (
         f"Weights and activations were quantised to INT8 after training, by NNCF {result.versions.get('nncf') or ''} "
@@ -153,7 +162,7 @@ def _figures(entry: Entry) -> str:
         figure = f"{value / 1e6:.6g} ms" if name.endswith("_ns") else f"{value:.6g}"
         found.append(f"{name.removesuffix('_ns')}: {figure}")
     if (accuracy := scored.accuracy) is not None:
-        found.append(top1_score(round(accuracy.value * accuracy.count), accuracy.count).text)
+        found.append(score_line(accuracy.name, accuracy.value, accuracy.count))
     return "; ".join(found) + ("." if found else "")
 
 
@@ -171,6 +180,10 @@ def _model(result: Result) -> str:
     elif result.model == official.MODEL and result.weights == "trained":
         sums = " or ".join(sum_ for sum_, name in KNOWN.items() if name == official.MODEL)
         source = f"MLCommons' reference model for image classification (its MD5: {sums}), brought in $MODEL_DIR"
+    elif benchmark_of(result).exports_differ and result.model == benchmark_of(result).name:
+        source = (
+            "the submitter's own export, as MLPerf has it of this model: the accuracy runs here are of the same file"
+        )
     elif result.model in MODELS and result.weights == "trained" and "trained" in MODELS[result.model].makes:
         source = "made by this project from published weights when it is first used"
     else:
@@ -184,5 +197,5 @@ def _data(result: Result) -> str:
     if name == DEMO or (name is None and result.config.get("dataset_path") is None):
         return "the photos that come with this project; no data set of MLPerf's."
     first = f"the first {count} pictures of" if count else "all of"
-    what = f"ImageNet's validation set ({IMAGENET_PICTURES} pictures)" if name in (None, "imagenet") else str(name)
-    return f"{first} {what} in the order of val_map.txt, which `./run_local.sh dataset imagenet $DATA_DIR` writes."
+    what = _DATA.get(name or benchmark_of(result).dataset, f"{name} in the order of its list")
+    return f"{first} {what}."

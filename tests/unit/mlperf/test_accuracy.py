@@ -172,7 +172,7 @@ def test_truncated_twice_is_truncated_once_and_small_enough(size: int) -> None:
 def test_the_file_has_the_line_and_the_hash_of_the_whole_log() -> None:
     log = a_log(30_000)
 
-    lines = accuracy_file(SCORE, log_sha256(log)).split("\n")
+    lines = accuracy_file(SCORE.text, log_sha256(log)).split("\n")
 
     assert lines == ["accuracy=76.456%, good=38228, total=50000", f"hash={hashlib.sha256(log).hexdigest()}", ""]
 

@@ -10,6 +10,7 @@ from sut.errors import InputError
 from sut.mlperf import official
 from sut.mlperf.audit import audit_configs, read_audit, remove_stale
 
+RESNET50 = official.BENCHMARKS["resnet50"]
 TEST01 = "*.*.mode = 2\n*.*.accuracy_log_rng_seed = 720381539243781796\n*.*.accuracy_log_sampling_target = 4096\n"
 TEST04 = "*.*.mode = 2\n*.*.performance_issue_same = 1\n*.*.performance_issue_same_index = 3\n"
 
@@ -25,6 +26,7 @@ def audit_of(folder: Path, text: str) -> Path:
     [
         (TEST01, "TEST01"),
         (TEST01.replace("*.*", "*.Offline"), "TEST01"),
+        (TEST01.replace("4096", "64"), "TEST01"),
         (TEST01.replace("4096", "100"), None),
         (TEST01.replace("720381539243781796", "720381539243781797"), None),
         (TEST04, "TEST04"),
@@ -70,9 +72,16 @@ def test_the_runs_own_mode_is_none_of_its_business(tmp_path: Path) -> None:
         assert read_audit(audit_of(tmp_path, f"*.*.mode = {number}\n"), "Server", mode).settings == {"mode": number}
 
 
+def test_of_a_detector_test01_logs_as_many_answers_as_mlperf_asks_of_it(tmp_path: Path) -> None:
+    with audit_configs(tmp_path, ["TEST01"], official.BENCHMARKS["yolo-99"]) as paths:
+        audit = read_audit(paths["TEST01"], "Offline", "performance")
+
+    assert (audit.test, audit.settings) == ("TEST01", {**official.AUDITS["TEST01"], official.SAMPLED: 64})
+
+
 def test_the_files_of_audits_are_there_only_meanwhile_and_are_what_loadgen_shall_obey(tmp_path: Path) -> None:
     try:
-        with audit_configs(tmp_path, ["TEST01", "TEST04"]) as paths:
+        with audit_configs(tmp_path, ["TEST01", "TEST04"], RESNET50) as paths:
             for test, path in paths.items():
                 audit = read_audit(path, "MultiStream", "performance")
                 assert path.is_absolute()
@@ -86,7 +95,7 @@ def test_the_files_of_audits_are_there_only_meanwhile_and_are_what_loadgen_shall
 
 def test_what_a_killed_audit_has_left_is_removed_and_nothing_else_is(tmp_path: Path) -> None:
     users = [audit_of(tmp_path, TEST01), tmp_path / ".audit" / "audit.config"]
-    with audit_configs(tmp_path, ["TEST04"]) as paths:
+    with audit_configs(tmp_path, ["TEST04"], RESNET50) as paths:
         text = paths["TEST04"].read_text()
         users[1].write_text(TEST04)
         assert remove_stale(tmp_path) == []  # an audit is at work
@@ -108,7 +117,7 @@ def test_somebodys_file_in_the_place_of_one_is_refused_and_stays(tmp_path: Path)
         pytest.raises(
             InputError, match=r"TEST04-audit\.config is not of sut audit, which needs its place; move it away"
         ),
-        audit_configs(tmp_path, ["TEST01", "TEST04"]),
+        audit_configs(tmp_path, ["TEST01", "TEST04"], RESNET50),
     ):
         pass
 
@@ -116,7 +125,7 @@ def test_somebodys_file_in_the_place_of_one_is_refused_and_stays(tmp_path: Path)
 
 
 def test_two_audits_of_one_folder_are_not_at_work_at_once(tmp_path: Path) -> None:
-    with audit_configs(tmp_path, ["TEST01"]) as paths:
-        with pytest.raises(InputError, match="another sut audit"), audit_configs(tmp_path, ["TEST04"]):
+    with audit_configs(tmp_path, ["TEST01"], RESNET50) as paths:
+        with pytest.raises(InputError, match="another sut audit"), audit_configs(tmp_path, ["TEST04"], RESNET50):
             pass
         assert paths["TEST01"].exists()

@@ -137,6 +137,8 @@ TEST04 = {
     ("names", "settings", "found"),
     [
         (("Offline", "TEST01", "performance", "run_1"), TEST01, []),
+        (("Offline", "TEST01", "performance"), TEST01 | {"effective_accuracy_log_sampling_target": 64}, []),
+        (("Offline", "TEST01"), TEST01 | {"effective_accuracy_log_sampling_target": 65}, [JudgeRule.NO_AUDIT]),
         (("Offline", "TEST04", "performance", "run_1"), TEST04, []),
         (("Offline", "performance", "run_1"), TEST01, [JudgeRule.AUDIT]),
         (("Offline", "performance", "run_1"), TEST04, [JudgeRule.AUDIT]),

@@ -27,6 +27,7 @@ IMAGENET = DataSet(
 )
 FILE = Path("resnet50_v1.onnx")
 TRAINED = Prepared(FILE, FILE, FILE, sha256="0a1b", weights="trained")
+EXPORT = replace(TRAINED, weights="unknown")
 FEW = DataSet("demo", Path(), ("picture",) * 11, np.zeros(11, np.int32))
 OTHER = replace(IMAGENET, files=("another.JPEG", *IMAGENET.files[1:]))
 
@@ -133,6 +134,93 @@ def test_a_broken_rule_is_named_alone_with_both_figures(scenario: str, changes: 
     assert found[0].startswith(text)
 
 
+def coco(count: int = 1525) -> DataSet:
+    return DataSet("coco", Path(), ("picture",) * count, ())
+
+
+def detected(
+    scenario: str,
+    *,
+    model: str = "yolo-99",
+    data: DataSet | None = None,
+    file: Prepared | None = EXPORT,
+    **changes: Any,
+) -> list[str]:
+    """What a run of a detector breaks, by the rules of yolo unless those are another's."""
+    conf = "retinanet" if model == "retinanet" else "yolo"
+    spec = replace(find("resnet50"), name=model, task="detection", loadgen_model=conf)
+    settings = {key: changes.pop(key) for key in list(changes) if key in RunConfig.model_fields}
+    config = RunConfig(scenario=scenario, model=model, **settings)
+    log = log_of(scenario, **{"effective_performance_sample_count": 64, **changes})
+    return broken_rules(config, spec, file, data or coco(), log)
+
+
+@pytest.mark.parametrize("model", ["yolo-95", "yolo-99"])
+@pytest.mark.parametrize("scenario", official.EDGE)
+def test_a_detectors_run_by_the_rules_breaks_none_whatever_its_export_is(scenario: str, model: str) -> None:
+    assert detected(scenario, model=model) == []
+    assert detected(scenario, model=model, mode="accuracy") == []
+
+
+@pytest.mark.parametrize(
+    ("scenario", "changes", "text"),
+    [
+        ("Offline", {"effective_performance_sample_count": 63}, "performance_sample_count 63 < 64"),
+        ("Offline", {"effective_samples_per_query": 1524}, "1524 samples < 1525"),
+        ("Offline", {"data": coco(1524)}, "data set coco has 1524 pictures, not MLPerf's 1525"),
+        ("Offline", {"data": coco(5000)}, "data set coco has 5000 pictures, more than MLPerf's 1525"),
+        ("Offline", {"mode": "accuracy", "data": coco(64)}, "data set coco has 64 pictures, not MLPerf's 1525"),
+        ("Offline", {"file": replace(EXPORT, weights="random")}, "random weights"),
+        ("Offline", {"backend": "null", "file": None}, "the null backend runs no model"),
+        ("Offline", {"model": "own"}, "model own is not MLPerf's yolo-95"),
+        ("Offline", {"precision": "int8"}, "int8 is not known to be calibrated on MLCommons' list"),
+        ("Server", {}, "MLPerf's yolo-99 has no scenario Server"),
+        ("Server", {"mode": "accuracy"}, "MLPerf's yolo-99 has no scenario Server"),
+        ("Server", {"effective_target_latency_ns": 10**9}, "MLPerf's yolo-99 has no scenario Server"),
+        ("SingleStream", {"effective_min_duration_ms": 5000}, "min_duration 5 s < 600 s"),
+    ],
+)
+def test_a_rule_that_a_detector_breaks_is_named_alone(scenario: str, changes: dict[str, Any], text: str) -> None:
+    [found] = detected(scenario, **changes)
+
+    assert found.startswith(text)
+
+
+def test_retinanet_has_rules_of_its_own_and_no_round() -> None:
+    asked = {"model": "retinanet", "file": TRAINED, "data": DataSet("openimages", Path(), ("picture",) * 24_781, ())}
+    retired = "MLPerf's retinanet is retired: no round takes it any more"
+
+    assert detected("Server", **asked, effective_target_latency_ns=100_000_000) == [retired]
+    assert detected("Server", **asked, effective_target_latency_ns=100_000_001)[1:] == [
+        "Server latency bound 100 ms > 100 ms"
+    ]
+    assert detected("Offline", **asked, effective_samples_per_query=24_575)[1:] == ["24575 samples < 24576"]
+
+
+@pytest.mark.parametrize("scenario", official.EDGE)
+def test_loadgens_settings_for_yolo_break_no_rule_before_a_run(scenario: str) -> None:
+    settings = loadgen.settings_for("yolo", scenario, "performance", [])
+    spec = replace(find("resnet50"), name="yolo-95", loadgen_model="yolo")
+    config = RunConfig.model_validate({"scenario": scenario, "model": "yolo-95", "rules": "closed"})
+
+    assert broken_before(config, spec, EXPORT, coco(), foretold(settings, coco()), None) == []
+
+
+def test_a_file_of_the_users_may_still_ask_for_fewer_samples(tmp_path: Path) -> None:
+    conf = tmp_path / "user.conf"
+    conf.write_text("yolo.Offline.min_query_count = 7\n")
+
+    assert loadgen.settings_for("yolo", "Offline", "performance", [conf]).min_query_count == 7
+
+
+def test_what_is_not_known_of_a_list_is_a_note() -> None:
+    yolo, resnet50 = (official.BENCHMARKS[name] for name in ("yolo-99", "resnet50"))
+
+    assert str(rules.dataset_note(yolo, coco())).startswith("data set coco has as many pictures as MLPerf's, 1,525;")
+    assert rules.dataset_note(yolo, coco(1524)) is None
+    assert rules.dataset_note(resnet50, IMAGENET) is None
+
+
 @pytest.mark.parametrize(
     ("scenario", "changes"),
     [
@@ -192,6 +280,9 @@ def test_every_name_in_short_is_that_of_a_rule() -> None:
             "Server", file=replace(TRAINED, weights="random"), **{"result_query_count": 1, "result_validity": None}
         ),
     ]
+
+    told += detected("Server", data=coco(1526))
+    told += detected("Offline", model="retinanet")
 
     # Those that only the run's own process sees.
     told += ["answers depend on the batch: 1 of 8", str(held_back(1.5, 600, 400))]

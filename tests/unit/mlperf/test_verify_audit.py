@@ -47,7 +47,12 @@ def log(folder: Path, answers: Sequence[Answer]) -> None:
 
 
 def run_test01(
-    root: Path, answers: Sequence[Answer] = RIGHT, right: Sequence[Answer] = RIGHT, scale: float = 1.0, **other: Any
+    root: Path,
+    answers: Sequence[Answer] = RIGHT,
+    right: Sequence[Answer] = RIGHT,
+    scale: float = 1.0,
+    model: str = "resnet50",
+    **other: Any,
 ) -> Verified:
     """TEST01 of runs that are sound but for what is given; ``other`` is of the audit's log."""
     reference = put(root / "performance")
@@ -55,7 +60,7 @@ def run_test01(
     audit = put(root / "TEST01", test="TEST01", scale=scale, **other)
     log(accuracy, right)
     log(audit, answers)
-    return verify_test01(reference, accuracy, audit)
+    return verify_test01(reference, accuracy, audit, official.BENCHMARKS[model])
 
 
 def run_test04(root: Path, scenario: str = "SingleStream", scale: float = 1.0, **other: Any) -> Verified:
@@ -82,6 +87,49 @@ def test_sound_runs_pass_and_leave_the_files_of_a_submission(tmp_path: Path) -> 
     assert fourth.files() == {
         "verify_performance.txt": "Reference score = 1097000.0\nTest score = 5485000.0\nTEST PASS\n"
     }
+
+
+def boxes(count: int, score: float = 0.5) -> bytes:
+    """So many detections of sample 7, all alike."""
+    return count * struct.pack("<7f", 7, 0.1, 0.2, 0.3, 0.4, score, 1)
+
+
+BOXES = [(index, boxes(index % 3)) for index in range(QUERIES)]
+YOLO: dict[str, Any] = {"right": BOXES, "model": "yolo-99", "effective_accuracy_log_sampling_target": 64}
+
+
+def test_of_a_detector_answers_are_boxes_or_none(tmp_path: Path) -> None:
+    verified = run_test01(tmp_path, BOXES[:64], **YOLO)
+
+    assert found(verified) == []
+    assert verified.answers is not None and verified.answers.known == 64
+
+
+@pytest.mark.parametrize(
+    ("wrong", "rule", "got", "expected"),
+    [
+        (boxes(1, 0.25), AuditRule.LABEL, "(28 bytes)", "(28 bytes), as the accuracy run"),
+        (boxes(2), AuditRule.LABEL, "(56 bytes)", "(28 bytes), as the accuracy run"),
+        (b"", AuditRule.LABEL, "no box", "(28 bytes), as the accuracy run"),
+        (boxes(1)[:-1], AuditRule.EMPTY, "27 bytes", "28 for each box"),
+        (float32(7), AuditRule.EMPTY, "4 bytes", "28 for each box"),
+    ],
+)
+def test_a_box_that_differs_fails_test01_however_like_it_begins(
+    tmp_path: Path, wrong: bytes, rule: AuditRule, got: str, expected: str
+) -> None:
+    [finding] = run_test01(tmp_path, [*BOXES[:7], (7, wrong), *BOXES[8:64]], **YOLO).findings
+
+    assert (finding.rule, finding.field) == (rule, "sample 7")
+    assert finding.got.endswith(got) and finding.expected.endswith(expected)
+
+
+def test_a_detectors_test01_logs_as_many_answers_as_mlperf_asks_of_it(tmp_path: Path) -> None:
+    verified = run_test01(tmp_path, BOXES, right=BOXES, model="yolo-99")
+
+    [finding] = verified.findings
+    assert finding.field == "effective_accuracy_log_sampling_target"
+    assert (finding.got, finding.expected) == ("4096", "64, as TEST01 sets it")
 
 
 @pytest.mark.parametrize(

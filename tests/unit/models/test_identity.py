@@ -196,7 +196,7 @@ def test_experiments_that_are_compared_are_of_one_model(
 @pytest.mark.parametrize(
     ("weights", "name", "official_data", "data_broken", "target"),
     [
-        ("trained", "resnet50", True, False, official.ACCURACY_TARGET),
+        ("trained", "resnet50", True, False, official.BENCHMARKS["resnet50"].target),
         ("trained", "resnet50", True, True, None),
         ("trained", "resnet50", False, False, None),
         ("unknown", "resnet50", True, False, None),
@@ -212,7 +212,7 @@ def test_only_mlperfs_model_on_mlperfs_data_can_meet_its_target(
     parts: Any = SimpleNamespace(
         spec=replace(RESNET50, name=name),
         model=Prepared(file, file, file, weights=weights) if weights else None,
-        dataset=SimpleNamespace(is_imagenet=lambda: official_data),
+        dataset=SimpleNamespace(name="any", count=50_000, is_imagenet=lambda: official_data),
     )
 
     found = _accuracy(parts, top1_score(11, 11), data_broken)

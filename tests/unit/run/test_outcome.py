@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,6 +27,7 @@ from sut.results.stages import join
 from sut.run import outcome
 from sut.run.events import Finished
 from sut.run.outcome import Outcome, _accuracy, score_log, versions
+from sut.tasks.base import Score
 from sut.tasks.top1 import top1_score
 from tests.distributions import write_distribution
 from tests.unit.mlperf.test_accuracy import write_log
@@ -105,7 +108,32 @@ def test_an_accuracy_is_held_against_the_target_on_imagenets_own_list_only(label
     found = _accuracy(parts, top1_score(40_000, 50_000), data_broken=False)
 
     assert found is not None
-    assert (found.target, found.met) == ((official.ACCURACY_TARGET, True) if applies else (None, None))
+    assert (found.target, found.met) == ((official.BENCHMARKS["resnet50"].target, True) if applies else (None, None))
+
+
+@pytest.mark.parametrize(
+    ("weights", "pictures", "value", "met"),
+    [
+        ("unknown", 1525, 0.53, True),
+        ("unknown", 1525, 0.528, False),
+        ("random", 1525, 0.53, None),
+        ("unknown", 1524, 0.53, None),
+        ("unknown", 5000, 0.53, None),
+    ],
+)
+def test_a_detectors_export_is_judged_by_its_own_accuracy(
+    weights: Any, pictures: int, value: float, met: bool | None
+) -> None:
+    file = Path("yolo11l.onnx")
+    model = Prepared(file, file, file, weights=weights)
+    spec = replace(find("resnet50"), name="yolo-99", loadgen_model="yolo")
+    dataset = DataSet("coco", Path(), ("picture",) * pictures, ())
+    parts = Assembly(RunConfig(mode="accuracy"), spec, model, dataset, OnnxRuntime, OpenCV)
+
+    found = _accuracy(parts, Score("mAP", value, "", pictures), data_broken=False)
+
+    assert found is not None and found.met is met
+    assert found.target == (None if met is None else pytest.approx(0.52866))
 
 
 @pytest.mark.parametrize(("done", "seconds"), [(2, 3.0), (3, 9.0)])

@@ -108,6 +108,20 @@ def _power(began: datetime, seconds: float) -> dict[str, str]:
     return {name: time.strftime("%m-%d-%Y %H:%M:%S.%f")[:-3] for name, time in times.items()}
 
 
+def as_yolo(entries: dict[str, Any]) -> dict[str, Any]:
+    """The same run of MLPerf's detector: fewer pictures, fewer of them loaded, fewer answers sampled."""
+    sampled = {key: 64 for key in entries if key.endswith("accuracy_log_sampling_target") and entries[key]}
+    counts = {"qsl_reported_total_count": 1525, "effective_accuracy_sample_count": 1525}
+    counts |= {"qsl_reported_performance_count": 64, "effective_performance_sample_count": 64}
+    counts["requested_performance_sample_count_override"] = 64
+    if entries["effective_test_mode"] == "AccuracyOnly":
+        samples = {"MultiStream": 8, "Offline": 1525}.get(entries["effective_scenario"], 1)
+        counts |= {"generated_query_count": -(-1525 // samples), "generated_samples_per_query": samples}
+    elif entries["effective_scenario"] == "Offline":
+        counts["requested_min_query_count"] = 1525
+    return entries | counts | sampled
+
+
 def accuracy(scenario: str, began: datetime) -> dict[str, Any]:
     """The entries of an accuracy run's log."""
     samples = {"MultiStream": 8, "Offline": 50000}.get(scenario, 1)

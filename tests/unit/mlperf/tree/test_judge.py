@@ -34,7 +34,7 @@ def told(found: list[Finding]) -> list[tuple[Rule, str, str]]:
     return [(finding.rule, finding.file, finding.field) for finding in found]
 
 
-@pytest.mark.parametrize("make", [trees.closed_edge, trees.datacenter_edge, trees.open_division])
+@pytest.mark.parametrize("make", [trees.closed_edge, trees.datacenter_edge, trees.yolo_edge, trees.open_division])
 def test_a_whole_submission_has_no_finding(tmp_path: Path, make: Callable[[Path], Folder]) -> None:
     make(tmp_path)
 
@@ -134,6 +134,23 @@ def copied(source: str, target: str) -> Change:
 def another(scenario: str, folder: str) -> Change:
     """A run of its own, of that scenario."""
     return lambda tree: trees.write_log(tree, folder, performance(scenario, "performance", LATER))
+
+
+def few_of_yolo(tree: Folder) -> None:
+    few = {"effective_samples_per_query": 1524, "generated_samples_per_query": 1524}
+    tree.log(f"{trees.YOLO}/Offline/{RUN}", **few, result_samples_per_second=float(f"{1524 / 660:.6g}"))
+
+
+def a_server(tree: Folder) -> None:
+    tree.write(f"{trees.YOLO}/Server/README.md", "1")
+
+
+def model_of_yolo(name: str) -> Change:
+    def change(tree: Folder) -> None:
+        (tree.root / trees.YOLO).rename(tree.root / f"{CLOSED}/results/box" / name)
+        (tree.root / CLOSED / "src/yolo-99").rename(tree.root / CLOSED / "src" / name)
+
+    return change
 
 
 def write(path: str, content: str | bytes) -> Change:
@@ -304,6 +321,45 @@ def test_so_has_one_of_another_kind(
     change(make(tmp_path))
 
     assert told(judge_tree(tmp_path)) == [(rule, file, field)]
+
+
+YOLO = f"{trees.YOLO}/SingleStream"
+DETECTORS: list[tuple[TreeRule, Change, str, str]] = [
+    (TreeRule.EXTRA, write(f"{YOLO}/TEST04/verify_performance.txt", "1"), f"{YOLO}/TEST04", "name"),
+    (TreeRule.MISSING, remove(f"{YOLO}/TEST01"), f"{YOLO}/TEST01", "folder"),
+    asked(TreeRule.ROLE, f"{YOLO}/TEST01/{RUN}", "accuracy_log_sampling_target", 4096),
+    said(TreeRule.TARGET, f"{YOLO}/accuracy/accuracy.txt", "53.412", "52.865", "accuracy"),
+    said(TreeRule.SCORE, f"{YOLO}/accuracy/accuracy.txt", "53.412", "153.412", "accuracy"),
+    said(TreeRule.FORM, f"{YOLO}/accuracy/accuracy.txt", "mAP=53.412%", "accuracy=76.456%, good=38228, total=50000",
+         "accuracy"),
+    logged(TreeRule.SAMPLES, f"{YOLO}/{RUN}", effective_performance_sample_count=63),
+    logged(TreeRule.PICTURES, f"{YOLO}/accuracy", effective_accuracy_sample_count=1524),
+    said(TreeRule.PICTURES, f"{YOLO}/TEST01/verify_accuracy.txt", "1525", "1524", "num_acc_log_entries"),
+    (TreeRule.COUNT, few_of_yolo, f"{trees.YOLO}/Offline/{RUN}/{DETAIL}", "generated_samples_per_query"),
+    (TreeRule.STRAY, a_server, f"{trees.YOLO}/Server", "name"),
+    (TreeRule.MODEL, model_of_yolo("retinanet"), f"{CLOSED}/results/box/retinanet", "name"),
+]  # fmt: skip
+
+
+FOLLOWED = (TreeRule.MODEL, TreeRule.ROLE, TreeRule.COUNT)
+"""What makes other files fit no longer, too."""
+
+
+@pytest.mark.parametrize(("rule", "change", "file", "field"), DETECTORS, ids=named)
+def test_so_has_a_detectors(tmp_path: Path, rule: TreeRule, change: Change, file: str, field: str) -> None:
+    change(trees.yolo_edge(tmp_path))
+
+    assert (rule, file, field) in told(found := judge_tree(tmp_path))
+    assert rule in FOLLOWED or len(found) == 1
+
+
+def test_of_yolo_95_less_is_asked(tmp_path: Path) -> None:
+    tree = trees.yolo_edge(tmp_path)
+    tree.replace(f"{YOLO}/accuracy/accuracy.txt", "53.412", "50.731")
+    for path in (f"{CLOSED}/results/box", f"{CLOSED}/src"):
+        (tmp_path / path / "yolo-99").rename(tmp_path / path / "yolo-95")
+
+    assert judge_tree(tmp_path) == []
 
 
 def test_a_bound_that_is_too_high_is_named_in_each_run(tmp_path: Path) -> None:

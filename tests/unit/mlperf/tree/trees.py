@@ -4,12 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from tests.unit.mlperf.tree.logs import DETAIL, METRIC, ROLES, SUMMARY, accuracy, detail, performance, summary
+from sut.mlperf.logs import Detail
+from sut.mlperf.verify_audit import entries_expected
+from tests.unit.mlperf.tree.logs import (
+    DETAIL,
+    METRIC,
+    ROLES,
+    SUMMARY,
+    accuracy,
+    as_yolo,
+    detail,
+    performance,
+    summary,
+)
 
 ANSWERS = "mlperf_log_accuracy.json"
 SUBMITTER, SYSTEM, MODEL = "Example", "box", "resnet50"
@@ -136,6 +149,36 @@ def open_division(root: Path) -> Folder:
     return tree
 
 
+YOLO = RESULTS.replace(MODEL, "yolo-99")
+
+
+def yolo_edge(root: Path) -> Folder:
+    """A whole submission of MLPerf's detector, on the edge."""
+    tree = Folder(root)
+    system(tree, CLOSED, "closed", "edge", "yolo-99")
+    tree.write(f"{CLOSED}/calibration.md", "Nothing was calibrated.\n")
+    for number, name in enumerate(EDGE):
+        folder = f"{YOLO}/{name}"
+        scenario(tree, folder, name, number, ROLES[:3], as_yolo)
+        counts = f"{folder}/TEST01/verify_accuracy.txt"
+        entries = performance(name, "TEST01", datetime(2026, 1, 1))
+        least, most = entries_expected(Detail(as_yolo(entries), ()))
+        tree.write(counts, VERIFY_ACCURACY.replace("50000", "1525").format(sampled=(least + most) // 2))
+        for place in (f"{folder}/accuracy", f"{folder}/TEST01/accuracy"):
+            cut, digest = _boxes()
+            tree.write(f"{place}/{ANSWERS}", cut)
+            tree.write(f"{place}/accuracy.txt", f"mAP=53.412%\nhash={digest}\n")
+    return tree
+
+
+@cache
+def _boxes() -> tuple[bytes, str]:
+    """Answers of some boxes each, and of none."""
+    lines = [f'{{ "seq_id" : {n}, "qsl_idx" : {n}, "data" : "{"0000803F" * (7 * (n % 9))}" }}' for n in range(1525)]
+    whole = ("[\n" + ",\n".join(lines) + "\n]\n").encode()
+    return whole[:4096] + b"\n\n...\n\n" + whole[-4096:], hashlib.sha256(whole).hexdigest()
+
+
 def _closed(tree: Folder, kind: str, scenarios: tuple[str, ...]) -> Folder:
     system(tree, CLOSED, "closed", kind, MODEL)
     tree.write(f"{CLOSED}/calibration.md", "Nothing was calibrated.\n")
@@ -150,8 +193,15 @@ def system(tree: Folder, home: str, division: str, kind: str, model: str, name: 
     tree.write(f"{home}/src/{model}/README.md", "What was run.\n")
 
 
-def scenario(tree: Folder, folder: str, name: str, number: int, roles: tuple[str, ...]) -> None:
-    """A scenario's folder; ``number`` makes its runs different from others'."""
+def scenario(
+    tree: Folder,
+    folder: str,
+    name: str,
+    number: int,
+    roles: tuple[str, ...],
+    of: Callable[[dict[str, Any]], dict[str, Any]] = dict,
+) -> None:
+    """A scenario's folder; ``number`` makes its runs different from others', ``of`` those of another benchmark."""
     tree.write(f"{folder}/measurements.json", json.dumps(MEASUREMENTS))
     tree.write(f"{folder}/user.conf", USER_CONF[name])
     tree.write(f"{folder}/README.md", "How it was run.\n")
@@ -159,11 +209,11 @@ def scenario(tree: Folder, folder: str, name: str, number: int, roles: tuple[str
     for role in roles:
         began += timedelta(minutes=20)
         if role == "accuracy":
-            write_log(tree, f"{folder}/accuracy", accuracy(name, began))
+            write_log(tree, f"{folder}/accuracy", of(accuracy(name, began)))
             answers(tree, f"{folder}/accuracy", 50_000)
             continue
         test = "" if role == "performance" else f"{role}/"
-        write_log(tree, f"{folder}/{test}performance/run_1", performance(name, role, began))
+        write_log(tree, f"{folder}/{test}performance/run_1", of(performance(name, role, began)))
         if test:
             audit(tree, f"{folder}/{role}", name)
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from pathlib import Path
 
 import pytest
 
 from sut.datasets.base import DataSet
-from sut.mlperf import official, rules, verify_audit
-from sut.studies.submission import one_run, plan
-from tests.unit.studies.submission.loadgen_runs import PICTURES, write_runs
+from sut.mlperf import verify_audit
+from sut.mlperf.tree import audits, judge, results
+from tests.unit.studies.submission.loadgen_runs import ask_little, write_runs
 
 
 def take_any_score(patch: pytest.MonkeyPatch) -> None:
@@ -29,12 +30,17 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def home(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A HOME of one's own to plant faults in."""
-    for name, value in {"MIN_DURATION_S": 0.25, "PERFORMANCE_SAMPLES": PICTURES, "OFFLINE_SAMPLES": 500}.items():
-        monkeypatch.setattr(official, name, value)
-    for module in (rules, one_run, plan):
-        monkeypatch.setattr(module, "IMAGENET_PICTURES", PICTURES)
+    ask_little(monkeypatch, "resnet50")
     monkeypatch.setattr(DataSet, "is_imagenet", lambda self: self.truth is not None)
     take_any_score(monkeypatch)
     output = tmp_path / "output"
     shutil.copytree(made.parent.parent, output)
     return output / made.parent.name / made.name
+
+
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The judge takes what ``home`` has: short runs of few pictures."""
+    monkeypatch.setattr(results, "_LEAST_S", 0.1)
+    monkeypatch.setattr(audits, "score_bounds", lambda *_: (0.0, math.inf))
+    monkeypatch.setattr(judge, "_judge_same", lambda tree, logs: None)  # several were begun in one second

@@ -8,12 +8,13 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from sut.config import RunConfig, make_config
 from sut.mlperf import loadgen, official
@@ -21,47 +22,83 @@ from sut.mlperf.audit import read_audit
 from sut.mlperf.logs import read_detail
 from sut.mlperf.metrics import METRICS
 from sut.mlperf.verify_audit import verify_test01, verify_test04
+from sut.models.base import ModelSpec
 from sut.models.registry import MODELS
 from sut.results.schema import FILE, Result
 from sut.run.runner import result_home
 from sut.studies.submission.about import About
-from sut.studies.submission.runs import ROLES
+from sut.tasks.base import Score
 from sut.tasks.top1 import top1_score
 
 PICTURES = 24
 RIGHT = 20
 """Pictures whose answer is the label: more than MLPerf asks for."""
 ABOUT = About(submitter="Somebody", division="closed", system="box")
+
+
+@dataclass(frozen=True)
+class Served:
+    """What answers: a model, its answer to each picture, and what they score."""
+
+    spec: ModelSpec
+    answers: tuple[bytes, ...]
+    score: Score
+    weights: str
+
+    @property
+    def benchmark(self) -> official.Benchmark:
+        return official.benchmark_of(self.spec.name)
+
+
+_LABELS = (number % 10 if number < RIGHT else 11 for number in range(PICTURES))
+RESNET50 = Served(
+    MODELS[official.MODEL],
+    tuple(np.float32(label).tobytes() for label in _LABELS),
+    top1_score(RIGHT, PICTURES),
+    "trained",
+)
+YOLO = Served(
+    replace(MODELS[official.MODEL], name="yolo-99", task="detection", loadgen_model="yolo"),
+    tuple(np.full((number % 4, 7), number, np.float32).tobytes() for number in range(PICTURES)),
+    Score("mAP", 0.6, "mAP=60.000%", PICTURES),
+    "unknown",
+)
+"""Of every fourth picture no box."""
 _MIN_MS = 250
 _QUERY_S = 0.0002
 
 
-def write_runs(root: Path, scenarios: Sequence[str] = official.EDGE, roles: Sequence[str] = ROLES) -> Path:
-    """A HOME below ``root``, with a sound run for each scenario and role."""
+def write_runs(root: Path, served: Served = RESNET50) -> Path:
+    """A HOME below ``root``, with a sound run for each scenario of the edge and each role."""
     data = root / "data"
     data.mkdir()
     (data / "val_map.txt").write_text("".join(f"{number}.jpeg {number % 10}\n" for number in range(PICTURES)))
-    config = make_config({"model": official.MODEL, "dataset_path": data, "output": root / "output"})
-    home = result_home(config, MODELS[official.MODEL])
-    for scenario in scenarios:
-        for role in roles:
-            _write_run(home / scenario / role, config, scenario, role)
-        _verify(home / scenario, roles)
+    config = make_config({"model": served.spec.name, "dataset_path": data, "output": root / "output"})
+    home = result_home(config, served.spec)
+    for scenario in official.EDGE:
+        for role in ("performance", "accuracy", *served.benchmark.audits):
+            _write_run(home / scenario / role, config, scenario, role, served)
+        _verify(home / scenario, served)
     return home
 
 
-def _verify(folder: Path, roles: Sequence[str]) -> None:
+def _verify(folder: Path, served: Served) -> None:
     """Leave beside each audit's logs what ``sut audit`` does."""
-    found = []
-    if "TEST01" in roles:
-        found.append(verify_test01(folder / "performance", folder / "accuracy", folder / "TEST01"))
-    if "TEST04" in roles:
+    found = [verify_test01(folder / "performance", folder / "accuracy", folder / "TEST01", served.benchmark)]
+    if "TEST04" in served.benchmark.audits:
         found.append(verify_test04(folder / "performance", folder / "TEST04"))
     for each in found:
         for name, text in each.files().items():
             (folder / each.test / name).write_text(text)
         if each.test == "TEST01":
-            (folder / each.test / "accuracy.txt").write_text("accuracy=83.333%, good=20, total=24\n")
+            (folder / each.test / "accuracy.txt").write_text(served.score.text + "\n")
+
+
+def ask_little(patch: pytest.MonkeyPatch, model: str, **others: Any) -> None:
+    """A benchmark of the few pictures and samples that runs here have."""
+    little = {"pictures": PICTURES, "performance_samples": PICTURES, "offline_samples": 500, **others}
+    patch.setattr(official, "MIN_DURATION_S", 0.25)
+    patch.setattr(official, "BENCHMARKS", official.BENCHMARKS | {model: replace(official.BENCHMARKS[model], **little)})
 
 
 def edit(folder: Path, **changes: Any) -> None:
@@ -77,16 +114,16 @@ def put(**values: Any) -> Callable[[dict[str, Any]], dict[str, Any]]:
     return lambda old: {**old, **values}
 
 
-def _write_run(folder: Path, config: RunConfig, scenario: str, role: str) -> None:
+def _write_run(folder: Path, config: RunConfig, scenario: str, role: str, served: Served) -> None:
     folder.mkdir(parents=True)
     mode = "accuracy" if role == "accuracy" else "performance"
     audit = folder.parent / "audit.config" if role in official.AUDITS else None
     if audit:
-        audit.write_text("".join(f"*.*.{key} = {value}\n" for key, value in official.AUDITS[role].items()))
+        audit.write_text("".join(f"*.*.{key} = {value}\n" for key, value in served.benchmark.audit(role).items()))
     started = int(time.time())
-    took_s = _ask(folder, scenario, mode, audit)
+    took_s = _ask(folder, scenario, mode, audit, served)
     config = config.model_copy(update={"scenario": scenario, "mode": mode, "audit_conf": audit})
-    fields = _fields(config, folder, started, took_s)
+    fields = _fields(config, folder, started, took_s, served)
     if audit:
         fields["audit"] = read_audit(audit, scenario, mode)
         fields["rules_broken"] = [f"an audit ({role}) is no result"]
@@ -94,19 +131,18 @@ def _write_run(folder: Path, config: RunConfig, scenario: str, role: str) -> Non
     (folder / FILE).write_text(Result(**fields).to_json())
 
 
-def _ask(folder: Path, scenario: str, mode: str, audit: Path | None) -> float:
+def _ask(folder: Path, scenario: str, mode: str, audit: Path | None, served: Served) -> float:
     """Let LoadGen ask. Returns how long it took."""
-    settings = loadgen.settings_for(official.MODEL, scenario, mode, [])
+    settings = loadgen.settings_for(served.spec.loadgen_model, scenario, mode, [])
     settings.min_duration_ms = _MIN_MS
     settings.single_stream_expected_latency_ns = settings.multi_stream_expected_latency_ns = int(_QUERY_S * 5e8)
     settings.offline_expected_qps = 2000
     if scenario == "Offline":
         settings.min_query_count = 1
-    labels = np.array([number % 10 if number < RIGHT else 11 for number in range(PICTURES)], np.float32)
 
     def issue(ids: Sequence[int], indices: Sequence[int]) -> None:
         time.sleep(_MIN_MS / 1000 * 1.2 if scenario == "Offline" else _QUERY_S)
-        loadgen.complete(ids, labels[list(indices)].reshape(-1, 1))
+        loadgen.complete(ids, [served.answers[index] for index in indices])
 
     def nothing(indices: Sequence[int] = ()) -> None:
         pass
@@ -116,20 +152,21 @@ def _ask(folder: Path, scenario: str, mode: str, audit: Path | None) -> float:
     return time.monotonic() - begin
 
 
-def _fields(config: RunConfig, folder: Path, started: int, took_s: float) -> dict[str, Any]:
+def _fields(config: RunConfig, folder: Path, started: int, took_s: float, served: Served) -> dict[str, Any]:
     detail = read_detail(folder)
     queries = detail.number("result_query_count")
     per_query = detail.number("generated_samples_per_query") or 1
     samples = int(queries * per_query) if queries else detail.generated_samples
     name, key, higher = METRICS[config.scenario]
-    spec = MODELS[official.MODEL]
-    score = top1_score(RIGHT, PICTURES)
+    spec, score = served.spec, served.score
     if config.mode == "accuracy":
         (folder / "accuracy.txt").write_text(score.text + "\n")
-    accuracy = {"name": "top1", "value": score.value, "count": PICTURES, "target": 0.756954, "met": True}
+    target = served.benchmark.target
+    accuracy = {"name": score.name, "value": score.value, "count": PICTURES, "target": target, "met": True}
     measured = config.mode == "performance"
     return {
-        "schema": 1, "model": spec.name, "model_sha256": "ab" * 32, "weights": "trained",
+        "schema": 1, "model": spec.name, "model_sha256": "ab" * 32, "weights": served.weights,
+        "loadgen_model": spec.loadgen_model,
         "recipe": asdict(spec.recipe), "backend": "onnxruntime", "backend_version": "1.31.1", "device": "cpu",
         "attested": {"provider": "CPUExecutionProvider", "precision": "fp32", "device_name": ""},
         "preprocess": "opencv", "precision": "fp32", "boundary": "tensor",
@@ -139,7 +176,7 @@ def _fields(config: RunConfig, folder: Path, started: int, took_s: float) -> dic
         "samples": samples, "samples_per_second": samples / took_s,
         "queries": queries and int(queries), "queries_per_second": queries / took_s if queries else None,
         "duration_s": took_s, "accuracy": None if measured else accuracy,
-        "loaded_sha256": {"resnet50.onnx": "ab" * 32}, "clock_change_ns": 12, "rules_broken": [], "notes": [],
+        "loaded_sha256": {f"{spec.name}.onnx": "ab" * 32}, "clock_change_ns": 12, "rules_broken": [], "notes": [],
         "quiet": {"others_share": 0.0, "own_wait_share": 0.0, "steal_share": 0.0},
         "plan": {"scenario": config.scenario, "mode": config.mode, "lanes": 1, "trace": False},
         "config": config.model_dump(mode="json"),

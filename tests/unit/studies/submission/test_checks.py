@@ -25,7 +25,7 @@ from sut.studies.submission import fault, one_run
 from sut.studies.submission.about import About
 from sut.studies.submission.checks import _NO_DATA, faults, relaxed, warnings
 from sut.studies.submission.runs import ROLES, read_runs
-from tests.unit.studies.submission.loadgen_runs import ABOUT, PICTURES, edit, put
+from tests.unit.studies.submission.loadgen_runs import ABOUT, PICTURES, ask_little, edit, put
 
 OPEN = ABOUT.model_copy(update={"division": "open"})
 INFERRED = ABOUT.model_copy(update={"inferred": {"MultiStream": "SingleStream", "Offline": "SingleStream"}})
@@ -265,7 +265,7 @@ def test_of_a_data_set_that_is_gone_only_the_list_is_not_looked_at(home: Path, m
     [warning] = warnings(read_runs([home], ABOUT))
     assert warning.endswith("TEST04, notes: " + _NO_DATA)
 
-    monkeypatch.setattr(official, "PERFORMANCE_SAMPLES", PICTURES + 1)
+    ask_little(monkeypatch, "resnet50", performance_samples=PICTURES + 1)
 
     assert len(found(home)) == 9
 
@@ -286,7 +286,7 @@ def test_an_answer_that_was_altered_makes_another_score_and_no_audit_of_it(
 def test_a_score_below_the_target_is_relaxed_in_a_rehearsal_and_not_asked_for_in_open(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(official, "ACCURACY_TARGET", 0.9)
+    ask_little(monkeypatch, "resnet50", target=0.9)
 
     lines = found(home)
 

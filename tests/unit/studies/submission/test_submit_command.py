@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,12 +10,11 @@ from pathlib import Path
 import pytest
 
 from sut.cli import app as cli
-from sut.mlperf.tree import accuracy, audits, judge, results
 from sut.process.signals import Noted
 from sut.studies.submission import tree as trees
 from tests.children import CHECKOUT
 from tests.unit.mlperf.tree.trees import closed_edge
-from tests.unit.studies.submission.loadgen_runs import PICTURES, edit
+from tests.unit.studies.submission.loadgen_runs import edit
 
 EXAMPLE = CHECKOUT / "docs/examples/submission.yaml"
 SUBMITTER = "Example_Organisation"
@@ -44,16 +42,6 @@ def about(tmp_path: Path) -> Path:
     file = tmp_path / "about.yaml"
     file.write_text(EXAMPLE.read_text() + more)
     return file
-
-
-@pytest.fixture
-def short(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The judge takes what ``home`` has: short runs of few pictures."""
-    monkeypatch.setattr(results, "_LEAST_S", 0.1)
-    for module in (accuracy, audits):
-        monkeypatch.setattr(module, "IMAGENET_PICTURES", PICTURES)
-    monkeypatch.setattr(audits, "score_bounds", lambda *_: (0.0, math.inf))
-    monkeypatch.setattr(judge, "_judge_same", lambda tree, logs: None)  # several were begun in one second
 
 
 def test_a_sound_tree_is_judged_sound_and_another_by_file_and_field(tmp_path: Path, submit: Submit) -> None:
