@@ -20,7 +20,6 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sut.errors import RunError, one_line
 from sut.models.argmax import expose_scores
@@ -29,24 +28,18 @@ from sut.pipeline.batching import BatchingPolicy
 from sut.pipeline.system import SUT
 from sut.results.schema import Answers
 from sut.run.timing import Beat, sizes_to_warm
-from sut.tasks.classification import Classification
+from sut.tasks.likeness import Look
 
 MOST_ALONE = 4
 """Samples that are answered alone: with the batch of 8, 0.1 s on one core for EfficientNet-Lite0."""
 MOST_BEHIND = 8
 """Rows of the batches in which the scores behind labels are looked at: for memory beside the run's own model."""
-NEAR_TIE = 1e-3
-"""Two logits that are nearer to each other may change places by rounding: another batch size is another kernel."""
-NOT_THE_SAME = 0.05
-"""Scores of the same work that are further apart than this part of their range are no rounding, in any precision."""
 BEYOND_ROUNDING = {"fp32": 0.005, "int8": 0.005, "bf16": 0.02, "fp16": 0.02}
 """The same of another batch size, by precision. On a Xeon, with ONNX Runtime and OpenVINO, EfficientNet-Lite0 and
 ResNet-50 were less than 1e-5 apart in fp32, bf16 and int8; Lite0 quantised dynamically was 0.01 apart."""
 
 BUDGET_S = 1.0
 """After so long no further sample is looked at: a slow model is known by fewer."""
-_SUM_TOLERANCE = 1e-2
-"""How far the sum of a softmax may be from 1, in half precision too."""
 
 
 @dataclass(slots=True)
@@ -66,59 +59,49 @@ class Examined:
             self.broken.append(text)
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """To one sample: its label, and the scores (classes,) that it is chosen from, where the model shows them."""
-
-    label: float
-    scores: NDArray[np.float64] | None = None
-
-
 def check(sut: SUT, indices: Sequence[int], samples_per_query: int, beat: Beat) -> Examined:
     """Look at the answers to the first of some loaded samples. ``beat`` is called after each step.
 
-    Nothing is done where no model is run, and for other tasks than classification. Raises ``RunError`` where a sample
-    cannot be answered, gets two different answers, or has scores that are not finite.
+    Nothing is done where no model is run. Raises ``RunError`` where a sample cannot be answered, gets two different
+    answers, or has scores that are not finite.
     """
     found = Examined()
-    task = sut.task
-    if sut.parts.model is None or not sut.backend.inputs or not isinstance(task, Classification):
+    if sut.parts.model is None or not sut.backend.inputs:
         return found
-    if task.answers_labels:
-        _look_behind(sut, task, indices[: sut.policy.max_batch], found, beat)
-    alone, took_s = _alone(sut, task, indices, found, beat)
+    if (output := sut.task.hides_scores) is not None:
+        _look_behind(sut, output, indices[: sut.policy.max_batch], found, beat)
+    alone, took_s = _alone(sut, indices, found, beat)
     seen = dict(zip(indices, alone, strict=False))
     found.answers = Answers(checked=len(alone), largest_batch=None, batch_dependent_share=None, near_ties=0)
     if sut.policy.max_batch > 1:
         needed = sut.policy.padded(sut.policy.max_batch) in sizes_to_warm(
             sut.config.scenario, sut.policy, samples_per_query
         )
-        rows, batch = _in_batch(sut, task, indices, len(alone), found, took_s, needed)
+        rows, batch = _in_batch(sut, indices, len(alone), found, took_s, needed)
         pairs = [(seen[index], answer) for index, answer in zip(rows, batch, strict=True) if index in seen]
         _compare(pairs, len(batch), BEYOND_ROUNDING[sut.config.precision], found)
         seen = dict(zip(rows, batch, strict=True)) | seen
         beat()
-    labels = {answer.label for answer in seen.values()}
-    if len(labels) == 1 and len(seen) > 1 and sut.config.mode != "accuracy":  # there the log tells of them all
-        found.notes.append(f"all {len(seen)} samples looked at before the run got the label {labels.pop():g}")
+    gists = {look.gist for look in seen.values()}
+    if len(gists) == 1 and len(seen) > 1 and sut.config.mode != "accuracy" and (gist := gists.pop()) is not None:
+        # In accuracy mode the log tells of them all.
+        found.notes.append(f"all {len(seen)} samples looked at before the run {gist}")
     return found
 
 
-def _alone(
-    sut: SUT, task: Classification, indices: Sequence[int], found: Examined, beat: Beat
-) -> tuple[list[Answer], float]:
+def _alone(sut: SUT, indices: Sequence[int], found: Examined, beat: Beat) -> tuple[list[Look], float]:
     """The answers to samples alone, and how long one took, in seconds."""
-    answers: list[Answer] = []
+    answers: list[Look] = []
     begin = time.perf_counter()
     took_s = 0.0
     for index in indices[:MOST_ALONE]:
-        [first] = _ask(sut, task, [index])
+        [first] = _ask(sut, [index])
         beat()
         asked = time.perf_counter()
-        [second] = _ask(sut, task, [index])
+        [second] = _ask(sut, [index])
         now = time.perf_counter()
         beat()
-        if (how := unlike(first, second)) is not None:
+        if (how := first.unlike(second)) is not None:
             _tell_change(sut, index, how, found)
         answers.append(first)
         took_s = now - asked
@@ -157,8 +140,8 @@ def spread(indices: Sequence[int], alone: int, size: int) -> list[int]:
 
 
 def _in_batch(
-    sut: SUT, task: Classification, indices: Sequence[int], alone: int, found: Examined, took_s: float, needed: bool
-) -> tuple[list[int], list[Answer]]:
+    sut: SUT, indices: Sequence[int], alone: int, found: Examined, took_s: float, needed: bool
+) -> tuple[list[int], Sequence[Look]]:
     """Samples and their answers within the largest batch, in which the first ``alone`` ones are spread.
 
     None, with a note, if the run does not need it and the model cannot.
@@ -171,7 +154,7 @@ def _in_batch(
             return [], []
     rows = spread(indices, alone, size)
     try:
-        return rows, _ask(sut, task, rows)
+        return rows, _ask(sut, rows)
     except RunError as error:
         if needed:
             raise
@@ -179,92 +162,50 @@ def _in_batch(
         return [], []
 
 
-def _compare(pairs: list[tuple[Answer, Answer]], size: int, beyond: float, found: Examined) -> None:
+def _compare(pairs: list[tuple[Look, Look]], size: int, beyond: float, found: Examined) -> None:
     """Put into ``found`` how the answers in a batch of ``size`` (none: there was no batch) differ from those alone.
 
-    Scores that differ are told where the labels agree and most are further apart than ``beyond``.
+    Values that differ are told where the answers agree and most are further apart than ``beyond``.
     """
     if not pairs or found.answers is None:
         return
-    others = [pair for pair in pairs if pair[0].label != pair[1].label]
-    ties = sum(near_tie(*pair) for pair in others)
+    kind = pairs[0][0]
+    shares = [alone.apart(batch) for alone, batch in pairs]
+    others = [(alone, batch) for alone, batch in pairs if alone.other_than(batch) is not None]
+    ties = sum(alone.near_tie(batch) for alone, batch in others)
     changed = len(others) - ties
     found.depends |= bool(others)
     if changed:
         found.tell_broken(
-            f"answers depend on the batch: {changed} of {len(pairs)} labels differ between alone and a batch of {size}"
+            f"answers depend on the batch: {changed} of {len(pairs)} {kind.answers} differ between alone and a batch "
+            f"of {size}"
         )
-    elif 2 * sum(apart(*pair) > beyond for pair in pairs) > len(pairs):
+    elif 2 * sum(share > beyond for share in shares) > len(pairs):
         found.depends = True
-        most = max(apart(*pair) for pair in pairs)
         found.notes.append(
-            f"scores depend on the batch, though the labels agree: they differ by up to {100 * most:.2g} % of their "
-            f"range between alone and a batch of {size}"
+            f"{kind.values} depend on the batch, though the {kind.answers} agree: they differ by up to "
+            f"{100 * max(shares):.2g} % of their range between alone and a batch of {size}"
         )
     found.answers = found.answers.model_copy(
         update={"largest_batch": size, "batch_dependent_share": changed / len(pairs), "near_ties": ties}
     )
 
 
-def unlike(first: Answer, second: Answer) -> str | None:
-    """How two answers of the same work differ, in words; None if only by what rounding explains."""
-    if first.label != second.label and not near_tie(first, second):
-        return f"label {first.label:g}, then {second.label:g}"
-    if (share := apart(first, second)) > NOT_THE_SAME:
-        return f"scores that differ by {100 * share:.2g} % of their range"
-    return None
-
-
-def near_tie(first: Answer, second: Answer) -> bool:
-    """Whether the logits of both answers' labels are within ``NEAR_TIE`` of each other, in both answers."""
-    if first.scores is None or second.scores is None:
-        return False
-    one, other = int(first.scores.argmax()), int(second.scores.argmax())
-    return all(abs(each[one] - each[other]) <= NEAR_TIE for each in (_logits(first.scores), _logits(second.scores)))
-
-
-def apart(first: Answer, second: Answer) -> float:
-    """The largest difference of a score between two answers, as a part of the larger range of their scores.
-
-    0 without scores, and where it is no more than ``NEAR_TIE``: the range of scores that are all alike is rounding.
-    """
-    if first.scores is None or second.scores is None:
-        return 0.0
-    finite = np.isfinite(first.scores) & np.isfinite(second.scores)  # -inf rules a class out
-    one, other = first.scores[finite], second.scores[finite]
-    whole = max(np.ptp(one), np.ptp(other))
-    most = float(np.abs(one - other).max())
-    return most / float(whole) if most > NEAR_TIE else 0.0
-
-
-def _logits(scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Scores whose differences are those of the logits: for a softmax, the logarithms."""
-    if scores.min() >= 0 and abs(scores.sum() - 1) < _SUM_TOLERANCE:
-        return np.log(np.maximum(scores, np.finfo(np.float64).tiny))
-    return scores
-
-
-def _ask(sut: SUT, task: Classification, indices: list[int]) -> list[Answer]:
+def _ask(sut: SUT, indices: list[int]) -> Sequence[Look]:
     payloads, outputs = sut.lanes[0].examine(indices)
-    labels = np.asarray(payloads).tolist()
-    if task.answers_labels:
-        return [Answer(label) for label in labels]
-    values = np.asarray(outputs[task.output.name])[: len(indices)]
-    # A copy: the outputs last until the lane's next batch.
-    scores = values.reshape(len(indices), -1).astype(np.float64)
-    return [Answer(label, row) for label, row in zip(labels, scores, strict=True)]
+    return sut.task.looks(payloads, outputs)
 
 
-def _look_behind(sut: SUT, task: Classification, indices: Sequence[int], found: Examined, beat: Beat) -> None:
+def _look_behind(sut: SUT, output: str, indices: Sequence[int], found: Examined, beat: Beat) -> None:
     """Raise ``RunError`` where the scores behind labels are not finite; that they cannot be looked at breaks a rule."""
     model = sut.parts.model
     assert model is not None
-    behind = f"the scores behind {task.output.name}"
+    behind = f"the scores behind {output}"
     path = model.file if model.file.suffix == model.source.suffix else model.onnx
     try:
         with TemporaryDirectory(prefix="sut-scores-") as folder:
             copy = Path(folder) / path.name
-            name = expose_scores(path, task.output.name, copy)
+            name = expose_scores(path, output, copy)
             if name is None:
                 found.tell_broken(f"{behind} were not looked at: no ArgMax or TopK is found that computes it")
                 return

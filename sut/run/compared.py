@@ -1,6 +1,6 @@
 """What a run in a reduced precision is compared with: the same model, backend and device in FP32.
 
-The labels of both are counted in a process of its own (``python -m sut.run.compared``): two models are loaded for it,
+What both answer is counted in a process of its own (``python -m sut.run.compared``): two models are loaded for it,
 and neither belongs into the process that watches the runs, nor into the one that is measured. The answer is kept, so
 it is made once per model, precision, backend and data set.
 """
@@ -8,6 +8,7 @@ it is made once per model, precision, backend and data set.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -15,20 +16,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from preprocess.base import Geometry
 from sut.config import RunConfig
 from sut.errors import ExitCode, error_of
-from sut.models.precision.agreement import NOT_COMPARED, LabelAgreement, Scores, Side, measure, reduced_name
+from sut.models.precision.agreement import NOT_COMPARED, Scores, Side, measure, reduced_name
 from sut.models.preparation import Prepared, check_unchanged
 from sut.pipeline.assembly import Assembly, assemble
 from sut.process.cgroup import usable_cores
 from sut.process.child import follow
 from sut.process.messages import STEPS, Failed, Step, from_text
 from sut.process.telling import Teller, carry_out
-from sut.tasks.classification import Classification
+from sut.tasks.agreement import Agreement, Tally
+from sut.tasks.registry import find_task
 from sut.text import Progress, Say
 
-CROPS = 1000
-"""Crops to compare on where nobody says how many: an interval of 1.4 percentage points around 95 %."""
 _WORTH_TELLING_S = 5.0
 
 
@@ -56,19 +57,25 @@ def why_not_compared(parts: Assembly) -> str | None:
     """
     if not is_reduced(parts.config) or parts.model is None or parts.model.quantised:
         return None
-    if parts.spec.task != "classification":
-        return f"{NOT_COMPARED}: the task {parts.spec.task} has none"
+    tally = find_task(parts.spec.task).tally
+    if tally is None:
+        return f"the answers {NOT_COMPARED}: the task {parts.spec.task} has nothing to compare them by"
+    what = f"the {tally.result.kind} {NOT_COMPARED}"
     if not parts.config.reads_pictures:
-        return f"{NOT_COMPARED}: there are no pictures to compare on, only tensors"
+        return f"{what}: there are no pictures to compare on, only tensors"
     if parts.config.agreement == 0:
-        return f"{NOT_COMPARED}: --agreement 0"
+        return f"{what}: --agreement 0"
     if parts.config.agreement is None and parts.model.weights == "random":
-        return f"{NOT_COMPARED}: those of random weights mean nothing (--agreement {CROPS} compares them all the same)"
+        return f"{what}: those of random weights mean nothing (--agreement {tally.default} compares them all the same)"
+    try:
+        tally.check()
+    except ModuleNotFoundError as error:
+        return f"{what}: {error}"
     return None
 
 
-def compared_with_fp32(parts: Assembly, say: Say, progress: Progress) -> LabelAgreement | None:
-    """How many labels are those of the FP32 model.
+def compared_with_fp32(parts: Assembly, say: Say, progress: Progress) -> Agreement | None:
+    """How far the answers are those of the FP32 model.
 
     None where the model is run as it is, has no FP32 form, or ``why_not_compared`` says why. Raises ``InputError``,
     ``SetupError`` or ``RunError`` where that cannot be found out.
@@ -76,21 +83,29 @@ def compared_with_fp32(parts: Assembly, say: Say, progress: Progress) -> LabelAg
     if not is_reduced(parts.config) or parts.model is None or parts.model.quantised or why_not_compared(parts):
         return None
     sides = (side_of(_reference_of(parts), _not_here), side_of(parts, _not_here))
-    crops = _crops(parts.config)
+    tally, crops = _tally(parts)
     doing = f"comparing {reduced_name(parts.config.precision, parts.config.fold)} with fp32"
     try:
-        return measure(*sides, parts.dataset, progress, crops=crops, say=say)
+        return measure(*sides, parts.dataset, progress, crops=crops, say=say, tally=tally)
     except _NotKept:
-        say(f"{doing} on {crops:,} crops, once, before the runs")
-    _compare_in_child(parts, _forecasting(doing, progress, say))
-    return measure(*sides, parts.dataset, progress, crops=crops)
+        count = min(crops, parts.dataset.count) if tally.whole else crops
+        say(f"{doing} on {count:,} {_samples_of(tally)}, once, before the runs")
+    _compare_in_child(parts, _forecasting(doing, progress, say, _samples_of(tally)))
+    return measure(*sides, parts.dataset, progress, crops=crops, tally=tally)
 
 
-def _crops(config: RunConfig) -> int:
-    return CROPS if config.agreement is None else config.agreement
+def _tally(parts: Assembly) -> tuple[type[Tally], int]:
+    """What counts, and the samples to count on."""
+    tally, asked = find_task(parts.spec.task).tally, parts.config.agreement
+    assert tally is not None
+    return tally, tally.default if asked is None else asked
 
 
-def _forecasting(doing: str, progress: Progress, say: Say) -> Progress:
+def _samples_of(tally: type[Tally]) -> str:
+    return "pictures" if tally.whole else "crops"
+
+
+def _forecasting(doing: str, progress: Progress, say: Say, samples: str) -> Progress:
     """``progress`` that tells as soon as that is known how long all of it takes, where it takes long."""
     seen: list[tuple[int, float]] = []
 
@@ -101,7 +116,7 @@ def _forecasting(doing: str, progress: Progress, say: Say) -> Progress:
                 (before, began), (after, now) = seen
                 left_s = (total - after) * (now - began) / max(1, after - before)
                 if left_s >= _WORTH_TELLING_S:
-                    say(f"{doing} takes about {left_s:.0f} s more; --agreement N sets the number of crops")
+                    say(f"{doing} takes about {left_s:.0f} s more; --agreement N sets the number of {samples}")
         progress(done, total)
 
     return step
@@ -116,10 +131,10 @@ def side_of(parts: Assembly, scores: Scores) -> Side:
     assert parts.model is not None
     config, backend = parts.config, parts.backend
     run = (backend.name, backend.version(), config.precision)
-    return Side(parts.model.file, parts.spec.recipe, *run, scores, config.outputs)
+    return Side(parts.model.file, parts.spec.recipe, *run, scores, config.outputs, parts.spec.task_options)
 
 
-def _not_here(samples: NDArray[Any]) -> NDArray[Any]:
+def _not_here(samples: NDArray[Any], geometries: Sequence[Geometry]) -> NDArray[Any]:
     raise _NotKept
 
 
@@ -143,8 +158,8 @@ def _compare(text: str, teller: Teller) -> None:
         reference, reduced = (side_of(each, scores_of(each, stack)) for each in both)
         for each in both:
             check_unchanged(each.model)  # the answer is kept by what was loaded
-        crops = _crops(config)
-        measure(reference, reduced, parts.dataset, lambda *now: teller.tell(Step(*now)), crops=crops)
+        tally, crops = _tally(parts)
+        measure(reference, reduced, parts.dataset, lambda *now: teller.tell(Step(*now)), crops=crops, tally=tally)
 
 
 def scores_of(parts: Assembly, stack: ExitStack) -> Scores:
@@ -153,11 +168,9 @@ def scores_of(parts: Assembly, stack: ExitStack) -> Scores:
     parts.check_attested(backend.attest())
     runner = stack.enter_context(backend.runner())
     task = parts.task_for(backend)
-    assert isinstance(task, Classification)
-    name = task.output.name
     sizes = backend.batch_sizes
 
-    def scores(samples: NDArray[Any]) -> NDArray[Any]:
+    def scores(samples: NDArray[Any], geometries: Sequence[Geometry]) -> NDArray[Any]:
         found = []
         step = next((size for size in sizes if size >= len(samples)), sizes[-1]) if sizes else len(samples)
         for at in range(0, len(samples), step):
@@ -165,9 +178,7 @@ def scores_of(parts: Assembly, stack: ExitStack) -> Scores:
             slot = runner.slot(step)
             [buffer] = slot.buffers.values()
             buffer[: len(some)] = some
-            answers = np.asarray(runner.infer(slot)[name])[: len(some)]
-            # A copy: a runner's outputs last until its next call.
-            found.append(np.array(answers.reshape(len(some), -1) if answers.ndim > 2 else answers))
+            found.append(task.judged(runner.infer(slot), geometries[at : at + step], step))
         return np.concatenate(found)
 
     return scores

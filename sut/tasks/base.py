@@ -8,11 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self
 
+import numpy as np
 from numpy.typing import NDArray
 
 from backends.base import TensorSpec
 from plugins.base import Plugin
 from preprocess.base import Geometry, Mark, Recipe, unmarked
+from sut.tasks.agreement import Tally
+from sut.tasks.likeness import Look, Values
 
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
@@ -77,6 +80,11 @@ class Task(Plugin, ABC):
     """Whether an answer is about places in the picture as it was before preprocessing."""
     output: TensorSpec | None = None
     """The one output that answers, where there is one."""
+    tally: ClassVar[type[Tally] | None] = None
+    """Counts how alike two models answer; None: what a reduced precision answers is not compared with FP32."""
+    exact_behind: ClassVar[bool] = True
+    """Whether an INT8 model computes in floats what stands behind its last layers with weights: an answer there is a
+    place or an amount, no winner among scores, and 255 steps are too few for it."""
 
     @classmethod
     @abstractmethod
@@ -121,6 +129,24 @@ class Task(Plugin, ABC):
     def notes(self) -> list[str]:
         """What a reader of the result must know of the answers so far, while lanes may go on decoding."""
         return []
+
+    @property
+    def hides_scores(self) -> str | None:
+        """The output that has answers but not the scores they were chosen from; None where they are to be seen."""
+        return None
+
+    def looks(self, payloads: Payloads, outputs: Mapping[str, Any]) -> Sequence[Look]:
+        """The answers of one batch as they are compared with others; ``outputs`` are those that they came from."""
+        return Values.of(outputs, len(payloads))
+
+    def judged(self, outputs: Mapping[str, Any], geometries: Sequence[Geometry], rows: int) -> NDArray[Any]:
+        """What ``tally`` takes of a batch of ``rows``, one for each of the geometries: the answers, as objects.
+
+        A copy: outputs last until the runner's next call.
+        """
+        found = np.empty(len(geometries), object)
+        found[:] = self.decode(outputs, range(len(geometries)), geometries, rows)
+        return found
 
     @classmethod
     @abstractmethod

@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 
 from backends.base import TensorSpec
 from preprocess.base import Geometry, Mark, unmarked
-from sut.tasks.base import FLOATS, INTEGERS, Info, Score, Spec, Task
+from sut.tasks.agreement import LabelTally, best_of
+from sut.tasks.base import FLOATS, INTEGERS, Info, Payloads, Score, Spec, Task
 from sut.tasks.chance import near_chance
 from sut.tasks.detection.kinds import told
+from sut.tasks.likeness import LabelLook
 from sut.tasks.top1 import DTYPES, Top1, sample_indices, top1
 
 ANSWER = DTYPES["float32"]
@@ -27,15 +29,6 @@ def scores_among(outputs: Iterable[TensorSpec]) -> list[TensorSpec]:
 def labels_among(outputs: Iterable[TensorSpec]) -> list[TensorSpec]:
     """Outputs that are labels already: integers (n,) or (n, 1)."""
     return [spec for spec in outputs if spec.dtype in INTEGERS and spec.shape and spec.shape[1:] in ((), (1,))]
-
-
-def best_of(scores: NDArray[Any]) -> tuple[NDArray[np.intp], NDArray[Any]]:
-    """The first of the best of each row of scores (n, classes), and how high it is.
-
-    NaN and inf win every argmax, so looking at the winners finds them all; -inf is a score like any other.
-    """
-    best: NDArray[np.intp] = scores.argmax(axis=1)
-    return best, scores[np.arange(len(scores)), best]
 
 
 def _labels_in(truth: object) -> NDArray[np.int32]:
@@ -55,6 +48,8 @@ class Classification(Task):
 
     name = "classification"
     output: TensorSpec
+    tally = LabelTally
+    exact_behind = False
 
     def __init__(self, output: TensorSpec, classes: int, label_offset: int) -> None:
         """Answer from ``output``; its scores are ``classes`` wide, its labels below ``classes``."""
@@ -155,6 +150,27 @@ class Classification(Task):
         if self.label_offset:
             labels += self.label_offset
         return labels
+
+    @property
+    def hides_scores(self) -> str | None:
+        """The output, where it has labels."""
+        return self.output.name if self.answers_labels else None
+
+    def looks(self, payloads: Payloads, outputs: Mapping[str, Any]) -> list[LabelLook]:
+        """Labels, with their scores where there are any."""
+        labels = np.asarray(payloads).tolist()
+        if self.answers_labels:
+            return [LabelLook(label) for label in labels]
+        values = np.asarray(outputs[self.output.name])[: len(labels)]
+        # A copy: the outputs last until the lane's next batch.
+        scores = values.reshape(len(labels), -1).astype(np.float64)
+        return [LabelLook(label, row) for label, row in zip(labels, scores, strict=True)]
+
+    def judged(self, outputs: Mapping[str, Any], geometries: Sequence[Geometry], rows: int) -> NDArray[Any]:
+        """The scores (n, classes), or labels (n,) or (n, 1)."""
+        found = np.asarray(outputs[self.output.name])[: len(geometries)]
+        # A copy: a runner's outputs last until its next call.
+        return np.array(found.reshape(len(found), -1) if found.ndim > 2 else found)
 
     @classmethod
     def score(cls, answers: Mapping[int, bytes], truth: Any, whole: bool = True) -> Top1:

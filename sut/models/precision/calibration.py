@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plugins.files import LARGE_BYTES, read_file
-from preprocess.base import Recipe
+from preprocess.base import Geometry, Recipe
 from preprocess.opencv import OpenCV
 from preprocess.parts.decode import check, decode
 from sut.datasets.base import DataSet
@@ -131,11 +131,17 @@ def preprocessed(pictures: Iterable[Picture], count: int, recipe: Recipe) -> NDA
 
     Raises ``ValueError`` for a recipe that contradicts itself.
     """
+    return with_geometries(pictures, count, recipe)[0]
+
+
+def with_geometries(pictures: Iterable[Picture], count: int, recipe: Recipe) -> tuple[NDArray[Any], list[Geometry]]:
+    """``preprocessed``, and what it did to each picture."""
     tensors = np.empty((count, *recipe.sample_shape), recipe.dtype)
+    geometries: list[Geometry] = []
     with OpenCV(recipe) as preprocessor:
         for row, picture in zip(tensors, pictures, strict=True):
-            preprocessor.run_pixels([picture], Rows.of(row[np.newaxis]), lambda stage: None)
-    return tensors
+            geometries += preprocessor.run_pixels([picture], Rows.of(row[np.newaxis]), lambda stage: None)
+    return tensors, geometries
 
 
 def read_picture(dataset: DataSet, index: int, purpose: str) -> Picture:

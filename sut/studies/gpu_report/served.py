@@ -17,9 +17,10 @@ from sut.models.precision.calibration import random_crops, read_picture
 from sut.pipeline.assembly import Assembly, assemble
 from sut.process.cgroup import usable_cores
 from sut.results.schema import Result, used
-from sut.run.compared import CROPS, scores_of, side_of
+from sut.run.compared import scores_of, side_of
 from sut.studies.bare import has_loop, run_bare
 from sut.studies.gpu_report.child import names_of, noted, rows_of, tell_so_far, watched
+from sut.tasks.agreement import LabelTally
 
 BACKENDS = ("pytorch", "onnxruntime")
 TRAINED, LARGE, DETECTOR = "efficientnet-lite0", "resnet50", "yolo11"
@@ -30,6 +31,7 @@ ONE_STREAM = "overlap=false"
 """The option without which lanes copy and compute at the same time."""
 SECONDS = 3.0
 """Of a run: short, and written as such."""
+CROPS = LabelTally.default
 _BARE_S = 2.0
 _SEED = 20_261_128
 

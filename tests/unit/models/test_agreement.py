@@ -14,7 +14,8 @@ import pytest
 from sut.datasets.base import DataSet
 from sut.errors import InputError, RunError
 from sut.models.precision import agreement as module
-from sut.models.precision.agreement import LabelAgreement, Side, Tally, measure, wilson
+from sut.models.precision.agreement import Side, measure
+from sut.tasks.agreement import LabelAgreement, LabelTally, wilson
 from tests.unit.small_models import RECIPE, pictures, scores, unheard, write_classifier
 
 
@@ -23,7 +24,7 @@ def one_hot(labels: list[int]) -> np.ndarray:
 
 
 def compare(reference: np.ndarray, reduced: np.ndarray, source: str = "") -> LabelAgreement:
-    comparison = Tally()
+    comparison = LabelTally()
     comparison.add(reference, reduced)
     return comparison.agreement(source)
 
@@ -174,7 +175,7 @@ def test_batches_are_counted_together(batches: tuple[list[int], ...]) -> None:
     reduced = reference.copy()
     reduced[0, 4] = 5  # another label, by 5
     reduced[3, 0] = 3  # a tie, and another label
-    comparison = Tally()
+    comparison = LabelTally()
 
     for rows in batches:
         comparison.add(reference[rows], reduced[rows])
@@ -186,7 +187,7 @@ def test_batches_are_counted_together(batches: tuple[list[int], ...]) -> None:
 
 
 def test_a_softmax_is_one_in_every_batch() -> None:
-    comparison = Tally()
+    comparison = LabelTally()
     for reference in (one_hot([0]), 2 * one_hot([0]), one_hot([0])):
         comparison.add(reference, reference)
 
@@ -237,7 +238,7 @@ class Model:
         self._noise = noise
         self._draw = np.random.default_rng(5)
 
-    def __call__(self, samples: np.ndarray) -> np.ndarray:
+    def __call__(self, samples: np.ndarray, geometries: Any = ()) -> np.ndarray:
         self.given.append(samples.copy())
         found = scores(self.path, samples)
         return found + self._noise * self._draw.normal(size=found.shape).astype(np.float32)
@@ -266,14 +267,14 @@ def test_lost_precision_shows(dataset: DataSet, tmp_path: Path) -> None:
 
     got = measure(reference.side(), reduced.side(precision="int8"), dataset, unheard, crops=200)
 
-    assert got.value < 0.5 and not got.kept
+    assert isinstance(got, LabelAgreement) and got.value < 0.5 and not got.kept
 
 
 def test_each_model_is_prepared_for_by_its_own_recipe(dataset: DataSet, tmp_path: Path) -> None:
     plain = replace(RECIPE, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), layout="NHWC", dtype="uint8")
     reference, reduced = Model(tmp_path / "a.onnx"), Model(tmp_path / "b.onnx")
 
-    def from_pixels(samples: np.ndarray) -> np.ndarray:
+    def from_pixels(samples: np.ndarray, geometries: Any) -> np.ndarray:
         assert samples.dtype == np.uint8
         values = (samples.astype(np.float32) - np.float32(RECIPE.mean)) / np.float32(RECIPE.std)
         return reduced(np.ascontiguousarray(values.transpose(0, 3, 1, 2)))
@@ -342,7 +343,7 @@ def test_a_damaged_answer_is_measured_again(dataset: DataSet, tmp_path: Path) ->
 def test_a_failing_model_leaves_no_answer(dataset: DataSet, tmp_path: Path) -> None:
     reference, reduced = Model(tmp_path / "a.onnx"), Model(tmp_path / "b.onnx")
 
-    def fail(samples: np.ndarray) -> np.ndarray:
+    def fail(samples: np.ndarray, geometries: Any) -> np.ndarray:
         raise RuntimeError("no")
 
     with pytest.raises(RuntimeError, match="no"):

@@ -19,14 +19,15 @@ from sut.pipeline.assembly import assemble
 from sut.pipeline.system import SUT
 from sut.results.schema import Answers
 from sut.run import answers
-from sut.run.answers import Answer, Examined, apart, check, near_tie, spread, unlike
+from sut.run.answers import Examined, check, spread
+from sut.tasks.likeness import LabelLook
 from tests.unit.odd_models import BACKGROUND, RECIPE, SIZE, write_odd
 
 SAME = Answers(checked=4, largest_batch=8, batch_dependent_share=0.0, near_ties=0)
 
 
-def of(*scores: float) -> Answer:
-    return Answer(float(np.argmax(scores)), np.array(scores))
+def of(*scores: float) -> LabelLook:
+    return LabelLook(float(np.argmax(scores)), np.array(scores))
 
 
 def looked_at(tmp_path: Path, kind: str, recipe: str = RECIPE, **config: Any) -> Examined:
@@ -238,12 +239,12 @@ def test_few_pictures_fill_the_batch_again(tmp_path: Path) -> None:
         (of(0.5000, 0.5006, 0), of(0.5006, 0.5000, 0), False),
         (of(*[1e-3] * 998, 1e-3, 1.001e-3), of(*[1e-3] * 998, 1.001e-3, 1e-3), True),
         (of(*[1e-3] * 998, 1e-3, 1.002e-3), of(*[1e-3] * 998, 1.002e-3, 1e-3), False),
-        (Answer(1), Answer(2), False),
+        (LabelLook(1), LabelLook(2), False),
     ],
 )
-def test_a_near_tie_is_one_in_both_answers(one: Answer, other: Answer, tie: bool) -> None:
-    assert near_tie(one, other) is tie
-    assert near_tie(other, one) is tie
+def test_a_near_tie_is_one_in_both_answers(one: LabelLook, other: LabelLook, tie: bool) -> None:
+    assert one.near_tie(other) is tie
+    assert other.near_tie(one) is tie
 
 
 @pytest.mark.parametrize(
@@ -254,15 +255,15 @@ def test_a_near_tie_is_one_in_both_answers(one: Answer, other: Answer, tie: bool
         (of(0, 1e-3), of(0, 0), 0.0),  # no more than rounding, whatever the range
         (of(1, 1), of(1, 1), 0.0),
         (of(-np.inf, 0, 1), of(-np.inf, 0.5, 1), 0.5),
-        (Answer(1), Answer(2), 0.0),
+        (LabelLook(1), LabelLook(2), 0.0),
     ],
 )
-def test_how_far_scores_are_apart(one: Answer, other: Answer, share: float) -> None:
-    assert apart(one, other) == pytest.approx(share)
+def test_how_far_scores_are_apart(one: LabelLook, other: LabelLook, share: float) -> None:
+    assert one.apart(other) == pytest.approx(share)
 
 
 def test_the_same_work_gives_the_same_answer_but_for_rounding() -> None:
-    assert unlike(of(0, 1), of(0, 1)) is None
-    assert unlike(of(0, 20, 20.0005), of(0, 20.0005, 20)) is None
-    assert unlike(of(0, 1), of(1, 0)) == "label 1, then 0"
-    assert unlike(of(0, 1), of(0, 1.1)) == "scores that differ by 9.1 % of their range"
+    assert of(0, 1).unlike(of(0, 1)) is None
+    assert of(0, 20, 20.0005).unlike(of(0, 20.0005, 20)) is None
+    assert of(0, 1).unlike(of(1, 0)) == "label 1, then 0"
+    assert of(0, 1).unlike(of(0, 1.1)) == "scores that differ by 9.1 % of their range"

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from backends.base import Attestation, Backend, Runner, Slot, TensorSpec
+from preprocess.base import Geometry
 from preprocess.opencv import OpenCV
 from sut.config import RunConfig
 from sut.datasets.demo import open_demo
@@ -24,9 +25,12 @@ from sut.models.preparation import Prepared
 from sut.pipeline.assembly import Assembly, assemble
 from sut.run import compared
 from sut.run.compared import compared_with_fp32, is_reduced, why_not_compared
+from sut.tasks.base import Task
+from sut.tasks.registry import TASKS
 from tests.unit.small_models import RECIPE, unheard, write_classifier
 
 CLASSES = 5
+WHOLE = Geometry(4, 4, 1.0, 1.0, 0.0, 0.0)
 
 
 class Rounded(Backend):
@@ -90,6 +94,11 @@ def parts_of(kind: type[Backend] = Rounded, known: Known = "trained", **settings
     return Assembly(config, spec, Prepared(file, file, file, weights=known), open_demo(), kind, OpenCV)
 
 
+@pytest.fixture(autouse=True)
+def a_task_that_brings_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(TASKS, "maps", Task)
+
+
 # When there is one
 
 
@@ -119,7 +128,7 @@ def quantised(parts: Assembly) -> Assembly:
         replace(parts_of(), model=None),
         quantised(parts_of()),
         quantised(parts_of(fold=True)),
-        replace(parts_of(), spec=replace(parts_of().spec, task="detection")),
+        replace(parts_of(), spec=replace(parts_of().spec, task="maps")),
         parts_of(use_preprocessed_dataset=True),
         parts_of(known="random"),
         parts_of(agreement=0),
@@ -143,13 +152,17 @@ def test_where_there_is_nothing_to_compare_with_nothing_is_run(
     [
         (parts_of(use_preprocessed_dataset=True), "there are no pictures to compare on, only tensors"),
         (parts_of(precision="fp32", fold=True, use_preprocessed_dataset=True), "there are no pictures to compare on"),
-        (replace(parts_of(), spec=replace(parts_of().spec, task="detection")), "the task detection has none"),
+        (
+            replace(parts_of(), spec=replace(parts_of().spec, task="maps")),
+            "the task maps has nothing to compare them by",
+        ),
         (parts_of(known="random"), "those of random weights mean nothing (--agreement 1000 "),
         (parts_of(known="random", agreement=0), "--agreement 0"),
     ],
 )
 def test_why_there_is_no_comparison_is_told(parts: Assembly, why: str) -> None:
-    assert str(why_not_compared(parts)).startswith(f"the labels are not compared with fp32: {why}")
+    what = "answers" if parts.spec.task == "maps" else "labels"
+    assert str(why_not_compared(parts)).startswith(f"the {what} are not compared with fp32: {why}")
 
 
 @pytest.mark.parametrize(
@@ -225,7 +238,7 @@ def test_how_long_it_takes_is_told_once_where_it_is_long(
     now = 100.0
     monkeypatch.setattr(compared.time, "monotonic", lambda: now)
     heard: list[str] = []
-    step = compared._forecasting("comparing int8", unheard, heard.append)
+    step = compared._forecasting("comparing int8", unheard, heard.append, "crops")
 
     for done in range(20, 1001, 20):
         step(done, 1000)
@@ -255,7 +268,7 @@ def test_each_sample_has_its_scores_whatever_batches_the_backend_takes(
     kind = backend(sizes=sizes, axes=axes, runner=lambda self: kept.append(self) or RoundedRunner(self))
 
     with ExitStack() as stack:
-        found = compared.scores_of(parts_of(kind), stack)(samples(11))
+        found = compared.scores_of(parts_of(kind), stack)(samples(11), [WHOLE] * 11)
 
     assert found.shape == (11, CLASSES)
     assert found[:, 0].tolist() == list(range(1, 12))
