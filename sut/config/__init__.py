@@ -86,7 +86,8 @@ class RunConfig(BaseModel):
         only=_in_int8("only int8 is calibrated on pictures"),
     )
     agreement: Annotated[int, Field(ge=0, le=1_000_000)] | None = setting(
-        "Crops on which a reduced precision's labels are compared with FP32's; default 1000; 0: not.",
+        "Crops on which a reduced precision's labels are compared with FP32's, default 1000; of a detector pictures, "
+        "default 50; 0: not.",
         only=Only(
             "precision", ("fp16", "bf16", "int8"), "it is what the labels of other precisions are compared with", "fold"
         ),

@@ -118,7 +118,7 @@ def prepare(
         whole = dataset if config.count is None else open_dataset(*files, None, True, spec.labels_end, layout)
         closed = config.rules == "closed"
         calibration = calibrate_on(dataset, whole, recipe, config.calibration_list, closed=closed)
-    file = convert(onnx, form, calibration, say, progress)
+    file = convert(onnx, form, calibration, say, progress, exact_behind=find_task(spec.task).exact_behind)
     notes = (f"calibrated on {calibration.source}", *calibration.notes) if calibration else ()
     return Prepared(file, file if file.suffix == onnx.suffix else onnx, source, form, notes)
 

@@ -120,7 +120,12 @@ def _counts(result: Result) -> Iterator[str]:
         else:
             yield from _costs(result, max(map(int, sizes)))
     same = result.agreement
-    if same is not None and not (_is_share(same.value, same.count) and same.low <= same.value <= same.high):
+    if same is None:
+        return
+    if same.low is None or same.high is None:
+        if not 0 <= same.value <= 1:
+            yield f"agreement {same.value} is no mAP"
+    elif not (_is_share(same.value, same.count) and same.low <= same.value <= same.high):
         yield f"agreement {same.value} is no share of {same.count} in its own interval"
 
 

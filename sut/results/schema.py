@@ -19,7 +19,7 @@ from sut.mlperf.reference_results import REFERENCE_PERCENTILES
 from sut.results.gpus import GpuUse
 from sut.results.quiet import Quiet
 from sut.results.stages import Stages
-from sut.text import encodable
+from sut.text import encodable, share_in_percent
 
 FILE = "result.json"
 COMPARISON = "compare.json"
@@ -103,24 +103,32 @@ class Parity(_Part):
 
 
 class Agreement(_Part):
-    """How many labels are those of the same model in FP32; see ``sut/models/precision``."""
+    """How far the answers are those of the same model in FP32; see ``sut/tasks/agreement.py``."""
 
+    kind: str = "labels"
+    """What was compared: ``labels``, or ``boxes``."""
     value: float
-    """The share of equal labels."""
-    low: float
-    """Lower end of its 95 % interval."""
-    high: float
+    """The share of equal labels; of boxes their mAP, with those of FP32 as the truth."""
+    low: float | None
+    """Lower end of its 95 % interval; None where there is none."""
+    high: float | None
     """Upper end of its 95 % interval."""
     count: int
-    """Crops that were compared."""
+    """Crops that were compared; of boxes, pictures."""
     source: str
-    """The pictures that these were cut from."""
+    """What was compared on."""
     words: str
     """All of it as one line, with the verdict."""
     score_difference: float | None = None
     """The largest absolute difference of a score; None where one of the two answers with labels."""
     scores: str | None = None
     """What the scores are: ``logits`` or ``softmax``."""
+
+    @property
+    def short(self) -> str:
+        """The figure, and of what."""
+        share = f"{share_in_percent(self.value)} %"
+        return f"{share} same labels" if self.kind == "labels" else f"mAP {share} for the same {self.kind}"
 
 
 class Answers(_Part):
@@ -131,9 +139,9 @@ class Answers(_Part):
     largest_batch: int | None
     """Its size; None where there was none."""
     batch_dependent_share: float | None
-    """Of the labels of these rows, the share that were others in the batch, without near ties."""
+    """Of the answers in these rows, the share that were others in the batch, without near ties."""
     near_ties: int
-    """Labels that changed between two classes whose logits nearly agree."""
+    """Answers that changed by rounding: classes whose logits nearly agree, a box that is hardly worth showing."""
 
 
 class Energy(_Part):

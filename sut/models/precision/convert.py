@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 CONVERTER = 2
 """To be raised with every change of how files are converted: it is part of the cache key."""
+EXACT_BEHIND = 1
+"""The same of what is left in floats behind the last layers."""
 
 FORMS = {
     "fp16": ("onnx", "onnxruntime"),
@@ -53,13 +55,22 @@ _QUANTISING_NODES = ("QuantizeLinear", "DynamicQuantizeLinear", "FakeQuantize")
 _INTEGER_NODES = ("QLinear", "QGemm", "QAttention", "ConvInteger", "MatMulInteger")
 
 
-def convert(model: Path, form: str, calibration: Calibration | None, say: Say, progress: Progress) -> Path:
+def convert(
+    model: Path,
+    form: str,
+    calibration: Calibration | None,
+    say: Say,
+    progress: Progress,
+    *,
+    exact_behind: bool = False,
+) -> Path:
     """``model``, an .onnx file in float32, in another of ``FORMS``; made once per content, calibration and tools.
 
     OpenVINO's own files are converted to ``int8-openvino`` only.
 
     ``calibration`` is for the int8 forms, whose layers are chosen by NNCF's preset PERFORMANCE. The answer is an .onnx
-    file, for ``int8-openvino`` an .xml with its .bin beside it; for ``fp16`` the model itself if it has that form.
+    file, for ``int8-openvino`` an .xml with its .bin beside it; for ``fp16`` the model itself if it has that form. With
+    ``exact_behind`` the int8 forms compute in floats what stands behind the last layers with weights.
 
     Raises ``InputError`` for a model that is quantised already or cannot be, and for samples that do not fit it;
     ``SetupError`` where a package is missing; ``RunError`` where the converting process died; and as ``cached`` does.
@@ -91,9 +102,11 @@ def convert(model: Path, form: str, calibration: Calibration | None, say: Say, p
         "calibration": calibration.digest if calibration else None,
         "tools": {package: _version(package) for package in FORMS[form]},
     }
+    if exact_behind and calibration is not None:
+        key["exact behind"] = EXACT_BEHIND
     name = f"{printable(model.stem)}-{form}{'.xml' if form == 'int8-openvino' else '.onnx'}"
     text = json.dumps(key, sort_keys=True)
-    return cached(name, text, lambda path: _convert(model, form, path, calibration, progress), say)
+    return cached(name, text, lambda path: _convert(model, form, path, calibration, exact_behind, progress), say)
 
 
 def is_float16(model: ModelProto) -> bool:
@@ -170,14 +183,16 @@ def _check_samples(path: Path, info: ModelInfo, calibration: Calibration) -> Non
         raise InputError("the calibration samples are not finite (NaN or inf), expected numbers")
 
 
-def _convert(model: Path, form: str, to: Path, calibration: Calibration | None, progress: Progress) -> None:
+def _convert(
+    model: Path, form: str, to: Path, calibration: Calibration | None, exact_behind: bool, progress: Progress
+) -> None:
     """Convert in a process of its own, which ends with this one, at an exception here, or when it falls silent."""
     with tempfile.TemporaryFile() as samples:
         # Files without a name: nothing of them is left, whoever is killed.
         if calibration is not None:
             np.save(samples, calibration.tensors)
             samples.seek(0)
-        orders = ConversionOrders(model, form, to, samples.fileno() if calibration else None)
+        orders = ConversionOrders(model, form, to, samples.fileno() if calibration else None, exact_behind)
         fds = (orders.samples,) if orders.samples is not None else ()
         # NNCF would send usage statistics; this variable of its own stops it.
         variables = {"NNCF_CI": "1"}

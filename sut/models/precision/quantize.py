@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plugins.files import utf8_path
+from sut.models.precision.behind import behind_last_layers
 from sut.process.messages import Step, from_text
 from sut.process.telling import Teller, carry_out
 
@@ -39,6 +40,8 @@ class ConversionOrders:
     form: str
     to: Path
     samples: int | None
+    exact_behind: bool = False
+    """Whether what stands behind the last layers with weights stays in floats."""
 
 
 class Samples:
@@ -69,13 +72,13 @@ def _convert(text: str, teller: Teller) -> None:
     with os.fdopen(orders.samples, "rb") as file:
         tensors = np.load(file)
     if orders.form == "int8-openvino":
-        _to_ir(path, tensors, to, teller)
+        _to_ir(orders, tensors, teller)
         return
     model = _modern(load_whole(path))
     image = model.graph.input[0]
     batch = image.type.tensor_type.shape.dim[0].dim_value or 1
     samples = Samples(tensors, image.name, batch, teller)
-    quantised = _quantised(model, samples)
+    quantised = _quantised(model, samples, _names_behind(model.graph) if orders.exact_behind else [])
     if not any(node.op_type == "QuantizeLinear" for node in quantised.graph.node):
         raise ValueError("it has no layer that can be quantised")
     if orders.form == "int8-signed":
@@ -131,8 +134,26 @@ def _modern(model: ModelProto) -> ModelProto:
     return model if opset >= _LEAST_OPSET else onnx.version_converter.convert_version(model, _LEAST_OPSET)
 
 
-def _quantised(model: Any, samples: Samples) -> Any:
+def _names_behind(graph: GraphProto) -> list[str]:
+    """The nodes behind the last layers; those of the graph that have no name get one."""
+    made_by = {name: number for number, node in enumerate(graph.node) for name in node.output}
+
+    def sources(number: int) -> list[int]:
+        read = (made_by[name] for name in _reads(graph.node[number]) if name in made_by)
+        return [each for each in read if graph.node[each].op_type != "Constant"]
+
+    ends = [made_by[output.name] for output in graph.output if output.name in made_by]
+    numbers = behind_last_layers(ends, sources, lambda number: graph.node[number].op_type)
+    for number in numbers:
+        node = graph.node[number]
+        node.name = node.name or f"behind.{number}"
+    return [graph.node[number].name for number in numbers]
+
+
+def _quantised(model: Any, samples: Samples, in_floats: list[str]) -> Any:
     """NNCF's answer for a model of ONNX or OpenVINO. It leaves biases in float32, as TensorRT wants them.
+
+    The nodes ``in_floats`` are left alone.
 
     Activations have one scale per tensor. Left to itself NNCF has one per channel in front of depthwise convolutions,
     and a channel that the calibration pictures hardly excite is then cut off on others: on EfficientNet-Lite0,
@@ -147,6 +168,8 @@ def _quantised(model: Any, samples: Samples) -> Any:
         nncf.Dataset(samples),
         preset=nncf.QuantizationPreset.PERFORMANCE,
         subset_size=len(samples),
+        # Not all that is named is a node of NNCF's own graph: constants are not.
+        ignored_scope=nncf.IgnoredScope(names=in_floats, validate=False) if in_floats else None,
         advanced_parameters=AdvancedQuantizationParameters(activations_quantization_params=per_tensor),
     )
 
@@ -176,14 +199,14 @@ def _sign(graph: GraphProto) -> None:
         tensors[name].CopyFrom(numpy_helper.from_array(np.asarray(scale, np.float32), name))
 
 
-def _to_ir(path: Path, tensors: NDArray[Any], to: Path, teller: Teller) -> None:
+def _to_ir(orders: ConversionOrders, tensors: NDArray[Any], teller: Teller) -> None:
     import openvino
     from openvino._offline_transformations import apply_moc_transformations
 
     from sut.models.content import load_whole
     from sut.models.ir import SUFFIX
 
-    core = openvino.Core()
+    core, path = openvino.Core(), orders.model
     if path.suffix == SUFFIX:
         with utf8_path(path) as named:
             graph = core.read_model(named)
@@ -196,11 +219,23 @@ def _to_ir(path: Path, tensors: NDArray[Any], to: Path, teller: Teller) -> None:
     samples = Samples(tensors, image.get_any_name(), batch.get_length() if batch.is_static else 1, teller)
     # Folds the reshapes in front of biases: NNCF does not correct a bias that it cannot see.
     apply_moc_transformations(graph, True)
-    quantised = _quantised(graph, samples)
+    quantised = _quantised(graph, samples, _operations_behind(graph) if orders.exact_behind else [])
     if not any(node.get_type_name() == "FakeQuantize" for node in quantised.get_ops()):
         raise ValueError("it has no layer that can be quantised")
-    with utf8_path(to) as named:
+    with utf8_path(orders.to) as named:
         openvino.save_model(quantised, str(named), compress_to_fp16=False)
+
+
+def _operations_behind(graph: Any) -> list[str]:
+    """OpenVINO's operations behind the last layers. Those that are made from constants alone are never quantised."""
+    operations = {each.get_friendly_name(): each for each in graph.get_ops()}
+
+    def sources(name: str) -> list[str]:
+        read = (each.get_source_output().get_node() for each in operations[name].inputs())
+        return [each.get_friendly_name() for each in read if each.get_type_name() not in ("Constant", "Parameter")]
+
+    ends = [name for result in graph.get_results() for name in sources(result.get_friendly_name())]
+    return behind_last_layers(ends, sources, lambda name: operations[name].get_type_name())
 
 
 if __name__ == "__main__":

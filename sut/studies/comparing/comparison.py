@@ -13,7 +13,6 @@ from sut.studies.comparing.automatic import like
 from sut.studies.comparing.bench import CellBench, CellRun
 from sut.studies.comparing.contest import LOOK, Contest
 from sut.studies.comparing.matrix import Cell
-from sut.text import share_in_percent
 
 SAME_LABELS = 0.95
 """Of a reduced precision's labels so many must be those of FP32 for it to be recommended. The Pareto line has it all
@@ -147,7 +146,7 @@ def bar_of(runs: Sequence[CellRun], result: Result | None) -> str | None:
         return f"other pictures than the reference's: {result.parity.line()}"
     agreement = result.agreement
     if agreement is not None and result.weights != "random" and agreement.value < SAME_LABELS:
-        return f"{share_in_percent(agreement.value)} % same labels as fp32, less than {100 * SAME_LABELS:.0f} %"
+        return f"{agreement.short} as fp32, less than {100 * SAME_LABELS:.0f} %"
     return None
 
 

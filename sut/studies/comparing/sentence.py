@@ -10,7 +10,7 @@ from sut.run.compared import is_reduced
 from sut.studies.comparing.comparison import Comparison
 from sut.studies.comparing.contest import LOOK, Contest
 from sut.studies.comparing.matrix import APART, within
-from sut.text import printable, share_in_percent
+from sut.text import printable
 
 _NEAR = 0.9
 """Of the leader's figure: what is less and still cannot be told from it has had too few runs for its spread."""
@@ -90,7 +90,7 @@ def _labels(comparison: Comparison, cell: str, baseline: str) -> str:
         if len(forms) == 1 or not is_reduced(configs[cell]):
             return ""
         return "; its labels are not compared with fp32's" + (", random weights" if result.weights == "random" else "")
-    return f" at {share_in_percent(result.agreement.value)} % same labels"
+    return f" at {result.agreement.short}"
 
 
 def _needed(found: Difference) -> str:

@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from backends.base import TensorSpec
 from plugins.options import option
 from preprocess.base import Geometry, Mark, unmarked
-from sut.tasks.base import Score, Spec, Task
+from sut.tasks.base import Payloads, Score, Spec, Task
 from sut.tasks.detection.categories import Categories, categories_of
 from sut.tasks.detection.coco_map import ANSWER_WIDTH, MeanAP, check_pycocotools, score_boxes
 from sut.tasks.detection.kinds import Form, Found, form_of, told
+from sut.tasks.detection.likeness import BoxLook, BoxTally, boxes_of
 from sut.tasks.detection.truth import BoxTruth
 
 _ANSWER_BYTES = 4 * ANSWER_WIDTH
@@ -59,6 +60,7 @@ class Detection(Task):
     options = DetectionOptions
     layout = "coco"
     needs_geometry = True
+    tally = BoxTally
 
     def __init__(self, form: Form, spec: Spec, options: DetectionOptions) -> None:
         """Read outputs of ``form``. Raises ``ModuleNotFoundError`` where suppression needs Numba, and has none."""
@@ -143,6 +145,10 @@ class Detection(Task):
         answered, empty = found.pop("answered", 0), found.pop("empty", 0)
         told = [f"{count:,} {what}" for what, count in found.items() if count]
         return [*told, f"{answered:,} {_EMPTY}"] if answered and answered == empty else told
+
+    def looks(self, payloads: Payloads, outputs: Mapping[str, Any]) -> list[BoxLook]:
+        """The boxes of each picture."""
+        return [BoxLook(boxes_of(bytes(answer))) for answer in payloads]
 
     @classmethod
     def score(cls, answers: Mapping[int, bytes], truth: Any, whole: bool = True) -> MeanAP:
