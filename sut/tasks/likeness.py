@@ -124,13 +124,14 @@ def _mostly_apart(one: NDArray[Any], other: NDArray[Any]) -> float:
 def _apart(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
     """The largest difference of two values, as a part of the larger range of both.
 
-    0 where it is no more than ``NEAR_TIE``: the range of scores that are all alike is rounding.
+    0 where it is no more than ``NEAR_TIE``: the range of scores that are all alike is rounding. Of a single value, its
+    size is the range.
     """
     finite = np.isfinite(one) & np.isfinite(other)  # -inf rules a class out
     if not finite.any():
         return 0.0
     one, other = one[finite], other[finite]
-    whole = max(np.ptp(one), np.ptp(other))
+    whole = max(np.ptp(one), np.ptp(other)) or max(np.abs(one).max(), np.abs(other).max())
     most = float(np.abs(one - other).max())
     return most / float(whole) if most > NEAR_TIE else 0.0
 

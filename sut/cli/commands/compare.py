@@ -153,7 +153,7 @@ def _shown(comparison: Comparison, told: dict[str, Any], words: list[str], direc
     runs = [run for runs in comparison.runs.values() for run in runs]
     if busy := sum(run.quiet is False for run in runs):
         yield prose(f"the machine was not quiet in {busy} of {len(runs)} runs")
-    if any(OPTIMISTIC in result.notes for result in comparison.bench.results.values()):
-        yield prose(f"labels: {OPTIMISTIC}")
+    notes = (note for result in comparison.bench.results.values() for note in result.notes)
+    yield from (prose(f"labels: {note}") for note in dict.fromkeys(notes) if note.endswith(OPTIMISTIC))
     yield from (prose(printable(text)) for text in (told["sentence"], *words))
     yield f"files: {directory}"

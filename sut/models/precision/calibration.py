@@ -39,15 +39,18 @@ LEAST_UNSEEN = 5
 
 _SEED = 20_200_713
 _SMALLEST_CROP = 0.5
-OPTIMISTIC = "calibrated on crops of the pictures that are scored; agreement is optimistic"
-"""The note that says so."""
-_OFFICIAL = re.compile(r"ILSVRC2012_val_(\d{8})\.JPEG")
+_KEEP_ALL = ("letterbox", "stretch")
+"""The fits by which a recipe keeps the whole picture."""
+OPTIMISTIC = "agreement is optimistic"
+"""How the note ends that says that pictures calibrate which are scored."""
+_OFFICIAL = re.compile(r"(?:ILSVRC2012_val_|0000)(\d{8})\.(?:JPEG|jpg)")
 MLCOMMONS_LISTS: tuple[Mapping[int, int], ...] = (
     {1: 27145, 2: 42168, 3: 41705, 4: 42546, 5: 4352, 496: 8036, 497: 9784, 498: 14783, 499: 33806, 500: 38174},
     {1: 31333, 2: 4655, 3: 40098, 101: 39426, 201: 11895, 301: 24426, 401: 29372, 451: 37897, 488: 49503},
+    {1: 391895, 2: 522418, 3: 184613, 4: 318219, 5: 554625, 498: 295589, 499: 37038, 500: 511117},
 )
-"""What MLCommons' two lists (calibration/ImageNet/cal_image_list_option_1.txt and _2 of mlcommons/inference) are known
-by: the numbers of the pictures in some of their lines."""
+"""What MLCommons' lists (calibration/ImageNet/cal_image_list_option_1.txt and _2, and COCO/coco_cal_images_list.txt of
+mlcommons/inference) are known by: the numbers of the pictures in some of their lines."""
 
 Picture = NDArray[np.uint8]
 """Decoded, (height, width, 3), BGR."""
@@ -78,10 +81,11 @@ def calibrate_on(
     """Choose the pictures and preprocess them.
 
     ``scored`` is the data set as it is run, ``whole`` the same one without ``--count``: what it has more is not scored.
-    With a ``list_file`` its pictures are used; without, up to ``SAMPLES`` of those that are not scored, and crops of
-    them where they are fewer; and where there are next to none, crops of the pictures that are scored, which a note
-    says. With ``closed`` (MLPerf's closed division) only a list of MLCommons' form will do. The same arguments give
-    the same samples.
+    With a ``list_file`` its pictures are used, of the data set or beside the list; without, up to ``SAMPLES`` of those
+    that are not scored, and crops of them where they are fewer; and where there are next to none, crops of the pictures
+    that are scored, which a note says. A ``recipe`` that keeps the whole picture gets whole pictures, as many as there
+    are: what it pads, and how small things are in it, is what the model sees. With ``closed`` (MLPerf's closed
+    division) only a list of MLCommons' form will do. The same arguments give the same samples.
 
     Raises ``InputError`` for a list, an entry or a picture that does not do.
     """
@@ -95,6 +99,7 @@ def calibrate_on(
     unseen = [index for index, file in enumerate(whole.files) if file not in among]
     wanted = _affordable(SAMPLES, recipe)
     notes: list[str] = []
+    crops_of = "" if recipe.fit in _KEEP_ALL else "crops of "
     if len(unseen) >= wanted:
         chosen = _drawn(unseen, wanted)
         return Calibration(_pictures(whole, chosen, recipe), f"{wanted} pictures that are not scored")
@@ -102,9 +107,11 @@ def calibrate_on(
         chosen, what = unseen, "pictures that are not scored"
     else:
         chosen, what = _drawn(range(whole.count), wanted), "scored pictures"
-        notes.append(OPTIMISTIC)
+        notes.append(f"calibrated on {crops_of}the pictures that are scored; {OPTIMISTIC}")
     if len(chosen) < FEW_PICTURES:
-        notes.append(f"calibrated on crops of only {len(chosen)} pictures, expected {FEW_PICTURES} or more")
+        notes.append(f"calibrated on {crops_of}only {len(chosen)} pictures, expected {FEW_PICTURES} or more")
+    if not crops_of:
+        return Calibration(_pictures(whole, chosen, recipe), f"{len(chosen)} {what}", tuple(notes))
     pictures = (read_picture(whole, index, "calibrate the model") for index in chosen)
     crops = random_crops(pictures, len(chosen), wanted, _SEED)
     return Calibration(preprocessed(crops, wanted, recipe), f"{wanted} crops of {len(chosen)} {what}", tuple(notes))
@@ -165,14 +172,20 @@ def check_mlcommons(path: Path | None) -> None:
     entries = _read_list(path)
     if not _is_mlcommons([word for _, word in entries]):
         raise InputError(
-            f"{path} is not MLCommons' calibration list ({len(entries)} entries), expected one of its two lists of "
-            f"{MAX_LISTED} names ILSVRC2012_val_NNNNNNNN.JPEG; the rules of the closed division take no other"
+            f"{path} is not MLCommons' calibration list ({len(entries)} entries), expected one of its lists of "
+            f"{MAX_LISTED} names ILSVRC2012_val_NNNNNNNN.JPEG or, of COCO, NNNNNNNNNNNN.jpg; the rules of the closed "
+            "division take no other"
         )
 
 
 def _listed(whole: DataSet, recipe: Recipe, path: Path) -> Calibration:
     entries = _read_list(path)
     place = _places(whole)
+    if place(entries[0][1]) is None and (path.parent / entries[0][1]).is_file():
+        # COCO's list has pictures of the training set: it lies among them.
+        beside = dict.fromkeys(word for _, word in entries if (path.parent / word).is_file())
+        whole = DataSet("the list's own folder", path.parent, tuple(beside), None)
+        place = _places(whole)
     chosen: dict[int, int] = {}
     for line, word in entries:
         index = place(word)

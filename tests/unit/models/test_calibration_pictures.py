@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -87,6 +88,22 @@ def test_too_few_pictures_are_noted(tmp_path: Path, few: int) -> None:
     got = calibrate_on(whole, whole, PLAIN)
 
     assert got.notes[1] == "calibrated on crops of only 3 pictures, expected 10 or more"
+
+
+@pytest.mark.parametrize("fit", ["letterbox", "stretch"])
+def test_a_recipe_that_keeps_the_whole_picture_gets_whole_pictures(tmp_path: Path, few: int, fit: Any) -> None:
+    recipe = replace(PLAIN, fit=fit)
+    whole = data_set(tmp_path, 32)
+
+    unseen = calibrate_on(first(whole, 20), whole, recipe)
+    scored = calibrate_on(first(whole, 3), first(whole, 3), recipe)
+
+    assert (shown(unseen.tensors), unseen.source) == ([*range(20, 32)], "12 pictures that are not scored")
+    assert (shown(scored.tensors), scored.source) == ([0, 1, 2], "3 scored pictures")
+    assert scored.notes == (
+        "calibrated on the pictures that are scored; agreement is optimistic",
+        "calibrated on only 3 pictures, expected 10 or more",
+    )
 
 
 def test_no_pictures_are_an_error(tmp_path: Path) -> None:
@@ -195,6 +212,20 @@ def test_the_closed_rules_take_the_official_list_only(tmp_path: Path, monkeypatc
             calibrate_on(whole, whole, PLAIN, tmp_path / other, closed=True)
     with pytest.raises(InputError, match=r"give its list with --calibration-list FILE"):
         calibrate_on(first(whole, 100), whole, PLAIN, closed=True)
+
+
+def test_a_list_may_lie_among_its_pictures(tmp_path: Path) -> None:
+    whole = data_set(tmp_path / "val", 3)
+    beside = data_set(tmp_path / "train", 9, "{:012}.jpg")
+    calibration_list = tmp_path / "train/list.txt"
+    calibration_list.write_text("\n".join(beside.files[4:8]))
+
+    assert shown(calibrate_on(whole, whole, PLAIN, calibration_list).tensors) == [4, 5, 6, 7]
+    calibration_list.write_text(f"{beside.files[4]}\nother.jpg\n")
+    with pytest.raises(
+        InputError, match=r"list\.txt line 2: 'other\.jpg' is no picture of the data set the list's own"
+    ):
+        calibrate_on(whole, whole, PLAIN, calibration_list)
 
 
 @pytest.mark.parametrize("known", calibration.MLCOMMONS_LISTS)
