@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -38,6 +38,13 @@ class ModelSpec:
     """What to add to the index of the best score to get an ImageNet label (-1 where class 0 is "background")."""
     loadgen_model: str = "resnet50"
     """The name whose rules in mlperf.conf apply."""
+    exports_differ: bool = False
+    """Whether whoever has the model has exported a file of his own, with a size and a dtype that the file decides."""
+
+    def prepared_as(self, recipe: Recipe) -> ModelSpec:
+        """Itself, as a file is prepared for whose ``recipe`` this is, as far as a file may decide anything."""
+        size, dtype = (recipe.size, recipe.dtype) if self.exports_differ else (self.recipe.size, self.recipe.dtype)
+        return replace(self, recipe=replace(self.recipe, layout=recipe.layout, size=size, dtype=dtype))
 
     @property
     def labels_end(self) -> int:

@@ -41,8 +41,8 @@ _FOREIGN = (
 )
 
 
-def brought(model: str, file: str, instead: str = "") -> Path:
-    """``file`` in $MODEL_DIR: the weights of a ``model`` that only the user can bring.
+def brought(model: str, file: str, instead: str = "", *, also: str | None = None) -> Path:
+    """``file`` in $MODEL_DIR, or what it is ``also`` called: the weights of a ``model`` that only the user can bring.
 
     Raises ``InputError`` where it is not there, with ``instead`` as another way out.
     """
@@ -51,8 +51,9 @@ def brought(model: str, file: str, instead: str = "") -> Path:
     if not folder:
         raise InputError(f"{model} has no trained weights here: MODEL_DIR is not set; {bring}")
     path = expanded(folder).absolute() / file
-    if os.path.isfile(path):  # noqa: PTH113 - pathlib's raises for a path that is too long
-        return path
+    for found in (path, path.with_name(also or file)):
+        if os.path.isfile(found):  # noqa: PTH113 - pathlib's raises for a path that is too long
+            return found
     got = "is no file" if os.path.lexists(path) else "does not exist"
     raise InputError(f"{model} has no trained weights here: {path} {got}; {bring}")
 

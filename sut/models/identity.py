@@ -35,14 +35,14 @@ def weights_of(
     that of its whole content; ``asked`` says which weights were to be built. ``known_models`` are the user's own:
     SHA-256 of a whole content, or MD5 of a model in one file, and a model's name.
 
-    A known file under another model's name, or with another recipe than that model's, whose layout is the file's, is
-    ``unknown``. Raises ``InputError`` for a name in ``known_models`` that no model has.
+    A known file under another model's name, or with another recipe than that model's, as far as that is not the file's
+    to decide, is ``unknown``. Raises ``InputError`` for a name in ``known_models`` that no model has.
     """
     vouched = {digest: find(name).name for digest, name in known_models.items()}
     known = MODELS.get(spec.name)
     if known is None:
         return "unknown", None
-    if replace(known, build=spec.build, recipe=replace(known.recipe, layout=spec.recipe.layout)) != spec:
+    if replace(known.prepared_as(spec.recipe), build=spec.build) != spec:
         return "unknown", None
     if spec.build is known.build and asked in known.makes:
         return asked, None

@@ -1,4 +1,4 @@
-"""A user's own classifier: what its file tells and its recipe says, put together as a model we can run.
+"""A user's own model: what its file tells and its recipe says, put together as a model we can run.
 
 The rules, in order: what the recipe sets must agree with the file; what it leaves out is read from the file; what the
 file leaves open too is asked for by the name of the key.
@@ -11,32 +11,34 @@ from typing import Literal, cast
 
 from backends.base import TensorSpec
 from preprocess.base import Recipe
-from sut.errors import InputError
+from sut.errors import InputError, one_line
 from sut.models.base import ModelSpec
 from sut.models.files import ModelInfo
-from sut.models.recipes import MAX_SIZE, RecipeFile
-from sut.tasks.classification import labels_among, scores_among
+from sut.models.recipes import MAX_SIZE, RECIPES, RecipeFile, task_of
+from sut.tasks.base import Task
+from sut.tasks.classification import BACKGROUND_CLASSES, Classification
+from sut.tasks.registry import find_task, recognised
 from sut.text import as_name
 
-BACKGROUND_CLASSES = 1001
-"""So many classes are ImageNet's thousand after a class 0, "background": their labels are off by one."""
-
-_IMAGENET_CLASSES = (1000, BACKGROUND_CLASSES)
 _DTYPES = ("float32", "float16", "uint8")
 
 
 def own_model(told: RecipeFile, info: ModelInfo, name: str | None) -> ModelSpec:
     """The model in ``info``'s file under ``name`` (None: the file's), prepared for as ``told``.
 
-    Raises ``InputError`` for a model that is no classifier of pictures, a recipe that contradicts it, and what neither
-    of them tells.
+    Raises ``InputError`` for a model that takes no pictures or is none of the recipe's task, a recipe that contradicts
+    it, and what neither of them tells; and ``SetupError`` for a task that cannot be loaded.
     """
+    task = _task(told, info)
     return ModelSpec(
         name=name or as_name(info.path.stem),
         recipe=_recipe(told, info),
         build=lambda weights, say: info.path,
-        classes=(classes := _classes(told, info)),
+        task=task.name,
+        task_options=told.task_options,
+        classes=(classes := _classes(task, told, info)),
         label_offset=_offset(told, classes),
+        loadgen_model=task.loadgen_model,
     )
 
 
@@ -45,13 +47,8 @@ def describe(spec: ModelSpec, info: ModelInfo) -> str:
     recipe, image = spec.recipe, info.inputs[0]
     return (
         f"{info.path.name} as {spec.name}: input {image.name} {recipe.dtype} {recipe.layout}, {recipe.size} pixels; "
-        f"{spec.classes} classes, label_offset {spec.label_offset}; recipe {recipe.name}"
+        f"{find_task(spec.task).outline(spec, info.outputs)}; recipe {recipe.name}"
     )
-
-
-def score_outputs(info: ModelInfo) -> list[TensorSpec]:
-    """Outputs of class shape: floats [batch, classes], more than one class."""
-    return [output for output in scores_among(info.outputs) if output.shape[1] not in (0, 1)]
 
 
 def fits(got: Sequence[int | None], expected: Sequence[int]) -> bool:
@@ -123,25 +120,31 @@ def _size(told: RecipeFile, axes: tuple[int | None, ...], where: str) -> int:
     return size
 
 
-def _classes(told: RecipeFile, info: ModelInfo) -> int:
-    """The width of the scores; where the file does not tell it, what the recipe says."""
-    scores, where = score_outputs(info), f"model {info.path} has the outputs {shown(info.outputs)}"
-    if not scores and not labels_among(info.outputs):
-        raise InputError(f"{where}, expected scores [batch, classes] or integer labels [batch]")
-    widths = {output.shape[1] for output in scores}
-    if told.classes:
-        if scores and not widths & {told.classes, None}:
-            raise InputError(
-                f"{where}, expected scores [batch, {told.classes}]: the recipe {told.name} has classes {told.classes}"
-            )
-        return told.classes
-    imagenet = widths.intersection(_IMAGENET_CLASSES)
-    likely = imagenet if len(widths) > 1 else widths  # beside the scores there may be features
-    if len(likely) == 1 and (classes := next(iter(likely))) is not None:
-        return classes
-    if widths <= {None} and told.usual_classes:
-        return told.usual_classes
-    raise InputError(f"{where}, which leave the number of classes open; set classes in the recipe {told.name}")
+def _task(told: RecipeFile, info: ModelInfo) -> type[Task]:
+    """The recipe's task; where it has none, that which the outputs look like.
+
+    A recipe that cuts pictures is for classification then: a detector would never see what is cut off.
+    """
+    if told.task is not None:
+        return find_task(told.task)
+    cuts = told.fit in ("resize-crop", "crop-resize")
+    return find_task((None if cuts else recognised(info.outputs)) or Classification.name)
+
+
+def _classes(task: type[Task], told: RecipeFile, info: ModelInfo) -> int:
+    try:
+        return task.classes_of(told, info.outputs)
+    except ValueError as error:
+        where, other = f"model {info.path} has the outputs {shown(info.outputs)}", recognised(info.outputs)
+        if other in (None, task.name):
+            raise InputError(f"{where}, {one_line(error)}") from error
+        usual = find_task(other).usual_recipe(info.outputs)
+        fitting = [usual] if usual else [name for name in RECIPES if task_of(name) == other]
+        named = f"one of its own (--recipe {', '.join(fitting)}), or " if fitting else ""
+        raise InputError(
+            f"{where}, which look like those of {other}, but the recipe {told.name} is for {task.name}; use {named}a "
+            f"recipe file with task: {other}"
+        ) from error
 
 
 def _offset(told: RecipeFile, classes: int) -> int:

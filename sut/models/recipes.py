@@ -15,8 +15,9 @@ from preprocess.base import Recipe
 from preprocess.oracle import check_recipe
 from sut.config import expanded, read_config_file
 from sut.errors import InputError, one_line
-from sut.models.sources import resnet50
+from sut.models.sources import resnet50, retinanet, yolo11
 from sut.models.sources.efficientnet_lite import VARIANTS
+from sut.tasks.registry import find_task
 from sut.text import as_name, checked_name
 
 MAX_SIZE = 4096
@@ -70,11 +71,20 @@ RECIPES: dict[str, Recipe] = {
             mean=(123.675, 116.28, 103.53),
             std=(58.395, 57.12, 57.375),
         ),
+        # x / 255, in a letterbox of grey 114.
+        Recipe(name="yolo", size=yolo11.SIZE, fit="letterbox", interpolation="linear", std=(255.0, 255.0, 255.0)),
+        # x / 255 in MLPerf's reference: mean and std are inside the model.
+        Recipe(name="retinanet", size=800, fit="stretch", interpolation="linear", std=(255.0, 255.0, 255.0)),
     )
 }
 """The published recipes. For a file of the user's they keep all but size, layout and dtype, which the file decides."""
 
-_USUAL_CLASSES = {"resnet50": 1001, "mobilenet": 1001}
+_USUAL_CLASSES = {"resnet50": 1001, "mobilenet": 1001, "yolo": yolo11.CLASSES, "retinanet": retinanet.CLASSES}
+_TASK_OPTIONS = {
+    "yolo": {},
+    "retinanet": {"score_threshold": retinanet.SCORE_THRESHOLD, "categories": "index"},
+}
+"""Of the recipes for detectors."""
 _EXPECTED = {"fit": "resize-crop, crop-resize, stretch or letterbox", "interpolation": "area, linear or cubic"}
 
 
@@ -101,6 +111,10 @@ class RecipeFile(BaseModel):
     std: _Three = (1.0, 1.0, 1.0)
     layout: Literal["NCHW", "NHWC"] | None = None
     dtype: Literal["float32", "float16", "uint8"] | None = None
+    task: str | None = None
+    """None is found out by the outputs."""
+    task_options: dict[str, Any] = Field(default_factory=dict)
+    """What ``Task.options`` of the task may have set."""
     label_offset: StrictInt | None = Field(default=None, ge=-MAX_CLASSES, le=MAX_CLASSES)
     classes: StrictInt | None = Field(default=None, ge=2, le=MAX_CLASSES)
     usual_size: int | None = None
@@ -150,7 +164,18 @@ def find_recipe(word: str) -> RecipeFile:
     if name not in RECIPES:
         raise InputError(f"unknown recipe '{word}'; {suggest(name, RECIPES)}, or a YAML file")
     recipe = RECIPES[name]
-    return RecipeFile(usual_size=recipe.size, usual_classes=_USUAL_CLASSES.get(name, 1000), **_same(recipe))
+    return RecipeFile(
+        task=task_of(name),
+        task_options=_TASK_OPTIONS.get(name, {}),
+        usual_size=recipe.size,
+        usual_classes=_USUAL_CLASSES.get(name, 1000),
+        **_same(recipe),
+    )
+
+
+def task_of(name: str) -> str:
+    """The task of the models that a named recipe is for."""
+    return "detection" if name in _TASK_OPTIONS else "classification"
 
 
 def read_recipe(path: Path) -> RecipeFile:
@@ -175,8 +200,10 @@ def read_recipe(path: Path) -> RecipeFile:
             f"of 255: mean: {levels[0]} and std: {levels[1]}"
         )
     try:
+        if told.task is not None:
+            find_task(told.task).read_options(told.task_options)
         told.recipe(told.size or 1, told.layout or "NCHW", told.dtype or "float32")
-    except InputError as error:
+    except (InputError, ValueError) as error:
         raise InputError(f"{path}: {one_line(error)}") from None
     return told
 

@@ -7,6 +7,7 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import replace
 from importlib.metadata import EntryPoint
+from operator import attrgetter
 from pathlib import Path
 
 from plugins.registry import plugged
@@ -17,8 +18,8 @@ from sut.models.base import Build, ModelSpec
 from sut.models.content import check_model
 from sut.models.files import ModelInfo
 from sut.models.own import describe, fits, own_model, shown
-from sut.models.recipes import RECIPES, find_recipe
-from sut.models.sources import efficientnet_lite, mobilenet, resnet50
+from sut.models.recipes import RECIPES, RecipeFile, find_recipe
+from sut.models.sources import efficientnet_lite, mobilenet, resnet50, retinanet, yolo11
 from sut.plugged import load_other
 from sut.tasks.registry import find_task, recognised
 from sut.text import Say
@@ -55,6 +56,29 @@ MODELS: dict[str, ModelSpec] = {
             classes=resnet50.CLASSES,
             label_offset=-1,
             # 99 % of the reference's 76.46 %, the target MLPerf sets for both divisions' FP32 model.
+        ),
+        *(
+            ModelSpec(
+                name=name,
+                recipe=RECIPES["yolo"],
+                build=yolo11.builder(name),
+                makes=("random",),
+                task="detection",
+                classes=yolo11.CLASSES,
+                loadgen_model="yolo",
+                exports_differ=True,
+            )
+            for name in ("yolo11", "yolo-95", "yolo-99")
+        ),
+        ModelSpec(
+            name="retinanet",
+            recipe=RECIPES["retinanet"],
+            build=retinanet.build,
+            task="detection",
+            task_options=find_recipe("retinanet").task_options,
+            classes=retinanet.CLASSES,
+            loadgen_model="retinanet",
+            exports_differ=True,
         ),
     )
 }
@@ -99,23 +123,23 @@ def for_file(
     say: Say = lambda text: None,
     outputs: Sequence[str] | None = None,
 ) -> ModelSpec:
-    """The model that a user's file is; with a recipe only its ``outputs`` are looked at, None for all of them.
+    """The model that a user's file is, of which only these ``outputs`` are looked at, None for all of them.
 
     With a ``recipe`` (a name or a YAML file) it is the user's own, called ``model_name`` or as the file is; ``say`` is
     told what was worked out. Without, it is the known model ``model_name``, or else the one that the file's name has in
-    it as a word of its own, and the file itself is not read. ``build`` of the answer gives ``path``.
+    it as a word of its own, and the file itself is only read where ``exports_differ``. A file that no name tells is the
+    user's own by the usual recipe where its outputs speak for one. ``build`` of the answer gives ``path``.
 
     Raises ``InputError`` where the name is unknown or not told, and for a file and recipe that do not fit; and
     ``SetupError`` as ``find`` does.
     """
     if recipe is not None:
-        info = check_model(path).only(outputs)
-        spec = _not_mistaken(own_model(find_recipe(recipe), info, model_name))
-        say(describe(spec, info))
-        return spec
+        return _own(find_recipe(recipe), check_model(path).only(outputs), model_name, say)
     if model_name is None:
         known = (*MODELS, *_others())
         within = [name for name in known if _names(name, path)]
+        if not within and (guessed := _guessed(path, outputs, say)):
+            return guessed
         if len(within) != 1:
             if not path.exists():
                 raise InputError(f"model {path} does not exist, expected an .onnx, .xml, .tflite or PyTorch file")
@@ -125,13 +149,56 @@ def for_file(
                 f"preprocess for it with --recipe (a YAML file, {', '.join(RECIPES)})"
             )
         model_name = within[0]
-    return _built(find(model_name), path.suffix, lambda weights, say: path)
+    spec = find(model_name)
+    if spec.exports_differ:
+        return exported(spec, path, outputs)
+    return _built(spec, path.suffix, lambda weights, say: path)
+
+
+def exported(spec: ModelSpec, path: Path, outputs: Sequence[str] | None = None) -> ModelSpec:
+    """A known model as somebody's export of it, which has a size, a layout and a dtype of its own.
+
+    Raises ``InputError`` for a file that cannot be read, or is not that model.
+    """
+    told = find_recipe(spec.recipe.name).model_copy(update={"classes": spec.classes, "task_options": spec.task_options})
+    own = own_model(told, check_model(path).only(outputs), spec.name)
+    return replace(spec, recipe=own.recipe, build=own.build)
+
+
+def _own(told: RecipeFile, info: ModelInfo, name: str | None, say: Say, why: str = "") -> ModelSpec:
+    spec = _not_mistaken(own_model(told, info, name))
+    say(describe(spec, info) + why)
+    return spec
+
+
+def _guessed(path: Path, outputs: Sequence[str] | None, say: Say) -> ModelSpec | None:
+    """A file as the model that its outputs speak for; None where they do for none, and where it cannot be read."""
+    try:
+        info = check_model(path)
+    except (InputError, SetupError):
+        return None
+    info = info.only(outputs)
+    task = recognised(info.outputs)
+    usual = find_task(task).usual_recipe(info.outputs) if task else None
+    if usual is None:
+        return None
+    recipe = RECIPES[usual]
+    padded = f", {recipe.align} on grey {recipe.pad_level}" if recipe.fit == "letterbox" else ""
+    why = (
+        f": {recipe.fit}, {recipe.interpolation}, {recipe.colour_order}, mean {recipe.mean}, std {recipe.std}{padded}; "
+        f"guessed from the outputs {shown(info.outputs)}: say otherwise with --model-name, or --recipe"
+    )
+    return _own(find_recipe(usual), info, None, say, why)
 
 
 def _built(spec: ModelSpec, suffix: str, build: Build) -> ModelSpec:
     """A known model as a file whose name ends so: TFLite's convolutions know NHWC only."""
     recipe = replace(spec.recipe, layout="NHWC") if suffix == tflite.SUFFIX else spec.recipe
     return replace(spec, recipe=recipe, build=build)
+
+
+_works = attrgetter("recipe", "task", "task_options", "classes", "label_offset")
+"""What makes a model work as it does, whichever file it is."""
 
 
 def _names(name: str, path: Path) -> bool:
@@ -143,15 +210,15 @@ def _names(name: str, path: Path) -> bool:
 def _not_mistaken(spec: ModelSpec) -> ModelSpec:
     """An own model under a known one's name is that one if it works alike, and else is called otherwise.
 
-    In which layout its file takes pictures is all the same. What a name promises, such as being MLPerf's model, holds
-    for the known model only.
+    What its file may decide, such as the layout, is all the same. What a name promises, such as being MLPerf's model,
+    holds for the known model only.
     """
     known = MODELS.get(_plain(spec.name))
     if known is None:
         return spec
-    alike = replace(known.recipe, layout=spec.recipe.layout), known.classes, known.label_offset
-    if alike == (spec.recipe, spec.classes, spec.label_offset):
-        return replace(known, recipe=spec.recipe, build=spec.build)
+    known = known.prepared_as(spec.recipe)
+    if _works(known) == _works(spec):
+        return replace(known, build=spec.build)
     return replace(spec, name=f"{spec.name}-{spec.recipe.name}")
 
 

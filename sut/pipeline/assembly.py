@@ -22,9 +22,10 @@ from sut.config import RunConfig, expanded
 from sut.datasets.base import DataSet
 from sut.datasets.registry import open_dataset
 from sut.errors import InputError, SetupError, broken_import, one_line
+from sut.mlperf.official import BENCHMARKS
 from sut.models.base import ModelSpec
 from sut.models.preparation import Prepared, form_for, identified, spec_to_run
-from sut.models.registry import find_for, for_file
+from sut.models.registry import exported, find_for, for_file
 from sut.process.cgroup import usable_cores
 from sut.qsl.device_library import DeviceLibrary, device_place
 from sut.qsl.library import Library, Loading, NothingLibrary, TensorLibrary
@@ -38,8 +39,8 @@ from sut.text import Progress, Say
 
 T = TypeVar("T")
 
-PERFORMANCE_SAMPLES = 1024
-"""Samples that the library holds at a time: performance_sample_count of resnet50 in mlperf.conf."""
+_PERFORMANCE_SAMPLES = 1024
+"""Of models that MLPerf has no line for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,12 @@ class Assembly:
     def model_bytes(self) -> int | None:
         """Size of the files that the backend loads, so that a quantised model counts as the small one that it is."""
         return sum(path.stat().st_size for path in self.model.loads) if self.model is not None else None
+
+    @property
+    def performance_samples(self) -> int:
+        """Samples that the library holds at a time unless told otherwise: performance_sample_count in mlperf.conf."""
+        found = (each.performance_samples for each in BENCHMARKS.values() if each.conf == self.spec.loadgen_model)
+        return next(found, _PERFORMANCE_SAMPLES)
 
     def load_backend(self) -> Backend:
         """Load the model. Raises ``InputError`` where backend and recipe do not fit together."""
@@ -105,8 +112,8 @@ class Assembly:
             raise InputError(f"the outputs of {spec.name} do not fit the task {spec.task}: {error}") from error
 
     def library(self, backend: Backend, capacity: int | None, loaded: Callable[[int], None]) -> Library:
-        """The sample library at the config's boundary, for ``capacity`` samples at a time (None: MLPerf's 1024)."""
-        at_a_time, recipe = min(capacity or PERFORMANCE_SAMPLES, self.dataset.count), self.spec.recipe
+        """The sample library at the config's boundary, for ``capacity`` samples at a time (None: as MLPerf has it)."""
+        at_a_time, recipe = min(capacity or self.performance_samples, self.dataset.count), self.spec.recipe
         how = Loading(self.dataset, partial(self.preprocessor_for, recipe), at_a_time, usable_cores(), loaded)
         if not backend.inputs:
             return NothingLibrary(how)
@@ -254,7 +261,10 @@ def _spec_of(config: RunConfig, backend: type[Backend], say: Say) -> ModelSpec:
             raise InputError(f"--recipe {config.recipe} is for a file (--model my.onnx); {config.model} has its own")
         if config.model_name and config.model_name != config.model:
             raise InputError(f"--model-name {config.model_name} names a file's model, but --model is {config.model}")
-        return find_for(config.model, backend.reads)
+        spec = find_for(config.model, backend.reads)
+        if spec.exports_differ and backend.needs_model and config.weights not in spec.makes:
+            return exported(spec, spec.build(config.weights, say), config.outputs)
+        return spec
     if config.weights == "random":
         raise InputError(f"--weights random builds a model itself; with the file {config.model} leave it out")
     return for_file(expanded(config.model), config.model_name, config.recipe, say, config.outputs)

@@ -24,7 +24,7 @@ from plugins.cpuinfo import read_cpuinfo
 from plugins.files import SMALL_BYTES, read_file
 from sut.files import write_text
 from sut.models.content import digest_of
-from sut.pipeline.assembly import PERFORMANCE_SAMPLES, Assembly
+from sut.pipeline.assembly import Assembly
 from sut.pipeline.choice import Choice
 from sut.process.cgroup import cpu_quota, usable_cores
 from sut.results.schema import Result, used
@@ -79,7 +79,7 @@ def key_of(parts: Assembly, samples_per_query: int) -> Key:
         "precision": config.precision,
         "boundary": [config.boundary, config.preprocess, config.preprocess_workers, dict(config.preprocess_options)],
         "scenario": config.scenario,
-        "samples": min(config.performance_sample_count or PERFORMANCE_SAMPLES, parts.dataset.count),
+        "samples": min(config.performance_sample_count or parts.performance_samples, parts.dataset.count),
         "cores": [usable_cores(), cpu_quota(Path("/"))],
         "machine": f"{read_cpuinfo().model}, {platform.machine()}, {os.cpu_count()} cores",
     }

@@ -66,6 +66,19 @@ class Info(Protocol):
     def outputs(self) -> tuple[TensorSpec, ...]: ...
 
 
+class Told(Protocol):
+    """What a task is told of a recipe for a user's own model."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def classes(self) -> int | None: ...
+    @property
+    def usual_classes(self) -> int | None: ...
+    @property
+    def task_options(self) -> Mapping[str, Any]: ...
+
+
 class Task(Plugin, ABC):
     """One kind of question put to a model; one object for all lanes.
 
@@ -78,6 +91,8 @@ class Task(Plugin, ABC):
     """The stages of ``decode``, in order."""
     needs_geometry: ClassVar[bool] = False
     """Whether an answer is about places in the picture as it was before preprocessing."""
+    loadgen_model: ClassVar[str] = "resnet50"
+    """The name whose lines in mlperf.conf apply to a user's own model."""
     output: TensorSpec | None = None
     """The one output that answers, where there is one."""
     tally: ClassVar[type[Tally] | None] = None
@@ -95,6 +110,24 @@ class Task(Plugin, ABC):
     def recognises(cls, outputs: Sequence[TensorSpec]) -> bool:
         """Whether outputs of any width look like this task's; for messages where another was asked for."""
         return False
+
+    @classmethod
+    def usual_recipe(cls, outputs: Sequence[TensorSpec]) -> str | None:
+        """The name of the recipe that goes with outputs that it ``recognises``; None where many are usual."""
+        return None
+
+    @classmethod
+    def classes_of(cls, recipe: Told, outputs: Sequence[TensorSpec]) -> int:
+        """``ModelSpec.classes`` of a user's own model: what its recipe tells, else its outputs, else what is usual.
+
+        Raises ``ValueError`` for outputs that do not fit, that contradict the recipe, and where nothing tells it.
+        """
+        return recipe.classes or recipe.usual_classes or 1
+
+    @classmethod
+    def outline(cls, spec: Spec, outputs: Sequence[TensorSpec]) -> str:
+        """How the outputs of a user's own model are understood: part of a line."""
+        return f"task {cls.name}"
 
     @classmethod
     def check(cls, spec: Spec, info: Info) -> None:

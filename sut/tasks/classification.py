@@ -12,18 +12,27 @@ from numpy.typing import NDArray
 from backends.base import TensorSpec
 from preprocess.base import Geometry, Mark, unmarked
 from sut.tasks.agreement import LabelTally, best_of
-from sut.tasks.base import FLOATS, INTEGERS, Info, Payloads, Score, Spec, Task
+from sut.tasks.base import FLOATS, INTEGERS, Info, Payloads, Score, Spec, Task, Told
 from sut.tasks.chance import near_chance
-from sut.tasks.detection.kinds import told
+from sut.tasks.detection.kinds import told as form_told
 from sut.tasks.likeness import LabelLook
 from sut.tasks.top1 import DTYPES, Top1, sample_indices, top1
 
 ANSWER = DTYPES["float32"]
+BACKGROUND_CLASSES = 1001
+"""So many classes are ImageNet's thousand after a class 0, "background": their labels are off by one."""
+
+_IMAGENET_CLASSES = (1000, BACKGROUND_CLASSES)
 
 
 def scores_among(outputs: Iterable[TensorSpec]) -> list[TensorSpec]:
     """Float outputs of shape (n, classes); axes of length 1 may follow, as a pooling without a reshape leaves them."""
     return [spec for spec in outputs if spec.dtype in FLOATS and len(spec.shape) >= 2 and set(spec.shape[2:]) <= {1}]
+
+
+def class_scores(outputs: Iterable[TensorSpec]) -> list[TensorSpec]:
+    """Of ``scores_among`` those of several classes: what a file has of one, or none, are no scores."""
+    return [spec for spec in scores_among(outputs) if spec.shape[1] not in (0, 1)]
 
 
 def labels_among(outputs: Iterable[TensorSpec]) -> list[TensorSpec]:
@@ -92,16 +101,42 @@ class Classification(Task):
     @classmethod
     def recognises(cls, outputs: Sequence[TensorSpec]) -> bool:
         """Whether there are scores of several classes, or labels."""
-        return bool([each for each in scores_among(outputs) if each.shape[1] not in (0, 1)] or labels_among(outputs))
+        return bool(class_scores(outputs) or labels_among(outputs))
+
+    @classmethod
+    def classes_of(cls, recipe: Told, outputs: Sequence[TensorSpec]) -> int:
+        """The width of the scores; where the file does not tell it, what the recipe says."""
+        scores = class_scores(outputs)
+        if form_told(outputs) == ("boxes", None) or not (scores or labels_among(outputs)):
+            raise ValueError("expected scores [batch, classes] or integer labels [batch]")
+        widths = {output.shape[1] for output in scores}
+        if recipe.classes:
+            if scores and not widths & {recipe.classes, None}:
+                raise ValueError(
+                    f"expected scores [batch, {recipe.classes}]: the recipe {recipe.name} has classes {recipe.classes}"
+                )
+            return recipe.classes
+        imagenet = widths.intersection(_IMAGENET_CLASSES)
+        likely = imagenet if len(widths) > 1 else widths  # beside the scores there may be features
+        if len(likely) == 1 and (classes := next(iter(likely))) is not None:
+            return classes
+        if widths <= {None} and recipe.usual_classes:
+            return recipe.usual_classes
+        raise ValueError(f"which leave the number of classes open; set classes in the recipe {recipe.name}")
+
+    @classmethod
+    def outline(cls, spec: Spec, outputs: Sequence[TensorSpec]) -> str:
+        """The classes, and what makes labels of them."""
+        return f"{spec.classes} classes, label_offset {spec.label_offset}"
 
     @classmethod
     def check(cls, spec: Spec, info: Info) -> None:
         """Raise ``ValueError`` unless an output fits the classes: ``of``, but for scores of another width than asked.
 
-        Where a file has scores of one class, or none, what it has are no scores.
+        Boxes may come with scores, too: those are not the picture's.
         """
-        scores = [output for output in scores_among(info.outputs) if output.shape[1] not in (0, 1)]
-        if told(info.outputs) == ("boxes", None):
+        scores = class_scores(info.outputs)
+        if form_told(info.outputs) == ("boxes", None):
             raise ValueError(
                 f"boxes with scores and labels, not the scores of a picture: expected [batch, {spec.classes}] for "
                 f"{spec.name}"

@@ -19,7 +19,7 @@ import numpy as np
 
 from backends.base import TensorSpec
 from sut.files import cached
-from sut.models.base import Weights
+from sut.models.base import Build, Weights
 from sut.models.files import brought
 from sut.models.onnx_graph import OnnxGraph
 from sut.models.sources.random_network import Array, Draws, Layer, on_grid, random_conv, windows
@@ -58,16 +58,20 @@ _CLASS_MEAN, _CLASS_DEVIATION = -11.3, 1.5
 on the demo photos."""
 
 
-def build(weights: Weights, say: Say) -> Path:
-    """The ``ModelSpec.build`` of YOLO11-L.
+def builder(model: str) -> Build:
+    """The ``ModelSpec.build`` of YOLO11-L under the name of a ``model``.
 
     ``trained`` is ``yolo11l.onnx`` in $MODEL_DIR and raises ``InputError`` where it is not there. ``random`` is made
     once and cached, the same weights on every machine.
     """
-    if weights == "trained":
-        return brought("yolo11", TRAINED_FILE, "or use --weights random")
-    make = partial(build_yolo11, depth=LARGE[0], width=LARGE[1], size=SIZE, classes=CLASSES, seed=SEED)
-    return cached("yolo11l-random.onnx", f"seed {SEED} builder {BUILDER}", make, say)
+
+    def build(weights: Weights, say: Say) -> Path:
+        if weights == "trained":
+            return brought(model, TRAINED_FILE, "or use --weights random")
+        make = partial(build_yolo11, depth=LARGE[0], width=LARGE[1], size=SIZE, classes=CLASSES, seed=SEED)
+        return cached("yolo11l-random.onnx", f"seed {SEED} builder {BUILDER}", make, say)
+
+    return build
 
 
 def build_yolo11(path: Path, depth: float, width: float, size: int, classes: int, seed: int) -> None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from backends.base import TensorSpec
 from plugins.options import option
 from preprocess.base import Geometry, Mark, unmarked
-from sut.tasks.base import Payloads, Score, Spec, Task
+from sut.tasks.base import Payloads, Score, Spec, Task, Told
 from sut.tasks.detection.categories import Categories, categories_of
 from sut.tasks.detection.coco_map import ANSWER_WIDTH, MeanAP, check_pycocotools, score_boxes
 from sut.tasks.detection.kinds import Form, Found, form_of, told
@@ -59,6 +59,7 @@ class Detection(Task):
     name = "detection"
     options = DetectionOptions
     layout = "coco"
+    loadgen_model = "yolo"
     needs_geometry = True
     tally = BoxTally
 
@@ -95,6 +96,34 @@ class Detection(Task):
     def recognises(cls, outputs: Sequence[TensorSpec]) -> bool:
         """Whether shapes and names alone are those of a detector."""
         return told(outputs) is not None
+
+    @classmethod
+    def usual_recipe(cls, outputs: Sequence[TensorSpec]) -> str:
+        """Boxes with scores and labels are RetinaNet's, MLPerf's and torchvision's; all others are YOLO's."""
+        found = told(outputs)
+        return "retinanet" if found is not None and found[0] == "boxes" else "yolo"
+
+    @classmethod
+    def classes_of(cls, recipe: Told, outputs: Sequence[TensorSpec]) -> int:
+        """The classes that a kind's width leaves room for, where it tells them; else what the recipe says."""
+        options: DetectionOptions = cls.read_options(recipe.task_options)
+        wanted = None if options.outputs == "auto" else options.outputs
+        kind, found = told(outputs) or (None, None)
+        classes = recipe.classes or (found if wanted in (None, kind) else None) or recipe.usual_classes
+        if not classes:
+            raise ValueError(f"which leave the number of classes open; set classes in the recipe {recipe.name}")
+        form_of(outputs, classes, wanted)
+        return classes
+
+    @classmethod
+    def outline(cls, spec: Spec, outputs: Sequence[TensorSpec]) -> str:
+        """The kind of the outputs, and what is done with them."""
+        options: DetectionOptions = cls.read_options(spec.task_options)
+        form = form_of(outputs, spec.classes, None if options.outputs == "auto" else options.outputs)
+        how = f"categories {options.categories}, boxes in {options.boxes}, scores above {options.score_threshold:g}"
+        if form.kind in ("yolo", "objectness"):
+            how += f", IoU at most {options.iou_threshold:g}"
+        return f"detection by {form}, {spec.classes} classes, {how}"
 
     @classmethod
     def check_truth(cls, spec: Spec, truth: object, files: Sequence[str]) -> None:

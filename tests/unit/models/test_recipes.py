@@ -42,6 +42,8 @@ def test_the_named_recipes_are_the_references() -> None:
         "resnet50": 224,
         "mobilenet": 224,
         "pytorch": 224,
+        "yolo": 640,
+        "retinanet": 800,
     }
 
 
@@ -59,7 +61,7 @@ def test_the_shipped_file_is_the_recipe_called_pytorch() -> None:
     named = find_recipe("pytorch")
 
     assert told.name == "imagenet-pytorch"
-    leave = {"name", "usual_size", "usual_classes"}
+    leave = {"name", "task", "usual_size", "usual_classes"}
     assert told.model_dump(exclude=leave) == named.model_dump(exclude=leave)
 
 
@@ -87,6 +89,8 @@ def test_every_key_can_be_set(tmp_path: Path) -> None:
         "std": [1, 2, 0.5],
         "layout": "NHWC",
         "dtype": "float16",
+        "task": "detection",
+        "task_options": {"outputs": "nms", "score_threshold": 0.25},
         "label_offset": -1,
         "classes": 12,
     }
