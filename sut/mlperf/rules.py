@@ -37,7 +37,7 @@ IN_SHORT = {
     " has no scenario ": "another scenario",
     "not MLPerf's file": "another model file",
     "Server latency bound ": "relaxed bound",
-    "is not ImageNet's: ": "another list",
+    "the list of data set ": "another list",
     "int8 is not known ": "own calibration",
     "a quarter of the calibrated one": "low rate",
     " samples < ": "few samples",
@@ -65,7 +65,7 @@ def is_official_model(spec: ModelSpec, model: Prepared | None) -> bool:
 def dataset_broken(benchmark: Benchmark, dataset: DataSet) -> str | None:
     """What keeps a data set from being a benchmark's; None where it is that, as far as its list tells.
 
-    Of ImageNet every line is known, of the others how many pictures they have.
+    Of ImageNet every line is known, of the others in which form they are annotated and how many pictures they have.
     """
     name, count, wanted = dataset.name, dataset.count, benchmark.pictures
     whose = "ImageNet's" if benchmark.dataset == "imagenet" else "MLPerf's"
@@ -75,6 +75,8 @@ def dataset_broken(benchmark: Benchmark, dataset: DataSet) -> str | None:
         return f"data set {name} has {count} pictures, not {whose} {wanted}"
     if benchmark.dataset == "imagenet" and not dataset.is_imagenet():
         return f"the list of data set {name} is not ImageNet's: names, labels or their order differ"
+    if benchmark.dataset not in ("imagenet", name):
+        return f"the list of data set {name} is not one of {benchmark.dataset}'s annotations"
     return None
 
 

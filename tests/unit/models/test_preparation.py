@@ -73,7 +73,7 @@ class Converter:
         monkeypatch.setattr("sut.models.precision.convert.convert", self.convert)
         monkeypatch.setattr("sut.models.precision.calibration.calibrate_on", self.calibrate_on)
 
-    def convert(self, model: Path, form: str, calibration: Any, say: Any, progress: Any) -> Path:
+    def convert(self, model: Path, form: str, calibration: Any, *_: Any, exact_behind: bool) -> Path:
         self.models.append((model, form, calibration))
         return self.made
 

@@ -58,7 +58,7 @@ RESNET50 = Served(
     "trained",
 )
 YOLO = Served(
-    replace(MODELS[official.MODEL], name="yolo-99", task="detection", loadgen_model="yolo"),
+    MODELS["yolo-99"],
     tuple(np.full((number % 4, 7), number, np.float32).tobytes() for number in range(PICTURES)),
     Score("mAP", 0.6, "mAP=60.000%", PICTURES),
     "unknown",

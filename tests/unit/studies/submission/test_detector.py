@@ -95,7 +95,7 @@ def test_a_performance_run_without_its_accuracy_run_is_refused_in_a_line(yolo: P
 
 
 def test_an_accuracy_run_of_another_export_is_refused_in_a_line(yolo: Path) -> None:
-    edit(yolo / "Offline/accuracy", model_sha256="cd" * 32)
+    edit(yolo / "Offline/accuracy", model_sha256="cd" * 32, loaded_sha256={"yolo-99.onnx": "cd" * 32})
 
     [line] = found(yolo)
 
