@@ -45,6 +45,11 @@ LITE0 = Recipe(
     name="lite0", size=96, fit="crop-resize", interpolation="cubic", mean=(127.0,) * 3, std=(128.0,) * 3, layout="NHWC"
 )
 PIXELS = Recipe(name="pixels", size=96, fit="resize-crop", interpolation="linear", layout="NHWC", dtype="uint8")
+YOLO = Recipe(name="yolo", size=96, fit="letterbox", interpolation="linear", std=(255.0, 255.0, 255.0))
+TOP_LEFT = Recipe(
+    name="top-left", size=97, fit="letterbox", align="top-left", interpolation="area", layout="NHWC", dtype="uint8"
+)
+RETINANET = Recipe(name="retinanet", size=96, fit="stretch", interpolation="linear", std=(58.4, 57.1, 57.4))
 BGR = dataclasses.replace(PIXELS, name="bgr", colour_order="BGR", layout="NCHW")
 
 
@@ -222,7 +227,10 @@ def test_the_threads_of_the_decoder_are_dalis(device: WatchedDevice, monkeypatch
     assert made == [1, 3]
 
 
-@pytest.mark.parametrize("recipe", [RESNET50, LITE0, PIXELS, BGR], ids=lambda recipe: recipe.name)
+EVERY = [RESNET50, LITE0, PIXELS, BGR, YOLO, TOP_LEFT, RETINANET]
+
+
+@pytest.mark.parametrize("recipe", EVERY, ids=lambda recipe: recipe.name)
 def test_dalis_own_resize_is_that_of_the_cpu_to_the_bit(device: WatchedDevice, recipe: Recipe) -> None:
     preprocessor = ResizeOnHost(recipe, device)
     slot = DeviceSlot(device, recipe, len(FILES))
