@@ -28,9 +28,11 @@ from sut.studies.gpu_report.preprocess import MODEL, has_engine, target
 WITH_DALI = ("dali-gpu", "dali-gpu-resize")
 """Preprocessors that need DALI, which may be missing: nothing else needs it."""
 PREPROCESSORS = ("cuda", *WITH_DALI)
-RECIPES = ("resnet50", "efficientnet-lite0")
-"""Models whose recipes ``same_pixels`` compares: one shrinks by area, the other is cubic."""
+RECIPES = ("resnet50", "efficientnet-lite0", "yolo11", "retinanet")
+"""Models whose recipes ``same_pixels`` compares: by area and cubic; linear in a letterbox and stretched."""
 PICTURES_AT_A_TIME = 8
+_LARGE_SIZE = 512
+"""Pixels a side from which on all of them at once would take gigabytes."""
 
 
 def parity(names: Sequence[str]) -> dict[str, Any]:
@@ -62,13 +64,14 @@ def _picked(parity: Mapping[str, Any]) -> tuple[int, int]:
 def same_pixels(name: str) -> list[dict[str, Any]]:
     """How far a preprocessor's rows are from the oracle's, given the same decoded pixels: largest difference in levels.
 
-    The demo photos, white noise, and photos squeezed to random sizes.
+    The demo photos, white noise, and photos squeezed to random sizes; of a large recipe every third of them.
     """
     make = registry.load(name)
-    pictures = [decode(data) for data in (*measuring.photos(), *measuring.noise(2), *measuring.sizes(20))]
+    every = [decode(data) for data in (*measuring.photos(), *measuring.noise(2), *measuring.sizes(20))]
     found = []
     for model in RECIPES:
         recipe = find(model).recipe
+        pictures = every[:: 3 if recipe.size >= _LARGE_SIZE else 1]
         rows = np.full((len(pictures), *recipe.sample_shape), np.nan, recipe.dtype)
         with make(recipe) as working:
             for at in range(0, len(pictures), PICTURES_AT_A_TIME):

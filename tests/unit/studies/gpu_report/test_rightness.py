@@ -126,5 +126,7 @@ def test_the_same_pixels_are_held_to_the_oracle(
     assert [(row["preprocess"], row["recipe"], row["pictures"]) for row in found] == [
         ("cuda", "resnet50", 3),
         ("cuda", "efficientnet-lite0", 3),
+        ("cuda", "yolo", 1),
+        ("cuda", "retinanet", 1),
     ]
     assert all((row["max_levels"] > 1) == wrong for row in found)
