@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
@@ -20,6 +21,7 @@ from backends.base import ModelFile, Slot
 from backends.simulated import Simulated
 from plugins.errors import DeviceNotFound
 from preprocess.base import Recipe
+from preprocess.oracle import fit
 from preprocess.simulated import Simulated as SimulatedPreprocessor
 from sut.qsl.library import Rows
 
@@ -238,6 +240,18 @@ def test_a_row_tells_its_file_and_nothing_else(clock: Time, dtype: Any, layout: 
     assert first[0][0] != first[1][0]
     assert not first[:3, 1:].any()
     assert (first[3] == 77).all()
+
+
+def test_the_geometry_is_that_of_the_pictures_size(clock: Time) -> None:
+    recipe = Recipe(name="r", size=64, fit="letterbox", interpolation="linear")
+    pixels = np.zeros((30, 40, 3), np.uint8)
+    rows = Rows.of(np.empty((2, *recipe.sample_shape), np.float32))
+    working = SimulatedPreprocessor(recipe)
+
+    expected = fit(recipe, 40, 30).geometry
+    assert working.run_pixels([pixels], rows, lambda stage: None) == [expected]
+    png = cv2.imencode(".png", pixels)[1].tobytes()
+    assert working.run([png, b"none"], rows, lambda stage: None) == [expected, fit(recipe, 64, 64).geometry]
 
 
 @pytest.mark.parametrize("planted", [{"decode_ms": -1.0}, {"resize_ms": float("nan")}, {"normalize_ms": float("inf")}])

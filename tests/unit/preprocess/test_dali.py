@@ -44,6 +44,8 @@ LITE0 = Recipe(
 LINEAR = dataclasses.replace(RESNET50, name="linear", interpolation="linear")
 PIXELS = dataclasses.replace(LINEAR, name="pixels", mean=(0.0, 0.0, 0.0), dtype="uint8", layout="NHWC")
 
+YOLO = dataclasses.replace(LINEAR, name="yolo", fit="letterbox", mean=(0.0,) * 3, std=(255.0,) * 3)
+
 PHOTO = decode(FILES[0])
 GREY = cv2.cvtColor(PHOTO, cv2.COLOR_BGR2GRAY)
 
@@ -242,6 +244,20 @@ def test_extreme_shapes(kind: type[Preprocessor], size: tuple[int, int]) -> None
     encoded = [jpeg(np.full((*size, 3), 90, np.uint8))]
     with kind(RESNET50) as working:
         np.testing.assert_allclose(run(working, encoded), by_opencv(RESNET50, encoded), atol=1.001)
+
+
+@pytest.mark.parametrize("align", ["centre", "top-left"])
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+@pytest.mark.parametrize("dtype", ["float32", "float16", "uint8"])
+@pytest.mark.parametrize("kind", [Dali, DaliResize])
+def test_letterboxes_and_stretches(kind: type[Preprocessor], dtype: str, layout: str, align: str) -> None:
+    std = (1.0, 1.0, 1.0) if dtype == "uint8" else YOLO.std
+    box = dataclasses.replace(YOLO, dtype=dtype, layout=layout, align=align, std=std)
+    odd = [jpeg(cv2.resize(PHOTO, size)) for size in ((1, 1), (300, 1), (3, 900), (61, 224), (224, 223))]
+    for recipe in (box, dataclasses.replace(box, fit="stretch", colour_order="BGR")):
+        with kind(recipe) as working:
+            off = np.abs(run(working, [*FILES[:3], *odd]) * std[0] - by_opencv(recipe, [*FILES[:3], *odd]) * std[0])
+        assert off.max() <= (0 if kind is Dali else 1.1)
 
 
 @pytest.mark.parametrize("kind", [Dali, DaliResize])

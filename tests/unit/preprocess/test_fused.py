@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import cv2
+import llvmlite.binding
 import numpy as np
 import pytest
 import simplejpeg
@@ -18,6 +19,7 @@ from preprocess.oracle import oracle
 from preprocess.parts import compiled, fused_kernels
 from preprocess.parts.decode import decode
 from preprocess.registry import load
+from tests.children import run_python
 
 PHOTOS = [
     cv2.imread(str(path)) for path in sorted((Path(__file__).parents[3] / "sut/datasets/demo_photos").glob("*.jpg"))
@@ -117,6 +119,63 @@ def test_exact_halves_round_up(method: str) -> None:
 def test_extreme_sizes(recipe: Recipe, width: int, height: int) -> None:
     pixels = picture(width + height, width, height)
     assert_parity(run_pixels(recipe, [pixels])[0], pixels, recipe)
+
+
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+@pytest.mark.parametrize("dtype", ["float32", "float16", "uint8"])
+@pytest.mark.parametrize("align", ["centre", "top-left"])
+def test_a_letterbox_is_the_oracle_to_the_bit(layout: str, dtype: str, align: str) -> None:
+    numbers = {} if dtype == "uint8" else IMAGENET
+    recipe = Recipe(
+        name="box",
+        size=224,
+        fit="letterbox",
+        interpolation="linear",
+        align=align,
+        layout=layout,
+        dtype=dtype,
+        **numbers,
+    )
+    sizes = [(512, 384), (301, 396), (1, 1), (2, 1), (1, 900), (5000, 3), (223, 224), (448, 448), (61, 47)]
+    pictures = [picture(at, *size) for at, size in enumerate(sizes)]
+    for got, pixels in zip(run_pixels(recipe, pictures), pictures, strict=True):
+        np.testing.assert_array_equal(got, oracle(pixels, recipe)[0])
+
+
+@pytest.mark.parametrize("std", [(255.0,) * 3, IMAGENET["std"], (127.5,) * 3, (1.0,) * 3])
+def test_two_products_are_the_quotient_or_are_not_used(std: tuple[float, float, float]) -> None:
+    preprocessor = Fused(dataclasses.replace(RESNET50, std=std))
+    # Without fused multiply-add the second product is rounded by itself, and the tables are right.
+    assert preprocessor._is_affine or not llvmlite.binding.get_host_cpu_features().get("fma")
+    preprocessor._affine[1] *= np.float32(1 + 1e-6)
+    assert not preprocessor._products_are_the_tables()
+
+
+FENCED = """
+import ctypes, mmap
+from types import SimpleNamespace
+import numpy as np
+from preprocess.base import Recipe
+from preprocess.fused import Fused
+
+page, libc = mmap.PAGESIZE, ctypes.CDLL(None)
+fused = Fused(Recipe(name="box", size=48, fit="letterbox", interpolation="linear"))
+target = SimpleNamespace(buffers={"input": np.empty((1, 3, 48, 48), np.float32)})
+for width, height in ((1, 1), (2, 1), (3, 2), (1, 9), (48, 30), (47, 48), (90, 61), (61, 90), (640, 3)):
+    count = 3 * width * height
+    end = (count // page + 2) * page
+    memory = np.frombuffer(mmap.mmap(-1, end + page), np.uint8)
+    for fence in (0, end):
+        assert libc.mprotect(ctypes.c_void_p(memory.ctypes.data + fence), page, 0) == 0
+    for begin in (page, end - count):
+        fused.run_pixels([memory[begin : begin + count].reshape(height, width, 3)], target, lambda stage: None)
+"""
+
+
+@pytest.mark.slow
+def test_nothing_is_read_before_a_picture_or_behind_it(tmp_path: Path) -> None:
+    done = run_python("-c", FENCED, cwd=tmp_path)
+    assert (done.code, done.err) == (0, "")
 
 
 def test_rows_of_a_batch_are_its_pictures_and_the_rest_is_left_alone() -> None:

@@ -59,7 +59,28 @@ def lite0_by_hand(bgr: np.ndarray) -> np.ndarray:
     return ((picture[:, :, ::-1].astype(np.float32) - 127) / 128).transpose(2, 0, 1)
 
 
+YOLO = Recipe(name="yolo", size=640, fit="letterbox", interpolation="linear", std=(255.0,) * 3)
+RETINANET = dataclasses.replace(YOLO, name="retinanet", size=800, fit="stretch")
+
+
+def yolo_by_hand(bgr: np.ndarray) -> np.ndarray:
+    height, width, _ = bgr.shape
+    scale = min(640 / width, 640 / height)
+    to = (max(1, round(width * scale)), max(1, round(height * scale)))
+    left, top = (640 - to[0]) // 2, (640 - to[1]) // 2
+    picture = cv2.resize(bgr, to, interpolation=cv2.INTER_LINEAR)
+    around = (top, 640 - to[1] - top, left, 640 - to[0] - left)
+    picture = cv2.copyMakeBorder(picture, *around, cv2.BORDER_CONSTANT, value=(114, 114, 114))
+    return picture[:, :, ::-1].transpose(2, 0, 1).astype(np.float32) / 255
+
+
+def retinanet_by_hand(bgr: np.ndarray) -> np.ndarray:
+    picture = cv2.resize(bgr, (800, 800), interpolation=cv2.INTER_LINEAR)
+    return picture[:, :, ::-1].transpose(2, 0, 1).astype(np.float32) / 255
+
+
 BY_HAND = {"resnet50": (RESNET50, resnet50_by_hand), "lite0": (LITE0, lite0_by_hand)}
+BY_HAND |= {"yolo": (YOLO, yolo_by_hand), "retinanet": (RETINANET, retinanet_by_hand)}
 
 
 def target(recipe: Recipe, n: int, rows: int | None = None) -> SimpleNamespace:
@@ -96,7 +117,7 @@ def test_demo_photos_are_the_recipe_by_hand(model: str) -> None:
 @given(width=st.integers(1, 600), height=st.integers(1, 600))
 def test_any_size_is_the_recipe_by_hand(model: str, width: int, height: int) -> None:
     recipe, by_hand = BY_HAND[model]
-    if max(width, height) > MAX_ASPECT * min(width, height):
+    if recipe.fit != "letterbox" and max(width, height) > MAX_ASPECT * min(width, height):
         width, height = max(width, height), max(width, height)
     pixels = noise(width, height)
     np.testing.assert_array_equal(run(recipe, [png(pixels)])[0], by_hand(pixels))
@@ -110,7 +131,7 @@ def test_long_pictures_are_the_full_resize_within_a_level(size: tuple[int, int])
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 20_000), (20_000, 1)])
-@pytest.mark.parametrize("recipe", [RESNET50, LITE0, MOBILENET], ids=lambda recipe: recipe.name)
+@pytest.mark.parametrize("recipe", [RESNET50, LITE0, MOBILENET, YOLO, RETINANET], ids=lambda recipe: recipe.name)
 def test_extreme_shapes_cost_no_more_than_they_keep(size: tuple[int, int], recipe: Recipe) -> None:
     pixels = noise(*size)
     encoded = png(pixels)
@@ -128,7 +149,7 @@ def test_extreme_shapes_cost_no_more_than_they_keep(size: tuple[int, int], recip
 @pytest.mark.parametrize("dtype", ["float32", "float16", "uint8"])
 @pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
 @pytest.mark.parametrize("colour_order", ["RGB", "BGR"])
-@pytest.mark.parametrize("recipe", [RESNET50, LITE0, MOBILENET], ids=lambda recipe: recipe.name)
+@pytest.mark.parametrize("recipe", [RESNET50, LITE0, MOBILENET, YOLO, RETINANET], ids=lambda recipe: recipe.name)
 def test_every_layout_order_and_dtype_is_the_oracles(
     recipe: Recipe, colour_order: str, layout: str, dtype: str
 ) -> None:

@@ -100,6 +100,81 @@ def test_a_fit_stays_inside_the_picture(width: int, height: int, size: int, kind
     assert 0 <= where.crop_top <= where.resized_height - size
 
 
+def letterbox(size: int, align: str = "centre") -> Recipe:
+    return Recipe(name="box", size=size, fit="letterbox", interpolation="linear", align=align)
+
+
+@given(
+    st.integers(1, 20_000),
+    st.integers(1, 20_000),
+    st.integers(1, 300),
+    st.sampled_from(["stretch", "letterbox"]),
+    st.sampled_from(["centre", "top-left"]),
+)
+def test_what_crops_nothing_shows_the_whole_picture(width: int, height: int, size: int, kind: str, align: str) -> None:
+    where = fit(Recipe(name="any", size=size, fit=kind, interpolation="linear", align=align), width, height)
+    assert (where.box_left, where.box_top, where.box_width, where.box_height) == (0, 0, width, height)
+    shown = (where.columns.stop - where.columns.start, where.rows.stop - where.rows.start)
+    assert shown == (where.resized_width, where.resized_height)
+    assert max(shown) == size
+    if kind == "letterbox":
+        assert min(shown) == max(1, round(size * min(width, height) / max(width, height)))
+    else:
+        assert shown == (size, size)
+        assert not where.is_padded
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "align", "columns", "rows"),
+    [
+        (400, 300, "centre", (0, 64), (8, 56)),
+        (300, 400, "centre", (8, 56), (0, 64)),
+        (400, 300, "top-left", (0, 64), (0, 48)),
+        (300, 400, "top-left", (0, 48), (0, 64)),
+        (64, 47, "centre", (0, 64), (8, 55)),  # of the odd rest the larger half is behind
+        (16, 5, "centre", (0, 64), (22, 42)),  # grows
+        (1, 1, "centre", (0, 64), (0, 64)),
+        (9000, 1, "centre", (0, 64), (31, 32)),  # a side of less than half a pixel is one
+        (1, 9000, "top-left", (0, 1), (0, 64)),
+    ],
+)
+def test_where_a_letterbox_has_its_picture(
+    width: int, height: int, align: str, columns: tuple[int, int], rows: tuple[int, int]
+) -> None:
+    where = fit(letterbox(64, align), width, height)
+    assert (where.columns, where.rows) == (slice(*columns), slice(*rows))
+    assert where.is_padded is ((columns, rows) != ((0, 64), (0, 64)))
+
+    pixels = np.full((height, width, 3), 200, np.uint8)
+    _, kept = oracle(pixels, letterbox(64, align))
+    assert (kept[where.rows, where.columns] == 200).all()
+    assert (kept == 200).sum() == 3 * (columns[1] - columns[0]) * (rows[1] - rows[0])
+    assert set(np.unique(kept)) <= {114, 200}
+
+
+@quick
+@given(seeds, sides, sides, methods, st.sampled_from(["centre", "top-left"]), st.sampled_from(["stretch", "letterbox"]))
+def test_a_letterbox_is_opencvs_resize_within_a_border(
+    seed: int, width: int, height: int, method: str, align: str, kind: str
+) -> None:
+    recipe = Recipe(name="box", size=41, fit=kind, interpolation=method, align=align, pad_level=7)
+    pixels = picture(seed, width, height)
+    where = fit(recipe, width, height)
+    expected = cv2.resize(pixels, (where.resized_width, where.resized_height), interpolation=METHODS[method])
+    left, top = where.columns.start, where.rows.start
+    around = (top, 41 - where.rows.stop, left, 41 - where.columns.stop)
+    expected = cv2.copyMakeBorder(expected, *around, cv2.BORDER_CONSTANT, value=(7, 7, 7))
+    difference = np.abs(resize_fit(pixels, where, method, 7).astype(int) - expected)
+    assert difference.max() <= (1 if method == "cubic" else 0)
+
+
+def test_geometry_of_a_letterbox_begins_before_the_picture() -> None:
+    geometry = fit(letterbox(640), 512, 384).geometry
+    assert (geometry.scale_x, geometry.scale_y) == (1.25, 1.25)
+    assert (geometry.left, geometry.top) == (0, -64)  # 80 of the 640 rows are padding
+    assert fit(letterbox(640, "top-left"), 512, 384).geometry.top == 0
+
+
 def test_geometry_maps_the_input_back_to_the_picture() -> None:
     recipe = Recipe(name="resnet50", size=224, fit="resize-crop", interpolation="area")
     geometry = fit(recipe, 512, 384).geometry
@@ -154,6 +229,8 @@ def test_colour_order() -> None:
         ({"crop_percent": 0.0}, "crop_percent is 0.0, expected over 0"),
         ({"crop_percent": 101.0}, "crop_percent is 101.0, expected over 0, at most 100"),
         ({"crop_padding": -1}, "crop_padding is -1"),
+        ({"fit": "letterbox", "pad_level": -1}, "pad_level is -1, expected a level from 0 to 255"),
+        ({"fit": "letterbox", "pad_level": 256}, "pad_level is 256"),
         ({"std": (1.0, 0.0, 1.0)}, "std is .* expected no zero"),
         ({"dtype": "uint8", "mean": (127.0, 127.0, 127.0)}, "dtype uint8 with mean .* expected mean 0 and std 1"),
         ({"dtype": "uint8", "std": (2.0, 2.0, 2.0)}, "dtype uint8"),
