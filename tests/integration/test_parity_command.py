@@ -12,10 +12,11 @@ import pytest
 from sut.cli import app as cli
 from sut.process.signals import Noted
 from sut.studies import parity
-from tests.children import run_python
+from tests.children import results, run_python, run_sut
 from tests.core import needs
 from tests.distributions import write_distribution
 from tests.integration.support import Sut
+from tests.unit.small_models import SIZE, write_classifier
 
 FIELDS = ["max_levels", "mean_levels", "share_over_1", "psnr_db", "pictures", "values", "padding_levels"]
 WITHOUT_DALI = """
@@ -185,6 +186,24 @@ def test_every_boundary_has_parity(sut: Sut, boundary: str) -> None:
     assert (done.code, done.errors) == (0, [])
     assert done.result["parity"]["max_levels"] > 1
     assert ("parity of dali-resize: max" in done.out) is (boundary == "pixels")
+
+
+@pytest.mark.parametrize(("fit", "padding"), [("letterbox", 0), ("stretch", None)])
+@pytest.mark.parametrize("preprocess", ["opencv", "fused"])
+def test_a_recipe_that_pads_has_parity_of_its_pictures(
+    tmp_path: Path, preprocess: str, fit: str, padding: int | None
+) -> None:
+    write_classifier(tmp_path / "small.onnx")
+    (tmp_path / "mine.yaml").write_text(f"fit: {fit}\ninterpolation: linear\nstd: [255, 255, 255]\n")
+    own = ("--model", "small.onnx", "--recipe", "mine.yaml", "--preprocess", preprocess, "--boundary", "jpeg")
+
+    ran = run_sut(*own, "--scenario", "Offline", "--time", "0.1", cwd=tmp_path)
+
+    assert (ran.code, ran.out.count(f"parity of {preprocess}: equal to the oracle")) == (0, 1), ran.err
+    [result] = results(tmp_path).values()
+    parity = result["parity"]
+    assert (parity["max_levels"], parity["padding_levels"]) == (0, padding)
+    assert (parity["values"] == parity["pictures"] * 3 * SIZE**2) is (padding is None)
 
 
 def test_what_preprocesses_nothing_has_no_parity(sut: Sut) -> None:
