@@ -95,7 +95,7 @@ class Parity(_Part):
             return f"equal to the oracle in all pixels of {self.pictures} pictures"
         levels = "level" if self.max_levels == 1 else "levels"
         psnr = "equal but for padding" if self.psnr_db is None else f"{self.psnr_db:.1f} dB"
-        padding = "" if self.padding_levels is None else f", padding off by {self.padding_levels}"
+        padding = {None: "", 0: ", padding exact"}.get(self.padding_levels, f", padding off by {self.padding_levels}")
         return (
             f"max {self.max_levels} {levels}, mean {self.mean_levels:.2g}, "
             f"{100 * self.share_over_1:.3g} % of pixels over 1, {psnr}{padding}"

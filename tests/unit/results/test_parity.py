@@ -111,6 +111,7 @@ def test_padding_flatters_nothing_and_must_be_exact() -> None:
     exact = compare(pixels(10, 13, 100, 100), expected, covered)
     assert (exact.mean_levels, exact.share_over_1, exact.values, exact.padding_levels) == (3 / 6, 1 / 2, 6, 0)
     assert exact.psnr_db == pytest.approx(10 * math.log10(255**2 / (9 / 6)))
+    assert exact.line().endswith(" dB, padding exact")
 
     off = compare(pixels(10, 10, 100, 101), expected, covered)
     assert (off.max_levels, off.mean_levels, off.psnr_db, off.padding_levels) == (1, 0, None, 1)
