@@ -17,6 +17,7 @@ from plugins.files import sha256_of
 from preprocess.base import Recipe
 from preprocess.oracle import oracle
 from sut.errors import InputError
+from sut.models import registry
 from sut.models.precision.convert import convert
 from sut.models.sources import yolo11
 from tests.children import CHECKOUT
@@ -163,7 +164,7 @@ def test_the_trained_file_is_looked_for_in_model_dir(tmp_path: Path, monkeypatch
     monkeypatch.setenv("MODEL_DIR", str(tmp_path))
 
     with pytest.raises(InputError, match=r"yolo11l\.onnx does not exist; .*--weights random"):
-        yolo11.build("trained", quiet)
+        registry.find("yolo11").build("trained", quiet)
 
     (tmp_path / "yolo11l.onnx").touch()
-    assert yolo11.build("trained", quiet) == tmp_path / "yolo11l.onnx"
+    assert registry.find("yolo11").build("trained", quiet) == tmp_path / "yolo11l.onnx"
