@@ -14,6 +14,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from sut.models.registry import find
+from sut.models.sources.yolo11 import build_yolo11
 from tests.children import CHECKOUT, Finished, results, run_sut
 from tests.unit.odd_models import RECIPE, write_odd
 from tests.unit.small_models import write_classifier, write_means
@@ -278,3 +279,17 @@ def test_a_known_model_takes_no_recipe(tmp_path: Path) -> None:
 
     assert done.code == 1
     assert "--recipe pytorch is for a file (--model my.onnx); efficientnet-lite0 has its own" in done.err
+
+
+@pytest.mark.slow
+def test_an_export_of_a_detector_runs_without_a_recipe(tmp_path: Path) -> None:
+    build_yolo11(tmp_path / "mine.onnx", depth=0.5, width=0.25, size=320, classes=80, seed=11)
+
+    done = run_sut("--model", tmp_path / "mine.onnx", "--scenario", "Offline", "--time", "0.1", cwd=tmp_path)
+
+    assert done.code == 0, done.err
+    assert "mine.onnx as mine: input images float32 NCHW, 320 pixels; detection by output0 (yolo), 80 cl" in done.err
+    assert "guessed from the outputs output0 float32 [?, 84, 2100]" in done.err
+    found = results(tmp_path)["Offline", "performance"]
+    assert (found["valid"], found["failed_samples"], found["weights"]) == (True, 0, "unknown")
+    assert found["stages_ns"]["postprocess"]["p50"] > 0
