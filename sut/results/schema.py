@@ -65,6 +65,13 @@ class Accuracy(_Part):
     met: bool | None = None
     """Whether ``value`` reaches the target; None without one."""
 
+    @property
+    def share(self) -> str:
+        """How many are right, where that is what is counted; else the value in percent."""
+        if self.name == "top1":
+            return f"{round(self.value * self.count)} of {self.count}"
+        return f"{share_in_percent(self.value)} %"
+
 
 class Parity(_Part):
     """How far a preprocessor is from the oracle, in levels of 255 before normalisation; see ``results/parity.py``."""
@@ -182,7 +189,7 @@ class Result(_Part):
     model_sha256: str | None = None
     """Of its file as it was brought or built; of several files, see docs/results.md."""
     weights: str | None
-    """``trained``, ``random`` or ``unknown``; None where no model ran."""
+    """``trained``, ``random``, ``planted`` (to give known answers) or ``unknown``; None where no model ran."""
     backend: str
     """The runtime, by its name here."""
     backend_version: str | None = None

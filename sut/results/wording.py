@@ -31,7 +31,7 @@ def verdict(mode: str, valid: bool | None, failed: bool) -> str:
 def figure(accuracy: Accuracy | None, metric: Metric | None) -> str:
     """The figure of a run with its unit: what it scored, else what MLPerf compares by."""
     if accuracy is not None:
-        return f"{round(accuracy.value * accuracy.count)} of {accuracy.count} {accuracy.name}"
+        return f"{accuracy.share} {accuracy.name}"
     if metric is None or metric.value is None:
         return "-"
     if metric.percentile is not None:

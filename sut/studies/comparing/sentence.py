@@ -82,7 +82,7 @@ def _undecided(comparison: Comparison, leader: str, baseline: str, gain: Differe
 def _labels(comparison: Comparison, cell: str, baseline: str) -> str:
     accuracy = comparison.accuracies.get(cell)
     if accuracy is not None:
-        return f" with {round(accuracy.value * accuracy.count)} of {accuracy.count} right"
+        return f" with {accuracy.share} {'right' if accuracy.name == 'top1' else accuracy.name}"
     result = comparison.bench.results[cell]
     if result.agreement is None or result.weights == "random":
         configs = {each.label: each.config for each in comparison.cells}

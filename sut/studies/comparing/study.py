@@ -108,7 +108,7 @@ def score(comparison: Comparison, bench: CellBench) -> None:
             accuracy = bench.results[f"{cell.label}, accuracy"].accuracy if not run.failed else None
             if accuracy is not None:
                 comparison.accuracies[cell.label] = accuracy
-                tell(f"accuracy of {cell.label}: {accuracy.value * accuracy.count:.0f} of {accuracy.count}")
+                tell(f"accuracy of {cell.label}: {accuracy.share}")
             else:
                 tell(f"accuracy of {cell.label}: {run.reason}")
             comparison.keep()
