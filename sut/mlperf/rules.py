@@ -23,6 +23,7 @@ QUOTA = "a quota"
 IN_SHORT = {
     "answers depend on the batch: ": "batch-dependent answers",
     "random weights": "random weights",
+    "planted weights": "planted weights",
     "runs no model": "no model",
     "the run did not come to its end": "no end",
     "LoadGen left no log ": "no log",
@@ -214,8 +215,8 @@ def _not_official(config: RunConfig, spec: ModelSpec, benchmark: Benchmark, mode
         found.append(f"MLPerf's {benchmark.name} is retired: no round takes it any more")
     if model is None:
         found.append(f"the {config.backend} backend runs no model")
-    elif model.weights == "random":
-        found.append("random weights")
+    elif model.weights in ("random", "planted"):
+        found.append(f"{model.weights} weights")
     elif spec.name == benchmark.name and not is_official_model(spec, model):
         found.append(
             f"model {spec.name} is {model.source.name} with the SHA-256 {model.sha256:.16}..., not MLPerf's file"

@@ -11,6 +11,9 @@ from preprocess.base import Recipe
 from sut.text import Say
 
 Weights = Literal["trained", "random"]
+"""What a user can ask for."""
+Made = Literal["trained", "random", "planted"]
+"""What a file's weights are that is made here; ``planted`` ones were written down, so that answers are known."""
 Build = Callable[[Weights, Say], Path]
 
 
@@ -27,8 +30,10 @@ class ModelSpec:
     build: Build
     other_builds: Mapping[str, Build] = field(default_factory=dict)
     """The same for backends that read no ONNX files, by how the names of those end that they do read."""
-    makes: tuple[Weights, ...] = ()
+    makes: tuple[Made, ...] = ()
     """The weights that ``build`` itself puts into the file, as opposed to those that the user must bring."""
+    dataset: str = "demo"
+    """The data set that it is run on where none is told, nor a folder."""
     task: str = "classification"
     task_options: Mapping[str, Any] = field(default_factory=dict)
     """What ``Task.options`` of that task may have set, such as which kind of outputs the file has."""

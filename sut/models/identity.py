@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from plugins.files import known_digest
-from sut.models.base import ModelSpec, Weights
+from sut.models.base import Made, ModelSpec, Weights
 from sut.models.registry import MODELS, find
 
 KNOWN: Mapping[str, str] = {
@@ -17,7 +17,7 @@ KNOWN: Mapping[str, str] = {
 }
 """Files of MLPerf's reference models: MD5, as MLCommons publishes it, and the model's name."""
 
-Known = Literal["trained", "random", "unknown"]
+Known = Literal["trained", "random", "planted", "unknown"]
 """What a model's weights are; ``unknown`` for a file of which nothing is known."""
 
 
@@ -44,8 +44,11 @@ def weights_of(
         return "unknown", None
     if replace(known.prepared_as(spec.recipe), build=spec.build) != spec:
         return "unknown", None
-    if spec.build is known.build and asked in known.makes:
-        return asked, None
+    if spec.build is known.build:
+        made: Made
+        for made in (asked, "planted"):
+            if made in known.makes:
+                return made, None
     digests = {sha256}
     if len(sums) == 1 and spec.name in {*KNOWN.values(), *vouched.values()}:
         digests.add(known_digest(source, "md5"))

@@ -115,7 +115,9 @@ def prepare(
 
         files = (config.dataset, config.dataset_path, config.dataset_list)
         layout = find_task(spec.task).layout
-        whole = dataset if config.count is None else open_dataset(*files, None, True, spec.labels_end, layout)
+        whole = (
+            dataset if config.count is None else open_dataset(*files, None, True, spec.labels_end, layout, spec.dataset)
+        )
         closed = config.rules == "closed"
         calibration = calibrate_on(dataset, whole, recipe, config.calibration_list, closed=closed)
     file = convert(onnx, form, calibration, say, progress, exact_behind=find_task(spec.task).exact_behind)

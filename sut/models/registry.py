@@ -12,6 +12,7 @@ from pathlib import Path
 
 from plugins.registry import plugged
 from preprocess.base import Recipe
+from sut.datasets.rectangles import RECTANGLES
 from sut.errors import InputError, SetupError, one_line
 from sut.models import tflite
 from sut.models.base import Build, ModelSpec
@@ -19,8 +20,9 @@ from sut.models.content import check_model
 from sut.models.files import ModelInfo
 from sut.models.own import describe, fits, own_model, shown
 from sut.models.recipes import RECIPES, RecipeFile, find_recipe
-from sut.models.sources import efficientnet_lite, mobilenet, resnet50, retinanet, yolo11
+from sut.models.sources import efficientnet_lite, mobilenet, planted, resnet50, retinanet, yolo11
 from sut.plugged import load_other
+from sut.tasks.detection.categories import COCO80
 from sut.tasks.registry import find_task, recognised
 from sut.text import Say
 
@@ -79,6 +81,16 @@ MODELS: dict[str, ModelSpec] = {
             classes=retinanet.CLASSES,
             loadgen_model="retinanet",
             exports_differ=True,
+        ),
+        ModelSpec(
+            name="planted",
+            recipe=RECIPES["yolo"],
+            build=planted.build,
+            makes=("planted",),
+            dataset=RECTANGLES,
+            task="detection",
+            classes=len(COCO80),
+            loadgen_model="yolo",
         ),
     )
 }

@@ -205,7 +205,8 @@ def assemble(
         )
     files = (config.dataset_path, config.dataset_list)
     task = find_task(spec.task)
-    dataset = open_dataset(config.dataset, *files, config.count, config.reads_pictures, spec.labels_end, task.layout)
+    pictures, labels, layout = config.reads_pictures, spec.labels_end, task.layout
+    dataset = open_dataset(config.dataset, *files, config.count, pictures, labels, layout, spec.dataset)
     if config.mode == "accuracy" and dataset.truth is not None:
         try:
             task.check_truth(spec, dataset.truth, dataset.files)

@@ -82,7 +82,7 @@ def deciding(runs: Sequence[Run]) -> Said:
 
 def _one_setup(runs: Sequence[Run]) -> Said:
     result = runs[0].result
-    weights = ", random weights" if result.weights == "random" else ""
+    weights = f", {result.weights} weights" if result.weights in ("random", "planted") else ""
     by_kind = {run.kind: run for run in runs if run.result.valid is not False}
     said: list[Said] = []
     if single := by_kind.get("SingleStream"):
@@ -98,7 +98,9 @@ def _one_setup(runs: Sequence[Run]) -> Said:
     said = [part for part in said if part]
     if (scored := by_kind.get("accuracy")) and (share := scored.number("%", "accuracy", "value")):
         pictures = scored.number("", "accuracy", "count")
-        said.append(("labels ", share, " % of ", pictures or "the", " pictures right"))
+        is_top1 = scored.result.accuracy is None or scored.result.accuracy.name == "top1"
+        kept = ("labels ", share, " % of ", pictures or "the", " pictures right")
+        said.append(kept if is_top1 else ("has an mAP of ", share, " % over ", pictures or "the", " pictures"))
     where = f"{result.model}{weights} on {result.backend} ({result.device}, {result.precision})"
     if not said:
         verdict = "failed" if any(run.result.failed for run in runs) else "has no figure that counts"
@@ -210,6 +212,10 @@ def warnings(runs: Sequence[Run]) -> list[str]:
         found.append(f"Short: {_some(short, timed)} took less than a minute, where MLPerf asks for ten")
     if random := [run for run in runs if run.result.weights == "random"]:
         found.append(f"Random weights: {_some(random, runs)}; the speed is real, the labels mean nothing")
+    if planted := [run for run in runs if run.result.weights == "planted"]:
+        found.append(
+            f"Planted weights: {_some(planted, runs)}; the accuracy is that of all around the model, not of one"
+        )
     if empty := [run for run in runs if run.result.weights is None]:
         backend = empty[0].result.backend
         found.append(f"No model: {_some(empty, runs)}; {backend} executes none, so its figures are no model's")

@@ -118,8 +118,9 @@ def _of_logs(result: Result, folder: Path, name: str) -> Iterator[Finding]:
 
 def _photos(result: Result) -> DataSet | None:
     """The data set of a run where that is the demo photos, which are here, too."""
-    config = result.config
-    if config.get("dataset") not in (None, DEMO) or config.get("dataset_path") or config.get("dataset_list"):
+    config, known = result.config, MODELS.get(result.model)
+    name = config.get("dataset") or (known.dataset if known else DEMO)
+    if name != DEMO or config.get("dataset_path") or config.get("dataset_list"):
         return None
     try:
         return open_dataset(DEMO, None, None, config.get("count"))
@@ -325,7 +326,7 @@ def _rules(result: Result, config: RunConfig, spec: ModelSpec, folder: Path, nam
     if photos is None or weights == "unknown":  # of such a file the rules tell the name, which is not told here
         return
     path = Path(next(iter(result.loaded_sha256), spec.name))
-    known: Known = "trained" if weights == "trained" else "random"
+    known: Known = "trained" if weights == "trained" else "planted" if weights == "planted" else "random"
     model = None if weights is None else Prepared(path, path, path, sha256=result.model_sha256, weights=known)
     for rule in broken_rules(config, spec, model, photos, read_detail(folder), result.audit):
         if rule not in result.rules_broken:
@@ -337,8 +338,8 @@ def _model(result: Result, config: RunConfig, spec: ModelSpec, name: str, notes:
     if result.model_sha256 is None:
         return
     weights = result.weights
-    if weights in spec.makes and (weights == "trained" or weights == "random"):
-        made, why = made_sha256(spec.name, weights)
+    if weights in spec.makes:
+        made, why = made_sha256(spec.name, "random" if weights == "random" else "trained")
         if made is None:
             notes.append(f"{name}: model_sha256 was not checked: {why}")
         elif made != result.model_sha256:

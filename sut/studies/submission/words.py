@@ -175,8 +175,8 @@ def _commands(result: Result, about: About, scenarios: str, more: str = "") -> s
 
 def _model(result: Result) -> str:
     file = weights_file(result)
-    if result.weights == "random":
-        source = "with random weights, made by this project when it is first used"
+    if result.weights in ("random", "planted"):
+        source = f"with {result.weights} weights, made by this project when it is first used"
     elif result.model == official.MODEL and result.weights == "trained":
         sums = " or ".join(sum_ for sum_, name in KNOWN.items() if name == official.MODEL)
         source = f"MLCommons' reference model for image classification (its MD5: {sums}), brought in $MODEL_DIR"

@@ -102,6 +102,7 @@ def test_a_run_by_the_rules_breaks_none(scenario: str) -> None:
         ("Server", {"requested_server_max_async_queries": 7}, "max_async_queries 7 is set"),
         ("Server", {"relax_server": True}, "Server rate 50 queries/s is a quarter of the calibrated one"),
         ("Offline", {"file": replace(TRAINED, weights="random")}, "random weights"),
+        ("Offline", {"file": replace(TRAINED, weights="planted")}, "planted weights"),
         (
             "Offline",
             {"file": replace(TRAINED, weights="unknown")},
@@ -290,6 +291,7 @@ def test_every_name_in_short_is_that_of_a_rule() -> None:
     told.append(rules.audit_rule(Audit(file="audit.config", test="TEST01", settings={})))
     told += broken_rules(RunConfig(), find("resnet50"), TRAINED, IMAGENET, Detail({}, ()))
     told += broken("Server", mode="find_peak", backend="theirs", boundary="device")
+    told += broken("Offline", file=replace(TRAINED, weights="planted"))
 
     for part, words in rules.IN_SHORT.items():
         assert words in in_short([rule for rule in told if part in rule]), part

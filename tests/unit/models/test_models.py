@@ -353,7 +353,7 @@ def test_find_takes_both_ways_of_writing(name: str) -> None:
         ("efficientnet", "did you mean efficientnet-lite"),
         (
             "",
-            "unknown model ''; known: efficientnet-lite0, efficientnet-lite1, efficientnet-lite2, mobilenet, resnet50",
+            "unknown model ''; known: efficientnet-lite0, efficientnet-lite1, efficientnet-lite2, mobilenet, planted",
         ),
     ],
 )
