@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
+import typer
 import yaml
+from typer.core import TyperGroup
 
+from sut.cli.app import COMMANDS, _register, app
 from sut.errors import ExitCode
 from tests.children import CHECKOUT
 
 PAGES = (
     *("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"),
     *("docs/architecture.md", "docs/contract.md", "docs/results.md", "docs/submission.md"),
+    "docs/detection.md",
 )
 PATH = re.compile(r"`((?:\.ci|\.github|sut|backends|preprocess|kernels|plugins|docs|tests|tools|docker)/[\w./-]*)`")
 """A path as a page writes it; one with NAME in it is the reader's."""
@@ -52,3 +57,25 @@ def test_the_contract_has_every_command_and_exit_code() -> None:
 
     assert {"run", "doctor"} | files == first_words[1] - {"command"}
     assert {str(int(code)) for code in ExitCode} == first_words[2] - {"code"}
+
+
+def commands_of(page: str) -> list[str]:
+    """What a page tells to type, in its blocks."""
+    blocks = re.findall(r"^```\n(.*?)^```", (CHECKOUT / page).read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    return [line for block in blocks for line in block.splitlines() if "./run_local.sh" in line]
+
+
+@pytest.mark.parametrize("line", commands_of("docs/detection.md"))
+def test_the_commands_of_a_walk_are_commands(line: str) -> None:
+    words = shlex.split(line.partition("./run_local.sh ")[2])
+    _register()
+    if words[0].replace("-", "_") not in COMMANDS:  # run_local.sh takes them for these
+        backend, model, device, *rest = words
+        words = ["run", "--backend", backend, "--model", model, "--device", device, *rest]
+    command = typer.main.get_command(app)
+    assert isinstance(command, TyperGroup)
+
+    with command.make_context("sut", words) as context:
+        name, found, rest = command.resolve_command(context, words)
+        assert name == words[0] and found is not None
+        found.make_context(name, rest, parent=context)  # raises for an option that there is not, or a value of none
