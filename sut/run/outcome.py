@@ -285,15 +285,15 @@ def score_log(parts: Assembly, directory: Path, answers_sum: int | None, depend:
     """Score the accuracy log in ``directory`` and write ``accuracy.txt`` beside it. Returns notes too.
 
     Raises ``ValueError`` where it is none, or not of the answers that have this ``answers_sum``, and where a sample has
-    two different ones, unless answers are known to ``depend`` on what else is asked.
+    two different ones, unless answers are known to ``depend`` on what else is asked, or the task's are inexact.
     """
     truth = parts.dataset.truth
     if truth is None:
-        raise ValueError(f"data set {parts.dataset.name} has no labels")
-    log = read_accuracy_log(directory / ACCURACY)
-    if not depend:
+        raise ValueError(f"data set {parts.dataset.name} has nothing to score against")
+    log, task = read_accuracy_log(directory / ACCURACY), find_task(parts.spec.task)
+    if not (depend or task.inexact):
         log.check_consistent(directory / ACCURACY)
-    score = find_task(parts.spec.task).score(log.answers, truth)
+    score = task.score(log.answers, truth)
     if logged_sum(directory / ACCURACY) != answers_sum:
         raise ValueError(f"the answers in {directory / ACCURACY} are not those that this run gave: it is another run's")
     (directory / "accuracy.txt").write_text(score.text + "\n", encoding="utf-8")
@@ -306,11 +306,7 @@ def _doubts(parts: Assembly, score: Score) -> list[str]:
     spec = parts.spec
     if parts.model is None:
         return []
-    to_check = (
-        f"check label_offset ({spec.label_offset}), colour_order ({spec.recipe.colour_order}) or recipe "
-        f"({spec.recipe.name}), and the data set's labels; see docs/own_model.md"
-    )
-    return find_task(spec.task).doubts(score, spec, parts.model.weights != "random", to_check)
+    return find_task(spec.task).doubts(score, spec, parts.model.weights != "random")
 
 
 def _accuracy(parts: Assembly, score: Score | None, data_broken: bool) -> Accuracy | None:

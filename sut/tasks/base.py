@@ -93,6 +93,8 @@ class Task(Plugin, ABC):
     """Whether an answer is about places in the picture as it was before preprocessing."""
     loadgen_model: ClassVar[str] = "resnet50"
     """The name whose lines in mlperf.conf apply to a user's own model."""
+    inexact: ClassVar[bool] = False
+    """Whether the last bits of an answer depend on what else is in its batch: of two to one picture the first counts."""
     output: TensorSpec | None = None
     """The one output that answers, where there is one."""
     tally: ClassVar[type[Tally] | None] = None
@@ -191,6 +193,6 @@ class Task(Plugin, ABC):
         """
 
     @classmethod
-    def doubts(cls, score: Score, spec: Spec, trained: bool, to_check: str) -> list[str]:
-        """What makes a score hard to believe of a model, ``trained`` or random; ``to_check`` says where to look."""
+    def doubts(cls, score: Score, spec: Spec, trained: bool) -> list[str]:
+        """What makes a score hard to believe of a model, ``trained`` or random, and where to look."""
         return []

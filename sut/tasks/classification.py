@@ -222,13 +222,17 @@ class Classification(Task):
         return top1(np.frombuffer(b"".join(answers.values()), dtype=ANSWER), labels[indices])
 
     @classmethod
-    def doubts(cls, score: Score, spec: Spec, trained: bool, to_check: str) -> list[str]:
+    def doubts(cls, score: Score, spec: Spec, trained: bool) -> list[str]:
         """One answer to everything, and of a trained model also what looks like guessing."""
         assert isinstance(score, Top1)
         classes = spec.classes
         found = [] if score.always is None else [f"all {score.count} answers are the label {score.always:g}"]
         if trained and near_chance(score, classes):
-            found.append(f"top-1 of {score.good} in {score.count} is near chance for {classes} classes: {to_check}")
+            found.append(
+                f"top-1 of {score.good} in {score.count} is near chance for {classes} classes: check label_offset "
+                f"({spec.label_offset}), colour_order ({spec.recipe.colour_order}) or recipe ({spec.recipe.name}), and "
+                "the data set's labels; see docs/own_model.md"
+            )
         return found
 
     def _best(self, values: NDArray[Any], n: int) -> NDArray[np.intp]:

@@ -61,6 +61,7 @@ class Detection(Task):
     layout = "coco"
     loadgen_model = "yolo"
     needs_geometry = True
+    inexact = True
     tally = BoxTally
 
     def __init__(self, form: Form, spec: Spec, options: DetectionOptions) -> None:
@@ -185,9 +186,13 @@ class Detection(Task):
         return score_boxes(answers, _boxes_in(truth), whole)
 
     @classmethod
-    def doubts(cls, score: Score, spec: Spec, trained: bool, to_check: str) -> list[str]:
+    def doubts(cls, score: Score, spec: Spec, trained: bool) -> list[str]:
         """No box in any picture, one category for all of them, and of a trained model an mAP near 0."""
         assert isinstance(score, MeanAP)
+        to_check = (
+            f"check colour_order ({spec.recipe.colour_order}), recipe ({spec.recipe.name}) and, in its task_options, "
+            "outputs, categories and boxes; see docs/detection.md"
+        )
         if not score.boxes:
             return [f"no box was found in any of {score.count} pictures: {to_check}"]
         found = (
@@ -196,10 +201,7 @@ class Detection(Task):
             else [f"all {score.boxes:,} boxes are of the category {score.always:g}"]
         )
         if trained and score.value < _NEAR_NOTHING:
-            found.append(
-                f"mAP of {score.value:.2%} is next to nothing: check outputs, categories and boxes in the recipe's "
-                f"task_options; {to_check}"
-            )
+            found.append(f"mAP of {score.value:.2%} is next to nothing: {to_check}")
         return found
 
     def _suppressed(self, outputs: Mapping[str, Any], n: int, rows: int) -> Found:

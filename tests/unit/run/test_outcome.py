@@ -28,6 +28,7 @@ from sut.run import outcome
 from sut.run.events import Finished
 from sut.run.outcome import Outcome, _accuracy, score_log, versions
 from sut.tasks.base import Score
+from sut.tasks.detection.truth import BoxTruth, TrueBox
 from sut.tasks.top1 import top1_score
 from tests.distributions import write_distribution
 from tests.unit.mlperf.test_accuracy import write_log
@@ -91,6 +92,19 @@ def test_two_answers_to_a_sample_are_refused_where_nothing_explains_them(tmp_pat
     score, notes = score_log(parts, tmp_path, answers_sum, depend=True)
 
     assert (score.good, score.count) == (1, 2)
+    assert notes == ["samples with two different answers, of which the first counts: 1"]
+
+
+def test_of_two_answers_of_boxes_whose_last_bits_differ_the_first_counts(tmp_path: Path) -> None:
+    first, other = (np.array([0, 0.1, 0.1, 0.5, right, 0.9, 1], np.float32).tobytes().hex() for right in (0.5, 0.50001))
+    log = write_log(tmp_path, (0, first), (0, other))
+    truth = BoxTruth(tmp_path, (7,), ((100, 100),), (1,), (TrueBox(1, 7, 1, (10, 10, 40, 40), 1600, 0),))
+    config = RunConfig(model="yolo11", backend="onnxruntime", mode="accuracy")
+    parts = Assembly(config, find("yolo11"), None, DataSet("coco", Path(), ("a",), truth), OnnxRuntime, OpenCV)
+
+    score, notes = score_log(parts, tmp_path, logged_sum(log), depend=False)
+
+    assert (score.name, round(score.value, 9)) == ("mAP", 1)
     assert notes == ["samples with two different answers, of which the first counts: 1"]
 
 

@@ -386,19 +386,20 @@ def test_no_box_is_a_score_and_a_doubt() -> None:
     score = mean_ap([[], [], []])
 
     assert score.value == 0
-    assert Detection.doubts(score, spec_of(), False, "check it") == ["no box was found in any of 3 pictures: check it"]
+    [none] = Detection.doubts(score, spec_of(), False)
+    assert none.startswith("no box was found in any of 3 pictures: check colour_order (")
 
 
 def test_what_is_doubted() -> None:
     same = [[(*box[:5], 2) for box in boxes] for boxes in PICTURES]
     nowhere = [[(60, 60, 63, 63, 0.9, index)] for index in range(3)]
 
-    assert Detection.doubts(mean_ap(), spec_of(), True, "") == []
-    assert Detection.doubts(mean_ap(same), spec_of(), False, "") == ["all 4 boxes are of the category 2"]
-    [near_nothing] = Detection.doubts(mean_ap(nowhere), spec_of(), True, "look here")
-    assert near_nothing.startswith("mAP of 0.00% is next to nothing: check outputs, categories and boxes")
-    assert near_nothing.endswith("look here")
-    assert Detection.doubts(mean_ap(nowhere), spec_of(), False, "") == []
+    assert Detection.doubts(mean_ap(), spec_of(), True) == []
+    assert Detection.doubts(mean_ap(same), spec_of(), False) == ["all 4 boxes are of the category 2"]
+    [near_nothing] = Detection.doubts(mean_ap(nowhere), spec_of(), True)
+    assert near_nothing.startswith("mAP of 0.00% is next to nothing: check colour_order (")
+    assert near_nothing.endswith("outputs, categories and boxes; see docs/detection.md")
+    assert Detection.doubts(mean_ap(nowhere), spec_of(), False) == []
 
 
 def test_a_category_that_the_model_never_answers_with_is_told() -> None:
