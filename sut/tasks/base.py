@@ -94,7 +94,7 @@ class Task(Plugin, ABC):
     loadgen_model: ClassVar[str] = "resnet50"
     """The name whose lines in mlperf.conf apply to a user's own model."""
     inexact: ClassVar[bool] = False
-    """Whether the last bits of an answer depend on what else is in its batch: of two to one picture the first counts."""
+    """Whether the last bits of an answer depend on what else is in the batch: of two answers the first counts."""
     output: TensorSpec | None = None
     """The one output that answers, where there is one."""
     tally: ClassVar[type[Tally] | None] = None
