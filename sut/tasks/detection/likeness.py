@@ -23,6 +23,9 @@ SAME_PLACE = 0.5
 """Overlap from which two boxes are one: where suppression had the choice between neighbours, it takes either."""
 _SIDE = 1000
 """Pixels of a side of every picture, as boxes are compared: overlaps do not depend on it."""
+_THIN = 1 / _SIDE
+"""Shares of a picture's side. What is left at its edge of a box that lay outside has no overlap to go by, not even with
+itself where it has no area."""
 
 Boxes = NDArray[np.float32]
 """(n, 7): sample's index, ymin, xmin, ymax, xmax as shares of the picture, score, category."""
@@ -68,12 +71,12 @@ class BoxLook(Look):
     @property
     def gist(self) -> str | None:
         """That there is nothing to show."""
-        return None if (self.boxes[:, 5] >= SHOWN).any() else f"got no box that scores {SHOWN} or more"
+        return None if len(_shown(self.boxes)) else f"got no box that scores {SHOWN} or more"
 
     def _partners(self, other: Self) -> list[tuple[NDArray[np.float32], NDArray[np.float32] | None]]:
         """Each box that is worth showing, and of the other's boxes of its category the one that overlaps it most."""
         found: list[tuple[NDArray[np.float32], NDArray[np.float32] | None]] = []
-        for box in self.boxes[self.boxes[:, 5] >= SHOWN]:
+        for box in _shown(self.boxes):
             candidates = other.boxes[other.boxes[:, 6] == box[6]]
             overlaps = _overlaps(box, candidates)
             at = int(overlaps.argmax()) if len(overlaps) else 0
@@ -144,11 +147,10 @@ def _as_truth(answers: list[bytes], others: set[int]) -> BoxTruth:
     """The boxes that are worth showing, as if an annotation file had them; categories of ``others`` are known, too."""
     boxes: list[TrueBox] = []
     for number, answer in enumerate(answers):
-        for _, *corners, score, category in boxes_of(answer).tolist():
-            if score >= SHOWN:
-                top, left, bottom, right = (_SIDE * corner for corner in corners)
-                place = (left, top, right - left, bottom - top)
-                boxes.append(TrueBox(len(boxes) + 1, number, int(category), place, place[2] * place[3], 0))
+        for _, *corners, _score, category in _shown(boxes_of(answer)).tolist():
+            top, left, bottom, right = (_SIDE * corner for corner in corners)
+            place = (left, top, right - left, bottom - top)
+            boxes.append(TrueBox(len(boxes) + 1, number, int(category), place, place[2] * place[3], 0))
     categories = {box.category_id for box in boxes} | others
     ids = tuple(range(len(answers)))
     sizes = ((_SIDE, _SIDE),) * len(answers)
@@ -156,10 +158,20 @@ def _as_truth(answers: list[bytes], others: set[int]) -> BoxTruth:
 
 
 def _numbered(answer: bytes, number: int) -> bytes:
-    """The same boxes as those of another sample: each batch was asked for as if it were the first."""
-    boxes = boxes_of(answer).copy()
+    """The same boxes, but for thin ones, as those of another sample: each batch was asked for as if the first."""
+    boxes = _broad(boxes_of(answer)).copy()
     boxes[:, 0] = number
     return boxes.tobytes()
+
+
+def _shown(boxes: Boxes) -> Boxes:
+    """Those that are worth showing."""
+    return _broad(boxes[boxes[:, 5] >= SHOWN])
+
+
+def _broad(boxes: Boxes) -> Boxes:
+    """Those that are not thin."""
+    return boxes[(boxes[:, 3:5] - boxes[:, 1:3] > _THIN).all(axis=1)]
 
 
 def _overlaps(box: NDArray[np.float32], others: Boxes) -> NDArray[np.float64]:

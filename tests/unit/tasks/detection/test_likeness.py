@@ -10,6 +10,8 @@ from sut.tasks.detection.likeness import BoxAgreement, BoxLook, BoxTally
 Box = tuple[float, float, float, float, float, int]
 """ymin, xmin, ymax, xmax, score, category."""
 
+EDGE: Box = (0.0, 0.2, 0.0, 0.6, 0.9, 17)
+"""What is left of a box that lay above its picture."""
 CAT: Box = (0.1, 0.1, 0.5, 0.5, 0.9, 17)
 DOG: Box = (0.4, 0.6, 0.9, 0.9, 0.6, 18)
 
@@ -38,6 +40,8 @@ def moved(box: Box, by: float = 0.0, score: float = 0.0, category: int = 0) -> B
         ((CAT,), (moved(CAT, by=0.2),), "a box of category 17 that scores 0.90 is gone"),
         ((DOG,), (moved(DOG, score=0.2),), "a box of category 18 that scores 0.60 is gone: one there scores 0.80"),
         ((), (), None),
+        ((CAT, EDGE), (CAT, EDGE), None),
+        ((EDGE,), (moved(EDGE, by=1e-6), CAT), "a box of category 17 that scores 0.90 is new"),
         # What scores less than is worth showing comes and goes.
         ((CAT, moved(DOG, score=-0.4)), (CAT,), None),
     ],
