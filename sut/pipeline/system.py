@@ -148,6 +148,7 @@ class SUT:
         if ledger is not None:
             self._shared.recorder.ledger = ledger
         self._issued = 0
+        self.task.start()
         self._way.start()
 
     def issue(self, ids: Sequence[int], indices: Sequence[int]) -> None:

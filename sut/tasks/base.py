@@ -161,6 +161,10 @@ class Task(Plugin, ABC):
         must never look like one.
         """
 
+    def start(self) -> None:
+        """A run begins, before any lane decodes for it: what ``notes`` counts is counted from here."""
+        return
+
     def notes(self) -> list[str]:
         """What a reader of the result must know of the answers so far, while lanes may go on decoding."""
         return []

@@ -43,7 +43,9 @@ def labels_among(outputs: Iterable[TensorSpec]) -> list[TensorSpec]:
 def _labels_in(truth: object) -> NDArray[np.int32]:
     """A data set's truth as labels. Raises ``ValueError`` where it is another task's."""
     if not isinstance(truth, np.ndarray):
-        raise ValueError(f"it has {type(truth).__name__} to score against, expected a label for each picture")
+        raise ValueError(
+            "it has no labels to score against, but another task's truth; expected a label for each picture"
+        )
     return truth
 
 

@@ -130,6 +130,10 @@ class Detection(Task):
     def check_truth(cls, spec: Spec, truth: object, files: Sequence[str]) -> None:
         """Raise ``ValueError`` for what are no boxes, and for a category that the model can never answer with."""
         boxes = _boxes_in(truth)
+        if all(box.iscrowd for box in boxes.boxes):
+            raise ValueError(
+                f"{boxes.annotations} has no box, but for crowds, in any picture: nothing to score against"
+            )
         answered = categories_of(cls.read_options(spec.task_options).categories, spec.classes)
         unknown = sorted(set(boxes.categories).difference(answered))
         if unknown:
@@ -167,6 +171,11 @@ class Detection(Task):
         answers[:, 6] = self._categories[found.classes]
         raw, ends = answers.tobytes(), (found.counts.cumsum() * _ANSWER_BYTES).tolist()
         return [raw[begin:end] for begin, end in zip([0, *ends], ends, strict=False)]
+
+    def start(self) -> None:
+        """Forget what was counted in warm-up and calibration."""
+        with self._lock:
+            self._counted.clear()
 
     def notes(self) -> list[str]:
         """How many boxes were clipped and pictures look wrong; and where no box was found at all."""
@@ -306,5 +315,8 @@ def _compiled() -> Callable[..., Found]:
 def _boxes_in(truth: object) -> BoxTruth:
     """A data set's truth as boxes. Raises ``ValueError`` where it is another task's."""
     if not isinstance(truth, BoxTruth):
-        raise ValueError(f"the data set has {type(truth).__name__}, expected boxes with categories, in COCO's layout")
+        raise ValueError(
+            "it has no boxes to score against, but another task's truth; expected a folder in COCO's layout: name one "
+            "with --dataset-path (see docs/detection.md)"
+        )
     return truth

@@ -277,6 +277,18 @@ def test_no_box_at_all_is_told_until_there_is_one() -> None:
     assert task.notes() == []
 
 
+def test_what_was_answered_before_a_run_is_not_told_of_it() -> None:
+    found = written("nms", [[(-4, 12, 32, 40, 0.9, 0)]])
+    task = Detection.of(spec_of(), found.specs)
+    for _ in range(3):
+        task.decode(found.outputs, (0,), (WIDE,), 1)
+
+    task.start()
+    task.decode(found.outputs, (0,), (WIDE,), 1)
+
+    assert task.notes() == ["1 boxes reached beyond their picture and were clipped"]
+
+
 def test_boxes_that_are_shares_and_not_said_to_be_are_told() -> None:
     found = written("nms", [[(0.1, 0.4, 0.5, 0.6, 0.9, 0)], []])
     task = Detection.of(spec_of(), found.specs)
@@ -408,8 +420,11 @@ def test_a_category_that_the_model_never_answers_with_is_told() -> None:
 
     with pytest.raises(ValueError, match=r"has the category 0, but detector answers 1 to 3 \(3 classes\); say by cat"):
         Detection.check_truth(spec_of(categories="index1"), TRUTH, files)
-    with pytest.raises(ValueError, match="the data set has ndarray, expected boxes"):
+    with pytest.raises(ValueError, match=r"it has no boxes to score against, .* name one with --dataset-path"):
         Detection.check_truth(spec_of(), np.zeros(3, np.int32), files)
+    for boxes in ((), (TRUTH.boxes[0]._replace(iscrowd=1),)):
+        with pytest.raises(ValueError, match=r"instances\.json has no box, but for crowds, in any picture"):
+            Detection.check_truth(spec_of(), replace(TRUTH, boxes=boxes), files)
 
 
 def info(*outputs: TensorSpec) -> ModelInfo:
