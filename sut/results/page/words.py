@@ -17,14 +17,14 @@ SCENARIOS = {
     "MultiStream": "eight pictures at a time, the next eight when the last are answered",
     "Server": "pictures at random moments, at a set rate",
     "Offline": "all pictures at once",
-    "accuracy": "every picture of the data set once, labels compared",
+    "accuracy": "every picture of the data set once, answers scored",
     "peak search": "LoadGen's own search for Server's highest rate",
 }
 BOUNDARIES = {
-    "device": "from a ready tensor on the accelerator to the label",
-    "tensor": "from a ready tensor (the picture decoded and resized beforehand, as in MLPerf's rules) to the label",
-    "pixels": "from decoded pixels to the label; decoding is done beforehand",
-    "jpeg": "from the JPEG file to the label",
+    "device": "from a ready tensor on the accelerator to the answer",
+    "tensor": "from a ready tensor (the picture decoded and resized beforehand, as in MLPerf's rules) to the answer",
+    "pixels": "from decoded pixels to the answer; decoding is done beforehand",
+    "jpeg": "from the JPEG file to the answer",
 }
 STAGES = {
     "issue_delay": "the load generator is late in asking",
@@ -55,7 +55,7 @@ def scenario(kind: str) -> str:
 
 
 def lead_of(runs: Sequence[Run]) -> Run | None:
-    """The run whose bar stands at the top: the most of the way from JPEG to label, the plainest scenario, the best."""
+    """The run whose bar stands at the top: the most of the way from JPEG to answer, the plainest scenario, the best."""
     boundaries, scenarios = ("jpeg", "pixels", "tensor"), ("SingleStream", "Server", "MultiStream", "Offline")
 
     def rank(run: Run) -> tuple[bool, int, int, float, str]:
@@ -192,7 +192,7 @@ def _no_gain(boundary: str) -> str:
         return "."
     return (
         f". Decoding and resizing are outside this clock (boundary {boundary}), so what a faster model would gain from "
-        "JPEG to label cannot be said: ./run_local.sh boundary measures it, or a run with --boundary jpeg."
+        "JPEG to answer cannot be said: ./run_local.sh boundary measures it, or a run with --boundary jpeg."
     )
 
 
@@ -211,7 +211,7 @@ def warnings(runs: Sequence[Run]) -> list[str]:
     if short := [run for run in timed if (run.result.duration_s or _SHORT_S) < _SHORT_S]:
         found.append(f"Short: {_some(short, timed)} took less than a minute, where MLPerf asks for ten")
     if random := [run for run in runs if run.result.weights == "random"]:
-        found.append(f"Random weights: {_some(random, runs)}; the speed is real, the labels mean nothing")
+        found.append(f"Random weights: {_some(random, runs)}; the speed is real, the answers mean nothing")
     if planted := [run for run in runs if run.result.weights == "planted"]:
         found.append(
             f"Planted weights: {_some(planted, runs)}; the accuracy is that of all around the model, not of one"

@@ -100,7 +100,7 @@ class CellBench:
             loaded = replace(parts, config=alone)
             took_s = run_bare(loaded, 1, 0, f"loading {cell.label}", min(SILENCE_S, self._limit_s)).first_s
             if (slow := self._too_slow(cell.config, took_s)) is None:
-                with self._console.working("comparing labels") as progress:
+                with self._console.working("comparing answers") as progress:
                     compared_with_fp32(parts, self._console.note, progress)
         except (SutError, ModuleNotFoundError) as error:
             return _told(error)

@@ -83,7 +83,7 @@ def with_recipe(base: RunConfig, say: Say) -> RunConfig:
             raise
         say(
             f"{path.name}: nobody says how its pictures are prepared; for their speed the recipe {_ANY_RECIPE} is "
-            "taken, labels mean nothing then; --recipe names the right one"
+            "taken, answers mean nothing then; --recipe names the right one"
         )
         return with_settings(base, {"recipe": _ANY_RECIPE})
     return base

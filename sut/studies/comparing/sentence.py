@@ -89,7 +89,7 @@ def _labels(comparison: Comparison, cell: str, baseline: str) -> str:
         forms = {(configs[each].precision, configs[each].fold) for each in (cell, baseline)}
         if len(forms) == 1 or not is_reduced(configs[cell]):
             return ""
-        return "; its labels are not compared with fp32's" + (", random weights" if result.weights == "random" else "")
+        return "; its answers are not compared with fp32's" + (", random weights" if result.weights == "random" else "")
     return f" at {result.agreement.short}"
 
 

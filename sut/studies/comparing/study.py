@@ -36,7 +36,7 @@ def begin(cells: Cells, base: RunConfig, asked: Asked, console: Reporter) -> tup
     directory = fresh(base.output / name_of([*cells.now, *cells.later], base), base.overwrite)
     count = f"{len(cells.now)} cell{'s' if len(cells.now) > 1 else ''}"
     tell(f"compare: {count}, {duration(asked.budget_s)} for the runs; files: {directory}")
-    tell("before the clock each model answers a picture; int8 files are made and labels compared, once, and kept")
+    tell("before the clock each model answers a picture; int8 files are made and answers compared, once, and kept")
     bench = CellBench(directory, console, tell, asked.budget_s)
     absent = dict(cells.absent)
     try:

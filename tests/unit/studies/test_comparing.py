@@ -543,9 +543,9 @@ def test_labels_decide_too() -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({}, "; its labels are not compared with fp32's"),
+        ({}, "; its answers are not compared with fp32's"),
         ({"weights": "random", "agreement": SAME | {"value": 1.0}},
-         "; its labels are not compared with fp32's, random weights"),
+         "; its answers are not compared with fp32's, random weights"),
     ],
 )  # fmt: skip
 def test_labels_that_nobody_has_compared_are_not_taken_for_the_same(changes: dict[str, Any], said: str) -> None:
