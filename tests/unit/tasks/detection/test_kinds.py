@@ -123,6 +123,7 @@ def test_what_cannot_be_told_is_said(
         ([floats("o", 1, 8400, 84)], ("yolo", 80)),
         ([floats("o", 1, 8400, 25)], ("yolo", None)),
         ([floats("o", 1, 8400, 85)], ("objectness", 80)),
+        ([floats("o", 1, 85, 8400)], ("yolo", 81)),
         ([V5], ("objectness", 80)),
         ([floats("o", 1, 25200, 6)], ("objectness", 1)),
         ([SUPPRESSED], ("nms", None)),

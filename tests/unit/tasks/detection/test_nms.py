@@ -162,6 +162,7 @@ def test_a_score_must_be_more_than_the_threshold() -> None:
 
 
 def test_at_most_300_stay_of_at_most_30000_that_enter() -> None:
+    assert (nms.MOST_CANDIDATES, nms.MOST_BOXES) == (30_000, 300)
     count = nms.MOST_CANDIDATES + 10
     predictions = np.zeros((1, count, 5), np.float32)
     predictions[0] = anchor(5, 5, 4, 4, 0.9)
