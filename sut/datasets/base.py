@@ -25,7 +25,7 @@ class DataSet:
 
     ``truth`` is what answers are scored against, which only the task understands: labels are int32 of shape (count,).
     None for a folder without any. ``sums`` is what the files are known by; ``sizes`` the width and height of each
-    picture where the list has them.
+    picture where the list has them; ``whole`` is False where the list goes on.
     """
 
     name: str
@@ -34,6 +34,7 @@ class DataSet:
     truth: Any
     sums: Sums | None = None
     sizes: tuple[tuple[int, int], ...] | None = None
+    whole: bool = True
 
     @property
     def count(self) -> int:

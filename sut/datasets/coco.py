@@ -56,12 +56,13 @@ def open_coco(name: str, root: Path, list_file: Path | None, count: int | None, 
     check_root(root, "expected the folder that holds the pictures and their annotations")
     path = list_file or list_of(name, root)
     annotations = read_annotations(path)
-    annotations = annotations.first(entries_to_use(count, len(annotations.names), str(path)))
+    used, listed = entries_to_use(count, len(annotations.names), str(path)), len(annotations.names)
+    annotations = annotations.first(used)
     files = located(name, root, annotations)
     if pictures:
         check_files(root, [(file, f"images[{at}]") for at, file in enumerate(files)], path)
     sums = read_sums(path, files) if pictures else None
-    return DataSet(name, root, files, annotations.truth, sums, annotations.truth.sizes)
+    return DataSet(name, root, files, annotations.truth, sums, annotations.truth.sizes, used == listed)
 
 
 def list_of(name: str, root: Path) -> Path:

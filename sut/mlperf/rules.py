@@ -32,6 +32,7 @@ IN_SHORT = {
     "is not this project's own": "a plug-in",
     "min_duration ": "short run",
     " pictures, not ": "few pictures",
+    " of a longer list, not ": "few pictures",
     " pictures, more than ": "more pictures",
     " is not MLPerf's ": "another model",
     " is retired: ": "a retired benchmark",
@@ -74,6 +75,8 @@ def dataset_broken(benchmark: Benchmark, dataset: DataSet) -> str | None:
         return f"data set {name} has {count} pictures, more than {whose} {wanted}"
     if count != wanted:
         return f"data set {name} has {count} pictures, not {whose} {wanted}"
+    if not dataset.whole:
+        return f"data set {name} has {count} pictures of a longer list, not {whose} {wanted}"
     if benchmark.dataset == "imagenet" and not dataset.is_imagenet():
         return f"the list of data set {name} is not ImageNet's: names, labels or their order differ"
     if benchmark.dataset not in ("imagenet", name):

@@ -22,6 +22,7 @@ from sut.mlperf.logs import ACCURACY, DETAIL, Detail, read_detail
 from sut.mlperf.metrics import METRICS
 from sut.mlperf.official import Benchmark
 from sut.tasks.detection.coco_map import ANSWER_WIDTH
+from sut.tasks.detection.likeness import BoxLook, boxes_of
 from sut.text import shortened
 
 _LABEL = np.dtype("<f4")
@@ -122,8 +123,10 @@ def verify_test01(
 ) -> Verified:
     """TEST01 in the folder ``audit``, against the logs of the ``performance`` and of the ``accuracy`` run.
 
-    MLCommons' script looks at the first number of each answer only, of a detection at its sample's index: here all
-    bytes count. Raises ``ValueError`` for logs that cannot be read.
+    MLCommons' script looks at the first number of each answer only, of a detection at its sample's index. Here all
+    bytes of a label count, and of boxes what ``BoxLook`` looks at: their last bits may depend on the batch.
+
+    Raises ``ValueError`` for logs that cannot be read.
     """
     logs = {folder: read_detail(folder) for folder in (performance, accuracy, audit)}
     tested = logs[audit]
@@ -227,7 +230,7 @@ def _kind(
 
 
 def _answers(accuracy: Path, audit: Path, detail: Detail, metric: str) -> tuple[Answers, list[Finding]]:
-    """Each logged answer against that of the accuracy run, byte for byte, and whether it is of the metric's form."""
+    """Each logged answer against that of the accuracy run, and whether it is of the metric's form."""
     file = _file(audit, ACCURACY)
     truth: dict[int, bytes] = {}
     right = _entries(accuracy)
@@ -237,14 +240,18 @@ def _answers(accuracy: Path, audit: Path, detail: Detail, metric: str) -> tuple[
     mismatches = known = 0
     for index, data in logged:
         known += index in truth
-        differs = index in truth and truth[index] != data
-        mismatches += differs
+        how = _other_than(truth[index], data, index, metric) if index in truth else None
+        mismatches += how is not None
         if not _is_answer(data, metric):
             rule, got, expected = AuditRule.EMPTY, f"{len(data)} bytes", _FORMS[metric]
-        elif differs:
-            rule, got, expected = AuditRule.LABEL, _label(data), f"{_label(truth[index])}, as the accuracy run"
+        elif how is not None:
+            rule, (got, expected) = AuditRule.LABEL, how
         elif index not in truth:
-            rule, got, expected = AuditRule.MISSING, _label(data), f"an answer in {_file(accuracy, ACCURACY)}, too"
+            rule, got, expected = (
+                AuditRule.MISSING,
+                _shown(data, metric),
+                f"an answer in {_file(accuracy, ACCURACY)}, too",
+            )
         else:
             continue
         found.append(Finding(rule, file, f"sample {index}", got, expected))
@@ -272,11 +279,26 @@ def _is_answer(data: bytes, metric: str) -> bool:
     return len(data) == _LABEL.itemsize if metric == "top1" else len(data) % _BOX_BYTES == 0
 
 
-def _label(data: bytes) -> str:
-    """An answer as a number; where those are several, the beginning of its bytes."""
+def _other_than(right: bytes, data: bytes, index: int, metric: str) -> tuple[str, str] | None:
+    """What an answer to a sample is and should be, in words; None where it is that of the accuracy run."""
+    if right == data:
+        return None
+    if metric == "mAP" and _is_answer(right, metric) and _is_answer(data, metric):
+        boxes = boxes_of(data)
+        if (boxes[:, 0] != index).any():
+            return f"boxes of sample {boxes[boxes[:, 0] != index][0, 0]:g}", f"the sample's own index, {index}"
+        how = BoxLook(boxes_of(right)).unlike(BoxLook(boxes))
+        return None if how is None else (how, "the boxes of the accuracy run")
+    return _shown(data, metric), f"{_shown(right, metric)}, as the accuracy run"
+
+
+def _shown(data: bytes, metric: str) -> str:
+    """An answer as a number, or how many boxes it has; of another form the beginning of its bytes."""
+    if metric == "mAP" and _is_answer(data, metric):
+        return f"{len(data) // _BOX_BYTES} boxes"
     if len(data) == _LABEL.itemsize:
         return f"{np.frombuffer(data, _LABEL)[0]:.9g}"
-    return f"0x{shortened(data.hex())} ({len(data)} bytes)" if data else "no box"
+    return f"0x{shortened(data.hex())} ({len(data)} bytes)" if data else "nothing"
 
 
 def _score(test: str, scenario: str, reference: float | None, score: float | None, file: str) -> Iterator[Finding]:

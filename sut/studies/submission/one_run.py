@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import cache
 from itertools import zip_longest
 from pathlib import Path
+from typing import cast, get_args
 
 from plugins.files import LARGE_BYTES, SMALL_BYTES, read_file
 from sut.config import make_config
@@ -92,9 +93,10 @@ def _left_out(run: Run) -> list[str]:
         dataset = DataSet("unknown", Path(), ("",) * benchmark_of(result).pictures, None)
         names.add("another list")
     path = Path(next(iter(result.loaded_sha256), result.model))
-    weights: Known = "trained" if result.weights == "trained" else "random" if result.weights == "random" else "unknown"
+    weights = cast(Known, result.weights) if result.weights in get_args(Known) else "unknown"
     model = None if result.weights is None else Prepared(path, path, path, sha256=result.model_sha256, weights=weights)
-    spec = replace(MODELS[official.MODEL], name=result.model, loadgen_model=result.loadgen_model)
+    like = MODELS.get(result.model, MODELS[official.MODEL])
+    spec = replace(like, name=result.model, loadgen_model=result.loadgen_model)
     broken = broken_rules(config, spec, model, dataset, detail, result.audit)
     return [rule for rule in broken if rule not in result.rules_broken and rule_name(rule) not in names]
 

@@ -30,6 +30,7 @@ def test_the_order_is_that_of_the_images(tmp_path: Path) -> None:
     assert dataset.files == ("val2017/9.jpg", "val2017/8.jpg", "val2017/7.jpg", "val2017/6.jpg")
     assert dataset.read(1) == jpeg(*SIZES[1], 1)
     assert dataset.sizes == SIZES
+    assert dataset.whole
     truth = dataset.truth
     assert (truth.image_ids, truth.sizes, truth.categories) == ((100, 99, 98, 97), SIZES, (1, 3))
     assert truth.annotations == tmp_path / LIST
@@ -45,6 +46,7 @@ def test_count_cuts_pictures_and_truth_alike(tmp_path: Path) -> None:
 
     assert (truth.image_ids, truth.sizes, len(truth.boxes)) == ((100, 99), SIZES[:2], 2)
     assert truth.categories == (1, 3)
+    assert [open_dataset("coco", tmp_path, None, count).whole for count in (2, 3)] == [False, False]
     with pytest.raises(InputError, match=r"count is 5, but .* has 4 entries"):
         truth_of(tmp_path, count=5)
 

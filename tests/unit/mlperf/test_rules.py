@@ -170,6 +170,7 @@ def test_a_detectors_run_by_the_rules_breaks_none_whatever_its_export_is(scenari
         ("Offline", {"effective_samples_per_query": 1524}, "1524 samples < 1525"),
         ("Offline", {"data": coco(1524)}, "data set coco has 1524 pictures, not MLPerf's 1525"),
         ("Offline", {"data": coco(5000)}, "data set coco has 5000 pictures, more than MLPerf's 1525"),
+        ("Offline", {"data": replace(coco(), whole=False)}, "data set coco has 1525 pictures of a longer list, not"),
         ("Offline", {"data": replace(coco(), name="folder")}, "the list of data set folder is not one of coco's"),
         ("Offline", {"mode": "accuracy", "data": coco(64)}, "data set coco has 64 pictures, not MLPerf's 1525"),
         ("Offline", {"file": replace(EXPORT, weights="random")}, "random weights"),
@@ -283,7 +284,7 @@ def test_every_name_in_short_is_that_of_a_rule() -> None:
         ),
     ]
 
-    told += detected("Server", data=coco(1526))
+    told += [*detected("Server", data=coco(1526)), *detected("Server", data=replace(coco(), whole=False))]
     told += detected("Offline", model="retinanet")
 
     # Those that only the run's own process sees.

@@ -89,17 +89,19 @@ def test_sound_runs_pass_and_leave_the_files_of_a_submission(tmp_path: Path) -> 
     }
 
 
-def boxes(count: int, score: float = 0.5) -> bytes:
-    """So many detections of sample 7, all alike."""
-    return count * struct.pack("<7f", 7, 0.1, 0.2, 0.3, 0.4, score, 1)
+def boxes(count: int, score: float = 0.5, sample: int = 7, left: float = 0.2) -> bytes:
+    """So many detections of a sample, side by side."""
+    places = (left + 0.1 * number for number in range(count))
+    return b"".join(struct.pack("<7f", sample, 0.1, x, 0.3, x + 0.1, score, 1) for x in places)
 
 
-BOXES = [(index, boxes(index % 3)) for index in range(QUERIES)]
+BOXES = [(index, boxes(index % 3, sample=index)) for index in range(QUERIES)]
 YOLO: dict[str, Any] = {"right": BOXES, "model": "yolo-99", "effective_accuracy_log_sampling_target": 64}
 
 
 def test_of_a_detector_answers_are_boxes_or_none(tmp_path: Path) -> None:
-    verified = run_test01(tmp_path, BOXES[:64], **YOLO)
+    rounded = (7, boxes(1, 0.50001, left=0.20001))
+    verified = run_test01(tmp_path, [*BOXES[:7], rounded, *BOXES[8:64]], **YOLO)
 
     assert found(verified) == []
     assert verified.answers is not None and verified.answers.known == 64
@@ -108,9 +110,11 @@ def test_of_a_detector_answers_are_boxes_or_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("wrong", "rule", "got", "expected"),
     [
-        (boxes(1, 0.25), AuditRule.LABEL, "(28 bytes)", "(28 bytes), as the accuracy run"),
-        (boxes(2), AuditRule.LABEL, "(56 bytes)", "(28 bytes), as the accuracy run"),
-        (b"", AuditRule.LABEL, "no box", "(28 bytes), as the accuracy run"),
+        (boxes(1, 0.75), AuditRule.LABEL, "is gone: one there scores 0.75", "the boxes of the accuracy run"),
+        (boxes(1, left=0.3), AuditRule.LABEL, "that scores 0.50 is gone", "the boxes of the accuracy run"),
+        (boxes(2), AuditRule.LABEL, "that scores 0.50 is new", "the boxes of the accuracy run"),
+        (boxes(1, sample=8), AuditRule.LABEL, "boxes of sample 8", "the sample's own index, 7"),
+        (b"", AuditRule.LABEL, "that scores 0.50 is gone", "the boxes of the accuracy run"),
         (boxes(1)[:-1], AuditRule.EMPTY, "27 bytes", "28 for each box"),
         (float32(7), AuditRule.EMPTY, "4 bytes", "28 for each box"),
     ],
