@@ -48,12 +48,12 @@ class AuditRule(Rule):
     COUNT = "LoadGen logs another number of answers", Severity.INVALID
     EMPTY = "an answer is of another form", Severity.INVALID
     MISSING = "the accuracy run has no answer for a sample", Severity.INVALID
-    LABEL = "an answer is not that of the accuracy run", Severity.INVALID
+    ANSWER = "an answer is not that of the accuracy run", Severity.INVALID
     BOUND = "Server's latency bound is another", Severity.INVALID
     SCORE = "the score is not that of the performance run", Severity.INVALID
 
 
-_OF_ANSWERS = {AuditRule.COUNT, AuditRule.EMPTY, AuditRule.MISSING, AuditRule.LABEL}
+_OF_ANSWERS = {AuditRule.COUNT, AuditRule.EMPTY, AuditRule.MISSING, AuditRule.ANSWER}
 RELAXED = frozenset({AuditRule.BOUND, AuditRule.SCORE})
 """What a rehearsal, whose runs are short, is not failed for."""
 
@@ -245,7 +245,7 @@ def _answers(accuracy: Path, audit: Path, detail: Detail, metric: str) -> tuple[
         if not _is_answer(data, metric):
             rule, got, expected = AuditRule.EMPTY, f"{len(data)} bytes", _FORMS[metric]
         elif how is not None:
-            rule, (got, expected) = AuditRule.LABEL, how
+            rule, (got, expected) = AuditRule.ANSWER, how
         elif index not in truth:
             rule, got, expected = (
                 AuditRule.MISSING,

@@ -155,7 +155,7 @@ def for_file(
         if len(within) != 1:
             if not path.exists():
                 raise InputError(f"model {path} does not exist, expected an .onnx, .xml, .tflite or PyTorch file")
-            got = f"names {' and '.join(within)}" if within else "names no known model"
+            got = f"names {' and '.join(within)}" if within else f"names no known model{_unlike_a_detector(path)}"
             raise InputError(
                 f"model file {path.name} {got}; say which it is with --model-name ({', '.join(known)}), or how to "
                 f"preprocess for it with --recipe (a YAML file, {', '.join(RECIPES)})"
@@ -181,6 +181,15 @@ def _own(told: RecipeFile, info: ModelInfo, name: str | None, say: Say, why: str
     spec = _not_mistaken(own_model(told, info, name))
     say(describe(spec, info) + why)
     return spec
+
+
+def _unlike_a_detector(path: Path) -> str:
+    """Why nothing could be guessed from a file's outputs, as the rest of a sentence; nothing where they are unknown."""
+    try:
+        outputs = check_model(path).outputs
+    except (InputError, SetupError):
+        return ""
+    return f", and its outputs ({shown(outputs)}) are not plainly a detector's" if outputs else ""
 
 
 def _guessed(path: Path, outputs: Sequence[str] | None, say: Say) -> ModelSpec | None:

@@ -241,7 +241,7 @@ def audit_faults(run: Run, runs: Mapping[str, Run]) -> Iterator[Fault]:
     except ValueError:
         return
     found = [each for each in verified.findings if each.rule not in (AuditRule.VALID, AuditRule.RUN)]
-    found.sort(key=lambda each: each.rule is AuditRule.LABEL)  # of which there may be thousands
+    found.sort(key=lambda each: each.rule is AuditRule.ANSWER)  # of which there may be thousands
     for each in found[:_SHOWN]:
         relaxed = fault.SCORE if replace(verified, findings=(each,)).passed(rehearsal=True) else None
         where = f"{run.name}/{each.file.removeprefix(f'{run.folder.name}/')}"

@@ -110,11 +110,11 @@ def test_of_a_detector_answers_are_boxes_or_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("wrong", "rule", "got", "expected"),
     [
-        (boxes(1, 0.75), AuditRule.LABEL, "is gone: one there scores 0.75", "the boxes of the accuracy run"),
-        (boxes(1, left=0.3), AuditRule.LABEL, "that scores 0.50 is gone", "the boxes of the accuracy run"),
-        (boxes(2), AuditRule.LABEL, "that scores 0.50 is new", "the boxes of the accuracy run"),
-        (boxes(1, sample=8), AuditRule.LABEL, "boxes of sample 8", "the sample's own index, 7"),
-        (b"", AuditRule.LABEL, "that scores 0.50 is gone", "the boxes of the accuracy run"),
+        (boxes(1, 0.75), AuditRule.ANSWER, "is gone: one there scores 0.75", "the boxes of the accuracy run"),
+        (boxes(1, left=0.3), AuditRule.ANSWER, "that scores 0.50 is gone", "the boxes of the accuracy run"),
+        (boxes(2), AuditRule.ANSWER, "that scores 0.50 is new", "the boxes of the accuracy run"),
+        (boxes(1, sample=8), AuditRule.ANSWER, "boxes of sample 8", "the sample's own index, 7"),
+        (b"", AuditRule.ANSWER, "that scores 0.50 is gone", "the boxes of the accuracy run"),
         (boxes(1)[:-1], AuditRule.EMPTY, "27 bytes", "28 for each box"),
         (float32(7), AuditRule.EMPTY, "4 bytes", "28 for each box"),
     ],
@@ -139,9 +139,9 @@ def test_a_detectors_test01_logs_as_many_answers_as_mlperf_asks_of_it(tmp_path: 
 @pytest.mark.parametrize(
     ("wrong", "rule", "got", "expected"),
     [
-        (float32(15), AuditRule.LABEL, "15", "14, as the accuracy run"),
-        (float32(14.000001), AuditRule.LABEL, "14.000001", "14, as the accuracy run"),
-        (struct.pack("<i", 14), AuditRule.LABEL, "1.96181785e-44", "14, as the accuracy run"),
+        (float32(15), AuditRule.ANSWER, "15", "14, as the accuracy run"),
+        (float32(14.000001), AuditRule.ANSWER, "14.000001", "14, as the accuracy run"),
+        (struct.pack("<i", 14), AuditRule.ANSWER, "1.96181785e-44", "14, as the accuracy run"),
         (b"", AuditRule.EMPTY, "0 bytes", "4"),
         (float32(14) + b"\0", AuditRule.EMPTY, "5 bytes", "4"),
     ],
@@ -164,7 +164,7 @@ def test_one_wrong_answer_fails_test01_by_its_sample(
 def test_answers_that_are_equal_as_numbers_only_are_not_equal(tmp_path: Path) -> None:
     verified = run_test01(tmp_path, [(0, float32(-0.0)), *RIGHT[1:]])
 
-    assert found(verified) == [(AuditRule.LABEL, f"TEST01/{ACCURACY}", "sample 0")]
+    assert found(verified) == [(AuditRule.ANSWER, f"TEST01/{ACCURACY}", "sample 0")]
 
 
 def test_a_sample_that_was_right_once_and_wrong_once_is_wrong(tmp_path: Path) -> None:
@@ -231,7 +231,7 @@ def test_a_log_without_an_answer_is_not_enough_however_few_loadgen_draws(tmp_pat
     ("answers", "right", "rule"),
     [
         (RIGHT[:-1], RIGHT, AuditRule.COUNT),
-        ([(0, float32(1)), *RIGHT[1:]], RIGHT, AuditRule.LABEL),
+        ([(0, float32(1)), *RIGHT[1:]], RIGHT, AuditRule.ANSWER),
         ([(0, b""), *RIGHT[1:]], [(0, b""), *RIGHT[1:]], AuditRule.EMPTY),
         (RIGHT, RIGHT[:-1], AuditRule.MISSING),
     ],
