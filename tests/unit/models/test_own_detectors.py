@@ -74,7 +74,8 @@ def test_outputs_of_a_detector_choose_a_recipe_and_it_is_said(
 
 
 def test_a_classifier_is_not_guessed(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"mine\.onnx names no known model, and its outputs \(.*\) are not plainly a detector.s; say which"):
+    said = r"mine\.onnx names no known model, and its outputs \(.*\) are not plainly a detector.s; say which it is"
+    with pytest.raises(InputError, match=said):
         registry.for_file(write(tmp_path / "mine.onnx", SCORES, size=224), None)
 
 
