@@ -32,7 +32,7 @@ IN_SHORT = {
     "is not this project's own": "a plug-in",
     "min_duration ": "short run",
     " pictures, not ": "few pictures",
-    " of a longer list, not ": "few pictures",
+    " of a longer list, not ": "part of a list",
     " pictures, more than ": "more pictures",
     " is not MLPerf's ": "another model",
     " is retired: ": "a retired benchmark",

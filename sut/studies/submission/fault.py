@@ -11,7 +11,14 @@ SCORE = "an audit's score"
 REHEARSED = frozenset(
     {
         *("short run", "few queries", "few samples", "few samples loaded"),
-        *("few pictures", "more pictures", "another model", "another model file", "a retired benchmark"),
+        *(
+            "few pictures",
+            "more pictures",
+            "part of a list",
+            "another model",
+            "another model file",
+            "a retired benchmark",
+        ),
         *(ACCURACY, SCORE),
     }
 )
