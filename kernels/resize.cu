@@ -337,7 +337,7 @@ __device__ void make_tile(const Picture* pictures, void* target, long long sampl
     alignas(4) __shared__ unsigned char levels[3 * max_rows * max_columns];
     alignas(16) __shared__ unsigned table[3 * 256];
     __shared__ float weights[4 * max_rows], mean[2];
-    __shared__ int first[max_rows], taps[max_rows], columns[2], padding[2];
+    __shared__ int first[max_rows], taps[max_rows], columns[2], padding[3];
 
     const Picture picture = load(pictures + blockIdx.z);
     const int y = blockIdx.x * max_tile_rows, x = blockIdx.y * blockDim.x;
@@ -360,6 +360,7 @@ __device__ void make_tile(const Picture* pictures, void* target, long long sampl
     tile.shared = {source, words, slots, levels, table, first, taps, weights, columns, padding, mean};
     if (threadIdx.x == 0) {
         store_shared(padding, top - y);
+        store_shared(padding + 2, rows);
         store_shared(padding + 1, !across.has(0) || !across.has(size - 1) || !down.has(0) || !down.has(size - 1));
     }
     auto sample = reinterpret_cast<T*>(static_cast<unsigned char*>(target) + blockIdx.z * sample_bytes);
@@ -379,13 +380,13 @@ __device__ void make_tile(const Picture* pictures, void* target, long long sampl
     } else {
         __syncthreads();
     }
-    if (load_shared(padding + 1)) pad(output, tile, pictures + blockIdx.z, values, rows);
+    if (load_shared(padding + 1)) pad(output, tile, pictures + blockIdx.z, values, load_shared(padding + 2));
     if (planar) return;
     __syncthreads();
     if (size % 4 == 0 && is_aligned(output.sample, 4 * sizeof(T)))
-        write<true>(tile, output, rows);
+        write<true>(tile, output, load_shared(padding + 2));
     else
-        write<false>(tile, output, rows);
+        write<false>(tile, output, load_shared(padding + 2));
 }
 
 }  // namespace

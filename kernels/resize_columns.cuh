@@ -41,7 +41,7 @@ struct Shared {
     int* taps;
     float* weights;  // four per output row
     int* columns;    // first source column, and the one after the last
-    int* padding;    // rows of it above the tile's first, and whether the picture has any
+    int* padding;    // rows of it above the first, whether the picture has any, all rows of the tile
     float* mean;     // block_mean: what a total is multiplied by, and what is added then
 };
 
