@@ -51,6 +51,15 @@ def test_count_cuts_pictures_and_truth_alike(tmp_path: Path) -> None:
         truth_of(tmp_path, count=5)
 
 
+def test_a_crowd_is_one_and_has_its_own_area(tmp_path: Path) -> None:
+    told = content()
+    told["annotations"][2] |= {"iscrowd": 1, "area": 17.5}
+
+    truth = truth_of(write_coco(tmp_path, told))
+
+    assert [(each.iscrowd, each.area) for each in truth.boxes] == [(0, 200), (0, 200), (1, 17.5), (0, 200)]
+
+
 @pytest.mark.parametrize(
     ("name", "folder", "list_name"),
     [

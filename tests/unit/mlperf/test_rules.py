@@ -189,6 +189,20 @@ def test_a_rule_that_a_detector_breaks_is_named_alone(scenario: str, changes: di
     assert found.startswith(text)
 
 
+def test_the_least_accuracy_is_a_share_of_each_references() -> None:
+    least = {name: f"{100 * each.target:.4f}" for name, each in official.BENCHMARKS.items()}
+
+    assert least == {"resnet50": "75.6954", "yolo-95": "50.7300", "yolo-99": "52.8660", "retinanet": "37.1745"}
+
+
+def test_a_detector_made_here_is_not_mlperfs_however_it_is_called() -> None:
+    spec = replace(find("resnet50"), name="yolo-99", task="detection", loadgen_model="yolo")
+
+    assert rules.is_official_model(spec, EXPORT)
+    assert not rules.is_official_model(spec, replace(EXPORT, weights="random"))
+    assert not rules.is_official_model(replace(spec, name="yolo11"), EXPORT)
+
+
 def test_retinanet_has_rules_of_its_own_and_no_round() -> None:
     asked = {"model": "retinanet", "file": TRAINED, "data": DataSet("openimages", Path(), ("picture",) * 24_781, ())}
     retired = "MLPerf's retinanet is retired: no round takes it any more"

@@ -166,6 +166,18 @@ def test_every_layout_order_and_dtype_is_the_oracles(
     assert np.abs(got.astype(np.float64) - expected).max() <= level
 
 
+@pytest.mark.parametrize("align", ["centre", "top-left"])
+@pytest.mark.parametrize("size", [(90, 41), (41, 90), (3, 200)])
+def test_what_is_around_a_picture_has_the_recipes_level(size: tuple[int, int], align: str) -> None:
+    recipe = dataclasses.replace(YOLO, size=64, align=align, pad_level=7, dtype="uint8", std=(1.0,) * 3)
+    black = np.zeros((size[1], size[0], 3), np.uint8)
+
+    got = run(recipe, [png(black)])
+
+    np.testing.assert_array_equal(got[0], oracle(black, recipe)[0])
+    assert set(np.unique(got)) == {0, 7}
+
+
 def test_a_row_does_not_depend_on_its_batch() -> None:
     encoded = [path.read_bytes() for path in PHOTOS]
     together = run(RESNET50, encoded)

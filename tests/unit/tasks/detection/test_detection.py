@@ -33,6 +33,7 @@ SIZE = 64
 RECIPE = Recipe(name="letterbox", size=SIZE, fit="letterbox", interpolation="linear")
 WIDE = Geometry(width=128, height=64, scale_x=0.5, scale_y=0.5, left=0.0, top=-32.0)
 TALL = Geometry(width=16, height=32, scale_x=2.0, scale_y=2.0, left=-8.0, top=0.0)
+STRETCHED = Geometry(width=128, height=32, scale_x=0.5, scale_y=2.0, left=0.0, top=0.0)
 CLASSES = 3
 
 Box = tuple[float, float, float, float, float, int]
@@ -114,6 +115,20 @@ def test_boxes_come_back_in_the_original_picture(kind: str, dtype: Any) -> None:
     assert wide.tolist() == [[7, *AS_SHARES, 0.75, 2], [7, 0, 0, 1, 1, 0.5, 0]]
     assert empty.size == 0
     assert tall.tolist() == [[3, 0, 0, 1, 1, 0.25, 1]]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_picture_may_have_been_stretched(kind: str) -> None:
+    [answer] = written(kind, [[IN_WIDE]]).answers((7,), (STRETCHED,))
+
+    assert answer.tolist() == [[7, 0.375, 0.25, 0.625, 0.5, 0.75, 2]]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_score_at_the_threshold_is_not_above_it(kind: str) -> None:
+    [answer] = written(kind, [[IN_WIDE, (0, 16, 64, 48, 0.5, 0)]]).answers((7,), (WIDE,), score_threshold=0.5)
+
+    assert answer[:, 5].tolist() == [0.75]
 
 
 @pytest.mark.parametrize("kind", KINDS)
