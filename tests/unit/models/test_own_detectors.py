@@ -20,6 +20,7 @@ from sut.models.files import check_onnx
 from sut.models.identity import weights_of
 from sut.models.onnx_graph import OnnxGraph
 from sut.pipeline.assembly import assemble
+from tests.unit.coco_sets import LIST, SIZES, write_coco
 from tests.unit.small_models import quiet
 
 Axes = tuple[int | None, ...]
@@ -196,6 +197,19 @@ def test_who_vouches_for_an_export_vouches_for_its_size(tmp_path: Path) -> None:
     found = weights_of(registry.for_file(path, "yolo-99"), path, {path: "aa"}, "aa", "trained", {"aa": "yolo-99"})
 
     assert found[0] == "trained"
+
+
+@pytest.mark.parametrize(
+    ("list_name", "dataset"), [(LIST, "coco"), ("annotations/openimages-mlperf.json", "openimages")]
+)
+def test_a_folder_alone_is_a_data_set_with_annotations(tmp_path: Path, list_name: str, dataset: str) -> None:
+    root = str(write_coco(tmp_path, list_name=list_name, folder="."))
+
+    for model in ("yolo-99", "retinanet"):
+        parts = assemble(make_config({"model": model, "backend": "null", "dataset_path": root}))
+        assert (parts.dataset.name, parts.dataset.count) == (dataset, len(SIZES))
+    with pytest.raises(InputError, match=r"there is no list .*val_map\.txt"):
+        assemble(make_config({"model": "resnet50", "backend": "null", "dataset_path": root}))
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)

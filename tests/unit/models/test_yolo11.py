@@ -8,16 +8,18 @@ from pathlib import Path
 import cv2
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx.shape_inference import infer_shapes
 
 import backends.registry
-from backends.base import ModelFile
+from backends.base import ModelFile, TensorSpec
 from plugins.files import sha256_of
 from preprocess.base import Recipe
 from preprocess.oracle import oracle
 from sut.errors import InputError
 from sut.models import registry
+from sut.models.onnx_graph import OnnxGraph
 from sut.models.precision.convert import convert
 from sut.models.sources import yolo11
 from tests.children import CHECKOUT
@@ -105,6 +107,32 @@ def test_its_ends_are_those_of_a_plain_export(nano: Path) -> None:
     }
 
     assert shown == {"images": ["batch", 3, 320, 320], "output0": ["batch", 84, 2100]}
+
+
+def test_boxes_are_distances_from_the_middle_of_a_cell_column_by_column(tmp_path: Path) -> None:
+    """At 64 pixels: 8 x 8 cells of 8 pixels, 4 x 4 of 16 and 2 x 2 of 32, row by row."""
+    graph, classes, size = OnnxGraph("head"), 2, 64
+    heads, expected = [], []
+    for stride in yolo11.STRIDES:
+        side = size // stride
+        sides = np.random.default_rng(stride).integers(0, yolo11.BINS, (4, side, side))  # left, top, right, bottom
+        bins = np.zeros((1, 4, yolo11.BINS, side, side), np.float32)
+        np.put_along_axis(bins, sides[np.newaxis, :, np.newaxis], 100, axis=2)
+        named = np.zeros((1, classes, side, side), np.float32)
+        bins = bins.reshape(1, -1, side, side)
+        heads.append((graph.weight(f"box{stride}", bins), graph.weight(f"class{stride}", named)))
+        for row, column in np.ndindex(side, side):
+            left, top, right, bottom = sides[:, row, column]
+            corners = column + 0.5 - left, row + 0.5 - top, column + 0.5 + right, row + 0.5 + bottom
+            expected.append([stride * each for each in corners])
+    yolo11._decode(graph, heads, size, classes)
+    graph.save(tmp_path / "head.onnx", [], [TensorSpec("output0", "float32", (1, 4 + classes, len(expected)))])
+
+    [[found]] = onnxruntime.InferenceSession(tmp_path / "head.onnx").run(None, {})
+
+    corners = np.concatenate([found[:2] - found[2:4] / 2, found[:2] + found[2:4] / 2])
+    np.testing.assert_allclose(corners.T, expected, atol=1e-3)
+    assert (found[4:] == 0.5).all()
 
 
 def test_it_is_the_same_file_each_time(nano: Path, tmp_path: Path) -> None:

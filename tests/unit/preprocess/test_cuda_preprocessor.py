@@ -65,7 +65,14 @@ HALVES = dataclasses.replace(RESNET50, name="halves", colour_order="BGR", layout
 PIXELS = Recipe(name="pixels", size=64, fit="resize-crop", interpolation="linear", layout="NHWC", dtype="uint8")
 YOLO = Recipe(name="yolo", size=64, fit="letterbox", interpolation="linear", std=(255.0, 255.0, 255.0))
 TOP_LEFT = Recipe(
-    name="top-left", size=65, fit="letterbox", align="top-left", interpolation="area", layout="NHWC", dtype="uint8"
+    name="top-left",
+    size=65,
+    fit="letterbox",
+    align="top-left",
+    interpolation="area",
+    layout="NHWC",
+    dtype="uint8",
+    pad_level=7,
 )
 RETINANET = Recipe(
     name="retinanet", size=64, fit="stretch", interpolation="linear", mean=(123.7, 116.3, 103.5), std=(58.4, 57.1, 57.4)

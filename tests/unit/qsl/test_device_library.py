@@ -18,6 +18,7 @@ from sut.datasets.demo import open_demo
 from sut.errors import InputError, SetupError
 from sut.qsl.device_library import DeviceLibrary, device_place
 from sut.qsl.library import Loading, Rows
+from sut.qsl.pictures import size_of
 from tests.unit.device_form import PLACE, DeviceSlot, HostForm, Uploading, WatchedDevice
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="the host form of the kernels needs g++")
@@ -60,7 +61,7 @@ def filled(held: DeviceLibrary, device: WatchedDevice, indices: list[int], rows:
     geometries = source.fill(indices, slot, marks.append)
     assert device.read_bytes == device.written_bytes == 0
     assert marks == list(source.stages)
-    assert len(geometries) == len(indices)
+    assert [(each.width, each.height) for each in geometries] == [size_of(held.dataset.read(i)) for i in indices]
     return slot.download()
 
 
