@@ -335,6 +335,12 @@ DETECTORS: list[tuple[TreeRule, Change, str, str]] = [
     logged(TreeRule.SAMPLES, f"{YOLO}/{RUN}", effective_performance_sample_count=63),
     logged(TreeRule.PICTURES, f"{YOLO}/accuracy", effective_accuracy_sample_count=1524),
     said(TreeRule.PICTURES, f"{YOLO}/TEST01/verify_accuracy.txt", "1525", "1524", "num_acc_log_entries"),
+    (
+        TreeRule.PICTURES,
+        replace(f"{YOLO}/TEST01/verify_accuracy.txt", "duplicate_keys = 0", "duplicate_keys = 1"),
+        f"{YOLO}/TEST01/verify_accuracy.txt",
+        "num_acc_log_entries",
+    ),
     (TreeRule.COUNT, few_of_yolo, f"{trees.YOLO}/Offline/{RUN}/{DETAIL}", "generated_samples_per_query"),
     (TreeRule.STRAY, a_server, f"{trees.YOLO}/Server", "name"),
     (TreeRule.MODEL, model_of_yolo("retinanet"), f"{CLOSED}/results/box/retinanet", "name"),

@@ -51,6 +51,11 @@ def test_boxes_have_partners_or_not(first: tuple[Box, ...], second: tuple[Box, .
     assert look(*first).unlike(look(*second)) == how
 
 
+def test_a_box_is_shown_from_a_quarter_on() -> None:
+    assert look((*DOG[:4], 0.25, 18)).gist is None
+    assert look((*DOG[:4], 0.2499, 18)).gist == "got no box that scores 0.25 or more"
+
+
 def test_a_box_that_is_hardly_worth_showing_may_be_gone_by_rounding() -> None:
     hardly = moved(DOG, score=-0.3)
 
