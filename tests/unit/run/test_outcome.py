@@ -148,6 +148,8 @@ def test_a_detectors_export_is_judged_by_its_own_accuracy(
 
     assert found is not None and found.met is met
     assert found.target == (None if met is None else pytest.approx(0.52866))
+    broken = _accuracy(parts, Score("mAP", value, "", pictures), data_broken=True)
+    assert broken is not None and (broken.target, broken.met) == (None, None)
 
 
 @pytest.mark.parametrize(("done", "seconds"), [(2, 3.0), (3, 9.0)])
