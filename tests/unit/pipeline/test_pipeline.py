@@ -6,6 +6,7 @@ import itertools
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,12 +14,14 @@ import pytest
 from numpy.typing import NDArray
 
 from backends.base import Runner, Slot, TensorSpec
-from preprocess.base import BadPicture, Geometry, Target
+from preprocess.base import BadPicture, Geometry, Recipe, Target
 from sut.errors import RunError
 from sut.models.registry import MODELS
+from sut.pipeline import staged
 from sut.pipeline.batching import Batch, BatchingPolicy
 from sut.pipeline.lane import Failures, Lane, Recorder, Surroundings, lane_stages
 from sut.pipeline.ledger import Counter, Ledger, LedgerShape
+from sut.pipeline.staged import Channel, Filled
 from sut.qsl.library import Source
 from sut.results.stages import answered
 from sut.tasks.base import Payloads
@@ -126,6 +129,24 @@ def test_answers_go_to_the_samples_that_asked() -> None:
     assert bench.completed == [([100, 101, 102], [4.0, 0.0, 2.0])]
     assert bench.counts() == {"DONE": 3, "FAILED": 0, "BATCHES": 1, "PADDED": 0, "HEARTBEAT": 1}
     assert bench.failures.first_error is None
+
+
+def test_what_was_preprocessed_elsewhere_keeps_its_index_and_geometry(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[Any] = []
+    lane = SimpleNamespace(
+        slot=lambda n: Slot(n, {"input": np.zeros((n, 3, 1, 1), np.float32)}),
+        answer=lambda slot, indices, geometries, stamps: given.append((slot.buffers["input"], indices, geometries)),
+    )
+    channel = Channel(Recipe(name="dot", size=1, fit="stretch", interpolation="linear"), 4, 1, fill_up=True)
+    channel.storage[:] = np.arange(len(channel.storage)).reshape(-1, 1, 1, 1)
+    geometries = [Geometry(128, 64, 0.5, 0.5, 0, -32), Geometry(16, 32, 2, 2, -8, 0)]
+    samples = [Filled(100, 5, 0, 3, geometries[0]), Filled(101, 2, 1, 1, geometries[1])]
+    monkeypatch.setattr(staged, "finish", lambda *told: None)
+
+    staged._process(lane, samples, channel, SimpleNamespace(clock=Ticks()))
+
+    [(rows, indices, places)] = given
+    assert (rows[:, 0, 0, 0].tolist(), indices, places) == ([3, 1], [5, 2], geometries)
 
 
 def test_stages_follow_each_other_without_a_reading_between_them() -> None:

@@ -10,7 +10,7 @@ import pytest
 from sut.errors import InputError
 from sut.mlperf import official
 from sut.results.schema import FILE
-from sut.studies.submission.runs import ROLES, read_runs
+from sut.studies.submission.runs import ROLES, read_runs, roles_of, scenarios_of
 from tests.unit.studies.submission.loadgen_runs import ABOUT, edit
 
 OPEN = ABOUT.model_copy(update={"division": "open"})
@@ -93,3 +93,22 @@ def test_where_nothing_was_run_that_is_said(tmp_path: Path) -> None:
         read_runs([tmp_path], ABOUT)
     with pytest.raises(InputError, match="nowhere: cannot be read"):
         read_runs([tmp_path / "nowhere"], ABOUT)
+
+
+@pytest.mark.parametrize(
+    ("name", "scenarios", "audits"),
+    [
+        ("resnet50", (*official.EDGE, "Server"), ("TEST01", "TEST04")),
+        ("yolo-95", official.EDGE, ("TEST01",)),
+        ("yolo-99", official.EDGE, ("TEST01",)),
+        ("retinanet", (*official.EDGE, "Server"), ("TEST01",)),
+    ],
+)
+def test_what_is_asked_is_what_the_benchmark_has(
+    name: str, scenarios: tuple[str, ...], audits: tuple[str, ...]
+) -> None:
+    benchmark, anywhere = official.BENCHMARKS[name], ABOUT.model_copy(update={"system_type": "datacenter,edge"})
+
+    assert scenarios_of(ABOUT, benchmark) == official.EDGE
+    assert scenarios_of(anywhere, benchmark) == scenarios
+    assert roles_of(ABOUT, benchmark) == ("performance", "accuracy", *audits)

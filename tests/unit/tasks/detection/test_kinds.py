@@ -40,6 +40,8 @@ TRIPLE = (labels("labels", None), floats("scores", None), floats("boxes", None, 
         ([SUPPRESSED], 80, "nms", "output0"),
         ([floats("o", None, None, 6)], 80, "nms", "o"),
         ([floats("o", None, 100, 6)], 2, "nms", "o"),
+        ([floats("o", None, 1000, 6)], 2, "nms", "o"),
+        ([floats("o", None, 1001, 6)], 2, "yolo", "o"),
         (TRIPLE, 264, "boxes", "boxes scores labels"),
         (
             [floats("a", 8, 100, 4), labels("count", 8, 1), floats("b", 8, 100), labels("c", 8, 100)],
