@@ -212,7 +212,7 @@ def test_only_mlperfs_model_on_mlperfs_data_can_meet_its_target(
     parts: Any = SimpleNamespace(
         spec=replace(RESNET50, name=name),
         model=Prepared(file, file, file, weights=weights) if weights else None,
-        dataset=SimpleNamespace(name="any", count=50_000, is_imagenet=lambda: official_data),
+        dataset=SimpleNamespace(name="any", count=50_000, whole=True, is_imagenet=lambda: official_data),
     )
 
     found = _accuracy(parts, top1_score(11, 11), data_broken)
