@@ -89,6 +89,7 @@ def test_every_way_from_the_file_to_the_log_keeps_every_box(tmp_path: Path, way:
     check_all_found(child, tmp_path)
 
 
+@pytest.mark.slow
 def test_tensors_that_were_kept_still_know_where_boxes_belong(tmp_path: Path) -> None:
     arguments = ("--model", "planted", "--accuracy", "--count", "16", "--cache", "1", "--cache_dir", tmp_path / "kept")
 
