@@ -92,7 +92,6 @@ def agreement(reference: list[bytes], reduced: list[bytes]) -> BoxAgreement:
 
 
 def test_the_same_boxes_agree_entirely() -> None:
-    pytest.importorskip("pycocotools")
     weak = moved(DOG, by=-0.3, score=-0.5)
 
     got = agreement([answer(CAT, DOG), answer(DOG, weak), answer()], [answer(CAT, DOG), answer(DOG, weak), answer()])
@@ -116,8 +115,6 @@ def test_the_same_boxes_agree_entirely() -> None:
     ids=["gone", "another category", "moved", "unsure", "nothing"],
 )
 def test_what_is_lost_shows(other: bytes, low: float, high: float) -> None:
-    pytest.importorskip("pycocotools")
-
     assert low - 1e-9 <= agreement([answer(CAT, DOG)], [other]).value <= high
 
 
