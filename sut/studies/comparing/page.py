@@ -63,7 +63,7 @@ def _table(rows: Sequence[Mapping[str, Any]], position: int, against: str, path:
 
     ratios = zip(*(all_of("", f"ratio.{name}") for name in ("value", "low", "high")), strict=True)
     latencies = (all_of("ms", f"latency_ns.{name}") for name in ("p50", "p99"))
-    labels = zip(*(all_of("%", f"{name}.value") for name in ("accuracy", "agreement")), strict=True)
+    shares = zip(*(all_of("%", f"{name}.value") for name in ("accuracy", "agreement")), strict=True)
     return Table(
         caption=f"Against {against}: a ratio over 1 is better, and its interval is what the runs leave open.",
         first=Column("configuration", [Shown((_text(row.get("cell")),), (_doubt(row),)) for row in rows]),
@@ -72,7 +72,7 @@ def _table(rows: Sequence[Mapping[str, Any]], position: int, against: str, path:
             Column("ratio", [_ratio(*each) for each in ratios]),
             Column("verdict", [Shown((word,) if (word := _verdict(row)) else ()) for row in rows], is_numeric=False),
             Column("p50 | p99 ms", [beside(each) for each in zip(*latencies, strict=True)]),
-            Column("labels %", [_labels(*each) for each in labels]),
+            Column("accuracy %", [_accuracy(*each) for each in zip(rows, shares, strict=True)]),
             figures("parity, levels", all_of("", "parity.max_levels")),
             figures("CPU ms a picture", all_of("ms of s", "cpu_seconds_per_sample")),
             figures("memory MB", all_of("MB", "memory_bytes", "memory_bytes.host_peak")),
@@ -94,8 +94,13 @@ def _ratio(value: Number | None, low: Number | None, high: Number | None) -> Sho
     return Shown((value,) if value else (), ("(", low, " to ", high, ")") if low and high else ())
 
 
-def _labels(right: Number | None, same: Number | None) -> Shown:
-    return Shown((right,), (" right",)) if right else Shown((same,), (" as FP32",)) if same else Shown()
+def _accuracy(row: Mapping[str, Any], shares: tuple[Number | None, Number | None]) -> Shown:
+    """The share that is right, or a detector's mAP; else how far the answers are those of FP32."""
+    (right, same), scored = shares, row.get("accuracy")
+    name = _text(scored.get("name")) if isinstance(scored, dict) else ""
+    if right:
+        return Shown((right,), (" right" if name in ("", "top1") else f" {name}",))
+    return Shown((same,), (" as FP32",)) if same else Shown()
 
 
 def _verdict(row: Mapping[str, Any]) -> str:

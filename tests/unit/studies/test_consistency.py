@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sut.studies.comparing.consistency import contradiction
+from sut.studies.comparing.page import read_comparison
 from tests.unit.report_results import a_comparison
 
 
@@ -122,3 +124,19 @@ def test_what_was_edited_is_found(
     edit(told)
 
     assert what in str(contradiction(told))
+
+
+def test_the_page_says_what_an_accuracy_is_of(tmp_path: Path) -> None:
+    rows = [
+        {"accuracy": {"name": "mAP", "value": 0.5}},
+        {"accuracy": {"name": "top1", "value": 0.75}},
+        {"agreement": {"value": 0.97}},
+        {},
+    ]
+    told = {"command": "compare", "schema": 1, "sentence": "it is so", "rows": rows}
+    (tmp_path / "compare.json").write_text(json.dumps(told))
+
+    columns = read_comparison(tmp_path / "compare.json", 0).table.columns
+
+    [shown] = [column.cells for column in columns if column.heading == "accuracy %"]
+    assert [each.small for each in shown] == [(" mAP",), (" right",), (" as FP32",), ()]
