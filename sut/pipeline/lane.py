@@ -66,9 +66,9 @@ class Recorder:
         self._lock = threading.Lock()
 
     def record(
-        self, n: int, starts: Sequence[tuple[int, int]], padded: int, failed: bool, stamps: Sequence[int]
+        self, n: int, starts: Sequence[tuple[int, int]], padded: int, failed: bool, stamps: Sequence[int], lane: int
     ) -> None:
-        """A batch of ``n`` was answered: its samples, the rows it was padded by, begin and end of each stage in ns."""
+        """A lane answered ``n`` samples: which, the rows it padded them by, begin and end of each stage in ns."""
         words = self.ledger.words
         with self._lock:
             number = words[Counter.BATCHES]
@@ -78,7 +78,7 @@ class Recorder:
             words[Counter.HEARTBEAT] += 1
             if failed:
                 words[Counter.FAILED] += n
-        self.ledger.batch(number, starts, padded, stamps)
+        self.ledger.batch(number, starts, padded, stamps, lane)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,9 +106,11 @@ class Lane:
     ``work`` is the timed work on one batch, ``process`` also completes it, ``rehearse`` does it before the clock.
     """
 
-    def __init__(self, runner: Runner, source: Source, shared: Surroundings, lend_to: str | None = None) -> None:
+    def __init__(
+        self, runner: Runner, source: Source, shared: Surroundings, lend_to: str | None = None, number: int = 0
+    ) -> None:
         """``lend_to``: the input that takes a single ready sample where it lies; None to copy each into a slot."""
-        self._input = lend_to
+        self._input, self.number = lend_to, number
         self._runner, self._source, self._shared = runner, source, shared
 
     def work(self, indices: Sequence[int]) -> tuple[Payloads, list[int]]:
@@ -176,7 +178,7 @@ class Lane:
         except BaseException as error:
             shared.failures.record(error, batch.indices)
             payloads, stamps = None, shared.failed_stamps(len(self._source.stages))
-        finish(shared, batch.ids, payloads, batch.starts, stamps)
+        finish(shared, batch.ids, payloads, batch.starts, stamps, self.number)
 
     def slot(self, n: int) -> Slot:
         """The runner's slot for ``n`` samples, padded to a size that the backend takes."""
@@ -211,9 +213,10 @@ def finish(
     payloads: Payloads | None,
     starts: Sequence[tuple[int, int]],
     stamps: list[int],
+    lane: int,
 ) -> None:
     """Complete some samples (``payloads`` None: they failed) and record their batch."""
     stamps.append(shared.clock())
     stamps.append(shared.complete(ids, payloads))
     n = len(ids)
-    shared.recorder.record(n, starts, shared.policy.padded(n) - n, payloads is None, stamps)
+    shared.recorder.record(n, starts, shared.policy.padded(n) - n, payloads is None, stamps, lane)

@@ -49,6 +49,9 @@ class Counter(IntEnum):
 
 _HEADER = 16  # int64 words in front of the arrays
 
+STAMPS = 3
+"""The column of a batch row at which the stamps begin: before it are sample count, rows padded and lane."""
+
 
 @dataclass(frozen=True, slots=True)
 class LedgerShape:
@@ -65,13 +68,13 @@ class LedgerShape:
 
     @property
     def columns(self) -> int:
-        """int64 words of one batch row: sample count, rows padded, then begin and end of each stage."""
-        return 2 + 2 * len(self.stages)
+        """int64 words of one batch row: sample count, rows padded, lane, then begin and end of each stage."""
+        return STAMPS + 2 * len(self.stages)
 
     @property
     def before_columns(self) -> int:
-        """int64 words per sample: the begin of its first stage, then the end of each."""
-        return len(self.before) + 1 if self.before else 0
+        """int64 words per sample: the begin of its first stage, the end of each, then the worker."""
+        return len(self.before) + 2 if self.before else 0
 
     @property
     def nbytes(self) -> int:
@@ -98,7 +101,8 @@ class Ledger:
 
     ``counters`` int64 (16,); ``issued_ns`` int64 (samples,): when LoadGen called; ``batch_of`` int32 (samples,): one
     more than the number of the batch that answered it, 0 while unanswered; ``index_of`` int32 (samples,): the data
-    set's index; ``rows`` int64 (batches, 2 + 2 x stages). Samples are numbered in the order of issue.
+    set's index; ``rows`` int64 (batches, 3 + 2 x stages). Samples are numbered in the order of issue, lanes and workers
+    from 0.
     """
 
     def __init__(self, shape: LedgerShape, buffer: mmap.mmap | bytearray | None = None) -> None:
@@ -135,18 +139,20 @@ class Ledger:
         if self.shape.indexed:
             self.index_of[start:end] = indices[: end - start]
 
-    def prepared(self, number: int, stamps: Sequence[int]) -> None:
-        """Record a sample's stages before its batch: the begin of the first, then the end of each, ns."""
+    def prepared(self, number: int, stamps: Sequence[int], worker: int) -> None:
+        """Record a sample's stages before its batch: the begin of the first, then the end of each, ns; and who did."""
         if number < self.shape.samples:
-            self.before[number] = stamps
+            self.before[number] = (*stamps, worker)
 
-    def batch(self, number: int, starts: Sequence[tuple[int, int]], padded: int, stamps: Sequence[int]) -> None:
+    def batch(
+        self, number: int, starts: Sequence[tuple[int, int]], padded: int, stamps: Sequence[int], lane: int
+    ) -> None:
         """Record batch ``number``: its runs of samples as (first, count), and begin and end of each stage in order."""
         if number >= self.shape.batches:
             return
         # The row first: whoever reads along must not find a sample that points to an empty row.
         total = starts[0][1] if len(starts) == 1 else sum(count for _, count in starts)
-        self._pack_row(self._rows_at, 8 * self.shape.columns * number, total, padded, *stamps)
+        self._pack_row(self._rows_at, 8 * self.shape.columns * number, total, padded, lane, *stamps)
         for start, count in starts:
             if count == 1 and start < self.shape.samples:
                 self.batch_of[start] = number + 1

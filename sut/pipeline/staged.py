@@ -135,7 +135,7 @@ class Staged(Way):
             return
         channel, shared = self._channel, self._shared
         self._preprocessing = [
-            started(f"preprocess-{n}", _serve_worker, source, self._queue, channel, shared)
+            started(f"preprocess-{n}", _serve_worker, n, source, self._queue, channel, shared)
             for n, source in enumerate(self._sources)
         ]
         self._inferring = [
@@ -157,14 +157,15 @@ class Staged(Way):
         joined(self._inferring)
 
 
-def _serve_worker(source: Source, queue: Queue, channel: Channel, shared: Surroundings) -> None:
+def _serve_worker(worker: int, source: Source, queue: Queue, channel: Channel, shared: Surroundings) -> None:
     """One preprocessing thread: takes samples from a queue, puts tensors into the channel, until all is done."""
     while not queue.finished:
         if (batch := queue.take(POLL_S)) is not None:
-            _prepare(source, channel, shared, batch.ids[0], batch.indices[0], batch.starts[0][0])
+            _prepare(worker, source, channel, shared, (batch.ids[0], batch.indices[0], batch.starts[0][0]))
 
 
-def _prepare(source: Source, channel: Channel, shared: Surroundings, each: int, index: int, number: int) -> None:
+def _prepare(worker: int, source: Source, channel: Channel, shared: Surroundings, sample: tuple[int, int, int]) -> None:
+    each, index, number = sample
     row = channel.reserve()
     if row is None:
         return
@@ -176,10 +177,11 @@ def _prepare(source: Source, channel: Channel, shared: Surroundings, each: int, 
         shared.failures.record(error, [index])
         channel.drop(row)
         now = shared.clock()
-        shared.recorder.ledger.prepared(number, [now] * (len(source.stages) + 1))
-        finish(shared, [each], None, [(number, 1)], shared.failed_stamps(_GATHER))
+        shared.recorder.ledger.prepared(number, [now] * (len(source.stages) + 1), worker)
+        # No lane has seen it: the first stands for all of them.
+        finish(shared, [each], None, [(number, 1)], shared.failed_stamps(_GATHER), 0)
         return
-    shared.recorder.ledger.prepared(number, [stamps[0], *stamps[1::2]])
+    shared.recorder.ledger.prepared(number, [stamps[0], *stamps[1::2]], worker)
     channel.put(Filled(each, index, number, row, geometry))
 
 
@@ -212,4 +214,4 @@ def _process(lane: Lane, samples: list[Filled], channel: Channel, shared: Surrou
         shared.failures.record(error, indices)
         payloads, stamps = None, shared.failed_stamps(_GATHER)
     starts = [(sample.number, 1) for sample in samples]
-    finish(shared, [sample.id for sample in samples], payloads, starts, stamps)
+    finish(shared, [sample.id for sample in samples], payloads, starts, stamps, lane.number)

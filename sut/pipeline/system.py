@@ -97,7 +97,7 @@ class SUT:
         lend_to = self.backend.inputs[0].name if one else None
         place = self.parts.place_for(self.backend)
         runners = [stack.enter_context(self.backend.runner(place)) for _ in range(self.config.lane_count)]
-        return [Lane(runner, self._make_source(stack), self._shared, lend_to) for runner in runners]
+        return [Lane(each, self._make_source(stack), self._shared, lend_to, n) for n, each in enumerate(runners)]
 
     def _make_source(self, stack: ExitStack) -> Source:
         self._sources.append(source := self.library.source())

@@ -10,7 +10,7 @@ import numpy as np
 
 from sut.mlperf.check_log import Record
 from sut.mlperf.logs import Int64Array, Trace
-from sut.pipeline.ledger import Counter, Ledger
+from sut.pipeline.ledger import STAMPS, Counter, Ledger
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,17 +85,17 @@ def join(ledger: Ledger, trace: Trace | None) -> Stages:
             )
         stages["issue_delay"] = trace.issue_delay_ns[who]
     names = ledger.shape.stages
-    begin, end = rows[:, 2], rows[:, -1]
+    begin, end = rows[:, STAMPS], rows[:, -1]
     if ledger.shape.before:
         before = ledger.before[who]
         stages["queue"] = before[:, 0] - issued
         for column, name in enumerate(ledger.shape.before, start=1):
             stages[name] = before[:, column] - before[:, column - 1]
-        stages["channel"] = begin - before[:, -1]
+        stages["channel"] = begin - before[:, -2]
     else:
         stages["queue"] = begin - issued
     for i, name in enumerate(names):
-        stages[name] = rows[:, 3 + 2 * i] - rows[:, 2 + 2 * i]
+        stages[name] = rows[:, STAMPS + 1 + 2 * i] - rows[:, STAMPS + 2 * i]
     if trace is None:
         latency: Int64Array = end - issued
     else:
@@ -142,7 +142,8 @@ def _cost(ledger: Ledger, names: Sequence[str]) -> dict[str, float]:
     samples = int(rows[:, 0].sum())
     if samples == 0:
         return {}
-    return {name: float((rows[:, 3 + 2 * i] - rows[:, 2 + 2 * i]).sum()) / samples for i, name in enumerate(names)}
+    spans = rows[:, STAMPS + 1 :: 2] - rows[:, STAMPS::2]
+    return {name: float(spans[:, i].sum()) / samples for i, name in enumerate(names)}
 
 
 def record_of(

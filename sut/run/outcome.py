@@ -26,6 +26,8 @@ from sut.pipeline.assembly import Assembly
 from sut.pipeline.ledger import Counter, Ledger
 from sut.results.gpus import peak_bytes
 from sut.results.machine import system_facts
+from sut.results.samples import FILE as SAMPLES
+from sut.results.samples import Samples
 from sut.results.schema import CONFIGURED, Accuracy, Agreement, Energy, Metric, Result, per_query, stage_stats
 from sut.results.stages import LedgerError, Stages, answered, join, latency_bounds, own_latency_ns, record_of
 from sut.run.events import Planned
@@ -53,9 +55,11 @@ class _Findings:
 
 
 def make_result(parts: Assembly, agreement: Agreement | None, outcome: Outcome, directory: Path) -> Result:
-    """The result of a run, however it ended. Reads the logs in ``directory``; writes ``accuracy.txt`` there."""
+    """The result of a run, however it ended. Reads the logs in ``directory``; writes there what is kept beside it."""
     config, found = parts.config, _read(parts.config, outcome, directory)
     score = _scored(parts, outcome, found, directory)
+    if config.keep_samples and outcome.ledger is not None and found.stages is not None:
+        Samples.of(outcome.ledger, found.stages).save(directory / SAMPLES)
     failed_samples, samples = outcome.counter(Counter.FAILED), outcome.counter(Counter.DONE)
     reasons = _reasons(config, outcome, found, failed_samples)
     audit = outcome.plan.audit if outcome.plan else None

@@ -303,7 +303,7 @@ def test_a_record_is_what_the_ledger_has() -> None:
     ledger.words[Counter.RUN_START_SYSTEM_NS], ledger.words[Counter.ISSUED] = 5, 3
     for number in range(3):
         ledger.issue(number, [0], 10 + number)
-        ledger.batch(2 - number, [(number, 1)], 0, [0, 0, 0, 20 + number])
+        ledger.batch(2 - number, [(number, 1)], 0, [0, 0, 0, 20 + number], 0)
 
     known = record_of(ledger, {}, None, None)
 

@@ -55,7 +55,7 @@ def runs(draw: st.DrawFn, stages: tuple[str, ...] = PIPELINE_STAGES, min_batches
         for _ in range(2 * len(stages)):
             now += draw(times)
             stamps.append(now)
-        ledger.batch(number, [(start, size)], 0, stamps)
+        ledger.batch(number, [(start, size)], 0, stamps, 0)
         start += size
         ledger.words[Counter.ISSUED] = start
         ledger.words[Counter.BATCHES] = number + 1
@@ -106,7 +106,7 @@ def recorded(indices: list[int], batch: int = 3) -> tuple[Ledger, Trace]:
         some = indices[start : start + batch]
         at = BEGIN_NS + 100_000 * number
         ledger.issue(start, some, at)
-        ledger.batch(number, [(start, len(some))], 1, [at + 10_000 * step for step in (1, 2, 2, 3, 3, 4, 4, 5)])
+        ledger.batch(number, [(start, len(some))], 1, [at + 10_000 * step for step in (1, 2, 2, 3, 3, 4, 4, 5)], 0)
         ledger.words[Counter.BATCHES] = number + 1
         latency += [52_000] * len(some)
     ledger.words[Counter.ISSUED] = len(indices)
@@ -190,7 +190,7 @@ def test_beyond_its_capacity_only_records_are_lost(
     for number, size in enumerate(sizes):
         if not one_query:
             ledger.issue(start, indices[start : start + size], BEGIN_NS + number)
-        ledger.batch(number, [(start, size)], 0, range(BEGIN_NS, BEGIN_NS + 8))
+        ledger.batch(number, [(start, size)], 0, range(BEGIN_NS, BEGIN_NS + 8), 0)
         start += size
     ledger.words[Counter.ISSUED] = ledger.words[Counter.DONE] = total
     ledger.words[Counter.BATCHES] = len(sizes)
@@ -210,10 +210,10 @@ def test_a_batch_of_several_runs_is_recorded_for_each() -> None:
     ledger.words[Counter.ISSUED] = 10
     ledger.words[Counter.BATCHES] = 1
 
-    ledger.batch(0, [(0, 1), (4, 3)], 2, range(8))
+    ledger.batch(0, [(0, 1), (4, 3)], 2, range(8), 5)
 
     assert answered(ledger).tolist() == [0, 4, 5, 6]
-    assert ledger.rows[0, :2].tolist() == [4, 2]
+    assert ledger.rows[0, :3].tolist() == [4, 2, 5]
     assert batch_sizes(ledger) == {4: 1}
 
 
@@ -253,7 +253,7 @@ def asked(draw: st.DrawFn) -> Asked:
         heard = []
         for sample in range(number, number + per_query):
             now += draw(times)
-            ledger.batch(sample, [(sample, 1)], 0, [0, now])
+            ledger.batch(sample, [(sample, 1)], 0, [0, now], 0)
             now += draw(times)
             heard.append(now)
         number += per_query
@@ -306,7 +306,7 @@ def test_two_views_of_the_same_memory_see_the_same_run() -> None:
     written, read = Ledger(shape, memory), Ledger(shape, memory)
 
     written.issue(0, [3, 1, 2, 0], BEGIN_NS)
-    written.batch(0, [(0, 4)], 0, range(8))
+    written.batch(0, [(0, 4)], 0, range(8), 0)
     written.words[Counter.ISSUED] = 4
 
     assert read.counters[Counter.ISSUED] == 4

@@ -104,7 +104,7 @@ class Bench:
             clock=self.clock,
             transfers=self.transfers,
         )
-        self.lane = Lane(self.runner, self.source, shared)
+        self.lane = Lane(self.runner, self.source, shared, number=7)
 
     def complete(self, ids: Sequence[int], payloads: Payloads | None) -> int:
         answers = None if payloads is None else np.asarray(payloads).tolist()
@@ -134,6 +134,7 @@ def test_answers_go_to_the_samples_that_asked() -> None:
 def test_what_was_preprocessed_elsewhere_keeps_its_index_and_geometry(monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[Any] = []
     lane = SimpleNamespace(
+        number=0,
         slot=lambda n: Slot(n, {"input": np.zeros((n, 3, 1, 1), np.float32)}),
         answer=lambda slot, indices, geometries, stamps: given.append((slot.buffers["input"], indices, geometries)),
     )
@@ -154,7 +155,7 @@ def test_stages_follow_each_other_without_a_reading_between_them() -> None:
 
     bench.process(2, 0, 1)
 
-    assert bench.ledger.rows[0].tolist() == [3, 0, 1, 2, 3, 4, 5, 6, 7, 8]
+    assert bench.ledger.rows[0].tolist() == [3, 0, 7, 1, 2, 3, 4, 5, 6, 7, 8]
 
 
 class Copies(Classification):
@@ -174,7 +175,7 @@ def test_a_task_has_stages_of_its_own() -> None:
     bench.process(0)
 
     assert bench.ledger.shape.stages[-3:] == ("postprocess", "copy", "complete")
-    assert bench.ledger.rows[0].tolist() == [1, 0, 1, 2, 3, 4, 5, 6, 6, 7, 8, 9]
+    assert bench.ledger.rows[0].tolist() == [1, 0, 7, 1, 2, 3, 4, 5, 6, 6, 7, 8, 9]
 
 
 def test_copies_that_the_device_timed_are_stages_of_their_own() -> None:
@@ -187,7 +188,7 @@ def test_copies_that_the_device_timed_are_stages_of_their_own() -> None:
 
     # The call lasts from 300 to 400; what the copies leave of it is the model's.
     stamps = [100, 200, 300, 330, 330, 398, 398, 400, 500, 600, 700, 800]
-    assert bench.ledger.rows[0].tolist() == [3, 0, *stamps]
+    assert bench.ledger.rows[0].tolist() == [3, 0, 7, *stamps]
 
 
 def test_copies_never_take_longer_than_the_call_that_they_are_in() -> None:
@@ -198,7 +199,7 @@ def test_copies_never_take_longer_than_the_call_that_they_are_in() -> None:
 
     bench.process(2)
 
-    assert bench.ledger.rows[0].tolist()[4:10] == [300, 400, 400, 400, 400, 400]
+    assert bench.ledger.rows[0].tolist()[5:11] == [300, 400, 400, 400, 400, 400]
 
 
 def test_a_batch_that_failed_has_all_stages_too() -> None:
@@ -206,7 +207,7 @@ def test_a_batch_that_failed_has_all_stages_too() -> None:
 
     bench.process(3)
 
-    assert len(set(bench.ledger.rows[0].tolist()[2:-2])) == 1
+    assert len(set(bench.ledger.rows[0].tolist()[3:-2])) == 1
     assert bench.counts()["FAILED"] == 1
 
 
@@ -216,7 +217,7 @@ def test_each_stage_of_the_source_has_a_begin_and_an_end() -> None:
     bench.process(2)
 
     # The reading at the end of a stage is the begin of the next one of the same source; after the last it is dropped.
-    assert bench.ledger.rows[0].tolist() == [1, 0, 1, 2, 2, 3, 4, 5, 6, 7, 8, 9]
+    assert bench.ledger.rows[0].tolist() == [1, 0, 7, 1, 2, 2, 3, 4, 5, 6, 7, 8, 9]
 
 
 @pytest.mark.parametrize("marked", [("decode",), ("decode", "resize", "resize")])
@@ -238,7 +239,7 @@ def test_padding_is_counted_and_not_answered() -> None:
     assert bench.runner.sizes == [4, 1]
     assert [answers for _, answers in bench.completed] == [[4.0, 0.0, 2.0], [2.0]]
     assert bench.counts()["PADDED"] == 1
-    assert bench.ledger.rows[:2, :2].tolist() == [[3, 1], [1, 0]]
+    assert bench.ledger.rows[:2, :3].tolist() == [[3, 1, 7], [1, 0, 7]]
 
 
 def test_work_alone_completes_and_records_nothing() -> None:

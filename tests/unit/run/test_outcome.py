@@ -157,7 +157,7 @@ def test_a_run_of_more_samples_than_are_recorded_lasts_until_its_last_one(done: 
     ledger = Ledger(LedgerShape.of(2))
     for number in range(done):
         ledger.issue(number, [0], 10**9 * number)
-        ledger.batch(number, [(number, 1)], 0, [10**9 * (number + 2)] * 8)
+        ledger.batch(number, [(number, 1)], 0, [10**9 * (number + 2)] * 8, 0)
     for counter in (Counter.ISSUED, Counter.DONE, Counter.BATCHES):
         ledger.counters[counter] = done
     found = outcome._Findings(Detail({}, ()), join(ledger, None), None, [], [])
