@@ -180,7 +180,7 @@ def test_what_the_ledger_had_survives_a_kill(sut: Sut) -> None:
     ("backend", "scenario", "outstanding"),
     [
         ("hangs", "SingleStream", 1),
-        ("hangs-with-the-gil", "SingleStream", 1),
+        pytest.param("hangs-with-the-gil", "SingleStream", 1, marks=pytest.mark.slow),
         pytest.param("hangs", "Offline", None, marks=pytest.mark.slow),
     ],
 )

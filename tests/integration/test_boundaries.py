@@ -160,7 +160,7 @@ def test_at_tensor_none_is(tmp_path: Path, plugins: Path, scenario: str) -> None
 
 
 @pytest.mark.parametrize("way", [FUSED, STAGED], ids=["fused", "staged"])
-@pytest.mark.parametrize("scenario", ["SingleStream", "Server"])
+@pytest.mark.parametrize("scenario", ["SingleStream", pytest.param("Server", marks=pytest.mark.slow)])
 def test_a_slow_decoder_shows_in_decode_and_nowhere_else(
     tmp_path: Path, plugins: Path, scenario: str, way: tuple[str, ...]
 ) -> None:
@@ -227,7 +227,7 @@ def test_labels_are_the_same_staged(tmp_path: Path, workers: str) -> None:
 
 
 @pytest.mark.parametrize("way", [FUSED, STAGED], ids=["fused", "staged"])
-@pytest.mark.parametrize("scenario", ["SingleStream", "MultiStream", "Offline"])
+@pytest.mark.parametrize("scenario", ["SingleStream", pytest.param("MultiStream", marks=pytest.mark.slow), "Offline"])
 def test_a_picture_that_fails_inside_the_clock_fails_the_run(
     tmp_path: Path, plugins: Path, scenario: str, way: tuple[str, ...]
 ) -> None:

@@ -123,7 +123,7 @@ def test_a_constant_called_resnet50_is_not_mlperfs_unless_the_user_says_so(
     ("options", "weights", "loaded"),
     [
         (("--weights", "trained"), "trained", 1),
-        (("--model", "resnet50", "--weights", "random"), "random", 1),
+        pytest.param(("--model", "resnet50", "--weights", "random"), "random", 1, marks=pytest.mark.slow),
         (("--backend", "null"), None, 0),
     ],
 )

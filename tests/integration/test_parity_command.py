@@ -189,7 +189,7 @@ def test_every_boundary_has_parity(sut: Sut, boundary: str) -> None:
 
 
 @pytest.mark.parametrize(("fit", "padding"), [("letterbox", 0), ("stretch", None)])
-@pytest.mark.parametrize("preprocess", ["opencv", "fused"])
+@pytest.mark.parametrize("preprocess", ["opencv", pytest.param("fused", marks=pytest.mark.slow)])
 def test_a_recipe_that_pads_has_parity_of_its_pictures(
     tmp_path: Path, preprocess: str, fit: str, padding: int | None
 ) -> None:

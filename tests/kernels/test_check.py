@@ -31,6 +31,7 @@ def test_all_kernels_are_equal_to_their_truth(host: HostDevice) -> None:
         assert {row.dtype for row in rows if row.case == case} == {"float32", "float16", "uint8", "int8"}
 
 
+@pytest.mark.slow
 def test_a_level_more_than_the_truth_is_noticed(host: HostDevice) -> None:
     def wrong(pixels: np.ndarray, place: Place, interpolation: str, pad_level: int) -> np.ndarray:
         levels = resize_fit(pixels, place, interpolation, pad_level)
