@@ -19,7 +19,7 @@ from sut.errors import one_line
 from sut.mlperf.logs import DETAIL
 from sut.mlperf.reference_results import REFERENCE_FILE
 from sut.results.consistency import contradictions
-from sut.results.schema import COMPARISON, FILE, Result
+from sut.results.schema import COMPARISON, FILE, STUDY, Result
 from sut.text import shortened
 
 _MOST_BYTES = 16 * SMALL_BYTES
@@ -50,7 +50,8 @@ class Collected:
     """What lies below some folders, by path.
 
     ``others``: folders without a result.json that have the reference harness's results.json or a log of LoadGen's.
-    ``earlier``: how many folders of earlier results were left out. ``comparisons``: the files named compare.json.
+    ``earlier``: how many folders of earlier results were left out. ``comparisons`` and ``studies``: the files named
+    compare.json and study.json.
     """
 
     found: tuple[Found, ...]
@@ -58,6 +59,7 @@ class Collected:
     others: tuple[Path, ...] = ()
     earlier: int = 0
     comparisons: tuple[Path, ...] = ()
+    studies: tuple[Path, ...] = ()
 
 
 def collect(paths: Sequence[Path], earlier: bool = False) -> Collected:
@@ -82,6 +84,7 @@ def collect(paths: Sequence[Path], earlier: bool = False) -> Collected:
         tuple(sorted(walk.others)),
         walk.earlier,
         tuple(sorted(walk.comparisons)),
+        tuple(sorted(walk.studies)),
     )
 
 
@@ -137,6 +140,7 @@ class _Walk:
     results: list[Path] = field(default_factory=list)
     others: list[Path] = field(default_factory=list)
     comparisons: list[Path] = field(default_factory=list)
+    studies: list[Path] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
     earlier: int = 0
     _seen: set[tuple[int, int]] = field(default_factory=set)
@@ -175,6 +179,8 @@ class _Walk:
             self.others.append(folder)
         if names.get(COMPARISON) is False:
             self.comparisons.append(folder / COMPARISON)
+        if names.get(STUDY) is False:
+            self.studies.append(folder / STUDY)
         inside = [name for name, is_folder in names.items() if is_folder and not name.startswith(".") and name != FILE]
         kept = [name for name in inside if self.with_earlier or not _EARLIER.fullmatch(name)]
         self.earlier += len(inside) - len(kept)

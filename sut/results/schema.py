@@ -23,6 +23,7 @@ from sut.text import encodable, share_in_percent
 
 FILE = "result.json"
 COMPARISON = "compare.json"
+STUDY = "study.json"
 PAGE = "report.html"
 
 

@@ -16,9 +16,10 @@ HELP = """Write one self-contained page: what was measured on what, where the ti
 
 Example: ./run_local.sh report output/ -o report.html
 
-RESULTS are result.json and compare.json files, or folders with such below them; default: the folder of sut run's
-results (output/). A file that cannot be read, or is of another schema, is named and skipped. The page loads nothing: it
-can be mailed, printed and read on a telephone. Exit code: 0 written; 1 there is no result, or no place for the page.
+RESULTS are result.json, compare.json and study.json files, or folders with such below them; default: the folder of sut
+run's results (output/). A file that cannot be read, or is of another schema, is named and skipped. The page loads
+nothing: it can be mailed, printed and read on a telephone. Exit code: 0 written; 1 there is no result, or no place for
+the page.
 
 report gpu is a command of its own, which measures this machine's GPU: ./run_local.sh report gpu --help. A folder of
 that name is given as ./gpu.
@@ -63,20 +64,24 @@ def report(
     from sut.config import output_folder
     from sut.results.collected import collect
     from sut.results.page.page import write_page
-    from sut.results.schema import COMPARISON, PAGE
+    from sut.results.schema import COMPARISON, PAGE, STUDY
     from sut.studies.comparing.page import read_comparisons
+    from sut.studies.pages import read_studies
 
     paths = results or [output_folder()]
-    named = [path for path in paths if path.name == COMPARISON and not path.is_dir()]
-    collected = collect([path for path in paths if path not in named])
+    named, studied = (
+        [path for path in paths if path.name == name and not path.is_dir()] for name in (COMPARISON, STUDY)
+    )
+    collected = collect([path for path in paths if path not in (*named, *studied)])
     comparisons, unread = read_comparisons([*named, *collected.comparisons])
-    skipped = (*collected.skipped, *unread)
+    studies, unknown = read_studies([*studied, *collected.studies])
+    skipped = (*collected.skipped, *unread, *unknown)
     for each in skipped:
         tell(f"skipped: {each.path}: {each.reason}")
     if collected.earlier:
         folders = f"{collected.earlier:,} folder{'' if collected.earlier == 1 else 's'}"
         tell(f"left out: {folders} of earlier results; name one to see it")
-    if not (collected.found or comparisons):
+    if not (collected.found or comparisons or studies):
         where = ", ".join(map(str, paths))
         raise InputError(f"{where}: no result.json to be read; ./run_local.sh makes one, and the page is of its folder")
     folder = paths[0] if paths[0].is_dir() else paths[0].parent
@@ -84,7 +89,7 @@ def report(
     if not page.name:
         raise InputError(f"--output is '{page}', expected the name of the page; for example --output report.html")
     with writing(page):
-        write_page(page, collected.found, comparisons, skipped)
+        write_page(page, collected.found, comparisons, skipped, studies)
     count = len(collected.found)
     print(printable(f"page: {page}, {count:,} result{'' if count == 1 else 's'}"))
 

@@ -13,10 +13,10 @@ from markupsafe import Markup
 
 from sut.errors import short
 
-_WIDTH, _HEIGHT = 360, 210
-_LEFT, _RIGHT, _TOP, _BOTTOM = 40, 14, 12, 40
+WIDTH, HEIGHT = 360, 210
+LEFT, RIGHT, TOP, BOTTOM = 40, 14, 12, 40
 _BAR_WIDTH, _BAR_HEIGHT = 1000, 40
-_LOG_FROM = 30.0
+LOG_FROM = 30.0
 """Largest by smallest value from which an axis is logarithmic."""
 _MOST_BATCH_BARS = 64
 
@@ -36,30 +36,30 @@ def stage_bar(key: str, title: str, parts: Mapping[str, float], classes: Mapping
         )
         x += width
     words = ", ".join(f"{name} {100 * value / total:.1f} %" for name, value in shown.items())
-    return _svg(key, title, words, drawn, (_BAR_WIDTH, _BAR_HEIGHT), 'class="bar" preserveAspectRatio="none"')
+    return svg(key, title, words, drawn, (_BAR_WIDTH, _BAR_HEIGHT), 'class="bar" preserveAspectRatio="none"')
 
 
 def latency_curve(key: str, title: str, points: Sequence[tuple[str, float, float]]) -> Markup:
     """What share of the requests was answered within which time: ``points`` are (name, ms, share), both ascending."""
     low, high = points[0][1], points[-1][1]
-    log = low > 0 and high / low > _LOG_FROM
+    log = low > 0 and high / low > LOG_FROM
     low, high = (low, high) if log else (min(0.0, low), high)
     if high <= low:
         high = low + 1
 
     def x_of(value: float) -> float:
         part = math.log(value / low) / math.log(high / low) if log else (value - low) / (high - low)
-        return _LEFT + part * (_WIDTH - _LEFT - _RIGHT)
+        return LEFT + part * (WIDTH - LEFT - RIGHT)
 
     def y_of(share: float) -> float:
-        return _HEIGHT - _BOTTOM - share * (_HEIGHT - _BOTTOM - _TOP)
+        return HEIGHT - BOTTOM - share * (HEIGHT - BOTTOM - TOP)
 
     drawn = Markup()
     for share in (0.0, 0.25, 0.5, 0.75, 1.0):
-        drawn += _across(y_of(share), f"{100 * share:.0f} %")
-    for tick in _log_ticks(low, high) if log else _ticks(low, high):
-        drawn += _below(x_of(tick), _brief(tick))
-    drawn += _axis_title("ms, logarithmic" if log else "ms")
+        drawn += across(y_of(share), f"{100 * share:.0f} %")
+    for tick in log_ticks(low, high) if log else ticks(low, high):
+        drawn += below(x_of(tick), brief(tick))
+    drawn += axis_title("ms, logarithmic" if log else "ms")
     line = " ".join(f"{'L' if i else 'M'}{x_of(ms):.1f} {y_of(share):.1f}" for i, (_, ms, share) in enumerate(points))
     drawn += Markup('<path class="line" d="{}"/>').format(line)
     for name, ms, share in points:
@@ -67,31 +67,31 @@ def latency_curve(key: str, title: str, points: Sequence[tuple[str, float, float
             x_of(ms), y_of(share), f"{name}: {short(ms)} ms"
         )
     words = "; ".join(f"{name} {short(ms)} ms" for name, ms, _ in points)
-    return _svg(key, title, words, drawn, (_WIDTH, _HEIGHT), 'class="chart"')
+    return svg(key, title, words, drawn, (WIDTH, HEIGHT), 'class="chart"')
 
 
 def batch_histogram(key: str, title: str, counts: Mapping[int, float]) -> Markup:
     """How many batches had how many samples: a bar for each size, or for each range of sizes where they are many."""
     bars = _binned(counts)
     most = max(bars.values())
-    step = (_WIDTH - _LEFT - _RIGHT) / len(bars)
+    step = (WIDTH - LEFT - RIGHT) / len(bars)
     width = min(0.8 * step, 48.0)
-    room = _HEIGHT - _BOTTOM - _TOP
+    room = HEIGHT - BOTTOM - TOP
     drawn = Markup()
-    for tick in _ticks(0.0, most):
+    for tick in ticks(0.0, most):
         if tick <= most:
-            drawn += _across(_HEIGHT - _BOTTOM - room * tick / most, _brief(tick))
+            drawn += across(HEIGHT - BOTTOM - room * tick / most, brief(tick))
     path = ""
     every = math.ceil(len(bars) / 8)
     for i, (name, count) in enumerate(bars.items()):
-        middle, height = _LEFT + (i + 0.5) * step, room * count / most
-        path += f"M{middle - width / 2:.1f} {_HEIGHT - _BOTTOM}v-{height:.2f}h{width:.1f}v{height:.2f}z"
+        middle, height = LEFT + (i + 0.5) * step, room * count / most
+        path += f"M{middle - width / 2:.1f} {HEIGHT - BOTTOM}v-{height:.2f}h{width:.1f}v{height:.2f}z"
         if i % every == 0:
-            drawn += _below(middle, name)
+            drawn += below(middle, name)
     drawn += Markup('<path class="fill" d="{}"/>').format(path)
-    drawn += _axis_title("pictures in a batch")
+    drawn += axis_title("pictures in a batch")
     words = ", ".join(f"{name}: {short(count)}" for name, count in bars.items())
-    return _svg(key, title, f"Batches by their number of pictures. {words}", drawn, (_WIDTH, _HEIGHT), 'class="chart"')
+    return svg(key, title, f"Batches by their number of pictures. {words}", drawn, (WIDTH, HEIGHT), 'class="chart"')
 
 
 def _binned(counts: Mapping[int, float]) -> dict[str, float]:
@@ -106,32 +106,36 @@ def _binned(counts: Mapping[int, float]) -> dict[str, float]:
     return found
 
 
-def _svg(key: str, title: str, words: str, drawn: Markup, size: tuple[int, int], attributes: str) -> Markup:
+def svg(key: str, title: str, words: str, drawn: Markup, size: tuple[int, int], attributes: str) -> Markup:
+    """A chart of this size in units, with a title and a description in words; ``key`` begins its ids."""
     return Markup(
         '<svg viewBox="0 0 {w} {h}" role="img" aria-labelledby="{key}-t {key}-d" {attributes}>'
         '<title id="{key}-t">{title}</title><desc id="{key}-d">{words}</desc>{drawn}</svg>'
     ).format(w=size[0], h=size[1], key=key, attributes=Markup(attributes), title=title, words=words, drawn=drawn)
 
 
-def _across(y: float, name: str) -> Markup:
+def across(y: float, name: str) -> Markup:
+    """A line across the chart at ``y``, with its name on the left."""
     return Markup('<path class="grid" d="M{} {:.1f}H{}"/><text class="tick y" x="{}" y="{:.1f}">{}</text>').format(
-        _LEFT, y, _WIDTH - _RIGHT, _LEFT - 5, y + 3.5, name
+        LEFT, y, WIDTH - RIGHT, LEFT - 5, y + 3.5, name
     )
 
 
-def _below(x: float, name: str) -> Markup:
-    return Markup('<text class="tick x" x="{:.1f}" y="{}">{}</text>').format(x, _HEIGHT - _BOTTOM + 15, name)
+def below(x: float, name: str) -> Markup:
+    """A name below the chart at ``x``."""
+    return Markup('<text class="tick x" x="{:.1f}" y="{}">{}</text>').format(x, HEIGHT - BOTTOM + 15, name)
 
 
-def _axis_title(words: str) -> Markup:
-    x = (_LEFT + _WIDTH - _RIGHT) / 2
-    return Markup('<text class="tick x" x="{:.1f}" y="{}">{}</text>').format(x, _HEIGHT - 8, words)
+def axis_title(words: str) -> Markup:
+    """What the axis below the chart shows."""
+    x = (LEFT + WIDTH - RIGHT) / 2
+    return Markup('<text class="tick x" x="{:.1f}" y="{}">{}</text>').format(x, HEIGHT - 8, words)
 
 
-def _brief(value: float) -> str:
+def brief(value: float) -> str:
     """A round number in the little room beside an axis.
 
-    >>> [_brief(value) for value in (0.5, 2000.0, 20000.0, 5e7)]
+    >>> [brief(value) for value in (0.5, 2000.0, 20000.0, 5e7)]
     ['0.5', '2,000', '20k', '50M']
     """
     for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
@@ -140,10 +144,10 @@ def _brief(value: float) -> str:
     return short(value)
 
 
-def _ticks(low: float, high: float, about: int = 5) -> Iterator[float]:
+def ticks(low: float, high: float, about: int = 5) -> Iterator[float]:
     """Round numbers from ``low`` to ``high``.
 
-    >>> list(_ticks(0.0, 9.0))
+    >>> list(ticks(0.0, 9.0))
     [0.0, 2.0, 4.0, 6.0, 8.0]
     """
     rough = (high - low) / about
@@ -155,10 +159,10 @@ def _ticks(low: float, high: float, about: int = 5) -> Iterator[float]:
         first += 1
 
 
-def _log_ticks(low: float, high: float) -> Iterator[float]:
+def log_ticks(low: float, high: float) -> Iterator[float]:
     """Powers of ten, with 2 and 5 between them where these are few.
 
-    >>> list(_log_ticks(0.8, 30.0))
+    >>> list(log_ticks(0.8, 30.0))
     [1.0, 2.0, 5.0, 10.0, 20.0]
     """
     factors = (1, 2, 5) if high / low < 1e3 else (1,)

@@ -25,6 +25,7 @@ from sut.results.page.charts import batch_histogram, latency_curve, stage_bar
 from sut.results.page.figures import Number, number
 from sut.results.page.runs import Run, order, runs_of
 from sut.results.page.shares import MODEL, Split, gains, slowest, splits
+from sut.results.page.study import Study
 from sut.results.page.tables import Column, Decision, Shown, Table, beside, figures
 from sut.results.schema import setting
 from sut.results.wording import agreement_lines, parity_lines, verdict
@@ -83,8 +84,13 @@ class Section:
     batches: Chart | None
 
 
-def make_page(found: Sequence[Found], comparisons: Sequence[Decision] = (), skipped: Sequence[Skipped] = ()) -> str:
-    """The HTML of a page about these results, of which there is at least one, or a comparison."""
+def make_page(
+    found: Sequence[Found],
+    comparisons: Sequence[Decision] = (),
+    skipped: Sequence[Skipped] = (),
+    studies: Sequence[Study] = (),
+) -> str:
+    """The HTML of a page about these results, of which there is at least one, or a comparison, or a study."""
     style, script = ((_HERE / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()  # no other script may run
     html = _template().render(
@@ -92,8 +98,10 @@ def make_page(found: Sequence[Found], comparisons: Sequence[Decision] = (), skip
         style=Markup(style),
         script_hash=digest,
         comparisons=comparisons,
+        studies=studies,
         skipped=skipped,
         words=words,
+        title=_title(found, comparisons, studies),
         **_content(found, [each.best for each in comparisons]),
     )
     return printable_lines(html)  # a name may hold what turns the text around, or what no file can
@@ -112,10 +120,14 @@ def _template() -> Template:
 
 
 def write_page(
-    path: Path, found: Sequence[Found], comparisons: Sequence[Decision] = (), skipped: Sequence[Skipped] = ()
+    path: Path,
+    found: Sequence[Found],
+    comparisons: Sequence[Decision] = (),
+    skipped: Sequence[Skipped] = (),
+    studies: Sequence[Study] = (),
 ) -> None:
     """Write the page so that it is there whole or not at all. Raises ``OSError``."""
-    write_text(path, make_page(found, comparisons, skipped))
+    write_text(path, make_page(found, comparisons, skipped, studies))
 
 
 def _content(found: Sequence[Found], best: Sequence[Path | None]) -> dict[str, Any]:
@@ -126,7 +138,6 @@ def _content(found: Sequence[Found], best: Sequence[Path | None]) -> dict[str, A
     chosen = _chosen(runs)
     return {
         "runs": runs,
-        "title": _title(runs),
         "machines": list(dict.fromkeys(named(result.system) for result in results)),
         "started": sorted(result.started for result in results),
         "sentence": words.deciding(runs) if runs else (),
@@ -146,9 +157,12 @@ def _content(found: Sequence[Found], best: Sequence[Path | None]) -> dict[str, A
     }
 
 
-def _title(runs: Sequence[Run]) -> str:
-    models = list(dict.fromkeys(run.result.model for run in runs))
-    return models[0] if len(models) == 1 else f"{len(models)} models" if models else "A comparison"
+def _title(found: Sequence[Found], comparisons: Sequence[Decision], studies: Sequence[Study]) -> str:
+    models = list(dict.fromkeys(each.result.model for each in found))
+    if models:
+        return models[0] if len(models) == 1 else f"{len(models)} models"
+    titles = [*(["A comparison"] if comparisons else []), *(study.title for study in studies)]
+    return titles[0] if len(titles) == 1 else f"{len(titles)} studies"
 
 
 def _chosen(runs: Sequence[Run]) -> list[Run]:
