@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
+
+Interpolation = Literal["area", "linear", "cubic", "pillow-bilinear", "pillow-bicubic", "pillow-lanczos"]
+"""How pictures are resized: as OpenCV does it, or as Pillow does, which smooths where it shrinks."""
+INTERPOLATIONS: tuple[Interpolation, ...] = get_args(Interpolation)
 
 
 @dataclass(frozen=True, slots=True)

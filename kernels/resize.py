@@ -6,17 +6,15 @@ The rules of the resize, and the arithmetic behind each ``Path``, are in resize.
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kernels.device import Argument, Buffer, Device, Growing
 from kernels.normalize import Output, check_count, check_memory, check_target
-from kernels.placement import Place
+from kernels.placement import Interpolation, Place
 from plugins.base import Closing
-
-Interpolation = Literal["area", "linear", "cubic"]
 
 _PLACED = (
     *("width", "height", "box_left", "box_top", "box_width", "box_height"),

@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from kernels.placement import Interpolation
 from plugins.base import Plugin
 
 Mark = Callable[[str], None]
@@ -34,8 +35,9 @@ class Recipe:
 
     ``fit`` is the order of the two geometric steps:
 
-    - ``resize-crop``: the short side becomes ``int(100 * size / crop_percent)`` keeping the aspect ratio (the other
-      side truncated to int), then the centre ``size`` is cut out at integer offsets (MLPerf's ResNet-50 and MobileNet);
+    - ``resize-crop``: the short side becomes ``short_side``, keeping the aspect ratio (the other side truncated to
+      int), then the centre ``size`` is cut out at integer offsets (MLPerf's ResNet-50 and MobileNet, torchvision,
+      image processors of transformers);
     - ``crop-resize``: a centre square of ``max(1, int(size / (size + crop_padding) * short side))`` is cut out at
       ``(side - c + 1) // 2`` and resized to ``size`` (EfficientNet-Lite);
     - ``stretch``: the whole picture becomes ``size`` x ``size``, whatever its aspect ratio (MLPerf's RetinaNet);
@@ -50,8 +52,14 @@ class Recipe:
     size: int
     """Height and width of the model's input in pixels."""
     fit: Literal["resize-crop", "crop-resize", "stretch", "letterbox"]
-    interpolation: Literal["area", "linear", "cubic"]
+    interpolation: Interpolation
     crop_percent: float = 87.5
+    short_side: int | None = None
+    """Pixels that ``resize-crop`` makes the short side, ``size`` at least; None: int(100 * size / crop_percent)."""
+    crop_offset: Literal["floor", "round"] = "floor"
+    """Where ``resize-crop`` cuts when (side - size) / 2 is no whole number: rounded down, as MLPerf's harness and
+    transformers do, or half to even, as torchvision's ``CenterCrop`` does.
+    """
     crop_padding: int = 32
     pad_level: int = 114
     """Level of all three channels where a letterbox has no picture."""

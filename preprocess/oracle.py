@@ -25,12 +25,12 @@ built without, it uses 11-bit weights, and then 4 % of the values differ by one 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.placement import Place
+from kernels.placement import Interpolation, Place
 from preprocess.base import Geometry, Recipe
 
 WEIGHT_BITS = 11
@@ -64,6 +64,11 @@ def check_recipe(recipe: Recipe) -> None:
         raise ValueError(f"recipe {recipe.name}: size is {recipe.size}, expected at least 1 pixel")
     if not 0 < recipe.crop_percent <= 100:
         raise ValueError(f"recipe {recipe.name}: crop_percent is {recipe.crop_percent}, expected over 0, at most 100")
+    if recipe.fit == "resize-crop" and recipe.short_side is not None and recipe.short_side < recipe.size:
+        raise ValueError(
+            f"recipe {recipe.name}: short_side is {recipe.short_side}, less than size {recipe.size}, expected at least "
+            "that: a crop that reaches beyond the resized picture is not made here (fit letterbox pads)"
+        )
     if recipe.crop_padding < 0:
         raise ValueError(f"recipe {recipe.name}: crop_padding is {recipe.crop_padding}, expected 0 pixels or more")
     if not 0 <= recipe.pad_level <= 255:
@@ -80,9 +85,9 @@ def check_recipe(recipe: Recipe) -> None:
 def fit(recipe: Recipe, width: int, height: int) -> Fit:
     """The cuts and sizes of ``recipe`` for a picture of ``width`` x ``height`` pixels.
 
-    The integer rounding is that of the MLPerf reference harness (``resize-crop``) and of EfficientNet-Lite's published
-    preprocessing (``crop-resize``). A letterbox is that of YOLO's usual implementation: sides rounded to the nearest,
-    the larger half of an odd rest behind the picture.
+    The integer rounding is that of the MLPerf reference harness (``resize-crop``; offsets as ``crop_offset`` says) and
+    of EfficientNet-Lite's published preprocessing (``crop-resize``). A letterbox is that of YOLO's usual
+    implementation: sides rounded to the nearest, the larger half of an odd rest behind the picture.
     """
     size = recipe.size
     if recipe.fit == "stretch":
@@ -98,12 +103,13 @@ def fit(recipe: Recipe, width: int, height: int) -> Fit:
         side = max(1, int(size / (size + recipe.crop_padding) * short))
         left, top = (width - side + 1) // 2, (height - side + 1) // 2
         return Fit(width, height, left, top, side, side, size, size, 0, 0, size)
-    target = int(100.0 * size / recipe.crop_percent)
+    target = recipe.short_side or int(100.0 * size / recipe.crop_percent)
     if height > width:
         resized_width, resized_height = target, int(target * height / width)
     else:
         resized_width, resized_height = int(target * width / height), target
-    left, top = int((resized_width - size) / 2), int((resized_height - size) / 2)
+    rounded = round if recipe.crop_offset == "round" else int
+    left, top = rounded((resized_width - size) / 2), rounded((resized_height - size) / 2)
     return Fit(width, height, 0, 0, width, height, resized_width, resized_height, left, top, size)
 
 
@@ -126,9 +132,7 @@ def oracle(pixels: Pixels, recipe: Recipe) -> tuple[NDArray[Any], Pixels]:
     return np.ascontiguousarray(sample, dtype=recipe.dtype), kept
 
 
-def resize_fit(
-    pixels: Pixels, where: Place, interpolation: Literal["area", "linear", "cubic"], pad_level: int = 0
-) -> Pixels:
+def resize_fit(pixels: Pixels, where: Place, interpolation: Interpolation, pad_level: int = 0) -> Pixels:
     """The ``size`` square of one picture, uint8 (size, size, 3), computing only what the crop keeps.
 
     Time and memory follow the crop, not the resized picture: 20000 x 1 pixels would become 3.9 GB in full.
@@ -145,7 +149,7 @@ def resize(
     pixels: Pixels,
     width: int,
     height: int,
-    interpolation: Literal["area", "linear", "cubic"],
+    interpolation: Interpolation,
     columns: NDArray[np.intp] | None = None,
     rows: NDArray[np.intp] | None = None,
 ) -> Pixels:

@@ -29,8 +29,8 @@ from kernels.hot_path import VARIANTS, HotPath
 from kernels.hot_path import Variant as HotPathVariant
 from kernels.lab.peers import Peer, matrix_peers, picture_peers
 from kernels.normalize import Layout, Output
-from kernels.placement import Place
-from kernels.resize import Interpolation, describe
+from kernels.placement import Interpolation, Place
+from kernels.resize import describe
 from kernels.transpose import ImageVariant, Variant, transpose, transpose_images
 
 ROTATION_BYTES = 1 << 30

@@ -23,8 +23,8 @@ from kernels.hot_path import VARIANTS, HotPath, Variant
 from kernels.lab.bench import letterboxed
 from kernels.lab.explain import copy, multiply
 from kernels.normalize import Layout, Normalize, Output
-from kernels.placement import Place
-from kernels.resize import Interpolation, Resize, describe
+from kernels.placement import Interpolation, Place
+from kernels.resize import Resize, describe
 from kernels.transpose import ImageVariant, transpose, transpose_images
 from kernels.transpose import Variant as MatrixVariant
 from plugins.driver import installed_driver

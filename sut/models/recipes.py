@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictFloat, StrictInt, ValidationError
 
+from kernels.placement import INTERPOLATIONS, Interpolation
 from plugins.registry import suggest
 from preprocess.base import Recipe
 from preprocess.oracle import check_recipe
@@ -85,7 +86,10 @@ _TASK_OPTIONS = {
     "retinanet": {"score_threshold": retinanet.SCORE_THRESHOLD, "categories": "index"},
 }
 """Of the recipes for detectors."""
-_EXPECTED = {"fit": "resize-crop, crop-resize, stretch or letterbox", "interpolation": "area, linear or cubic"}
+_EXPECTED = {
+    "fit": "resize-crop, crop-resize, stretch or letterbox",
+    "interpolation": f"{', '.join(INTERPOLATIONS[:-1])} or {INTERPOLATIONS[-1]}",
+}
 
 
 class RecipeFile(BaseModel):
@@ -99,10 +103,12 @@ class RecipeFile(BaseModel):
 
     name: Annotated[str, AfterValidator(checked_name)]
     fit: Literal["resize-crop", "crop-resize", "stretch", "letterbox"]
-    interpolation: Literal["area", "linear", "cubic"]
+    interpolation: Interpolation
     size: StrictInt | None = Field(default=None, ge=1, le=MAX_SIZE)
     """Height and width of the model's input in pixels."""
     crop_percent: StrictFloat = Field(default=87.5, gt=0, le=100)
+    short_side: StrictInt | None = Field(default=None, ge=1, le=MAX_RESIZED)
+    crop_offset: Literal["floor", "round"] = "floor"
     crop_padding: StrictInt = Field(default=32, ge=0, le=MAX_SIZE)
     pad_level: StrictInt = Field(default=114, ge=0, le=255)
     align: Literal["centre", "top-left"] = "centre"
@@ -125,7 +131,7 @@ class RecipeFile(BaseModel):
     ) -> Recipe:
         """The whole recipe. Raises ``InputError``, with the key, for one that contradicts itself or is impossible."""
         recipe = Recipe(size=size, layout=layout, dtype=dtype, **_same(self))
-        if self.fit == "resize-crop" and 100 * size / self.crop_percent >= MAX_RESIZED + 1:
+        if self.fit == "resize-crop" and not self.short_side and 100 * size / self.crop_percent >= MAX_RESIZED + 1:
             raise InputError(
                 f"recipe {self.name}: crop_percent: {self.crop_percent:g} at size {size} resizes pictures to "
                 f"{100 * size / self.crop_percent:.3g} pixels, expected {MAX_RESIZED} at the most"

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from preprocess.base import Recipe
 from preprocess.oracle import oracle
 from sut.errors import InputError
-from sut.models.recipes import KEYS, MAX_SIZE, RECIPES, find_recipe, read_recipe
+from sut.models.recipes import KEYS, MAX_RESIZED, MAX_SIZE, RECIPES, find_recipe, read_recipe
 from tests.children import CHECKOUT
 
 NEEDED = "fit: resize-crop\ninterpolation: linear\n"
@@ -81,6 +81,8 @@ def test_every_key_can_be_set(tmp_path: Path) -> None:
         "interpolation": "cubic",
         "size": 192,
         "crop_percent": 90,
+        "short_side": 193,
+        "crop_offset": "round",
         "crop_padding": 0,
         "pad_level": 0,
         "align": "top-left",
@@ -115,6 +117,10 @@ def test_every_key_can_be_set(tmp_path: Path) -> None:
         ("crop_percent: 101", "crop_percent: Input should be less than or equal to 100, got 101"),
         ("crop_percent: .nan", "crop_percent: Input should be "),
         ("crop_percent: 0.001\nsize: 224", "crop_percent: 0.001 at size 224 resizes pictures to 2.24e+07 pixels"),
+        ("short_side: 0", "short_side: Input should be greater than or equal to 1, got 0"),
+        ("short_side: 1000000", f"short_side: Input should be less than or equal to {MAX_RESIZED}, got 1000000"),
+        ("short_side: 223\nsize: 224", "short_side is 223, less than size 224, expected at least that"),
+        ("crop_offset: ceil", "crop_offset: Input should be 'floor' or 'round', got 'ceil'"),
         ("crop_padding: -1", "crop_padding: "),
         ("mean: [1, 2]", "mean: got [1, 2], expected three finite numbers"),
         ("mean: [1, 2, 3, 4]", "mean: got [1, 2, 3, 4], expected three finite numbers"),
@@ -135,7 +141,10 @@ def test_every_key_can_be_set(tmp_path: Path) -> None:
         ("classes: 1", "classes: Input should be greater than or equal to 2, got 1"),
         ("label_offset: one", "label_offset: Input should be a valid integer, got 'one'"),
         ("name: ../../up", "name: got '../../up', expected a name"),
-        ("interpolation: nearest", "interpolation: Input should be 'area', 'linear' or 'cubic', got 'nearest'"),
+        (
+            "interpolation: nearest",
+            "interpolation: Input should be 'area', 'linear', 'cubic', 'pillow-bilinear', 'pillow-bicubic' or ",
+        ),
     ],
 )
 def test_a_wrong_key_is_one_line_with_file_and_key(tmp_path: Path, text: str, fragment: str) -> None:

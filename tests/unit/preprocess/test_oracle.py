@@ -223,11 +223,35 @@ def test_colour_order() -> None:
 
 
 @pytest.mark.parametrize(
+    ("width", "height", "changes", "resized", "corner"),
+    [
+        (640, 427, {"short_side": 248}, (371, 248), (73, 12)),
+        (640, 427, {"short_side": 248, "crop_offset": "round"}, (371, 248), (74, 12)),  # 73.5 to the even one
+        (427, 640, {"short_side": 224, "crop_offset": "round"}, (224, 335), (0, 56)),  # 55.5 to the even one
+        (500, 375, {"short_side": 225, "crop_offset": "round"}, (300, 225), (38, 0)),  # 0.5 to the even one
+        (500, 375, {"short_side": 225}, (300, 225), (38, 0)),
+        (300, 300, {"short_side": 1000, "crop_percent": 50.0}, (1000, 1000), (388, 388)),
+    ],
+)
+def test_the_short_side_that_is_told_and_where_the_crop_begins(
+    width: int, height: int, changes: dict, resized: tuple[int, int], corner: tuple[int, int]
+) -> None:
+    recipe = Recipe(name="told", size=224, fit="resize-crop", interpolation="pillow-bicubic", **changes)
+
+    where = fit(recipe, width, height)
+
+    assert (where.resized_width, where.resized_height) == resized
+    assert (where.crop_left, where.crop_top) == corner
+
+
+@pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"size": 0}, "size is 0, expected at least 1"),
         ({"crop_percent": 0.0}, "crop_percent is 0.0, expected over 0"),
         ({"crop_percent": 101.0}, "crop_percent is 101.0, expected over 0, at most 100"),
+        ({"short_side": 223}, "short_side is 223, less than size 224, expected at least that"),
+        ({"short_side": 0}, "short_side is 0, less than size 224"),
         ({"crop_padding": -1}, "crop_padding is -1"),
         ({"fit": "letterbox", "pad_level": -1}, "pad_level is -1, expected a level from 0 to 255"),
         ({"fit": "letterbox", "pad_level": 256}, "pad_level is 256"),
