@@ -11,6 +11,16 @@ from numpy.typing import NDArray
 Interpolation = Literal["area", "linear", "cubic", "pillow-bilinear", "pillow-bicubic", "pillow-lanczos"]
 """How pictures are resized: as OpenCV does it, or as Pillow does, which smooths where it shrinks."""
 INTERPOLATIONS: tuple[Interpolation, ...] = get_args(Interpolation)
+SUPPORTS: dict[Interpolation, float] = {"pillow-bilinear": 1.0, "pillow-bicubic": 2.0, "pillow-lanczos": 3.0}
+"""Pillow's filters, and how far from its centre each of them weighs anything, in output pixels where it shrinks."""
+
+
+def rows_first(width: int, height: int, to_width: int, to_height: int) -> bool:
+    """Whether Pillow's resize works out rows before columns: that rounds to bytes in between, so the order shows.
+
+    It does so since version 13, where the height shrinks, and by more than twice as many pixels as the width.
+    """
+    return height > to_height and height - to_height > 2 * (width - to_width)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +62,16 @@ class Place:
         """Whether the square reaches beyond the picture."""
         whole = slice(0, self.size)
         return (self.rows, self.columns) != (whole, whole)
+
+    @property
+    def axes(self) -> tuple[tuple[int, int, int, int, int], tuple[int, int, int, int, int]]:
+        """What is asked for across and down: where the box begins, how many pixels it has and what they become, how
+        many of these the square leaves out before the first one it keeps, and how many it keeps.
+        """
+        columns, rows = self.columns, self.rows
+        left, top = max(0, self.crop_left), max(0, self.crop_top)
+        across = (self.box_left, self.box_width, self.resized_width, left, columns.stop - columns.start)
+        return across, (self.box_top, self.box_height, self.resized_height, top, rows.stop - rows.start)
 
     def crop(self, resized: NDArray[Any]) -> NDArray[Any]:
         """What the square keeps of the resized box (a view): ``rows`` x ``columns`` of it."""

@@ -15,10 +15,12 @@ import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 
+from kernels.placement import SUPPORTS
 from preprocess.base import BadPicture, Geometry, Mark, Preprocessor, Recipe, Target, only_buffer
 from preprocess.oracle import Fit, check_recipe, fit
 from preprocess.parts.compiled import kernels
 from preprocess.parts.decode import JPEG_START, check, decode
+from preprocess.parts.pillow_compiled import Filtered
 
 # What OpenCV refuses (CV_IO_MAX_IMAGE_PIXELS), so it is left to OpenCV to refuse it.
 _MAX_PIXELS = 1 << 30
@@ -38,9 +40,10 @@ _ORIENTATION = {
 class Fused(Preprocessor):
     """JPEG by libjpeg-turbo into a reused buffer, all the rest in one kernel that computes only what the crop keeps.
 
-    Within one level of ``preprocess/oracle.py`` on every pixel: equal for linear and wherever area mode grows; else
-    about 0.001 % of the values are one level off, and up to 1 % where area mode shrinks by an even integer that is no
-    power of two (6, 10, 12): there, exact means lie half way between two levels, and float32 rounds them to either.
+    Within one level of ``preprocess/oracle.py`` on every pixel: equal for linear, for Pillow's filters, and wherever
+    area mode grows; else about 0.001 % of the values are one level off, and up to 1 % where area mode shrinks by an
+    even integer that is no power of two (6, 10, 12): there, exact means lie half way between two levels, and float32
+    rounds them to either.
 
     Holds the pixels of its largest batch, 3 bytes each: fresh memory for every picture costs the kernel's page faults,
     which take as long as the resize does.
@@ -60,6 +63,8 @@ class Fused(Preprocessor):
         dtype = np.dtype(recipe.dtype)
         self._bits = np.dtype(f"u{dtype.itemsize}")
         self._kernels = kernels(self._bits.name)
+        method = recipe.interpolation
+        self._filtered = Filtered(method, recipe.size) if method in SUPPORTS else None
         # A pixel has 256 values, so the formula is worked out once for each: exact for every dtype by construction.
         channels = [2, 1, 0] if recipe.colour_order == "RGB" else [0, 1, 2]
         values = np.arange(256, dtype=np.float32)
@@ -141,16 +146,17 @@ class Fused(Preprocessor):
             inside = (rows.start, rows.stop, columns.start, columns.stop)
             self._kernels.pad(*inside, where.size, self.recipe.pad_level, self._tables, self._place, row)
             row = row[rows.start * self._place[4] + columns.start * self._place[3] :]
-        width, height = columns.stop - columns.start, rows.stop - rows.start
-        across = (where.box_left, where.box_width, where.resized_width, max(0, where.crop_left), width)
-        down = (where.box_top, where.box_height, where.resized_height, max(0, where.crop_top), height)
+        across, down = where.axes
         scale_x = 1.0 / (where.resized_width / where.box_width)
         scale_y = 1.0 / (where.resized_height / where.box_height)
         halves = scale_x == scale_y == 2
         compiled, method = self._kernels, self.recipe.interpolation
         floats = row.view(np.float32) if self._is_affine else _NO_FLOATS
         output = (self._affine, self._tables, self._place, row, floats)
-        if (method == "area" and scale_x >= 1 and scale_y >= 1) or (method == "linear" and halves):
+        if self._filtered:
+            levels = self._filtered(pixels, where)
+            compiled.lay_out(levels.reshape(len(levels), -1), *output)
+        elif (method == "area" and scale_x >= 1 and scale_y >= 1) or (method == "linear" and halves):
             windows = (*compiled.area_window(*across), *compiled.area_window(*down))
             compiled.weigh(pixels, *windows, _HALVING_BIAS if halves else 0.0, *output)
         elif method == "cubic":

@@ -1,7 +1,8 @@
 """What a recipe means, in plain NumPy: the truth that every preprocessor is compared with.
 
-``fit`` says which pixels go where, ``resize`` computes them by OpenCV's rules without OpenCV, ``oracle`` puts the whole
-recipe together. Written to be read, not to be fast; a picture takes some tens of milliseconds.
+``fit`` says which pixels go where, ``resize`` computes them by OpenCV's rules without OpenCV (those of Pillow are in
+``parts/pillow.py``), ``oracle`` puts the whole recipe together. Written to be read, not to be fast; a picture takes
+some tens of milliseconds.
 
 Where the resize rules come from: OpenCV's documentation names the methods (``INTER_AREA`` is pixel area relation, and
 "similar to" linear where the picture grows) but not the arithmetic. The arithmetic here is what OpenCV is observed to
@@ -30,8 +31,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.placement import Interpolation, Place
+from kernels.placement import SUPPORTS, Interpolation, Place, rows_first
 from preprocess.base import Geometry, Recipe
+from preprocess.parts import pillow
 
 WEIGHT_BITS = 11
 """Linear weights of 8-bit pictures are integers in units of 2**-11."""
@@ -153,13 +155,19 @@ def resize(
     columns: NDArray[np.intp] | None = None,
     rows: NDArray[np.intp] | None = None,
 ) -> Pixels:
-    """Resize to ``width`` x ``height`` by OpenCV's rules, and return ``columns`` and ``rows`` of that (default: all).
+    """Resize to ``width`` x ``height`` as OpenCV or Pillow does; ``columns`` and ``rows`` of that (default: all).
 
     Takes and returns uint8 (height, width, channels).
     """
     source_height, source_width = pixels.shape[:2]
     columns = np.arange(width) if columns is None else columns
     rows = np.arange(height) if rows is None else rows
+    if interpolation in SUPPORTS:
+        across = pillow.taps(interpolation, source_width, width, columns)
+        down = pillow.taps(interpolation, source_height, height, rows)
+        if rows_first(source_width, source_height, width, height):
+            return pillow.filtered(pixels.swapaxes(0, 1), down, across).swapaxes(0, 1)
+        return pillow.filtered(pixels, across, down)
     scale_x, scale_y = _scale(source_width, width), _scale(source_height, height)
     # OpenCV takes the area path for linear too when both axes halve exactly.
     if (interpolation == "area" and scale_x >= 1 and scale_y >= 1) or (

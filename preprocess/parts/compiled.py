@@ -28,6 +28,7 @@ class Kernels:
     weigh: Callable[..., None]
     blend: Callable[..., None]
     pad: Callable[..., None]
+    lay_out: Callable[..., None]
 
 
 def kernels(bits: str) -> Kernels:
@@ -58,4 +59,5 @@ def _kernels(bits: str) -> Kernels:
         weigh=_compile(source.weigh, (pixels, *windows, *windows, types.float32, *end), folder, nogil=True),
         blend=_compile(source.blend, (pixels, pairs, pairs, *end), folder, nogil=True),
         pad=_compile(source.pad, (*axis, whole, *out), folder, nogil=True),
+        lay_out=_compile(source.lay_out, (types.uint8[:, ::1], *end), folder, nogil=True),
     )

@@ -43,7 +43,7 @@ _ONE = np.float32(1 << WEIGHT_BITS)
 _U3, _BYTE = np.uint32(3), np.uint32(255)
 
 
-def _helper(function: _Function) -> _Function:
+def helper(function: _Function) -> _Function:
     """Compiled as part of what calls it."""
     return cast(_Function, numba.njit(**OPTIONS)(function))
 
@@ -127,7 +127,7 @@ def pairs(begin: Any, source: Any, target: Any, skipped: Any, size: Any, area: A
     return found
 
 
-@_helper
+@helper
 def _sum_rows(rows: Array, top: Any, count: Any, weights: Array, left: Any, n: Any, across: Array) -> None:
     """``across[:n]`` becomes the weighted sum of ``count`` source rows from byte ``left`` on; up to four in one go."""
     end = left + n
@@ -162,7 +162,7 @@ def _sum_rows(rows: Array, top: Any, count: Any, weights: Array, left: Any, n: A
             across[i] += np.float32(r[i]) * a
 
 
-@_helper
+@helper
 def _sum_columns(across: Array, at: Array, weights: Array, taps: Any, longest: Any, sums: Array) -> None:
     """``sums[4 * x :][:3]`` becomes the weighted sum of up to ``longest`` columns of ``across`` from ``at[x]`` on."""
     size = at.size
@@ -177,8 +177,8 @@ def _sum_columns(across: Array, at: Array, weights: Array, taps: Any, longest: A
                 multiply(across, np.int64(at[x]) + 3 * tap, weights, x * taps + tap, sums, x * 4, 4, True)
 
 
-@_helper
-def _finish(levels: Array, row: Any, affine: Array, tables: Array, place: Array, out: Array, floats: Array) -> None:
+@helper
+def finish(levels: Array, row: Any, affine: Array, tables: Array, place: Array, out: Array, floats: Array) -> None:
     """Levels of one row, uint8 (4 * columns), blue first, to values in ``out``."""
     words = levels.view(np.uint32)  # a vector of bytes four apart is a load and a shift of words
     for c in range(3):
@@ -200,6 +200,12 @@ def _finish(levels: Array, row: Any, affine: Array, tables: Array, place: Array,
                 values[x * place[3]] = table[levels[4 * x + c]]
 
 
+def lay_out(levels: Array, affine: Array, tables: Array, place: Array, out: Array, floats: Array) -> None:
+    """All rows of levels, uint8 (rows, 4 * columns), to values in ``out``; the arguments are those of ``weigh``."""
+    for y in range(levels.shape[0]):
+        finish(levels[y], y, affine, tables, place, out, floats)
+
+
 def pad(
     top: Any, bottom: Any, left: Any, right: Any, size: Any, level: Any, tables: Array, place: Array, out: Array
 ) -> None:
@@ -213,7 +219,7 @@ def pad(
                 _fill(out[begin + right * place[3] :], size - right, place[3], value)
 
 
-@_helper
+@helper
 def _fill(out: Array, count: Any, step: Any, value: Any) -> None:
     """``count`` values, ``step`` (1 or 3) apart."""
     if step == 1:
@@ -271,10 +277,10 @@ def weigh(
         _sum_columns(across, at, flat, taps, longest, sums)
         for i in range(size * 4):
             levels[i] = np.uint8(np.int32(min(max(np.rint(sums[i] + bias), low), high)))
-        _finish(levels, y, affine, tables, place, out, floats)
+        finish(levels, y, affine, tables, place, out, floats)
 
 
-@_helper
+@helper
 def _blend_columns(row: Array, at: Array, weights: Array, quick: Any, across: Array) -> None:
     """Blend columns of one source row, flat BGR, into ``across``, int16 (4 * outputs), four bits dropped.
 
@@ -336,4 +342,4 @@ def blend(
             have_lower = below
         for i in range(0, whole, VALUES):
             blend_values(upper, lower, np.int16(pairs_y[2, y]), np.int16(pairs_y[3, y]), i, levels)
-        _finish(levels[: 4 * size], y, affine, tables, place, out, floats)
+        finish(levels[: 4 * size], y, affine, tables, place, out, floats)

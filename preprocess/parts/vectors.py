@@ -50,24 +50,31 @@ def _splat(builder: Any, value: Any, count: int) -> Any:
 def _multiply(
     typing: Any, across: Any, at: Any, weights: Any, first: Any, sums: Any, to: Any, taps: Any, add: Any
 ) -> Any:
-    """Four floats: sums[to : to + 4] (+)= sum over taps of across[at + 3 * tap :][:4] * weights[first + tap].
+    """Four sums: sums[to : to + 4] (+)= sum over taps of across[at + 3 * tap :][:4] * weights[first + tap].
 
     That is one pixel: its three channels, and the next one's first, which nobody reads. ``taps`` and ``add`` (whether
-    to keep what is in ``sums``) are literals.
+    to keep what is in ``sums``) are literals. ``across`` and the others are float32, or uint8 and the others int32.
     """
     count, keep = taps.literal_value, add.literal_value
+    are_bytes = across.dtype == types.uint8
+    source, kind = (_BYTE, _WHOLE) if are_bytes else (ir.FloatType(), ir.FloatType())
+    width = 1 if are_bytes else 4
     signature = types.void(across, at, weights, first, sums, to, taps, add)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         address = _vectors(context, builder, signature.args, arguments)
-        where = address(4, arguments[5], 0, ir.FloatType(), 4)
+        where = address(4, arguments[5], 0, kind, 4)
         total = builder.load(where, align=4) if keep else None
         for tap in range(count):
-            weight = builder.load(address(2, arguments[3], tap, ir.FloatType(), 1), align=4)
+            weight = builder.load(address(2, arguments[3], tap, kind, 1), align=4)
             weight = _shuffle(builder, weight, weight, [0] * 4)
-            part = builder.load(address(0, arguments[1], 3 * tap, ir.FloatType(), 4), align=4)
-            part = builder.fmul(part, weight, flags=("contract",))
-            total = part if total is None else builder.fadd(total, part, flags=("contract",))
+            part = builder.load(address(0, arguments[1], 3 * tap, source, 4), align=width)
+            if are_bytes:
+                part = builder.mul(builder.zext(part, weight.type), weight)
+                total = part if total is None else builder.add(total, part)
+            else:
+                part = builder.fmul(part, weight, flags=("contract",))
+                total = part if total is None else builder.fadd(total, part, flags=("contract",))
         builder.store(total, where, align=4)
         return context.get_dummy_value()
 

@@ -164,7 +164,7 @@ def test_a_wrong_key_is_one_line_with_file_and_key(tmp_path: Path, text: str, fr
     ("text", "fragment"),
     [
         ("", "the key fit is missing; expected resize-crop, crop-resize, stretch or letterbox"),
-        ("fit: resize-crop", "the key interpolation is missing; expected area, linear or cubic"),
+        ("fit: resize-crop", "the key interpolation is missing; expected area, linear, cubic, pillow-bilinear, "),
         ("- fit", "got list, expected 'setting: value' lines"),
         ("1: 2", "expected 'setting: value' lines"),
         ("fit: [", "not a readable YAML file"),

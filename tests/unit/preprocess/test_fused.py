@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from preprocess.base import BadPicture, Recipe
 from preprocess.fused import Fused
 from preprocess.oracle import oracle
-from preprocess.parts import compiled, fused_kernels
+from preprocess.parts import compiled, fused_kernels, pillow_kernels
 from preprocess.parts.decode import decode
 from preprocess.registry import load
 from tests.children import run_python
@@ -27,7 +27,7 @@ PHOTOS = [
 RESNET50 = Recipe(name="resnet50", size=224, fit="resize-crop", interpolation="area", mean=(123.68, 116.78, 103.94))
 LITE0 = Recipe(name="lite0", size=224, fit="crop-resize", interpolation="cubic", mean=(127,) * 3, std=(128,) * 3)
 IMAGENET = {"mean": (123.675, 116.28, 103.53), "std": (58.395, 57.12, 57.375)}
-METHODS = ("area", "linear", "cubic")
+METHODS = ("area", "linear", "cubic", "pillow-bilinear", "pillow-bicubic", "pillow-lanczos")
 
 quick = settings(max_examples=120, deadline=None)
 seeds = st.integers(0, 2**32 - 1)
@@ -159,7 +159,8 @@ from preprocess.base import Recipe
 from preprocess.fused import Fused
 
 page, libc = mmap.PAGESIZE, ctypes.CDLL(None)
-fused = Fused(Recipe(name="box", size=48, fit="letterbox", interpolation="linear"))
+methods = ("linear", "pillow-lanczos")
+ways = [Fused(Recipe(name="box", size=48, fit="letterbox", interpolation=method)) for method in methods]
 target = SimpleNamespace(buffers={"input": np.empty((1, 3, 48, 48), np.float32)})
 for width, height in ((1, 1), (2, 1), (3, 2), (1, 9), (48, 30), (47, 48), (90, 61), (61, 90), (640, 3)):
     count = 3 * width * height
@@ -168,7 +169,8 @@ for width, height in ((1, 1), (2, 1), (3, 2), (1, 9), (48, 30), (47, 48), (90, 6
     for fence in (0, end):
         assert libc.mprotect(ctypes.c_void_p(memory.ctypes.data + fence), page, 0) == 0
     for begin in (page, end - count):
-        fused.run_pixels([memory[begin : begin + count].reshape(height, width, 3)], target, lambda stage: None)
+        for way in ways:
+            way.run_pixels([memory[begin : begin + count].reshape(height, width, 3)], target, lambda stage: None)
 """
 
 
@@ -276,6 +278,8 @@ def test_a_kernel_shifted_by_half_a_pixel_fails(method: str, axis: int) -> None:
 
     functions = {name: shifted(getattr(fused_kernels, name)) for name in ("area_window", "cubic_window", "pairs")}
     preprocessor._kernels = dataclasses.replace(preprocessor._kernels, **functions)
+    if preprocessor._filtered:
+        preprocessor._filtered._window = shifted(pillow_kernels.filter_window)
     with pytest.raises(AssertionError):
         assert_parity(run_pixels(recipe, [pixels], preprocessor)[0], pixels, recipe)
 
