@@ -15,12 +15,13 @@ SUPPORTS: dict[Interpolation, float] = {"pillow-bilinear": 1.0, "pillow-bicubic"
 """Pillow's filters, and how far from its centre each of them weighs anything, in output pixels where it shrinks."""
 
 
-def rows_first(width: int, height: int, to_width: int, to_height: int) -> bool:
+def rows_first(width: Any, height: Any, to_width: Any, to_height: Any) -> Any:
     """Whether Pillow's resize works out rows before columns: that rounds to bytes in between, so the order shows.
 
-    It does so since version 13, where the height shrinks, and by more than twice as many pixels as the width.
+    It does so since version 13, where the height shrinks, and by more than twice as many pixels as the width. Takes
+    whole numbers, or arrays of them.
     """
-    return height > to_height and height - to_height > 2 * (width - to_width)
+    return (height > to_height) & (height - to_height > 2 * (width - to_width))
 
 
 @dataclass(frozen=True, slots=True)

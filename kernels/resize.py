@@ -1,6 +1,6 @@
 """Batches of pictures for the resize kernel: what it is told of each picture, and its launch.
 
-The rules of the resize, and the arithmetic behind each ``Path``, are in resize.cu.
+The rules of the resize, and the arithmetic behind each ``Path``, are in resize.cu; Pillow's are in resample.cu.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from kernels.device import Argument, Buffer, Device, Growing
 from kernels.normalize import Output, check_count, check_memory, check_target
-from kernels.placement import Interpolation, Place
+from kernels.placement import INTERPOLATIONS, SUPPORTS, Interpolation, Place
+from kernels.resample import Resample
 from plugins.base import Closing
 
 _PLACED = (
@@ -44,17 +45,25 @@ _WARP = 32
 
 
 class Path(IntEnum):
-    """Which arithmetic a picture takes, as in resize.cu."""
+    """Which arithmetic a picture takes, as in resize_taps.cuh."""
 
     AREA = 0
     BLOCK_MEAN = 1
     AREA_LINEAR = 2
     LINEAR = 3
     CUBIC = 4
+    PILLOW_BILINEAR = 5
+    PILLOW_BICUBIC = 6
+    PILLOW_LANCZOS = 7
 
 
 def choose_path(interpolation: Interpolation, scale_x: float, scale_y: float) -> Path:
-    """OpenCV's choice: area means area only where both axes shrink, and linear is area where both halve exactly."""
+    """OpenCV's choice: area means area only where both axes shrink, and linear is area where both halve exactly.
+
+    Pillow's filters are paths of their own.
+    """
+    if interpolation in SUPPORTS:
+        return Path[interpolation.upper().replace("-", "_")]
     if interpolation == "cubic":
         return Path.CUBIC
     if interpolation == "area" and not (scale_x >= 1 and scale_y >= 1):
@@ -80,8 +89,8 @@ def describe(
     for the picture, a pitch smaller than a row, a box that is not inside, and a crop that is not, unless ``pad_level``
     (0 to 255) says what is beyond.
     """
-    if interpolation not in ("area", "linear", "cubic"):
-        raise ValueError(f"interpolation is {interpolation}, expected area, linear or cubic")
+    if interpolation not in INTERPOLATIONS:
+        raise ValueError(f"interpolation is {interpolation}, expected {', '.join(INTERPOLATIONS)}")
     row = 3 * where.width
     pitch = row if pitch is None else pitch
     # The rounding of OpenCV's two divisions decides the path: 1 / (1 / 49) is not 49.
@@ -158,7 +167,10 @@ def tile_of(size: int, n: int) -> tuple[int, int]:
 
 
 class Resize(Closing):
-    """Pictures to the model's input in one launch; holds its table and the last batch's descriptions on the device."""
+    """Pictures to the model's input in one launch, or in three by Pillow's filters.
+
+    Holds its table and the last batch's descriptions on the device.
+    """
 
     def __init__(self, device: Device, output: Output, tile_rows: int | None = None) -> None:
         """``tile_rows``: output rows of a block, for measuring; None: what fits the batch (``tile_of``)."""
@@ -166,6 +178,8 @@ class Resize(Closing):
             raise ValueError(f"tile_rows is {tile_rows}, expected 1 to {MAX_ROWS}")
         self._device, self._output, self._tile_rows = device, output, tile_rows
         self._table = device.upload(output.table())
+        self._resample = Resample(device, output, self._table)
+        self._is_pillow = False
         self._memory = Growing(device)
         self._pictures: Buffer | None = None
         self._n = 0
@@ -182,8 +196,17 @@ class Resize(Closing):
         """Bring what describes ``pictures`` to the device: the first half of ``run``. Raises ``ValueError``."""
         check_count(len(pictures))
         check_pictures(pictures, self._output.size)
+        by_pillow = pictures["path"] > Path.CUBIC
+        self._is_pillow = bool(by_pillow[0])
+        if (by_pillow != self._is_pillow).any():
+            raise ValueError(
+                "pictures are resized by OpenCV's rules and by Pillow's in one batch, expected one of them"
+            )
         self._pictures = self._memory.of(pictures.nbytes, stream)
         self._device.upload(pictures, self._pictures, stream)
+        if self._is_pillow:
+            # A filter's support is its place behind the last of OpenCV's rules: 1, 2, 3.
+            self._resample.load(pictures, (pictures["path"] - Path.CUBIC).astype(np.float64), stream)
         self._n = len(pictures)
 
     def launch(self, target: Buffer, stream: int | None = None) -> None:
@@ -194,6 +217,9 @@ class Resize(Closing):
         output, n = self._output, self._n
         check_target(self._device, target, output, n)
         assert self._pictures is not None
+        if self._is_pillow:
+            self._resample.launch(self._pictures, n, target, stream)
+            return
         columns, rows = tile_of(output.size, n)
         rows = self._tile_rows or rows
         grid = (-(-output.size // rows), -(-output.size // columns), n)
@@ -203,5 +229,6 @@ class Resize(Closing):
 
     def close(self) -> None:
         """Free what it holds on the device."""
+        self._resample.close()
         self._table.free()
         self._memory.close()

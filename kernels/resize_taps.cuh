@@ -10,7 +10,7 @@ namespace {
 constexpr float cubic_a = -0.75f;  // OpenCV's; others use -0.5
 
 // kernels/resize.py: Path
-enum Path { area, block_mean, area_linear, linear, cubic };
+enum Path { area, block_mean, area_linear, linear, cubic, pillow_bilinear, pillow_bicubic, pillow_lanczos };
 
 // kernels/resize.py: PICTURE
 struct Picture {

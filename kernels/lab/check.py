@@ -23,7 +23,7 @@ from kernels.hot_path import VARIANTS, HotPath, Variant
 from kernels.lab.bench import letterboxed
 from kernels.lab.explain import copy, multiply
 from kernels.normalize import Layout, Normalize, Output
-from kernels.placement import Interpolation, Place
+from kernels.placement import SUPPORTS, Interpolation, Place
 from kernels.resize import Resize, describe
 from kernels.transpose import ImageVariant, transpose, transpose_images
 from kernels.transpose import Variant as MatrixVariant
@@ -124,6 +124,7 @@ def check(device: Device, truth: ResizeTruth, seed: int = 0) -> Iterator[CaseRes
     yield from check_normalize(device, random)
     yield from check_resize(device, truth, random)
     yield from check_detectors(device, truth, random)
+    yield from check_filters(device, truth, random)
 
 
 def write_guarded(device: Device, output: Output, n: int, work: Callable[[Buffer], None]) -> Written:
@@ -272,6 +273,18 @@ def check_detectors(device: Device, truth: ResizeTruth, random: np.random.Genera
             output = replace(base, size=places[0].size, layout=layouts[(number + position) % 2])
             written = run_hot_path(device, pictures, output)
             yield written.row("resize fused", output.layout, f"linear, {name}", finish(levels, output))
+
+
+def check_filters(device: Device, truth: ResizeTruth, random: np.random.Generator) -> Iterator[CaseResult]:
+    """The same pictures by each of Pillow's filters, to each dtype, in alternating layouts."""
+    layouts: tuple[Layout, ...] = ("NCHW", "NHWC")
+    for number, method in enumerate(SUPPORTS):
+        pictures, levels = _drawn(truth, random, method, _places())
+        for position, base in enumerate(_outputs()):
+            output = replace(base, size=_SIZE, layout=layouts[(number + position) % 2])
+            written = run_hot_path(device, pictures, output)
+            case = f"{method}, {len(pictures)} pictures{', swapped' if output.swap else ''}"
+            yield written.row("resize fused", output.layout, case, finish(levels, output))
 
 
 def _drawn(

@@ -132,7 +132,7 @@ def resample(
     size, taps = first_x.size, weights_x.shape[1]
     rows = pixels.reshape(pixels.shape[0], pixels.shape[1] * 3)
     left = np.int64(first_x[0]) * 3
-    n = (np.int64(first_x[size - 1]) + np.int64(count_x[size - 1])) * 3 - left
+    n: Any = (np.int64(first_x[size - 1]) + np.int64(count_x[size - 1])) * 3 - left
     at = np.empty(size, np.uint32)
     for x in range(size):
         at[x] = first_x[x] * np.uint32(3) - left
