@@ -40,7 +40,8 @@ class Recipe:
       image processors of transformers);
     - ``crop-resize``: a centre square of ``max(1, int(size / (size + crop_padding) * short side))`` is cut out at
       ``(side - c + 1) // 2`` and resized to ``size`` (EfficientNet-Lite);
-    - ``stretch``: the whole picture becomes ``size`` x ``size``, whatever its aspect ratio (MLPerf's RetinaNet);
+    - ``stretch``: the whole picture becomes ``size`` x ``size``, whatever its aspect ratio (MLPerf's RetinaNet); with a
+      ``short_side`` that x that, of which the centre ``size`` is cut out (DeiT's image processor, timm's squash);
     - ``letterbox``: the whole picture becomes as large as fits, keeping the aspect ratio, each side rounded to the
       nearest; what is left of the square is ``pad_level``, on both sides (``align`` centre) or behind (YOLO).
 
@@ -55,7 +56,9 @@ class Recipe:
     interpolation: Interpolation
     crop_percent: float = 87.5
     short_side: int | None = None
-    """Pixels that ``resize-crop`` makes the short side, ``size`` at least; None: int(100 * size / crop_percent)."""
+    """Pixels that ``resize-crop`` makes the short side and ``stretch`` both, ``size`` at least; None:
+    int(100 * size / crop_percent), and ``size``.
+    """
     crop_offset: Literal["floor", "round"] = "floor"
     """Where ``resize-crop`` cuts when (side - size) / 2 is no whole number: rounded down, as MLPerf's harness and
     transformers do, or half to even, as torchvision's ``CenterCrop`` does.

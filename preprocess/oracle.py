@@ -66,7 +66,7 @@ def check_recipe(recipe: Recipe) -> None:
         raise ValueError(f"recipe {recipe.name}: size is {recipe.size}, expected at least 1 pixel")
     if not 0 < recipe.crop_percent <= 100:
         raise ValueError(f"recipe {recipe.name}: crop_percent is {recipe.crop_percent}, expected over 0, at most 100")
-    if recipe.fit == "resize-crop" and recipe.short_side is not None and recipe.short_side < recipe.size:
+    if recipe.fit in ("resize-crop", "stretch") and recipe.short_side is not None and recipe.short_side < recipe.size:
         raise ValueError(
             f"recipe {recipe.name}: short_side is {recipe.short_side}, less than size {recipe.size}, expected at least "
             "that: a crop that reaches beyond the resized picture is not made here (fit letterbox pads)"
@@ -92,8 +92,11 @@ def fit(recipe: Recipe, width: int, height: int) -> Fit:
     implementation: sides rounded to the nearest, the larger half of an odd rest behind the picture.
     """
     size = recipe.size
+    rounded = round if recipe.crop_offset == "round" else int
     if recipe.fit == "stretch":
-        return Fit(width, height, 0, 0, width, height, size, size, 0, 0, size)
+        side = recipe.short_side or size
+        edge = rounded((side - size) / 2)
+        return Fit(width, height, 0, 0, width, height, side, side, edge, edge, size)
     if recipe.fit == "letterbox":
         scale = min(size / width, size / height)
         resized = max(1, round(width * scale)), max(1, round(height * scale))
@@ -110,7 +113,6 @@ def fit(recipe: Recipe, width: int, height: int) -> Fit:
         resized_width, resized_height = target, int(target * height / width)
     else:
         resized_width, resized_height = int(target * width / height), target
-    rounded = round if recipe.crop_offset == "round" else int
     left, top = rounded((resized_width - size) / 2), rounded((resized_height - size) / 2)
     return Fit(width, height, 0, 0, width, height, resized_width, resized_height, left, top, size)
 

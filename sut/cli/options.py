@@ -17,6 +17,7 @@ from sut.config import OPTIONS, PROFILES, RunConfig, make_config, read_config_fi
 from sut.config.option import Option, options_of, setting
 from sut.config.words import assign, parse_assignment, parse_scenarios
 from sut.errors import InputError
+from sut.models.registry import with_folder
 
 
 class Options(BaseModel):
@@ -52,7 +53,7 @@ def configs_of(options: Options) -> list[RunConfig]:
     """
     settings = _settings(options)
     mode, scenarios = _asked(options, settings)
-    base = make_config({**settings, "scenario": scenarios[0], "mode": mode})
+    base = make_config({**with_folder(settings), "scenario": scenarios[0], "mode": mode})
     configs = [base.model_copy(update={"scenario": name}) for name in scenarios]
     if options.demo and mode == "performance":
         configs.append(base.model_copy(update={"scenario": "Offline", "mode": "accuracy", "time_s": None}))

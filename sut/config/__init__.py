@@ -71,10 +71,13 @@ class RunConfig(BaseModel):
 
     backend: _Name = setting("One of plugins/extras.txt, or another package's.", "onnxruntime", plugs="backend")
     model: str = setting(
-        "A known model's name, or an .onnx, .xml, .tflite, .pt2, .pt or .pth file.", "efficientnet-lite0"
+        "A known model's name, an .onnx, .xml, .tflite, .pt2, .pt or .pth file, or a folder that an exporter left.",
+        "efficientnet-lite0",
     )
     model_name: _Name | None = setting("Which known model a file is; with --recipe, its name in the results.")
-    recipe: str | None = setting("How to preprocess for a file of any model: a YAML file, or a recipe's name.")
+    recipe: str | None = setting(
+        "How to preprocess for a file of any model: a YAML file, such a folder, or a recipe's name."
+    )
     device: str = setting("cpu, gpu (= cuda), cuda:1, or a name the backend lists.", "cpu")
     preprocess: _Name = setting("One of plugins/extras.txt, or another package's.", "opencv", plugs="preprocess")
     boundary: Literal["device", "tensor", "pixels", "jpeg"] = setting("Where the clock starts.", "tensor")
@@ -276,21 +279,22 @@ OPTIONS = options_of(RunConfig)
 """What is told of each setting."""
 
 
-_MODEL_FILES = (".onnx", ".xml", ".tflite", ".pt2", ".pt", ".torchscript", ".pth")
+MODEL_FILES = (".onnx", ".xml", ".tflite", ".pt2", ".pt", ".torchscript", ".pth")
 
 
 def is_model_file(model: str) -> bool:
-    """Whether the word for a model names a file rather than a known one."""
-    return "/" in model or model.lower().endswith(_MODEL_FILES)
+    """Whether the word for a model names a file, or a folder with one, rather than a known model."""
+    return "/" in model or model.lower().endswith(MODEL_FILES)
 
 
 def model_stem(model: str) -> str:
     """What a model is called in few words: a file without its folder and ending.
 
-    >>> model_stem("models/cats.v2.onnx"), model_stem("resnet50-v1.5")
-    ('cats.v2', 'resnet50-v1.5')
+    >>> model_stem("models/cats.v2.onnx"), model_stem("resnet50-v1.5"), model_stem("./vit.v3/")
+    ('cats.v2', 'resnet50-v1.5', 'vit.v3')
     """
-    return Path(model).stem if is_model_file(model) else model
+    path = Path(model)
+    return path.stem if path.suffix.lower() in MODEL_FILES else path.name
 
 
 def output_folder() -> Path:

@@ -100,6 +100,8 @@ def _layout(told: RecipeFile, image: TensorSpec, where: str) -> Literal["NCHW", 
         return told.layout
     if told.layout:
         raise _contradiction(told, "layout", told.layout, found[0], where)
+    if told.usual_layout in found:
+        return told.usual_layout
     if len(found) > 1:
         raise InputError(f"{where}, of which any axis may be the channels; set layout (NCHW or NHWC) in the recipe")
     return cast(Literal["NCHW", "NHWC"], found[0])

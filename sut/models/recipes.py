@@ -95,8 +95,8 @@ _EXPECTED = {
 class RecipeFile(BaseModel):
     """A recipe as far as it is told: the keys of ``preprocess.base.Recipe`` and what the labels need.
 
-    None is left to the model's file. ``usual_size`` and ``usual_classes`` count where that does not tell either; they
-    are no keys of a file.
+    None is left to the model's file. ``usual_size``, ``usual_classes`` and ``usual_layout`` count where that does not
+    tell either; they are no keys of a file.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -125,6 +125,7 @@ class RecipeFile(BaseModel):
     classes: StrictInt | None = Field(default=None, ge=2, le=MAX_CLASSES)
     usual_size: int | None = None
     usual_classes: int | None = None
+    usual_layout: Literal["NCHW", "NHWC"] | None = None
 
     def recipe(
         self, size: int, layout: Literal["NCHW", "NHWC"], dtype: Literal["float32", "float16", "uint8"]

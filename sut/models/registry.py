@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
+import os
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import EntryPoint
 from operator import attrgetter
 from pathlib import Path
+from typing import Any
 
 from plugins.registry import plugged
 from preprocess.base import Recipe
+from sut.config import expanded, is_model_file
 from sut.datasets.rectangles import RECTANGLES
 from sut.errors import InputError, SetupError, one_line
 from sut.models import tflite
 from sut.models.base import Build, ModelSpec
 from sut.models.content import check_model
 from sut.models.files import ModelInfo
+from sut.models.folder import model_in, recipe_in
 from sut.models.own import describe, fits, own_model, shown
 from sut.models.recipes import RECIPES, RecipeFile, find_recipe
 from sut.models.sources import efficientnet_lite, mobilenet, planted, resnet50, retinanet, yolo11
 from sut.plugged import load_other
 from sut.tasks.detection.categories import COCO80
 from sut.tasks.registry import find_task, recognised
-from sut.text import Say
+from sut.text import Say, as_name
 
 GROUP = "sut.models"
 """Entry points of other packages: each is a ``ModelSpec``, under the model's name."""
@@ -137,16 +141,26 @@ def for_file(
 ) -> ModelSpec:
     """The model that a user's file is, of which only these ``outputs`` are looked at, None for all of them.
 
-    With a ``recipe`` (a name or a YAML file) it is the user's own, called ``model_name`` or as the file is; ``say`` is
-    told what was worked out. Without, it is the known model ``model_name``, or else the one that the file's name has in
-    it as a word of its own, and the file itself is only read where ``exports_differ``. A file that no name tells is the
-    user's own by the usual recipe where its outputs speak for one. ``build`` of the answer gives ``path``.
+    A folder stands for the file in it, by the folder's name and, where no other is told, its recipe.
+    With a ``recipe`` (a name, a YAML file or a folder) it is the user's own, called ``model_name`` or as the file is;
+    ``say`` is told what was worked out. Without, it is the known model ``model_name``, or else the one that the file's
+    name has in it as a word of its own, and the file itself is only read where ``exports_differ``. A file that no name
+    tells is the user's own by the usual recipe where its outputs speak for one. ``build`` of the answer gives ``path``.
 
     Raises ``InputError`` where the name is unknown or not told, and for a file and recipe that do not fit; and
     ``SetupError`` as ``find`` does.
     """
+    if os.path.isdir(path):  # noqa: PTH112 - pathlib's raises for a path that is too long
+        model_name = model_name or as_name(Path(os.path.abspath(path)).name)  # noqa: PTH100 - a link keeps its name
+        recipe = recipe or f"{path}/"
+        path = model_in(path)
     if recipe is not None:
-        return _own(find_recipe(recipe), check_model(path).only(outputs), model_name, say)
+        is_folder = "/" in recipe and expanded(recipe).is_dir()
+        told, source = recipe_in(expanded(recipe)) if is_folder else (find_recipe(recipe), "")
+        try:
+            return _own(told, check_model(path).only(outputs), model_name, say, source)
+        except InputError as error:
+            raise InputError(f"{error}; recipe{source}: --recipe FILE overrides it" if source else error) from None
     if model_name is None:
         known = (*MODELS, *_others())
         within = [name for name in known if _names(name, path)]
@@ -165,6 +179,14 @@ def for_file(
     if spec.exports_differ:
         return exported(spec, path, outputs)
     return _built(spec, path.suffix, lambda weights, say: path)
+
+
+def with_folder(settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Settings of a run. Where ``model`` is a folder's name, and no model's, it becomes that folder's path."""
+    model = settings.get("model")
+    if not isinstance(model, str) or is_model_file(model) or _plain(model) in {*MODELS, *_others()}:
+        return settings
+    return {**settings, "model": f"./{model}"} if os.path.isdir(model) else settings  # noqa: PTH112 - as above
 
 
 def exported(spec: ModelSpec, path: Path, outputs: Sequence[str] | None = None) -> ModelSpec:

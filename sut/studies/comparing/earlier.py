@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from plugins.files import LARGE_BYTES, read_file
-from sut.config import AUTO
+from sut.config import AUTO, expanded
 from sut.errors import InputError, SutError, one_line
 from sut.models.content import digest_of, sums_of
+from sut.models.folder import model_in
 from sut.results.collected import read_result
 from sut.results.schema import Result, more_is_better
 from sut.results.statistics import difference
@@ -152,7 +153,8 @@ def _from_result(result: Result) -> Earlier:
 def _sha256(model: str) -> str | None:
     """Of a model in a file; None for a known model's name, and for a file that cannot be read: loading it says why."""
     try:
-        return digest_of(sums_of(Path(model)))
+        path = expanded(model)
+        return digest_of(sums_of(model_in(path) if path.is_dir() else path))
     except (SutError, OSError, ModuleNotFoundError):
         return None
 

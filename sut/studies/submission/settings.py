@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from sut.config import is_model_file
+from sut.config import MODEL_FILES, is_model_file
 from sut.mlperf import official
 from sut.mlperf.logs import DETAIL, Detail
 from sut.models.sources.resnet50 import TRAINED_FILE
@@ -94,12 +94,13 @@ def measurements(result: Result) -> dict[str, str]:
 def weights_file(result: Result) -> str:
     """The name of the file that the weights came in."""
     model = str(result.config.get("model") or result.model)
-    if is_model_file(model):
+    is_own = is_model_file(model)
+    if model.lower().endswith(MODEL_FILES):
         return Path(model).name
-    if result.model == official.MODEL and result.weights == "trained":
+    if not is_own and result.model == official.MODEL and result.weights == "trained":
         return TRAINED_FILE
     whole = (name for name, sha256 in result.loaded_sha256.items() if sha256 == result.model_sha256)
-    return next((Path(name).name for name in whole), f"{result.model}.onnx")
+    return next((Path(name).name for name in whole), Path(model).name if is_own else f"{result.model}.onnx")
 
 
 def calibrated_on(result: Result) -> str | None:

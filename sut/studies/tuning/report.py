@@ -135,7 +135,10 @@ def what_is_set(config: RunConfig) -> dict[str, Any]:
     if config.user_conf is not None and config.user_conf.resolve() == shipped.resolve():
         del found["user_conf"]
     for name in ("model", "recipe"):
-        if name in found and (path := Path(found[name]).expanduser()).is_file():
+        if name not in found:
+            continue
+        path = Path(found[name]).expanduser()
+        if path.is_file() or ("/" in found[name] and path.is_dir()):
             found[name] = str(path.resolve())
     return {name: value for name, value in found.items() if name not in _NOT_WRITTEN}
 

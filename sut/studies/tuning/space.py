@@ -14,6 +14,7 @@ from sut.config import OPTIONS, SCENARIOS, RunConfig, make_config
 from sut.config.strict_yaml import load_yaml
 from sut.config.words import assign
 from sut.errors import InputError, one_line
+from sut.models.registry import with_folder
 from sut.pipeline.assembly import load_backend
 from sut.text import shortened
 
@@ -60,7 +61,7 @@ def with_settings(base: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
     settings = base.model_dump(exclude_unset=True)
     for key, value in changes.items():
         assign(settings, key, value)
-    return make_config(settings)
+    return make_config(with_folder(settings))
 
 
 def parse_space(texts: Iterable[str], config: RunConfig) -> dict[str, list[Any]]:
