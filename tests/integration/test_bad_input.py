@@ -94,14 +94,8 @@ def _without_data_file(path: Path) -> None:
     with_weights_outside(path).with_name("weights.bin").unlink()
 
 
-def _folder(path: Path) -> None:
-    path.unlink()
-    path.mkdir()
-
-
 BAD_FILES: Mapping[str, tuple[Callable[[Path], object], str]] = {
     "missing": (Path.unlink, "does not exist, expected an .onnx file"),
-    "a folder": (_folder, "is a folder, expected an .onnx file"),
     "empty": (lambda path: path.write_bytes(b""), "is empty (0 bytes)"),
     "one byte": (lambda path: _cut(path, lambda size: 1), "is cut off or damaged (1 bytes)"),
     "its first half": (lambda path: _cut(path, lambda size: size // 2), "is cut off or damaged"),

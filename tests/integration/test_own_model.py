@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import onnx
 import openvino
@@ -154,6 +155,50 @@ def test_a_name_keeps_its_umlauts(tmp_path: Path) -> None:
 
     assert [json.loads(each.out)["rows"][0]["model"] for each in (own, named)] == ["Größe", "Öl+ग"]
     assert sorted(each.name for each in (tmp_path / "output").iterdir()) == ["Größe", "Öl+ग"]
+
+
+def test_a_folder_in_hugging_faces_layout_runs_as_its_files_say(tmp_path: Path) -> None:
+    folder = tmp_path / "red-or-blue"
+    (folder / "onnx").mkdir(parents=True)
+    write_means(folder / "onnx" / "model.onnx", axes=("batch", 3, 32, 32), classes=3)
+    processor = {"size": {"shortest_edge": 36}, "crop_size": 32, "image_processor_type": "MobileViTImageProcessor"}
+    (folder / "preprocessor_config.json").write_text(json.dumps(processor))
+    (folder / "config.json").write_text(json.dumps({"id2label": {"0": "blue", "1": "green", "2": "red"}}))
+    picture = np.zeros((48, 144, 3), np.uint8)
+    picture[:, :, 0] = 255
+    picture[:, 48:96] = 0, 0, 255  # BGR: red in the middle, which is all that the crop leaves
+    for number in range(4):
+        cv2.imwrite(str(tmp_path / f"{number}.png"), picture)
+    (tmp_path / "val_map.txt").write_text("".join(f"{number}.png 2\n" for number in range(4)))
+
+    options = ("--dataset", "imagenet", "--dataset-path", tmp_path, "--accuracy")
+    done = run_sut("--model", "red-or-blue", *options, cwd=tmp_path)
+
+    assert done.code == 0, done.err
+    assert (
+        "model.onnx as red-or-blue: input images float32 NCHW, 32 pixels; 3 classes, label_offset 0; recipe "
+        "MobileViTImageProcessor from preprocessor_config.json (resample 2 = pillow-bilinear, shortest_edge 36, crop "
+        "32), classes from config.json id2label, size from preprocessor_config.json\n"
+    ) in done.err
+    result = results(tmp_path)["Offline", "accuracy"]
+    assert (result["model"], result["accuracy"]["value"], result["accuracy"]["count"]) == ("red-or-blue", 1.0, 4)
+    planted = {"fit": "resize-crop", "short_side": 36, "size": 32, "interpolation": "pillow-bilinear"}
+    planted |= {"colour_order": "BGR", "mean": [0.0] * 3, "std": [255.0] * 3, "crop_offset": "floor"}
+    assert {key: result["recipe"][key] for key in planted} == planted
+
+
+def test_a_folder_that_cannot_be_expressed_is_one_line(tmp_path: Path) -> None:
+    write_means(tmp_path / "model.onnx")
+    processor = {"image_processor_type": "EfficientNetImageProcessor", "size": 32}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(processor))
+
+    done = run_sut("--model", ".", cwd=tmp_path)
+
+    assert (done.code, done.out) == (1, "")
+    assert done.err == (
+        "error: preprocessor_config.json: resample 0 (nearest) cannot be expressed; nearest: pillow-bilinear, with "
+        "--recipe FILE\n"
+    )
 
 
 def test_openvinos_own_file_gets_all_photos_right(tmp_path: Path, lite0: onnx.ModelProto) -> None:

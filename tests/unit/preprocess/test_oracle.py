@@ -231,12 +231,15 @@ def test_colour_order() -> None:
         (500, 375, {"short_side": 225, "crop_offset": "round"}, (300, 225), (38, 0)),  # 0.5 to the even one
         (500, 375, {"short_side": 225}, (300, 225), (38, 0)),
         (300, 300, {"short_side": 1000, "crop_percent": 50.0}, (1000, 1000), (388, 388)),
+        (640, 427, {"fit": "stretch", "short_side": 235}, (235, 235), (5, 5)),
+        (427, 640, {"fit": "stretch", "short_side": 235, "crop_offset": "round"}, (235, 235), (6, 6)),
+        (640, 427, {"fit": "stretch", "crop_percent": 50.0}, (224, 224), (0, 0)),
     ],
 )
 def test_the_short_side_that_is_told_and_where_the_crop_begins(
     width: int, height: int, changes: dict, resized: tuple[int, int], corner: tuple[int, int]
 ) -> None:
-    recipe = Recipe(name="told", size=224, fit="resize-crop", interpolation="pillow-bicubic", **changes)
+    recipe = Recipe(**{"name": "told", "size": 224, "fit": "resize-crop", "interpolation": "pillow-bicubic", **changes})
 
     where = fit(recipe, width, height)
 
@@ -252,6 +255,7 @@ def test_the_short_side_that_is_told_and_where_the_crop_begins(
         ({"crop_percent": 101.0}, "crop_percent is 101.0, expected over 0, at most 100"),
         ({"short_side": 223}, "short_side is 223, less than size 224, expected at least that"),
         ({"short_side": 0}, "short_side is 0, less than size 224"),
+        ({"fit": "stretch", "short_side": 223}, "short_side is 223, less than size 224"),
         ({"crop_padding": -1}, "crop_padding is -1"),
         ({"fit": "letterbox", "pad_level": -1}, "pad_level is -1, expected a level from 0 to 255"),
         ({"fit": "letterbox", "pad_level": 256}, "pad_level is 256"),
