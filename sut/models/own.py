@@ -51,6 +51,22 @@ def describe(spec: ModelSpec, info: ModelInfo) -> str:
     )
 
 
+def check_fit(spec: ModelSpec, info: ModelInfo) -> None:
+    """Check that a file can be run as ``spec``: what its recipe produces fits the one input, and its outputs the task.
+
+    Dynamic axes fit. Raises ``InputError`` with what was got and expected, and where several outputs fit equally well.
+    """
+    _check_input(spec.recipe, info)
+    try:
+        find_task(spec.task).check(spec, info)
+    except ValueError as error:
+        other = recognised(info.outputs)
+        looks = f", which look like those of {other}" if other not in (None, spec.task) else ""
+        raise InputError(
+            f"model {info.path} has the outputs {shown(info.outputs)}{looks}: {one_line(error)}"
+        ) from error
+
+
 def fits(got: Sequence[int | None], expected: Sequence[int]) -> bool:
     """Whether axes, of which None is any, take what has the ``expected`` ones."""
     return len(got) == len(expected) and all(axis in (None, size) for axis, size in zip(got, expected, strict=True))
@@ -63,6 +79,35 @@ def shown(tensors: Iterable[TensorSpec]) -> str:
         axes = ", ".join("?" if size is None else str(size) for size in tensor.shape)
         texts.append(f"{tensor.name} {tensor.dtype} [{axes}]")
     return ", ".join(texts) or "none"
+
+
+def _check_input(recipe: Recipe, info: ModelInfo) -> None:
+    axes = ", ".join(("batch", *map(str, recipe.sample_shape)))
+    expected = f"{recipe.dtype} [{axes}] ({recipe.layout}) for the recipe {recipe.name}"
+    if len(info.inputs) != 1:
+        raise InputError(
+            f"model {info.path} has {len(info.inputs)} inputs ({shown(info.inputs)}), expected 1: {expected}"
+        )
+    got = info.inputs[0]
+    wrong = []
+    if got.dtype != recipe.dtype:
+        wrong.append("dtype")
+    if len(got.shape) != 4:
+        wrong.append("number of axes")
+    elif not fits(got.shape[1:], recipe.sample_shape):
+        channels = 1 if recipe.layout == "NCHW" else 3
+        other = 4 - channels
+        if got.shape[other] == 3 and got.shape[channels] != 3:
+            wrong.append("layout")
+        elif got.shape[channels] not in (None, 3):
+            wrong.append("number of channels")
+        else:
+            wrong.append("size")
+    if wrong:
+        raise InputError(
+            f"model {info.path} has an input of another {' and '.join(wrong)}: got {shown(info.inputs)},"
+            f" expected {expected}; is it another model (--model-name), or one of your own (--recipe)?"
+        )
 
 
 def _recipe(told: RecipeFile, info: ModelInfo) -> Recipe:

@@ -13,16 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from plugins.registry import plugged
-from preprocess.base import Recipe
 from sut.config import expanded, is_model_file
 from sut.datasets.rectangles import RECTANGLES
-from sut.errors import InputError, SetupError, one_line
+from sut.errors import InputError, SetupError
 from sut.models import tflite
 from sut.models.base import Build, ModelSpec
 from sut.models.content import check_model
 from sut.models.files import ModelInfo
 from sut.models.folder import model_in, recipe_in
-from sut.models.own import describe, fits, own_model, shown
+from sut.models.own import describe, own_model, shown
 from sut.models.recipes import RECIPES, RecipeFile, find_recipe
 from sut.models.sources import efficientnet_lite, mobilenet, planted, resnet50, retinanet, yolo11
 from sut.plugged import load_other
@@ -151,16 +150,10 @@ def for_file(
     ``SetupError`` as ``find`` does.
     """
     if os.path.isdir(path):  # noqa: PTH112 - pathlib's raises for a path that is too long
-        model_name = model_name or as_name(Path(os.path.abspath(path)).name)  # noqa: PTH100 - a link keeps its name
-        recipe = recipe or f"{path}/"
-        path = model_in(path)
+        name = as_name(Path(os.path.abspath(path)).name)  # noqa: PTH100 - resolved, a link would lose its name
+        return _prepared(model_in(path), model_name or name, recipe or f"{path}/", say, outputs)
     if recipe is not None:
-        is_folder = "/" in recipe and expanded(recipe).is_dir()
-        told, source = recipe_in(expanded(recipe)) if is_folder else (find_recipe(recipe), "")
-        try:
-            return _own(told, check_model(path).only(outputs), model_name, say, source)
-        except InputError as error:
-            raise InputError(f"{error}; recipe{source}: --recipe FILE overrides it" if source else error) from None
+        return _prepared(path, model_name, recipe, say, outputs)
     if model_name is None:
         known = (*MODELS, *_others())
         within = [name for name in known if _names(name, path)]
@@ -197,6 +190,16 @@ def exported(spec: ModelSpec, path: Path, outputs: Sequence[str] | None = None) 
     told = find_recipe(spec.recipe.name).model_copy(update={"classes": spec.classes, "task_options": spec.task_options})
     own = own_model(told, check_model(path).only(outputs), spec.name)
     return replace(spec, recipe=own.recipe, build=own.build)
+
+
+def _prepared(path: Path, name: str | None, recipe: str, say: Say, outputs: Sequence[str] | None) -> ModelSpec:
+    """A file as the user's own, by the word for a recipe."""
+    is_folder = "/" in recipe and expanded(recipe).is_dir()
+    told, source = recipe_in(expanded(recipe)) if is_folder else (find_recipe(recipe), "")
+    try:
+        return _own(told, check_model(path).only(outputs), name, say, source)
+    except InputError as error:
+        raise InputError(f"{error}; recipe{source}: --recipe FILE overrides it" if source else error) from None
 
 
 def _own(told: RecipeFile, info: ModelInfo, name: str | None, say: Say, why: str = "") -> ModelSpec:
@@ -263,51 +266,6 @@ def _not_mistaken(spec: ModelSpec) -> ModelSpec:
     if _works(known) == _works(spec):
         return replace(known, build=spec.build)
     return replace(spec, name=f"{spec.name}-{spec.recipe.name}")
-
-
-def check_fit(spec: ModelSpec, info: ModelInfo) -> None:
-    """Check that a file can be run as ``spec``: what its recipe produces fits the one input, and its outputs the task.
-
-    Dynamic axes fit. Raises ``InputError`` with what was got and expected, and where several outputs fit equally well.
-    """
-    _check_input(spec.recipe, info)
-    try:
-        find_task(spec.task).check(spec, info)
-    except ValueError as error:
-        other = recognised(info.outputs)
-        looks = f", which look like those of {other}" if other not in (None, spec.task) else ""
-        raise InputError(
-            f"model {info.path} has the outputs {shown(info.outputs)}{looks}: {one_line(error)}"
-        ) from error
-
-
-def _check_input(recipe: Recipe, info: ModelInfo) -> None:
-    axes = ", ".join(("batch", *map(str, recipe.sample_shape)))
-    expected = f"{recipe.dtype} [{axes}] ({recipe.layout}) for the recipe {recipe.name}"
-    if len(info.inputs) != 1:
-        raise InputError(
-            f"model {info.path} has {len(info.inputs)} inputs ({shown(info.inputs)}), expected 1: {expected}"
-        )
-    got = info.inputs[0]
-    wrong = []
-    if got.dtype != recipe.dtype:
-        wrong.append("dtype")
-    if len(got.shape) != 4:
-        wrong.append("number of axes")
-    elif not fits(got.shape[1:], recipe.sample_shape):
-        channels = 1 if recipe.layout == "NCHW" else 3
-        other = 4 - channels
-        if got.shape[other] == 3 and got.shape[channels] != 3:
-            wrong.append("layout")
-        elif got.shape[channels] not in (None, 3):
-            wrong.append("number of channels")
-        else:
-            wrong.append("size")
-    if wrong:
-        raise InputError(
-            f"model {info.path} has an input of another {' and '.join(wrong)}: got {shown(info.inputs)},"
-            f" expected {expected}; is it another model (--model-name), or one of your own (--recipe)?"
-        )
 
 
 def _plain(name: str) -> str:

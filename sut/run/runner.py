@@ -27,7 +27,7 @@ from sut.mlperf.userconf import read_conf
 from sut.models.base import ModelSpec
 from sut.models.content import check_model
 from sut.models.files import check_names
-from sut.models.registry import check_fit
+from sut.models.own import check_fit
 from sut.pipeline.assembly import Assembly
 from sut.process.signals import Noted, noted
 from sut.results.schema import FILE, PAGE, Agreement, Result, dump_json, reference_results

@@ -18,7 +18,7 @@ from sut.errors import InputError, SetupError
 from sut.models import registry
 from sut.models.base import ModelSpec
 from sut.models.files import check_onnx
-from sut.models.own import own_model
+from sut.models.own import check_fit, own_model
 from sut.models.recipes import RecipeFile, find_recipe
 from sut.pipeline.assembly import assemble
 from sut.tasks.chance import near_chance
@@ -54,7 +54,7 @@ def test_layout_dtype_and_size_are_the_files(
     assert (spec.recipe.layout, spec.recipe.dtype, spec.recipe.size) == expected
     assert (spec.name, spec.recipe.name, spec.loadgen_model) == ("strange", "plain", "resnet50")
     assert spec.build("trained", quiet) == tmp_path / "strange.onnx"
-    registry.check_fit(spec, check_onnx(tmp_path / "strange.onnx"))
+    check_fit(spec, check_onnx(tmp_path / "strange.onnx"))
 
 
 def test_an_output_whose_shape_is_not_told_has_that_which_follows_from_the_graph(tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ def test_an_output_whose_shape_is_not_told_has_that_which_follows_from_the_graph
     spec = registry.for_file(tmp_path / "strange.onnx", None, "pytorch", quiet)
 
     assert spec.classes == 9
-    registry.check_fit(spec, check_onnx(tmp_path / "strange.onnx"))
+    check_fit(spec, check_onnx(tmp_path / "strange.onnx"))
 
 
 def test_the_output_that_is_named_tells_the_classes(tmp_path: Path) -> None:
@@ -234,7 +234,7 @@ def test_mobilenet_is_brought_by_the_user(tmp_path: Path, monkeypatch: pytest.Mo
     spec = registry.find("mobilenet")
     assert spec.build("trained", quiet) == path
     assert (spec.label_offset, spec.loadgen_model) == (-1, "resnet50")
-    registry.check_fit(spec, check_onnx(path))
+    check_fit(spec, check_onnx(path))
 
 
 @pytest.mark.parametrize("name", ["efficientnet-lite1", "efficientnet-lite2"])

@@ -25,6 +25,7 @@ from sut.mlperf import official
 from sut.models import onnx_graph, registry
 from sut.models.base import ModelSpec
 from sut.models.files import ModelInfo, check_onnx
+from sut.models.own import check_fit
 from sut.models.sources import efficientnet_lite, resnet50
 from tests.children import CHECKOUT
 from tests.unit.small_models import quiet
@@ -189,7 +190,7 @@ def test_what_is_built_is_valid_and_fits_its_own_recipe(built: Callable[[str], P
     info = check_onnx(path)
 
     onnx.checker.check_model(onnx.load(path), full_check=True)
-    registry.check_fit(registry.MODELS[name], info)
+    check_fit(registry.MODELS[name], info)
     assert info.opset == 17
     assert info.inputs[0].shape == (None, 3, 224, 224)
     assert built(name) == path
@@ -472,7 +473,7 @@ def info(inputs: tuple[TensorSpec, ...] = (IMAGES,), outputs: tuple[TensorSpec, 
     ],
 )
 def test_check_fit_takes_what_fits(fitting: ModelInfo) -> None:
-    registry.check_fit(RESNET50, fitting)
+    check_fit(RESNET50, fitting)
 
 
 def test_of_outputs_that_fit_alike_one_has_to_be_named() -> None:
@@ -481,10 +482,10 @@ def test_of_outputs_that_fit_alike_one_has_to_be_named() -> None:
     with pytest.raises(
         InputError, match=r"^model model\.onnx has the outputs scores .*: the outputs scores, aux fit equal"
     ):
-        registry.check_fit(RESNET50, both)
+        check_fit(RESNET50, both)
 
     for names in (["aux"], ["scores", "labels"], ["labels"]):
-        registry.check_fit(RESNET50, both.only(names))
+        check_fit(RESNET50, both.only(names))
         assert {spec.name for spec in both.only(names).outputs} == {*names}
     assert both.only(None) == both
     with pytest.raises(InputError, match=r"^--outputs: the model has no 'score'; did you mean scores\?"):
@@ -519,7 +520,7 @@ def test_of_outputs_that_fit_alike_one_has_to_be_named() -> None:
 )
 def test_check_fit_tells_got_and_expected(wrong: ModelInfo, fragment: str) -> None:
     with pytest.raises(InputError) as caught:
-        registry.check_fit(RESNET50, wrong)
+        check_fit(RESNET50, wrong)
 
     assert str(caught.value).startswith("model model.onnx has ")
     assert fragment in str(caught.value)

@@ -19,6 +19,7 @@ from sut.models import registry
 from sut.models.files import check_onnx
 from sut.models.identity import weights_of
 from sut.models.onnx_graph import OnnxGraph
+from sut.models.own import check_fit
 from sut.pipeline.assembly import assemble
 from tests.unit.coco_sets import LIST, SIZES, write_coco
 from tests.unit.small_models import quiet
@@ -131,7 +132,7 @@ def test_retinanet_is_brought_under_either_name(tmp_path: Path, monkeypatch: pyt
     assert registry.find("retinanet").build("trained", quiet) == path
     spec = assemble(make_config({"model": "retinanet"})).spec
     assert (spec.recipe.fit, spec.recipe.size, spec.loadgen_model) == ("stretch", 800, "retinanet")
-    registry.check_fit(spec, check_onnx(path))
+    check_fit(spec, check_onnx(path))
 
 
 @pytest.mark.parametrize(

@@ -21,11 +21,11 @@ from sut.errors import InputError
 from sut.models.argmax import expose_scores
 from sut.models.content import check_model, digest_of, normalises_in_training, sums_of
 from sut.models.identity import weights_of
-from sut.models.own import own_model
+from sut.models.own import check_fit, own_model
 from sut.models.precision.convert import quantising_node
 from sut.models.preparation import Prepared, prepare
 from sut.models.recipes import find_recipe
-from sut.models.registry import MODELS, check_fit, find_for, for_file
+from sut.models.registry import MODELS, find_for, for_file
 from sut.models.tflite import check_tflite
 from tests.unit.small_models import CLASSES, write_classifier
 from tests.unit.tflite_models import TfliteGraph, write_tflite

@@ -22,7 +22,7 @@ from preprocess.base import Geometry, Recipe
 from sut.errors import InputError
 from sut.models.base import ModelSpec
 from sut.models.files import ModelInfo
-from sut.models.registry import check_fit
+from sut.models.own import check_fit
 from sut.tasks.classification import Classification
 from sut.tasks.detection.categories import COCO80
 from sut.tasks.detection.coco_map import MeanAP
