@@ -62,8 +62,7 @@ _TIMM |= {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 _NEEDED = ("size", "resample", "do_resize", "do_center_crop", "do_rescale", "do_normalize")
 _NO_MATTER = {*_NEEDED, "do_flip_channel_order", "do_convert_rgb", "do_reduce_labels"}
 """Switches that are expressed, and two that change nothing: pictures are RGB here, and no labels are made."""
-_UNCROPPED = 384
-"""Pixels from which on ConvNeXt's processor stretches the picture instead of cropping it."""
+_UNCROPPED = 384  # pixels from which on ConvNeXt's processor stretches the picture instead of cropping it
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,9 +158,9 @@ def recipe_in(folder: Path) -> tuple[RecipeFile, str]:
     if len(set(counts.values())) > 1:
         said = ", ".join(f"{source} {count}" for source, count in counts.items())
         raise InputError(f"folder {folder} disagrees on the number of classes: {said}; mend it, or {_INSTEAD}")
-    told = told.model_copy(update={"classes": next(iter(counts.values()), None)})
-    source = next(iter(counts), "the model's file")
-    return told, f" from {name} ({how}), classes from {source}, size from {name}"
+    source, count = next(iter(counts.items()), ("the model's file", None))
+    words = f" from {name} ({how}), classes from {source}, size from {name}"
+    return told.model_copy(update={"classes": count}), words
 
 
 def _files(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:

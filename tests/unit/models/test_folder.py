@@ -147,6 +147,15 @@ def test_what_timm_does(tmp_path: Path, keys: dict[str, Any], expected: tuple[An
     assert source.endswith("classes from config.json num_classes, size from config.json")
 
 
+def test_timm_as_transformers_wraps_it(tmp_path: Path) -> None:
+    wrapped = of("TimmWrapper", pretrained_cfg=TIMM)
+
+    assert (
+        recipe_in(write(tmp_path / "one", processor=wrapped))[0]
+        == recipe_in(write(tmp_path / "two", config={"pretrained_cfg": TIMM}))[0]
+    )
+
+
 @pytest.mark.parametrize(
     ("config", "expected"),
     [
