@@ -60,8 +60,8 @@ class Recipe:
     int(100 * size / crop_percent), and ``size``.
     """
     crop_offset: Literal["floor", "round"] = "floor"
-    """Where ``resize-crop`` cuts when (side - size) / 2 is no whole number: rounded down, as MLPerf's harness and
-    transformers do, or half to even, as torchvision's ``CenterCrop`` does.
+    """Where ``resize-crop`` and ``stretch`` cut when (side - size) / 2 is no whole number: rounded down, as MLPerf's
+    harness and transformers do, or half to even, as torchvision's ``CenterCrop`` does.
     """
     crop_padding: int = 32
     pad_level: int = 114
