@@ -262,8 +262,9 @@ def follow(
     fds: Sequence[int] = (),
     variables: Mapping[str, str] | None = None,
     silence_s: float | None = None,
+    heard: Callable[[T], None] = lambda event: None,
 ) -> T | None:
-    """Run ``module`` to its end, and pass on the steps that it tells of.
+    """Run ``module`` to its end, and pass on the steps that it tells of, and to ``heard`` each other event.
 
     Returns the last other event: what came of it, or that it ``Failed``; None where it told of none. Raises
     ``RunError`` in one line where the process falls silent (for 300 s unless ``silence_s`` says else), does not end,
@@ -278,6 +279,7 @@ def follow(
                     progress(event.done, event.total)
                 else:
                     last = event
+                    heard(event)
             code = child.wait(SILENCE_S)
         if code is None:
             raise RunError(f"{doing} did not end and was stopped")

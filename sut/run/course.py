@@ -22,7 +22,8 @@ from sut.models.preparation import check_unchanged
 from sut.pipeline.assembly import assemble
 from sut.pipeline.ledger import Counter, Ledger
 from sut.pipeline.system import SUT
-from sut.process.cgroup import Periods, bytes_told, cpu_periods, cpu_quota, free_memory, held_back, most_throttled
+from sut.process.cgroup import Periods, cpu_periods, cpu_quota, free_memory, held_back, most_throttled
+from sut.process.memory import peak_bytes
 from sut.process.messages import from_text
 from sut.process.telling import Teller
 from sut.results.parity import measure_quickly
@@ -298,7 +299,7 @@ class Course:
             Finished(
                 cpu_s=cpu_s,
                 clock_change_ns=self._pulse.look_at_clock(),
-                host_peak_bytes=_peak_memory_bytes(),
+                host_peak_bytes=peak_bytes(),
                 first_error=sut.failures.first_error,
                 cpu_quota=quota,
                 quiet=quiet,
@@ -319,8 +320,3 @@ def _in_warm_up() -> Iterator[None]:
     except BaseException as error:
         what = one_line(error) if isinstance(error, RunError) else f"{type(error).__name__}: {one_line(error)}"
         raise RunError(f"failed before the run, in warm-up: {what}") from error
-
-
-def _peak_memory_bytes() -> int | None:
-    """Peak resident memory of this process. (``ru_maxrss`` would count what its parent held when it was started.)"""
-    return bytes_told(Path("/proc/self/status"), "VmHWM")

@@ -18,6 +18,7 @@ from sut.pipeline.assembly import Assembly
 from sut.pipeline.choice import Choice
 from sut.pipeline.system import SUT
 from sut.process.cgroup import free_memory, usable_cores
+from sut.process.memory import forget_peak
 from sut.results.quiet import Look, between, look
 from sut.results.schema import more_is_better
 from sut.run import tried
@@ -60,7 +61,7 @@ def settle(
         was_cut_off = trial is not None and not any(trial.rounds)
         tried.keep_trial(key, Trial(budget_s if was_cut_off else 0.0, found, [[] for _ in found]))
         trial = _try(parts, found, samples_per_query, seconds, higher, beat)
-        _forget_peak()
+        forget_peak()  # it is told of the run
         tried.keep_trial(key, trial)
         is_new = any(trial.rounds)
     choice, basis = decide(found, trial, [each for each in known.runs if fits(each.choice, config)], higher)
@@ -75,12 +76,6 @@ _WHY: dict[tuple[Basis, bool], str] = {
     ("runs", False): "kept from earlier runs",
     ("runs", True): "kept from earlier runs",
 }
-
-
-def _forget_peak() -> None:
-    """Count the peak of this process's memory anew: it is told of the run (proc(5): 5 in clear_refs, Linux 4.0)."""
-    with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
 def is_undisturbed(since: Look) -> bool | None:

@@ -18,12 +18,12 @@ from sut.config import SCENARIOS, RunConfig, make_config
 from sut.pipeline.assembly import Assembly, assemble
 from sut.pipeline.choice import Choice, prior
 from sut.pipeline.system import SUT
+from sut.process.memory import forget_peak, peak_bytes
 from sut.results.quiet import Quiet, look
 from sut.results.schema import Metric, Result
 from sut.run import trial as module
 from sut.run import tried
 from sut.run.auto import ChoiceRun, Trial, candidates, decide, fits
-from sut.run.course import _peak_memory_bytes
 from sut.run.trial import settle
 from sut.run.tried import Settled
 from tests.unit.small_models import RECIPE_FILE, SIZE, pictures, write_classifier
@@ -248,13 +248,13 @@ def test_others_at_work_disturb(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_is_tried_does_not_count_as_the_runs_memory() -> None:
-    before = _peak_memory_bytes() or 0
+    before = peak_bytes() or 0
     np.ones(2**25)  # 256 MiB, gone at once
-    with_it = _peak_memory_bytes() or 0
+    with_it = peak_bytes() or 0
 
-    module._forget_peak()
+    forget_peak()
 
-    after = _peak_memory_bytes() or 0
+    after = peak_bytes() or 0
     if not os.access("/proc/self/clear_refs", os.W_OK):
         pytest.skip("this kernel does not forget peaks")
     assert with_it > before

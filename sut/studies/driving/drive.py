@@ -1,0 +1,82 @@
+"""Has a process load a system once and drives it through loads: the door of this room."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+from sut.errors import RunError, error_of, writing
+from sut.pipeline.assembly import Assembly
+from sut.process.child import follow
+from sut.process.messages import Failed
+from sut.run.gpu_watch import Watch
+from sut.studies.driving.driven import STORY, Begun, Drive, Driven, Event, Orders, Ready
+from sut.studies.driving.loads import Alone, Closed, arrivals_ns
+
+_SILENCE_S = 120.0
+"""Its threads look after each other; this is for one that holds all of them up."""
+
+
+def drive(
+    parts: Assembly,
+    drives: Sequence[Drive],
+    directory: Path,
+    *,
+    cores: int | None = None,
+    told: Callable[[Driven], None] = lambda driven: None,
+    ready: Callable[[Ready], None] = lambda ready: None,
+) -> list[Driven]:
+    """What the system of ``parts`` does under each of some loads; ``told`` is told of each as soon as it is over.
+
+    It is loaded once, with Server's queue: first in, first out, or with an eye on ``max_latency_s`` where the config
+    sets that. What is auto in the config is as for Server. ``cores``: how many of the usable ones it may run on. The
+    samples are written into ``directory``, as ``samples-0.npz`` and so on.
+
+    Raises ``InputError`` for a load that cannot be, what a run would where it cannot be loaded, and ``RunError`` where
+    it does not answer. Samples that fail, or a clock that is set, spoil a load and no other: see ``Driven.ok``.
+    """
+    for each in drives:
+        if not isinstance(each.load, Closed | Alone):
+            arrivals_ns(each.load, each.warm_s + each.seconds)
+    with writing(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+    config = parts.config.model_copy(update={"scenario": "Server"})
+    heard = _Heard(parts.gpus, told, ready)
+    with heard.stack:
+        orders = Orders(config, parts.model, tuple(drives), directory.resolve(), cores)
+        last = follow("sut.studies.driving.child", orders, STORY, "the load", heard=heard.hear, silence_s=_SILENCE_S)
+    if isinstance(last, Failed):
+        raise error_of(last.code, last.named if last.kind else last.message)
+    if len(heard.driven) != len(drives):
+        raise RunError("the load failed: its process ended without a word")
+    return heard.driven
+
+
+class _Heard:
+    """Takes what the process tells, and looks at the GPUs meanwhile."""
+
+    def __init__(self, gpus: Sequence[int], told: Callable[[Driven], None], ready: Callable[[Ready], None]) -> None:
+        self.driven: list[Driven] = []
+        self.stack = ExitStack()
+        self._gpus, self._told, self._ready = gpus, told, ready
+        self._watch: Watch | None = None
+
+    def hear(self, event: Event) -> None:
+        """Take one event."""
+        match event:
+            case Ready():
+                self._ready(event)
+            case Begun():
+                self._watch = self.stack.enter_context(Watch(self._gpus, lambda: True))
+            case Driven():
+                self.stack.close()
+                driven = replace(event, gpu_bytes=self._gpu_bytes())
+                self.driven.append(driven)
+                self._told(driven)
+
+    def _gpu_bytes(self) -> int | None:
+        gpus = (self._watch.found()[0] if self._watch is not None else None) or []
+        known = [each.peak_bytes for each in gpus if each.peak_bytes is not None]
+        return sum(known) if known else None

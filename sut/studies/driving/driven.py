@@ -1,0 +1,114 @@
+"""What the process that drives a system is told, and what it tells: orders in, events out, samples in a file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import TypeAdapter
+
+from sut.config import RunConfig
+from sut.models.preparation import Prepared
+from sut.process.messages import Failed, Step, vocabulary
+from sut.results.samples import Samples
+from sut.results.schema import Parity
+from sut.run.timing import Pace
+from sut.studies.driving.loads import Load
+
+
+@dataclass(frozen=True, slots=True)
+class Drive:
+    """A load, for how long it is measured, and for how long it goes on before that, in seconds.
+
+    It ends earlier after ``samples`` requests in all.
+    """
+
+    load: Load
+    seconds: float
+    warm_s: float = 0.0
+    samples: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Orders:
+    """What is to be loaded, what it is to be asked, and where the samples are written. ``cores``: None for all."""
+
+    config: RunConfig
+    prepared: Prepared | None
+    drives: tuple[Drive, ...]
+    directory: Path
+    cores: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The system is loaded and warm. ``pace`` is what it takes before anybody asks much of it."""
+
+    pace: Pace
+    lanes: int
+    threads: int
+    max_batchsize: int
+    cores: int
+    parity: Parity | None
+    event: Literal["ready"] = "ready"
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """The drive of that number begins."""
+
+    number: int
+    event: Literal["begun"] = "begun"
+
+
+@dataclass(frozen=True, slots=True)
+class Driven:
+    """What a system did under one load, in the ``duration_s`` that were measured. Null is what was not measured.
+
+    Counted are, in a closed loop, the samples that were answered in that time, and elsewhere those that were scheduled
+    in it, however late they were answered. ``samples_per_second`` is the work done in it: a batch that reaches over an
+    edge counts for its part inside. ``cpu_s`` is the process's CPU time in it, the asking included; ``host_bytes`` the
+    most that the process held, ``gpu_bytes`` the most that its GPUs did. ``first_error`` says why it does not count.
+    """
+
+    number: int
+    load: Load
+    duration_s: float
+    samples: int
+    failed: int
+    first_error: str | None
+    samples_per_second: float
+    batch_sizes: dict[int, int]
+    cost_ns: dict[str, float]
+    """Mean busy time per sample of each stage, warm-up included."""
+    cpu_s: float
+    host_bytes: int | None
+    path: Path
+    gpu_bytes: int | None = None
+    joules: float | None = None
+    event: Literal["driven"] = "driven"
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing went wrong."""
+        return self.failed == 0 and self.first_error is None
+
+    @property
+    def cpu_seconds_per_sample(self) -> float | None:
+        """CPU time of the process for each sample; None where nothing was done."""
+        done = self.samples_per_second * self.duration_s
+        return self.cpu_s / done if done else None
+
+    def per_sample(self) -> Samples:
+        """The samples that were counted, in the order in which they were asked.
+
+        ``scheduled_ns`` counts from the start of the load, ``latency_ns`` from there to the answer; ``issue_delay`` and
+        ``residual`` are among the stages, which add up to it.
+        """
+        return Samples.load(self.path)
+
+
+Event = Step | Ready | Begun | Driven | Failed
+
+STORY: TypeAdapter[Event] = vocabulary(Event)
