@@ -52,20 +52,26 @@ class Answers:
 
 
 class Window:
-    """The time that is measured: its edges are where somebody looked, and so is the CPU time in it, in seconds."""
+    """The time that is measured: its edges are where somebody looked, and so is the CPU time in it, in seconds.
+
+    It ``waits`` with its begin until it is let go.
+    """
 
     def __init__(self, begin_ns: int, drive: Drive) -> None:
         self.begin_ns = begin_ns + int(1e9 * drive.warm_s)
-        self.end_ns = self.begin_ns + int(1e9 * drive.seconds)
+        self._long_ns = int(1e9 * drive.seconds)
+        self.end_ns = self.begin_ns + self._long_ns
         self.cpu_s = 0.0
         self.is_over = False
+        self.waits = isinstance(drive.load, Closed)
         self._is_begun = False
 
     def look(self, now: int) -> None:
         """Begin or end it where it is time."""
-        if not self._is_begun and now >= self.begin_ns:
+        if not self._is_begun and now >= self.begin_ns and not self.waits:
             self._is_begun, self.begin_ns, self.cpu_s = True, now, -time.process_time()
-        if now >= self.end_ns:
+            self.end_ns = now + self._long_ns
+        if self._is_begun and now >= self.end_ns:
             self.close(now)
 
     def close(self, now: int) -> None:
@@ -75,8 +81,10 @@ class Window:
             self.cpu_s = self.cpu_s + time.process_time() if self._is_begun else 0.0
 
     @property
-    def next_edge_ns(self) -> int:
-        """The next edge that is to come."""
+    def next_edge_ns(self) -> int | None:
+        """The next edge that is to come; None where somebody must let it go before."""
+        if self.waits:
+            return None
         return self.end_ns if self._is_begun else self.begin_ns
 
 
@@ -128,6 +136,8 @@ class Asking:
     def _closed(self, load: Closed) -> None:
         free = load.concurrency
         while self._goes_on():
+            # Those that all came at once, and found nothing before them, are no part of a steady state.
+            self.window.waits = self.ledger.words[Counter.DONE] < load.concurrency
             if free:
                 self._issue(clock(), min(free, self._most - self._issued))
             free = self._answers.take(self._patience_s())
@@ -186,7 +196,8 @@ class Asking:
 
     def _patience_s(self) -> float:
         """How long to wait before the next look."""
-        return max(0.0, min(_LOOK_S, (self.window.next_edge_ns - clock()) / 1e9))
+        edge_ns = self.window.next_edge_ns
+        return _LOOK_S if edge_ns is None else max(0.0, min(_LOOK_S, (edge_ns - clock()) / 1e9))
 
     def _look(self, now: int, force: bool = False) -> None:
         """Whether there is progress, whether the system's clock was set; five times a second."""

@@ -72,11 +72,12 @@ class _Heard:
                 self._watch = self.stack.enter_context(Watch(self._gpus, lambda: True))
             case Driven():
                 self.stack.close()
-                driven = replace(event, gpu_bytes=self._gpu_bytes())
+                driven = replace(event, gpu_bytes=self._sum("peak_bytes"), gpu_memory_bytes=self._sum("memory_bytes"))
                 self.driven.append(driven)
                 self._told(driven)
 
-    def _gpu_bytes(self) -> int | None:
-        gpus = (self._watch.found()[0] if self._watch is not None else None) or []
-        known = [each.peak_bytes for each in gpus if each.peak_bytes is not None]
-        return sum(known) if known else None
+    def _sum(self, name: str) -> int | None:
+        """Over all GPUs; None where one does not tell."""
+        gpus = self._watch.found()[0] if self._watch is not None else None
+        told = [getattr(gpu, name) for gpu in gpus or [] if getattr(gpu, name) is not None]
+        return sum(told) if gpus and len(told) == len(gpus) else None

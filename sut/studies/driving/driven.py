@@ -21,7 +21,8 @@ from sut.studies.driving.loads import Load
 class Drive:
     """A load, for how long it is measured, and for how long it goes on before that, in seconds.
 
-    It ends earlier after ``samples`` requests in all.
+    A closed loop is not measured before its first requests, those that all came at once, are answered. A load ends
+    earlier after ``samples`` requests in all.
     """
 
     load: Load
@@ -86,6 +87,8 @@ class Driven:
     host_bytes: int | None
     path: Path
     gpu_bytes: int | None = None
+    gpu_memory_bytes: int | None = None
+    """All memory of those GPUs."""
     joules: float | None = None
     event: Literal["driven"] = "driven"
 

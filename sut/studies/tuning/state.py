@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from plugins.files import LARGE_BYTES, read_file
-from sut.errors import InputError, one_line, writing
-from sut.files import holding, write_text
 from sut.results.schema import Metric
+from sut.studies.kept import Kept
 from sut.studies.tuning.space import DEFAULT, Point
 
 FILE = "runs.jsonl"
-_SCHEMA = 1
 _ADDED = ("backend", "model")
 """Of the header. A file of before they were added does not say, and is read all the same."""
 
@@ -126,45 +122,10 @@ def _row_of(line: str) -> Measured:
     return row
 
 
-class State:
-    """The runs of one tune.
-
-    ``header`` says what they belong to: runs of another machine, backend version or model file are not mixed in.
-    """
-
-    def __init__(self, path: Path, header: Mapping[str, Any], rows: Sequence[Measured] = ()) -> None:
-        self.path = path
-        self._header = dict(header) | {"schema": _SCHEMA}
-        self.rows = {row.key: row for row in rows}
+class State(Kept[Measured]):
+    """The runs of one tune."""
 
     @classmethod
     def open(cls, directory: Path, header: Mapping[str, Any], *, overwrite: bool) -> State:
         """The state in ``directory``, or a new one. Raises ``InputError`` if the one there has another header."""
-        state = cls(directory / FILE, header)
-        if overwrite or not state.path.exists():
-            return state
-        try:
-            first, *lines = read_file(state.path, LARGE_BYTES).decode().splitlines()
-            there = dict(json.loads(first))
-            rows = [_row_of(line) for line in lines]
-        except (OSError, ValueError, TypeError, RecursionError) as error:
-            raise InputError(f"{state.path}: not a tune's state ({one_line(error)}); --overwrite starts anew") from None
-        for key, value in state._header.items():
-            if there.get(key, value if key in _ADDED else None) != value:
-                raise InputError(
-                    f"{state.path}: its runs are of {key} '{there.get(key)}', here it is '{value}'; "
-                    "--overwrite starts anew"
-                )
-        return cls(state.path, header, rows)
-
-    def add(self, row: Measured) -> None:
-        """Keep a run. The file is there whole or as it was before. Raises ``InputError`` if it cannot be written."""
-        self.rows[row.key] = row
-        lines = [json.dumps(self._header), *(json.dumps(asdict(each)) for each in self.rows.values())]
-        with writing(self.path):
-            write_text(self.path, "\n".join(lines) + "\n")
-
-
-def held(directory: Path) -> AbstractContextManager[None]:
-    """Make ``directory`` and hold it for ourselves. Raises ``InputError`` if another tune is at work there."""
-    return holding(directory, "another tune is at work there; wait for it to end")
+        return cls.read(directory / FILE, header, _row_of, "a tune", overwrite=overwrite, added=_ADDED)

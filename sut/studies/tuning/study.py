@@ -12,26 +12,23 @@ from typing import Any
 from sut.config import RunConfig, model_stem
 from sut.errors import InputError, writing
 from sut.files import write_text
-from sut.models.content import content_digest
-from sut.pipeline.assembly import Assembly, assemble
+from sut.pipeline.assembly import assemble
 from sut.process.cgroup import usable_cores
 from sut.process.streams import tell
-from sut.results.machine import named, system_facts
 from sut.results.statistics import FEWEST_PAIRS
 from sut.run.planning import EARLY_STOPPING_QUERIES, OVERHEAD_S, check_effect
 from sut.run.reporter import Reporter
+from sut.studies.kept import header_of, held
 from sut.studies.tuning import report
 from sut.studies.tuning.bench import Bench
 from sut.studies.tuning.estimate import estimate
 from sut.studies.tuning.rate import TIMES
 from sut.studies.tuning.search import round_seconds, round_sizes
 from sut.studies.tuning.space import Point, default_points, default_space, parse_space, points_of, with_settings
-from sut.studies.tuning.state import Measured, State, held
+from sut.studies.tuning.state import Measured, State
 from sut.studies.tuning.tuner import MOST_PAIRS, TuneOutcome, Tuner
 
 _TIME_S = 8.0
-_DIGITS = 16
-"""Of a model file's hash: enough to tell files apart, and few enough to be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +51,8 @@ def run_tune(
     with console.working("preparing the model") as progress:
         parts = assemble(base, console.note, progress)
     directory = directory_of(base, tried, rounds)
-    with held(directory):
-        state = State.open(directory, _header(parts), overwrite=base.overwrite)
+    with held(directory, "a tune"):
+        state = State.open(directory, header_of(parts), overwrite=base.overwrite)
         there = len(state.rows)
         grid = f"{len(points)} point{'s' if len(points) > 1 else ''} ({_listed(tried)})"
         tell(f"tune: {grid}; {_forecast(base, sizes, time_s)}; files: {directory}")
@@ -131,16 +128,6 @@ def directory_of(base: RunConfig, tried: dict[str, list[Any]], rounds: int | Non
     digest = hashlib.sha256(words.encode()).hexdigest()[:8]
     model = base.model_name or model_stem(base.model)
     return base.output / model / f"tune-{base.backend}-{base.scenario}-{digest}"
-
-
-def _header(parts: Assembly) -> dict[str, Any]:
-    """What all runs of a tune have in common, beside the words of its config."""
-    digest = f", sha256 {content_digest(parts.model.source)[:_DIGITS]}" if parts.model is not None else ""
-    return {
-        "machine": named(system_facts()),
-        "backend": f"{parts.config.backend} {parts.backend.version()}",
-        "model": f"{parts.spec.name}{digest}",
-    }
 
 
 def _config(base: RunConfig, outcome: TuneOutcome) -> RunConfig | None:

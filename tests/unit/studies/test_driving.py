@@ -172,9 +172,20 @@ def test_requests_that_come_alone_never_wait(tmp_path: Path) -> None:
 
 def test_so_many_samples_are_all_counted(tmp_path: Path) -> None:
     with driver(5) as one:
-        found = one.drive(Drive(Closed(4), 60.0, samples=10), 0, tmp_path)
+        found = one.drive(Drive(Poisson(1000), 60.0, samples=10), 0, tmp_path)
+        closed = one.drive(Drive(Closed(1), 60.0, samples=10), 1, tmp_path)
 
-    assert found.samples == 10 and found.duration_s < 10
+    assert found.samples == 10 and found.duration_s < 60
+    # The first is over before the measurement begins.
+    assert closed.samples == 9
+
+
+def test_a_closed_loop_is_measured_once_all_that_came_at_once_are_answered(tmp_path: Path) -> None:
+    with driver(20, max_batchsize=1) as one:
+        found = one.drive(Drive(Closed(10), 0.1), 0, tmp_path)
+
+    # The first of ten waits for nobody, each one later for nine others.
+    assert found.per_sample().latency_ns.min() >= 180 * MS
 
 
 # ---- a stall

@@ -24,10 +24,11 @@ from sut.config import RunConfig, make_config
 from sut.errors import ExitCode, InputError, RunError
 from sut.results.schema import Agreement, Metric, Result
 from sut.run.runner import Ran
+from sut.studies.kept import held
 from sut.studies.tuning import report
 from sut.studies.tuning.bench import Bench, line_of
 from sut.studies.tuning.space import DEFAULT, Point
-from sut.studies.tuning.state import Job, Measured, State, held
+from sut.studies.tuning.state import Job, Measured, State
 from sut.studies.tuning.study import directory_of
 from sut.studies.tuning.tuner import TuneOutcome
 from tests.unit.small_models import RECIPE_FILE, write_classifier
@@ -215,12 +216,12 @@ def test_a_line_that_is_no_run_is_refused(tmp_path: Path) -> None:
 
 def test_two_tunes_at_once_in_one_place_are_refused(tmp_path: Path) -> None:
     with (
-        held(tmp_path / "x"),
+        held(tmp_path / "x", "a tune"),
         pytest.raises(InputError, match="another tune is at work there"),
-        held(tmp_path / "x"),
+        held(tmp_path / "x", "a tune"),
     ):
         pass
-    with held(tmp_path / "x"):
+    with held(tmp_path / "x", "a tune"):
         pass
 
 
