@@ -29,12 +29,17 @@ class PlantedMs:
     """What was planted, for each picture."""
 
     decode_ms: float = option(1.0, "milliseconds that decoding a picture takes", least=0, unit="milliseconds")
+    decode_ms_per_megapixel: float = option(
+        0.0, "milliseconds more for every million pixels of the picture", least=0, unit="milliseconds"
+    )
     resize_ms: float = option(0.5, "milliseconds that resizing it takes", least=0, unit="milliseconds")
     normalize_ms: float = option(0.25, "milliseconds that normalising it takes", least=0, unit="milliseconds")
 
 
 class Simulated(Preprocessor):
     """Sleeps ``decode_ms``, ``resize_ms`` and ``normalize_ms`` for each picture, in the stages of those names.
+
+    A picture whose header can be read takes ``decode_ms_per_megapixel`` longer to decode for each million pixels.
 
     Row: zeros, the first value excepted, which is the CRC-32 of the file (of the bytes, for pixels) modulo 256,
     normalised as the recipe says. The geometry is the recipe's for the picture's size, which is what its header says
@@ -50,6 +55,7 @@ class Simulated(Preprocessor):
         """Raises ``ValueError`` for a bad option."""
         super().__init__(recipe)
         chosen: PlantedMs = self.read_options(options)
+        self._per_pixel_ns = chosen.decode_ms_per_megapixel
         self._planted_ms = {stage: getattr(chosen, f"{stage}_ms") for stage in self.stages}
 
     @classmethod
@@ -64,7 +70,8 @@ class Simulated(Preprocessor):
         codes = [zlib.crc32(data) % _CODES for data in encoded]
         unknown = Header(self.recipe.size, self.recipe.size)
         headers = [read_header(data) or unknown for data in encoded]
-        sleep_until(until_ns)
+        pixels = sum(header.width * header.height for header in headers)
+        sleep_until(until_ns + int(self._per_pixel_ns * pixels))
         mark("decode")
         return self._finish(codes, [(header.width, header.height) for header in headers], target, mark)
 

@@ -57,7 +57,7 @@ class Pipeline:
         return preprocessing_ns / self.lanes + in_lanes_ns
 
 
-def pipeline(cost_ns: Mapping[str, int], scenario: str, lanes: int, workers: int) -> Pipeline:
+def pipeline(cost_ns: Mapping[str, float], scenario: str, lanes: int, workers: int) -> Pipeline:
     """How a run was worked on: its ``cost_ns``, and the ``lanes`` and ``preprocess_workers`` of its config.
 
     In SingleStream one sample is under way at a time, so that no second thread has anything to do.
@@ -75,7 +75,7 @@ def pipeline(cost_ns: Mapping[str, int], scenario: str, lanes: int, workers: int
     return Pipeline(preprocessing, inference, lanes, workers if staged else 0, rest)
 
 
-def limiting_stage(cost_ns: Mapping[str, int], found: Pipeline) -> str:
+def limiting_stage(cost_ns: Mapping[str, float], found: Pipeline) -> str:
     """The stage with the most busy time per sample and thread that does it.
 
     >>> cost = {"decode": 5, "resize": 2, "gather": 1, "infer": 4}

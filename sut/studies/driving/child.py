@@ -63,7 +63,15 @@ def _warmed(sut: SUT, ready: range, pulse: Pulse) -> Ready:
         sut.know_service_times(pace.batch_ns, int(1e9 * bound_s))
     timed = config.times_preprocessing and bool(sut.backend.inputs)
     parity = measure_quickly(sut.parts.preprocessor_for, sut.parts.spec.recipe) if timed else None
-    return Ready(pace, config.lane_count, config.threads_per_lane, sut.policy.max_batch, usable_cores(), parity)
+    return Ready(
+        pace=pace,
+        lanes=config.lane_count,
+        threads=config.threads_per_lane,
+        max_batchsize=sut.policy.max_batch,
+        workers=config.preprocess_workers if sut.staged else 0,
+        cores=usable_cores(),
+        parity=parity,
+    )
 
 
 if __name__ == "__main__":

@@ -50,6 +50,8 @@ class Ready:
     lanes: int
     threads: int
     max_batchsize: int
+    workers: int
+    """Threads that only preprocess."""
     cores: int
     parity: Parity | None
     event: Literal["ready"] = "ready"
