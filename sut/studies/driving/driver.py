@@ -92,8 +92,15 @@ def _batch_sizes(batch: Int64Array) -> dict[int, int]:
 
 
 def _work_in(ledger: Ledger, begin_ns: int, end_ns: int) -> float:
-    """Samples that were worked on between two times: of a batch that reaches over an edge, as much as lies inside."""
-    batches = int(ledger.counters[Counter.BATCHES])
-    size, begin, end = (ledger.rows[:batches, column].astype(np.float64) for column in (0, STAMPS, -1))
+    """Samples that were worked on between two times: of what reaches over an edge, as much as lies inside.
+
+    That is a batch; where workers preprocess, each sample from when its worker took it.
+    """
+    issued, batches = int(ledger.counters[Counter.ISSUED]), int(ledger.counters[Counter.BATCHES])
+    if ledger.shape.before:
+        begin, size = ledger.before[:issued, 0], np.ones(issued, np.int64)
+        end = ledger.rows[ledger.batch_of[:issued] - 1, -1]
+    else:
+        size, begin, end = (ledger.rows[:batches, column] for column in (0, STAMPS, -1))
     inside = np.minimum(end, end_ns) - np.maximum(begin, begin_ns)
     return float((size * np.clip(inside / np.maximum(end - begin, 1), 0, 1)).sum())

@@ -25,14 +25,15 @@ _NEAR = 0.1
 
 
 def plateau(points: Sequence[Point]) -> float | None:
-    """Samples per second of a closed loop that has enough outstanding: the median from 2 x lanes x batch on.
+    """Samples per second of a closed loop that has enough outstanding: the median of the first three that have.
 
-    The median, because the highest of many points is the luckiest one; where none has so many outstanding, the highest.
-    None without points.
+    Enough is 2 x lanes x batch. The median, because the highest of many is the luckiest one; of the first three,
+    because far more outstanding may be too much. Where none has enough, the highest. None without points.
     """
-    rates = [(point.concurrency or 0, point.samples_per_second or 0.0) for point in points]
-    full = [rate for point, (n, rate) in zip(points, rates, strict=True) if n >= saturating(point)]
-    return statistics.median(full) if full else max((rate for _, rate in rates), default=None)
+    ns, rates = _rates(points)
+    enough = max(map(saturating, points), default=0)
+    full = [rate for n, rate in zip(ns, rates, strict=True) if n >= enough]
+    return statistics.median(full[:3]) if full else max(rates, default=None)
 
 
 def saturating(point: Point) -> int:
@@ -71,6 +72,21 @@ def decline(points: Sequence[Point]) -> float | None:
         return None
     last = ns.index(reached[-1])
     return crossing(ns[last:], [-rate for rate in rates[last:]], -KNEE * top)
+
+
+def pair_of_decline(points: Sequence[Point]) -> tuple[int, int]:
+    """The concurrencies that tell whether a decline is one: of most throughput, and the highest."""
+    best = max(points, key=lambda point: point.samples_per_second or 0.0)
+    return best.concurrency or 1, max(point.concurrency or 1 for point in points)
+
+
+def decline_by_pairs(points: Sequence[Point]) -> Difference:
+    """The highest concurrency against the one of most throughput, by the rounds of both."""
+    pair = pair_of_decline([point for point in points if point.round == 1])
+    sides = [{each.round: each.samples_per_second for each in points if each.concurrency == n} for n in pair]
+    both = sorted(sides[0].keys() & sides[1].keys())
+    before, after = ([side[number] for number in both] for side in sides)
+    return difference(before, after, higher_is_better=True)
 
 
 def memory_full(points: Sequence[Point], host_bytes: int | None) -> float | None:

@@ -12,6 +12,7 @@ from sut.studies.sweeping.curves import (
     best_under,
     cores_per_device,
     decline,
+    decline_by_pairs,
     knee,
     memory_full,
     pipeline_of,
@@ -28,8 +29,9 @@ def closed_findings(points: Sequence[Point], limit_ns: int | None, host_bytes: i
     counting = _counting(points)
     if not counting:
         return {}
+    rounds, counting = counting, [point for point in counting if point.round == 1]
     decline_at, full_at = decline(counting), memory_full(counting, host_bytes)
-    busiest = counting[-1]
+    busiest = max(counting, key=lambda point: point.concurrency or 0)
     best = None if limit_ns is None else best_under(counting, limit_ns)
     return {
         "plateau_samples_per_second": plateau(counting),
@@ -39,6 +41,7 @@ def closed_findings(points: Sequence[Point], limit_ns: int | None, host_bytes: i
         "best_under_limit": None if best is None else _place(best),
         "highest_concurrency": busiest.concurrency,
         "decline_concurrency": decline_at,
+        "decline": None if decline_at is None else asdict(decline_by_pairs(rounds)),
         "memory_full_concurrency": full_at,
         "declines_with_memory": None if decline_at is None else sets_in_with_memory(decline_at, full_at),
     }

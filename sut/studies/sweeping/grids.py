@@ -51,6 +51,11 @@ class Asked:
     devices: tuple[int, ...] | None = None
     limit_ns: int | None = None
 
+    @property
+    def is_scaling(self) -> bool:
+        """Whether it is over cores and devices."""
+        return bool(self.cores or self.devices)
+
 
 def parse_concurrency(text: str | None) -> tuple[int, ...] | None:
     """``1,2,4..64``: numbers, and every doubling between two; ``none``; without a text every doubling up to 4,096.
@@ -150,10 +155,11 @@ class Cell:
         """``base`` as this system. Raises ``InputError`` for what cannot be had."""
         settings: dict[str, Any] = _generated(self.pictures, say)
         settings |= {"boundary": "tensor" if self.way == WAYS[2] else "jpeg", "preprocess_workers": 0}
+        workers = {"preprocess_workers": base.preprocess_workers or self.cores}
         if self.way == WAYS[0]:
-            settings["preprocess_workers"] = base.preprocess_workers or self.cores
+            settings |= workers
         elif self.way == WAYS[1]:
-            settings |= _on_gpu(base)
+            settings |= _no_time() | workers if base.preprocess == "simulated" else _on_gpu(base)
         settings |= _with_devices(base, self.devices)
         found = as_offline(with_settings(base, settings), self.cores, model_bytes)
         return found.model_copy(update={"lanes": self.devices * found.lane_count})
@@ -165,11 +171,14 @@ def cells(asked: Asked) -> list[Cell]:
     return [Cell(way, size, cores, devices) for size in SIZES for way in WAYS for cores, devices in numbers]
 
 
+def _no_time() -> dict[str, Any]:
+    """Simulated preprocessing as on a GPU that is never busy: it takes no time, and workers read the files."""
+    names = ("decode_ms", "decode_ms_per_megapixel", "resize_ms", "normalize_ms")
+    return {f"preprocess_options.{name}": 0 for name in names}
+
+
 def _on_gpu(base: RunConfig) -> dict[str, Any]:
-    """Preprocessing that costs no core. A simulated one takes no time then: a GPU of its own, as fast as is asked."""
-    if base.preprocess == "simulated":
-        names = ("decode_ms", "decode_ms_per_megapixel", "resize_ms", "normalize_ms")
-        return {f"preprocess_options.{name}": 0 for name in names}
+    """Preprocessing that takes no core."""
     return {"preprocess": base.preprocess if base.preprocess in ("cuda", "dali-gpu") else "cuda"}
 
 

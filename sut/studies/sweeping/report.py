@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from sut.errors import short
+from sut.results.statistics import Difference, in_words, interval
 from sut.results.wording import milliseconds
 from sut.studies.sweeping.grids import WAYS
 from sut.studies.sweeping.points import Point
@@ -108,9 +109,12 @@ def _decline_words(found: Mapping[str, Any]) -> str:
     at, full = found["decline_concurrency"], found["memory_full_concurrency"]
     if at is None:
         return f"no decline up to {found['highest_concurrency']:,} outstanding"
+    told = Difference(**found["decline"])
+    if told.verdict != "worse":
+        return f"throughput looks lower from {at:,.0f} outstanding on, but {in_words(told)}"
     memory = "memory was never full" if full is None else f"memory is full at {full:,.0f}"
     within = "within 10 % of each other" if found["declines_with_memory"] else "so it is not memory that is full"
-    return f"throughput declines from {at:,.0f} outstanding on; {memory}, {within}"
+    return f"throughput declines from {at:,.0f} outstanding on, to {interval(told)}; {memory}, {within}"
 
 
 def _open_words(found: Mapping[str, Any]) -> Iterator[str]:

@@ -17,18 +17,19 @@ from sut.pipeline.assembly import Assembly, assemble
 from sut.process.cgroup import bytes_told, memory_limit, usable_cores
 from sut.process.streams import tell
 from sut.results.schema import Parity
+from sut.results.statistics import FEWEST_PAIRS
 from sut.run.planning import check_effect
 from sut.run.reporter import Reporter
 from sut.studies.driving.driven import Drive
 from sut.studies.driving.loads import Alone, Closed, FromFile, Poisson, arrivals_ns
 from sut.studies.kept import Kept, header_of, held
 from sut.studies.sweeping.bench import Bench
-from sut.studies.sweeping.curves import plateau
+from sut.studies.sweeping.curves import decline, pair_of_decline, plateau
 from sut.studies.sweeping.findings import closed_findings, open_findings, scaling_findings
 from sut.studies.sweeping.grids import Asked, as_offline, auto_rates, cells
 from sut.studies.sweeping.points import Job, Point, point_of_line
 from sut.studies.sweeping.report import line_of, words_of
-from sut.studies.tuning.space import tidy
+from sut.studies.tuning.space import tidy, with_settings
 
 FILE = "points.jsonl"
 _CLOSED_SHARE = 0.6
@@ -56,7 +57,7 @@ class SweepResult:
 
 def run_sweep(configs: Sequence[RunConfig], asked: Asked, console: Reporter) -> SweepResult:
     """All of it. Raises ``InputError`` for what cannot be swept."""
-    base = _base_of(configs)
+    base = _base_of(configs, asked)
     with console.working("preparing the model") as progress:
         parts = assemble(base, console.note, progress)
     directory = directory_of(base)
@@ -80,11 +81,16 @@ def run_sweep(configs: Sequence[RunConfig], asked: Asked, console: Reporter) -> 
     return SweepResult(directory, points, found, words, study.bench.parity)
 
 
-def _base_of(configs: Sequence[RunConfig]) -> RunConfig:
+def _base_of(configs: Sequence[RunConfig], asked: Asked) -> RunConfig:
     config = configs[0]
     if len(configs) != 1 or config.mode != "performance":
         raise InputError("sut sweep asks by itself, in no scenario and mode of LoadGen's; leave them out")
     base = config.model_copy(update={"scenario": "Server"})
+    if asked.is_scaling:
+        for name in ("boundary", "dataset", "dataset_path", "dataset_list"):
+            if name in config.model_fields_set:
+                raise InputError(f"--cores and --devices choose boundaries and pictures themselves; leave {name} out")
+        base = with_settings(base, {"boundary": "jpeg"})
     check_effect([base])
     return base
 
@@ -108,7 +114,7 @@ class _Study:
     def run(self) -> dict[str, Any]:
         """Measure everything; returns what was found."""
         asked, limit_ns = self.asked, self.asked.limit_ns
-        if asked.cores or asked.devices:
+        if asked.is_scaling:
             return scaling_findings(list(self._scaling()))
         closed = self._closed()
         opened = self._open(closed)
@@ -133,7 +139,19 @@ class _Study:
         more = self._affordable(self.asked.concurrency[len(few) :], top) if top else 0
         if more:
             points += self.bench(parts, jobs[len(few) : len(few) + more])
+        counting = [point for point in points if point.ok]
+        if top and decline(counting) is not None:
+            points += self._decline_again(parts, pair_of_decline(counting), top)
         return points
+
+    def _decline_again(self, parts: Assembly, pair: Sequence[int], top: float) -> list[Point]:
+        """What looks like a decline, measured until the statistics may call it one, if the budget allows that."""
+        needed_s = (FEWEST_PAIRS - 1) * sum(self.asked.seconds + 2 * n / top for n in pair)
+        if self.bench.spent_s + needed_s > self.asked.budget_s:
+            self.notes.append(f"the decline was not measured again: {needed_s:.0f} s more; --budget allows more")
+            return []
+        rounds = range(2, FEWEST_PAIRS + 1)
+        return self.bench(parts, [self._job("closed", Closed(n), number) for number in rounds for n in pair])
 
     def _affordable(self, concurrency: Sequence[int], top: float) -> int:
         """How many more of the closed loops the budget allows; tells which it does not."""
