@@ -71,6 +71,7 @@ def test_a_wrong_word_is_one_line_that_says_where_the_right_ones_are(
     [
         *(("boundary", option) for option in ("--accuracy", "--find-peak-performance", "--demo", "--boundary=jpeg")),
         *(("tune", option) for option in ("--accuracy", "--find-peak-performance", "--demo")),
+        *(("sweep", option) for option in ("--scenario=Server", "--accuracy", "--qps=1", "--max-latency=1")),
     ],
 )
 def test_an_option_without_effect_is_none(command: str, option: str, capsys: pytest.CaptureFixture[str]) -> None:
