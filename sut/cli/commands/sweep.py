@@ -74,7 +74,9 @@ def sweep(
     )
     found = run_sweep(configs_of(context.obj), asked, BriefConsole())
     rows = [asdict(point) for point in found.points]
-    emit("sweep", rows, _shown(found), context.obj.as_json, outcome=found.findings, words=found.words)
+    parity = found.parity.model_dump() if found.parity is not None else None
+    more = {"outcome": found.findings, "words": found.words, "parity": parity}
+    emit("sweep", rows, _shown(found), context.obj.as_json, **more)
     bad = [point for point in found.points if point.first_error is not None]
     if bad:
         tell_error(f"{len(bad)} of {len(found.points)} points do not count: {bad[0].load}: {bad[0].first_error}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import mmap
 import threading
 import time
@@ -54,7 +55,7 @@ class Answers:
 class Window:
     """The time that is measured: its edges are where somebody looked, and so is the CPU time in it, in seconds.
 
-    It ``waits`` with its begin until it is let go.
+    It ``waits`` with its begin, and with its end while it is ``short`` of samples, until it is let go.
     """
 
     def __init__(self, begin_ns: int, drive: Drive) -> None:
@@ -63,7 +64,7 @@ class Window:
         self.end_ns = self.begin_ns + self._long_ns
         self.cpu_s = 0.0
         self.is_over = False
-        self.waits = isinstance(drive.load, Closed)
+        self.waits = self.is_short = isinstance(drive.load, Closed)
         self._is_begun = False
 
     def look(self, now: int) -> None:
@@ -71,7 +72,7 @@ class Window:
         if not self._is_begun and now >= self.begin_ns and not self.waits:
             self._is_begun, self.begin_ns, self.cpu_s = True, now, -time.process_time()
             self.end_ns = now + self._long_ns
-        if self._is_begun and now >= self.end_ns:
+        if self._is_begun and now >= self.end_ns and not self.is_short:
             self.close(now)
 
     def close(self, now: int) -> None:
@@ -80,12 +81,11 @@ class Window:
             self.is_over, self.end_ns = True, max(now, self.begin_ns + 1)
             self.cpu_s = self.cpu_s + time.process_time() if self._is_begun else 0.0
 
-    @property
-    def next_edge_ns(self) -> int | None:
-        """The next edge that is to come; None where somebody must let it go before."""
-        if self.waits:
-            return None
-        return self.end_ns if self._is_begun else self.begin_ns
+    def left_s(self, now: int) -> float:
+        """Until the next edge; endless where somebody must let it go before."""
+        edge_ns = self.end_ns if self._is_begun else self.begin_ns
+        held = self.waits or (self._is_begun and self.is_short and now >= edge_ns)
+        return math.inf if held else (edge_ns - now) / 1e9
 
 
 class Asking:
@@ -134,10 +134,13 @@ class Asking:
         self._drain()
 
     def _closed(self, load: Closed) -> None:
-        free = load.concurrency
+        free, words, window, enough = load.concurrency, self.ledger.words, self.window, 0
         while self._goes_on():
+            done = words[Counter.DONE]
             # Those that all came at once, and found nothing before them, are no part of a steady state.
-            self.window.waits = self.ledger.words[Counter.DONE] < load.concurrency
+            if window.waits and done >= load.concurrency:
+                window.waits, enough = False, done + self._drive.least
+            window.is_short = window.waits or done < enough
             if free:
                 self._issue(clock(), min(free, self._most - self._issued))
             free = self._answers.take(self._patience_s())
@@ -196,8 +199,7 @@ class Asking:
 
     def _patience_s(self) -> float:
         """How long to wait before the next look."""
-        edge_ns = self.window.next_edge_ns
-        return _LOOK_S if edge_ns is None else max(0.0, min(_LOOK_S, (edge_ns - clock()) / 1e9))
+        return max(0.0, min(_LOOK_S, self.window.left_s(clock())))
 
     def _look(self, now: int, force: bool = False) -> None:
         """Whether there is progress, whether the system's clock was set; five times a second."""

@@ -21,14 +21,15 @@ from sut.studies.driving.loads import Load
 class Drive:
     """A load, for how long it is measured, and for how long it goes on before that, in seconds.
 
-    A closed loop is not measured before its first requests, those that all came at once, are answered. A load ends
-    earlier after ``samples`` requests in all.
+    A closed loop is not measured before its first requests, those that all came at once, are answered, and for longer
+    where fewer than ``least`` were answered in the time. A load ends earlier after ``samples`` requests in all.
     """
 
     load: Load
     seconds: float
     warm_s: float = 0.0
     samples: int | None = None
+    least: int = 1
 
 
 @dataclass(frozen=True, slots=True)

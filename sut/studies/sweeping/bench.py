@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from sut.pipeline.assembly import Assembly
@@ -13,6 +14,13 @@ from sut.studies.driving.drive import drive
 from sut.studies.driving.driven import Driven, Ready
 from sut.studies.kept import Kept
 from sut.studies.sweeping.points import Job, Point
+
+Fits = Callable[[Job], bool]
+"""Whether a job may still be begun."""
+
+
+class _Enough(Exception):
+    """No more is to be measured."""
 
 
 class Bench:
@@ -32,22 +40,30 @@ class Bench:
         """See the class."""
         return sum(point.took_s for point in self.points.values())
 
-    def __call__(self, parts: Assembly, jobs: Sequence[Job], cores: int | None = None) -> list[Point]:
-        """The points of ``jobs``, all of the system of ``parts``. Raises what ``drive`` raises."""
+    def __call__(
+        self, parts: Assembly, jobs: Sequence[Job], cores: int | None = None, fits: Fits = lambda job: True
+    ) -> list[Point]:
+        """The points of ``jobs``, all of the system of ``parts``, up to the first that does not fit.
+
+        Raises what ``drive`` raises.
+        """
+        open_jobs: list[Job] = []
         for job in jobs:
             if (kept := self._kept.rows.get(job.key)) is not None:
                 self.take(kept)
-        open_jobs = [job for job in jobs if job.key not in self.points]
-        if open_jobs:
-            self._measure(parts, open_jobs, cores)
-        return [self.points[job.key] for job in jobs]
+            elif job.key not in self.points:
+                open_jobs.append(job)
+        if open_jobs and fits(open_jobs[0]):
+            with suppress(_Enough):
+                self._measure(parts, open_jobs, cores, fits)
+        return [self.points[job.key] for job in jobs if job.key in self.points]
 
     def take(self, point: Point) -> None:
         """A point is known, also one that does not count."""
         self.points[point.key] = point
         self._say(point)
 
-    def _measure(self, parts: Assembly, jobs: Sequence[Job], cores: int | None) -> None:
+    def _measure(self, parts: Assembly, jobs: Sequence[Job], cores: int | None, fits: Fits) -> None:
         began_s = time.monotonic()
         loaded: list[Ready] = []
 
@@ -64,6 +80,8 @@ class Bench:
             if point.ok:
                 self._kept.add(point)
             self.take(point)
+            if driven.number + 1 < len(jobs) and not fits(jobs[driven.number + 1]):
+                raise _Enough  # which ends the process, whatever it has begun meanwhile
 
         with tempfile.TemporaryDirectory() as scratch:
             drive(parts, [job.drive for job in jobs], Path(scratch), cores=cores, told=told, ready=ready)

@@ -249,11 +249,18 @@ def test_a_clock_that_is_set_spoils_the_load(tmp_path: Path, monkeypatch: pytest
     assert not found.ok and found.first_error == "the system clock was set by +2.000 s while the load went on"
 
 
-def test_nothing_answered_in_the_time_is_no_figure(tmp_path: Path) -> None:
-    with driver(300) as one:
-        found = one.drive(Drive(Closed(1), 0.1), 0, tmp_path)
+def test_nothing_asked_in_the_time_is_no_figure(tmp_path: Path) -> None:
+    with driver(5) as one:
+        found = one.drive(Drive(Poisson(0.001), 0.1), 0, tmp_path)
 
     assert found.samples == 0 and found.first_error == "no sample counts in 0.1 s; ask for more seconds"
+
+
+def test_a_closed_loop_goes_on_until_enough_were_answered(tmp_path: Path) -> None:
+    with driver(100) as one:
+        found = one.drive(Drive(Closed(1), 0.05, least=3), 0, tmp_path)
+
+    assert found.ok and found.samples >= 3 and found.duration_s >= 0.25
 
 
 # ---- in a process of its own
