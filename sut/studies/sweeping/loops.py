@@ -104,10 +104,16 @@ class Loops:
         round_s = sum(job.drive.seconds + _BETWEEN_S for job in rounds[0])
 
         def fits(job: Job) -> bool:
-            """A round is made whole, or not at all."""
-            return job.key not in later or self.bench.spent_s + round_s <= asked.budget_s
+            """A later round is made whole, or not at all."""
+            needed_s = round_s if job.key in later else job.drive.seconds if job.round == 1 else -math.inf
+            return self.bench.spent_s + needed_s <= asked.budget_s
 
-        return self.bench(parts, [*self._zero(counting), *(job for jobs in rounds for job in jobs)], fits=fits)
+        jobs = [*self._zero(counting), *(job for jobs in rounds for job in jobs)]
+        points = self.bench(parts, jobs, fits=fits)
+        if len(points) < len(jobs):
+            load, number = jobs[len(points)].drive.load, jobs[len(points)].round
+            self.notes.append(f"{load.words} (round {number} of {_ROUNDS}) and more left out: the budget is spent")
+        return points
 
     def _zero(self, closed: Sequence[Point]) -> list[Job]:
         alone = [tidy(_ZERO_SHARE * (each.samples_per_second or 0.0)) for each in closed if each.concurrency == 1]
