@@ -63,7 +63,8 @@ RECIPES: dict[str, Recipe] = {
             mean=(127.5, 127.5, 127.5),
             std=(127.5, 127.5, 127.5),
         ),
-        # Short side 256, x / 255, then ImageNet's mean (0.485, 0.456, 0.406) and std (0.229, 0.224, 0.225), in levels.
+        # Short side 256, x / 255, then ImageNet's mean (0.485, 0.456, 0.406) and std (0.229, 0.224, 0.225), in levels:
+        # MLPerf's reference for PyTorch, and torchvision's first weights of its ResNets, MobileNetV2 and ViT-B/16.
         Recipe(
             name="pytorch",
             size=224,

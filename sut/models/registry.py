@@ -23,7 +23,7 @@ from sut.models.files import ModelInfo
 from sut.models.folder import model_in, recipe_in
 from sut.models.own import describe, own_model, shown
 from sut.models.recipes import RECIPES, RecipeFile, find_recipe
-from sut.models.sources import efficientnet_lite, mobilenet, planted, resnet50, retinanet, yolo11
+from sut.models.sources import efficientnet_lite, mobilenet, planted, resnet50, retinanet, vit, yolo11
 from sut.plugged import load_other
 from sut.tasks.detection.categories import COCO80
 from sut.tasks.registry import find_task, recognised
@@ -75,6 +75,7 @@ MODELS: dict[str, ModelSpec] = {
             )
             for name in ("yolo11", "yolo-95", "yolo-99")
         ),
+        ModelSpec(name="vit-b", recipe=RECIPES["pytorch"], build=vit.build, makes=("random",)),
         ModelSpec(
             name="retinanet",
             recipe=RECIPES["retinanet"],

@@ -11,13 +11,18 @@ their sums exact in float32 up to 2^11: every BLAS, whatever its order of adding
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sut.files import cached
+from sut.models.base import Build, Weights
+from sut.models.files import brought
 from sut.models.onnx_graph import OnnxGraph
+from sut.text import Say
 
 Array = NDArray[Any]
 
@@ -65,6 +70,24 @@ class Draws:
             coarse = (self.bytes(count, side, side, 3).astype(np.float32) - 127.5) / 2
             total += coarse.repeat(size // side, axis=1).repeat(size // side, axis=2)
         return np.asarray(np.clip(total, 0, 255))
+
+
+def random_builder(
+    model: str, write: Callable[[Path], None], key: str, *, trained: str | None = None, made: str | None = None
+) -> Build:
+    """The ``ModelSpec.build`` of a ``model`` whose trained weights only the user can bring.
+
+    ``trained`` (default: MODEL.onnx) is looked for in $MODEL_DIR and raises ``InputError`` where it is not there. The
+    random one is made by ``write`` once and cached as ``made`` (default: MODEL-random.onnx) under ``key``, which tells
+    seed and builder.
+    """
+
+    def build(weights: Weights, say: Say) -> Path:
+        if weights == "trained":
+            return brought(model, trained or f"{model}.onnx", "or use --weights random")
+        return cached(made or f"{model}-random.onnx", key, write, say)
+
+    return build
 
 
 def on_grid(values: Array) -> Array:

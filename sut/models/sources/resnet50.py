@@ -7,12 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from backends.base import TensorSpec
-from sut.files import cached
-from sut.models.base import Weights
-from sut.models.files import brought
 from sut.models.onnx_graph import OnnxGraph
-from sut.models.sources.random_network import Draws, Layer, random_conv, windows
-from sut.text import Say
+from sut.models.sources.random_network import Draws, Layer, random_builder, random_conv, windows
 
 BUILDER = 1
 """To be raised with every change of the file made here: it is part of the cache key."""
@@ -38,22 +34,11 @@ _LOGIT_SCALE = 1 / 8
 """Brings a class's logits over photos to a standard deviation near 1, so that no class has all the probability."""
 
 
-def build(weights: Weights, say: Say) -> Path:
-    """The ``ModelSpec.build`` of ResNet-50.
+def write_random(path: Path) -> None:
+    """Write the network with seeded random weights that tell pictures apart.
 
     The file has the input ``input_tensor:0``, float32 [batch, 3, 224, 224], and the outputs ``ArgMax:0``, int64
     [batch], and ``softmax_tensor:0``, float32 [batch, 1001].
-
-    ``trained`` is ``resnet50_v1.onnx`` in $MODEL_DIR and raises ``InputError`` where it is not there. ``random`` is
-    made once and cached, the same weights on every machine.
-    """
-    if weights == "trained":
-        return brought("resnet50", TRAINED_FILE, "or use --weights random")
-    return cached("resnet50-random.onnx", f"seed {SEED} builder {BUILDER}", write_random, say)
-
-
-def write_random(path: Path) -> None:
-    """Write the network with seeded random weights that tell pictures apart.
 
     As in ``random_network.py``, where responses are at most 239. The last layer sees its features less their mean over
     the batch: without that one class wins everywhere.
@@ -114,3 +99,6 @@ class _Network:
         values = windows(source.values, 3, 2, (0, 1)).max((4, 5))
         attributes = {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [0, 0, 1, 1]}
         return Layer(self._graph.node("MaxPool", [source.name], "pool1", **attributes), values)
+
+
+build = random_builder("resnet50", write_random, f"seed {SEED} builder {BUILDER}", trained=TRAINED_FILE)

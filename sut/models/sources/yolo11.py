@@ -18,12 +18,9 @@ from typing import Any
 import numpy as np
 
 from backends.base import TensorSpec
-from sut.files import cached
-from sut.models.base import Build, Weights
-from sut.models.files import brought
+from sut.models.base import Build
 from sut.models.onnx_graph import OnnxGraph
-from sut.models.sources.random_network import Array, Draws, Layer, on_grid, random_conv, windows
-from sut.text import Say
+from sut.models.sources.random_network import Array, Draws, Layer, on_grid, random_builder, random_conv, windows
 
 BUILDER = 1
 """To be raised with every change of the file made here: it is part of the cache key."""
@@ -33,8 +30,6 @@ CLASSES = 80
 """COCO's."""
 LARGE = (1.0, 1.0)
 """Depth and width of YOLO11-L, MLPerf's. n has 0.5 and 0.25, s 0.5 and 0.5, m 0.5 and 1, x 1 and 1.5."""
-TRAINED_FILE = "yolo11l.onnx"
-"""What an export of the trained YOLO11-L is called."""
 STRIDES = (8, 16, 32)
 """Pixels of the input between the anchors of each level."""
 BINS = 16
@@ -59,19 +54,10 @@ on the demo photos."""
 
 
 def builder(model: str) -> Build:
-    """The ``ModelSpec.build`` of YOLO11-L under the name of a ``model``.
-
-    ``trained`` is ``yolo11l.onnx`` in $MODEL_DIR and raises ``InputError`` where it is not there. ``random`` is made
-    once and cached, the same weights on every machine.
-    """
-
-    def build(weights: Weights, say: Say) -> Path:
-        if weights == "trained":
-            return brought(model, TRAINED_FILE, "or use --weights random")
-        make = partial(build_yolo11, depth=LARGE[0], width=LARGE[1], size=SIZE, classes=CLASSES, seed=SEED)
-        return cached("yolo11l-random.onnx", f"seed {SEED} builder {BUILDER}", make, say)
-
-    return build
+    """The ``ModelSpec.build`` of YOLO11-L under the name of a ``model``."""
+    make = partial(build_yolo11, depth=LARGE[0], width=LARGE[1], size=SIZE, classes=CLASSES, seed=SEED)
+    key = f"seed {SEED} builder {BUILDER}"
+    return random_builder(model, make, key, trained="yolo11l.onnx", made="yolo11l-random.onnx")
 
 
 def build_yolo11(path: Path, depth: float, width: float, size: int, classes: int, seed: int) -> None:
