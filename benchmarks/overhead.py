@@ -33,7 +33,7 @@ from benchmarks.overhead_sides import (
     run_command,
 )
 from sut.mlperf.logs import read_detail
-from sut.models.sources.resnet50 import build
+from sut.models.sources.resnet import build
 from sut.run.planning import EARLY_STOPPING_QUERIES
 from sut.studies.simulation import highest_rate, line
 

@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.document import Parser, command_line, publish, table
 from benchmarks.overhead_sides import ROOT, MeasurementError, environment, last_line, measured, run_command
 from sut.mlperf.logs import read_detail
-from sut.models.sources.resnet50 import build
+from sut.models.sources.resnet import build
 
 PLANT = Path(__file__).with_name("reference_plant.py")
 PHOTOS = ROOT / "sut" / "datasets" / "demo_photos"

@@ -36,6 +36,11 @@ class OnnxGraph:
         self._weights.append(self._onnx.numpy_helper.from_array(np.ascontiguousarray(values), name))
         return name
 
+    def value(self, name: str) -> NDArray[Any]:
+        """The constant that was added as ``name``."""
+        found = next(each for each in reversed(self._weights) if each.name == name)
+        return np.asarray(self._onnx.numpy_helper.to_array(found))
+
     def node(self, operator: str, inputs: Sequence[str], name: str, **attributes: object) -> str:
         """Add a node; returns ``name``."""
         self._nodes.append(self._onnx.helper.make_node(operator, inputs, [name], name=name, **attributes))
@@ -58,15 +63,27 @@ class OnnxGraph:
         stride: int = 1,
         pads: tuple[int, int] = (0, 0),
         groups: int = 1,
+        dilation: int = 1,
     ) -> str:
         """Add a square convolution: weight float32 [out, in / groups, k, k], bias float32 [out]; returns ``name``.
 
-        ``pads`` are the zeros before and after, in pixels, the same for both axes.
+        ``pads`` are the zeros before and after, ``dilation`` is from one value of the window to the next, in pixels,
+        the same for both axes.
         """
         inputs = [source, self.weight(f"{name}.weight", weight), self.weight(f"{name}.bias", bias)]
         before, after = pads
         window = {"kernel_shape": weight.shape[2:], "strides": [stride, stride], "pads": [before, before, after, after]}
+        if dilation > 1:
+            window["dilations"] = [dilation, dilation]
         return self.node("Conv", inputs, name, **window, group=groups)
+
+    def resized(self, name: str, source: str, before: int, after: int) -> str:
+        """Make square pictures of ``before`` pixels a side ``after`` pixels large, bilinearly; returns ``name``."""
+        # The size becomes the product, rounded down: in float32 it is not to fall short.
+        scale = np.nextafter(np.float32(after / before), np.float32(np.inf)) if after % before else after / before
+        scales = self.weight(f"{name}.scales", np.array([1, 1, scale, scale], np.float32))
+        how = {"mode": "linear", "coordinate_transformation_mode": "half_pixel"}
+        return self.node("Resize", [source, "", scales], name, **how)
 
     def save(self, path: Path, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> None:
         """Write the file; an axis of size None becomes the dynamic axis ``batch``. The same graph gives the same bytes.

@@ -21,6 +21,7 @@ from sut.models.base import ModelSpec
 from sut.models.content import digest_of, sums_of
 from sut.models.identity import Known, weights_of
 from sut.models.precision.fold import fold, folded
+from sut.models.size import ModelSize, size_of_file
 from sut.tasks.registry import find_task
 from sut.text import Progress, Say
 
@@ -42,7 +43,7 @@ class Prepared:
     in 8 bits already, so that there is no FP32 form of it.
 
     ``sources`` and ``loads`` are the files that ``source`` and ``file`` consist of, each with its SHA-256; ``sha256``
-    is that of all of ``source``, and ``weights`` what is known of it.
+    is that of all of ``source``, and ``weights`` what is known of it. ``size`` is None where ``source`` is not ONNX.
     """
 
     file: Path
@@ -53,6 +54,7 @@ class Prepared:
     quantised: bool = False
     sha256: str | None = None
     weights: Known = "unknown"
+    size: ModelSize | None = None
     sources: Mapping[Path, str] = field(default_factory=dict)
     loads: Mapping[Path, str] = field(default_factory=dict)
 
@@ -145,6 +147,7 @@ def identified(
         notes=(*prepared.notes, note) if note else prepared.notes,
         sha256=sha256,
         weights=weights,
+        size=size_of_file(source, spec.recipe.sample_shape, sha256) if source.suffix not in _FORMATS else None,
         sources=sources,
         loads=sources if prepared.file == source else sums_of(prepared.file),
     )

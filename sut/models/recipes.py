@@ -16,8 +16,9 @@ from preprocess.base import Recipe
 from preprocess.oracle import check_recipe
 from sut.config import expanded, read_config_file
 from sut.errors import InputError, one_line
-from sut.models.sources import resnet50, retinanet, yolo11
+from sut.models.sources import dpt, lraspp, resnet, retinanet, yolo11
 from sut.models.sources.efficientnet_lite import VARIANTS
+from sut.models.sources.random_network import IMAGENET_MEAN, IMAGENET_STD
 from sut.tasks.registry import find_task
 from sut.text import as_name, checked_name
 
@@ -48,11 +49,11 @@ RECIPES: dict[str, Recipe] = {
         ),
         Recipe(
             name="resnet50",
-            size=resnet50.SIZE,
+            size=resnet.SIZE,
             fit="resize-crop",
             interpolation="area",
             crop_percent=87.5,
-            mean=resnet50.MEAN,
+            mean=resnet.MEAN,
         ),
         # The reference's (x / 255 - 0.5) * 2, in levels.
         Recipe(
@@ -63,15 +64,33 @@ RECIPES: dict[str, Recipe] = {
             mean=(127.5, 127.5, 127.5),
             std=(127.5, 127.5, 127.5),
         ),
-        # Short side 256, x / 255, then ImageNet's mean (0.485, 0.456, 0.406) and std (0.229, 0.224, 0.225), in levels:
-        # MLPerf's reference for PyTorch, and torchvision's first weights of its ResNets, MobileNetV2 and ViT-B/16.
+        # Short side 256, x / 255, then ImageNet's mean and std: MLPerf's reference for PyTorch, and torchvision's first
+        # weights of its ResNets, MobileNetV2 and ViT-B/16.
         Recipe(
             name="pytorch",
             size=224,
             fit="resize-crop",
             interpolation="linear",
-            mean=(123.675, 116.28, 103.53),
-            std=(58.395, 57.12, 57.375),
+            mean=IMAGENET_MEAN,
+            std=IMAGENET_STD,
+        ),
+        # torchvision's for its LRASPP, but for the shape of a picture: the input is square.
+        Recipe(
+            name="lraspp",
+            size=lraspp.SIZE,
+            fit="stretch",
+            interpolation="linear",
+            mean=IMAGENET_MEAN,
+            std=IMAGENET_STD,
+        ),
+        # DPT's: (x / 255 - 0.5) / 0.5, in levels.
+        Recipe(
+            name="dpt",
+            size=dpt.SIZE,
+            fit="stretch",
+            interpolation="cubic",
+            mean=(127.5, 127.5, 127.5),
+            std=(127.5, 127.5, 127.5),
         ),
         # x / 255, in a letterbox of grey 114.
         Recipe(name="yolo", size=yolo11.SIZE, fit="letterbox", interpolation="linear", std=(255.0, 255.0, 255.0)),
@@ -81,7 +100,15 @@ RECIPES: dict[str, Recipe] = {
 }
 """The published recipes. For a file of the user's they keep all but size, layout and dtype, which the file decides."""
 
-_USUAL_CLASSES = {"resnet50": 1001, "mobilenet": 1001, "yolo": yolo11.CLASSES, "retinanet": retinanet.CLASSES}
+_USUAL_CLASSES = {
+    "resnet50": 1001,
+    "mobilenet": 1001,
+    "yolo": yolo11.CLASSES,
+    "retinanet": retinanet.CLASSES,
+    "lraspp": lraspp.CLASSES,
+}
+_TASKS = {"yolo": "detection", "retinanet": "detection", "lraspp": "segmentation", "dpt": "depth"}
+"""Of the models that a recipe is for, where they do not classify."""
 _TASK_OPTIONS = {
     "yolo": {},
     "retinanet": {"score_threshold": retinanet.SCORE_THRESHOLD, "categories": "index"},
@@ -183,7 +210,7 @@ def find_recipe(word: str) -> RecipeFile:
 
 def task_of(name: str) -> str:
     """The task of the models that a named recipe is for."""
-    return "detection" if name in _TASK_OPTIONS else "classification"
+    return _TASKS.get(name, "classification")
 
 
 def read_recipe(path: Path) -> RecipeFile:

@@ -23,7 +23,19 @@ from sut.models.files import ModelInfo
 from sut.models.folder import model_in, recipe_in
 from sut.models.own import describe, own_model, shown
 from sut.models.recipes import RECIPES, RecipeFile, find_recipe
-from sut.models.sources import efficientnet_lite, mobilenet, planted, resnet50, retinanet, vit, yolo11
+from sut.models.sources import (
+    dpt,
+    efficientnet_lite,
+    lraspp,
+    mobilenet,
+    mobilenet_v2,
+    planted,
+    resnet,
+    retinanet,
+    tinyvit,
+    vit,
+    yolo11,
+)
 from sut.plugged import load_other
 from sut.tasks.detection.categories import COCO80
 from sut.tasks.registry import find_task, recognised
@@ -56,9 +68,9 @@ MODELS: dict[str, ModelSpec] = {
         ModelSpec(
             name="resnet50",
             recipe=RECIPES["resnet50"],
-            build=resnet50.build,
+            build=resnet.build,
             makes=("random",),
-            classes=resnet50.CLASSES,
+            classes=resnet.CLASSES,
             label_offset=-1,
             # 99 % of the reference's 76.46 %, the target MLPerf sets for both divisions' FP32 model.
         ),
@@ -75,7 +87,25 @@ MODELS: dict[str, ModelSpec] = {
             )
             for name in ("yolo11", "yolo-95", "yolo-99")
         ),
-        ModelSpec(name="vit-b", recipe=RECIPES["pytorch"], build=vit.build, makes=("random",)),
+        *(
+            ModelSpec(name=name, recipe=RECIPES["pytorch"], build=build, makes=("random",))
+            for name, build in {
+                "mobilenet-v2": mobilenet_v2.build,
+                "resnet-18": resnet.builder(18),
+                "resnet-101": resnet.builder(101),
+                "tinyvit": tinyvit.build,
+                "vit-b": vit.build,
+            }.items()
+        ),
+        ModelSpec(
+            name="lraspp",
+            recipe=RECIPES["lraspp"],
+            build=lraspp.build,
+            makes=("random",),
+            task="segmentation",
+            classes=lraspp.CLASSES,
+        ),
+        ModelSpec(name="dpt", recipe=RECIPES["dpt"], build=dpt.build, makes=("random",), task="depth"),
         ModelSpec(
             name="retinanet",
             recipe=RECIPES["retinanet"],

@@ -189,6 +189,10 @@ class Result(_Part):
     """The model in mlperf.conf whose rules were applied: ``resnet50``, ``yolo`` or ``retinanet``."""
     model_sha256: str | None = None
     """Of its file as it was brought or built; of several files, see docs/results.md."""
+    model_parameters: int | None = None
+    """Of its ONNX graph as it was brought or built; None for a file of another kind."""
+    model_flops: int | None = None
+    """For one sample: two for each multiply-accumulate; None where no ONNX graph tells it; see docs/results.md."""
     weights: str | None
     """``trained``, ``random``, ``planted`` (to give known answers) or ``unknown``; None where no model ran."""
     backend: str

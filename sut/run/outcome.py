@@ -178,11 +178,14 @@ def lost_result(parts: Assembly, outcome: Outcome, error: BaseException) -> Resu
 
 def _asked_for(parts: Assembly, outcome: Outcome) -> dict[str, Any]:
     """What is known of a run before it has started, by the result's fields."""
+    size = parts.model.size if parts.model else None
     return {
         "schema": 1,
         "model": parts.spec.name,
         "loadgen_model": parts.spec.loadgen_model,
         "weights": parts.model.weights if parts.model else None,
+        "model_parameters": size.parameters if size else None,
+        "model_flops": size.flops if size else None,
         "recipe": asdict(parts.spec.recipe),
         **{name: getattr(parts.config, name) for name in CONFIGURED},
         "config": parts.config.model_dump(mode="json"),

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from backends.base import TensorSpec
 from sut.files import cached
 from sut.models.base import Build, Weights
 from sut.models.files import brought
@@ -27,8 +28,15 @@ from sut.text import Say
 Array = NDArray[Any]
 
 _WEIGHT_STEPS = 256
-_ACTIVATION_STEPS = 32
+GRID_STEPS = 32
+"""Of activations, between 0 and 1."""
 _RESPONSE_STEPS = 16
+_FEATURE_STEPS = 1024
+
+
+IMAGENET_CLASSES = 1000
+IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+"""Of the channels R, G, B, in levels: (0.485, 0.456, 0.406) and (0.229, 0.224, 0.225), by which most models are fed."""
 
 
 class Layer(NamedTuple):
@@ -72,6 +80,12 @@ class Draws:
         return np.asarray(np.clip(total, 0, 255))
 
 
+def save_classifier(graph: OnnxGraph, path: Path, size: int) -> None:
+    """Write a graph from ``images``, float32 [batch, 3, size, size], to ``logits``, float32 [batch, 1000]."""
+    images = TensorSpec("images", "float32", (None, 3, size, size))
+    graph.save(path, [images], [TensorSpec("logits", "float32", (None, IMAGENET_CLASSES))])
+
+
 def random_builder(
     model: str, write: Callable[[Path], None], key: str, *, trained: str | None = None, made: str | None = None
 ) -> Build:
@@ -90,15 +104,22 @@ def random_builder(
     return build
 
 
+def normalised(pictures: Array) -> Array:
+    """Levels less ImageNet's mean, by its deviation, on the grid of activations."""
+    return on_grid((pictures.astype(np.float64) - np.array(IMAGENET_MEAN)) / np.array(IMAGENET_STD))
+
+
 def on_grid(values: Array) -> Array:
     """``values``, computed in float64, as activations in float32: its last bits, where machines differ, are gone."""
-    return np.asarray(np.rint(values * _ACTIVATION_STEPS) / _ACTIVATION_STEPS, np.float32)
+    return np.asarray(np.rint(values * GRID_STEPS) / GRID_STEPS, np.float32)
 
 
-def windows(x: Array, kernel: int, stride: int, pads: tuple[int, int], fill: float = 0) -> Array:
+def windows(x: Array, kernel: int, stride: int, pads: tuple[int, int], fill: float = 0, dilation: int = 1) -> Array:
     """Views of [n, h, w, c] as [n, h', w', c, kernel, kernel], padded with ``fill`` on both axes."""
     padded = np.pad(x, ((0, 0), pads, pads, (0, 0)), constant_values=fill)
-    return np.lib.stride_tricks.sliding_window_view(padded, (kernel, kernel), (1, 2))[:, ::stride, ::stride]
+    reach = (kernel - 1) * dilation + 1
+    views = np.lib.stride_tricks.sliding_window_view(padded, (reach, reach), (1, 2))
+    return views[:, ::stride, ::stride, :, ::dilation, ::dilation]
 
 
 def random_conv(
@@ -111,15 +132,16 @@ def random_conv(
     kernel: int = 1,
     stride: int = 1,
     is_depthwise: bool = False,
+    dilation: int = 1,
     mean: float = 0,
     deviation: float = 1,
 ) -> Layer:
-    """A convolution padded by half the kernel, whose responses to the batch have this mean and deviation.
+    """A convolution padded by half of its window, whose responses to the batch have this mean and deviation.
 
     One that is depthwise has a filter for each channel of the source, and ``out`` is their number.
     """
-    pads = (kernel // 2, kernel // 2)
-    x = windows(source.values, kernel, stride, pads)
+    pads = (kernel // 2 * dilation, kernel // 2 * dilation)
+    x = windows(source.values, kernel, stride, pads, dilation=dilation)
     channels = 1 if is_depthwise else x.shape[3]
     weight = draws.weights(channels * kernel * kernel, out)
     if is_depthwise:
@@ -134,5 +156,47 @@ def random_conv(
     folded = (weight / (spread / _RESPONSE_STEPS)).astype(np.float32).T.reshape(out, channels, kernel, kernel)
     bias = (mean - found / spread).astype(np.float32)
     groups = out if is_depthwise else 1
-    node = graph.conv(name, source.name, folded, bias, stride=stride, pads=pads, groups=groups)
+    node = graph.conv(name, source.name, folded, bias, stride=stride, pads=pads, groups=groups, dilation=dilation)
     return Layer(node, normal.reshape(*x.shape[:3], out))
+
+
+class Calibrated:
+    """Adds layers to a graph, each of which runs the calibration batch through itself."""
+
+    def __init__(self, name: str, seed: int) -> None:
+        """A graph called ``name``, whose weights are drawn from ``seed``."""
+        self.draws = Draws(seed)
+        self.graph = OnnxGraph(name)
+
+    def conv(self, name: str, source: Layer, out: int, **how: Any) -> Layer:
+        """``random_conv`` with ``how``."""
+        return random_conv(self.graph, self.draws, name, source, out, **how)
+
+    def relu(self, source: Layer) -> Layer:
+        """What is above 0."""
+        return Layer(self.graph.node("Relu", [source.name], f"{source.name}.relu"), np.maximum(source.values, 0))
+
+    def clipped(self, source: Layer, high: float) -> Layer:
+        """What is between 0 and ``high``; the rest becomes these."""
+        name = f"{source.name}.clip"
+        ends = [self.graph.weight(f"{name}.{end}", np.array(end, np.float32)) for end in (0, high)]
+        return Layer(self.graph.node("Clip", [source.name, *ends], name), np.clip(source.values, 0, high))
+
+    def sum(self, name: str, one: Layer, other: Layer) -> Layer:
+        """Both added."""
+        return Layer(self.graph.node("Add", [one.name, other.name], name), one.values + other.values)
+
+    def logits(self, source: Layer, classes: int, scale: float, name: str) -> str:
+        """The mean over each picture, and a layer that sees it less its mean over the batch; returns its node's name.
+
+        Without that one class wins everywhere. ``scale`` brings a class's logits over photos to a deviation near 1, so
+        that no class has all the probability.
+        """
+        graph = self.graph
+        mean = np.rint(source.values.mean((0, 1, 2), dtype=np.float64) * _FEATURE_STEPS) / _FEATURE_STEPS
+        weight = self.draws.weights(mean.size, classes)
+        bias = -(mean @ weight.astype(np.float64))
+        x = graph.node("Flatten", [graph.node("GlobalAveragePool", [source.name], "pool")], "features")
+        dense = graph.weight("dense.weight", weight * np.float32(scale))
+        shift = graph.weight("dense.bias", (bias * scale).astype(np.float32))
+        return graph.node("Gemm", [x, dense, shift], name)

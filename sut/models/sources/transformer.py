@@ -2,8 +2,8 @@
 
 Nothing is calibrated. A transformer normalises each token itself, so it is enough that every layer keeps the variance
 of what goes in: weights are uniform with the variance 1 / inputs (LeCun et al. 1998, "Efficient BackProp", section
-4.6). GELU's mean, which is the same for every picture, is taken away again by the bias of the layer behind it: without
-that it adds up from layer to layer until one class wins everywhere.
+4.6). The mean of what GELU or ReLU lets through, which is the same for every picture, is taken away again by the bias
+of the layer behind it: without that it adds up from layer to layer until one class wins everywhere.
 
 What is guaranteed is the file, byte by byte: weights are odd multiples of 2^-8 times a constant that IEEE 754 rounds in
 one way only, and the sums in the biases are exact. Answers differ between runtimes by rounding, as those of any model.
@@ -12,17 +12,19 @@ one way only, and the sums in the biases are exact. Answers differ between runti
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from sut.models.onnx_graph import OnnxGraph
 from sut.models.sources.random_network import Array, Draws
 
-_GELU_MEAN = 1 / math.sqrt(4 * math.pi)
-"""E[gelu(x)] of a standard normal x."""
-_GELU_DEVIATION = math.sqrt(1 / 3 + 1 / (math.sqrt(12) * math.pi) - _GELU_MEAN**2)
-"""Standard deviation of the same; E[gelu(x)^2] = 1/3 + 1 / (2 sqrt(3) pi)."""
+Behind = Literal["gelu", "relu"] | None
+"""What the input of a layer comes from, None for anything that has mean 0 and variance 1."""
+_MEANS = {"gelu": 1 / math.sqrt(4 * math.pi), "relu": 1 / math.sqrt(2 * math.pi)}
+"""E[f(x)] of a standard normal x."""
+_SQUARES = {"gelu": 1 / 3 + 1 / (math.sqrt(12) * math.pi), "relu": 0.5}
+"""E[f(x)^2] of the same."""
 _EPSILON = 1e-6
 _MLP = 4
 """Width of a block's middle by that of its tokens."""
@@ -36,17 +38,17 @@ class Transformer:
         self._graph = graph
         self._draws = draws
 
-    def linear(self, name: str, source: str, inside: int, out: int, *, after_gelu: bool = False) -> str:
+    def linear(self, name: str, source: str, inside: int, out: int, *, behind: Behind = None) -> str:
         """A layer on each token, from ``inside`` channels to ``out``; returns its node's name."""
-        weight, bias = self._weights(inside, out, after_gelu)
+        weight, bias = self._weights(inside, out, behind)
         product = self._graph.node("MatMul", [source, self._graph.weight(f"{name}.weight", weight)], f"{name}.product")
         return self._graph.node("Add", [product, self._graph.weight(f"{name}.bias", bias)], name)
 
     def conv(
-        self, name: str, source: str, inside: int, out: int, kernel: int, *, after_gelu: bool = False, **how: Any
+        self, name: str, source: str, inside: int, out: int, kernel: int, *, behind: Behind = None, **how: Any
     ) -> str:
         """A square convolution, as ``OnnxGraph.conv`` with ``how``, but of ``inside`` channels a group."""
-        weight, bias = self._weights(inside * kernel * kernel, out, after_gelu)
+        weight, bias = self._weights(inside * kernel * kernel, out, behind)
         return self._graph.conv(name, source, weight.T.reshape(out, inside, kernel, kernel), bias, **how)
 
     def norm(self, name: str, source: str, channels: int) -> str:
@@ -73,10 +75,10 @@ class Transformer:
         """A norm and two layers on each token."""
         x = self.norm(f"{name}.norm", x, channels)
         x = self.gelu(self.linear(f"{name}.wide", x, channels, _MLP * channels))
-        return self.linear(f"{name}.narrow", x, _MLP * channels, channels, after_gelu=True)
+        return self.linear(f"{name}.narrow", x, _MLP * channels, channels, behind="gelu")
 
-    def attention(self, name: str, x: str, tokens: int, channels: int, heads: int, bias: Array | None = None) -> str:
-        """A norm, and each token looks at all others; ``bias`` [heads, tokens, tokens] is added to the likenesses.
+    def attention(self, name: str, x: str, tokens: int, channels: int, heads: int, places: str | None = None) -> str:
+        """A norm, and each token looks at all others; ``places`` [heads, tokens, tokens] is added to the likenesses.
 
         Vaswani et al. 2017, arXiv 1706.03762, section 3.2.
         """
@@ -90,8 +92,8 @@ class Transformer:
         )
         likeness = graph.node("MatMul", [asked, known], f"{name}.likeness")
         likeness = graph.node("Mul", [likeness, self._constant(f"{name}.scale", width**-0.5)], f"{name}.scaled")
-        if bias is not None:
-            likeness = self.add(f"{name}.biased", likeness, graph.weight(f"{name}.places", bias))
+        if places is not None:
+            likeness = self.add(f"{name}.placed", likeness, places)
         seen = graph.node(
             "MatMul", [graph.node("Softmax", [likeness], f"{name}.shares", axis=-1), told], f"{name}.seen"
         )
@@ -111,11 +113,13 @@ class Transformer:
         """The same values with their axes in another order."""
         return self._graph.node("Transpose", [source], f"{source}.turned", perm=order)
 
-    def _weights(self, inside: int, out: int, after_gelu: bool) -> tuple[Array, Array]:
-        """Weight [inside, out] and bias [out], both float32, that keep a variance of 1, behind GELU its own too."""
-        weight = self._draws.weights(inside, out)
-        scale = math.sqrt(3 / inside) / (_GELU_DEVIATION if after_gelu else 1)
-        bias = weight.sum(0, np.float64) * (-_GELU_MEAN * scale if after_gelu else 0.0)
+    def _weights(self, inside: int, out: int, behind: Behind) -> tuple[Array, Array]:
+        """Weight [inside, out] and bias [out], both float32, whose responses have mean 0 and variance 1."""
+        weight, scale, mean = self._draws.weights(inside, out), math.sqrt(3 / inside), 0.0
+        if behind is not None:
+            mean = _MEANS[behind]
+            scale /= math.sqrt(_SQUARES[behind] - mean**2)
+        bias = weight.sum(0, np.float64) * (0 - mean * scale)
         return weight * np.float32(scale), bias.astype(np.float32)
 
     def _constant(self, name: str, value: float) -> str:

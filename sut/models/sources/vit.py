@@ -11,9 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from backends.base import TensorSpec
 from sut.models.onnx_graph import OnnxGraph
-from sut.models.sources.random_network import Draws, random_builder
+from sut.models.sources.random_network import IMAGENET_CLASSES, Draws, random_builder, save_classifier
 from sut.models.sources.transformer import Transformer
 
 BUILDER = 1
@@ -21,7 +20,6 @@ BUILDER = 1
 SEED = 16
 SIZE = 224
 """Height and width of the input in pixels."""
-CLASSES = 1000
 
 _PATCH, _BLOCKS, _CHANNELS, _HEADS = 16, 12, 768, 12
 _PLACE_SCALE = 1 / 8
@@ -42,12 +40,8 @@ def write_random(path: Path) -> None:
     x = graph.node(
         "Flatten", [graph.node("Gather", [x, graph.weight("first", np.array([0]))], "class", axis=1)], "flat"
     )
-    layers.linear("logits", x, _CHANNELS, CLASSES)
-    graph.save(
-        path,
-        [TensorSpec("images", "float32", (None, 3, SIZE, SIZE))],
-        [TensorSpec("logits", "float32", (None, CLASSES))],
-    )
+    layers.linear("logits", x, _CHANNELS, IMAGENET_CLASSES)
+    save_classifier(graph, path, SIZE)
 
 
 def embedded(graph: OnnxGraph, layers: Transformer, draws: Draws, size: int, patch: int, channels: int) -> str:

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from sut.config import MODEL_FILES, is_model_file
 from sut.mlperf import official
 from sut.mlperf.logs import DETAIL, Detail
-from sut.models.sources.resnet50 import TRAINED_FILE
+from sut.models.sources.resnet import TRAINED_FILE
 from sut.results.schema import Result
 
 _DTYPES = {"float32": "fp32", "float16": "fp16"}

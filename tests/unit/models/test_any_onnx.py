@@ -204,7 +204,7 @@ def test_a_known_models_file_with_its_own_recipe_is_that_model(tmp_path: Path) -
         ("resnet50-v1.5.onnx", "resnet50"),
         ("efficientnet_lite1.onnx", "efficientnet-lite1"),
         ("mobilenetv2-7.onnx", None),
-        ("mobilenet_v2.onnx", None),
+        ("mobilenet_v2.onnx", "mobilenet-v2"),
         ("mobilenet-v3-large.onnx", None),
         ("resnet50v2.onnx", None),
         ("resnet50_v12.onnx", None),

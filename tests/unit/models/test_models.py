@@ -26,7 +26,7 @@ from sut.models import onnx_graph, registry
 from sut.models.base import ModelSpec
 from sut.models.files import ModelInfo, check_onnx
 from sut.models.own import check_fit
-from sut.models.sources import efficientnet_lite, resnet50
+from sut.models.sources import efficientnet_lite, resnet
 from tests.children import CHECKOUT
 from tests.unit.small_models import quiet
 
@@ -140,7 +140,7 @@ def crops(count: int) -> Iterator[np.ndarray]:
         side = int(draw.integers(short // 4, short + 1))
         top, left = (int(draw.integers(0, size - side + 1)) for size in picture.shape[:2])
         square = cv2.resize(picture[top : top + side, left : left + side], (224, 224), interpolation=cv2.INTER_AREA)
-        yield (square.astype(np.float32) - np.array(resnet50.MEAN, np.float32)).transpose(2, 0, 1)
+        yield (square.astype(np.float32) - np.array(resnet.MEAN, np.float32)).transpose(2, 0, 1)
 
 
 @pytest.mark.slow
@@ -163,7 +163,7 @@ def test_random_resnet50_is_the_same_file_each_time(built: Callable[[str], Path]
     again = tmp_path / "again.onnx"
 
     started = time.perf_counter()
-    resnet50.write_random(again)
+    resnet.write_random(again)
     took_s = time.perf_counter() - started
 
     assert sha256_of(again) == sha256_of(built("resnet50"))
@@ -350,11 +350,14 @@ def test_find_takes_both_ways_of_writing(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "fragment"),
     [
-        ("resnet", "unknown model 'resnet'; did you mean resnet50? known: efficientnet-lite0, efficientnet-lite1,"),
+        (
+            "resnet",
+            "unknown model 'resnet'; did you mean resnet50? known: dpt, efficientnet-lite0, efficientnet-lite1,",
+        ),
         ("efficientnet", "did you mean efficientnet-lite"),
         (
             "",
-            "unknown model ''; known: efficientnet-lite0, efficientnet-lite1, efficientnet-lite2, mobilenet, planted",
+            "unknown model ''; known: dpt, efficientnet-lite0, efficientnet-lite1, efficientnet-lite2, lraspp,",
         ),
     ],
 )

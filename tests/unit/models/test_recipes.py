@@ -36,6 +36,8 @@ def test_the_named_recipes_are_the_references() -> None:
     np.testing.assert_allclose(pytorch, (x - mean) / std, atol=1e-6)
     np.testing.assert_array_equal(kept, same)
     assert {name: recipe.size for name, recipe in RECIPES.items()} == {
+        "dpt": 384,
+        "lraspp": 520,
         "efficientnet-lite0": 224,
         "efficientnet-lite1": 240,
         "efficientnet-lite2": 260,
@@ -182,7 +184,7 @@ def test_a_file_that_is_no_recipe(tmp_path: Path, text: str, fragment: str) -> N
 @pytest.mark.parametrize(
     ("word", "fragment"),
     [
-        ("pytorsh", "unknown recipe 'pytorsh'; did you mean pytorch? known: efficientnet-lite0"),
+        ("pytorsh", "unknown recipe 'pytorsh'; did you mean pytorch? known: dpt, efficientnet-lite0"),
         ("none.yaml", "none.yaml: no such file; --recipe takes a YAML file or one of efficientnet-lite0"),
         ("./none", "none: no such file; --recipe takes"),
         ("/", "not a readable YAML file"),

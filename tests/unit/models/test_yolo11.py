@@ -10,7 +10,6 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from onnx.shape_inference import infer_shapes
 
 import backends.registry
 from backends.base import ModelFile, TensorSpec
@@ -21,6 +20,7 @@ from sut.errors import InputError
 from sut.models import registry
 from sut.models.onnx_graph import OnnxGraph
 from sut.models.precision.convert import convert
+from sut.models.size import size_of
 from sut.models.sources import yolo11
 from tests.children import CHECKOUT
 from tests.unit.small_models import quiet, unheard
@@ -62,24 +62,6 @@ def answers(
     return np.concatenate(found)
 
 
-def sizes(path: Path) -> tuple[int, int]:
-    """Parameters of the layers of a graph, and operations for one picture: two for each multiplication."""
-    graph = infer_shapes(onnx.load(path)).graph
-    shapes = {
-        value.name: [axis.dim_value for axis in value.type.tensor_type.shape.dim]
-        for value in (*graph.input, *graph.value_info, *graph.output)
-    }
-    weights = {tensor.name: list(tensor.dims) for tensor in graph.initializer}
-    parameters = operations = 0
-    for node in graph.node:
-        if node.op_type == "Conv":
-            parameters += sum(int(np.prod(weights[name])) for name in node.input[1:])
-            operations += 2 * int(np.prod(shapes[node.output[0]][1:])) * int(np.prod(weights[node.input[1]][1:]))
-        elif node.op_type == "MatMul":
-            operations += 2 * int(np.prod(shapes[node.output[0]][1:])) * shapes[node.input[0]][-1]
-    return parameters, operations
-
-
 @pytest.mark.parametrize(
     ("scale", "millions", "billions"),
     [
@@ -91,10 +73,11 @@ def sizes(path: Path) -> tuple[int, int]:
 def test_it_is_as_large_as_published(
     scale: tuple[float, float], millions: float, billions: float, tmp_path: Path
 ) -> None:
-    parameters, operations = sizes(make(tmp_path / "model.onnx", yolo11.SIZE, scale))
+    found = size_of(onnx.load(make(tmp_path / "model.onnx", yolo11.SIZE, scale)), (3, yolo11.SIZE, yolo11.SIZE))
 
-    assert parameters / 1e6 == pytest.approx(millions, rel=0.02)
-    assert operations / 1e9 == pytest.approx(billions, rel=0.02)
+    assert found.flops is not None
+    assert found.parameters / 1e6 == pytest.approx(millions, rel=0.02)
+    assert found.flops / 1e9 == pytest.approx(billions, rel=0.02)
 
 
 def test_its_ends_are_those_of_a_plain_export(nano: Path) -> None:
