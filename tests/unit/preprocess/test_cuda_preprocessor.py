@@ -77,7 +77,10 @@ TOP_LEFT = Recipe(
 RETINANET = Recipe(
     name="retinanet", size=64, fit="stretch", interpolation="linear", mean=(123.7, 116.3, 103.5), std=(58.4, 57.1, 57.4)
 )
-RECIPES = [RESNET50, LITE0, HALVES, PIXELS, YOLO, TOP_LEFT, RETINANET]
+VIT = dataclasses.replace(
+    RETINANET, name="vit", fit="resize-crop", interpolation="pillow-bicubic", short_side=71, crop_offset="round"
+)
+RECIPES = [RESNET50, LITE0, HALVES, PIXELS, YOLO, TOP_LEFT, RETINANET, VIT]
 
 
 def jpeg(pixels: np.ndarray, *settings: int) -> bytes:
