@@ -116,18 +116,19 @@ class OpenCV(Preprocessor):
         times slower than the copy.
         """
         size = (where.resized_width, where.resized_height)
-        if self._filtered:
-            square[...] = self.recipe.pad_level
-            square[where.rows, where.columns] = self._filtered(picture, where)[..., :3]
-        elif self._is_pillow or max(size) > MAX_ASPECT * max(min(size), where.size):
+        is_long = max(size) > MAX_ASPECT * max(min(size), where.size)
+        if not self._filtered and (self._is_pillow or is_long):
             square[...] = resize_fit(picture, where, self.recipe.interpolation, self.recipe.pad_level)
             self._by_numpy += self._is_pillow
+            return
+        if where.is_padded:
+            square[...] = self.recipe.pad_level
+        if self._filtered:
+            kept = self._filtered(picture, where)[..., :3]
         else:
-            if where.is_padded:
-                square[...] = self.recipe.pad_level
             method = INTERPOLATIONS[self.recipe.interpolation]
             kept = where.crop(cv2.resize(where.cut(picture), size, interpolation=method))
-            square[where.rows, where.columns] = kept
+        square[where.rows, where.columns] = kept
 
     def _normalize(self, square: NDArray[np.uint8], row: NDArray[Any]) -> None:
         """Colour order, layout, mean and std of one picture, into ``row`` of the target."""

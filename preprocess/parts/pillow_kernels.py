@@ -45,19 +45,16 @@ def filter_window(begin: Any, source: Any, target: Any, skipped: Any, size: Any,
         total = 0.0
         for tap in range(high - low):
             x, a = abs((low + tap - centre + 0.5) * step), BICUBIC_A
-            share[tap] = 0.0
-            if x < support:
-                if support == 1:
-                    share[tap] = 1.0 - x
-                elif support == 3:
-                    share[tap] = 1.0
-                    for angle in (np.pi * x, np.pi * (x / 3)):
-                        if angle != 0:
-                            share[tap] *= np.sin(angle) / angle
-                elif x < 1:
-                    share[tap] = ((a + 2.0) * x - (a + 3.0)) * x * x + 1
-                else:
-                    share[tap] = (((x - 5) * x + 8) * x - 4) * a
+            if x >= support:
+                share[tap] = 0.0
+            elif support == 1:
+                share[tap] = 1.0 - x
+            elif support == 3:
+                share[tap] = np.sinc(x) * np.sinc(x / 3)
+            elif x < 1:
+                share[tap] = ((a + 2.0) * x - (a + 3.0)) * x * x + 1
+            else:
+                share[tap] = (((x - 5) * x + 8) * x - 4) * a
             total += share[tap]
         if total == 0:
             total = 1.0
