@@ -53,7 +53,7 @@ def _normalise(arguments: list[str]) -> list[str]:
 
 COMMANDS = (
     *("run", "doctor", "accuracy", "audit", "boundary", "check_log", "compare", "dataset", "kernels", "parity"),
-    *("report", "show", "submit", "sweep", "tune", "verify"),
+    *("report", "show", "study", "submit", "sweep", "tune", "verify"),
 )
 """A file each in ``sut/cli/commands``, in the order of the help."""
 

@@ -28,7 +28,9 @@ Reader = Callable[[Mapping[str, Any], str], Study]
 
 Raises ``ValueError``, ``KeyError`` or ``TypeError`` for content that its study did not write."""
 
-READERS: dict[str, str] = {}
+READERS: dict[str, str] = {
+    "study models": "sut.studies.models_page",
+}
 """By command the module that has its ``study_of``."""
 
 
