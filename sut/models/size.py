@@ -12,8 +12,6 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
-
 from sut.models.files import import_onnx
 
 if TYPE_CHECKING:
@@ -24,6 +22,8 @@ _WEIGHT_AT = {"Conv": 1, "ConvInteger": 1, "ConvTranspose": 1, "QLinearConv": 3}
 _PRODUCTS = ("Gemm", "MatMul", "MatMulInteger", "QLinearMatMul")
 _NOT_COUNTED = frozenset(("Attention", "DeformConv", "Einsum", "GRU", "If", "LSTM", "Loop", "RNN", "Scan"))
 """Operators that multiply and accumulate, or hold others that may."""
+_NO_PARAMETERS = ("UNDEFINED", "INT16", "INT32", "INT64", "UINT16", "UINT32", "UINT64", "BOOL", "STRING")
+"""Constants of these types are shapes, indices and words; quantised weights have eight bits or less."""
 _STATISTICS = slice(3, 5)
 """Inputs of a batch norm that are no parameters: the mean and variance of what was seen in training."""
 _FEW = 64
@@ -78,16 +78,12 @@ def _constants(graph: GraphProto) -> Iterator[tuple[str, TensorProto]]:
 
 
 def _parameters(graph: GraphProto, tensors: Mapping[str, TensorProto]) -> int:
-    """Constants that are no whole numbers of 32 bits or more: these are shapes, indices and biases' quantised forms."""
-    onnx = import_onnx()
+    kinds = import_onnx().TensorProto.DataType
+    others = {kinds.Value(name) for name in _NO_PARAMETERS}
     norms = (node for node in graph.node if node.op_type == "BatchNormalization")
     statistics = {name for node in norms for name in node.input[_STATISTICS]}
-    total = 0
-    for name, tensor in tensors.items():
-        dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type))
-        if name not in statistics and (dtype.kind not in "iub" or dtype.itemsize == 1):
-            total += math.prod(tensor.dims)
-    return total
+    counted = (each for name, each in tensors.items() if name not in statistics and each.data_type not in others)
+    return sum(math.prod(each.dims) for each in counted)
 
 
 def _fix_inputs(graph: GraphProto, constants: set[str], sample_shape: Sequence[int]) -> int:

