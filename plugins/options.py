@@ -50,10 +50,21 @@ class PluginOption(NamedTuple):
 
 
 def option(
-    default: Any, text: str, *, least: float = -inf, most: float = inf, unit: str = "", tune: Tuned | None = None
+    default: Any,
+    text: str,
+    *,
+    least: float = -inf,
+    most: float = inf,
+    unit: str = "",
+    tune: Tuned | None = None,
+    is_shortcut: bool = False,
 ) -> Any:
-    """A field with a line of help: a number lies between ``least`` and ``most`` and is one of ``unit``."""
-    return field(default=default, metadata={"help": text, "bounds": (least, most), "unit": unit, "tune": tune})
+    """A field with a line of help: a number lies between ``least`` and ``most`` and is one of ``unit``.
+
+    One that ``is_shortcut`` buys speed with what comes out: whoever takes it must be told so.
+    """
+    more = {"unit": unit, "tune": tune, "is_shortcut": is_shortcut}
+    return field(default=default, metadata={"help": text, "bounds": (least, most), **more})
 
 
 def describe(options: type[Any]) -> list[PluginOption]:
@@ -68,6 +79,13 @@ def describe(options: type[Any]) -> list[PluginOption]:
 def tuned(options: type[Any]) -> dict[str, Tuned]:
     """Those options of a class that ``tune`` searches by itself."""
     return {each.name: found for each in fields(options) if (found := each.metadata.get("tune"))}
+
+
+def shortcuts(chosen: Any) -> tuple[str, ...]:
+    """The names of those shortcuts that an object of options takes."""
+    return tuple(
+        each.name for each in fields(chosen) if each.metadata.get("is_shortcut") and getattr(chosen, each.name)
+    )
 
 
 def read(plugin: str, options: type[T], given: Mapping[str, Any]) -> T:

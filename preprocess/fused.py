@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
@@ -16,11 +17,13 @@ import simplejpeg
 from numpy.typing import NDArray
 
 from kernels.placement import SUPPORTS
+from plugins.options import option
 from preprocess.base import BadPicture, Geometry, Mark, Preprocessor, Recipe, Target, only_buffer
 from preprocess.oracle import Fit, check_recipe, fit
 from preprocess.parts.compiled import kernels
 from preprocess.parts.decode import JPEG_START, check, decode
 from preprocess.parts.pillow_compiled import Filtered
+from preprocess.parts.scaled import shrunk
 
 # What OpenCV refuses (CV_IO_MAX_IMAGE_PIXELS), so it is left to OpenCV to refuse it.
 _MAX_PIXELS = 1 << 30
@@ -37,6 +40,27 @@ _ORIENTATION = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Shortcuts:
+    """What decoding may leave out. Each changes pixels, so none is taken unless it is asked for."""
+
+    scaled_decode: bool = option(
+        False, "decode JPEGs no larger than the resize needs: at 1/2, 1/4 or 1/8 of the size", is_shortcut=True
+    )
+    fast_chroma: bool = option(
+        False, "repeat the chroma of subsampled JPEGs, where libjpeg would interpolate", is_shortcut=True
+    )
+    fast_dct: bool = option(False, "libjpeg's fast and less exact inverse DCT", is_shortcut=True)
+
+
+class _Decoded(NamedTuple):
+    """Pixels, which of them go where, and the map from the model's input to the picture as its file has it."""
+
+    pixels: NDArray[np.uint8]
+    where: Fit
+    geometry: Geometry
+
+
 class Fused(Preprocessor):
     """JPEG by libjpeg-turbo into a reused buffer, all the rest in one kernel that computes only what the crop keeps.
 
@@ -46,19 +70,21 @@ class Fused(Preprocessor):
     rounds them to either.
 
     Holds the pixels of its largest batch, 3 bytes each: fresh memory for every picture costs the kernel's page faults,
-    which take as long as the resize does.
+    which take as long as the resize does. With ``Shortcuts`` it is within no number of levels of the oracle.
     """
 
     name = "fused"
     stages = ("decode", "preprocess")
+    options = Shortcuts
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: Recipe, **options: Any) -> None:
         """Compile the kernels, or read them from the cache.
 
-        Raises ``ValueError`` for a recipe that contradicts itself, such as uint8 with a mean.
+        Raises ``ValueError`` for a bad option, and for a recipe that contradicts itself, such as uint8 with a mean.
         """
         super().__init__(recipe)
         check_recipe(recipe)
+        self._taken: Shortcuts = self.read_options(options)
         self._pixels = np.empty(0, np.uint8)
         dtype = np.dtype(recipe.dtype)
         self._bits = np.dtype(f"u{dtype.itemsize}")
@@ -93,40 +119,64 @@ class Fused(Preprocessor):
         only_buffer(self.recipe, target, len(encoded))
         pictures = self._decode(encoded)
         mark("decode")
-        return self.run_pixels(pictures, target, mark)
+        return self._fill_rows(pictures, target, mark)
 
     def run_pixels(self, pictures: Sequence[NDArray[np.uint8]], target: Target, mark: Mark) -> list[Geometry]:
         """Resize, crop and normalise decoded pictures, uint8 (height, width, 3) in BGR."""
-        # The kernels check no bounds. They write bits, of whatever type.
-        buffer = only_buffer(self.recipe, target, len(pictures))
-        rows = buffer.reshape(len(buffer), -1).view(self._bits)
-        fits = []
-        for picture, row in zip(pictures, rows, strict=False):
-            where = fit(self.recipe, picture.shape[1], picture.shape[0])
-            self._fill(np.ascontiguousarray(picture), where, row)
-            fits.append(where)
-        mark("preprocess")
-        return [where.geometry for where in fits]
+        return self._fill_rows([self._whole(pixels) for pixels in pictures], target, mark)
 
     def close(self) -> None:
         """Give back the pixels of the largest batch."""
         self._pixels = np.empty(0, np.uint8)
 
-    def _decode(self, encoded: Sequence[bytes]) -> list[NDArray[np.uint8]]:
+    def _fill_rows(self, pictures: Sequence[_Decoded], target: Target, mark: Mark) -> list[Geometry]:
+        # The kernels check no bounds. They write bits, of whatever type.
+        buffer = only_buffer(self.recipe, target, len(pictures))
+        rows = buffer.reshape(len(buffer), -1).view(self._bits)
+        for picture, row in zip(pictures, rows, strict=False):
+            self._fill(np.ascontiguousarray(picture.pixels), picture.where, row)
+        mark("preprocess")
+        return [picture.geometry for picture in pictures]
+
+    def _whole(self, pixels: NDArray[np.uint8]) -> _Decoded:
+        where = fit(self.recipe, pixels.shape[1], pixels.shape[0])
+        return _Decoded(pixels, where, where.geometry)
+
+    def _decode(self, encoded: Sequence[bytes]) -> list[_Decoded]:
         """Pixels of each file; those of usual JPEGs lie one after the other in the buffer, until the next call."""
-        shapes = [_plain_jpeg(data) for data in encoded]
-        needed = sum(3 * height * width for height, width in filter(None, shapes))
+        places = [self._place_of(data) for data in encoded]
+        needed = sum(3 * where.width * where.height for where, _ in filter(None, places))
         if len(self._pixels) < needed:
             self._pixels = np.empty(needed, np.uint8)
         pictures, begin = [], 0
-        for position, (data, shape) in enumerate(zip(encoded, shapes, strict=True)):
-            end = begin + (3 * shape[0] * shape[1] if shape else 0)
+        for position, (data, place) in enumerate(zip(encoded, places, strict=True)):
+            end = begin + (3 * place[0].width * place[0].height if place else 0)
             try:
-                pictures.append(_decode_jpeg(data, self._pixels[begin:end]) if shape else decode(data))
+                memory = self._pixels[begin:end]
+                pictures.append(self._decode_jpeg(data, place, memory) if place else self._whole(decode(data)))
             except ValueError as error:
                 raise BadPicture(position, error) from error
             begin = end
         return pictures
+
+    def _decode_jpeg(self, data: bytes, place: tuple[Fit, Geometry], memory: NDArray[np.uint8]) -> _Decoded:
+        """A JPEG, in ``memory`` where libjpeg-turbo finds no fault. Raises ``ValueError`` for damage."""
+        where, taken = place[0], self._taken
+        least = {"min_height": where.height, "min_width": where.width} if taken.scaled_decode else {}
+        fast = {"fastupsample": taken.fast_chroma, "fastdct": taken.fast_dct}
+        try:
+            return _Decoded(simplejpeg.decode_jpeg(data, "BGR", buffer=memory, **least, **fast), *place)
+        except ValueError:  # damaged, or a kind that only OpenCV reads
+            check(data)
+            return self._whole(decode(data))
+
+    def _place_of(self, data: bytes) -> tuple[Fit, Geometry] | None:
+        """Which pixels of a usual JPEG go where, as it is to be decoded; None for what only OpenCV decodes."""
+        shape = _plain_jpeg(data)
+        if shape is None:
+            return None
+        where = fit(self.recipe, shape[1], shape[0])
+        return shrunk(where) if self._taken.scaled_decode else (where, where.geometry)
 
     def _products_are_the_tables(self) -> bool:
         """Whether the kernels' arithmetic gives the formula's float32 to the bit: then it is quicker than the tables.
@@ -165,16 +215,6 @@ class Fused(Preprocessor):
         else:
             pairs_x, pairs_y = (compiled.pairs(*axis, method == "area") for axis in (across, down))
             compiled.blend(pixels, pairs_x, pairs_y, *output)
-
-
-def _decode_jpeg(data: bytes, memory: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Pixels of a JPEG, in ``memory`` where libjpeg-turbo finds no fault. Raises ``ValueError`` for damage."""
-    try:
-        pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, "BGR", buffer=memory)
-        return pixels
-    except ValueError:  # damaged, or a kind that only OpenCV reads
-        check(data)
-        return decode(data)
 
 
 def _plain_jpeg(data: bytes) -> tuple[int, int] | None:

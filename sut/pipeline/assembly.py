@@ -16,6 +16,7 @@ from kernels.device import HOST_PLACES
 from plugins.cache import code_dir, private_dir
 from plugins.errors import DeviceNotFound
 from plugins.files import utf8_path
+from plugins.options import shortcuts
 from plugins.registry import suggest
 from preprocess.base import Preprocessor, Recipe
 from sut.config import RunConfig, expanded
@@ -148,6 +149,11 @@ class Assembly:
         """
         return self.preprocessor(recipe, **self._preprocess_options())
 
+    @property
+    def shortcuts(self) -> tuple[str, ...]:
+        """The preprocessor's options that change pixels, those that are taken."""
+        return shortcuts(self.preprocessor.read_options(self._preprocess_options()))
+
     def _preprocess_options(self) -> dict[str, Any]:
         kind, _, number = self.config.device.partition(",")[0].partition(":")
         takes_gpu = any(each.name == "gpu" for each in fields(self.preprocessor.options))
@@ -172,6 +178,11 @@ class Assembly:
             return None
         if config.use_preprocessed_dataset and config.preprocessed_from is None:
             raise InputError("--use_preprocessed_dataset needs a folder of .npy files; add --preprocessed_dir DIR")
+        if (config.preprocessed_from or config.cache) and self.shortcuts:
+            raise InputError(
+                f"kept tensors do not say by which shortcut they were made, and {', '.join(self.shortcuts)} of "
+                f"{config.preprocess} is taken; leave out --cache and --preprocessed_dir, or the shortcut"
+            )
         parts = (self.dataset, spec.recipe, self.preprocessor)
         if config.preprocessed_from is not None:
             if find_task(spec.task).needs_geometry:

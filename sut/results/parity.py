@@ -45,9 +45,12 @@ def measure(make: Make, recipe: Recipe, encoded: Sequence[bytes]) -> Parity:
     return compare(preprocessed_levels(make, recipe, encoded), *oracle_levels(recipe, encoded))
 
 
-def measure_quickly(make: Make, recipe: Recipe) -> Parity:
-    """``measure`` on a few files of each kind, within some tenths of a second: for the result of a run."""
-    return measure(make, recipe, [*photos()[:3], *noise(1), *sizes(4)])
+def measure_quickly(make: Make, recipe: Recipe, with_large: bool = False) -> Parity:
+    """``measure`` on a few files of each kind, within some tenths of a second: for the result of a run.
+
+    ``with_large`` adds pictures that any resize shrinks to a part: without them a shortcut for such might not show.
+    """
+    return measure(make, recipe, [*photos()[:3], *noise(1), *sizes(4), *(enlarged(2, recipe) if with_large else ())])
 
 
 def compare(got: Levels, expected: Levels, covered: Covered | None = None) -> Parity:
@@ -134,6 +137,20 @@ def sizes(count: int) -> list[bytes]:
         width, height = (int(side) for side in sides)
         squeezed = cv2.resize(pictures[number % len(pictures)], (width, height), interpolation=cv2.INTER_AREA)
         found.append(_jpeg(squeezed, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY]))
+    return found
+
+
+def enlarged(count: int, recipe: Recipe) -> list[bytes]:
+    """Demo photos whose short side is three times that of what ``recipe`` resizes to."""
+    found = []
+    for data in photos()[:count]:
+        picture = decode(data)
+        height, width = picture.shape[:2]
+        where = fit(recipe, width, height)
+        scale = 3 * max(where.resized_width / where.box_width, where.resized_height / where.box_height)
+        size = (round(scale * width), round(scale * height))
+        larger = cv2.resize(picture, size, interpolation=cv2.INTER_CUBIC)
+        found.append(_jpeg(larger, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY]))
     return found
 
 

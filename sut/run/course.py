@@ -150,8 +150,12 @@ class Course:
     def _check_parity(self, sut: SUT) -> None:
         if not sut.backend.inputs or self._config.use_preprocessed_dataset:
             return
-        parity = measure_quickly(self._parts.preprocessor_for, self._parts.spec.recipe)
+        taken = self._parts.shortcuts
+        parity = measure_quickly(self._parts.preprocessor_for, self._parts.spec.recipe, with_large=bool(taken))
         self._tell(Preprocessed(parity))
+        if taken:
+            mean = f"{parity.mean_levels:.2g} levels on average"
+            self._notes.append(f"{self._config.preprocess} takes {', '.join(taken)}: its pixels are off by {mean}")
         if not parity.within_1_level:
             off = f"{parity.max_levels} levels > 1 level" if parity.max_levels > 1 else "its padding is not exact"
             self._broken.append(f"parity of {self._config.preprocess}: {off}")

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import pytest
 
 from plugins.base import Plugin
-from plugins.options import NoOptions, PluginOption, Tuned, describe, option, read, tuned
+from plugins.options import NoOptions, PluginOption, Tuned, describe, option, read, shortcuts, tuned
 
 
 @dataclass(frozen=True)
@@ -116,3 +116,14 @@ def test_options_are_described_for_who_lists_them() -> None:
 
 def test_only_what_says_so_is_searched() -> None:
     assert {name: its.of_lanes(8) for name, its in tuned(Options).items()} == {"lanes": 4}
+
+
+def test_shortcuts_are_told_by_name_where_they_are_taken() -> None:
+    @dataclass(frozen=True)
+    class Fast:
+        half: bool = option(False, "half of it", is_shortcut=True)
+        rough: bool = option(False, "roughly", is_shortcut=True)
+        lanes: int = option(2, "lanes")
+
+    assert shortcuts(Fast(half=True, lanes=3)) == ("half",)
+    assert shortcuts(Fast()) == shortcuts(NoOptions()) == ()
