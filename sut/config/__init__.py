@@ -31,7 +31,7 @@ PROFILES: dict[str, dict[str, str]] = {
 }
 """The reference harness's presets that work here."""
 
-HOW_KEPT = frozenset({"mode", "output", "overwrite", "debug", "keep_samples", "watchdog_s"})
+HOW_KEPT = frozenset({"mode", "output", "overwrite", "debug", "keep_samples", "trace", "watchdog_s"})
 """How and where it is run and kept, as opposed to what is run."""
 
 # What does not change what is measured stays out of the directory's name, so that a run finds its earlier self.
@@ -191,6 +191,9 @@ class RunConfig(BaseModel):
     audit_conf: Path | None = setting("An audit.config (TEST01, TEST04) to obey, read as strictly.")
     watchdog_s: float | None = setting("Stop a run after so long without progress.", ge=0.1, le=_MOST_SECONDS)
     debug: bool = setting("Tracebacks, and keep LoadGen's trace.", False)
+    trace: Path | None = setting(
+        "Write the run's begin as a trace for Perfetto, compressed if FILE ends in .gz; of several runs, one each."
+    )
     keep_samples: bool = setting("Keep each sample's stages beside the result, in samples.npz.", False, flag=None)
 
     @field_validator("*", mode="before")

@@ -25,6 +25,7 @@ from sut.pipeline.choice import prior
 from sut.pipeline.fused import Fused, Inline, Way
 from sut.pipeline.lane import Clock, Failures, Lane, Recorder, Surroundings, lane_stages
 from sut.pipeline.ledger import Counter, Ledger, LedgerShape
+from sut.pipeline.ranges import RangedRunner, RangedSource, nvtx_for
 from sut.pipeline.staged import Channel, Staged
 from sut.process.cgroup import usable_cores
 from sut.qsl.library import Library, Source
@@ -87,6 +88,7 @@ class SUT:
                 transfers=self.backend.transfers,
             )
             self._sources: list[Source] = []
+            self._nvtx = nvtx_for(config)
             self.lanes = self._make_lanes(stack)
             self._way = self._make_way(stack)
             self._put = self._way.put
@@ -97,10 +99,15 @@ class SUT:
         lend_to = self.backend.inputs[0].name if one else None
         place = self.parts.place_for(self.backend)
         runners = [stack.enter_context(self.backend.runner(place)) for _ in range(self.config.lane_count)]
+        if self._nvtx is not None:
+            runners = [RangedRunner(each, self._nvtx) for each in runners]
         return [Lane(each, self._make_source(stack), self._shared, lend_to, n) for n, each in enumerate(runners)]
 
     def _make_source(self, stack: ExitStack) -> Source:
-        self._sources.append(source := self.library.source())
+        source = self.library.source()
+        if self._nvtx is not None:
+            source = RangedSource(source, self._nvtx)
+        self._sources.append(source)
         stack.callback(source.close)
         return source
 

@@ -23,7 +23,7 @@ from sut.run.outcome import versions
 from sut.text import Say
 from sut.version import NAME, own_version
 
-_MAY_DIFFER = frozenset({"output", "overwrite", "debug", "watchdog_s", "cache", "cache_dir", "audit_conf"})
+_MAY_DIFFER = frozenset({"output", "overwrite", "debug", "watchdog_s", "cache", "cache_dir", "audit_conf", "trace"})
 """Settings that change nothing of what is measured; of an audit.config its content counts."""
 
 

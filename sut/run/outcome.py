@@ -15,7 +15,7 @@ import numpy as np
 from plugins.extras import TABLE
 from plugins.packages import SUBSTITUTES
 from sut.config import RunConfig
-from sut.errors import one_line
+from sut.errors import one_line, reason_of
 from sut.mlperf import official
 from sut.mlperf.accuracy import logged_sum, read_accuracy_log
 from sut.mlperf.check_log import check_log
@@ -30,6 +30,7 @@ from sut.results.samples import FILE as SAMPLES
 from sut.results.samples import Samples
 from sut.results.schema import CONFIGURED, Accuracy, Agreement, Energy, Metric, Result, per_query, stage_stats
 from sut.results.stages import LedgerError, Stages, answered, join, latency_bounds, own_latency_ns, record_of
+from sut.results.trace import write_trace
 from sut.run.events import Planned
 from sut.run.supervisor import Outcome
 from sut.tasks.base import Score
@@ -60,6 +61,8 @@ def make_result(parts: Assembly, agreement: Agreement | None, outcome: Outcome, 
     score = _scored(parts, outcome, found, directory)
     if config.keep_samples and outcome.ledger is not None and found.stages is not None:
         Samples.of(outcome.ledger, found.stages).save(directory / SAMPLES)
+    if config.trace is not None:
+        found.notes.append(_traced(config, config.trace, outcome, found))
     failed_samples, samples = outcome.counter(Counter.FAILED), outcome.counter(Counter.DONE)
     reasons = _reasons(config, outcome, found, failed_samples)
     audit = outcome.plan.audit if outcome.plan else None
@@ -86,6 +89,17 @@ def make_result(parts: Assembly, agreement: Agreement | None, outcome: Outcome, 
         **_told(outcome, samples),
         **_figures(config, outcome, found, samples),
     )
+
+
+def _traced(config: RunConfig, path: Path, outcome: Outcome, found: _Findings) -> str:
+    """Write the trace of a run; what became of it is a note: the run counts all the same."""
+    if outcome.ledger is None or found.stages is None:
+        return f"trace: {path} was not written: there was nothing to trace yet"
+    about = {name: getattr(config, name) for name in ("model", "backend", "preprocess", "scenario", "mode", "boundary")}
+    try:
+        return write_trace(path, about, outcome.ledger, found.stages)
+    except Exception as error:  # whatever it is
+        return f"trace: {path} was not written: {reason_of(error)}"
 
 
 def _told(outcome: Outcome, samples: int) -> dict[str, Any]:

@@ -31,6 +31,7 @@ from sut.models.own import check_fit
 from sut.pipeline.assembly import Assembly
 from sut.process.signals import Noted, noted
 from sut.results.schema import FILE, PAGE, Agreement, Result, dump_json, reference_results
+from sut.results.trace import check_writable, trace_file
 from sut.run.closed import make
 from sut.run.compared import compared_with_fp32, why_not_compared
 from sut.run.gpu_watch import Watch
@@ -81,7 +82,7 @@ def run_all(configs: Sequence[RunConfig], console: Reporter, command: str, model
 
     ``model_sha256`` is that of a run that is repeated: that the model is another now is a note.
     """
-    ran = run_experiment(configs, console, command, model_sha256, keeps=True)
+    ran = run_experiment(configs, console, command, model_sha256, keeps=True, traces=True)
     if not {ExitCode.USAGE, ExitCode.SETUP} & set(ran.codes):
         console.summary(ran.results, ran.home)
         shown = [result for result in ran.results if result.mode != "find_peak"]
@@ -91,6 +92,22 @@ def run_all(configs: Sequence[RunConfig], console: Reporter, command: str, model
             console,
         )
     return ran.code
+
+
+def _with_traces(configs: Sequence[RunConfig], traces: bool) -> list[RunConfig]:
+    """Each run with a trace of its own, if any.
+
+    Raises ``InputError`` for a file that cannot be written, and for any where there are to be no ``traces``.
+    """
+    if not traces and configs[0].trace is not None:
+        raise InputError("the setting trace is for sut run: many runs would write the same file; leave it out")
+    found = []
+    for config in configs:
+        path = config.trace and trace_file(config.trace, config.scenario, config.mode, len(configs) > 1)
+        if path is not None:
+            check_writable(path)
+        found.append(config.model_copy(update={"trace": path}))
+    return found
 
 
 def leave_page(
@@ -143,12 +160,15 @@ def run_experiment(
     model_sha256: str | None = None,
     keeps: bool = False,
     unofficial: bool = False,
+    traces: bool = False,
 ) -> Ran:
     """Run each config; they differ in scenario and mode only, and share a directory.
 
     One that ``keeps`` runs by ``--rules closed`` that are finished leaves them as they are, and ``unofficial`` ones
-    where these will do. Raises ``InputError`` or ``SetupError`` before anything was run.
+    where these will do. One that ``traces`` takes the setting trace. Raises ``InputError`` or ``SetupError`` before
+    anything was run.
     """
+    configs = _with_traces(configs, traces)
     first = configs[0]
     audits = _check_files(configs, console)
     with console.working("preparing the model") as progress:
