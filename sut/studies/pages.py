@@ -30,8 +30,8 @@ Raises ``ValueError``, ``KeyError`` or ``TypeError`` for content that its study 
 
 READERS: dict[str, str] = {
     "study models": "sut.studies.models_page",
+    "study shortcuts": "sut.studies.shortcuts.page",
 }
-READERS: dict[str, str] = {"study shortcuts": "sut.studies.shortcuts.page"}
 """By command the module that has its ``study_of``."""
 
 

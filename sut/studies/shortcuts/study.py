@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from plugins.registry import suggest
 from preprocess.fused import Fused
 from sut.config import RunConfig
 from sut.datasets.mosaics import SIZES
@@ -28,7 +29,6 @@ OPTIONS = tuple(each.name for each in fields(Fused.options))
 PRECISIONS = ("bf16", "fp16", "int8")
 TOGETHER = "together"
 """All of the preprocessor's shortcuts, and int8."""
-PAIRS = 8
 _OWN = ("preprocess", "preprocess_options", "boundary", "precision", "fold", "lanes", "threads", "max_batchsize")
 """Settings that the study makes itself."""
 
@@ -62,18 +62,25 @@ def base_of(configs: Sequence[RunConfig]) -> RunConfig:
     return base.model_copy(update={**one, "scenario": "SingleStream"})
 
 
-def shortcuts_of(base: RunConfig) -> list[Shortcut]:
-    """What is priced: each of the preprocessor's shortcuts, each lower precision, and what goes together."""
+def chosen_of(names: str | None) -> list[Shortcut]:
+    """Those that a comma list names, None for all: the preprocessor's, lower precisions, and what goes together.
+
+    Raises ``InputError`` for a name that is none.
+    """
     ways: dict[str, dict[str, Any]] = {name: {"preprocess_options": {name: True}} for name in OPTIONS}
     ways |= {name: {"precision": name} for name in PRECISIONS}
-    together = {"preprocess_options": dict.fromkeys(OPTIONS, True), "precision": "int8"}
-    return [Shortcut(name, settings) for name, settings in {**ways, TOGETHER: together}.items()]
+    ways[TOGETHER] = {"preprocess_options": dict.fromkeys(OPTIONS, True), "precision": "int8"}
+    wanted = list(ways) if names is None else [name.strip() for name in names.split(",")]
+    if unknown := next((name for name in wanted if name not in ways), None):
+        raise InputError(f"--only: unknown shortcut '{unknown}'; {suggest(unknown, ways)}")
+    return [Shortcut(name, ways[name]) for name in wanted]
 
 
 def price(
     base: RunConfig,
+    chosen: Sequence[Shortcut],
     console: Reporter,
-    pairs: int = PAIRS,
+    pairs: int,
     timed: Mapping[str, int] = TIMED,
     labelled: Mapping[str, int] = LABELLED,
 ) -> dict[str, Any]:
@@ -91,7 +98,7 @@ def price(
         write_pictures(folder, dict(timed), dict(labelled))
         console.note("the exact way: labels, levels, memory")
         exact = examine(folder, way, "measuring the exact way")
-        found = [_priced(folder, base, way, each, pairs, console) for each in shortcuts_of(base)]
+        found = [_priced(folder, base, way, each, pairs, console) for each in chosen]
     rows = [row for each in found for row in rows_of(each, exact)]
     weights = way.prepared.weights if way.prepared else None
     return {"rows": rows, "model": base.model, "backend": base.backend, "weights": weights}
@@ -103,6 +110,8 @@ def _way(config: RunConfig, console: Reporter) -> Way:
         parts = assemble(config, console.note, progress)
     if find_task(parts.spec.task).tally is not LabelTally:
         raise InputError(f"{config.model} gives no labels to compare (task {parts.spec.task}); name a classifier")
+    # Compiled once in here: the process that happens to compile would hold more memory than the others.
+    parts.preprocessor_for(parts.spec.recipe).close()
     return Way(config, parts.model)
 
 
@@ -154,7 +163,7 @@ def sentences_of(content: Mapping[str, Any]) -> list[str]:
     random = "; the weights are random, so that labels say nothing" * (content["weights"] == "random")
     return [
         f"{content['model']} on {content['backend']}: " + "; ".join(_fastest(rows, size) for size in SIZES) + random,
-        "Speed is CPU time from JPEG to label, a picture at a time on one thread, in pairs with the exact way (fused and "
+        "Speed is CPU time from JPEG to label, a picture at a time on one thread, in pairs with the exact way (fused, "
         "fp32); memory is the peak of the whole process; levels are against the oracle, on mosaics of much detail.",
         "Labels are compared with the exact way's, on crops of eleven photos that were resized to the size: large ones "
         "have less detail than a camera's, and the interval takes crops as independent, which makes it too narrow.",
