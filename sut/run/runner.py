@@ -203,6 +203,8 @@ def run_experiment(
         console.header(parts, home)
         for at, config in enumerate(configs):
             if at in stay:
+                if config.trace is not None:
+                    console.note(f"trace: {config.trace} was not written: the run was kept")
                 ran.results.append(stay[at])
                 ran.codes.append(ExitCode.OK)
                 continue

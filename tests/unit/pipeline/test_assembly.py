@@ -275,3 +275,25 @@ def test_a_slot_lies_where_what_fills_it_can_write(settings: dict[str, Any], pla
             parts.place_for(backend)
     else:
         assert parts.place_for(backend) == "host"
+
+
+@pytest.mark.parametrize("kept", [{"cache": True}, {"preprocessed_dir": Path("tensors")}])
+def test_tensors_made_by_a_shortcut_are_not_kept(kept: dict[str, Any], tmp_path: Path) -> None:
+    settings = {name: tmp_path if name == "preprocessed_dir" else value for name, value in kept.items()}
+    taken = RunConfig(
+        backend="simulated",
+        preprocess="fused",
+        cache_dir=tmp_path,
+        preprocess_options={"scaled_decode": True, "fast_dct": False},
+        **settings,
+    )
+    parts = assemble(taken)
+
+    assert parts.shortcuts == ("scaled_decode",)
+    with pytest.raises(InputError, match=r"scaled_decode of fused is taken; leave out --cache and --preprocessed_dir"):
+        parts.tensor_store()
+    exact = assemble(taken.model_copy(update={"preprocess_options": {}}))
+    assert exact.shortcuts == ()
+    store = exact.tensor_store()
+    assert store is not None
+    store.close()
