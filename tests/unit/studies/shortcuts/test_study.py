@@ -202,3 +202,11 @@ def test_the_command_prices_a_shortcut_from_end_to_end(tmp_path: Path) -> None:
     study_file = json.loads((tmp_path / "output/study-shortcuts/study.json").read_text())
     assert study_file["rows"] == told["rows"]
     assert "scaled_decode, large" in (tmp_path / "output/study-shortcuts/report.html").read_text()
+
+
+def test_a_shortcut_that_is_none_is_refused_in_one_line(tmp_path: Path) -> None:
+    child = run_python("-m", "sut", "study", "shortcuts", "--only", "int9", cwd=tmp_path)
+
+    assert child.code == 1
+    assert child.err.startswith("error: --only: unknown shortcut 'int9'; did you mean int8?")
+    assert len(child.err.splitlines()) == 1
