@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -129,18 +130,20 @@ class _Answering:
         return self._task.judged(self._runner.infer(slot), geometries, self._rows)
 
     def examined(self, folder: Path, teller: Teller) -> Examined:
-        labels, parity, peaks = {}, {}, {}
-        recipe = self._parts.spec.recipe
+        recipe, shown = self._parts.spec.recipe, {size: files(folder, size, "timed") for size in SIZES}
+        # Small pictures first, and before all else: what earlier work leaves on the heap counts too.
+        peaks = {size: _peak_bytes(partial(self._answer_all, shown[size])) for size in SIZES}
+        labels, parity = {}, {}
         for done, size in enumerate(SIZES):
             teller.tell(Step(done, len(SIZES)))
-            shown = files(folder, size, "timed")
-            self.answer(shown[0])
-            peaks[size] = _peak_bytes(lambda shown=shown: [self.answer(data) for data in shown])  # type: ignore[misc]
-            got = preprocessed_levels(self._parts.preprocessor_for, recipe, shown)
-            parity[size] = compare(got, *oracle_levels(recipe, shown))
-            found = [self.answer(data) for data in files(folder, size, "labelled")]
+            got = preprocessed_levels(self._parts.preprocessor_for, recipe, shown[size])
+            parity[size] = compare(got, *oracle_levels(recipe, shown[size]))
+            found = self._answer_all(files(folder, size, "labelled"))
             labels[size] = tuple(int(each) for scores in found for each in _labels(scores))
         return Examined(labels, parity, peaks)
+
+    def _answer_all(self, shown: Sequence[bytes]) -> list[NDArray[Any]]:
+        return [self.answer(data) for data in shown]
 
 
 def _labels(answers: NDArray[Any]) -> NDArray[Any]:

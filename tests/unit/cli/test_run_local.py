@@ -266,7 +266,7 @@ def test_help_names_every_command(checkout: Path) -> None:
     help_text = " ".join(word for words in start(checkout, "--help") for word in words)
 
     known = "run, doctor, accuracy, audit, boundary, check-log, compare, dataset, kernels, parity, report, show"
-    assert f"COMMAND is one of {known}, submit, sweep, tune, verify: see" in help_text
+    assert f"COMMAND is one of {known}, study, submit, sweep, tune, verify: see" in help_text
     assert help_text.endswith("-P -m sut run --help")
 
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from sut.cli.commands.study import _shown
 from sut.cli.console import Console
 from sut.cli.emit import emit
+from sut.cli.study_models import _shown
 from sut.config import RunConfig, make_config
 from sut.errors import ExitCode, InputError, SetupError
 from sut.models.size import ModelSize
