@@ -185,6 +185,7 @@ def test_the_command_prices_a_shortcut_from_end_to_end(tmp_path: Path) -> None:
         *("-m", "sut", "study", "shortcuts", "--only", "scaled_decode,bf16", "--pairs", "1", "--json"),
         *("--output", tmp_path / "output"),
         cwd=tmp_path,
+        timeout_s=600,
     )
 
     assert child.code == 0, child.err
