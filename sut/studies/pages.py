@@ -31,6 +31,7 @@ Raises ``ValueError``, ``KeyError`` or ``TypeError`` for content that its study 
 READERS: dict[str, str] = {
     "study models": "sut.studies.models_page",
     "study shortcuts": "sut.studies.shortcuts.page",
+    "sweep": "sut.studies.sweeping.page",
 }
 """By command the module that has its ``study_of``."""
 

@@ -53,8 +53,12 @@ def test_a_sweep_goes_on_where_it_was_and_says_what_it_found(tmp_path: Path) -> 
     assert [row["concurrency"] for row in before] == [1, 2] and kept(tmp_path) == before
     assert report["rows"] == before
     assert report["outcome"]["limiting_stage"] == "infer" and report["outcome"]["highest_concurrency"] == 2
-    [written] = tmp_path.glob("out/*/sweep-*/sweep.json")
-    assert json.loads(written.read_text()) | {"parity": None} == report
+    [written] = tmp_path.glob("out/*/sweep-*/study.json")
+    kept_study = json.loads(written.read_text())
+    assert kept_study["system"]["cores"] and kept_study == {**report, "system": kept_study["system"]}
+    page = written.with_name("report.html").read_text()
+    assert "efficientnet-lite0 on simulated: how much it can be asked" in page
+    assert "Throughput of the closed loop" in page and report["words"][0] in page
     assert "plateau: " in first.out and "best under 1000 ms: " in first.out
 
 

@@ -9,13 +9,14 @@ from typing import Annotated
 import typer
 from rich.console import RenderableType
 
-from sut.cli.console import BriefConsole
+from sut.cli.console import BriefConsole, Console
 from sut.cli.emit import emit, grid, prose
 from sut.cli.options import configs_of
 from sut.cli.parameters import like_run
 from sut.config.words import parse_budget
 from sut.errors import ExitCode
 from sut.process.streams import tell_error
+from sut.studies.pages import leave_study
 from sut.studies.sweeping.grids import Asked, parse_arrivals, parse_concurrency, parse_range, parse_rates
 from sut.studies.sweeping.report import tables
 from sut.studies.sweeping.study import SweepResult, run_sweep
@@ -29,7 +30,8 @@ plateau, knee, where it declines. An open loop asks at random times whoever is a
 the rate-p99 curve, and with --latency the highest rate within it. Latencies count from the time for which a request
 was scheduled. Lanes, threads and batch that are auto are those that Offline begins with. With --cores or --devices
 instead: systems of so many, which preprocess on the CPU, on a GPU, or not at all, with medium and large pictures.
-Interrupted, the same command goes on where it was; --overwrite starts anew. Writes sweep.json and points.jsonl.
+Interrupted, the same command goes on where it was; --overwrite starts anew. Writes study.json, report.html and
+points.jsonl.
 
 Exit code: that of sut run; 3 where a point does not count.
 """
@@ -73,10 +75,9 @@ def sweep(
         limit_ns=None if latency is None else int(1e6 * latency),
     )
     found = run_sweep(configs_of(context.obj), asked, BriefConsole())
-    rows = [asdict(point) for point in found.points]
-    parity = found.parity.model_dump() if found.parity is not None else None
-    more = {"outcome": found.findings, "words": found.words, "parity": parity}
-    emit("sweep", rows, _shown(found), context.obj.as_json, **more)
+    rows, as_json = [asdict(point) for point in found.points], context.obj.as_json
+    emit("sweep", rows, _shown(found), as_json, **found.told)
+    leave_study(found.directory, "sweep", {"rows": rows, **found.told}, Console(as_json))
     bad = [point for point in found.points if point.first_error is not None]
     if bad:
         tell_error(f"{len(bad)} of {len(found.points)} points do not count: {bad[0].load}: {bad[0].first_error}")
@@ -84,10 +85,8 @@ def sweep(
 
 
 def _shown(found: SweepResult) -> Iterator[RenderableType]:
-    for headings, lines in tables(found.points):
+    for _, headings, lines in tables(found.points):
         yield grid(headings, lines)
         yield ""
-    yield from map(prose, found.words)
-    if found.parity is not None:
-        yield f"parity of the preprocessor: {found.parity.line()}"
+    yield from map(prose, found.told["words"])
     yield f"files: {found.directory}"

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from sut.errors import RunError, error_of, writing
 from sut.pipeline.assembly import Assembly
@@ -72,12 +73,14 @@ class _Heard:
                 self._watch = self.stack.enter_context(Watch(self._gpus, lambda: True))
             case Driven():
                 self.stack.close()
-                driven = replace(event, gpu_bytes=self._sum("peak_bytes"), gpu_memory_bytes=self._sum("memory_bytes"))
+                driven = replace(event, **self._of_gpus(event.duration_s))
                 self.driven.append(driven)
                 self._told(driven)
 
-    def _sum(self, name: str) -> int | None:
-        """Over all GPUs; None where one does not tell."""
-        gpus = self._watch.found()[0] if self._watch is not None else None
-        told = [getattr(gpu, name) for gpu in gpus or [] if getattr(gpu, name) is not None]
-        return sum(told) if gpus and len(told) == len(gpus) else None
+    def _of_gpus(self, duration_s: float) -> dict[str, Any]:
+        """What was seen of all GPUs together; null is what one of them does not tell."""
+        gpus = (self._watch.found()[0] if self._watch is not None else None) or []
+        names = {"gpu_bytes": "peak_bytes", "gpu_memory_bytes": "memory_bytes", "joules": "mean_power_watts"}
+        told = {field: [getattr(gpu, name) for gpu in gpus] for field, name in names.items()}
+        found = {field: sum(each) if each and None not in each else None for field, each in told.items()}
+        return found | {"joules": found["joules"] and found["joules"] * duration_s}

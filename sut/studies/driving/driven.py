@@ -93,6 +93,7 @@ class Driven:
     gpu_memory_bytes: int | None = None
     """All memory of those GPUs."""
     joules: float | None = None
+    """Of the GPUs, by their mean power at a look a second."""
     event: Literal["driven"] = "driven"
 
     @property

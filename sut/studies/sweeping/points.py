@@ -152,10 +152,15 @@ def _named(job: Job) -> dict[str, Any]:
 _POINT = TypeAdapter(Point)
 
 
-def point_of_line(line: str) -> Point:
-    """A point from its line of JSON. Raises ``ValueError`` for a line that is none."""
+def point_of(row: Mapping[str, Any]) -> Point:
+    """A point from what JSON has of it. Raises ``ValueError`` for what is none."""
     try:
-        return _POINT.validate_python(json.loads(line))
+        return _POINT.validate_python(row)
     except ValidationError as error:
         first = error.errors()[0]
         raise ValueError(f"{'.'.join(map(str, first['loc'])) or 'a point'}: {first['msg']}") from None
+
+
+def point_of_line(line: str) -> Point:
+    """A point from its line of JSON. Raises ``ValueError`` for a line that is none."""
+    return point_of(json.loads(line))

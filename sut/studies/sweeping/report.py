@@ -28,8 +28,14 @@ _FIRST: dict[str, tuple[str, Callable[[Point], str]]] = {
     "zero": ("load", lambda each: each.load),
     "open": (">rate/s", lambda each: each.load if each.rate is None else short(each.rate)),
 }
-Table = tuple[tuple[str, ...], list[list[str]]]
-"""Headings as ``sut.cli.emit.grid`` takes them, and lines."""
+CAPTIONS = {
+    "closed": "Closed loop: so many requests outstanding at any time",
+    "zero": "One request at a time, and the same rate at random",
+    "open": "Open loop: requests at random times; of several rounds the one whose p99 is the median",
+    "scaling": "Samples per second by cores and devices",
+}
+Table = tuple[str, tuple[str, ...], list[list[str]]]
+"""Part of the sweep, headings as ``sut.cli.emit.grid`` takes them, and lines."""
 
 
 def tables(points: Sequence[Point]) -> Iterator[Table]:
@@ -38,7 +44,7 @@ def tables(points: Sequence[Point]) -> Iterator[Table]:
         those = _usual([each for each in points if each.part == part and each.ok])
         if those:
             shown = {name: cell for name, cell in _COLUMNS.items() if any(cell(each) != "-" for each in those)}
-            yield (heading, *shown), [[first(each), *(cell(each) for cell in shown.values())] for each in those]
+            yield part, (heading, *shown), [[first(each), *(cell(each) for cell in shown.values())] for each in those]
     if scaling := [each for each in points if each.part == "scaling"]:
         yield _scaling(scaling)
 
@@ -61,7 +67,7 @@ def _scaling(points: Sequence[Point]) -> Table:
         for cores, devices in systems
     ]
     names = {WAYS[0]: "CPU", WAYS[1]: "GPU", WAYS[2]: "inference\nonly"}
-    return (">cores", ">devices", *(f">{size}\n{names[way]}" for size in sizes for way in WAYS)), lines
+    return "scaling", (">cores", ">devices", *(f">{size}\n{names[way]}" for size in sizes for way in WAYS)), lines
 
 
 def _rate(point: Point | None) -> str:

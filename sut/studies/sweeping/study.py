@@ -5,17 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sut.config import RunConfig, model_stem
-from sut.errors import InputError, writing
-from sut.files import write_text
-from sut.pipeline.assembly import assemble
+from sut.errors import InputError
+from sut.pipeline.assembly import Assembly, assemble
 from sut.process.cgroup import bytes_told, memory_limit
 from sut.process.streams import tell
-from sut.results.schema import Parity
 from sut.run.planning import check_effect
 from sut.run.reporter import Reporter
 from sut.studies.kept import Kept, header_of, held
@@ -25,6 +23,7 @@ from sut.studies.sweeping.grids import Asked
 from sut.studies.sweeping.loops import Loops
 from sut.studies.sweeping.points import Point, point_of_line
 from sut.studies.sweeping.report import line_of, words_of
+from sut.studies.tuning.report import what_is_set
 from sut.studies.tuning.space import with_settings
 
 FILE = "points.jsonl"
@@ -32,13 +31,11 @@ FILE = "points.jsonl"
 
 @dataclass(frozen=True, slots=True)
 class SweepResult:
-    """What a sweep has left in ``directory``: its points, what they say, and the words of it."""
+    """What a sweep has measured, and what is told of it beside its points; it is kept in ``directory``."""
 
     directory: Path
     points: list[Point]
-    findings: dict[str, Any]
-    words: list[str]
-    parity: Parity | None
+    told: dict[str, Any]
 
 
 def run_sweep(configs: Sequence[RunConfig], asked: Asked, console: Reporter) -> SweepResult:
@@ -59,12 +56,23 @@ def run_sweep(configs: Sequence[RunConfig], asked: Asked, console: Reporter) -> 
         except KeyboardInterrupt:
             tell(f"{len(kept.rows)} points are kept; the same command without --overwrite goes on behind them")
             raise
-        points = list(loops.bench.points.values())
-        words = [*loops.notes, *words_of(found)]
-        told = {"schema": 1, "command": "sweep", "rows": [asdict(each) for each in points], "outcome": found}
-        with writing(directory):
-            write_text(directory / "sweep.json", json.dumps(told | {"words": words}) + "\n")
-    return SweepResult(directory, points, found, words, loops.bench.parity)
+    return SweepResult(directory, list(loops.bench.points.values()), _told(parts, loops, found))
+
+
+def _told(parts: Assembly, loops: Loops, found: dict[str, Any]) -> dict[str, Any]:
+    words, parity = [*words_of(found), *loops.notes], loops.bench.parity
+    if parts.model is not None and parts.model.weights == "random":
+        words.append("the weights are random: times are real, answers mean nothing")
+    if parity is not None:
+        words.append(f"parity of {parts.config.preprocess}: {parity.line()}")
+    return {
+        "outcome": found,
+        "words": words,
+        "parity": parity.model_dump() if parity is not None else None,
+        "model": parts.spec.name,
+        "backend": parts.config.backend,
+        "config": what_is_set(parts.config),
+    }
 
 
 def _base_of(configs: Sequence[RunConfig], asked: Asked) -> RunConfig:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from sut.pipeline.system import SUT
 from sut.process.clock import Pair
 from sut.studies.driving import asking
 from sut.studies.driving.asking import Answers, clock
-from sut.studies.driving.drive import drive
+from sut.studies.driving.drive import _Heard, drive
 from sut.studies.driving.driven import Drive, Driven, Ready
 from sut.studies.driving.driver import Driver
 from sut.studies.driving.loads import Alone, Bursts, Closed, FromFile, Load, OpenLoad, Poisson, arrivals_ns
@@ -290,3 +291,16 @@ def test_what_cannot_be_loaded_is_told_as_of_a_run(tmp_path: Path) -> None:
 def test_arrivals_are_looked_at_before_anything_is_loaded(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be read"):
         drive(assemble(config(20)), [Drive(FromFile(tmp_path / "nowhere"), 1.0)], tmp_path)
+
+
+def test_what_was_seen_of_gpus_is_a_loads() -> None:
+    gpu = SimpleNamespace(peak_bytes=3, memory_bytes=8, mean_power_watts=100.0)
+    heard = _Heard([0, 1], lambda driven: None, lambda ready: None)
+
+    for gpus, expected in (
+        ([gpu, gpu], {"gpu_bytes": 6, "gpu_memory_bytes": 16, "joules": 400.0}),
+        ([gpu, SimpleNamespace(**vars(gpu) | {"mean_power_watts": None})], {"gpu_bytes": 6, "joules": None}),
+        (None, {"gpu_bytes": None, "gpu_memory_bytes": None, "joules": None}),
+    ):
+        heard._watch = SimpleNamespace(found=lambda gpus=gpus: (gpus, []))  # type: ignore[assignment]
+        assert heard._of_gpus(2.0).items() >= expected.items()

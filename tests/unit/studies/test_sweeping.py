@@ -208,7 +208,7 @@ def test_tables_fit_80_columns_and_have_the_usual_round() -> None:
     points = [of_rate(20, at, p99) for at, p99 in ((1, 9), (2, 5), (3, 7))]
     points += [Point.without(job(Closed(2)), SetupError("no GPU")), scaled(WAYS[0], 1, 20.0)]
 
-    (_, line), (headings, scaling) = tables(points)
+    (_, _, line), (_, headings, scaling) = tables(points)
 
     assert len(line) == 1 and "7" in line[0]
     assert headings[:2] == (">cores", ">devices") and scaling == [["2", "1", "20", "-", "-"]]
