@@ -72,7 +72,7 @@ def test_ctrl_c_ends_it_and_keeps_what_was_measured(tmp_path: Path) -> None:
         child = running.finish()
 
     assert child.code == 130 and child.seconds < 10 and child.left == []
-    assert "2 points are kept" in child.err
+    assert "points kept: 2" in child.err
 
 
 @pytest.mark.slow

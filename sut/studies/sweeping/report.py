@@ -77,7 +77,7 @@ def _rate(point: Point | None) -> str:
 def line_of(point: Point) -> str:
     """A point in one line, as it is told when it is measured."""
     about = [str(each) for each in (point.way, point.pictures) if each]
-    about += [f"{point.cores} cores, {point.devices} devices"] if point.devices else []
+    about += [f"cores {point.cores}, devices {point.devices}"] if point.devices else []
     what = ", ".join([point.load, *about])
     if point.left_out is not None:
         return f"{what}: left out: {point.left_out}"

@@ -49,12 +49,12 @@ def run_sweep(configs: Sequence[RunConfig], asked: Asked, console: Reporter) -> 
         there = len(kept.rows)
         tell(f"sweep: files: {directory}")
         if there:
-            tell(f"{there} points are there already, it goes on behind them; --overwrite starts anew")
+            tell(f"points there already: {there}; it goes on behind them; --overwrite starts anew")
         loops = Loops(parts, asked, Bench(kept, lambda point: tell(line_of(point))), console)
         try:
             found = _measure(loops, asked)
         except KeyboardInterrupt:
-            tell(f"{len(kept.rows)} points are kept; the same command without --overwrite goes on behind them")
+            tell(f"points kept: {len(kept.rows)}; the same command without --overwrite goes on behind them")
             raise
     return SweepResult(directory, list(loops.bench.points.values()), _told(parts, loops, found))
 

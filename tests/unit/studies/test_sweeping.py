@@ -16,9 +16,12 @@ from sut.cli.console import BriefConsole
 from sut.config import make_config
 from sut.errors import InputError, RunError, SetupError
 from sut.pipeline.assembly import assemble
-from sut.studies.driving.driven import Drive
-from sut.studies.driving.loads import Closed, FromFile, Poisson
+from sut.results.samples import Samples
+from sut.run.timing import Pace
+from sut.studies.driving.driven import Drive, Driven, Ready
+from sut.studies.driving.loads import Alone, Closed, FromFile, Poisson
 from sut.studies.kept import Kept
+from sut.studies.sweeping import bench as bench_module
 from sut.studies.sweeping import curves
 from sut.studies.sweeping.bench import Bench
 from sut.studies.sweeping.findings import closed_findings, open_findings, scaling_findings
@@ -33,6 +36,7 @@ from sut.studies.sweeping.grids import (
     parse_range,
     parse_rates,
 )
+from sut.studies.sweeping.loops import Loops
 from sut.studies.sweeping.points import Job, Point, point_of_line
 from sut.studies.sweeping.report import line_of, tables, words_of
 from sut.studies.sweeping.study import run_sweep
@@ -347,3 +351,87 @@ def test_no_point_is_measured_twice(tmp_path: Path) -> None:
     assert math.isclose(sum(point.stages_ns.values()), point.latency_ns["mean"], rel_tol=1e-6)
     assert point.host_bytes and point.cpu_seconds_per_sample and point.joules_per_sample is None
     assert point.mean_batch == 1 and point.queueing_share is not None and np.isfinite(point.took_s)
+
+
+# ---- the course of a sweep, on a system that answers at once with what was planted
+
+
+def planted_drive(monkeypatch: pytest.MonkeyPatch, rate_of: Callable[[int, int], float]) -> list[Drive]:
+    """Every load is answered without a process: a closed loop of n as ``rate_of`` (n, how often before) says."""
+    asked_for: list[Drive] = []
+
+    def drive(
+        parts: Any, drives: list[Drive], directory: Path, *, cores: Any, told: Callable[[Driven], None], ready: Any
+    ) -> None:
+        config = parts.config
+        ready(Ready(Pace(1, 1), config.lane_count, 1, config.largest_batch, 0, 2, None))
+        for number, each in enumerate(drives):
+            load = each.load
+            again = sum(before.load == load for before in asked_for)
+            asked_for.append(each)
+            rate = rate_of(load.concurrency, again) if isinstance(load, Closed) else getattr(load, "rate", 1.0)
+            times = np.full(4, 10 * MS)
+            stages = {"issue_delay": times * 0, "queue": times // 2, "infer": times // 2, "residual": times * 0}
+            Samples(np.zeros(4, np.int32), times * 0, times, stages).save(directory / f"samples-{number}.npz")
+            path = directory / f"samples-{number}.npz"
+            told(Driven(number, load, 1.0, 4, 0, None, rate, {4: 1}, {"infer": 9.0}, 0.5, GIB, path))
+
+    monkeypatch.setattr(bench_module, "drive", drive)
+    return asked_for
+
+
+def loops(tmp_path: Path, **more: Any) -> Loops:
+    parts = assemble(make_config({"backend": "simulated", "scenario": "Server", "max_batchsize": 4}))
+    kept = Kept.read(tmp_path / "points.jsonl", {}, point_of_line, "a sweep", overwrite=False)
+    return Loops(parts, asked(**more), Bench(kept, lambda point: None), BriefConsole())
+
+
+def test_the_budget_ends_the_closed_loop_and_that_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    planted_drive(monkeypatch, lambda n, again: min(10.0, 3.0 * n))
+    study = loops(tmp_path, concurrency=parse_concurrency(None), budget_s=540.0)
+
+    points = study.closed()
+
+    # With 2,048 outstanding at 10 a second it takes 205 s until they are answered, and as long again afterwards.
+    assert [point.concurrency for point in points] == [2**power for power in range(11)]
+    assert study.notes == ["2,048 outstanding and more left out: the budget is spent; --budget allows more"]
+
+
+def test_what_looks_like_a_decline_is_measured_in_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drives = planted_drive(monkeypatch, lambda n, again: 1000.0 + again / 100 if n < 128 else 500.0 + again / 100)
+    study = loops(tmp_path, concurrency=(1, 8, 64, 128), budget_s=100.0)
+
+    found = closed_findings(study.closed(), None, None)
+
+    again = [each.load.concurrency for each in drives[4:] if isinstance(each.load, Closed)]
+    assert again == [1, 128] * 3 and found["decline"]["verdict"] == "worse" and found["decline"]["pairs"] == 4
+    assert words_of(found)[-1].startswith("throughput declines from 70 outstanding on, to 0.5 x")
+
+
+def test_an_open_loop_has_zero_load_and_three_rounds_of_shares(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drives = planted_drive(monkeypatch, lambda n, again: 100.0 * min(n, 4))
+    study = loops(tmp_path, concurrency=(1, 8), budget_s=400.0, limit_ns=20 * MS)
+
+    found = open_findings(study.open(study.closed()), 20 * MS)
+
+    zero, rounds = drives[2:4], drives[4:]
+    assert [each.load for each in zero] == [Alone(20.0), Poisson(20.0)]
+    assert [each.load for each in rounds[::8]] == [Poisson(80.0, seed) for seed in (1, 2, 3)] and len(rounds) == 24
+    assert (found["highest_rate"], found["safe_rate"], found["rounds"]) == (380.0, 380.0, 3)
+    assert study.notes == []
+
+
+def test_a_round_that_the_budget_does_not_allow_is_left_out_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drives = planted_drive(monkeypatch, lambda n, again: 100.0)
+    study = loops(tmp_path, concurrency=None, rates=(1.0, 2.0), budget_s=32.0)
+
+    study.open([])
+
+    # A round takes 20 samples of each rate: 20 s and 10 s, and a second between them.
+    assert [each.load for each in drives] == [Poisson(rate, seed) for seed in (1, 2, 3) for rate in (1.0, 2.0)]
+    study = loops(tmp_path / "again", concurrency=None, rates=(1.0, 2.0), budget_s=30.0)
+    (tmp_path / "again").mkdir()
+    study.open([])
+    assert study.notes == ["1/s at random (round 2 of 3) and more left out: the budget is spent"]
