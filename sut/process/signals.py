@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
@@ -77,13 +77,18 @@ def noted() -> Iterator[Noted]:
                 outer.hush()
 
 
-def undisturbed() -> AbstractContextManager[None]:
-    """Put such signals off while cleaning up: the waits in there are short."""
-    return _handled(signal.SIG_IGN)
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Put such signals off while cleaning up: the waits in there are short. The first of them is raised afterwards."""
+    came: list[int] = []
+    with _handled(lambda number, frame: came.append(number)):
+        yield
+    if came:
+        signal.raise_signal(came[0])
 
 
 @contextmanager
-def _handled(handler: Callable[[int, FrameType | None], Any] | signal.Handlers) -> Iterator[None]:
+def _handled(handler: Callable[[int, FrameType | None], Any]) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():  # it hears none
         yield
         return

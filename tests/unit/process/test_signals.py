@@ -79,11 +79,24 @@ def test_what_is_ignored_stays_ignored() -> None:
 
 
 def test_cleaning_up_is_not_disturbed() -> None:
-    with noted() as ending, undisturbed():
-        for which in ENDING:
-            signal.raise_signal(which)
+    cleaned = []
+    with noted() as ending:
+        with undisturbed():
+            for which in ENDING:
+                signal.raise_signal(which)
+            assert not ending.came
+            cleaned.append(True)
 
-    assert not ending.came
+        assert cleaned and ending.came
+
+
+def test_a_signal_that_came_while_cleaning_up_is_raised_afterwards() -> None:
+    cleaned = []
+    with pytest.raises(KeyboardInterrupt), undisturbed():
+        signal.raise_signal(signal.SIGINT)
+        cleaned.append(True)
+
+    assert cleaned
 
 
 def test_a_thread_hears_no_signals_and_may_clean_up() -> None:
