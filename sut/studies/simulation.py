@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from heapq import heapreplace
 from math import log1p
 
@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 from sut.pipeline.deadline import Deadline
 
 Int64Array = NDArray[np.int64]
+Unity = NDArray[np.float64]
+"""When queries come if one a second is asked, ascending, in ns: divided by a rate, when they come at that rate."""
 
 LATE_SHARE = 0.01
 """What may be over Server's latency bound: its percentile is the 99th."""
@@ -130,28 +132,84 @@ def highest_rate(
     sigma: float = 0.0,
     queries: int = 50_000,
     seed: int = 0,
+    at_unity_ns: Unity | None = None,
 ) -> float:
     """The highest rate in queries per second at which no more queries are over ``bound_ns`` than may be.
 
     That is 1 %, or what LoadGen's early stopping allows a run of ``run_queries``. Found by bisection to 0.2 %, always
     with the same random numbers; 0 where not even single queries are in time. ``sigma``: how much service times vary
     (lognormal). By deadline with the whole bound where they do not vary, else with the margin that the system keeps.
+    ``at_unity_ns``: when the queries come if one a second is asked, ascending, where they are not to be drawn.
     """
     share = LATE_SHARE if run_queries is None else max(allowed_late(run_queries), 0) / run_queries
-    factors = noise(queries, seed, sigma) if sigma else ()
+    if at_unity_ns is None:
+        at_unity_ns = at_random(queries, seed)
+    factors = noise(len(at_unity_ns), seed, sigma) if sigma else ()
     deadline = None
     if by_deadline:
         deadline = Deadline.worthwhile(bound_ns, service_ns) if sigma else Deadline.of(bound_ns, service_ns)
-    at_unity = np.cumsum(np.random.default_rng(seed).exponential(1e9, queries))
-
-    def holds(rate: float) -> bool:
-        arrived_ns = (at_unity / rate).astype(np.int64)
-        return float((simulate(arrived_ns, service_ns, servers, deadline, factors) > bound_ns).mean()) <= share
-
-    low, high = 0.0, servers * max(1e9 * n / took for n, took in enumerate(service_ns, start=1))
     if service_ns[0] > bound_ns:
         return 0.0
+    ceiling = servers * max(1e9 * n / took for n, took in enumerate(service_ns, start=1))
+    return highest_held(
+        lambda arrived_ns: simulate(arrived_ns, service_ns, servers, deadline, factors),
+        bound_ns,
+        ceiling,
+        at_unity_ns,
+        share,
+    )
+
+
+def at_random(queries: int, seed: int) -> Unity:
+    """Queries that come at random, by a Poisson process."""
+    return np.cumsum(np.random.default_rng(seed).exponential(1e9, queries))
+
+
+def highest_held(
+    latencies: Callable[[Int64Array], Int64Array],
+    bound_ns: int,
+    ceiling: float,
+    at_unity_ns: Unity,
+    late_share: float = LATE_SHARE,
+) -> float:
+    """The highest rate in queries per second, to 0.2 %, at which no larger share than ``late_share`` is late.
+
+    ``latencies`` simulates queries that arrive then, in ns; ``ceiling`` is a rate that is not held.
+    """
+    low, high = 0.0, ceiling
     while high - low > _PRECISION * high:
         rate = (low + high) / 2
-        low, high = (rate, high) if holds(rate) else (low, rate)
+        late = latencies((at_unity_ns / rate).astype(np.int64)) > bound_ns
+        low, high = (rate, high) if float(late.mean()) <= late_share else (low, rate)
     return low
+
+
+def prepared(arrived_ns: Int64Array, took_ns: Sequence[int], workers: int) -> Int64Array:
+    """When ``workers``, who take one query each, first in, first out, have each query ready.
+
+    ``took_ns``: what each takes, in the order of arrival. Returns int64 (queries,), in ns. Workers never wait for those
+    who come behind them: the channel between them is thought to be endless, which at a rate that is held it may as well
+    be.
+    """
+    free = [0] * workers
+    ready = np.empty_like(arrived_ns)
+    for number, (arrived, took) in enumerate(zip(arrived_ns.tolist(), took_ns, strict=False)):
+        ready[number] = end = max(free[0], arrived) + took
+        heapreplace(free, end)
+    return ready
+
+
+def simulate_staged(
+    arrived_ns: Int64Array,
+    took_ns: Sequence[int],
+    workers: int,
+    service_ns: Sequence[int],
+    servers: int = 1,
+    factors: Sequence[float] = (),
+) -> Int64Array:
+    """As ``simulate``, behind ``workers`` that make each query ready in ``took_ns``; first in, first out."""
+    ready_ns = prepared(arrived_ns, took_ns, workers)
+    order = np.argsort(ready_ns, kind="stable")
+    latency_ns = np.empty_like(arrived_ns)
+    latency_ns[order] = simulate(ready_ns[order], service_ns, servers, None, factors)
+    return latency_ns + ready_ns - arrived_ns
