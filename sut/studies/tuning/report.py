@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import re
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -11,7 +9,6 @@ from typing import Any, Literal
 
 import yaml
 from rich.bar import Bar
-from rich.console import Console as RichConsole
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -20,6 +17,7 @@ from plugins.packages import CHECKOUT
 from sut.config import HOW_KEPT, RunConfig
 from sut.results.machine import named, system_facts
 from sut.results.wording import milliseconds, verdict
+from sut.studies.printed import printed_svg
 from sut.studies.tuning.bench import figure_words
 from sut.studies.tuning.search import ranked
 from sut.studies.tuning.space import Point
@@ -104,11 +102,7 @@ def _bar(share: float) -> Bar:
 
 def svg(outcome: TuneOutcome, title: str) -> str:
     """The picture as an SVG file's text, which loads nothing from elsewhere."""
-    console = RichConsole(record=True, width=100, file=io.StringIO(), highlight=False)
-    console.print(picture(outcome))
-    for line in outcome.words:
-        console.print(Text(line))
-    return re.sub(r"@font-face \{.*?\}", "", console.export_svg(title=title), flags=re.DOTALL)
+    return printed_svg([picture(outcome), *map(Text, outcome.words)], title)
 
 
 def outcome_of(outcome: TuneOutcome, config: RunConfig | None) -> dict[str, Any]:
