@@ -13,7 +13,6 @@ from sut.cli.emit import emit, prose
 from sut.cli.options import configs_of
 from sut.cli.parameters import like_run
 from sut.errors import ExitCode
-from sut.results.machine import system_facts
 from sut.studies.capacity import report
 from sut.studies.capacity.choice import Planned
 from sut.studies.capacity.model import Times
@@ -24,10 +23,11 @@ HELP = """Say what holds a rate within a latency: lanes, batch, preprocessing wo
 Example: ./run_local.sh plan --rate 100 --p99 50ms --boundary jpeg
 
 Takes the options of sut run that describe the system; --lanes, --max-batchsize and --preprocess-workers, where they are
-set, are what is planned with. Measures for half a minute: batches of all sizes with one lane and all lanes at work,
-preprocessing by one worker and by all, alone and beside the lanes; simulates which rate each layout of them holds, and
-takes the one of fewest threads that holds --rate. Each figure has the interval that 90 of 100 runs should lie in. What
-more devices or cores would hold is arithmetic, and is called so. Writes plan.json, plan.yaml for --config, plan.svg.
+set, are what is planned with. Measures for half a minute (--time says else): batches of all sizes with one lane and all
+lanes at work, preprocessing by one worker and by all, alone and beside the lanes. Simulates which rate each layout of
+them holds, and takes the one of fewest threads that holds --rate. Each figure has the interval that 90 of 100 runs
+should lie in. What more devices or cores would hold is arithmetic, and is called so. Writes plan.json, plan.yaml for
+--config, and plan.svg.
 
 Exit code: that of sut run; 4 where the rate cannot be had here.
 """
@@ -35,7 +35,7 @@ Exit code: that of sut run; 4 where the rate cannot be had here.
 
 def register(app: typer.Typer) -> None:
     """Add the command ``plan`` to ``app``."""
-    left_out = ("demo", "accuracy", "find_peak_performance", "scenario", "qps", "max_latency_s", "time_s")
+    left_out = ("demo", "accuracy", "find_peak_performance", "scenario", "qps", "max_latency_s")
     app.command(cls=like_run(*left_out), help=HELP)(plan)
 
 
@@ -51,9 +51,8 @@ def plan(
     planned = run_plan(configs_of(options), rate, p99, BriefConsole())
     times = Times(planned.timed)
     told: dict[str, Any] = report.told(planned, times)
-    rows = told.pop("rows")
-    more = {key: value for key, value in told.items() if key not in ("schema", "command")}
-    emit("plan", rows, _shown(planned, times), options.as_json, **more, system=system_facts())
+    more = {name: value for name, value in told.items() if name not in ("schema", "command", "rows")}
+    emit("plan", told["rows"], _shown(planned, times), options.as_json, **more)
     held = planned.plan is not None and planned.plan.verdict != "no"
     raise typer.Exit(ExitCode.OK if held else ExitCode.INVALID)
 

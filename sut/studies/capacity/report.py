@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sut.errors import short
-from sut.results.machine import named, system_facts
+from sut.results.machine import named
 from sut.results.wording import milliseconds
 from sut.studies.capacity.choice import Needs, Plan, Planned
 from sut.studies.capacity.measuring import Doing
@@ -23,7 +23,7 @@ from sut.studies.tuning.space import tidy
 
 
 def told(planned: Planned, times: Times) -> dict[str, Any]:
-    """The content of plan.json, but for the machine: a row for each layout, and what came out."""
+    """The content of plan.json: a row for each layout, and what came out."""
     wanted, timed = planned.wanted, planned.timed
     return {
         "schema": 1,
@@ -40,6 +40,7 @@ def told(planned: Planned, times: Times) -> dict[str, Any]:
         "machine": asdict(planned.machine),
         "needs": asdict(planned.needs),
         "words": sentences(planned, times),
+        "system": planned.system,
     }
 
 
@@ -177,7 +178,7 @@ def yaml_text(planned: Planned) -> str:
     )
     comments = [
         *_what_to_take(plan, f"{wanted.queries_per_second:g} queries/s", f"p99 <= {milliseconds(wanted.bound_ns)} ms"),
-        f"By sut plan on {named(system_facts())}; on another machine plan again.",
+        f"By sut plan on {named(planned.system)}; on another machine plan again.",
         "Run it: ./run_local.sh --config THIS_FILE; without --time MLPerf's own durations apply.",
     ]
     return "".join(f"# {line}\n" for line in comments) + yaml.safe_dump(what_is_set(config), sort_keys=False)

@@ -45,13 +45,14 @@ def run_plan(configs: Sequence[RunConfig], rate: float | None, p99: str | None, 
         parts = assemble(base, console.note, progress)
     directory = fresh(base.output / _name(parts, wanted), base.overwrite)
     orders = _orders(parts, wanted)
-    tell(f"plan: about {_SECONDS:.0f} s of measuring with {_listed(orders.lanes)} lanes; files: {directory}")
+    tell(f"plan: about {orders.seconds:.0f} s of measuring with {_listed(orders.lanes)} lanes; files: {directory}")
     with console.working("measuring batches and preprocessing") as progress:
         timed = measure(parts, orders, progress)
     times, machine = Times(timed), _machine(parts)
     with console.working("simulating"):
         plan = choose(times, wanted)
-        planned = Planned(directory, base, wanted, machine, timed, plan, needs(times, machine, wanted, plan))
+        more = needs(times, machine, wanted, plan)
+    planned = Planned(directory, base, wanted, machine, timed, plan, more, system_facts())
     _write(planned, times)
     return planned
 
@@ -90,7 +91,15 @@ def _orders(parts: Assembly, wanted: Wanted) -> Orders:
     workers: tuple[int, ...] = ()
     if config.times_preprocessing:
         workers = (config.preprocess_workers,) if config.preprocess_workers else _doubled(cores)
-    return Orders(config, parts.model, lanes, workers, config.max_batchsize or _MAX_BATCH, wanted.bound_ns, _SECONDS)
+    return Orders(
+        config,
+        parts.model,
+        lanes,
+        workers,
+        config.max_batchsize or _MAX_BATCH,
+        wanted.bound_ns,
+        config.time_s or _SECONDS,
+    )
 
 
 def _doubled(most: int) -> tuple[int, ...]:
@@ -114,9 +123,8 @@ def _machine(parts: Assembly) -> Machine:
 
 def _write(planned: Planned, times: Times) -> None:
     directory = planned.directory
-    told = report.told(planned, times) | {"system": system_facts()}
     with writing(directory):
-        write_text(directory / FILE, dump_json(told))
+        write_text(directory / FILE, dump_json(report.told(planned, times)))
         if planned.plan is not None:
             write_text(directory / "plan.yaml", report.yaml_text(planned))
         write_text(directory / "plan.svg", report.svg(planned, times))
