@@ -26,6 +26,7 @@ LATE_SHARE = 0.01
 """What may be over Server's latency bound: its percentile is the 99th."""
 _CONFIDENCE = 0.99
 _PRECISION = 0.002
+_LOWEST_SHARE = 0.001
 _NO_BOUND_NS = 2**62
 """A deadline that nothing misses: the batches are those of first in, first out."""
 
@@ -174,10 +175,13 @@ def highest_held(
 ) -> float:
     """The highest rate in queries per second, to 0.2 %, at which no larger share than ``late_share`` is late.
 
-    ``latencies`` simulates queries that arrive then, in ns; ``ceiling`` is a rate that is not held.
+    ``latencies`` simulates queries that arrive then, in ns; ``ceiling`` is a rate that is not held. 0 where not even a
+    thousandth of it is: queries hardly ever meet then, and what makes them late is not their rate.
     """
     low, high = 0.0, ceiling
     while high - low > _PRECISION * high:
+        if high < _LOWEST_SHARE * ceiling:
+            return 0.0
         rate = (low + high) / 2
         late = latencies((at_unity_ns / rate).astype(np.int64)) > bound_ns
         low, high = (rate, high) if float(late.mean()) <= late_share else (low, rate)

@@ -107,7 +107,8 @@ def choose(times: Times, wanted: Wanted) -> Plan | None:
 def _plan(times: Times, layout: Layout, wanted: Wanted) -> Plan:
     found = rate(times, layout, wanted.bound_ns)
     asked = wanted.queries_per_second
-    verdict: Verdict = "yes" if found.low >= asked else "open" if found.high >= asked else "no"
+    is_open = found.high is None or found.high >= asked
+    verdict: Verdict = "yes" if found.low >= asked else "open" if is_open else "no"
     return Plan(layout, verdict, found, throughput(times, layout), limit_of(times, layout))
 
 

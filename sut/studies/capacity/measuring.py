@@ -7,6 +7,7 @@ shows as the difference between them.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +27,8 @@ from sut.process.child import follow
 from sut.process.messages import Failed, Step, from_text, vocabulary
 from sut.process.telling import Teller, carry_out
 from sut.qsl.library import Rows
+from sut.results.quiet import look
+from sut.run.trial import is_undisturbed
 from sut.text import Progress
 
 ROUNDS = 5
@@ -74,7 +77,8 @@ class Orders:
 class Timed:
     """What was measured. ``stages_ns`` are what each stage took a picture with all lanes busy; ``picture_bytes`` is the
     mean of the data set's files, None where none is read inside the clock; ``tensor_bytes`` is what one is for the
-    model; ``threads`` are those of each lane, by the number of lanes.
+    model; ``threads`` are those of each lane, by the number of lanes; ``quiet``: whether the machine had no other work,
+    None where that is not known.
     """
 
     windows: tuple[Window, ...]
@@ -82,6 +86,7 @@ class Timed:
     picture_bytes: int | None
     tensor_bytes: int
     threads: dict[int, int]
+    quiet: bool | None
     event: Literal["timed"] = "timed"
 
 
@@ -99,7 +104,7 @@ def measure(parts: Assembly, orders: Orders, progress: Progress) -> Timed:
 
 
 def _carry_out(text: str, teller: Teller) -> None:
-    orders = from_text(Orders, text)
+    orders, began = from_text(Orders, text), look(os.getppid())
     windows: list[Window] = []
     stages: dict[str, int] = {}
     threads: dict[int, int] = {}
@@ -119,7 +124,7 @@ def _carry_out(text: str, teller: Teller) -> None:
             threads[lanes] = system.config.threads_per_lane
             stages = stages or bench.stages_ns()
             tensor_bytes, picture_bytes = bench.tensor_bytes, bench.picture_bytes
-    teller.tell(Timed(tuple(windows), stages, picture_bytes, tensor_bytes, threads))
+    teller.tell(Timed(tuple(windows), stages, picture_bytes, tensor_bytes, threads, is_undisturbed(began)))
 
 
 class _Bench:

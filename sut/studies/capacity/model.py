@@ -48,21 +48,29 @@ class Layout:
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """A figure that is expected, and the interval that holds a run's own with ``CONFIDENCE``."""
+    """A figure that is expected, and the interval that holds a run's own with ``CONFIDENCE``.
+
+    ``high`` is None where nothing bounds it.
+    """
 
     value: float
     low: float
-    high: float
+    high: float | None
 
 
 def expected(value: float, by_round: Sequence[float]) -> Expected:
     """``value``, with the interval for one more measurement that its rounds allow, each of which is one by itself.
 
-    Logarithms of the rounds are taken as normal; the model's own error comes on top.
+    Logarithms of the rounds are taken as normal; the model's own error comes on top. Nothing bounds what in one of the
+    rounds could not be had at all.
     """
-    spread = statistics.stdev(map(math.log, by_round)) if min(by_round) > 0 else math.inf
+    if not value:
+        return Expected(0.0, 0.0, 0.0)
+    if min(by_round) <= 0:
+        return Expected(value, 0.0, None)
+    spread = statistics.stdev(map(math.log, by_round))
     reach = math.hypot(_T_4 * spread * math.sqrt(1 + 1 / len(by_round)), _Z * MODEL_ERROR)
-    return Expected(value, value * math.exp(-reach), value * math.exp(reach)) if value else Expected(0.0, 0.0, 0.0)
+    return Expected(value, value * math.exp(-reach), value * math.exp(reach))
 
 
 class Times:

@@ -39,6 +39,7 @@ def told(planned: Planned, times: Times) -> dict[str, Any]:
         "threads": timed.threads[planned.plan.layout.lanes] if planned.plan is not None else None,
         "machine": asdict(planned.machine),
         "needs": asdict(planned.needs),
+        "quiet": timed.quiet,
         "words": sentences(planned, times),
         "system": planned.system,
     }
@@ -100,7 +101,8 @@ def interval(found: Expected) -> str:
     >>> interval(Expected(100.0, 90.0, 111.0))
     '100 (90 to 111)'
     """
-    return f"{short(found.value)} ({short(found.low)} to {short(found.high)})"
+    most = "no one knows" if found.high is None else short(found.high)
+    return f"{short(found.value)} ({short(found.low)} to {most})"
 
 
 def sentences(planned: Planned, times: Times) -> list[str]:
@@ -122,6 +124,10 @@ def sentences(planned: Planned, times: Times) -> list[str]:
     if plan is not None:
         told += _what_it_needs(planned.needs, machine.cores, plan, asked)
     told.append(_bytes(planned))
+    if planned.timed.quiet is False:
+        told.append(
+            "the machine had other work meanwhile, so that all of this may be too low; plan again when it has none"
+        )
     return told
 
 
@@ -161,14 +167,14 @@ def _bytes(planned: Planned) -> str:
 def yaml_text(planned: Planned) -> str:
     """The file for ``--config``: the plan's settings, under comments that say what is expected of them.
 
-    Where the rate asked for is too much, it asks the lower end of what is expected.
+    Where the rate asked for is too much, it asks the lower end of what is expected; what is expected, where that is 0.
     """
     plan, wanted = planned.plan, planned.wanted
     assert plan is not None
     layout = plan.layout
     config = planned.config.model_copy(
         update={
-            "qps": wanted.queries_per_second if plan.verdict == "yes" else tidy(plan.rate.low),
+            "qps": wanted.queries_per_second if plan.verdict == "yes" else tidy(plan.rate.low or plan.rate.value),
             "max_latency_s": wanted.bound_ns / 1e9,
             "lanes": layout.lanes,
             "threads": planned.timed.threads[layout.lanes],

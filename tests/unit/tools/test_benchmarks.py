@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import instructions
+from benchmarks import instructions, plan
 from benchmarks.bare import FIGURES
 from benchmarks.document import Figure, Target, best, compared, figures_table, replace_section, short, spread
 from benchmarks.overhead_sides import ROOT, MeasurementError, check_same_settings
@@ -228,3 +228,22 @@ def test_the_count_of_instructions_says_what_it_takes(
 
     assert left.value.code == (0 if word == "--help" else 2)
     assert said in "".join(capsys.readouterr())
+
+
+def test_the_same_layouts_are_drawn_of_each_system_and_kept_when_measured(tmp_path: Path):
+    rows = [{"lanes": lanes, "max_batchsize": 8, "preprocess_workers": 0} for lanes in range(20)]
+    kept, made = plan.Kept(tmp_path / "work"), []
+
+    found = [kept.get("a", lambda figure: made.append(figure) or figure, figure) for figure in (1.5, 2.5)]
+
+    assert (found, made) == ([1.5, 1.5], [1.5])
+    assert plan.drawn("a", rows, 5) == plan.drawn("a", rows, 5) != plan.drawn("b", rows, 5)
+    assert len({row["lanes"] for row in plan.drawn("a", rows, 5)}) == 5
+
+
+def test_a_plan_is_judged_by_its_median_error_and_by_its_intervals():
+    lines = plan.report({"one": ([(1.05, True), (0.8, False)], 12.0), "two": ([(1.0, True), (0.99, True)], 250.0)})
+
+    assert lines[2] == "| Error of 4 expected rates | 3 (0 to 20) % | - | 3 (0 to 20) % | at most 10 % | met |"
+    assert lines[3] == "| Rates within the 90 % interval | 75 % | - | 75 % | at least 90 % | NOT MET |"
+    assert lines[-1] == "| two | 0.995 (0.990 to 1.000) | 2 of 2 | 250 ms |"
