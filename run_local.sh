@@ -143,7 +143,7 @@ for name in backend model device; do
 done
 arguments+=("$@")
 case $command in
-    '' | boundary | compare | run | sweep | tune)
+    '' | boundary | compare | plan | run | sweep | tune)
         read -r -d '' -a extra_ops <<<"${EXTRA_OPS-}" || true
         arguments+=("${extra_ops[@]}")
         ;;

@@ -27,7 +27,7 @@ set, are what is planned with. Measures for half a minute (--time says else): ba
 lanes at work, preprocessing by one worker and by all, alone and beside the lanes. Simulates which rate each layout of
 them holds, and takes the one of fewest threads that holds --rate. Each figure has the interval that 90 of 100 runs
 should lie in. What more devices or cores would hold is arithmetic, and is called so. Writes plan.json, plan.yaml for
---config, and plan.svg.
+--config, and a page.
 
 Exit code: that of sut run; 4 where the rate cannot be had here.
 """
@@ -63,3 +63,4 @@ def _shown(planned: Planned, times: Times) -> Iterator[RenderableType]:
     if planned.plan is not None:
         yield f"run it: ./run_local.sh --config {planned.directory / 'plan.yaml'}"
     yield f"all figures: {planned.directory / FILE}"
+    yield f"page: {planned.directory / 'index.html'}"

@@ -1,4 +1,4 @@
-"""What a plan leaves: tables and sentences, plan.json, a YAML file for ``--config``."""
+"""What a plan leaves: tables and sentences, plan.json, a YAML file for ``--config``, a page."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sut.results.wording import milliseconds
 from sut.studies.capacity.choice import Needs, Plan, Planned
 from sut.studies.capacity.measuring import Doing
 from sut.studies.capacity.model import Expected, Layout, Times, throughput
-from sut.studies.printed import printed_svg
+from sut.studies.printed import printed_page
 from sut.studies.tuning.report import what_is_set
 from sut.studies.tuning.space import tidy
 
@@ -190,6 +190,7 @@ def yaml_text(planned: Planned) -> str:
     return "".join(f"# {line}\n" for line in comments) + yaml.safe_dump(what_is_set(config), sort_keys=False)
 
 
-def svg(planned: Planned, times: Times) -> str:
-    """The picture of all of it."""
-    return printed_svg([*tables(times), *map(Text, sentences(planned, times))], "sut plan")
+def page(planned: Planned, times: Times) -> str:
+    """All of it, as the text of an HTML file."""
+    machine = f"{named(planned.system)}, {planned.system['utc']}"
+    return printed_page([*tables(times), *map(Text, (*sentences(planned, times), machine))], "sut plan")

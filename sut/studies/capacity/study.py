@@ -127,4 +127,4 @@ def _write(planned: Planned, times: Times) -> None:
         write_text(directory / FILE, dump_json(report.told(planned, times)))
         if planned.plan is not None:
             write_text(directory / "plan.yaml", report.yaml_text(planned))
-        write_text(directory / "plan.svg", report.svg(planned, times))
+        write_text(directory / "index.html", report.page(planned, times))

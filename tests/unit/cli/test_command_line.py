@@ -72,6 +72,7 @@ def test_a_wrong_word_is_one_line_that_says_where_the_right_ones_are(
         *(("boundary", option) for option in ("--accuracy", "--find-peak-performance", "--demo", "--boundary=jpeg")),
         *(("tune", option) for option in ("--accuracy", "--find-peak-performance", "--demo")),
         *(("sweep", option) for option in ("--scenario=Server", "--accuracy", "--qps=1", "--max-latency=1")),
+        *(("plan", option) for option in ("--accuracy", "--demo", "--scenario=Server", "--qps=1", "--max-latency=1")),
     ],
 )
 def test_an_option_without_effect_is_none(command: str, option: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -86,6 +87,12 @@ def test_one_scenario_is_taken(command: str, capsys: pytest.CaptureFixture[str])
     assert cli._main([command, "--scenario", "all"], Noted()) == ExitCode.USAGE
 
     assert "one scenario in performance mode; give one --scenario" in capsys.readouterr().err
+
+
+def test_a_plan_needs_a_rate(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli._main(["plan", "--p99", "5ms"], Noted()) == ExitCode.USAGE
+
+    assert capsys.readouterr().err.startswith("error: --rate takes queries a second, more than 0, got nothing")
 
 
 def test_the_version_is_told_with_the_commit(

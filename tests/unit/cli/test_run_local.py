@@ -241,6 +241,7 @@ def test_a_config_file_counts_where_no_flag_does(checkout: Path, text: str, line
         ("--backend tune", "run --backend tune A B"),
         ("tune openvino resnet50 --json", "tune openvino resnet50 --json A B"),
         ("boundary --time 3", "boundary --time 3 A B"),
+        ("plan --rate 3", "plan --rate 3 A B"),
         ("dataset imagenet /data", "dataset imagenet /data"),
         ("check-log folder", "check-log folder"),
         ("show results more", "show results more"),

@@ -129,7 +129,7 @@ def test_who_waits_for_the_other_leaves_it_the_machine() -> None:
 
 def optimum(a_ms: float, b_ms: float, decode_ms: float, bound_ns: int) -> float:
     """The highest rate of 2 lanes and 4 workers, or 2 lanes that preprocess, by a simulation with the planted times."""
-    queries, found = 10_000, [highest_rate(line(a_ms * MS, (b_ms + decode_ms) * MS, 8), bound_ns, 2, queries=10_000)]
+    queries, found = 6_000, [highest_rate(line(a_ms * MS, (b_ms + decode_ms) * MS, 8), bound_ns, 2, queries=6_000)]
     if decode_ms:
         took, service = [int(decode_ms * MS)] * queries, line(a_ms * MS, b_ms * MS, 8)
         ceiling = 2 * 8e9 / service[-1]
