@@ -94,8 +94,8 @@ def choose(times: Times, wanted: Wanted) -> Plan | None:
         if most[layout] < wanted.queries_per_second:
             continue
         found = held(times, layout, wanted.bound_ns)
-        if found >= wanted.queries_per_second and _plan(times, layout, wanted).verdict == "yes":
-            return _plan(times, layout, wanted)
+        if found >= wanted.queries_per_second and (plan := _plan(times, layout, wanted)).verdict == "yes":
+            return plan
         best, best_rate = (layout, found) if found > best_rate else (best, best_rate)
     for layout in sorted(most, key=lambda each: -most[each]):
         if best_rate < most[layout] < wanted.queries_per_second:
