@@ -43,6 +43,7 @@ _MOST_SECONDS = 1e7
 _Options = dict[str, bool | int | float | str]
 _Threads = Annotated[int, Field(ge=1, le=_MOST_THREADS)]
 _Name = Annotated[str, AfterValidator(checked_name)]
+_Factor = Annotated[float, Field(ge=1, le=100)]
 _Seconds = Annotated[float, Field(gt=0, le=_MOST_SECONDS)]
 
 TIMED_BOUNDARIES = ("pixels", "jpeg")
@@ -180,6 +181,11 @@ class RunConfig(BaseModel):
         "MultiStream's samples in a query.", only=Only("scenario", ("MultiStream",), "that is of MultiStream's queries")
     )
     performance_sample_count: int | None = setting("Samples that are loaded at a time.", ge=1, le=1_000_000_000)
+    slowdown: dict[str, _Factor] = setting(
+        "Stages to stretch, and how many times as long each takes: what sut whatif runs; no result of the system.",
+        {},
+        flag=None,
+    )
     relax_server: bool = setting(
         "Let Server's latency bound be ten times the calibrated latency, if over the official one.", False, flag=None
     )

@@ -26,6 +26,7 @@ IN_SHORT = {
     "planted weights": "planted weights",
     "runs no model": "no model",
     "the run did not come to its end": "no end",
+    "slowdown stretches stages": "stretched stages",
     "LoadGen left no log ": "no log",
     "is a search, not a result": "a search",
     "at the boundary device ": "boundary device",
@@ -135,6 +136,9 @@ def broken_before(
     # With it, every list but MLCommons' was refused, and every file that was quantised already.
     if (config.precision == "int8" or (model is not None and model.quantised)) and config.rules != "closed":
         found.append("int8 is not known to be calibrated on MLCommons' list (--rules closed)")
+    if config.slowdown:
+        stretched = ", ".join(f"{stage} x {factor:.4g}" for stage, factor in config.slowdown.items())
+        found.append(f"slowdown stretches stages on purpose: {stretched}")
     if config.boundary == "device":
         found.append("at the boundary device the input has already arrived where MLPerf's clock starts")
     if config.mode == "find_peak":

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from backends.base import Runner, Slot
 from preprocess.base import BadPicture, Geometry, Mark, Target, unmarked
@@ -81,11 +81,26 @@ class Recorder:
         self.ledger.batch(number, starts, padded, stamps, lane)
 
 
+class Decoder(Protocol):
+    """A task as a lane sees it."""
+
+    @property
+    def stages(self) -> tuple[str, ...]: ...
+    def decode(
+        self,
+        outputs: Mapping[str, Any],
+        indices: Sequence[int],
+        geometries: Sequence[Geometry],
+        rows: int,
+        mark: Mark = unmarked,
+    ) -> Payloads: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Surroundings:
     """What the threads of one run share."""
 
-    task: Task
+    task: Decoder
     policy: BatchingPolicy
     recorder: Recorder
     failures: Failures

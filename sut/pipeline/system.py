@@ -14,7 +14,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Self
 
-from backends.base import Backend
+from backends.base import Backend, Runner
 from sut.config import RunConfig
 from sut.errors import RunError
 from sut.mlperf.loadgen import Complete
@@ -26,6 +26,7 @@ from sut.pipeline.fused import Fused, Inline, Way
 from sut.pipeline.lane import Clock, Failures, Lane, Recorder, Surroundings, lane_stages
 from sut.pipeline.ledger import Counter, Ledger, LedgerShape
 from sut.pipeline.ranges import RangedRunner, RangedSource, nvtx_for
+from sut.pipeline.slowdown import Slowdown
 from sut.pipeline.staged import Channel, Staged
 from sut.process.cgroup import usable_cores
 from sut.qsl.library import Library, Source
@@ -74,12 +75,16 @@ class SUT:
             )
             self.staged = config.preprocess_workers > 0 and config.times_preprocessing and bool(self.backend.inputs)
             """Whether preprocessing has workers of its own."""
-            stages, task = self.library.stages, self.parts.task_for(self.backend)
-            lane = lane_stages(self.backend.transfers, task.stages)
+            self.task: Task = self.parts.task_for(self.backend)
+            """What turns the model's outputs into answers."""
+            stages, lane = self.library.stages, lane_stages(self.backend.transfers, self.task.stages)
             before, with_batch = (stages, ("gather", *lane)) if self.staged else ((), (*stages, *lane))
             self._ledger_shape = partial(LedgerShape.of, stages=with_batch, before=before)
+            self._slowdown: Slowdown | None = None
+            if config.slowdown:
+                self._slowdown = Slowdown(config, self.backend, self.parts.preprocessor, (*before, *with_batch))
             self._shared = Surroundings(
-                task=task,
+                task=self._slowdown.decoder(self.task) if self._slowdown else self.task,
                 policy=self.policy,
                 recorder=Recorder(Ledger(self._ledger_shape(65536))),
                 failures=self.failures,
@@ -98,10 +103,14 @@ class SUT:
         one = self.backend.reads_host_arrays and len(self.backend.inputs) == 1 and self.policy.padded(1) == 1
         lend_to = self.backend.inputs[0].name if one else None
         place = self.parts.place_for(self.backend)
-        runners = [stack.enter_context(self.backend.runner(place)) for _ in range(self.config.lane_count)]
-        if self._nvtx is not None:
-            runners = [RangedRunner(each, self._nvtx) for each in runners]
+        runners = [stack.enter_context(self._make_runner(place)) for _ in range(self.config.lane_count)]
         return [Lane(each, self._make_source(stack), self._shared, lend_to, n) for n, each in enumerate(runners)]
+
+    def _make_runner(self, place: str) -> Runner:
+        runner = self.backend.runner(place)
+        if self._slowdown:
+            runner = self._slowdown.runner(runner)
+        return RangedRunner(runner, self._nvtx) if self._nvtx is not None else runner
 
     def _make_source(self, stack: ExitStack) -> Source:
         source = self.library.source()
@@ -109,7 +118,7 @@ class SUT:
             source = RangedSource(source, self._nvtx)
         self._sources.append(source)
         stack.callback(source.close)
-        return source
+        return self._slowdown.source(source) if self._slowdown else source
 
     def _make_way(self, stack: ExitStack) -> Way:
         if self.staged:
@@ -118,11 +127,6 @@ class SUT:
             channel = Channel(self.parts.spec.recipe, self.policy.max_batch, len(sources), fill_up)
             return Staged(self.lanes, sources, channel, self._shared)
         return Inline(self.lanes[0], self.policy) if self.policy.inline else Fused(self.lanes, self.policy)
-
-    @property
-    def task(self) -> Task:
-        """What turns the model's outputs into answers."""
-        return self._shared.task
 
     @property
     def output(self) -> str | None:

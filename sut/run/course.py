@@ -102,6 +102,8 @@ class Course:
         self._obey_audit(settings)
         if self._audit is not None:
             notes.append(self._audit.words)
+        if self._config.slowdown:
+            notes.append("stages are stretched on purpose (slowdown): no figure of this run is the system's own")
         return settings, [*notes, *(self._parts.model.notes if self._parts.model else ())]
 
     def _obey_audit(self, settings: loadgen.Settings) -> None:
