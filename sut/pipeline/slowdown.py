@@ -6,8 +6,9 @@ long, before the stage's end is stamped:
 
 - one that takes no core (the ``simulated`` and ``null`` parts) sleeps;
 - one that takes cores goes on taking them, as many threads as the runtime has, without the GIL: each hashes for as much
-  of *its own* CPU time as the stage took of its thread's. So two that share a core go on sharing it. Where the thread
-  only waited for others that did its work, its CPU time says nothing, and the stage's wall time counts;
+  of *its own* CPU time as the stage took of its thread's. So what shares a core goes on sharing it. Where the thread
+  only slept while others did its work, its CPU time says nothing, and the stage's wall time counts, but for what the
+  thread waited for a core;
 - a device serves one batch at a time, and a host that waits does not keep it busy: so no other lane may use it.
 
 What cannot be stretched: ``gather``, ``complete`` and LoadGen's own time, which lie between the parts.
@@ -16,6 +17,8 @@ What cannot be stretched: ``gather``, ``complete`` and LoadGen's own time, which
 from __future__ import annotations
 
 import hashlib
+import os
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -35,8 +38,8 @@ from sut.qsl.library import Source
 from sut.tasks.base import Payloads
 
 Delay = Callable[[float, int, int], None]
-"""Called with a share of what a stage took, its wall time in ns, and the CPU time of its thread: takes that much more.
-"""
+"""Called with a share of what a stage took, its wall time in ns without waiting for a core, and the CPU time of its
+thread: takes that much more."""
 
 NOT_STRETCHED = ("gather", "complete")
 """Stages between the parts, where nothing can be wrapped."""
@@ -44,6 +47,7 @@ NOT_STRETCHED = ("gather", "complete")
 _INFERRING = ("h2d", "infer", "d2h")
 _BLOCK = bytes(2**16)
 """Hashed in one call: long enough to let go of the GIL, short enough for the caches."""
+_thread = threading.local()
 _OWN_WORK = 0.5
 """Of a stage's wall time that its thread must have spent on a core for its CPU time to count."""
 
@@ -101,8 +105,10 @@ class Slowdown:
 
 
 def sleep(share: float, wall_ns: int, cpu_ns: int) -> None:
-    """Take longer without a core."""
-    sleep_until(time.monotonic_ns() + round(share * wall_ns))
+    """Take longer without a core. What this thread was woken late by is no stage's: it is taken off the next time."""
+    until = time.monotonic_ns() + round(share * wall_ns) - getattr(_thread, "late_ns", 0)
+    sleep_until(until)
+    _thread.late_ns = time.monotonic_ns() - until
 
 
 class Burn:
@@ -142,19 +148,31 @@ def _bytes_per_ns() -> float:
     return len(_BLOCK) / max(1, min(times))
 
 
+def _now() -> tuple[int, int]:
+    """Wall time in ns, without what this thread has waited for a core as far as the kernel tells; and its CPU time."""
+    if (file := getattr(_thread, "schedule", None)) is None:
+        try:
+            # Never closed: lanes live as long as their process.
+            file = _thread.schedule = os.open("/proc/thread-self/schedstat", os.O_RDONLY)
+        except OSError:
+            return time.monotonic_ns(), time.thread_time_ns()
+    waited_ns = int(os.pread(file, 64, 0).split()[1])
+    return time.monotonic_ns() - waited_ns, time.thread_time_ns()
+
+
 class _Watch:
     """Stretches stages that follow each other in one thread."""
 
     def __init__(self, factors: Mapping[str, float], delay: Delay) -> None:
         self._factors, self._delay = factors, delay
-        self._wall_ns, self._cpu_ns = time.monotonic_ns(), time.thread_time_ns()
+        self._began = _now()
 
     def end(self, stage: str) -> None:
         """The stage that began when the last one ended, or when this was made, has ended."""
-        wall_ns, cpu_ns = time.monotonic_ns() - self._wall_ns, time.thread_time_ns() - self._cpu_ns
         if (factor := self._factors.get(stage, 1.0)) > 1:
+            wall_ns, cpu_ns = (now - then for now, then in zip(_now(), self._began, strict=True))
             self._delay(factor - 1, wall_ns, cpu_ns)
-        self._wall_ns, self._cpu_ns = time.monotonic_ns(), time.thread_time_ns()
+        self._began = _now()
 
     def marking(self, mark: Mark) -> Mark:
         """A mark that ends the stage first."""
@@ -178,13 +196,13 @@ class _SlowRunner(Runner):
         self._runner.close()
 
     def infer(self, slot: Slot) -> Mapping[str, Any]:
-        wall_ns, cpu_ns = time.monotonic_ns(), time.thread_time_ns()
+        began = _now()
         outputs = self._runner.infer(slot)
-        wall_ns, cpu_ns = time.monotonic_ns() - wall_ns, time.thread_time_ns() - cpu_ns
+        wall_ns, cpu_ns = (now - then for now, then in zip(_now(), began, strict=True))
         up, down = self._runner.transfers_ns
         self.transfers_ns = round(self._up * up), round(self._down * down)
         more_ns = (self._up - 1) * up + (self._infer - 1) * (wall_ns - up - down) + (self._down - 1) * down
-        if more_ns > 0:
+        if more_ns > 0 and wall_ns > 0:
             self._delay(more_ns / wall_ns, wall_ns, cpu_ns)
         return outputs
 

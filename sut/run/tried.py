@@ -83,6 +83,8 @@ def key_of(parts: Assembly, samples_per_query: int) -> Key:
         "cores": [usable_cores(), cpu_quota(Path("/"))],
         "machine": f"{read_cpuinfo().model}, {platform.machine()}, {os.cpu_count()} cores",
     }
+    if config.slowdown:
+        key["slowdown"] = dict(config.slowdown)
     if config.times_preprocessing:  # larger pictures take longer, whatever the settings
         key["pictures"] = [parts.dataset.name, str(parts.dataset.root)]
     if config.scenario == "MultiStream":

@@ -32,15 +32,21 @@ READERS: dict[str, str] = {
     "study models": "sut.studies.models_page",
     "study shortcuts": "sut.studies.shortcuts.page",
     "sweep": "sut.studies.sweeping.page",
+    "whatif": "sut.studies.whatif.page",
 }
 """By command the module that has its ``study_of``."""
 
 
-def leave_study(folder: Path, command: str, told: Mapping[str, Any], console: Reporter) -> None:
-    """Write a study's file, and the page of it. Raises ``InputError`` where the file cannot be written."""
+def keep_study(folder: Path, command: str, told: Mapping[str, Any]) -> None:
+    """Write a study's file, as far as it has come. Raises ``InputError`` where it cannot be written."""
     content = {"schema": SCHEMA, "command": command, **told, "system": system_facts()}
     with writing(folder):
         write_text(folder / STUDY, dump_json(content))
+
+
+def leave_study(folder: Path, command: str, told: Mapping[str, Any], console: Reporter) -> None:
+    """Write a study's file, and the page of it. Raises ``InputError`` where the file cannot be written."""
+    keep_study(folder, command, told)
     page = folder / PAGE
     try:
         from sut.results.page.page import write_page

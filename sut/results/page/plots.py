@@ -51,15 +51,19 @@ def curves(
     *,
     joined: bool = True,
     marks: Mapping[str, float] = {},
+    intervals: Mapping[str, Sequence[tuple[float, float, float]]] = {},
 ) -> Markup:
     """The points of each series, ``joined`` by lines in their order or not; ``marks`` are upright lines at some x.
+
+    ``intervals`` has of some series what is left open at some x: (x, low, high).
 
     There is one point at least, at most ``MOST_CURVES`` series; their names and colours are the page's legend, which
     ``legend`` gives.
     """
     points = [point for each in series.values() for point in each]
     x_of, x_ticks, x_log = _scale([*(at for at, _ in points), *marks.values()], x, LEFT, WIDTH - RIGHT)
-    y_of, y_ticks, y_log = _scale([value for _, value in points], y, HEIGHT - BOTTOM, TOP)
+    ends = [end for each in intervals.values() for _, *both in each for end in both]
+    y_of, y_ticks, y_log = _scale([*(value for _, value in points), *ends], y, HEIGHT - BOTTOM, TOP)
     drawn = Markup()
     for tick in y_ticks:
         drawn += across(y_of(tick), brief(tick))
@@ -73,6 +77,10 @@ def curves(
         drawn += _series(
             name, f"s{number % MOST_CURVES}", [(x_of(at), y_of(value)) for at, value in each], each, joined
         )
+        for at, low, high in intervals.get(name, ()):
+            drawn += Markup('<path class="line s{}" d="M{:.1f} {:.1f}V{:.1f}"/>').format(
+                number % MOST_CURVES, x_of(at), y_of(low), y_of(high)
+            )
     drawn += axis_title(x.title + (", logarithmic" if x_log else ""))
     drawn += Markup('<text class="tick" x="{}" y="{}">{}</text>').format(
         LEFT, TOP - 2, y.title + (", logarithmic" if y_log else "")
@@ -107,7 +115,7 @@ def _scale(
     low, high = min(values), max(values)
     log = low > 0 and (high / low > LOG_FROM if axis.log is None else axis.log)
     if not log:
-        low = min(0.0, low)
+        low, high = min(0.0, low), max(0.0, high)
     if high <= low:
         high = low * 2 if log else low + 1
 

@@ -82,7 +82,7 @@ def test_an_option_without_effect_is_none(command: str, option: str, capsys: pyt
     assert line.startswith(f"error: No such option: {option.partition('=')[0]}")
 
 
-@pytest.mark.parametrize("command", ["boundary", "tune"])
+@pytest.mark.parametrize("command", ["boundary", "tune", "whatif"])
 def test_one_scenario_is_taken(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli._main([command, "--scenario", "all"], Noted()) == ExitCode.USAGE
 

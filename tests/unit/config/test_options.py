@@ -20,7 +20,11 @@ WORDS = {
     "data_format": "NHWC",
     "cache": "1",
 }
-OWN = {"boundary": {"--rounds"}, "tune": {"--space", "--budget", "--rounds"}}
+OWN = {
+    "boundary": {"--rounds"},
+    "tune": {"--space", "--budget", "--rounds"},
+    "whatif": {"--stage", "--faster", "--rounds", "--budget"},
+}
 
 
 def test_everything_is_told() -> None:

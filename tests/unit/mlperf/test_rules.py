@@ -307,6 +307,7 @@ def test_every_name_in_short_is_that_of_a_rule() -> None:
     told += broken_rules(RunConfig(), find("resnet50"), TRAINED, IMAGENET, Detail({}, ()))
     told += broken("Server", mode="find_peak", backend="theirs", boundary="device")
     told += broken("Offline", file=replace(TRAINED, weights="planted"))
+    told += broken("Offline", slowdown={"infer": 2.0})
 
     for part, words in rules.IN_SHORT.items():
         assert words in in_short([rule for rule in told if part in rule]), part
@@ -318,6 +319,15 @@ def test_every_name_in_short_is_that_of_a_rule() -> None:
 )
 def test_what_needs_no_calibration_or_has_the_right_one_breaks_no_rule(settings: dict[str, Any], mode: str) -> None:
     assert broken("Offline", mode=mode, **settings) == []
+
+
+def test_a_stretched_stage_breaks_a_rule() -> None:
+    [rule] = broken("Offline", slowdown={"decode": 1.25, "infer": 2})
+
+    assert rule == "slowdown stretches stages on purpose: decode x 1.25, infer x 2"
+    assert broken("Offline", mode="accuracy", slowdown={"infer": 2}) == [
+        "slowdown stretches stages on purpose: infer x 2"
+    ]
 
 
 def test_a_rate_of_ones_own_is_no_quarter_of_the_calibrated_one() -> None:

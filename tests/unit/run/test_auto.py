@@ -393,9 +393,10 @@ def test_figures_of_other_pictures_or_of_fewer_samples_say_nothing(tmp_path: Pat
     (tmp_path / "other").mkdir()
     here, there = (an_assembly(each, boundary="jpeg") for each in (tmp_path, tmp_path / "other"))
     few = an_assembly(tmp_path, boundary="jpeg", performance_sample_count=1)
+    slow = an_assembly(tmp_path, boundary="jpeg", slowdown={"infer": 2.0})
     ready, elsewhere = (an_assembly(each) for each in (tmp_path, tmp_path / "other"))
 
-    assert len({json.dumps(tried.key_of(each, 8)) for each in (here, there, few)}) == 3
+    assert len({json.dumps(tried.key_of(each, 8)) for each in (here, there, few, slow)}) == 4
     assert tried.key_of(ready, 8) == tried.key_of(elsewhere, 8), "at the boundary tensor all pictures are of one size"
 
 

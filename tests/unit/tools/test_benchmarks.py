@@ -14,7 +14,9 @@ from benchmarks.document import Figure, Target, best, compared, figures_table, r
 from benchmarks.overhead_sides import ROOT, MeasurementError, check_same_settings
 from benchmarks.reference import FAULTS, SCENARIOS, Harnesses, shortened, speed
 from benchmarks.reference_plant import STRIKES
+from benchmarks.whatif import Repeat, world_of
 from sut.config import RunConfig, read_config_file
+from sut.results.statistics import Difference
 from sut.studies.comparing.matrix import cells_of, count_of, from_file
 
 
@@ -247,3 +249,23 @@ def test_a_plan_is_judged_by_its_median_error_and_by_its_intervals():
     assert lines[2] == "| Error of 4 expected rates | 3 (0 to 20) % | - | 3 (0 to 20) % | at most 10 % | met |"
     assert lines[3] == "| Rates within the 90 % interval | 75 % | - | 75 % | at least 90 % | NOT MET |"
     assert lines[-1] == "| two | 0.995 (0.990 to 1.000) | 2 of 2 | 250 ms |"
+
+
+def test_a_gain_is_foretold_from_what_the_other_preprocessor_takes():
+    opencv = [{"decode": 100, "resize": 30, "normalize": 10, "infer": 50}] * 3
+    fused = [{"decode": 80, "preprocess": took, "infer": 50} for took in (9, 10, 30)]
+
+    world = world_of(opencv, fused)
+
+    assert dict(world.shares) == {"decode": 0.8, "resize": 0.25, "normalize": 0.25}
+    assert world.slowdown(["decode", "resize", "infer"]) == {"decode": 3.2, "infer": 4.0}
+
+
+@pytest.mark.parametrize(("came", "is_right"), [(1.05, True), (1.2, True), (1.04, False), (None, False)])
+def test_a_repeat_is_right_where_the_interval_holds_what_came(came, is_right):
+    foretold = Difference(1.1, 1.05, 1.2, 6, "better", None)
+    world = world_of([{"decode": 2, "resize": 1, "normalize": 1}], [{"decode": 1, "preprocess": 1}])
+    found = Repeat(world, foretold, Difference(came, None, None, 6, "open", None))
+
+    assert found.is_right is is_right
+    assert found.row(3)[:4] == ["3", "50 %", "50 %", "1.100 x (1.050 to 1.200)"]

@@ -333,6 +333,7 @@ def test_what_is_relaxed_are_rules_by_their_names() -> None:
         ("at the boundary device the input has already arrived where MLPerf's clock starts", True, True),
         ("Server rate is a quarter of the calibrated one, not the highest", True, True),
         ("an audit (TEST04) is no result", True, True),
+        ("slowdown stretches stages on purpose: infer x 2", True, True),
         ("the run did not come to its end", True, True),
         ("the quota of 1.5 cores held the run back in 400 of 600 periods", False, False),
     ],
