@@ -42,6 +42,8 @@ def test_the_open_loop_measures_what_loadgens_server_does(tmp_path: Path) -> Non
     same, drawn = drive(assemble(make_config(settings)), [Drive(each, 40.0) for each in loads], tmp_path / "driven")
 
     assert same.ok and same.samples == result["samples"]
-    for driven, within in ((same, 0.05), (drawn, 0.25)):
-        for name, found in zip(("p50", "p99"), np.percentile(driven.per_sample().latency_ns, (50, 99)), strict=True):
-            assert found == pytest.approx(result["latency_ns"][name], rel=within), (driven.load.words, name)
+    # The tail is a few samples, and whom a busy machine holds up is another one each time.
+    for driven, within in ((same, (0.05, 0.15)), (drawn, (0.25, 0.25))):
+        found = np.percentile(driven.per_sample().latency_ns, (50, 99))
+        for name, value, share in zip(("p50", "p99"), found, within, strict=True):
+            assert value == pytest.approx(result["latency_ns"][name], rel=share), (driven.load.words, name)
