@@ -343,10 +343,7 @@ def stage_stats(stages: Stages) -> dict[str, dict[str, int]]:
     latency lies around the median, and over those from the latency's p99 up: unlike percentiles, they add up.
     """
     found: dict[str, dict[str, int]] = {}
-    n = len(stages.latency_ns)
-    # Ranks by latency; at least one sample each.
-    low, high, slow = int(n * 0.45), max(int(n * 0.55), int(n * 0.45) + 1), int(n * 0.99)
-    ranked = np.argpartition(stages.latency_ns, sorted({low, min(high, n - 1), slow})) if n else stages.latency_ns
+    middle, tail = conditional(stages.latency_ns)
     for name, values in stages.per_sample.items():
         if len(values):
             p50, p99 = np.percentile(values, (50, 99))
@@ -354,10 +351,21 @@ def stage_stats(stages: Stages) -> dict[str, dict[str, int]]:
                 "mean": round(float(values.mean())),
                 "p50": int(p50),
                 "p99": int(p99),
-                "middle": round(float(values[ranked[low:high]].mean())),
-                "tail": round(float(values[ranked[slow:]].mean())),
+                "middle": round(float(values[middle].mean())),
+                "tail": round(float(values[tail].mean())),
             }
     return found
+
+
+def conditional(latency_ns: Int64Array) -> tuple[Int64Array, Int64Array]:
+    """Numbers of the samples whose latency lies around the median (45 to 55 in 100), and of those from the p99 up.
+
+    By ranks; at least one sample each, of any.
+    """
+    n = len(latency_ns)
+    low, high, slow = int(n * 0.45), max(int(n * 0.55), int(n * 0.45) + 1), int(n * 0.99)
+    ranked = np.argpartition(latency_ns, sorted({low, min(high, n - 1), slow})) if n else latency_ns
+    return ranked[low:high], ranked[slow:]
 
 
 def per_query(latency_ns: Int64Array, query: Int64Array, which: np.ufunc = np.maximum) -> Int64Array:
