@@ -52,8 +52,7 @@ def _normalise(arguments: list[str]) -> list[str]:
 
 
 COMMANDS = (
-    *("run", "doctor", "accuracy", "audit", "boundary", "check_log", "compare", "dataset", "kernels", "parity", "plan"),
-    *("report", "show", "study", "submit", "sweep", "tune", "verify", "whatif"),
+    *("doctor", "run", "accuracy", "audit", "boundary", "breakdown", "check_log", "compare", "dataset", "kernels", "parity", "plan", "report", "show", "study", "submit", "sweep", "tune", "verify", "whatif"),
 )
 """A file each in ``sut/cli/commands``, in the order of the help."""
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from sut.results.schema import Result, used
 from sut.results.statistics import Difference, difference
 
-_PREPROCESSING = ("decode", "resize", "normalize", "preprocess")
+PREPROCESSING = ("decode", "resize", "normalize", "preprocess")
 _STEPS = {"pixels": ("resize", "normalize", "preprocess"), "jpeg": ("decode",)}
 """What a boundary adds to the one before it."""
 
@@ -69,7 +69,7 @@ def pipeline(cost_ns: Mapping[str, float], scenario: str, lanes: int, workers: i
         lanes = 1
     # Only lanes that workers feed gather; a run whose preprocessing is not timed has no workers, whatever was asked.
     staged = "gather" in cost_ns and scenario != "SingleStream"
-    preprocessing = sum(cost_ns.get(stage, 0) for stage in _PREPROCESSING)
+    preprocessing = sum(cost_ns.get(stage, 0) for stage in PREPROCESSING)
     inference = cost_ns.get("infer", 0)
     rest = sum(cost_ns.values()) - preprocessing - inference
     return Pipeline(preprocessing, inference, lanes, workers if staged else 0, rest)
@@ -82,7 +82,7 @@ def limiting_stage(cost_ns: Mapping[str, float], found: Pipeline) -> str:
     >>> limiting_stage(cost, Pipeline(7, 4)), limiting_stage(cost, Pipeline(7, 4, lanes=1, workers=2))
     ('decode', 'infer')
     """
-    threads = dict.fromkeys(_PREPROCESSING, found.workers or found.lanes) | {"infer": found.lanes}
+    threads = dict.fromkeys(PREPROCESSING, found.workers or found.lanes) | {"infer": found.lanes}
     return max(threads, key=lambda stage: cost_ns.get(stage, 0) / threads[stage])
 
 

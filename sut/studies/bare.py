@@ -99,10 +99,10 @@ def _go_round(text: str, teller: Teller) -> None:
         backend = stack.enter_context(parts.load_backend())
         check_unchanged(orders.prepared)
         parts.check_attested(backend.attest())
-        teller.tell(_Loop(parts, backend, stack).measured(orders.samples_per_query, orders.seconds))
+        teller.tell(Loop(parts, backend, stack).measured(orders.samples_per_query, orders.seconds))
 
 
-class _Loop:
+class Loop:
     """The lanes of a loaded backend, and the pictures that they go round."""
 
     def __init__(self, parts: Assembly, backend: Backend, stack: ExitStack) -> None:
@@ -134,27 +134,30 @@ class _Loop:
         return self._queries(first_s, samples, seconds)
 
     def _offline(self, first_s: float, seconds: float) -> Bare:
-        size = self._policy.max_batch
-        steps = [self._step(lane, size) for lane in range(self._lanes)]
+        size, steps = self.largest_batch, self.steps()
         _all(steps)
-        warm = threading.Barrier(self._lanes)
-
-        def go(step: Callable[[], object]) -> tuple[list[int], int, int]:
-            _round(step, _WARM_S)
-            warm.wait()
-            begin = time.monotonic_ns()
-            return _round(step, seconds), begin, time.monotonic_ns()
-
-        with ThreadPoolExecutor(self._lanes) as pool:
-            cpu = time.process_time()
-            taken, begins, ends = zip(*pool.map(go, steps), strict=True)
-            cpu = time.process_time() - cpu
-        spans = zip(taken, begins, ends, strict=True)
-        rate = sum(size * len(each) / (end - begin) for each, begin, end in spans) * 1e9
-        batches = [value for each in taken for value in each]
+        cpu = time.process_time()
+        spans = busy(steps, seconds)
+        cpu = time.process_time() - cpu
+        rate = size * sum(span.per_second for span in spans)
+        batches = [value for span in spans for value in span.taken_ns]
+        begin, end = min(span.begin_ns for span in spans), max(span.end_ns for span in spans)
         # Warming up is the same work: the whole time's CPU over the whole time's samples.
-        samples = rate * (max(ends) - min(begins)) / 1e9 + rate * _WARM_S
+        samples = rate * (end - begin) / 1e9 + rate * _WARM_S
         return Bare(first_s, rate, *_p50_and_p99(batches), cpu / samples)
+
+    @property
+    def largest_batch(self) -> int:
+        """Samples in a batch at most."""
+        return self._policy.max_batch
+
+    def steps(self) -> list[Callable[[], object]]:
+        """What answers a full batch, on each lane."""
+        return [self._step(lane, self.largest_batch) for lane in range(self._lanes)]
+
+    def fills(self) -> list[Callable[[], object]]:
+        """What preprocesses a full batch from JPEG into the slot of each lane, and goes no farther."""
+        return [self._fill(lane, self.largest_batch) for lane in range(self._lanes)]
 
     def _queries(self, first_s: float, samples: int, seconds: float) -> Bare:
         shares = [[self._step(lane, size) for size in own] for lane, own in enumerate(self._sizes(samples))]
@@ -189,20 +192,25 @@ class _Loop:
         if not self._preprocessors:
             slot = runner.slot(padded)
             return lambda: runner.infer(slot)
-        preprocessor = self._preprocessors[lane]
         if not self._config.times_preprocessing:
-            return self._over_tensors(runner, preprocessor, size, padded)
+            return self._over_tensors(runner, self._preprocessors[lane], size, padded)
+        fill = self._fill(lane, size)
+        return lambda: runner.infer(fill())
+
+    def _fill(self, lane: int, size: int) -> Callable[[], Slot]:
+        """What preprocesses a batch of ``size`` into a lane's slot."""
+        runner, padded, preprocessor = self._runners[lane], self._policy.padded(size), self._preprocessors[lane]
         decoded = self._config.boundary == "pixels"
         held: Sequence[Any] = [decode(file) for file in self._files] if decoded else self._files
         run = preprocessor.run_pixels if decoded else preprocessor.run
         batches = _turns(held, size)
 
-        def step() -> object:
+        def fill() -> Slot:
             slot = runner.slot(padded)
             run(next(batches), slot, unmarked)
-            return runner.infer(slot)
+            return slot
 
-        return step
+        return fill
 
     def _over_tensors(self, runner: Runner, preprocessor: Preprocessor, size: int, padded: int) -> Callable[[], object]:
         """Over batches that lie ready where the backend reads any array; else over the one in its own slot."""
@@ -235,6 +243,34 @@ def _turns(held: Sequence[Any], size: int) -> Iterator[list[Any]]:
 def _all(steps: Sequence[Callable[[], object]]) -> None:
     for step in steps:
         step()
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """What a thread did over and over: how long each time took, and when it all began and ended, in ns."""
+
+    taken_ns: list[int]
+    begin_ns: int
+    end_ns: int
+
+    @property
+    def per_second(self) -> float:
+        """How often it was done in a second."""
+        return 1e9 * len(self.taken_ns) / (self.end_ns - self.begin_ns)
+
+
+def busy(steps: Sequence[Callable[[], object]], seconds: float) -> list[Span]:
+    """All steps at the same time, each over and over in a thread of its own for so many seconds, warm before that."""
+    warm = threading.Barrier(len(steps))
+
+    def go(step: Callable[[], object]) -> Span:
+        _round(step, _WARM_S)
+        warm.wait()
+        begin = time.monotonic_ns()
+        return Span(_round(step, seconds), begin, time.monotonic_ns())
+
+    with ThreadPoolExecutor(len(steps)) as pool:
+        return list(pool.map(go, steps))
 
 
 def _round(step: Callable[[], object], seconds: float) -> list[int]:

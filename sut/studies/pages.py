@@ -29,6 +29,7 @@ Reader = Callable[[Mapping[str, Any], str], Study]
 Raises ``ValueError``, ``KeyError`` or ``TypeError`` for content that its study did not write."""
 
 READERS: dict[str, str] = {
+    "breakdown": "sut.studies.breakdown.page",
     "study models": "sut.studies.models_page",
     "study shortcuts": "sut.studies.shortcuts.page",
     "sweep": "sut.studies.sweeping.page",

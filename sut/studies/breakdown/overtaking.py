@@ -82,7 +82,11 @@ def overtaking(pixels: Sequence[float], baseline: Times, candidate: Times, seed:
         return Overtaking(where, None, None, None, agreeing)
     places = sorted(_place(where, *each) for each in again)
     low, high = (places[min(len(places) - 1, int(end * len(places)))] for end in _ENDS)
-    return Overtaking(where, found, *(end if math.isfinite(end) else None for end in (low, high)), agreeing)
+    return Overtaking(where, found, _inside(low), _inside(high), agreeing)
+
+
+def _inside(end: float) -> float | None:
+    return end if math.isfinite(end) else None
 
 
 def _place(where: Where, other: Where, pixels: float | None) -> float:

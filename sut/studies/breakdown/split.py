@@ -82,7 +82,9 @@ def percentiles(latency_ns: Int64Array) -> dict[str, float | None]:
     }
 
 
-def tail_by_size(samples: Recorded, size_of: Sequence[str], alone: Recorded | None = None) -> list[dict[str, Any]] | None:
+def tail_by_size(
+    samples: Recorded, size_of: Sequence[str], alone: Recorded | None = None
+) -> list[dict[str, Any]] | None:
     """Who makes the slowest hundredth: a row for each size of picture; None of fewer than a hundred samples.
 
     ``size_of`` is the size of each picture of the data set, by ``index``. ``share_of_all`` and ``share_of_tail`` say

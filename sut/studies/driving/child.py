@@ -16,7 +16,7 @@ from sut.results.parity import measure_quickly
 from sut.run.pulse import Pulse
 from sut.run.timing import calibrate
 from sut.studies.driving.asking import Answers, clock
-from sut.studies.driving.driven import Begun, Orders, Ready
+from sut.studies.driving.driven import Begun, Driven, Orders, Ready
 from sut.studies.driving.driver import Driver
 
 _CALIBRATION_S = 0.5
@@ -39,9 +39,11 @@ def _be_driven(text: str, teller: Teller) -> None:
         teller.tell(told)
         watchdog_s = sut.config.watchdog_s or max(_WATCHDOG_S, 20 * told.pace.slowest_batch_ns / 1e9)
         driver = Driver(sut, answers, ready, watchdog_s, pulse.beat)
+        driven: list[Driven] = []
         for number, drive in enumerate(orders.drives):
             teller.tell(Begun(number))
-            teller.tell(driver.drive(drive, number, orders.directory))
+            driven.append(driver.drive(drive.after(driven), number, orders.directory))
+            teller.tell(driven[-1])
 
 
 def _stay_on(cores: int) -> None:

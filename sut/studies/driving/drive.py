@@ -39,7 +39,7 @@ def drive(
     it does not answer. Samples that fail, or a clock that is set, spoil a load and no other: see ``Driven.ok``.
     """
     for each in drives:
-        if not isinstance(each.load, Closed | Alone):
+        if not isinstance(each.load, Closed | Alone) and each.relative is None:
             arrivals_ns(each.load, each.warm_s + each.seconds)
     with writing(directory):
         directory.mkdir(parents=True, exist_ok=True)

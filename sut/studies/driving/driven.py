@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -14,7 +15,20 @@ from sut.process.messages import Failed, Step, vocabulary
 from sut.results.samples import Samples
 from sut.results.schema import Parity
 from sut.run.timing import Pace
-from sut.studies.driving.loads import Load
+from sut.studies.driving.loads import Closed, FromFile, Load
+
+
+@dataclass(frozen=True, slots=True)
+class Relative:
+    """To an earlier drive of the same process: the load's rate is a share of the samples that it did in a second.
+
+    It is measured for as long as ``samples`` requests take at that rate, where that is longer than the drive's
+    ``seconds``, and for ``longest_s`` at the most.
+    """
+
+    to: int
+    samples: int
+    longest_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +44,15 @@ class Drive:
     warm_s: float = 0.0
     samples: int | None = None
     least: int = 1
+    relative: Relative | None = None
+
+    def after(self, driven: Sequence[Driven]) -> Drive:
+        """Itself once it is known what the drives before it did."""
+        if self.relative is None or isinstance(self.load, Closed | FromFile):
+            return self
+        rate = self.load.rate * driven[self.relative.to].samples_per_second
+        seconds = min(max(self.seconds, self.relative.samples / rate), max(self.seconds, self.relative.longest_s))
+        return replace(self, load=replace(self.load, rate=rate), seconds=seconds)
 
 
 @dataclass(frozen=True, slots=True)

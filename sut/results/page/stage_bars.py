@@ -1,0 +1,61 @@
+"""Bars of stages beside each other, on one axis: what differs is how long they are, not only how they split up."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from sut.errors import short
+from sut.results.page.charts import brief, svg, ticks
+from sut.results.page.words import STAGES
+
+_WIDTH = 640
+_LEFT, _RIGHT, _BOTTOM = 150, 60, 34
+_ROW, _BAR = 24, 17
+
+
+@dataclass(frozen=True, slots=True)
+class Stacked:
+    """A bar: its name, and its stages in order, in ms; none below 0 is drawn."""
+
+    name: str
+    parts: Mapping[str, float]
+
+
+def stage_bars(key: str, title: str, bars: Sequence[Stacked]) -> Markup:
+    """The bars, one below the other, from 0 ms to the longest. There is at least one, and one is longer than 0."""
+    drawn_parts = [{name: value for name, value in bar.parts.items() if value > 0} for bar in bars]
+    most = max(sum(parts.values()) for parts in drawn_parts)
+    scale, bottom = (_WIDTH - _LEFT - _RIGHT) / most, _ROW * len(bars)
+    drawn = Markup()
+    for tick in ticks(0.0, most):
+        x = _LEFT + scale * tick
+        drawn += Markup('<path class="grid" d="M{:.1f} 0V{}"/>').format(x, bottom)
+        drawn += Markup('<text class="tick x" x="{:.1f}" y="{}">{}</text>').format(x, bottom + 14, brief(tick))
+    for row, (bar, parts) in enumerate(zip(bars, drawn_parts, strict=True)):
+        drawn += _bar(bar.name, parts, scale, row * _ROW)
+    drawn += Markup('<text class="tick x" x="{}" y="{}">ms</text>').format((_LEFT + _WIDTH - _RIGHT) / 2, bottom + 29)
+    words = "; ".join(
+        f"{bar.name}: {', '.join(f'{name} {short(value)} ms' for name, value in parts.items())}"
+        for bar, parts in zip(bars, drawn_parts, strict=True)
+    )
+    return svg(key, title, words, drawn, (_WIDTH, bottom + _BOTTOM), 'class="chart wide"')
+
+
+def _bar(name: str, parts: Mapping[str, float], scale: float, top: float) -> Markup:
+    drawn = Markup('<text class="tick y" x="{}" y="{}">{}</text>').format(_LEFT - 6, top + _BAR - 4, name)
+    x = float(_LEFT)
+    for stage, value in parts.items():
+        drawn += Markup('<path class="{}" d="M{:.1f} {}h{:.2f}v{}h-{:.2f}z"><title>{}</title></path>').format(
+            css_of(stage), x, top + 2, scale * value, _BAR, scale * value, f"{name}: {stage} {short(value)} ms"
+        )
+        x += scale * value
+    total = short(sum(parts.values()))
+    return drawn + Markup('<text class="tick" x="{:.1f}" y="{}">{}</text>').format(x + 5, top + _BAR - 4, total)
+
+
+def css_of(stage: str) -> str:
+    """The class of a stage's colour. A name that only a plug-in knows is never part of the page's code."""
+    return f"st-{stage}" if stage in STAGES else "st-other"

@@ -1,0 +1,149 @@
+"""A breakdown as rows: what its study.json has."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sut.config import RunConfig, model_stem
+from sut.results.statistics import difference
+from sut.studies.breakdown.cells import BACK_TO_BACK, BASELINE, FIFTH, ZERO, Cell, CellRun, Plan
+from sut.studies.breakdown.overtaking import overtaking
+from sut.studies.breakdown.pictures import nearest
+from sut.studies.breakdown.split import closes, cuts, percentiles, tail_by_size
+from sut.studies.breakdown.study import Study
+from sut.studies.breakdown.timed import Timings
+from sut.studies.breakdown.words import sentences, warnings
+from sut.text import as_name
+
+_NEAR = 0.1
+"""How near the p50 at 20 % of the batch-1 rate must be to that of zero load for the two to be called the same."""
+
+
+def folder_of(config: RunConfig, plan: Plan, what: str) -> Path:
+    """Where a breakdown is kept: the same for the same one."""
+    words = json.dumps([what, *([cell.label, cell.config.digest()] for cell in plan.cells)])
+    digest = hashlib.sha256(words.encode()).hexdigest()[:8]
+    return config.output / as_name(config.model_name or model_stem(config.model)) / f"{what}-{digest}"
+
+
+def told(study: Study) -> dict[str, Any]:
+    """What study.json has of a breakdown."""
+    found: dict[str, Any] = {
+        "rows": [row for cell in study.plan.cells for row in rows_of(cell, study.runs.get(cell.label, []))],
+        "zero_load": zero_load(study),
+        "overtaking": overtaking_rows(study.timings),
+        "bottleneck": [
+            {"pictures": cell.pictures, "preprocess": cell.preprocess, **study.parts[cell.label]}
+            for cell in study.plan.cells
+            if cell.label in study.parts
+        ],
+        "left_out": study.left_out,
+        "failed": study.failed,
+        "absent": study.plan.absent,
+        "budget_s": study.budget_s,
+        "spent_s": study.spent_s,
+        "model": study.model,
+        "backend": study.plan.cells[0].config.backend,
+        "weights": study.weights,
+    }
+    return {"sentences": sentences(found), "warnings": warnings(found), **found}
+
+
+def rows_of(cell: Cell, runs: Sequence[CellRun]) -> list[dict[str, Any]]:
+    """A row for each load of a cell, of the round whose zero load has the median p50; none of no rounds.
+
+    ``at`` is what ``cuts`` finds, ``tail_by_size`` who makes the tail, by size, where there are several.
+    """
+    if not runs:
+        return []
+    run = sorted(runs, key=_p50)[(len(runs) - 1) // 2]
+    several = len({*run.size_of}) > 1
+    rows = []
+    for name, load in run.loads.items():
+        at = cuts(load.samples)
+        rows.append(
+            {
+                "pictures": cell.pictures,
+                "preprocess": cell.preprocess,
+                "load": name,
+                "rate": load.rate,
+                "concurrency": load.concurrency,
+                "samples": len(load.samples.latency_ns),
+                "samples_per_second": load.samples_per_second,
+                "latency_ns": percentiles(load.samples.latency_ns),
+                "at": at,
+                "residual_ok": closes(at),
+                "tail_by_size": tail_by_size(load.samples, run.size_of, run.loads[ZERO].samples) if several else None,
+                "trouble": load.trouble,
+                "rounds": len(runs),
+                "valid": run.result.valid if name == BACK_TO_BACK else None,
+                "parity": run.result.parity.model_dump() if run.result.parity else None,
+            }
+        )
+    return rows
+
+
+def _p50(run: CellRun, load: str = ZERO) -> float:
+    return float(np.median(run.loads[load].samples.latency_ns))
+
+
+def zero_load(study: Study) -> list[dict[str, Any]]:
+    """Of each cell: p50 where requests come at random at 20 % of the batch-1 rate, against one at a time with the same
+    mean gap; and by pairs of rounds how many times faster zero load is than with the baseline.
+    """
+    rows = []
+    for cell in study.plan.cells:
+        if not (runs := study.runs.get(cell.label, [])):
+            continue
+        ratios = [_p50(run, FIFTH) / _p50(run) for run in runs]
+        base = study.runs.get(Cell(cell.pictures, BASELINE, cell.config).label, [])
+        pairs = min(len(base), len(runs)) if cell.preprocess != BASELINE else 0
+        against = difference(
+            [_p50(each) for each in base[:pairs]], [_p50(each) for each in runs[:pairs]], higher_is_better=False
+        )
+        rows.append(
+            {
+                "pictures": cell.pictures,
+                "preprocess": cell.preprocess,
+                "p50_at_20_percent_by_zero_load": float(np.median(ratios)),
+                "within_10_percent": all(abs(ratio - 1) <= _NEAR for ratio in ratios),
+                "against_baseline": asdict(against) if pairs else None,
+            }
+        )
+    return rows
+
+
+def overtaking_rows(timings: Timings | None) -> list[dict[str, Any]]:
+    """Where each preprocessor is faster than the baseline, and what each took at every size."""
+    if timings is None:
+        return []
+    times = {name: np.array(each, np.float64) for name, each in timings.taken_ns.items()}
+    rows = []
+    for name, taken in times.items():
+        found = None if name == BASELINE else overtaking(timings.pixels, times[BASELINE], taken)
+        sizes = [
+            {
+                "pixels": pixels,
+                "nearest": nearest(pixels),
+                "ns": float(np.median(own)),
+                "against_baseline": asdict(difference(base.tolist(), own.tolist(), higher_is_better=False)),
+            }
+            for pixels, base, own in zip(timings.pixels, times[BASELINE], taken, strict=True)
+        ]
+        rows.append(
+            {
+                "preprocess": name,
+                "rounds": taken.shape[1],
+                "overtaking": asdict(found) if found else None,
+                "words": found.words(BASELINE) if found else None,
+                "sizes": sizes,
+            }
+        )
+    return rows
