@@ -138,21 +138,20 @@ def _lines(row: Mapping[str, Any]) -> Iterator[list[str]]:
 
 
 def _parts(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
-    names = ("preprocess", "infer", "infer_on_device")
-    headings = (">P /s", ">I /s", ">I device", ">end to end", ">of bound", "limits", ">JPEG kB", ">tensor kB")
-    lines = []
-    for row in rows:
-        rates = row["samples_per_second"]
-        whole = rates.get("end_to_end", rates["in_turn"])
-        moved = [f"{row['bytes_per_sample'][name] / 1e3:.0f}" for name in ("jpeg", "tensor")]
-        lines.append(
-            [
-                f"{row['preprocess']}\n  {row['pictures']}",
-                *("-" if name not in rates else f"{rates[name]:.1f}" for name in names),
-                f"{whole:.1f}",
-                f"{row['of_bound']['ratio']:.2f} x",
-                row["limits"] or "not told",
-                *moved,
-            ]
-        )
-    return grid(["<with", *headings], lines)
+    names = {"preprocess": ">P /s", "infer": ">I /s", "infer_on_device": ">I on GPU"}
+    names = {name: heading for name, heading in names.items() if any(name in row["samples_per_second"] for row in rows)}
+    headings = (*names.values(), ">end to\nend /s", ">of\nbound", "<limits", ">JPEG\nkB", ">tensor\nkB")
+    return grid(["<with", *headings], [_part_line(row, list(names)) for row in rows])
+
+
+def _part_line(row: Mapping[str, Any], names: Sequence[str]) -> list[str]:
+    rates, moved = row["samples_per_second"], row["bytes_per_sample"]
+    rate, bound = rates.get("end_to_end", rates["in_turn"]), row["of_bound"]["ratio"]
+    return [
+        f"{row['preprocess']}\n  {row['pictures']}",
+        *("-" if name not in rates else f"{rates[name]:.1f}" for name in names),
+        f"{rate:.1f}",
+        f"{bound:.2f} x",
+        row["limits"] or "not told",
+        *(f"{moved[name] / 1e3:.0f}" for name in ("jpeg", "tensor")),
+    ]

@@ -6,15 +6,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
+
 from sut.config import RunConfig
 from sut.errors import InputError, SetupError
 from sut.pipeline.assembly import Assembly, assemble
 from sut.pipeline.choice import prior
 from sut.process.cgroup import usable_cores
+from sut.results.samples import Samples
 from sut.results.schema import Result
 from sut.run.planning import check_effect
 from sut.studies.breakdown.pictures import Pictures, picture_sets
-from sut.studies.breakdown.split import Recorded
 from sut.studies.comparing.automatic import available
 from sut.studies.comparing.matrix import split_list
 from sut.studies.driving.driven import Drive, Relative
@@ -55,11 +57,17 @@ class Cell:
 class Load:
     """What one load came to. ``rate`` is what was asked for, samples per second; None where answers set the pace."""
 
-    samples: Recorded
+    samples: Samples
     samples_per_second: float | None
     rate: float | None = None
     concurrency: int | None = None
     trouble: str | None = None
+
+    @property
+    def p50_ns(self) -> float | None:
+        """The median latency; None where no sample counts."""
+        latency = self.samples.latency_ns
+        return float(np.median(latency)) if len(latency) else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +63,7 @@ def rows_of(cell: Cell, runs: Sequence[CellRun]) -> list[dict[str, Any]]:
     """
     if not runs:
         return []
-    run = sorted(runs, key=_p50)[(len(runs) - 1) // 2]
+    run = sorted(runs, key=lambda run: run.loads[ZERO].p50_ns or 0.0)[(len(runs) - 1) // 2]
     several = len({*run.size_of}) > 1
     rows = []
     for name, load in run.loads.items():
@@ -90,24 +90,19 @@ def rows_of(cell: Cell, runs: Sequence[CellRun]) -> list[dict[str, Any]]:
     return rows
 
 
-def _p50(run: CellRun, load: str = ZERO) -> float:
-    return float(np.median(run.loads[load].samples.latency_ns))
-
-
 def zero_load(study: Study) -> list[dict[str, Any]]:
     """Of each cell: p50 where requests come at random at 20 % of the batch-1 rate, against one at a time with the same
     mean gap; and by pairs of rounds how many times faster zero load is than with the baseline.
     """
     rows = []
     for cell in study.plan.cells:
-        if not (runs := study.runs.get(cell.label, [])):
+        times = _zero_p50_ns(study, cell)
+        fifth = [run.loads[FIFTH].p50_ns for run in study.runs.get(cell.label, [])]
+        if not (ratios := [at / alone for at, alone in zip(fifth, times, strict=True) if at and alone]):
             continue
-        ratios = [_p50(run, FIFTH) / _p50(run) for run in runs]
-        base = study.runs.get(Cell(cell.pictures, BASELINE, cell.config).label, [])
-        pairs = min(len(base), len(runs)) if cell.preprocess != BASELINE else 0
-        against = difference(
-            [_p50(each) for each in base[:pairs]], [_p50(each) for each in runs[:pairs]], higher_is_better=False
-        )
+        base = [] if cell.preprocess == BASELINE else _zero_p50_ns(study, replace(cell, preprocess=BASELINE))
+        pairs = min(len(base), len(times))
+        against = difference(base[:pairs], times[:pairs], higher_is_better=False)
         rows.append(
             {
                 "pictures": cell.pictures,
@@ -118,6 +113,11 @@ def zero_load(study: Study) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def _zero_p50_ns(study: Study, cell: Cell) -> list[float | None]:
+    """A cell's median latency at zero load in each round."""
+    return [run.loads[ZERO].p50_ns for run in study.runs.get(cell.label, [])]
 
 
 def overtaking_rows(timings: Timings | None) -> list[dict[str, Any]]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sut.mlperf.logs import Int64Array
+from sut.results.samples import Samples
 from sut.results.schema import conditional
 
 WAITING = ("issue_delay", "queue", "channel")
@@ -21,28 +21,16 @@ _FEWEST_FOR_TAIL = 100
 """Samples without which the slowest hundredth is not one sample."""
 
 
-class Recorded(Protocol):
-    """What each sample of a load went through: arrays of (n,), times in ns; the stages add up to the latency."""
-
-    @property
-    def index(self) -> NDArray[Any]: ...
-    @property
-    def latency_ns(self) -> Int64Array: ...
-    @property
-    def stages_ns(self) -> Mapping[str, Int64Array]: ...
-
-
-def cuts(samples: Recorded) -> dict[str, dict[str, Any] | None]:
+def cuts(samples: Samples) -> dict[str, dict[str, Any] | None]:
     """How the latency splits up: ``mean`` over all samples, ``p50`` over those between the 45th and the 55th
-    percentile, ``p99`` over those from the 99th up, None of fewer than a hundred samples.
+    percentile, ``p99`` over those from the 99th up, None of fewer than a hundred samples, as all are of none.
 
     Of each ``samples``, the mean ``latency_ns`` and ``stages_ns`` of these samples, which add up, ``tax`` (what of the
     latency is not inference, as a share) and ``residual_share`` (how much of it no stage explains, over or under).
-    Raises ``ValueError`` where there are no samples.
     """
     count = len(samples.latency_ns)
     if not count:
-        raise ValueError("no samples to take apart")
+        return dict.fromkeys(("mean", "p50", "p99"))
     middle, tail = conditional(samples.latency_ns)
     return {
         "mean": _cut(samples, np.arange(count)),
@@ -51,7 +39,7 @@ def cuts(samples: Recorded) -> dict[str, dict[str, Any] | None]:
     }
 
 
-def _cut(samples: Recorded, which: Int64Array) -> dict[str, Any]:
+def _cut(samples: Samples, which: Int64Array) -> dict[str, Any]:
     latency = float(samples.latency_ns[which].mean())
     stages = {name: float(values[which].mean()) for name, values in samples.stages_ns.items()}
     unexplained = samples.stages_ns.get(RESIDUAL)
@@ -67,13 +55,15 @@ def _cut(samples: Recorded, which: Int64Array) -> dict[str, Any]:
 def closes(found: Mapping[str, Mapping[str, Any] | None]) -> bool | None:
     """Whether the stages of ``cuts`` explain the latency as far as ``MOST_RESIDUAL`` asks; None: that is unknown."""
     shares = {name: cut["residual_share"] for name in MOST_RESIDUAL if (cut := found[name]) is not None}
-    if any(share is None for share in shares.values()):
+    if not shares or any(share is None for share in shares.values()):
         return None
     return all(share <= MOST_RESIDUAL[name] for name, share in shares.items())
 
 
 def percentiles(latency_ns: Int64Array) -> dict[str, float | None]:
-    """``mean``, ``p50`` and ``p99`` of a latency in ns; no p99 of fewer than a hundred samples."""
+    """``mean``, ``p50`` and ``p99`` of a latency in ns; no p99 of fewer than a hundred samples, nothing of none."""
+    if not len(latency_ns):
+        return dict.fromkeys(("mean", "p50", "p99"))
     p50, p99 = np.percentile(latency_ns, (50, 99))
     return {
         "mean": float(latency_ns.mean()),
@@ -82,9 +72,7 @@ def percentiles(latency_ns: Int64Array) -> dict[str, float | None]:
     }
 
 
-def tail_by_size(
-    samples: Recorded, size_of: Sequence[str], alone: Recorded | None = None
-) -> list[dict[str, Any]] | None:
+def tail_by_size(samples: Samples, size_of: Sequence[str], alone: Samples | None = None) -> list[dict[str, Any]] | None:
     """Who makes the slowest hundredth: a row for each size of picture; None of fewer than a hundred samples.
 
     ``size_of`` is the size of each picture of the data set, by ``index``. ``share_of_all`` and ``share_of_tail`` say

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from sut.errors import ExitCode, RunError, SutError, one_line
@@ -186,5 +185,5 @@ def _load(driven: Driven) -> Load:
 
 
 def _line(cell: Cell, found: CellRun) -> str:
-    times = [f"{name} {milliseconds(median(load.samples.latency_ns))}" for name, load in found.loads.items()]
+    times = [f"{name} {milliseconds(load.p50_ns)}" for name, load in found.loads.items()]
     return f"{cell.label}: p50 {', '.join(times)} ms"

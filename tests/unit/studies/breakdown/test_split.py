@@ -50,9 +50,11 @@ def test_a_hundred_samples_have_a_tail_and_fewer_have_none() -> None:
     assert tail_by_size(without, ["small"]) is None
 
 
-def test_nothing_cannot_be_taken_apart() -> None:
-    with pytest.raises(ValueError, match="no samples"):
-        cuts(samples(infer=[]))
+def test_of_no_samples_nothing_is_known() -> None:
+    nothing = cuts(samples(infer=[], residual=[]))
+
+    assert nothing == {"mean": None, "p50": None, "p99": None} and closes(nothing) is None
+    assert set(percentiles(samples(infer=[]).latency_ns).values()) == {None}
 
 
 @pytest.mark.parametrize(
