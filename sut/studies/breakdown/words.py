@@ -49,7 +49,7 @@ def limit_words(row: Mapping[str, Any]) -> str:
     limits = f"{row['limits']} limits" if row["limits"] else f"{row['rounds']} rounds do not tell which part limits"
     law = "min(P, I)" if row["overlapped"] else "1/(1/P + 1/I)"
     outlier = row["end_to_end_by_inference"]
-    words = f"{limits}; end to end is {_ratio(row['of_bound'])} {law}"
+    words = f"{limits}; end to end is {_ratio(row['of_bound'])} of what they allow, {law}"
     slowed = ", ".join(f"{name} {_ratio(each)}" for name, each in row["slowed"].items())
     verdict = {
         "repeated": "faster than inference alone",

@@ -56,7 +56,9 @@ def test_end_to_end_faster_than_inference_alone_is_repeated_or_refuted(whole: fl
 def test_the_words_name_the_part_and_both_bounds() -> None:
     words = limit_words(judged(rates(50, 200)))
 
-    assert words.startswith("preprocessing limits; end to end is 1 x (1 to 1) 1/(1/P + 1/I); slower beside")
+    assert words.startswith(
+        "preprocessing limits; end to end is 1 x (1 to 1) of what they allow, 1/(1/P + 1/I); slower beside"
+    )
     assert "end to end is not faster than inference alone: 0.2 x" in words
 
 
