@@ -35,6 +35,8 @@ _TIME_S = 1.5
 _WARM_S = 0.5
 _WANTED = 120
 """Samples of an open load that a percentile wants."""
+_FEWEST = 10
+"""Of those that the batch-1 rate is of, however slow they are."""
 _LONGEST, _LONGEST_LOADED = 4, 8
 """How many times longer slow pictures may make a load for them; loaded is where the slowest 1 % are of interest."""
 
@@ -136,10 +138,11 @@ def outstanding(config: RunConfig) -> int:
 def drives(config: RunConfig) -> dict[str, Drive]:
     """What the loaded system is asked, in order; the first finds the batch-1 rate, by which others go."""
     seconds = config.time_s or _TIME_S
+    full = outstanding(config)
     by_first, by_full = (Relative(to, _WANTED, times * seconds) for to, times in enumerate((_LONGEST, _LONGEST_LOADED)))
     return {
-        "batch 1": Drive(Closed(1), seconds / 2, _WARM_S),
-        FULL: Drive(Closed(outstanding(config)), seconds, _WARM_S),
+        "batch 1": Drive(Closed(1), seconds / 2, _WARM_S, least=_FEWEST),
+        FULL: Drive(Closed(full), seconds, _WARM_S, least=full),
         ZERO: Drive(Alone(ZERO_SHARE), seconds, _WARM_S, relative=by_first),
         FIFTH: Drive(Poisson(ZERO_SHARE), seconds, _WARM_S, relative=by_first),
         LOADED: Drive(Poisson(LOADED_SHARE), seconds, _WARM_S, relative=by_full),
