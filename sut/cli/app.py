@@ -52,7 +52,20 @@ def _normalise(arguments: list[str]) -> list[str]:
 
 
 COMMANDS = (
-    *("doctor", "run", "accuracy", "audit", "boundary", "breakdown", "check_log", "compare", "dataset", "kernels", "parity", "plan", "report", "show", "study", "submit", "sweep", "tune", "verify", "whatif"),
+    *(
+        "run",
+        "doctor",
+        "accuracy",
+        "audit",
+        "boundary",
+        "breakdown",
+        "check_log",
+        "compare",
+        "dataset",
+        "kernels",
+        "parity",
+    ),
+    *("plan", "report", "show", "study", "submit", "sweep", "tune", "verify", "whatif"),
 )
 """A file each in ``sut/cli/commands``, in the order of the help."""
 

@@ -266,8 +266,10 @@ def test_what_is_printed_to_be_typed_starts_run_local() -> None:
 def test_help_names_every_command(checkout: Path) -> None:
     help_text = " ".join(word for words in start(checkout, "--help") for word in words)
 
-    known = "run, doctor, accuracy, audit, boundary, check-log, compare, dataset, kernels, parity, plan, report, show"
-    assert f"COMMAND is one of {known}, study, submit, sweep, tune, verify, whatif: see" in help_text
+    known = (
+        "run, doctor, accuracy, audit, boundary, breakdown, check-log, compare, dataset, kernels, parity, plan, report"
+    )
+    assert f"COMMAND is one of {known}, show, study, submit, sweep, tune, verify, whatif: see" in help_text
     assert help_text.endswith("-P -m sut run --help")
 
 
