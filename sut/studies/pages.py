@@ -30,6 +30,7 @@ Raises ``ValueError``, ``KeyError`` or ``TypeError`` for content that its study 
 
 READERS: dict[str, str] = {
     "breakdown": "sut.studies.breakdown.page",
+    "study ladder": "sut.studies.ladder.page",
     "study models": "sut.studies.models_page",
     "study shortcuts": "sut.studies.shortcuts.page",
     "sweep": "sut.studies.sweeping.page",

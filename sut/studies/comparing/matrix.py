@@ -24,8 +24,9 @@ MOST_CELLS = 10_000
 
 WORDS = {"preprocess": "with ", "boundary": "at ", "scenario": "in "}
 """What stands before their values in a cell's name."""
-_NOT_COMPARED = HOW_KEPT | {"cache_dir"}
-_OTHER_WORK = frozenset(
+NOT_COMPARED = HOW_KEPT | {"cache_dir"}
+"""Settings that do not change what is run."""
+OTHER_WORK = frozenset(
     {"samples_per_query", "qps", "time_s", "max_latency_s", "relax_server", "user_conf", "mlperf_conf", "audit_conf"}
     | {"dataset", "dataset_path", "dataset_list", "count", "performance_sample_count", "weights"}
 )
@@ -82,14 +83,14 @@ def cells_of(axes: Mapping[str, Sequence[Any]], base: RunConfig) -> list[Cell]:
     work do not differ, and more cells than ``MOST_CELLS``.
     """
     for key, values in axes.items():
-        if key.partition(".")[0] in _NOT_COMPARED:
+        if key.partition(".")[0] in NOT_COMPARED:
             raise InputError(f"'{key}' is nothing to compare by: it does not change what is run")
         if wrong := [value for value in values if not isinstance(value, Hashable)]:
             raise InputError(
                 f"{key} is {shortened(repr(wrong[0]))}, expected a plain value; an entry of a mapping is an axis of "
                 "its own, such as backend_options.streams=1,2"
             )
-        if key in _OTHER_WORK and len(values) > 1:
+        if key in OTHER_WORK and len(values) > 1:
             raise InputError(
                 f"'{key}' is nothing to compare by: it changes what is asked, so that its cells do not do the same "
                 "work; give it one value, and make a comparison for each"

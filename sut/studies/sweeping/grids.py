@@ -153,7 +153,7 @@ class Cell:
 
     def config(self, base: RunConfig, model_bytes: int | None, say: Say) -> RunConfig:
         """``base`` as this system. Raises ``InputError`` for what cannot be had."""
-        settings: dict[str, Any] = _generated(self.pictures, say)
+        settings: dict[str, Any] = generated_pictures(self.pictures, say)
         settings |= {"boundary": "tensor" if self.way == WAYS[2] else "jpeg", "preprocess_workers": 0}
         workers = {"preprocess_workers": base.preprocess_workers or self.cores}
         if self.way == WAYS[0]:
@@ -191,7 +191,7 @@ def _with_devices(base: RunConfig, devices: int) -> dict[str, Any]:
     return {"device": ",".join(f"cuda:{number}" for number in range(devices))}
 
 
-def _generated(size: str, say: Say) -> dict[str, Any]:
+def generated_pictures(size: str, say: Say) -> dict[str, Any]:
     """The settings that make a run read generated pictures of a size, which are made where they are not there yet."""
 
     def write(path: Path) -> None:
