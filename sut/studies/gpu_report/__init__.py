@@ -2,5 +2,5 @@
 
 ``report`` runs the parts, each in a process of its own (``parts``), and writes what they found after every one;
 ``targets`` says how good that is, ``page`` shows it. What the parts do: ``machine``, ``kernels``, ``rightness``,
-``preprocess`` and ``served``.
+``preprocess``, ``served`` and ``ladder``.
 """

@@ -15,6 +15,7 @@ from kernels.gpu_library import LIBRARY_VARIABLE
 from plugins.driver import installed_driver
 from sut.studies.gpu_report import kernels, machine, rightness, served
 from sut.studies.gpu_report.child import tell, why_of
+from sut.studies.gpu_report.ladder import ladder
 from sut.studies.gpu_report.preprocess import preprocess
 from sut.studies.gpu_report.schema import PartEnd
 
@@ -81,6 +82,7 @@ _FIRST: dict[str, Part] = {
 _REST = [cell for cell in served.all_cells() if cell.name not in _FIRST]
 PARTS: dict[str, Part] = {
     **_FIRST,
+    "ladder": Part(ladder, 180, 360, "second", may_be_missing=True),
     **_cells(served.option_cells()),
     **_cells(served.detector_cells("dali-gpu"), "second"),
     **_cells([cell for cell in _REST if cell.preprocess != "dali-gpu"]),

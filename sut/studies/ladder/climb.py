@@ -21,8 +21,8 @@ from sut.studies.driving.loads import Closed
 from sut.studies.ladder.rungs import Ladder, Rung
 from sut.studies.tuning.space import DEFAULT, points_of, with_settings
 
-LEAST = 20
-"""Samples of a round, however long they take."""
+LEAST = 12
+"""Samples of a round, however long they take: of a model that does three a second, what a budget of minutes allows."""
 
 
 @dataclass(frozen=True, slots=True)

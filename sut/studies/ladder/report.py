@@ -116,7 +116,7 @@ def _decision(measured: Sequence[Row]) -> str:
         return f"only {measured[0]['name']} runs here: {_rate(measured[0])}"
     best = max(measured, key=lambda row: float(row["samples_per_second"]))
     if best is measured[0]:
-        return f"the first rung, {best['name']}, has the most throughput: {_rate(best)}; no rung above gains anything"
+        return f"the first rung, {best['name']}, has the most throughput: {_rate(best)}; no rung above shows a gain"
     found = Difference(**best["against_first"])
     if found.verdict == "open":
         return f"{best['name']} had the most throughput, {_rate(best)}, but it and {best['first']} {in_words(found)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from sut.config import RunConfig
@@ -11,7 +12,7 @@ from sut.run.reporter import Reporter
 from sut.studies.ladder.climb import LEAST, Climb
 from sut.studies.ladder.report import rows_of, words_of
 from sut.studies.ladder.rungs import Ladder, check_rungs
-from sut.studies.sweeping.grids import generated_pictures
+from sut.studies.sweeping.grids import LIST, generated_pictures
 from sut.studies.tuning.space import with_settings
 
 _PICTURES = {"dataset", "dataset_path", "dataset_list"}
@@ -55,4 +56,10 @@ def _base_of(given: RunConfig, ladder: Ladder, pictures: str | None, console: Re
     # A closed loop of requests for single pictures, as Server's are.
     base = with_settings(given, {"scenario": "Server", "boundary": "jpeg"})
     check_rungs(ladder, base)
-    return base if pictures is None else with_settings(base, generated_pictures(pictures, console.note))
+    if pictures is None:
+        return base
+    more = generated_pictures(pictures, console.note)
+    if base.weights == "random" and base.calibration_list is None:
+        # Nothing is to be learned from more of them, and a large model takes seconds for each.
+        more["calibration_list"] = str(Path(more["dataset_path"]) / LIST)
+    return with_settings(base, more)

@@ -31,7 +31,8 @@ WAYS = ("CPU preprocessing", "GPU preprocessing", "inference only")
 _PICTURES = {"medium": 24, "large": 6}
 _MOST_CORES = 1024
 _MOST_DEVICES = 16
-_LIST = "pictures.txt"
+LIST = "pictures.txt"
+"""Of their names, in the folder of generated pictures."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,5 +202,5 @@ def generated_pictures(size: str, say: Say) -> dict[str, Any]:
         path.write_text("".join(f"{name}\n" for name, _, _ in made), encoding="utf-8")
 
     key = f"{size} {_PICTURES[size]} {sha256_of(Path(mosaics.__file__))}"
-    path = cached(_LIST, key, write, lambda text: say(f"{size} pictures: {text}"))
+    path = cached(LIST, key, write, lambda text: say(f"{size} pictures: {text}"))
     return {"dataset": "folder", "dataset_path": str(path.parent)}
