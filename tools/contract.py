@@ -22,6 +22,7 @@ from pydantic.json_schema import GenerateJsonSchema  # noqa: E402
 from sut.cli.options import options  # noqa: E402
 from sut.config import AUTO, OPTIONS, RunConfig  # noqa: E402
 from sut.results.schema import Result  # noqa: E402
+from sut.studies.ladder.rungs import Ladder  # noqa: E402
 
 PAGE = ROOT / "docs/contract.md"
 SCHEMA = ROOT / "docs/result.schema.json"
@@ -72,7 +73,7 @@ def _kind(field: Mapping[str, Any]) -> str:
 
 
 def config_text() -> str:
-    """The JSON Schema of a file for ``--config``: the settings of a run, and what ``sut compare`` takes besides."""
+    """The JSON Schema of a file for ``--config``: the settings of a run, and what compare and ladder take besides."""
     schema = RunConfig.model_json_schema(schema_generator=_Untitled)
     settings = schema["properties"]
     for name in AUTO:
@@ -81,6 +82,10 @@ def config_text() -> str:
     told = options()["scenario"].help
     settings["scenario"] = {"anyOf": [words, {"type": "array", "items": words}], "description": told}
     settings["matrix"] = {"type": "object", "description": "What sut compare varies: settings, each with its values."}
+    ladder = Ladder.model_json_schema(schema_generator=_Untitled)["properties"]
+    ladder["rungs"] = {"type": "array", "items": {"type": "object"}}  # docs/ladder.md has what is in one
+    about = {"description": "Of sut study ladder: docs/ladder.md."}
+    settings |= {name: each | about for name, each in ladder.items()}
     schema |= {
         "$schema": GenerateJsonSchema.schema_dialect,
         "title": "RunConfig",

@@ -1,4 +1,4 @@
-"""``sut study ladder`` end to end on planted devices that sleep: what was planted is found, what cannot run is a row."""
+"""``sut study ladder`` on planted devices that sleep: what was planted is found, what cannot run is a row."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FIRST = (
 def ladder(rungs: str, *words: str, cwd: Path) -> Finished:
     (cwd / "ladder.yaml").write_text(HEAD + rungs)
     command = ("-m", "sut", "study", "ladder", "--config", "ladder.yaml", "--output", "out", "--json", *words)
-    return run_python(*command, cwd=cwd, timeout_s=300)
+    return run_python(*command, cwd=cwd, timeout_s=900)
 
 
 def told_by(child: Finished) -> dict[str, Any]:

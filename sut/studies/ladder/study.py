@@ -48,7 +48,10 @@ def run_ladder(
 
 
 def _base_of(given: RunConfig, ladder: Ladder, pictures: str | None, console: Reporter) -> RunConfig:
-    """What holds on all rungs, with generated ``pictures`` where nobody brings others. Raises ``InputError`` for what cannot be."""
+    """What holds on all rungs, with generated ``pictures`` where nobody brings others.
+
+    Raises ``InputError`` for what cannot be.
+    """
     if given.mode != "performance":
         raise InputError("sut study ladder measures throughput; it has no other mode")
     if not given.is_file:
