@@ -82,7 +82,7 @@ _FIRST: dict[str, Part] = {
 _REST = [cell for cell in served.all_cells() if cell.name not in _FIRST]
 PARTS: dict[str, Part] = {
     **_FIRST,
-    "ladder": Part(ladder, 180, 360, "second", may_be_missing=True),
+    "ladder": Part(ladder, 180, 420, "second", may_be_missing=True),
     **_cells(served.option_cells()),
     **_cells(served.detector_cells("dali-gpu"), "second"),
     **_cells([cell for cell in _REST if cell.preprocess != "dali-gpu"]),
