@@ -185,6 +185,9 @@ on_gpu=
 default=(onnxruntime opencv fp32)
 if [[ $command == compare && -z $is_matrix$is_help ]]; then # all that works here, but for DALI's several hundred MB
     default=("onnxruntime,openvino" "opencv,fused" "fp32,int8")
+elif [[ "$command ${arguments[0]-}" == "study ladder" && -z $is_help ]]; then # what the rungs of configs/ladder*.yaml name
+    default=("pytorch,openvino" "opencv,fused,dali" "fp32,int8")
+    [[ -z $on_gpu ]] || default=("pytorch,onnxruntime" "opencv,dali,cuda" fp16)
 fi
 
 extras=(models opencv)

@@ -91,6 +91,7 @@ def extras(checkout: Path, line: str, cuda: str = "none", extra_ops: str = "") -
         ("compare --backend openvino,null --precision fp32,int8", {"openvino", "nncf"}),
         ("compare --vary lanes=1,2", {"onnxruntime"}),
         ("compare --help", {"onnxruntime"}),
+        ("study ladder", {"pytorch", "openvino", "numba", "dali", "nncf"}),
         ("dataset imagenet /data", {"imagenet"}),
         ("dataset sums /data", set()),
         ("doctor --json", {"onnxruntime"}),
