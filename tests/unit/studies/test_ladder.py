@@ -12,7 +12,7 @@ import pytest
 
 from sut.cli.console import BriefConsole
 from sut.cli.emit import print_parts
-from sut.cli.ladder import parts_of
+from sut.cli.study_ladder import parts_of
 from sut.config import RunConfig
 from sut.errors import InputError, RunError, SetupError
 from sut.run.timing import Pace
