@@ -232,12 +232,12 @@ class Parser(argparse.ArgumentParser):
         super().exit(1 if status else 0, message)
 
 
-def publish(body: Sequence[str], section: str | None, heading: str) -> None:
-    """Print lines, and put them into a section of docs/performance.md where one is named."""
+def publish(body: Sequence[str], section: str | None, heading: str, document: Path = DOCUMENT) -> None:
+    """Print lines, and put them into a section of a document where one is named."""
     print("\n".join(body))
     if section:
-        text = DOCUMENT.read_text(encoding="utf-8")
-        DOCUMENT.write_text(replace_section(text, section, heading, "\n".join(body)), encoding="utf-8")
+        text = document.read_text(encoding="utf-8")
+        document.write_text(replace_section(text, section, heading, "\n".join(body)), encoding="utf-8")
 
 
 def command_line(arguments: Sequence[str]) -> str:

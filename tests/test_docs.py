@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ import typer
 import yaml
 from typer.core import TyperGroup
 
+from benchmarks.paper import CLAIMS, THESIS
+from benchmarks.studies import STUDIES
 from sut.cli.app import COMMANDS, _register, app
 from sut.errors import ExitCode
 from tests.children import CHECKOUT
@@ -18,7 +21,7 @@ from tests.children import CHECKOUT
 PAGES = (
     *("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"),
     *("docs/architecture.md", "docs/contract.md", "docs/results.md", "docs/submission.md"),
-    "docs/detection.md",
+    *("docs/detection.md", "docs/studies.md"),
 )
 PATH = re.compile(r"`((?:\.ci|\.github|sut|backends|preprocess|kernels|plugins|docs|tests|tools|docker)/[\w./-]*)`")
 """A path as a page writes it; one with NAME in it is the reader's."""
@@ -68,14 +71,41 @@ def commands_of(page: str) -> list[str]:
 @pytest.mark.parametrize("line", commands_of("docs/detection.md"))
 def test_the_commands_of_a_walk_are_commands(line: str) -> None:
     words = shlex.split(line.partition("./run_local.sh ")[2])
-    _register()
+    product()
     if words[0].replace("-", "_") not in COMMANDS:  # run_local.sh takes them for these
         backend, model, device, *rest = words
         words = ["run", "--backend", backend, "--model", model, "--device", device, *rest]
+    check_command(words)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *(study.command for study in STUDIES.values()),
+        *(claim.command for claim in (*CLAIMS, *THESIS) if claim.command and not claim.command.startswith("python ")),
+    ],
+)
+def test_the_commands_of_the_studies_are_commands(line: str) -> None:
+    check_command(shlex.split(line))
+
+
+@cache
+def product() -> TyperGroup:
+    """The product's command line; it takes seconds to make."""
+    _register()
     command = typer.main.get_command(app)
     assert isinstance(command, TyperGroup)
+    return command
 
-    with command.make_context("sut", words) as context:
-        name, found, rest = command.resolve_command(context, words)
-        assert name == words[0] and found is not None
-        found.make_context(name, rest, parent=context)  # raises for an option that there is not, or a value of none
+
+def check_command(words: list[str]) -> None:
+    """Raise for a command or an option that there is not, or a value of none."""
+    group = product()
+    context = group.make_context("sut", list(words))
+    while True:
+        name, found, words = group.resolve_command(context, words)
+        assert name is not None and found is not None
+        context = found.make_context(name, list(words), parent=context)
+        if not isinstance(found, TyperGroup):
+            break
+        group = found

@@ -49,6 +49,10 @@ def test_rows_sentences_and_page_say_the_same(tmp_path: Path) -> None:
 
     taxes = {(row["preprocess"], row["load"]): row["at"]["p50"]["tax"] for row in found["rows"]}
     assert taxes["opencv", ZERO] == pytest.approx(6 / 8) and taxes["fused", ZERO] == pytest.approx(1 / 2)
+    loaded = next(row for row in found["rows"] if row["load"] == LOADED)
+    assert loaded["by_round"] == [loaded["by_round"][0]] * 5
+    assert loaded["by_round"][0]["p50"]["tax"] == loaded["at"]["p50"]["tax"]
+    assert loaded["by_round"][0]["p99"]["waiting"] == pytest.approx(20 / 82, rel=0.01)
     assert found["sentences"][:2] == [
         "one request at a time, 50 % (fused, mix) to 75 % (opencv, mix) of a typical picture's time is not the model",
         "one request at a time, 91 % (fused, mix) to 97 % (opencv, mix) of the time of the slowest 1 % "
