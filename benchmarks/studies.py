@@ -16,7 +16,7 @@ import shutil
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -213,20 +213,20 @@ def _study(name: str, output: Path) -> list[str]:
     if path is None:
         return [name, command, "not measured yet"]
     try:
-        return [name, command, " ".join(_said(path))]
+        return [name, command, _said(path)]
     except (ValueError, LookupError, TypeError) as error:
         return [name, command, f"not measured: {one_line(error)}"]
 
 
-def _said(path: Path) -> Iterator[str]:
+def _said(path: Path) -> str:
     """Where a study ran, and its first sentences; random weights are told in any case."""
     content = read_content(path)
     told = [content["sentence"]] if path.name == COMPARISON else [*read_study(path, "s0").sentences[:_SENTENCES]]
     weights = {content.get("weights"), *(row.get("weights") for row in content["rows"])}
     if "random" in weights and not any("random" in each for each in told):
         told.append("the weights are random: times are real, answers mean nothing")
-    yield f"{named(content['system'])}, {content['system']['utc'][:10]}:"
-    yield from (f"{each[:1].upper()}{each[1:].rstrip('.')}." for each in told)
+    where = f"{named(content['system'])}, {content['system']['utc'][:10]}"
+    return f"{where}: {'; '.join(each.rstrip('.') for each in told)}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

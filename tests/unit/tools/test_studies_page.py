@@ -206,7 +206,7 @@ def test_the_page_is_led_by_how_many_hold(tmp_path: Path) -> None:
         f"**Measured here: 0 hold, 1 do not, {untestable} cannot be tested**; {left} are not measured yet."
     )
     assert any("| does not hold | no decline up to 4,096 outstanding |" in line for line in lines)
-    assert any(line.endswith("| A, 2 cores, 2026-01-02: Use this. |") for line in lines)
+    assert any(line.endswith("| A, 2 cores, 2026-01-02: use this |") for line in lines)
     assert any(line.startswith("| sweep |") and "not measured: " in line for line in lines)  # it is no whole study.json
     assert {line.count("|") for line in lines if line.startswith("| ")} == {4, 7}
 
@@ -287,3 +287,16 @@ def test_an_unknown_study_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> 
     with pytest.raises(SystemExit) as ended:
         studies.main(["--only", "ladder,nothing"])
     assert ended.value.code == 1 and "unknown study 'nothing'" in capsys.readouterr().err
+
+
+def test_what_was_interrupted_says_how_to_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(studies, "measure", interrupted)
+
+    assert studies.main(["--output", str(tmp_path), "--only", "cores,tinyvit"]) == 130
+    captured = capsys.readouterr()
+    assert captured.err == "cores was cut off; the same command goes on with it\n" and not captured.out
