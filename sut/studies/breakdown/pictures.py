@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
 
-from plugins.files import LARGE_BYTES, read_file, sha256_of
+from plugins.files import LARGE_BYTES, read_file
 from preprocess.parts.header import read_header
 from sut.config import RunConfig, expanded
 from sut.datasets import mosaics
 from sut.datasets.base import DataSet
 from sut.datasets.mosaics import SIZES, Size
 from sut.errors import InputError
-from sut.files import cached
+from sut.studies.generated import SETS, generated_pictures, in_folder, made
 from sut.studies.tuning.space import with_settings
 from sut.text import Say
 
-SETS = {"small": 24, "medium": 24, "large": 6, "mix": 18}
-"""How many pictures of each there are: enough that one is not the one before, and few of those that take long."""
 OWN = "own"
 """The user's own data set."""
 
-_LIST = "pictures.txt"
 _PATH = ("dataset", "dataset_path", "dataset_list")
 _LADDER = 7
 """Sizes from small to large at which preprocessors are compared."""
@@ -53,7 +47,7 @@ def picture_sets(words: str | None, config: RunConfig, say: Say) -> list[Picture
     """
     own = any(getattr(config, name) is not None for name in _PATH)
     if words is None:
-        return [Pictures(OWN, {})] if own else [_generated(name, say) for name in SETS]
+        return [Pictures(OWN, {})] if own else [Pictures(name, generated_pictures(name, say)) for name in SETS]
     if own:
         raise InputError("--pictures and --dataset-path both say which pictures are taken; give one of them")
     return [_one(word.strip(), say) for word in dict.fromkeys(words.split(","))]
@@ -61,21 +55,11 @@ def picture_sets(words: str | None, config: RunConfig, say: Say) -> list[Picture
 
 def _one(word: str, say: Say) -> Pictures:
     if word in SETS:
-        return _generated(word, say)
+        return Pictures(word, generated_pictures(word, say))
     folder = expanded(word)
     if not word or not folder.is_dir():
         raise InputError(f"--pictures {word}: no such folder; expected {', '.join(SETS)}, or a folder of pictures")
-    return Pictures(folder.name, _folder(folder))
-
-
-def _folder(path: Path) -> dict[str, object]:
-    return {"dataset": "folder", "dataset_path": str(path)}
-
-
-def _generated(name: str, say: Say) -> Pictures:
-    make = partial(mosaics.pictures, name, SETS[name])
-    path = cached(_LIST, f"{name} {SETS[name]} {_maker()}", partial(_write, make), partial(_tell, name, say))
-    return Pictures(name, _folder(path.parent))
+    return Pictures(folder.name, in_folder(folder))
 
 
 def ladder(say: Say) -> list[tuple[int, list[bytes]]]:
@@ -90,8 +74,7 @@ def ladder(say: Say) -> list[tuple[int, list[bytes]]]:
             for at in range(_LADDER_COUNT)
         ]
 
-    key = f"ladder {_LADDER} {_LADDER_COUNT} {_TILE} {_maker()}"
-    folder = cached(_LIST, key, partial(_write, make), partial(_tell, "in-between", say)).parent
+    folder = made("in-between", f"ladder {_LADDER} {_LADDER_COUNT} {_TILE}", make, say)
     found: dict[int, list[bytes]] = {}
     for path in sorted(folder.glob("*.jpg")):
         found.setdefault(int(path.stem.partition("-")[0]), []).append(read_file(path, LARGE_BYTES))
@@ -120,22 +103,6 @@ def _figures(name: str) -> tuple[int, int, int]:
 def _mosaic(photos: list[mosaics.Photo], size: Size) -> bytes:
     """The nearest to the size in bytes: between the sizes nobody has published how large files are."""
     return mosaics.encode(mosaics.mosaic(photos, size, size.grids[0]), size.size_bytes)
-
-
-def _write(make: Callable[[], Sequence[tuple[str, bytes, int]]], path: Path) -> None:
-    """Write the pictures beside their list, as ``plugins.cache.entry`` makes an entry."""
-    made = make()
-    for name, data, _ in made:
-        (path.parent / name).write_bytes(data)
-    path.write_text("".join(f"{name}\n" for name, _, _ in made), encoding="utf-8")
-
-
-def _tell(name: str, say: Say, text: str) -> None:
-    say(f"{name} pictures: {text}")
-
-
-def _maker() -> str:
-    return sha256_of(Path(mosaics.__file__))
 
 
 def sizes_of(dataset: DataSet) -> list[str]:

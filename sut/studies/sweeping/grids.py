@@ -6,18 +6,15 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-from plugins.files import sha256_of
 from sut.config import RunConfig, expanded
-from sut.datasets import mosaics
 from sut.errors import InputError
-from sut.files import cached
 from sut.pipeline.assembly import load_backend
 from sut.pipeline.choice import prior
 from sut.process.cgroup import usable_cores
 from sut.studies.driving.loads import Bursts, FromFile, OpenLoad, Poisson
+from sut.studies.generated import generated_pictures
 from sut.studies.tuning.space import tidy, with_settings
 from sut.text import Say
 
@@ -26,13 +23,10 @@ MOST_CONCURRENCY = 4096
 SHARES = (0.2, 0.4, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95)
 """Of the closed loop's plateau, at which the open loop is asked: queues grow where the last tenth begins."""
 SIZES = ("medium", "large")
-"""Of the pictures that scaling is measured with; those of ``sut/datasets/mosaics.py``."""
+"""Of the pictures that scaling is measured with; sets of ``sut/studies/generated.py``."""
 WAYS = ("CPU preprocessing", "GPU preprocessing", "inference only")
-_PICTURES = {"medium": 24, "large": 6}
 _MOST_CORES = 1024
 _MOST_DEVICES = 16
-LIST = "pictures.txt"
-"""Of their names, in the folder of generated pictures."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,17 +184,3 @@ def _with_devices(base: RunConfig, devices: int) -> dict[str, Any]:
     if devices == 1:
         return {}
     return {"device": ",".join(f"cuda:{number}" for number in range(devices))}
-
-
-def generated_pictures(size: str, say: Say) -> dict[str, Any]:
-    """The settings that make a run read generated pictures of a size, which are made where they are not there yet."""
-
-    def write(path: Path) -> None:
-        made = mosaics.pictures(size, _PICTURES[size])
-        for name, data, _ in made:
-            (path.parent / name).write_bytes(data)
-        path.write_text("".join(f"{name}\n" for name, _, _ in made), encoding="utf-8")
-
-    key = f"{size} {_PICTURES[size]} {sha256_of(Path(mosaics.__file__))}"
-    path = cached(LIST, key, write, lambda text: say(f"{size} pictures: {text}"))
-    return {"dataset": "folder", "dataset_path": str(path.parent)}
