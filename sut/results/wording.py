@@ -11,6 +11,7 @@ from sut.results.schema import Accuracy, Metric, Result
 
 ESTIMATE = "* LoadGen's early-stopping estimate, on the safe side; the columns are measured"
 """What the ``*`` of a figure means."""
+RANDOM_WEIGHTS = "the weights are random: times are real, answers mean nothing"
 _NAMES = {"accuracy": "accuracy", "find_peak": "peak search"}
 
 

@@ -30,7 +30,13 @@ Raises ``ValueError``, ``KeyError`` or ``TypeError`` for content that its study 
 
 READERS: dict[str, str] = {
     "breakdown": "sut.studies.breakdown.page",
+    "plan": "sut.studies.capacity.page",
     "study ladder": "sut.studies.ladder.page",
+    "study models": "sut.studies.models_page",
+    "study shortcuts": "sut.studies.shortcuts.page",
+    "sweep": "sut.studies.sweeping.page",
+    "whatif": "sut.studies.whatif.page",
+}
     "study models": "sut.studies.models_page",
     "study shortcuts": "sut.studies.shortcuts.page",
     "sweep": "sut.studies.sweeping.page",

@@ -31,12 +31,13 @@ def test_a_plan_is_told_and_kept(tmp_path: Path) -> None:
     assert child.code == 0, child.err
     told: dict[str, Any] = json.loads(child.out)
     assert (told["schema"], told["command"]) == (1, "plan")
-    assert told == json.loads(left(tmp_path, "plan.json").read_text())
+    kept = json.loads(left(tmp_path, "study.json").read_text())
+    assert kept.pop("system") and told == kept
     assert {row["lanes"] for row in told["rows"]} == {1} and told["plan"]["verdict"] == "yes"
     for row in told["rows"]:
         if not row["preprocess_workers"]:
             assert row["batch_ns"]["all_lanes"] >= (5 + 6.75 * row["max_batchsize"]) * 1e6
-    page = left(tmp_path, "index.html").read_text()
+    page = left(tmp_path, "report.html").read_text()
     assert page.startswith("<!DOCTYPE html>") and "4 queries/s with p99 &lt;= 500 ms: yes" in page
     settings = yaml.safe_load(left(tmp_path, "plan.yaml").read_text())
     assert (settings["scenario"], settings["qps"], settings["max_latency_s"]) == ("Server", 4.0, 0.5)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import RenderableType
 
-from sut.cli.console import BriefConsole
+from sut.cli.console import BriefConsole, Console
 from sut.cli.emit import emit, prose
 from sut.cli.options import configs_of
 from sut.cli.parameters import like_run
@@ -16,7 +16,8 @@ from sut.errors import ExitCode
 from sut.studies.capacity import report
 from sut.studies.capacity.choice import Planned
 from sut.studies.capacity.model import Times
-from sut.studies.capacity.study import FILE, run_plan
+from sut.studies.capacity.study import run_plan
+from sut.studies.pages import leave_study
 
 HELP = """Say what holds a rate within a latency: lanes, batch, preprocessing workers, devices, cores per device.
 
@@ -26,8 +27,8 @@ Takes the options of sut run that describe the system; --lanes, --max-batchsize 
 set, are what is planned with. Measures for half a minute (--time says else): batches of all sizes with one lane and all
 lanes at work, preprocessing by one worker and by all, alone and beside the lanes. Simulates which rate each layout of
 them holds, and takes the one of fewest threads that holds --rate. Each figure has the interval that 90 of 100 runs
-should lie in. What more devices or cores would hold is arithmetic, and is called so. Writes plan.json, plan.yaml for
---config, and a page.
+should lie in. What more devices or cores would hold is arithmetic, and is called so. Writes study.json, report.html,
+and plan.yaml for --config.
 
 Exit code: that of sut run; 4 where the rate cannot be had here.
 """
@@ -50,9 +51,9 @@ def plan(
     options = context.obj.model_copy(update={"scenario": "Server"})
     planned = run_plan(configs_of(options), rate, p99, BriefConsole())
     times = Times(planned.timed)
-    told: dict[str, Any] = report.told(planned, times)
-    more = {name: value for name, value in told.items() if name not in ("schema", "command", "rows")}
-    emit("plan", told["rows"], _shown(planned, times), options.as_json, **more)
+    told = report.told(planned, times)
+    emit("plan", table=_shown(planned, times), as_json=options.as_json, **told)
+    leave_study(planned.directory, "plan", told, Console(options.as_json))
     held = planned.plan is not None and planned.plan.verdict != "no"
     raise typer.Exit(ExitCode.OK if held else ExitCode.INVALID)
 
@@ -62,5 +63,4 @@ def _shown(planned: Planned, times: Times) -> Iterator[RenderableType]:
     yield from map(prose, report.sentences(planned, times))
     if planned.plan is not None:
         yield f"run it: ./run_local.sh --config {planned.directory / 'plan.yaml'}"
-    yield f"all figures: {planned.directory / FILE}"
-    yield f"page: {planned.directory / 'index.html'}"
+    yield f"files: {planned.directory}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from sut.results.wording import milliseconds
+from sut.results.wording import RANDOM_WEIGHTS, milliseconds
 from sut.studies.breakdown.cells import LOADED, ZERO
 from sut.studies.breakdown.split import MOST_RESIDUAL
 from sut.text import duration
@@ -71,7 +71,7 @@ def warnings(told: Mapping[str, Any]) -> list[str]:
     """What a reader must know: random weights, what the stages leave open, what was left out, what did not run."""
     found = [f"loads of seconds on {told['backend']}: for where the time goes, no result by MLPerf's rules"]
     if told["weights"] == "random":
-        found.append("the weights are random: times are real, answers mean nothing")
+        found.append(RANDOM_WEIGHTS)
     open_rows = [f"{_name(row)}, {row['load']}" for row in told["rows"] if row["residual_ok"] is False]
     if open_rows:
         limits = " or ".join(f"{_percent(share)} of the latency at {at}" for at, share in MOST_RESIDUAL.items())

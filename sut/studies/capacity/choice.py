@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from sut.config import RunConfig
 from sut.studies.capacity.measuring import ROUNDS, Timed
@@ -71,7 +71,7 @@ class Needs:
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """What came out, in ``directory``, on ``system``. ``plan`` is None where no rate at all is within the bound."""
+    """What came out, in ``directory``. ``plan`` is None where no rate at all is within the bound."""
 
     directory: Path
     config: RunConfig
@@ -80,7 +80,8 @@ class Planned:
     timed: Timed
     plan: Plan | None
     needs: Needs
-    system: dict[str, Any]
+    model: str
+    weights: str | None
 
 
 def choose(times: Times, wanted: Wanted) -> Plan | None:

@@ -1,4 +1,4 @@
-"""What a plan leaves: tables and sentences, plan.json, a YAML file for ``--config``, a page."""
+"""What a plan leaves: tables and sentences, what study.json has, a YAML file for ``--config``."""
 
 from __future__ import annotations
 
@@ -9,25 +9,21 @@ from typing import Any
 import yaml
 from rich.console import RenderableType
 from rich.table import Table
-from rich.text import Text
 
 from sut.errors import short
-from sut.results.machine import named
-from sut.results.wording import milliseconds
+from sut.results.machine import named, system_facts
+from sut.results.wording import RANDOM_WEIGHTS, milliseconds
 from sut.studies.capacity.choice import Needs, Plan, Planned
 from sut.studies.capacity.measuring import Doing
 from sut.studies.capacity.model import Expected, Layout, Times, throughput
-from sut.studies.printed import printed_page
 from sut.studies.tuning.report import what_is_set
 from sut.studies.tuning.space import tidy
 
 
 def told(planned: Planned, times: Times) -> dict[str, Any]:
-    """The content of plan.json: a row for each layout, and what came out."""
+    """What study.json has: a row for each layout, and what came out."""
     wanted, timed = planned.wanted, planned.timed
     return {
-        "schema": 1,
-        "command": "plan",
         "queries_per_second": wanted.queries_per_second,
         "p99_ns": wanted.bound_ns,
         "rows": [_row(times, layout) for layout in times.layouts()],
@@ -41,7 +37,9 @@ def told(planned: Planned, times: Times) -> dict[str, Any]:
         "needs": asdict(planned.needs),
         "quiet": timed.quiet,
         "words": sentences(planned, times),
-        "system": planned.system,
+        "model": planned.model,
+        "backend": planned.config.backend,
+        "weights": planned.weights,
     }
 
 
@@ -124,6 +122,8 @@ def sentences(planned: Planned, times: Times) -> list[str]:
     if plan is not None:
         told += _what_it_needs(planned.needs, machine.cores, plan, asked)
     told.append(_bytes(planned))
+    if planned.weights == "random":
+        told.append(RANDOM_WEIGHTS)
     if planned.timed.quiet is False:
         told.append(
             "the machine had other work meanwhile, so that all of this may be too low; plan again when it has none"
@@ -184,13 +184,7 @@ def yaml_text(planned: Planned) -> str:
     )
     comments = [
         *_what_to_take(plan, f"{wanted.queries_per_second:g} queries/s", f"p99 <= {milliseconds(wanted.bound_ns)} ms"),
-        f"By sut plan on {named(planned.system)}; on another machine plan again.",
+        f"By sut plan on {named(system_facts())}; on another machine plan again.",
         "Run it: ./run_local.sh --config THIS_FILE; without --time MLPerf's own durations apply.",
     ]
     return "".join(f"# {line}\n" for line in comments) + yaml.safe_dump(what_is_set(config), sort_keys=False)
-
-
-def page(planned: Planned, times: Times) -> str:
-    """All of it, as the text of an HTML file."""
-    machine = f"{named(planned.system)}, {planned.system['utc']}"
-    return printed_page([*tables(times), *map(Text, (*sentences(planned, times), machine))], "sut plan")

@@ -15,8 +15,6 @@ from sut.files import write_text
 from sut.pipeline.assembly import Assembly, assemble
 from sut.process.cgroup import usable_cores
 from sut.process.streams import tell
-from sut.results.machine import system_facts
-from sut.results.schema import dump_json
 from sut.run.planning import check_effect
 from sut.run.reporter import Reporter
 from sut.run.runner import fresh
@@ -26,7 +24,6 @@ from sut.studies.capacity.measuring import Orders, measure
 from sut.studies.capacity.model import Times
 from sut.text import shortened
 
-FILE = "plan.json"
 _SECONDS = 30.0
 _MAX_BATCH = 16
 """Where none is set: beyond it, service times of a CPU grow in proportion, and a latency bound seldom bears more."""
@@ -52,8 +49,11 @@ def run_plan(configs: Sequence[RunConfig], rate: float | None, p99: str | None, 
     with console.working("simulating"):
         plan = choose(times, wanted)
         more = needs(times, machine, wanted, plan)
-    planned = Planned(directory, base, wanted, machine, timed, plan, more, system_facts())
-    _write(planned, times)
+    weights = parts.model.weights if parts.model else None
+    planned = Planned(directory, base, wanted, machine, timed, plan, more, parts.spec.name, weights)
+    if plan is not None:
+        with writing(directory):
+            write_text(directory / "plan.yaml", report.yaml_text(planned))
     return planned
 
 
@@ -119,12 +119,3 @@ def _machine(parts: Assembly) -> Machine:
     device = parts.config.device
     on_cores = parts.model is not None and device == "cpu"
     return Machine(len(device.split(",")), usable_cores(), on_cores)
-
-
-def _write(planned: Planned, times: Times) -> None:
-    directory = planned.directory
-    with writing(directory):
-        write_text(directory / FILE, dump_json(report.told(planned, times)))
-        if planned.plan is not None:
-            write_text(directory / "plan.yaml", report.yaml_text(planned))
-        write_text(directory / "index.html", report.page(planned, times))

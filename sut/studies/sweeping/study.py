@@ -14,6 +14,7 @@ from sut.errors import InputError
 from sut.pipeline.assembly import Assembly, assemble
 from sut.process.cgroup import bytes_told, memory_limit
 from sut.process.streams import tell
+from sut.results.wording import RANDOM_WEIGHTS
 from sut.run.planning import check_effect
 from sut.run.reporter import Reporter
 from sut.studies.kept import Kept, header_of, held
@@ -62,7 +63,7 @@ def run_sweep(configs: Sequence[RunConfig], asked: Asked, console: Reporter) -> 
 def _told(parts: Assembly, loops: Loops, found: dict[str, Any]) -> dict[str, Any]:
     words, parity = [*words_of(found), *loops.notes], loops.bench.parity
     if parts.model is not None and parts.model.weights == "random":
-        words.append("the weights are random: times are real, answers mean nothing")
+        words.append(RANDOM_WEIGHTS)
     if parity is not None:
         words.append(f"parity of {parts.config.preprocess}: {parity.line()}")
     return {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import re
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -9,7 +11,7 @@ from typing import Any, Literal
 
 import yaml
 from rich.bar import Bar
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -17,7 +19,6 @@ from plugins.packages import CHECKOUT
 from sut.config import HOW_KEPT, RunConfig
 from sut.results.machine import named, system_facts
 from sut.results.wording import milliseconds, verdict
-from sut.studies.printed import printed_svg
 from sut.studies.tuning.bench import figure_words
 from sut.studies.tuning.search import ranked
 from sut.studies.tuning.space import Point
@@ -101,8 +102,11 @@ def _bar(share: float) -> Bar:
 
 
 def svg(outcome: TuneOutcome, title: str) -> str:
-    """The picture as an SVG file's text, which loads nothing from elsewhere."""
-    return printed_svg([picture(outcome), *map(Text, outcome.words)], title)
+    """The picture as a terminal of 100 columns shows it: an SVG file's text, which loads nothing from elsewhere."""
+    console = Console(record=True, width=100, file=io.StringIO(), highlight=False)
+    for part in (picture(outcome), *map(Text, outcome.words)):
+        console.print(part)
+    return re.sub(r"@font-face \{.*?\}", "", console.export_svg(title=title), flags=re.DOTALL)
 
 
 def outcome_of(outcome: TuneOutcome, config: RunConfig | None) -> dict[str, Any]:

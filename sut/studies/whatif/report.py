@@ -11,6 +11,7 @@ from sut.errors import short
 from sut.mlperf.metrics import METRICS
 from sut.pipeline.slowdown import NOT_STRETCHED
 from sut.results.schema import Result
+from sut.results.wording import RANDOM_WEIGHTS
 from sut.studies.whatif.bench import PERCENTILES, Bench
 from sut.studies.whatif.study import Found
 from sut.studies.whatif.worlds import World
@@ -158,7 +159,7 @@ def _doubts(rows: Sequence[Mapping[str, Any]], bench: Bench) -> list[str]:
             f"stretched: a gain may be too high by up to {fixed_ns / all_ns * most:.2g} % at {most:g} % faster"
         )
     if last.weights == "random":
-        told.append("random weights: speeds only")
+        told.append(RANDOM_WEIGHTS)
     return told
 
 

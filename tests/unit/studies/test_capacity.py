@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -13,16 +14,17 @@ from sut.cli.console import BriefConsole
 from sut.config import make_config
 from sut.errors import InputError
 from sut.pipeline.assembly import assemble
+from sut.results.wording import RANDOM_WEIGHTS
 from sut.studies.capacity import report
 from sut.studies.capacity.choice import Machine, Needs, Plan, Planned, Wanted, choose, limit_of, needs
 from sut.studies.capacity.measuring import ROUNDS, Doing, Orders, Timed, Window, measure
 from sut.studies.capacity.model import Expected, Layout, Times, expected, rate, stations, throughput
+from sut.studies.capacity.page import study_of
 from sut.studies.capacity.study import run_plan
 from sut.studies.simulation import at_random, highest_held, highest_rate, line, prepared, simulate, simulate_staged
 
 MS = 1_000_000
 SIZES = (1, 2, 4, 8)
-SYSTEM = {"cpu": "a test", "cores": 4}
 ONE_DEVICE = Machine(1, 4, infers_on_cores=False)
 
 
@@ -207,7 +209,15 @@ def test_a_bound_below_one_picture_cannot_be_had_with_any_number() -> None:
     times, wanted = Times(planted(50, 25, lanes=(1,))), Wanted(10, 60 * MS)
     plan = choose(times, wanted)
     planned = Planned(
-        Path(), make_config({}), wanted, ONE_DEVICE, planted(50, 25), plan, needs(times, ONE_DEVICE, wanted, plan), {}
+        Path(),
+        make_config({}),
+        wanted,
+        ONE_DEVICE,
+        planted(50, 25),
+        plan,
+        needs(times, ONE_DEVICE, wanted, plan),
+        "m",
+        None,
     )
 
     assert plan is None and planned.needs.devices is None
@@ -221,7 +231,7 @@ def test_the_yaml_asks_what_is_expected_where_the_wish_is_too_much() -> None:
     plan = Plan(layout, "no", found, found, "decode")
     config = make_config({"backend": "simulated", "boundary": "jpeg", "scenario": "Server"})
     planned = Planned(
-        Path(), config, Wanted(100, 50 * MS), ONE_DEVICE, planted(1, 1), plan, Needs(None, None, None), SYSTEM
+        Path(), config, Wanted(100, 50 * MS), ONE_DEVICE, planted(1, 1), plan, Needs(None, None, None), "m", None
     )
 
     text = report.yaml_text(planned)
@@ -229,6 +239,42 @@ def test_the_yaml_asks_what_is_expected_where_the_wish_is_too_much() -> None:
     assert "qps: 71.23\n" in text and "max_latency_s: 0.05\n" in text and "preprocess_workers: 1\n" in text
     assert text.startswith("# 100 queries/s with p99 <= 50 ms: no, not here; with 2 lanes, batch 4 at the most")
     assert "qps: 100.0\n" in report.yaml_text(replace(planned, plan=replace(plan, verdict="yes")))
+
+
+# ---- the page
+
+
+@pytest.mark.parametrize("decode_ms", [0.0, 20.0])
+def test_the_page_leads_with_the_decision_and_marks_the_plan(decode_ms: float) -> None:
+    wanted, timed = Wanted(100, 800 * MS), planted(50, 25, decode_ms, workers=(1, 4))
+    times, config = Times(timed), make_config({"backend": "simulated", "scenario": "Server"})
+    plan = choose(times, wanted)
+    assert plan is not None
+    more = needs(times, ONE_DEVICE, wanted, plan)
+    planned = Planned(Path(), config, wanted, ONE_DEVICE, timed, plan, more, "m", "random")
+
+    study = study_of(json.loads(json.dumps(report.told(planned, times))), "s0")
+
+    assert study.sentences[0].startswith("100 queries/s with p99 <= 800 ms: no, not here; with ")
+    assert RANDOM_WEIGHTS in study.sentences
+    rates, batches = study.figures
+    assert f"the plan: {plan.layout.batch}" in rates.svg and "the plan" not in batches.svg
+    assert [name for _, name in rates.legend] == ["1 lane", "2 lanes"]
+    assert (f"{plan.layout.workers} preprocessing" in rates.caption) == bool(plan.layout.workers)
+    [taken] = [at for at, cell in enumerate(study.tables[0].columns[-1].cells) if cell.said]
+    assert times.layouts()[taken] == plan.layout
+    assert len(study.tables) == (2 if decode_ms else 1)
+
+
+def test_where_nothing_is_held_the_page_marks_nothing() -> None:
+    wanted, timed = Wanted(10, 60 * MS), planted(50, 25)
+    times, config = Times(timed), make_config({"backend": "simulated", "scenario": "Server"})
+    planned = Planned(Path(), config, wanted, ONE_DEVICE, timed, None, Needs(None, None, None), "m", None)
+
+    study = study_of(report.told(planned, times), "s0")
+
+    assert study.sentences[0].startswith("no rate is held with p99 <= 60 ms")
+    assert "the plan" not in study.figures[0].svg and "plan" not in [each.heading for each in study.tables[0].shown]
 
 
 # ---- measuring

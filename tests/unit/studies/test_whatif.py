@@ -192,7 +192,7 @@ def test_few_rounds_have_no_interval_and_say_so() -> None:
     assert "no interval yet" in told(found, bench)
     assert report.told_of(found, bench)["notes"] == [
         "1 round: an interval takes 4; --budget or --rounds",
-        "random weights: speeds only",
+        "the weights are random: times are real, answers mean nothing",
     ]
 
 
