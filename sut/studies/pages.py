@@ -40,6 +40,7 @@ READERS: dict[str, str] = {
     "study models": "sut.studies.models_page",
     "study shortcuts": "sut.studies.shortcuts.page",
     "sweep": "sut.studies.sweeping.page",
+    "tune": "sut.studies.tuning.page",
     "whatif": "sut.studies.whatif.page",
 }
 """By command the module that has its ``study_of``."""

@@ -11,14 +11,15 @@ from typing import Annotated
 import typer
 from rich.console import RenderableType
 
-from sut.cli.console import BriefConsole
+from sut.cli.console import BriefConsole, Console
 from sut.cli.emit import emit, prose
 from sut.cli.options import configs_of
 from sut.cli.parameters import like_run
 from sut.config import RunConfig
 from sut.config.words import parse_budget
-from sut.errors import ExitCode
-from sut.process.streams import tell_error
+from sut.errors import ExitCode, InputError, one_line
+from sut.process.streams import tell, tell_error
+from sut.studies.pages import leave_study
 from sut.studies.tuning import report
 from sut.studies.tuning.space import EFFECTS
 from sut.studies.tuning.study import TuneResult, run_tune
@@ -31,8 +32,8 @@ Takes the options of sut run, in one scenario (default SingleStream), and up to 
 Short runs over a grid of settings, the better half longer and so on; the best against the default in interleaved pairs,
 until they are told apart or more would not help; what is not is no gain. Server: brackets and bisects to the highest
 VALID rate, confirms it, and says why the next one fails. --time is the length of the longest runs (default 8).
-Interrupted, the same command goes on where it was; --overwrite starts anew. Writes tuned.yaml for --config, search.svg,
-and the state runs.jsonl.
+Interrupted, the same command goes on where it was; --overwrite starts anew. Writes tuned.yaml for --config, study.json,
+report.html and search.svg, and the state runs.jsonl.
 
 Exit code: that of sut run; 4 where no run was VALID.
 """
@@ -76,8 +77,12 @@ def _tune(
     limit_s = _budget_s(budget) if budget is not None else math.inf
     tuned = run_tune(configs, words or [], space or [], limit_s, rounds, BriefConsole())
     outcome = tuned.outcome
-    told = report.outcome_of(outcome, tuned.config)
-    emit("tune", [asdict(row) for row in tuned.rows], _shown(tuned), as_json, outcome=told)
+    rows = [asdict(row) for row in tuned.rows]
+    emit("tune", rows, _shown(tuned), as_json, **tuned.told)
+    try:
+        leave_study(tuned.directory, "tune", {"rows": rows, **tuned.told}, Console(as_json))
+    except InputError as error:  # what was found is written already
+        tell(f"no picture of the search: {one_line(error)}")
     if outcome.code != ExitCode.OK:
         tell_error(outcome.words[-1])
     return outcome.code

@@ -33,12 +33,16 @@ _TIME_S = 8.0
 
 @dataclass(frozen=True, slots=True)
 class TuneResult:
-    """What a tune has left in ``directory``; ``config`` is the one to go on with, None where nothing was found."""
+    """What a tune has left in ``directory``; ``config`` is the one to go on with, None where nothing was found.
+
+    ``told`` is what is told of it beside its runs, ``rows``.
+    """
 
     directory: Path
     config: RunConfig | None
     outcome: TuneOutcome
     rows: Sequence[Measured]
+    told: dict[str, Any]
 
 
 def run_tune(
@@ -67,7 +71,14 @@ def run_tune(
             raise
         config = _config(base, outcome)
         _write(directory, config, outcome, bench.rows)
-    return TuneResult(directory, config, outcome, bench.rows)
+    told = {
+        "outcome": report.outcome_of(outcome, config),
+        "model": parts.spec.name,
+        "backend": base.backend,
+        "scenario": base.scenario,
+        "weights": parts.model.weights if parts.model else None,
+    }
+    return TuneResult(directory, config, outcome, bench.rows, told)
 
 
 def _grid(space: list[str], base: RunConfig) -> tuple[dict[str, list[Any]], list[Point]]:

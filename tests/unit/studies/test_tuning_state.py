@@ -27,10 +27,11 @@ from sut.run.runner import Ran
 from sut.studies.kept import held
 from sut.studies.tuning import report
 from sut.studies.tuning.bench import Bench, line_of
+from sut.studies.tuning.page import study_of
 from sut.studies.tuning.space import DEFAULT, Point
 from sut.studies.tuning.state import Job, Measured, State
-from sut.studies.tuning.study import directory_of
-from sut.studies.tuning.tuner import TuneOutcome
+from sut.studies.tuning.study import TuneResult, directory_of
+from sut.studies.tuning.tuner import TuneOutcome, Tuner
 from tests.unit.small_models import RECIPE_FILE, write_classifier
 from tests.unit.tuning_runs import HEADER, SAID, batched, p, planted, run_of, server_tuner
 
@@ -299,6 +300,63 @@ def test_the_picture_fits_a_terminal_and_its_svg_loads_nothing(tmp_path: Path) -
     svg = report.svg(outcome, "sut tune")
     assert svg.startswith("<svg") and "url(" not in svg.replace("url(#", "")
     json.dumps([[asdict(row) for row in rows], report.outcome_of(outcome, RunConfig())])
+
+
+def content_of(outcome: TuneOutcome, rows: list[Measured], scenario: str) -> dict[str, Any]:
+    """As study.json has it."""
+    told = {"model": "m", "backend": "b", "scenario": scenario, "weights": "random"}
+    told |= {"rows": [asdict(row) for row in rows], "outcome": report.outcome_of(outcome, None)}
+    found: dict[str, Any] = json.loads(json.dumps(told))
+    return found
+
+
+def test_the_page_has_each_round_and_each_rate_beside_the_bound(tmp_path: Path) -> None:
+    outcome, rows = an_outcome(tmp_path)
+
+    study = study_of(content_of(outcome, rows, "Server"), "s0")
+
+    assert outcome.chosen is not None and outcome.rate is not None
+    rate = f"{outcome.rate:g} queries/s, the highest VALID rate"
+    assert study.sentences[0] == f"Settings to take: {outcome.chosen.label} at {rate}"
+    assert study.sentences[1:-1] == outcome.words and "random" in study.sentences[-1]
+    rounds, rates = study.figures
+    assert "what is taken" in [name for _, name in rounds.legend]
+    assert [name for _, name in rates.legend] == ["VALID", "INVALID", "the bound"]
+    assert "confirmed: " in rates.svg and ", 15</title>" in rates.svg
+    assert rates.svg.count("<circle") == len(outcome.probes) + len(outcome.confirmations) + 2
+    assert len(study.tables[0].first.cells) == len(rows)
+
+
+def test_the_page_of_a_search_without_a_valid_run_says_why(tmp_path: Path) -> None:
+    def bad(job: Job) -> Measured:
+        return run_of(job, valid=False, failed=job.point == DEFAULT, invalid_reasons=["no <luck>"])
+
+    bench = planted(tmp_path, bad)
+    outcome = Tuner(OFFLINE, [DEFAULT, p(lanes=2)], bench, lambda config, row: None).run()
+
+    study = study_of(content_of(outcome, bench.rows, "Offline"), "s0")
+
+    assert study.sentences[0] == "The search found no settings to take" and "no <luck>" in study.sentences[1]
+    [rounds] = study.figures
+    assert [name for _, name in rounds.legend] == ["INVALID"] and "samples per second" in rounds.svg
+    [failed, invalid] = study.tables[0].columns[3].cells
+    assert (failed.said, invalid.said, invalid.small) == (("FAILED",), ("INVALID",), ("no <luck>",))
+
+
+def test_a_tune_that_is_done_does_not_fail_for_its_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    outcome, rows = an_outcome(tmp_path)
+    tuned = TuneResult(tmp_path, None, outcome, rows, {"outcome": report.outcome_of(outcome, None)})
+    monkeypatch.setattr(command, "run_tune", lambda *arguments: tuned)
+    monkeypatch.setattr(command, "leave_study", refused)
+
+    assert command._tune([OFFLINE], as_json=True) == outcome.code
+    assert "no picture of the search: no room" in capsys.readouterr().err
+
+
+def refused(*arguments: object) -> None:
+    raise InputError("no room")
 
 
 @pytest.mark.parametrize(
