@@ -15,28 +15,9 @@ from sut.errors import short
 
 WIDTH, HEIGHT = 360, 210
 LEFT, RIGHT, TOP, BOTTOM = 40, 14, 12, 40
-_BAR_WIDTH, _BAR_HEIGHT = 1000, 40
 LOG_FROM = 30.0
 """Largest by smallest value from which an axis is logarithmic."""
 _MOST_BATCH_BARS = 64
-
-
-def stage_bar(key: str, title: str, parts: Mapping[str, float], classes: Mapping[str, str]) -> Markup:
-    """One bar of all ``parts``, in order, whose colours are CSS ``classes``.
-
-    It stretches to any width, so it has no words, which the page writes below it.
-    """
-    shown = {name: value for name, value in parts.items() if value > 0}
-    total = sum(shown.values())
-    drawn, x = Markup(), 0.0
-    for name, value in shown.items():
-        width = _BAR_WIDTH * value / total
-        drawn += Markup('<path class="{}" d="M{:.2f} 0h{:.2f}v{}h-{:.2f}z"><title>{}</title></path>').format(
-            classes[name], x, width, _BAR_HEIGHT, width, f"{name}: {100 * value / total:.1f} %"
-        )
-        x += width
-    words = ", ".join(f"{name} {100 * value / total:.1f} %" for name, value in shown.items())
-    return svg(key, title, words, drawn, (_BAR_WIDTH, _BAR_HEIGHT), 'class="bar" preserveAspectRatio="none"')
 
 
 def latency_curve(key: str, title: str, points: Sequence[tuple[str, float, float]]) -> Markup:

@@ -21,10 +21,11 @@ from sut.mlperf.metrics import PERCENTILES as SHARES
 from sut.results.collected import Found, Skipped
 from sut.results.machine import named
 from sut.results.page import words
-from sut.results.page.charts import batch_histogram, latency_curve, stage_bar
+from sut.results.page.charts import batch_histogram, latency_curve
 from sut.results.page.figures import Number, number
 from sut.results.page.runs import Run, order, runs_of
 from sut.results.page.shares import MODEL, Split, gains, slowest, splits
+from sut.results.page.stage_bars import css_of, stage_bar
 from sut.results.page.study import Study
 from sut.results.page.tables import Column, Decision, Shown, Table, beside, figures
 from sut.results.schema import setting
@@ -225,14 +226,12 @@ def _figure(run: Run) -> Shown:
 def _bar(run: Run, split: Split, key: str) -> Bar:
     title = f"{run.kind}, {_SPLIT_TITLES[split.of]}"
     parts = []
-    # A name that only a plug-in knows is never part of the page's code.
-    classes = {name: f"st-{name}" if name in words.STAGES else "st-other" for name in split.parts}
     for name in split.parts:
         steps = ("cost_ns", name) if split.of == "work" else ("stages_ns", name, split.of)
         time, share = run.number("ms", *steps), split.share(name)
         if time and share and time.raw:
-            parts.append(Part(name, classes[name], time, share))
-    svg = stage_bar(f"{key}-{split.of}", f"Where the time goes: {title}", split.parts, classes)
+            parts.append(Part(name, css_of(name), time, share))
+    svg = stage_bar(f"{key}-{split.of}", f"Where the time goes: {title}", split.parts)
     return Bar(_SPLIT_TITLES[split.of], Number(split.total_ns, "ms"), parts, svg)
 
 

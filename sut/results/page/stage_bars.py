@@ -1,4 +1,4 @@
-"""Bars of stages beside each other, on one axis: what differs is how long they are, not only how they split up."""
+"""Bars of stages: one by itself, by its shares, or several on one axis, where what differs is how long they are."""
 
 from __future__ import annotations
 
@@ -14,6 +14,35 @@ from sut.results.page.words import STAGES
 _WIDTH = 640
 _LEFT, _RIGHT, _BOTTOM = 150, 60, 34
 _ROW, _BAR = 24, 17
+_ALONE_WIDTH, _ALONE_HEIGHT = 1000, 40
+
+
+def stage_bar(key: str, title: str, parts: Mapping[str, float]) -> Markup:
+    """One bar of all ``parts``, in order.
+
+    It stretches to any width, so it has no words, which the page writes below it.
+    """
+    shown = {name: value for name, value in parts.items() if value > 0}
+    total = sum(shown.values())
+    told = {name: f"{100 * value / total:.1f} %" for name, value in shown.items()}
+    titles = {name: f"{name}: {share}" for name, share in told.items()}
+    drawn = _segments(shown, titles, _ALONE_WIDTH / total, (0.0, 0.0), _ALONE_HEIGHT)
+    words = ", ".join(f"{name} {share}" for name, share in told.items())
+    return svg(key, title, words, drawn, (_ALONE_WIDTH, _ALONE_HEIGHT), 'class="bar" preserveAspectRatio="none"')
+
+
+def _segments(
+    parts: Mapping[str, float], titles: Mapping[str, str], scale: float, corner: tuple[float, float], height: float
+) -> Markup:
+    """The stages one behind the other, from the corner at the top left; ``scale`` is units of width by value."""
+    x, top = corner
+    drawn = Markup()
+    for name, value in parts.items():
+        drawn += Markup('<path class="{}" d="M{:.2f} {:g}h{:.2f}v{}h-{:.2f}z"><title>{}</title></path>').format(
+            css_of(name), x, top, scale * value, height, scale * value, titles[name]
+        )
+        x += scale * value
+    return drawn
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +75,11 @@ def stage_bars(key: str, title: str, bars: Sequence[Stacked]) -> Markup:
 
 def _bar(name: str, parts: Mapping[str, float], scale: float, top: float) -> Markup:
     drawn = Markup('<text class="tick y" x="{}" y="{}">{}</text>').format(_LEFT - 6, top + _BAR - 4, name)
-    x = float(_LEFT)
-    for stage, value in parts.items():
-        drawn += Markup('<path class="{}" d="M{:.1f} {}h{:.2f}v{}h-{:.2f}z"><title>{}</title></path>').format(
-            css_of(stage), x, top + 2, scale * value, _BAR, scale * value, f"{name}: {stage} {short(value)} ms"
-        )
-        x += scale * value
-    total = short(sum(parts.values()))
-    return drawn + Markup('<text class="tick" x="{:.1f}" y="{}">{}</text>').format(x + 5, top + _BAR - 4, total)
+    titles = {stage: f"{name}: {stage} {short(value)} ms" for stage, value in parts.items()}
+    drawn += _segments(parts, titles, scale, (_LEFT, top + 2), _BAR)
+    total = sum(parts.values())
+    end = _LEFT + scale * total + 5
+    return drawn + Markup('<text class="tick" x="{:.1f}" y="{}">{}</text>').format(end, top + _BAR - 4, short(total))
 
 
 def css_of(stage: str) -> str:

@@ -17,10 +17,11 @@ from sut.pipeline.lane import lane_stages
 from sut.results.collected import Found
 from sut.results.gpus import GpuUse
 from sut.results.page import words
-from sut.results.page.charts import batch_histogram, latency_curve, stage_bar
+from sut.results.page.charts import batch_histogram, latency_curve
 from sut.results.page.page import MOST_DETAILS, make_page
 from sut.results.page.runs import Run, runs_of
 from sut.results.page.shares import gains, splits
+from sut.results.page.stage_bars import stage_bar
 from sut.results.quiet import Quiet
 from sut.results.schema import Result
 from sut.studies.comparing.page import read_comparison
@@ -269,11 +270,12 @@ def test_a_gpu_that_others_held_or_that_was_throttled_is_told() -> None:
 
 
 def test_charts_draw_what_they_are_given() -> None:
-    bar = stage_bar("k", "Where", {"queue": 1.0, "infer": 3.0, "residual": -0.5}, {"queue": "a", "infer": "b"})
+    bar = stage_bar("k", "Where", {"queue": 1.0, "infer": 3.0, "<own>": 4.0, "residual": -0.5})
     curve = latency_curve("k", "How long", [("min", 1.0, 0.0), ("p50", 2.0, 0.5), ("max", 4.0, 1.0)])
     bars = batch_histogram("k", "Batches", {2: 5.0, 10: 1.0})
 
-    assert bar.count("<path") == 2 and 'class="b" d="M250.00 0h750.00' in bar
+    assert bar.count("<path") == 3 and 'class="st-infer" d="M125.00 0h375.00' in bar
+    assert 'class="st-other" d="M500.00 0h500.00' in bar and "&lt;own&gt;: 50.0 %" in bar
     assert 'd="M116.5 170.0 L193.0 91.0 L346.0 12.0"' in curve  # x from 0
     assert "2: 5, 10: 1</desc>" in bars
     for svg in (bar, curve, bars):

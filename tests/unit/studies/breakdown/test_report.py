@@ -154,5 +154,5 @@ def test_bars_are_as_long_as_their_times_and_none_is_below_zero() -> None:
         stage_bars("k", "t", [Stacked("one", {"decode": 30.0, "residual": -5.0}), Stacked("<two>", {"infer": 10.0})])
     )
 
-    assert 'class="st-decode" d="M150.0 2h430.00' in svg and "h143.33" in svg
+    assert 'class="st-decode" d="M150.00 2h430.00' in svg and "h143.33" in svg
     assert "st-residual" not in svg and "&lt;two&gt;: infer 10 ms" in svg
