@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -10,15 +11,24 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
 
 from plugins.files import LARGE_BYTES, read_file
+from sut.config import RunConfig, model_stem
 from sut.errors import InputError, one_line, writing
 from sut.files import holding, write_text
 from sut.models.content import content_digest
 from sut.pipeline.assembly import Assembly
 from sut.results.machine import named, system_facts
+from sut.text import as_name
 
 _SCHEMA = 1
 _DIGITS = 16
 """Of a model file's hash: enough to tell files apart, and few enough to be read."""
+
+
+def study_folder(config: RunConfig, name: str, asked: object) -> Path:
+    """Where a study is kept: the same for the same one, which ``asked``, JSON data, tells from others of its name."""
+    digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:8]
+    model = as_name(config.model_name or model_stem(config.model))
+    return config.output / model / f"{name}-{digest}"
 
 
 class Row(Protocol):

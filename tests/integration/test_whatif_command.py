@@ -85,7 +85,7 @@ def test_a_question_leaves_a_table_a_file_and_a_page(tmp_path: Path) -> None:
     child = run_python("-m", "sut", "whatif", *SIMULATED, *words, cwd=tmp_path, COLUMNS="80")
 
     assert child.code == 0, child.err
-    [folder] = (tmp_path / "out").iterdir()
+    [folder] = tmp_path.glob("out/*/whatif-*")
     told = json.loads((folder / "study.json").read_text(encoding="utf-8"))
     [row] = told["rows"]
     assert (told["schema"], told["command"], row["stage"], row["faster_percent"]) == (1, "whatif", "decode", 50)

@@ -19,6 +19,7 @@ from sut.errors import ExitCode
 from sut.pipeline.assembly import assemble
 from sut.process.streams import tell
 from sut.run.runner import fresh
+from sut.studies.kept import study_folder
 from sut.studies.pages import keep_study, leave_study
 from sut.studies.whatif import report
 from sut.studies.whatif.bench import Bench
@@ -27,7 +28,6 @@ from sut.studies.whatif.study import (
     Found,
     check_config,
     chosen_stages,
-    folder_name,
     run_rounds,
     stages_of,
     usual_scenario,
@@ -83,7 +83,8 @@ def _whatif(options: Options, stage: str, faster: str | None, rounds: int | None
     base = base.model_copy(update={"time_s": base.time_s or TIME_S})
     finds_rate = base.scenario == "Server" and base.qps is None
     worlds = worlds_of(stages, percents or ([30.0] if finds_rate else [30.0, 50.0, 10.0]))
-    directory = fresh(base.output / folder_name(base, parts.spec.name, worlds), base.overwrite)
+    asked = [base.digest(), base.scenario, [world.shares for world in worlds]]
+    directory = fresh(study_folder(base, f"whatif-{base.backend}", asked), base.overwrite)
     tell(f"whatif: {base.scenario}, {len(worlds)} of a faster stage; files: {directory}")
     bench = Bench(base, directory, console)
     cost_ns = bench.look().cost_ns

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -11,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from sut.config import RunConfig, model_stem
+from sut.config import RunConfig
 from sut.results.statistics import difference
 from sut.studies.breakdown.cells import BACK_TO_BACK, BASELINE, FIFTH, ZERO, Cell, CellRun, Load, Plan
 from sut.studies.breakdown.overtaking import overtaking
@@ -20,7 +18,7 @@ from sut.studies.breakdown.split import WAITING, closes, cuts, percentiles, tail
 from sut.studies.breakdown.study import Study
 from sut.studies.breakdown.timed import Timings
 from sut.studies.breakdown.words import sentences, warnings
-from sut.text import as_name
+from sut.studies.kept import study_folder
 
 _NEAR = 0.1
 """How near the p50 at 20 % of the batch-1 rate must be to that of zero load for the two to be called the same."""
@@ -28,9 +26,8 @@ _NEAR = 0.1
 
 def folder_of(config: RunConfig, plan: Plan, what: str) -> Path:
     """Where a breakdown is kept: the same for the same one."""
-    words = json.dumps([what, *([cell.label, cell.config.digest()] for cell in plan.cells)])
-    digest = hashlib.sha256(words.encode()).hexdigest()[:8]
-    return config.output / as_name(config.model_name or model_stem(config.model)) / f"{what}-{digest}"
+    asked = [what, *([cell.label, cell.config.digest()] for cell in plan.cells)]
+    return study_folder(config, f"{what}-{config.backend}", asked)
 
 
 def told(study: Study) -> dict[str, Any]:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import re
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from sut.config import RunConfig, model_stem
+from sut.config import RunConfig
 from sut.errors import InputError, writing
 from sut.files import write_text
 from sut.pipeline.assembly import Assembly, assemble
@@ -22,6 +20,7 @@ from sut.studies.capacity import report
 from sut.studies.capacity.choice import Machine, Planned, Wanted, choose, needs
 from sut.studies.capacity.measuring import Orders, measure
 from sut.studies.capacity.model import Times
+from sut.studies.kept import study_folder
 from sut.text import shortened
 
 _SECONDS = 30.0
@@ -40,7 +39,8 @@ def run_plan(configs: Sequence[RunConfig], rate: float | None, p99: str | None, 
     check_effect([base])
     with console.working("preparing the model") as progress:
         parts = assemble(base, console.note, progress)
-    directory = fresh(base.output / _name(parts, wanted), base.overwrite)
+    asked = [parts.config.digest(), asdict(wanted)]
+    directory = fresh(study_folder(parts.config, f"plan-{base.backend}", asked), base.overwrite)
     orders = _orders(parts, wanted)
     tell(f"plan: about {orders.seconds:.0f} s of measuring with {_listed(orders.lanes)} lanes; files: {directory}")
     with console.working("measuring batches and preprocessing") as progress:
@@ -75,13 +75,6 @@ def _bound_ns(text: str | None) -> int:
         got = "nothing" if text is None else f"'{shortened(text)}'"
         raise InputError(f"--p99 takes ms, or a time such as 15ms or 0.1s, more than 0, got {got}")
     return bound_ns
-
-
-def _name(parts: Assembly, wanted: Wanted) -> str:
-    config = parts.config
-    words = json.dumps([config.digest(), asdict(wanted)])
-    digest = hashlib.sha256(words.encode()).hexdigest()[:8]
-    return f"{config.model_name or model_stem(config.model)}/plan-{config.backend}-{digest}"
 
 
 def _orders(parts: Assembly, wanted: Wanted) -> Orders:

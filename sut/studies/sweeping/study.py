@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sut.config import RunConfig, model_stem
+from sut.config import RunConfig
 from sut.errors import InputError
 from sut.pipeline.assembly import Assembly, assemble
 from sut.process.cgroup import bytes_told, memory_limit
@@ -17,7 +15,7 @@ from sut.process.streams import tell
 from sut.results.wording import RANDOM_WEIGHTS
 from sut.run.planning import check_effect
 from sut.run.reporter import Reporter
-from sut.studies.kept import Kept, header_of, held
+from sut.studies.kept import Kept, header_of, held, study_folder
 from sut.studies.sweeping.bench import Bench
 from sut.studies.sweeping.findings import closed_findings, open_findings, scaling_findings
 from sut.studies.sweeping.grids import Asked
@@ -92,8 +90,7 @@ def _base_of(configs: Sequence[RunConfig], asked: Asked) -> RunConfig:
 
 def directory_of(base: RunConfig) -> Path:
     """Where the sweeps of this configuration are kept."""
-    digest = hashlib.sha256(json.dumps([base.digest(), "sweep"]).encode()).hexdigest()[:8]
-    return base.output / (base.model_name or model_stem(base.model)) / f"sweep-{base.backend}-{digest}"
+    return study_folder(base, f"sweep-{base.backend}", [base.digest(), "sweep"])
 
 
 def _measure(loops: Loops, asked: Asked) -> dict[str, Any]:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sut.config import RunConfig, model_stem
+from sut.config import RunConfig
 from sut.errors import InputError, writing
 from sut.files import write_text
 from sut.pipeline.assembly import assemble
@@ -18,7 +16,7 @@ from sut.process.streams import tell
 from sut.results.statistics import FEWEST_PAIRS
 from sut.run.planning import EARLY_STOPPING_QUERIES, OVERHEAD_S, check_effect
 from sut.run.reporter import Reporter
-from sut.studies.kept import header_of, held
+from sut.studies.kept import header_of, held, study_folder
 from sut.studies.tuning import report
 from sut.studies.tuning.bench import Bench
 from sut.studies.tuning.estimate import estimate
@@ -135,10 +133,7 @@ def _forecast(base: RunConfig, sizes: Sequence[int], time_s: float) -> str:
 
 def directory_of(base: RunConfig, tried: dict[str, list[Any]], rounds: int | None) -> Path:
     """Where a tune of this configuration over this space is kept: another one is another tune."""
-    words = json.dumps([base.digest(), base.scenario, tried, rounds], sort_keys=True)
-    digest = hashlib.sha256(words.encode()).hexdigest()[:8]
-    model = base.model_name or model_stem(base.model)
-    return base.output / model / f"tune-{base.backend}-{base.scenario}-{digest}"
+    return study_folder(base, f"tune-{base.backend}-{base.scenario}", [base.digest(), base.scenario, tried, rounds])
 
 
 def _config(base: RunConfig, outcome: TuneOutcome) -> RunConfig | None:

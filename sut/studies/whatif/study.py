@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +16,7 @@ from sut.results.statistics import FEWEST_PAIRS, Difference, difference
 from sut.studies.whatif.bench import Bench
 from sut.studies.whatif.worlds import World
 from sut.tasks.registry import find_task
-from sut.text import Say, as_name
+from sut.text import Say
 
 LEAST_SHARE = 0.01
 """Of the busy time: what a smaller stage could gain is less than runs can tell."""
@@ -87,12 +86,6 @@ def check_config(configs: Sequence[RunConfig]) -> RunConfig:
     if configs[0].rules:
         raise InputError("--rules closed refuses stretched stages, and sut whatif stretches them; leave it out")
     return configs[0]
-
-
-def folder_name(base: RunConfig, name: str, worlds: Sequence[World]) -> str:
-    """The folder of this question: the same for the same one."""
-    words = repr((base.digest(), base.scenario, [world.shares for world in worlds]))
-    return f"whatif-{as_name(name)}-{hashlib.sha256(words.encode()).hexdigest()[:8]}"
 
 
 def run_rounds(
