@@ -15,6 +15,9 @@ from sut.text import Say
 SETS = {"small": 24, "medium": 24, "large": 6, "mix": 18}
 """How many pictures of each there are: enough that one is not the one before, and few of those that take long."""
 
+LIST = "pictures.txt"
+"""Of their names, in the folder of generated pictures."""
+
 Files = Sequence[tuple[str, bytes, int]]
 """Name, content and label of each, as ``mosaics.pictures`` gives them."""
 
@@ -39,4 +42,4 @@ def made(name: str, key: str, make: Callable[[], Files], say: Say) -> Path:
         path.write_text("".join(f"{file}\n" for file, _, _ in files), encoding="utf-8")
 
     whole = f"{key} {sha256_of(Path(mosaics.__file__))}"
-    return cached("pictures.txt", whole, write, lambda text: say(f"{name} pictures: {text}")).parent
+    return cached(LIST, whole, write, lambda text: say(f"{name} pictures: {text}")).parent

@@ -35,11 +35,6 @@ READERS: dict[str, str] = {
     "study models": "sut.studies.models_page",
     "study shortcuts": "sut.studies.shortcuts.page",
     "sweep": "sut.studies.sweeping.page",
-    "whatif": "sut.studies.whatif.page",
-}
-    "study models": "sut.studies.models_page",
-    "study shortcuts": "sut.studies.shortcuts.page",
-    "sweep": "sut.studies.sweeping.page",
     "tune": "sut.studies.tuning.page",
     "whatif": "sut.studies.whatif.page",
 }

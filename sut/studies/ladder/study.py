@@ -12,7 +12,7 @@ from sut.run.reporter import Reporter
 from sut.studies.ladder.climb import LEAST, Climb
 from sut.studies.ladder.report import rows_of, words_of
 from sut.studies.ladder.rungs import Ladder, check_rungs
-from sut.studies.sweeping.grids import LIST, generated_pictures
+from sut.studies.generated import LIST, generated_pictures
 from sut.studies.tuning.space import with_settings
 
 _PICTURES = {"dataset", "dataset_path", "dataset_list"}
