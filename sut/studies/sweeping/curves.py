@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from sut.results.prices import Pipeline, pipeline
+from sut.results.prices import PREPROCESSING, Pipeline, limiting_stage, pipeline
 from sut.results.statistics import Difference, difference
 from sut.studies.sweeping.points import Point
 
@@ -81,9 +81,13 @@ def pair_of_decline(points: Sequence[Point]) -> tuple[int, int]:
 
 
 def decline_by_pairs(points: Sequence[Point]) -> Difference:
-    """The highest concurrency against the one of most throughput, by the rounds of both."""
+    """The highest concurrency against the one of most throughput, by the rounds of both.
+
+    Not by the first: in it the best was picked, and the best of many is the luckiest one.
+    """
     pair = pair_of_decline([point for point in points if point.round == 1])
-    sides = [{each.round: each.samples_per_second for each in points if each.concurrency == n} for n in pair]
+    again = [point for point in points if point.round > 1]
+    sides = [{each.round: each.samples_per_second for each in again if each.concurrency == n} for n in pair]
     both = sorted(sides[0].keys() & sides[1].keys())
     before, after = ([side[number] for number in both] for side in sides)
     return difference(before, after, higher_is_better=True)
@@ -157,6 +161,19 @@ def cores_per_device(inference: Sequence[Point], preprocessing: Sequence[Point])
     busy_ns = [pipeline_of(point).preprocessing_ns for point in preprocessing]
     per_core = [1e9 / busy if busy else None for busy in busy_ns]
     return difference(per_core, rates, higher_is_better=True)
+
+
+def limit_of(point: Point) -> str:
+    """The stage that limits a closed loop: of most busy time per sample and thread that does it.
+
+    Lanes that workers feed take what is ready: where that is less than full batches though enough is outstanding, the
+    lanes wait for the workers, and small batches make inference look as long as the preprocessing that limits it.
+    """
+    found = pipeline_of(point)
+    is_fed = (point.mean_batch or 1.0) >= KNEE * (point.max_batchsize or 1)
+    if found.workers and not is_fed and (point.concurrency or 0) >= saturating(point):
+        return max(PREPROCESSING, key=lambda stage: point.cost_ns.get(stage, 0.0))
+    return limiting_stage(point.cost_ns, found)
 
 
 def pipeline_of(point: Point) -> Pipeline:

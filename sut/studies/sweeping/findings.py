@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from sut.results.prices import limiting_stage
 from sut.studies.sweeping.curves import (
     best_under,
     cores_per_device,
     decline,
     decline_by_pairs,
     knee,
+    limit_of,
     memory_full,
     pipeline_of,
     plateau,
@@ -36,7 +36,7 @@ def closed_findings(points: Sequence[Point], limit_ns: int | None, host_bytes: i
     return {
         "plateau_samples_per_second": plateau(counting),
         "knee_concurrency": knee(counting),
-        "limiting_stage": limiting_stage(busiest.cost_ns, pipeline_of(busiest)),
+        "limiting_stage": limit_of(busiest),
         "limit_ns": limit_ns,
         "best_under_limit": None if best is None else _place(best),
         "highest_concurrency": busiest.concurrency,

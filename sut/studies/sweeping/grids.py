@@ -115,6 +115,7 @@ def parse_arrivals(text: str | None) -> Callable[[float, int], OpenLoad] | FromF
     if kind == "burst" and colon:
         if not size.isdecimal():
             raise InputError(f"--arrivals burst:K takes how many come at once, got '{text}'")
+        Bursts(int(size), rate=1.0)  # which refuses a size that cannot be
         return partial(_bursts, int(size))
     return FromFile(expanded(text))
 

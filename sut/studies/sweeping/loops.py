@@ -64,7 +64,7 @@ class Loops:
 
     def _decline_again(self, parts: Assembly, pair: Sequence[int]) -> list[Point]:
         """What looks like a decline, measured until the statistics may call it one, if the budget allows that."""
-        rounds = range(2, FEWEST_PAIRS + 1)
+        rounds = range(2, FEWEST_PAIRS + 2)
         jobs = [self._job("closed", Closed(n), number) for number in rounds for n in pair]
         if self._spent_with(jobs) > self.asked.budget_s:
             self.notes.append("what looks like a decline was not measured again: the budget is spent")

@@ -15,6 +15,7 @@ from sut.process.streams import tell
 from sut.results.wording import RANDOM_WEIGHTS
 from sut.run.planning import check_effect
 from sut.run.reporter import Reporter
+from sut.studies.driving.loads import FromFile, arrivals_ns
 from sut.studies.kept import Kept, header_of, held, study_folder
 from sut.studies.sweeping.bench import Bench
 from sut.studies.sweeping.findings import closed_findings, open_findings, scaling_findings
@@ -84,6 +85,11 @@ def _base_of(configs: Sequence[RunConfig], asked: Asked) -> RunConfig:
             if name in config.model_fields_set:
                 raise InputError(f"--cores and --devices choose boundaries and pictures themselves; leave {name} out")
         base = with_settings(base, {"boundary": "jpeg"})
+    elif not isinstance(asked.arrivals, FromFile):
+        if asked.concurrency is None and not asked.rates:
+            raise InputError("nothing to measure: give --concurrency, --rates R1,R2, or --arrivals FILE")
+        for rate in asked.rates or ():
+            arrivals_ns(asked.arrivals(rate, 1), asked.seconds)  # which refuses more than can be recorded
     check_effect([base])
     return base
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -176,13 +176,38 @@ def test_the_words_of_a_closed_loop() -> None:
 )
 def test_a_decline_is_one_only_beyond_its_spread(low: tuple[float, ...], expected: str) -> None:
     points = [closed(32, 100.0), closed(64, 100.0), closed(128, low[0])]
-    for at in range(2, 5):
-        points += [closed(32, 100.0 + at / 10, at), closed(128, low[at - 1], at)]
+    for at in range(2, 6):
+        points += [closed(32, 100.0 + at / 10, at), closed(128, low[at - 2], at)]
 
     found = closed_findings(points, None, None)
 
     assert found["decline_concurrency"] == pytest.approx(80, rel=0.25)
     assert any(word.startswith(expected.split(" from ")[0]) for word in words_of(found))
+
+
+def test_the_round_in_which_the_best_was_picked_tells_no_decline() -> None:
+    points = [closed(32, 300.0), closed(128, 10.0)]
+    points += [closed(n, 100.0 + at, at) for at in range(2, 6) for n in (32, 128)]
+
+    found = curves.decline_by_pairs(points)
+
+    assert (found.pairs, found.ratio, found.verdict) == (4, 1.0, "open")
+
+
+@pytest.mark.parametrize(
+    ("concurrency", "workers", "mean_batch", "expected"),
+    [(32, 4, 2.2, "decode"), (32, 4, 8.0, "infer"), (2, 4, 1.0, "infer"), (32, 0, 2.2, "infer")],
+)
+def test_small_batches_behind_workers_are_no_limit_of_inference(
+    concurrency: int, workers: int, mean_batch: float, expected: str
+) -> None:
+    """Four workers make 40 a second; lanes that wait for them take two at a time, for which they need as long."""
+    cost = {"decode": 100.0 * MS, "gather": 1.0, "infer": 54.0 * MS if workers else 110.0 * MS}
+    point = replace(
+        closed(concurrency, 40.0), cost_ns=cost, lanes=2, workers=workers, mean_batch=mean_batch, max_batchsize=8
+    )
+
+    assert curves.limit_of(point) == expected
 
 
 def test_the_words_of_an_open_loop() -> None:
@@ -232,6 +257,7 @@ def test_tables_fit_80_columns_and_have_the_usual_round() -> None:
         (lambda: parse_rates("fast"), "--rates takes auto, none"),
         (lambda: parse_rates("nan"), "--rates takes auto, none"),
         (lambda: parse_arrivals("burst:x"), "--arrivals burst:K"),
+        (lambda: parse_arrivals("burst:0"), "bursts of 0 requests: from 1 to 65,536 can come at once"),
     ],
 )
 def test_words_that_say_nothing_are_told(parse: Callable[[], object], expected: str) -> None:
@@ -283,6 +309,9 @@ def test_a_cell_is_a_system_of_its_own(cache: Path) -> None:
     [
         ({"concurrency": (100_000,)}, "from 1 to 65,536 can be outstanding"),
         ({"arrivals": "0\n2\n1\n"}, "line 3: 1 s comes after 2 s; times of arrival cannot go back"),
+        ({"concurrency": None, "rates": None}, "nothing to measure: give --concurrency"),
+        ({"concurrency": None}, "nothing to measure: give --concurrency"),
+        ({"rates": (1e9,)}, "more than the 2,000,000 that can be recorded"),
         ({"devices": (1,)}, "choose boundaries and pictures themselves; leave boundary out"),
     ],
 )
@@ -404,7 +433,7 @@ def test_what_looks_like_a_decline_is_measured_in_turns(tmp_path: Path, monkeypa
     found = closed_findings(study.closed(), None, None)
 
     again = [each.load.concurrency for each in drives[4:] if isinstance(each.load, Closed)]
-    assert again == [1, 128] * 3 and found["decline"]["verdict"] == "worse" and found["decline"]["pairs"] == 4
+    assert again == [1, 128] * 4 and found["decline"]["verdict"] == "worse" and found["decline"]["pairs"] == 4
     assert words_of(found)[-1].startswith("throughput declines from 70 outstanding on, to 0.5 x")
 
 
