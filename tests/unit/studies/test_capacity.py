@@ -304,6 +304,16 @@ def test_what_is_planted_is_measured() -> None:
     assert timed.tensor_bytes == 3 * 224 * 224 * 4 and [*timed.threads] == [1]
 
 
+def test_lanes_that_share_a_device_are_timed_while_they_share_it() -> None:
+    config = make_config({"backend": "simulated", "backend_options": {"a_ms": 50, "b_ms": 0}, "scenario": "Server"})
+
+    timed = measure(assemble(config), Orders(config, None, (2,), (), 1, 10**10, 0.01), lambda done, total: None)
+
+    # Each waits for the other: 100 ms, but for a first batch that finds the device idle, which would make it 75.
+    assert Times(timed).batch_ns("fused", 2, 1) >= 88 * MS
+    assert Times(timed).batch_ns("alone", 2, 1) >= 50 * MS
+
+
 def test_batches_over_the_bound_are_left_out() -> None:
     config = make_config({"backend": "simulated", "backend_options": {"a_ms": 50, "b_ms": 10}, "scenario": "Server"})
 
