@@ -133,6 +133,7 @@ class _Bench:
     def __init__(self, system: SUT, orders: Orders, is_first: bool) -> None:
         self._system, self._bound_ns = system, orders.bound_ns
         self._indices = range(min(_PICTURES, system.library.count))
+        self._on_device = system.parts.model is None or system.config.device != "cpu"
         self._spent: dict[str, int] = {}
         self._pictures = 0
         recipe = system.parts.spec.recipe
@@ -196,15 +197,13 @@ class _Bench:
         work = self._answer if doing in ("lanes", "both") else self._work
         lanes = [] if doing == "workers" else all_lanes[:1] if doing == "alone" else all_lanes
         steps = [work(lane, size) for lane in lanes], [self._prepare(each) for each in range(workers)]
-        # Of lanes that may share a device the first batches find it idle, and would count as if each had its own.
-        before = int(len(lanes) > 1), 0
         end_ns = time.perf_counter_ns() + int(1e9 * self._window_s)
-        begun = [
-            [self._pool.submit(_again, step, end_ns, skipped) for step in those]
-            for those, skipped in zip(steps, before, strict=True)
-        ]
+        begun = [[self._pool.submit(_again, step, end_ns) for step in those] for those in steps]
+        in_lanes, in_workers = ([each.result() for each in those] for those in begun)
+        if in_lanes and self._on_device:
+            in_lanes = as_shared(in_lanes)
         batches, pictures = (
-            tuple(took for each in those for took in _thinned(each.result(), len(those))) for those in begun
+            tuple(took for each in those for took in _thinned(each, len(those))) for those in (in_lanes, in_workers)
         )
         return Window(doing, len(all_lanes), workers, size, number, batches, pictures)
 
@@ -246,16 +245,30 @@ class _Bench:
         return lambda at: source.fill(self._some(1, worker + at), target, unmarked)
 
 
-def _again(step: Callable[[int], object], end_ns: int, skipped: int) -> list[int]:
-    """What a step took each time, in ns, until then and once at least, after as many times as are ``skipped``."""
+def as_shared(taken: Sequence[Sequence[int]]) -> list[list[int]]:
+    """What batches took in each of the lanes of a device, as if none had found it idle.
+
+    The first batch of a window does, and of the last ones some; where a window has few, all would seem faster than the
+    device is. It made all of them in what the longest lane took, so that much time each lane is made to have taken.
+
+    >>> as_shared([[50], [100]]), as_shared([[50, 50], [50, 50]])
+    ([[67], [133]], [[50, 50], [50, 50]])
+    """
+    spans = [sum(each) for each in taken]
+    factor = max(spans) * len(spans) / sum(spans)
+    return [[round(factor * took) for took in each] for each in taken]
+
+
+def _again(step: Callable[[int], object], end_ns: int) -> list[int]:
+    """What a step took each time, in ns, until then and once at least."""
     taken: list[int] = []
     begin = time.perf_counter_ns()
-    while begin < end_ns or len(taken) <= skipped:
+    while begin < end_ns or not taken:
         step(len(taken))
         now = time.perf_counter_ns()
         taken.append(now - begin)
         begin = now
-    return taken[skipped:]
+    return taken
 
 
 def _thinned(taken: list[int], sharers: int) -> list[int]:
