@@ -9,10 +9,10 @@ from sut.config import RunConfig
 from sut.errors import ExitCode, InputError
 from sut.models.registry import find
 from sut.run.reporter import Reporter
+from sut.studies.generated import LIST, generated_pictures
 from sut.studies.ladder.climb import LEAST, Climb
 from sut.studies.ladder.report import rows_of, words_of
 from sut.studies.ladder.rungs import Ladder, check_rungs
-from sut.studies.generated import LIST, generated_pictures
 from sut.studies.tuning.space import with_settings
 
 _PICTURES = {"dataset", "dataset_path", "dataset_list"}

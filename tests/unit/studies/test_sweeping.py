@@ -351,6 +351,19 @@ def test_a_point_that_failed_and_one_that_cannot_be_had_here_are_two_things() ->
     assert line_of(missing) == "2 outstanding: left out: no GPU"
 
 
+def test_a_point_counts_who_is_over_the_bound_and_all_waiting_before_work(tmp_path: Path) -> None:
+    latency = np.array([10, 20, 30, 40]) * MS
+    stages = {"issue_delay": latency // 10, "queue": latency // 5, "infer": latency - latency // 10 - latency // 5}
+    Samples(np.zeros(4, np.int32), latency * 0, latency, stages).save(tmp_path / "samples.npz")
+    ready = Ready(Pace(1, 1), 1, 1, 4, 0, 2, None)
+    driven = Driven(0, Poisson(4.0), 1.0, 4, 0, None, 4.0, {1: 2, 2: 1}, {}, 0.5, GIB, tmp_path / "samples.npz")
+
+    point = Point.of(Job("open", Drive(Poisson(4.0), 1.0), limit_ns=20 * MS), ready, driven, 1.0)
+
+    assert (point.late, point.late_share, point.mean_batch) == (2, 0.5, 4 / 3)
+    assert point.queueing_share == pytest.approx(0.3) and point.latency_ns["mean"] == 25 * MS
+
+
 def test_what_a_point_is_makes_its_key(tmp_path: Path) -> None:
     (tmp_path / "times").write_text("0\n")
     load = FromFile(tmp_path / "times")

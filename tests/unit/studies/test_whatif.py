@@ -257,6 +257,18 @@ def test_servers_rate_is_foretold_where_amdahls_law_is_blind(stage: str) -> None
     assert World.of(stage, 30).amdahl(bench.results[-1].cost_ns) < 0.9 * real
 
 
+@pytest.mark.parametrize(("scenario", "expected"), [("Offline", 20.0), ("SingleStream", 5.0)])
+def test_a_figure_is_told_at_the_speed_of_our_clock(scenario: Any, expected: float) -> None:
+    class Once(Bench):
+        def _run(self, config: RunConfig) -> tuple[Any, Detail]:
+            told = {"scenario": scenario, "samples_per_second": 10.0, "latency_ns": {"p90": 10}}
+            return SimpleNamespace(**told), Detail({}, ())
+
+    bench = Once(RunConfig(scenario=scenario, time_s=1.0), Path(), cast(Any, None))
+
+    assert bench.figure(FASTER) == expected
+
+
 def test_where_no_rate_is_in_time_it_is_said() -> None:
     bench = Clockless()
     bench.base = bench.base.model_copy(update={"max_latency_s": 0.1})
