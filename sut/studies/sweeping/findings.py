@@ -39,6 +39,7 @@ def closed_findings(points: Sequence[Point], limit_ns: int | None, host_bytes: i
         "limiting_stage": limit_of(busiest),
         "limit_ns": limit_ns,
         "best_under_limit": None if best is None else _place(best),
+        "lowest_concurrency": min(point.concurrency or 1 for point in counting),
         "highest_concurrency": busiest.concurrency,
         "decline_concurrency": decline_at,
         "decline": None if decline_at is None else asdict(decline_by_pairs(rounds)),

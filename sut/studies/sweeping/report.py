@@ -96,9 +96,10 @@ def _closed_words(found: Mapping[str, Any]) -> Iterator[str]:
     top, limit_ns = found.get("plateau_samples_per_second"), found.get("limit_ns")
     if top is None:
         return
-    knee = found["knee_concurrency"]
+    knee, least = found["knee_concurrency"], found["lowest_concurrency"]
+    fewest = ", the fewest that were asked," if knee == least > 1 else ""
     yield (
-        f"plateau: {short(top)} samples/s, 95 % of it from {knee:.3g} outstanding on; "
+        f"plateau: {short(top)} samples/s, 95 % of it from {knee:.3g} outstanding{fewest} on; "
         f"the limiting stage is {found['limiting_stage']}"
     )
     if limit_ns is not None:

@@ -165,6 +165,10 @@ def test_the_words_of_a_closed_loop() -> None:
         "best under 20 ms: 61.54 samples/s with 8 outstanding, p99 8 ms",
         "no decline up to 4,096 outstanding",
     ]
+    assert (
+        "95 % of it from 64 outstanding, the fewest that were asked, on"
+        in words_of(closed_findings(points[6:], None, None))[0]
+    )
 
 
 @pytest.mark.parametrize(
