@@ -23,7 +23,7 @@ from sut.pipeline.assembly import Assembly, assemble
 from sut.process.child import follow
 from sut.process.messages import Failed, Step, from_text, vocabulary
 from sut.process.telling import Teller, carry_out
-from sut.studies.bare import Loop, busy
+from sut.studies.bare import Loop, Span, busy
 
 PREPROCESS, INFER, INFER_ON_DEVICE, IN_TURN = "preprocess", "infer", "infer_on_device", "in_turn"
 PREPROCESS_BESIDE, INFER_BESIDE = "preprocess_beside", "infer_beside"
@@ -101,19 +101,39 @@ def _turns(
     fills = (loop("jpeg", workers) if workers else whole).fills()
     infers, size = inference.steps(), whole.largest_batch
 
-    def alone(name: str, steps: Sequence[Callable[[], object]]) -> Callable[[], dict[str, float]]:
+    on_device = parts.model is None or parts.config.device != "cpu"
+
+    def alone(
+        name: str, steps: Sequence[Callable[[], object]], shared: bool = on_device
+    ) -> Callable[[], dict[str, float]]:
         for step in steps:  # one after another: what the first batch makes is not made by all lanes at once
             step()
-        return lambda: {name: size * sum(span.per_second for span in busy(steps, seconds))}
+        return lambda: {name: size * per_second(busy(steps, seconds), shared)}
 
     def beside() -> dict[str, float]:
-        spans = [size * span.per_second for span in busy([*fills, *infers], seconds)]
-        return {PREPROCESS_BESIDE: math.fsum(spans[: len(fills)]), INFER_BESIDE: math.fsum(spans[len(fills) :])}
+        spans = busy([*fills, *infers], seconds)
+        filling, inferring = spans[: len(fills)], spans[len(fills) :]
+        return {
+            PREPROCESS_BESIDE: size * per_second(filling, shared=False),
+            INFER_BESIDE: size * per_second(inferring, on_device),
+        }
 
-    turns = [alone(PREPROCESS, fills), alone(INFER, infers), alone(IN_TURN, whole.steps())]
+    turns = [alone(PREPROCESS, fills, shared=False), alone(INFER, infers), alone(IN_TURN, whole.steps())]
     if any(place.startswith("cuda:") for place in backend.places):
         turns.append(alone(INFER_ON_DEVICE, loop("device").steps()))
     return [*turns, beside]
+
+
+def per_second(spans: Sequence[Span], shared: bool) -> float:
+    """How often all threads together did it in a second.
+
+    ``shared``: they take turns at a device. Then it did all of it in the time of all spans; a first batch that finds it
+    idle would make its thread look faster than the device is.
+    """
+    if not shared:
+        return math.fsum(span.per_second for span in spans)
+    took_ns = max(span.end_ns for span in spans) - min(span.begin_ns for span in spans)
+    return 1e9 * sum(len(span.taken_ns) for span in spans) / took_ns
 
 
 if __name__ == "__main__":

@@ -9,7 +9,8 @@ import pytest
 
 from sut.config import make_config
 from sut.models.registry import find
-from sut.studies.breakdown.alone import Rates, run_parts
+from sut.studies.bare import Span
+from sut.studies.breakdown.alone import Rates, per_second, run_parts
 from sut.studies.breakdown.bottleneck import bytes_moved, judged
 from sut.studies.breakdown.cells import settled
 from sut.studies.breakdown.words import limit_words
@@ -88,3 +89,14 @@ def test_each_part_takes_what_was_planted() -> None:
     for name, rate in planted.items():
         assert 0 < found[name][0] <= 1.001 * rate, name
     assert found["preprocess"][0] > found["infer"][0] > found["in_turn"][0]
+
+
+def test_lanes_that_share_a_device_are_no_faster_than_it_is() -> None:
+    spans = [Span([50], 0, 50), Span([100], 0, 100)]  # the second waited for the first
+
+    assert per_second(spans, shared=True) == 2e9 / 100
+    assert per_second(spans, shared=False) == 1e9 / 50 + 1e9 / 100
+
+    found = measured(50, 250, lanes=2)
+
+    assert max(found[name][0] for name in ("infer", "in_turn", "infer_beside")) <= 1.001 * 4
