@@ -119,6 +119,7 @@ def zero_load(study: Study) -> list[dict[str, Any]]:
                 "pictures": cell.pictures,
                 "preprocess": cell.preprocess,
                 "p50_at_20_percent_by_zero_load": float(np.median(ratios)),
+                "in_rounds": [min(ratios), max(ratios)],
                 "within_10_percent": all(abs(ratio - 1) <= _NEAR for ratio in ratios),
                 "against_baseline": asdict(against) if pairs else None,
             }

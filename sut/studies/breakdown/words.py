@@ -79,8 +79,11 @@ def warnings(told: Mapping[str, Any]) -> list[str]:
     found += [f"{_name(row)}, {row['load']}: {row['trouble']}" for row in told["rows"] if row["trouble"]]
     for row in told["zero_load"]:
         if not row["within_10_percent"]:
-            ratio = row["p50_at_20_percent_by_zero_load"]
-            found.append(f"{_name(row)}: p50 at 20 % of the batch-1 rate is {ratio:.2f} x that of zero load")
+            ratio, (low, high) = row["p50_at_20_percent_by_zero_load"], row["in_rounds"]
+            found.append(
+                f"{_name(row)}: p50 at 20 % of the batch-1 rate is {ratio:.2f} x that of zero load "
+                f"({low:.2f} to {high:.2f} in single rounds), more than 10 % off"
+            )
     if told["left_out"]:
         found.append(f"left out, as it did not fit into {duration(told['budget_s'])}: {'; '.join(told['left_out'])}")
     reasons = list(dict.fromkeys(told["failed"].values()))
