@@ -36,9 +36,10 @@ def by_hand(recipe: Recipe, bgr: np.ndarray) -> np.ndarray:
     image = Image.fromarray(np.ascontiguousarray(bgr[:, :, ::-1]))
     size, resampling = recipe.size, FILTERS[recipe.interpolation]
     width, height = image.size
-    if recipe.fit == "resize-crop":
-        side = recipe.short_side or int(100 * size / recipe.crop_percent)
+    if recipe.fit in ("resize-crop", "stretch"):
+        side = recipe.short_side or (size if recipe.fit == "stretch" else int(100 * size / recipe.crop_percent))
         to = (side, int(side * height / width)) if height > width else (int(side * width / height), side)
+        to = (side, side) if recipe.fit == "stretch" else to
         left, top = ((each - size) / 2 for each in to)
         left, top = (round(left), round(top)) if recipe.crop_offset == "round" else (int(left), int(top))
         image = image.resize(to, resampling).crop((left, top, left + size, top + size))
@@ -46,8 +47,6 @@ def by_hand(recipe: Recipe, bgr: np.ndarray) -> np.ndarray:
         side = max(1, int(size / (size + recipe.crop_padding) * min(width, height)))
         left, top = (width - side + 1) // 2, (height - side + 1) // 2
         image = image.crop((left, top, left + side, top + side)).resize((size, size), resampling)
-    elif recipe.fit == "stretch":
-        image = image.resize((size, size), resampling)
     else:
         scale = min(size / width, size / height)
         shown = image.resize((max(1, round(width * scale)), max(1, round(height * scale))), resampling)
@@ -143,9 +142,13 @@ def test_edges(filter_: str, width: int, height: int) -> None:
 @pytest.mark.parametrize("filter_", FILTERS)
 @pytest.mark.parametrize(("width", "height"), [(20_000, 1), (1, 20_000)])
 def test_a_line_of_pixels(filter_: str, width: int, height: int) -> None:
-    for fit, size in (("resize-crop", 4), ("stretch", 57)):
-        recipe = dataclasses.replace(VIT, interpolation=filter_, fit=fit, size=size, short_side=5)
+    for fit, size, side in (("resize-crop", 4, 5), ("stretch", 57, None)):
+        recipe = dataclasses.replace(VIT, interpolation=filter_, fit=fit, size=size, short_side=side)
         assert_all_are_pillow(recipe, picture(3, width, height))
+
+
+def test_where_the_height_shrinks_by_twice_as_much_as_the_width_columns_are_first() -> None:
+    assert_all_are_pillow(dataclasses.replace(VIT, fit="stretch", size=10, short_side=None), picture(2, 15, 20))
 
 
 def wrong_order(monkeypatch: pytest.MonkeyPatch) -> None:
