@@ -137,6 +137,11 @@ def test_chroma_of_pictures_without_subsampling_is_exact() -> None:
         assert_parity(subsampled[0], decode(photos()[0]), LITE0)
 
 
+def test_the_fast_transform_is_another_one() -> None:
+    exact, fast = (run(LITE0, photos()[:1], fast_dct=fast_dct)[0] for fast_dct in (False, True))
+    assert 0 < np.abs(exact - fast).mean() * max(LITE0.std) < MEAN_LEVELS
+
+
 def test_an_option_that_is_none_is_refused() -> None:
     with pytest.raises(ValueError, match="scaled_decode"):
         Fused(LITE0, scaled_decode="perhaps")

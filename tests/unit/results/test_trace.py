@@ -198,6 +198,8 @@ def test_times_and_arguments_are_the_ledgers(tmp_path: Path) -> None:
     assert issue == {"first": 1, "n": 1, "issue_delay_us": None, "scheduled_us": None}, "no trace of LoadGen's"
     depths = [(event["ts"], event["args"]["samples"]) for event in found["C"] if event["name"] == "queue depth"]
     assert depths[:4] == [(0.0, 1), (0.1, 0), (10.0, 1), (10.1, 0)]
+    ready = [(event["ts"], event["args"]["samples"]) for event in found["C"] if event["name"] == "ready samples"]
+    assert ready[:2] == [(3.0, 1), (4.0, 0)]
 
 
 def test_a_sample_that_a_worker_failed_to_prepare_is_on_the_workers_track(tmp_path: Path) -> None:

@@ -215,6 +215,8 @@ def test_a_page_has_the_curve_with_its_intervals_and_the_law_beside_it() -> None
 
     [figure], [table] = study.figures, study.tables
     assert figure.svg.count("<circle") == 4 and figure.svg.count('class="line s0"') == 2
+    bars = [path.split("M")[1].split("V") for path in figure.svg.split('class="line s0" d="')[1:] if "V" in path[:30]]
+    assert bars and all(begin.split()[1] != end.split('"')[0] for begin, end in bars), "from low to high"
     assert [name for _, name in figure.legend] == ["foretold", "by Amdahl"]
     assert "% faster" in study.sentences[0] and len(table.first.cells) == 1
 
