@@ -14,8 +14,7 @@ from sut.cli.options import configs_of
 from sut.cli.parameters import like_run
 from sut.config.words import parse_budget
 from sut.errors import ExitCode, writing
-from sut.models.registry import find
-from sut.studies.models import MODELS, base_of, code_of, model_rows, run_models, summary_of
+from sut.studies.models import MODELS, base_of, chosen_models, code_of, model_rows, run_models, summary_of
 from sut.studies.models_page import gflops, sentences_of
 from sut.studies.pages import leave_study
 from sut.studies.parity import preprocessors_of
@@ -46,7 +45,8 @@ def add_models(group: typer.Typer) -> None:
 def models(
     context: typer.Context,
     names: Annotated[
-        str | None, typer.Option("--models", help="Known models, comma list; default: all whose files are made here.")
+        str | None,
+        typer.Option("--models", help="Models by name, file or folder, comma list; default: all that are made here."),
     ] = None,
     preprocess: Annotated[
         str | None, typer.Option(help="Preprocessors, comma list; default: all that work here.")
@@ -60,7 +60,7 @@ def models(
     options = context.obj
     scenario = options.scenario or (None if options.config or options.from_ else "Offline")
     base = base_of(configs_of(options.model_copy(update={"scenario": scenario})))
-    chosen = tuple(dict.fromkeys(find(name.strip()).name for name in names.split(","))) if names else MODELS
+    chosen = chosen_models(names) if names else MODELS
     found = list(dict.fromkeys(each.name for each in preprocessors_of(preprocess)))
     if preprocess is None and _FIRST in found:
         found = [_FIRST, *(name for name in found if name != _FIRST)]

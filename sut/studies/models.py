@@ -11,9 +11,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from plugins.files import known_digest
-from sut.config import RunConfig
+from sut.config import RunConfig, expanded, is_model_file
 from sut.errors import ExitCode, InputError, SutError, one_line, worst
-from sut.models.registry import find
+from sut.models.registry import find, for_file, with_folder
 from sut.models.size import ModelSize, size_of_file
 from sut.results.schema import Result, used
 from sut.results.statistics import Difference, difference
@@ -61,6 +61,15 @@ class Measured:
     def of(self, cell: Cell) -> list[Result | None]:
         """The cell's results by round."""
         return [each.get(cell) for each in self.rounds]
+
+
+def chosen_models(text: str) -> tuple[str, ...]:
+    """The models of a comma list, each once: known ones by their names, files and folders by their paths.
+
+    Raises ``InputError`` for a name that is none.
+    """
+    words = [str(with_folder({"model": word.strip()})["model"]) for word in text.split(",")]
+    return tuple(dict.fromkeys(word if is_model_file(word) else find(word).name for word in words))
 
 
 def base_of(configs: Sequence[RunConfig]) -> RunConfig:
@@ -111,7 +120,7 @@ def run_models(
 
 def _config_of(base: RunConfig, name: str) -> RunConfig:
     """With the weights that are made here, where nobody has said which."""
-    makes = find(name).makes
+    makes = () if is_model_file(name) else find(name).makes
     made = {} if "weights" in base.model_fields_set or "random" not in makes else {"weights": "random"}
     return base.model_copy(update={"model": name, **made})
 
@@ -144,7 +153,7 @@ def _run(
 
 def _size(config: RunConfig, console: Reporter) -> ModelSize:
     """Of the model's ONNX file, whatever the backend makes of it."""
-    spec = find(config.model)
+    spec = for_file(expanded(config.model), None) if config.is_file else find(config.model)
     path = spec.build(config.weights, console.note)
     return size_of_file(path, spec.recipe.sample_shape, known_digest(path))
 

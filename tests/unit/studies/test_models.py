@@ -146,6 +146,27 @@ def test_the_summary_has_range_and_mean_of_the_gains_and_the_half() -> None:
     assert "opencv" not in summary["gains"]
 
 
+def test_a_share_that_varies_has_its_ends_in_order() -> None:
+    found = Measured(sizes={"one": ModelSize(1, int(1e9))})
+    found.rounds = [{("one", "opencv"): result(infer, 100 - infer)} for infer in (40, 20, 60)]
+
+    [row] = model_rows(found, ["one"], ["opencv"])
+
+    assert row["inference_share_range"] == [pytest.approx(0.2), pytest.approx(0.6)]
+
+
+def test_models_are_names_files_and_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "clip").mkdir()
+    (tmp_path / "resnet50").mkdir()
+
+    chosen = models.chosen_models("clip, resnet50,ResNet50,./clip,./own.onnx")
+
+    assert chosen == ("./clip", "resnet50", "./own.onnx")
+    with pytest.raises(InputError, match="unknown model 'clib'"):
+        models.chosen_models("clib")
+
+
 def test_it_is_told_in_sentences_a_table_and_a_chart(capsys: pytest.CaptureFixture[str]) -> None:
     found = four_rounds()
     found.reasons["huge", "opencv"] = "it does not fit"
