@@ -62,6 +62,12 @@ def check_names(slowdown: Mapping[str, float], stages: Sequence[str]) -> None:
             raise InputError(f"unknown stage '{name}'; {suggest(name, able)}")
 
 
+def check_as_it_is(config: RunConfig, command: str) -> None:
+    """Raise ``InputError`` where a study of the system as it is would measure a stretched one."""
+    if config.slowdown:
+        raise InputError(f"sut {command} measures the system as it is; leave the setting slowdown out")
+
+
 class Slowdown:
     """Wraps the parts of one system as its config's ``slowdown`` has it. ``stages`` are all of a sample's, in order."""
 

@@ -8,6 +8,7 @@ from typing import Any
 from sut.config import RunConfig
 from sut.errors import ExitCode, InputError
 from sut.models.registry import find
+from sut.pipeline.slowdown import check_as_it_is
 from sut.run.reporter import Reporter
 from sut.studies.generated import LIST, generated_pictures
 from sut.studies.ladder.climb import LEAST, Climb
@@ -54,6 +55,7 @@ def _base_of(given: RunConfig, ladder: Ladder, pictures: str | None, console: Re
     """
     if given.mode != "performance":
         raise InputError("sut study ladder measures throughput; it has no other mode")
+    check_as_it_is(given, "study ladder")
     if not given.is_file:
         find(given.model)
     # A closed loop of requests for single pictures, as Server's are.

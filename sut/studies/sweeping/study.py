@@ -10,6 +10,7 @@ from typing import Any
 from sut.config import RunConfig
 from sut.errors import InputError
 from sut.pipeline.assembly import Assembly, assemble
+from sut.pipeline.slowdown import check_as_it_is
 from sut.process.cgroup import bytes_told, memory_limit
 from sut.process.streams import tell
 from sut.results.wording import RANDOM_WEIGHTS
@@ -79,6 +80,7 @@ def _base_of(configs: Sequence[RunConfig], asked: Asked) -> RunConfig:
     config = configs[0]
     if len(configs) != 1 or config.mode != "performance":
         raise InputError("sut sweep asks by itself, in no scenario and mode of LoadGen's; leave them out")
+    check_as_it_is(config, "sweep")
     base = config.model_copy(update={"scenario": "Server"})
     if asked.is_scaling:
         for name in ("boundary", "dataset", "dataset_path", "dataset_list"):

@@ -89,6 +89,21 @@ def test_one_scenario_is_taken(command: str, capsys: pytest.CaptureFixture[str])
     assert "one scenario in performance mode; give one --scenario" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        *(["sweep"], ["breakdown"], ["plan", "--rate", "5", "--p99", "50ms"]),
+        *(["study", name] for name in ("ladder", "models", "shortcuts")),
+    ],
+    ids=" ".join,
+)
+def test_a_stretched_system_is_nothing_to_study(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli._main([*words, "--set", "slowdown.infer=2"], Noted()) == ExitCode.USAGE
+
+    name = " ".join(words[: 1 + (words[0] == "study")])
+    assert f"error: sut {name} measures the system as it is; leave the setting slowdown out" in capsys.readouterr().err
+
+
 def test_a_plan_needs_a_rate(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli._main(["plan", "--p99", "5ms"], Noted()) == ExitCode.USAGE
 
