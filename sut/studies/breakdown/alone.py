@@ -101,7 +101,7 @@ def _turns(
     fills = (loop("jpeg", workers) if workers else whole).fills()
     infers, size = inference.steps(), whole.largest_batch
 
-    on_device = parts.model is None or parts.config.device != "cpu"
+    on_device = is_on_device(parts)
 
     def alone(
         name: str, steps: Sequence[Callable[[], object]], shared: bool = on_device
@@ -122,6 +122,11 @@ def _turns(
     if any(place.startswith("cuda:") for place in backend.places):
         turns.append(alone(INFER_ON_DEVICE, loop("device").steps()))
     return [*turns, beside]
+
+
+def is_on_device(parts: Assembly) -> bool:
+    """Whether inference takes no core, so that lanes share the device instead: a GPU, or one that only passes time."""
+    return parts.model is None or parts.config.device != "cpu"
 
 
 def per_second(spans: Sequence[Span], shared: bool) -> float:

@@ -27,17 +27,19 @@ _PARTS = {"better": "preprocessing", "worse": "inference", "open": None}
 _OUTLIER = {"better": "repeated", "worse": "refuted", "open": None}
 
 
-def judged(rates: Rates) -> dict[str, Any]:
+def judged(rates: Rates, lanes_overlap: bool = False) -> dict[str, Any]:
     """What the rates of the parts say, round by round: element i of each is round i.
 
     ``limits`` is the slower part, None where the rounds do not tell. ``bound_per_second`` is what the parts allow:
-    1 / (1/P + 1/I) where each lane does both in turn, min(P, I) where the two overlap; ``of_bound`` is end to end
-    against it. ``slowed`` says how many times slower each part is beside the other, ``both_at_once`` how much they do
-    together of what each does alone: 1 is what taking turns gives, 2 is two parts that do not feel each other.
+    1 / (1/P + 1/I) where each lane does both in turn, min(P, I) where the two overlap: with workers, and where
+    ``lanes_overlap``, as one preprocesses while the device has another's batch. ``of_bound`` is end to end against it.
+    ``slowed`` says how many times slower each part is beside the other, ``both_at_once`` how much they do together of
+    what each does alone: 1 is what taking turns gives, 2 is two parts that do not feel each other.
     ``outlier`` is about end to end being faster than inference alone: ``repeated``, ``refuted``, or None.
     """
-    overlapped = END_TO_END in rates
-    whole = rates[END_TO_END if overlapped else IN_TURN]
+    with_workers = END_TO_END in rates
+    overlapped = with_workers or lanes_overlap
+    whole = rates[END_TO_END if with_workers else IN_TURN]
     preprocess, infer = rates[PREPROCESS], rates[INFER]
     pairs = list(zip(preprocess, infer, strict=True))
     allowed = [min(each) if overlapped else _in_turn(*each) for each in pairs]

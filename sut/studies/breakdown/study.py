@@ -17,7 +17,7 @@ from sut.results.wording import milliseconds
 from sut.run.planning import OVERHEAD_S
 from sut.run.reporter import Reporter
 from sut.run.runner import check_same_model, run_experiment, run_folder
-from sut.studies.breakdown.alone import run_parts
+from sut.studies.breakdown.alone import is_on_device, run_parts
 from sut.studies.breakdown.bottleneck import END_TO_END, bytes_moved, judged
 from sut.studies.breakdown.cells import (
     BACK_TO_BACK,
@@ -159,10 +159,11 @@ class Study:
             whole = [Drive(Closed(outstanding(config)), seconds, _PART_S)] * rounds
             driven = drive(parts, whole, self._folder(cell))
             rates[END_TO_END] = [each.samples_per_second for each in driven]
+        overlap = is_on_device(parts) and config.lane_count > 1
         files = [parts.dataset.read(index) for index in range(parts.dataset.count)]
         moved = bytes_moved(parts.spec.recipe, [(len(data), pixels_of(data)) for data in files])
         chosen = {name: getattr(config, name) for name in ("lanes", "threads", "max_batchsize", "preprocess_workers")}
-        self.parts[cell.label] = {**judged(rates), "rates": rates, "bytes_per_sample": moved, **chosen}
+        self.parts[cell.label] = {**judged(rates, overlap), "rates": rates, "bytes_per_sample": moved, **chosen}
 
     def _time(self) -> None:
         """Have the preprocessors that ran take turns over pictures of several sizes, the baseline first."""

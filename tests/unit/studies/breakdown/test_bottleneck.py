@@ -41,6 +41,13 @@ def test_where_the_parts_overlap_the_slower_one_is_the_bound() -> None:
     assert found["other_bound_per_second"] == pytest.approx(40)
 
 
+def test_lanes_that_share_a_device_overlap_each_other() -> None:
+    found = judged(rates(50, 200, in_turn=48), lanes_overlap=True)
+
+    assert found["overlapped"] and found["bound_per_second"] == pytest.approx(50)
+    assert found["of_bound"]["ratio"] == pytest.approx(0.96)
+
+
 def test_what_the_parts_cost_each_other() -> None:
     found = judged(rates(50, 200, preprocess_beside=25, infer_beside=160))
 
