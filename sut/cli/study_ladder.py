@@ -41,7 +41,17 @@ _HEADINGS = ("rung", ">samples/s", ">p50\nms", ">p99\nms", "against\nthe first",
 
 def add_ladder(group: typer.Typer) -> None:
     """Add the command ``ladder`` to the group ``study``."""
-    without = ("demo", "scenario", "accuracy", "find_peak_performance", "time_s", "qps", "max_latency_s", "boundary")
+    without = (
+        "trace",
+        "demo",
+        "scenario",
+        "accuracy",
+        "find_peak_performance",
+        "time_s",
+        "qps",
+        "max_latency_s",
+        "boundary",
+    )
     rungs = ("backend", "preprocess", "precision", "lanes", "threads", "max_batchsize", "preprocess_workers", "from_")
     group.command("ladder", cls=like_run(*without, *rungs), help=HELP)(ladder)
 

@@ -38,7 +38,17 @@ _FIRST = "opencv"
 
 def add_models(group: typer.Typer) -> None:
     """Add the command ``models`` to the group ``study``."""
-    without = ("demo", "accuracy", "find_peak_performance", "boundary", "model", "model_name", "recipe", "preprocess")
+    without = (
+        "trace",
+        "demo",
+        "accuracy",
+        "find_peak_performance",
+        "boundary",
+        "model",
+        "model_name",
+        "recipe",
+        "preprocess",
+    )
     group.command("models", cls=like_run(*without), help=HELP)(models)
 
 

@@ -50,7 +50,17 @@ _BUDGET = "9m"
 
 def register(app: typer.Typer) -> None:
     """Add the command ``breakdown`` to ``app``."""
-    without = ("demo", "accuracy", "find_peak_performance", "from_", "scenario", "boundary", "preprocess", "qps")
+    without = (
+        "trace",
+        "demo",
+        "accuracy",
+        "find_peak_performance",
+        "from_",
+        "scenario",
+        "boundary",
+        "preprocess",
+        "qps",
+    )
     app.command(cls=like_run(*without), help=HELP)(breakdown)
 
 

@@ -358,7 +358,7 @@ def test_the_bare_loop_copies_what_the_boundary_has_it_copy(
 
     with ExitStack() as stack:
         backend = stack.enter_context(parts.load_backend())
-        found = bare._Loop(parts, backend, stack).measured(1, 0.01)
+        found = bare.Loop(parts, backend, stack).measured(1, 0.01)
 
     assert found.samples_per_second
     assert ("h2d" in {name for name, _ in ort.driver.log}) is copies

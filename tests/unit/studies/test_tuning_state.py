@@ -280,7 +280,7 @@ PATHS = {
 }
 
 
-@pytest.mark.parametrize("name", sorted(PATHS - {"output"}))
+@pytest.mark.parametrize("name", sorted(PATHS - {"output", "trace"}))
 def test_paths_are_written_whole(name: str) -> None:
     found = report.what_is_set(RunConfig(**{name: "some/file"}))
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import typer
 
+from sut.cli import study_ladder
 from sut.cli.commands import study
 from sut.config import RunConfig
 from sut.errors import ExitCode
@@ -27,9 +28,9 @@ def test_the_command_climbs_the_ladder_of_a_gpu(monkeypatch: pytest.MonkeyPatch,
         asked.append((found, base, rounds))
         return {**told(step_of("a", every(10))), "words": []}, ExitCode.OK
 
-    monkeypatch.setattr(study, "run_ladder", run_ladder)
-    monkeypatch.setattr(study, "emit", lambda *arguments, **more: None)
-    monkeypatch.setattr(study, "leave_study", lambda *arguments: None)
+    monkeypatch.setattr(study_ladder, "run_ladder", run_ladder)
+    monkeypatch.setattr(study_ladder, "emit", lambda *arguments, **more: None)
+    monkeypatch.setattr(study_ladder, "leave_study", lambda *arguments: None)
     monkeypatch.setenv("OUTPUT_DIR", str(tmp_path))
     app = typer.Typer()
     study.register(app)
