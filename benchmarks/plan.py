@@ -138,9 +138,7 @@ def main() -> int:
     parser = Parser(__doc__)
     parser.add_argument("--only", default=",".join(SYSTEMS), metavar="NAME,...")
     parser.add_argument("--each", type=int, default=5, help="layouts of each system (5)")
-    parser.add_argument(
-        "--work", type=Path, default=Path("output/benchmark-plan"), help="what was measured is kept there"
-    )
+    parser.add_argument("--work", type=Path, default=WORK, help="what was measured is kept there")
     parser.add_argument("--write", metavar="SECTION", help="write the table into that section of docs/performance.md")
     arguments = parser.parse_args()
     names = arguments.only.split(",")

@@ -66,6 +66,11 @@ class Ran:
     codes: list[ExitCode] = field(default_factory=list)
     home: Path = Path()
 
+    def add(self, result: Result, code: ExitCode) -> None:
+        """One more run."""
+        self.results.append(result)
+        self.codes.append(code)
+
     @property
     def code(self) -> ExitCode:
         """The worst of the exit codes."""
@@ -171,19 +176,7 @@ def run_experiment(
     configs = _with_traces(configs, traces)
     first = configs[0]
     audits = _check_files(configs, console)
-    with console.working("preparing the model") as progress:
-        parts = make(configs, audits, console, progress)
-    if parts.dataset.truth is None and any(config.mode == "accuracy" for config in configs):
-        raise InputError(
-            f"data set {parts.dataset.name} ({parts.dataset.root}) has no labels and no boxes, so there is no "
-            "accuracy; leave out --accuracy or use a data set with a val_map.txt, or with annotations"
-        )
-    if store := parts.tensor_store():
-        store.close()  # it is there and can be used; the runs open it again
-    if parts.model is not None:
-        info = check_model(parts.model.onnx).only(first.outputs)
-        check_names("--inputs", first.inputs or (), info.inputs)
-        check_fit(parts.spec, info)
+    parts = _checked_parts(configs, audits, console)
     home = result_home(first, parts.spec)
     folders = [
         run_folder(home, config.scenario, config.mode, audit) for config, audit in zip(configs, audits, strict=True)
@@ -205,19 +198,36 @@ def run_experiment(
             if at in stay:
                 if config.trace is not None:
                     console.note(f"trace: {config.trace} was not written: the run was kept")
-                ran.results.append(stay[at])
-                ran.codes.append(ExitCode.OK)
+                ran.add(stay[at], ExitCode.OK)
                 continue
             directory = fresh(folders[at], first.overwrite)
             result, code = _run_one(replace(parts, config=config), agreement, directory, console, command, ending)
-            ran.results.append(result)
-            ran.codes.append(code)
+            ran.add(result, code)
             if ending.came and code != ExitCode.INTERRUPTED:  # it came too late for this run
                 console.error("interrupted")
                 ran.codes.append(ExitCode.INTERRUPTED)
             if ran.stopped:
                 break
     return ran
+
+
+def _checked_parts(configs: Sequence[RunConfig], audits: Sequence[Audit | None], console: Reporter) -> Assembly:
+    """The parts of the runs, of which data set, model and tensors do. Raises ``InputError`` or ``SetupError``."""
+    first = configs[0]
+    with console.working("preparing the model") as progress:
+        parts = make(configs, audits, console, progress)
+    if parts.dataset.truth is None and any(config.mode == "accuracy" for config in configs):
+        raise InputError(
+            f"data set {parts.dataset.name} ({parts.dataset.root}) has no labels and no boxes, so there is no "
+            "accuracy; leave out --accuracy or use a data set with a val_map.txt, or with annotations"
+        )
+    if store := parts.tensor_store():
+        store.close()  # it is there and can be used; the runs open it again
+    if parts.model is not None:
+        info = check_model(parts.model.onnx).only(first.outputs)
+        check_names("--inputs", first.inputs or (), info.inputs)
+        check_fit(parts.spec, info)
+    return parts
 
 
 def _check_files(configs: Sequence[RunConfig], console: Reporter) -> list[Audit | None]:

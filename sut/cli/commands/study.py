@@ -13,7 +13,7 @@ HELP = "Questions that take runs of many models or settings: a table, a page."
 
 def register(app: typer.Typer) -> None:
     """Add the group of commands ``study`` to ``app``."""
-    group = typer.Typer(help=HELP, rich_markup_mode=None, no_args_is_help=True)
+    group = typer.Typer(help=HELP, rich_markup_mode=None)
     add_ladder(group)
     add_models(group)
     add_shortcuts(group)

@@ -87,7 +87,9 @@ def _base_of(configs: Sequence[RunConfig], asked: Asked) -> RunConfig:
             if name in config.model_fields_set:
                 raise InputError(f"--cores and --devices choose boundaries and pictures themselves; leave {name} out")
         base = with_settings(base, {"boundary": "jpeg"})
-    elif not isinstance(asked.arrivals, FromFile):
+    elif isinstance(asked.arrivals, FromFile):
+        arrivals_ns(asked.arrivals, asked.seconds)  # which refuses a file that cannot be read, or goes back in time
+    else:
         if asked.concurrency is None and not asked.rates:
             raise InputError("nothing to measure: give --concurrency, --rates R1,R2, or --arrivals FILE")
         for rate in asked.rates or ():
