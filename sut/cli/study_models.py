@@ -14,8 +14,8 @@ from sut.cli.options import configs_of
 from sut.cli.parameters import like_run
 from sut.config.words import parse_budget
 from sut.errors import ExitCode, writing
-from sut.studies.models import MODELS, base_of, chosen_models, code_of, model_rows, run_models, summary_of
-from sut.studies.models_page import gflops, sentences_of
+from sut.studies.models.page import gflops, sentences_of
+from sut.studies.models.study import MODELS, base_of, chosen_models, code_of, model_rows, run_models, summary_of
 from sut.studies.pages import leave_study
 from sut.studies.parity import preprocessors_of
 

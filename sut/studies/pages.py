@@ -32,7 +32,7 @@ READERS: dict[str, str] = {
     "breakdown": "sut.studies.breakdown.page",
     "plan": "sut.studies.capacity.page",
     "study ladder": "sut.studies.ladder.page",
-    "study models": "sut.studies.models_page",
+    "study models": "sut.studies.models.page",
     "study shortcuts": "sut.studies.shortcuts.page",
     "sweep": "sut.studies.sweeping.page",
     "tune": "sut.studies.tuning.page",

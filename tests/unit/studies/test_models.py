@@ -19,9 +19,9 @@ from sut.models.size import ModelSize
 from sut.results.page.page import make_page
 from sut.results.schema import Result
 from sut.run.runner import Ran
-from sut.studies import models
-from sut.studies.models import Half, Measured, half_flops, half_of, model_rows, share_of, summary_of
-from sut.studies.models_page import sentences_of, study_of
+from sut.studies.models import study as models
+from sut.studies.models.page import sentences_of, study_of
+from sut.studies.models.study import Half, Measured, half_flops, half_of, model_rows, share_of, summary_of
 from tests.unit.results.test_prices import measured as a_result
 
 G = 1e9
