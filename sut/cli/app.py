@@ -6,6 +6,7 @@ import re
 import sys
 import traceback
 from collections.abc import Sequence
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated
@@ -70,6 +71,7 @@ COMMANDS = (
 """A file each in ``sut/cli/commands``, in the order of the help."""
 
 
+@cache
 def _register() -> None:
     for name in COMMANDS:
         import_module(f"sut.cli.commands.{name}").register(app)
