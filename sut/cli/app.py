@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 from typer.exceptions import TyperException
 
+from sut.cli.commands import COMMANDS
 from sut.errors import ExitCode, SutError, broken_import, one_line
 from sut.process.signals import Noted
 from sut.process.streams import guard_streams, tell_error
@@ -52,29 +53,15 @@ def _normalise(arguments: list[str]) -> list[str]:
     return named + arguments[end:]
 
 
-COMMANDS = (
-    *(
-        "run",
-        "doctor",
-        "accuracy",
-        "audit",
-        "boundary",
-        "breakdown",
-        "check_log",
-        "compare",
-        "dataset",
-        "kernels",
-        "parity",
-    ),
-    *("plan", "report", "show", "study", "submit", "sweep", "tune", "verify", "whatif"),
-)
-"""A file each in ``sut/cli/commands``, in the order of the help."""
-
-
 @cache
-def _register() -> None:
-    for name in COMMANDS:
-        import_module(f"sut.cli.commands.{name}").register(app)
+def _register(name: str) -> None:
+    import_module(f"sut.cli.commands.{name.replace('-', '_')}").register(app)
+
+
+def register(called: str = "") -> None:
+    """Add the command that is called to ``app``; all of them where it is none, which takes half a second more."""
+    for each in (called,) if called in COMMANDS else COMMANDS:
+        _register(each)
 
 
 def main(ending: Noted) -> int:
@@ -93,7 +80,8 @@ _REMEDIES = ("install ", "update ")
 def _main(arguments: list[str], ending: Noted) -> int:
     debug = "--debug" in arguments
     try:
-        _register()  # where a signal is only noted: what an import raises, a package may swallow
+        # Here a signal is only noted: what is raised in an import, a package may swallow.
+        register(next(iter(arguments), ""))
         with ending.raising():
             code = app(arguments, prog_name=_called(), standalone_mode=False)
             if sys.stdout is not None:

@@ -1,1 +1,7 @@
 """The commands besides ``sut run``: one file each, with a ``register(app)``."""
+
+COMMANDS = (
+    *("run", "doctor", "accuracy", "audit", "boundary", "breakdown", "check-log", "compare", "dataset", "kernels"),
+    *("parity", "plan", "report", "show", "study", "submit", "sweep", "tune", "verify", "whatif"),
+)
+"""As they are called, in the order of the help: each is a file here, of that name with ``_``."""

@@ -8,6 +8,7 @@ import sys
 
 import typer
 
+from sut.cli.commands import COMMANDS
 from sut.cli.options import configs_of
 from sut.cli.parameters import like_run
 from sut.cli.repeat import read_repeated
@@ -38,10 +39,9 @@ def run(context: typer.Context) -> None:
     asked = context.obj
     configs = configs_of(asked)
     backend = configs[0].backend
-    commands = getattr(context.find_root().command, "commands", {})
-    near = difflib.get_close_matches(backend, [*backends.registry.names(), *commands], 1)
+    near = difflib.get_close_matches(backend, [*backends.registry.names(), *COMMANDS], 1)
     # run_local.sh takes a first word that is no command for a backend.
-    if near and near[0] in commands:
+    if near and near[0] in COMMANDS:
         root = context.find_root().info_name
         raise InputError(f"unknown command or backend '{backend}'; did you mean {near[0]}? {root} --help shows all")
     repeats = None

@@ -27,7 +27,7 @@ def test_the_way_out_is_added_where_the_message_names_none(
         raise ModuleNotFoundError(message)
 
     monkeypatch.setattr(cli, "app", fail)
-    monkeypatch.setattr(cli, "_register", lambda: None)
+    monkeypatch.setattr(cli, "_register", lambda name: None)
 
     assert cli._main(["doctor"], Noted()) == ExitCode.SETUP
     assert capsys.readouterr().err == f"error: {message}{HINT if hinted else ''}\n"

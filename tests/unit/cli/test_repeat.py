@@ -29,7 +29,7 @@ def configs_of(monkeypatch: pytest.MonkeyPatch, *words: str) -> list[RunConfig]:
     """The runs that the words after ``sut run`` describe."""
     found: list[RunConfig] = []
     monkeypatch.setattr("sut.run.runner.run_all", lambda configs, *rest: found.extend(configs) or 0)
-    cli._register()
+    cli.register("run")
     answer = CliRunner().invoke(cli.app, ["run", *words])
     if isinstance(answer.exception, InputError):
         raise answer.exception
