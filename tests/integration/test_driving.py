@@ -39,7 +39,8 @@ def test_the_open_loop_measures_what_loadgens_server_does(tmp_path: Path) -> Non
 
     settings = {"backend": "simulated", "backend_options": planted, "max_batchsize": 4, "batching": "fifo"}
     loads = [FromFile(arrivals), Poisson(_RATE, seed=1)]
-    same, drawn = drive(assemble(make_config(settings)), [Drive(each, 40.0) for each in loads], tmp_path / "driven")
+    drives = [Drive(each, seconds) for each, seconds in zip(loads, (40.0, 20.0), strict=True)]
+    same, drawn = drive(assemble(make_config(settings)), drives, tmp_path / "driven")
 
     assert same.ok and same.samples == result["samples"]
     # The tail is a few samples, and whom a busy machine holds up is another one each time.

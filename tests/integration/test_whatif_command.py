@@ -18,7 +18,7 @@ STAGES = ("decode", "normalize", "infer")
 FASTER = 30
 SIMULATED = (
     *("--backend", "simulated", "--preprocess", "simulated", "--boundary", "jpeg", "--dataset", "demo"),
-    *("--set", "preprocess_options.decode_ms=50", "--set", "backend_options.a_ms=50", "--output", "out"),
+    *("--set", "preprocess_options.decode_ms=10", "--set", "backend_options.a_ms=5", "--output", "out"),
 )
 
 

@@ -13,23 +13,12 @@ from tests.children import results, run_sut
 
 
 def test_the_samples_of_a_run_are_those_of_its_result(tmp_path: Path) -> None:
-    child = run_sut(
-        *("--backend", "simulated", "--preprocess", "simulated", "--boundary", "jpeg", "--scenario", "Server"),
-        *(
-            "--time",
-            "1",
-            "--qps",
-            "60",
-            "--max-latency",
-            "5",
-            "--preprocess-workers",
-            "1",
-            "--set",
-            "keep_samples=true",
-        ),
-        *("--set", "preprocess_options.decode_ms=3"),
-        cwd=tmp_path,
-    )
+    few = tmp_path / "few.conf"
+    few.write_text("*.Server.min_query_count = 60\n")
+    system = "--backend simulated --preprocess simulated --boundary jpeg --preprocess-workers 1"
+    load = "--scenario Server --time 1 --qps 60 --max-latency 5 --set relax_server=true --set keep_samples=true"
+    decode = "--set preprocess_options.decode_ms=3"
+    child = run_sut(*f"{system} {load} {decode}".split(), "--user_conf", few, cwd=tmp_path)
 
     assert child.code in (0, 4), child.err
     result = results(tmp_path)["Server", "performance"]
