@@ -114,13 +114,15 @@ def zero_load(study: Study) -> list[dict[str, Any]]:
         base = [] if cell.preprocess == BASELINE else _zero_p50_ns(study, replace(cell, preprocess=BASELINE))
         pairs = min(len(base), len(times))
         against = difference(base[:pairs], times[:pairs], higher_is_better=False)
+        typical = float(np.median(ratios))
         rows.append(
             {
                 "pictures": cell.pictures,
                 "preprocess": cell.preprocess,
-                "p50_at_20_percent_by_zero_load": float(np.median(ratios)),
+                "p50_at_20_percent_by_zero_load": typical,
                 "in_rounds": [min(ratios), max(ratios)],
-                "within_10_percent": all(abs(ratio - 1) <= _NEAR for ratio in ratios),
+                # Of large pictures a round has a few samples, and two that happen to meet are a third of its median.
+                "within_10_percent": abs(typical - 1) <= _NEAR,
                 "against_baseline": asdict(against) if pairs else None,
             }
         )
