@@ -88,7 +88,7 @@ def scaling_findings(points: Sequence[Point]) -> dict[str, Any]:
 
 def _cores(points: Sequence[Point], size: str) -> dict[str, Any] | None:
     cpu, alone = (
-        {(each.cores, each.devices): each for each in points if (each.way, each.pictures) == (way, size)}
+        {(each.cores, each.devices, each.round): each for each in points if (each.way, each.pictures) == (way, size)}
         for way in (WAYS[0], WAYS[2])
     )
     both = [key for key in alone if key in cpu]

@@ -16,7 +16,7 @@ from sut.studies.driving.driven import Drive
 from sut.studies.driving.loads import Alone, Closed, FromFile, Load, Poisson, arrivals_ns
 from sut.studies.sweeping.bench import Bench
 from sut.studies.sweeping.curves import decline, pair_of_decline, plateau
-from sut.studies.sweeping.grids import Asked, as_offline, auto_rates, cells
+from sut.studies.sweeping.grids import Asked, Cell, as_offline, auto_rates, cells
 from sut.studies.sweeping.points import Job, Part, Point
 from sut.studies.tuning.space import tidy
 
@@ -124,20 +124,36 @@ class Loops:
         return max(self.asked.seconds, _LEAST / rate)
 
     def scaling(self) -> Iterator[Point]:
-        """Systems of more cores and devices, each with more outstanding than it can work on at once."""
-        for cell in cells(self.asked):
-            if self.bench.spent_s > self.asked.budget_s:
-                self.notes.append(f"from {cell.way}, {cell.pictures} on left out: the budget is spent")
+        """Systems of more cores and devices, there and back again until there are pairs enough for an interval.
+
+        A round after the first is made whole, or not at all.
+        """
+        systems, budget_s = cells(self.asked), self.asked.budget_s
+        rounds = math.ceil(FEWEST_PAIRS / len({(cell.cores, cell.devices) for cell in systems}))
+        for number in range(1, rounds + 1):
+            begin_s, counting = self.bench.spent_s, list[Cell]()
+            for cell in systems:
+                if number == 1 and self.bench.spent_s > budget_s:
+                    self.notes.append(f"from {cell.way}, {cell.pictures} on left out: the budget is spent")
+                    return
+                point = self._system(cell, number)
+                counting += [cell] * point.ok
+                yield point
+            if 2 * self.bench.spent_s - begin_s > budget_s:
                 return
-            config = cell.config(self.parts.config, self.parts.model_bytes, self.console.note)
-            enough = 2 * config.lane_count * config.largest_batch + 2 * config.preprocess_workers
-            job = self._job("scaling", Closed(enough), **asdict(cell))
-            try:
-                [point] = self.bench(assemble(config, self.console.note), [job], cores=cell.cores)
-            except (SutError, ModuleNotFoundError) as error:
-                point = Point.without(job, error)
-                self.bench.take(point)
-            yield point
+            systems = counting[::-1]
+
+    def _system(self, cell: Cell, round_: int) -> Point:
+        """One of them, with more outstanding than it can work on at once."""
+        config = cell.config(self.parts.config, self.parts.model_bytes, self.console.note)
+        enough = 2 * config.lane_count * config.largest_batch + 2 * config.preprocess_workers
+        job = self._job("scaling", Closed(enough), round_, **asdict(cell))
+        try:
+            [point] = self.bench(assemble(config, self.console.note), [job], cores=cell.cores)
+        except (SutError, ModuleNotFoundError) as error:
+            point = Point.without(job, error)
+            self.bench.take(point)
+        return point
 
     def _loaded(self, **settings: Any) -> Assembly:
         config = as_offline(self.parts.config, usable_cores(), self.parts.model_bytes)

@@ -10,7 +10,7 @@ from sut.results.page.study import Figure, Study
 from sut.results.page.tables import Column, Shown, Table
 from sut.studies.sweeping.grids import WAYS
 from sut.studies.sweeping.points import Point, point_of
-from sut.studies.sweeping.report import CAPTIONS, tables
+from sut.studies.sweeping.report import CAPTIONS, tables, usual_systems
 
 _OUTSTANDING = Axis("requests outstanding", log=True)
 _MS = Axis("ms")
@@ -56,7 +56,7 @@ def _open(outcome: Mapping[str, Any], key: str) -> Iterator[Figure]:
 
 
 def _scaling(points: Sequence[Point], key: str) -> Iterator[Figure]:
-    systems = [each for each in points if each.part == "scaling"]
+    systems = usual_systems(each for each in points if each.part == "scaling")
     what = "devices" if len({each.devices for each in systems}) > 1 else "cores"
     for size in dict.fromkeys(each.pictures for each in systems):
         series: Series = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from sut.errors import short
@@ -59,6 +59,7 @@ def _usual(points: Sequence[Point]) -> list[Point]:
 
 def _scaling(points: Sequence[Point]) -> Table:
     """A line for each number of cores and devices, a column for each way and size."""
+    points = usual_systems(points)
     systems = sorted({(each.cores or 0, each.devices or 0) for each in points})
     sizes = list(dict.fromkeys(each.pictures for each in points))
     cells = {(each.cores, each.devices, each.way, each.pictures): each for each in points}
@@ -68,6 +69,14 @@ def _scaling(points: Sequence[Point]) -> Table:
     ]
     names = {WAYS[0]: "CPU", WAYS[1]: "GPU", WAYS[2]: "inference\nonly"}
     return "scaling", (">cores", ">devices", *(f">{size}\n{names[way]}" for size in sizes for way in WAYS)), lines
+
+
+def usual_systems(points: Iterable[Point]) -> list[Point]:
+    """Of each system of the scaling study the round whose throughput is the median."""
+    systems: dict[tuple[object, ...], list[Point]] = {}
+    for each in sorted(points, key=lambda each: each.samples_per_second or 0.0):
+        systems.setdefault((each.pictures, each.way, each.cores, each.devices), []).append(each)
+    return [rounds[(len(rounds) - 1) // 2] for rounds in systems.values()]
 
 
 def _rate(point: Point | None) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,7 +24,7 @@ from sut.studies.driving.driven import Drive, Driven, Ready
 from sut.studies.driving.loads import Alone, Closed, FromFile, Poisson
 from sut.studies.kept import Kept
 from sut.studies.sweeping import bench as bench_module
-from sut.studies.sweeping import curves
+from sut.studies.sweeping import curves, grids
 from sut.studies.sweeping.bench import Bench
 from sut.studies.sweeping.findings import closed_findings, open_findings, scaling_findings
 from sut.studies.sweeping.grids import (
@@ -239,7 +241,8 @@ def test_the_words_of_scaling() -> None:
 
 def test_tables_fit_80_columns_and_have_the_usual_round() -> None:
     points = [of_rate(20, at, p99) for at, p99 in ((1, 9), (2, 5), (3, 7))]
-    points += [Point.without(job(Closed(2)), SetupError("no GPU")), scaled(WAYS[0], 1, 20.0)]
+    points += [Point.without(job(Closed(2)), SetupError("no GPU"))]
+    points += [scaled(WAYS[0], 1, rate) for rate in (90.0, 20.0, 10.0)]
 
     (_, _, line), (_, headings, scaling) = tables(points)
 
@@ -285,6 +288,29 @@ def asked(**more: Any) -> Asked:
 def test_scaling_has_every_way_size_and_number_of_devices() -> None:
     assert len(cells(asked(devices=(1, 2, 3, 4)))) == 24
     assert {(each.cores, each.devices) for each in cells(asked(cores=(1, 2)))} == {(1, 1), (2, 1)}
+
+
+@pytest.mark.parametrize(
+    ("devices", "budget_s", "rounds"), [((1, 2), 200.0, 2), ((1, 2), 15.0, 1), ((1, 2, 3, 4), 200.0, 1)]
+)
+def test_scaling_is_repeated_until_there_are_four_pairs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, devices: tuple[int, ...], budget_s: float, rounds: int
+) -> None:
+    planted_drive(monkeypatch, lambda n, again: 10.0)
+    seconds = itertools.count()
+    monkeypatch.setattr(bench_module, "time", SimpleNamespace(monotonic=lambda: float(next(seconds))))
+    monkeypatch.setattr(grids, "generated_pictures", lambda name, say: {"dataset": "demo"})
+    study = loops(tmp_path, devices=devices, cores=(1,), budget_s=budget_s)
+
+    points = list(study.scaling())
+
+    by_round = [
+        [(point.way, point.pictures, point.devices) for point in points if point.ok and point.round == number]
+        for number in range(1, rounds + 2)
+    ]
+    assert len(by_round[0]) >= 4 * len(devices) and by_round[rounds] == []  # preprocessing on a GPU needs one
+    assert rounds == 1 or by_round[1] == by_round[0][::-1]
+    assert study.notes == []
 
 
 def test_lanes_that_are_auto_are_offlines() -> None:
