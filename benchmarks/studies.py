@@ -60,13 +60,17 @@ class Study:
 
 _LITE0 = "--model efficientnet-lite0"
 _SERVED = f"{_LITE0} --backend openvino"
+_VIT_B = "--model vit-b --weights random"
+_TINYVIT = "--model tinyvit --weights random"
+_FEW = "mobilenet-v2,resnet-18,resnet50,resnet-101,vit-b"
 STUDIES = {
     "ladder": Study("study ladder", 9),
     "models": Study("study models --preprocess opencv,fused", 9),
+    "models-large": Study(f"study models --pictures large --models {_FEW} --preprocess opencv,fused", 5),
     "breakdown": Study(f"breakdown {_LITE0} --pictures medium,large --preprocess opencv,fused", 9),
-    "breakdown-vit-b": Study("breakdown --model vit-b --pictures medium,large --preprocess opencv", 9),
+    "breakdown-vit-b": Study(f"breakdown {_VIT_B} --pictures medium,large --preprocess opencv", 9),
     "bottleneck": Study(f"breakdown --bottleneck {_LITE0} --pictures medium,large --preprocess opencv,fused", 5),
-    "tinyvit": Study("breakdown --bottleneck --model tinyvit --pictures medium --preprocess opencv,fused", 3),
+    "tinyvit": Study(f"breakdown --bottleneck {_TINYVIT} --pictures medium --preprocess opencv,fused", 3),
     "sweep": Study(f"sweep {_SERVED} --boundary jpeg --preprocess fused --latency 200", 9),
     "cores": Study(f"sweep {_SERVED} --cores 1..2", 5),
     "whatif": Study(f"whatif {_LITE0} --boundary jpeg --scenario Offline --faster 30", 5),

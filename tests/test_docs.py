@@ -17,6 +17,7 @@ from benchmarks.studies import STUDIES
 from sut.cli.app import app, register
 from sut.cli.commands import COMMANDS
 from sut.errors import ExitCode
+from sut.models.registry import find
 from tests.children import CHECKOUT
 
 PAGES = (
@@ -87,7 +88,11 @@ def test_the_commands_of_a_walk_are_commands(line: str) -> None:
     ],
 )
 def test_the_commands_of_the_studies_are_commands(line: str) -> None:
-    check_command(shlex.split(line))
+    words = shlex.split(line)
+    check_command(words)
+    if "--model" in words:
+        weights = words[words.index("--weights") + 1] if "--weights" in words else "trained"
+        assert weights in find(words[words.index("--model") + 1]).makes, "no file of theirs is made on a new machine"
 
 
 @cache
