@@ -12,8 +12,10 @@ from sut.cli.console import BriefConsole, Console
 from sut.cli.emit import emit, grid, prose
 from sut.cli.options import configs_of
 from sut.cli.parameters import like_run
+from sut.config import RunConfig
 from sut.config.words import parse_budget
-from sut.errors import ExitCode, writing
+from sut.errors import ExitCode, InputError, writing
+from sut.studies.breakdown.pictures import Pictures, picture_sets
 from sut.studies.models.page import gflops, sentences_of
 from sut.studies.models.study import MODELS, base_of, chosen_models, code_of, model_rows, run_models, summary_of
 from sut.studies.pages import leave_study
@@ -61,6 +63,9 @@ def models(
     preprocess: Annotated[
         str | None, typer.Option(help="Preprocessors, comma list; default: all that work here.")
     ] = None,
+    pictures: Annotated[
+        str | None, typer.Option(help="small, medium, large, mix, or a folder; default: by --dataset.")
+    ] = None,
     rounds: Annotated[
         int | None, typer.Option(min=1, help="How often each is run; default: as often as the budget allows.")
     ] = None,
@@ -70,22 +75,33 @@ def models(
     options = context.obj
     scenario = options.scenario or (None if options.config or options.from_ else "Offline")
     base = base_of(configs_of(options.model_copy(update={"scenario": scenario})))
+    taken = _taken(pictures, base)
     chosen = chosen_models(names) if names else MODELS
     found = list(dict.fromkeys(each.name for each in preprocessors_of(preprocess)))
     if preprocess is None and _FIRST in found:
         found = [_FIRST, *(name for name in found if name != _FIRST)]
-    measured = run_models(base, chosen, found, rounds, parse_budget(budget), BriefConsole())
+    measured = run_models(taken.of(base), chosen, found, rounds, parse_budget(budget), BriefConsole())
     code = code_of(measured)
     if code == ExitCode.INTERRUPTED:
         raise typer.Exit(code)
     rows = model_rows(measured, chosen, found)
-    summary = summary_of(measured, rows, found)
+    summary = {**summary_of(measured, rows, found), "pictures": taken.name}
     emit("study models", rows, _shown(rows, summary), options.as_json, **summary)
     folder = base.output / "study-models"
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     leave_study(folder, "study models", {**summary, "rows": rows}, Console(options.as_json))
     raise typer.Exit(code)
+
+
+def _taken(word: str | None, base: RunConfig) -> Pictures:
+    """The pictures that are asked for; else those of the config, by the name of its data set."""
+    if word is None:
+        return Pictures(base.dataset or "those of each model's task", {})
+    if "," in word:
+        raise InputError("sut study models takes one set of --pictures")
+    [found] = picture_sets(word, base, BriefConsole().note)
+    return found
 
 
 def _shown(rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> Iterator[RenderableType]:

@@ -24,7 +24,7 @@ def test_planted_times_are_found_and_left_on_a_page(tmp_path: Path) -> None:
         "--backend simulated --preprocess simulated --lanes 1 --max-batchsize 1 --rounds 1 --time 0.3 --count 4 --json"
     )
     child = run_python(
-        *("-m", "sut", "study", "models", "--models", "efficientnet_lite0,mobilenet-v2"),
+        *("-m", "sut", "study", "models", "--models", "efficientnet_lite0,mobilenet-v2", "--pictures", "small"),
         *(*how.split(), *planted, "--output", "out"),
         cwd=tmp_path,
     )
@@ -33,6 +33,7 @@ def test_planted_times_are_found_and_left_on_a_page(tmp_path: Path) -> None:
     told = json.loads(child.out)
     small, large = told["rows"]
     assert (told["command"], told["against"], told["gains"]) == ("study models", "simulated", {})
+    assert told["pictures"] == "small"
     assert [small["model"], large["model"]] == ["mobilenet-v2", "efficientnet-lite0"]
     assert small["model_flops"] < large["model_flops"]
     for row in (small, large):
@@ -50,6 +51,8 @@ def test_planted_times_are_found_and_left_on_a_page(tmp_path: Path) -> None:
     [
         (["--models", "nobody"], "unknown model 'nobody'"),
         (["--preprocess", "nothing"], "unknown preprocessor 'nothing'"),
+        (["--pictures", "small,large"], "takes one set of --pictures"),
+        (["--pictures", "nowhere"], "--pictures nowhere: no such folder"),
         (["--budget", "0s"], "--budget takes a time such as 90s, 5m or 1h"),
         (["--model", "resnet50"], "No such option: --model"),
     ],

@@ -22,6 +22,8 @@ _NOT_PASSED = {
 
 def sentences_of(summary: Mapping[str, Any], rows: Sequence[Row]) -> Iterator[str]:
     """What holds over all models, and what a reader must know."""
+    if "pictures" in summary:
+        yield f"pictures: {summary['pictures']}"
     for name, half in summary["half"].items():
         yield f"with {name}, {_half(half)}"
     for name, gain in summary["gains"].items():
