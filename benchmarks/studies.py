@@ -62,12 +62,15 @@ _LITE0 = "--model efficientnet-lite0"
 _SERVED = f"{_LITE0} --backend openvino"
 _VIT_B = "--model vit-b --weights random"
 _TINYVIT = "--model tinyvit --weights random"
-_FEW = "mobilenet-v2,resnet-18,resnet50,resnet-101,vit-b"
+_SMALL_TO_LARGE = "mobilenet-v2,efficientnet-lite0,tinyvit,resnet-18,resnet50,resnet-101,vit-b"
+_MORE = "efficientnet-lite1,efficientnet-lite2,lraspp,dpt,yolo11"
 STUDIES = {
     "ladder": Study("study ladder", 9),
-    "models": Study("study models --preprocess opencv,fused", 9),
-    "models-large": Study(f"study models --pictures large --models {_FEW} --preprocess opencv,fused", 5),
-    "breakdown": Study(f"breakdown {_LITE0} --pictures medium,large --preprocess opencv,fused", 9),
+    "models": Study(f"study models --models {_SMALL_TO_LARGE} --preprocess opencv,fused", 9),
+    "models-more": Study(f"study models --models {_MORE} --preprocess opencv,fused", 5),
+    "models-large": Study(f"study models --pictures large --models {_SMALL_TO_LARGE} --preprocess opencv,fused", 5),
+    "breakdown": Study(f"breakdown {_LITE0} --pictures medium --preprocess opencv,fused", 6),
+    "breakdown-large": Study(f"breakdown {_LITE0} --pictures large --preprocess opencv,fused", 9),
     "breakdown-vit-b": Study(f"breakdown {_VIT_B} --pictures medium,large --preprocess opencv", 9),
     "bottleneck": Study(f"breakdown --bottleneck {_LITE0} --pictures medium,large --preprocess opencv,fused", 5),
     "tinyvit": Study(f"breakdown --bottleneck {_TINYVIT} --pictures medium --preprocess opencv,fused", 3),
