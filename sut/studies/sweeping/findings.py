@@ -87,6 +87,7 @@ def scaling_findings(points: Sequence[Point]) -> dict[str, Any]:
 
 
 def _cores(points: Sequence[Point], size: str) -> dict[str, Any] | None:
+    """Of the systems with the most cores: where the device is the CPU, fewer cores are a smaller device."""
     cpu, alone = (
         {(each.cores, each.devices, each.round): each for each in points if (each.way, each.pictures) == (way, size)}
         for way in (WAYS[0], WAYS[2])
@@ -94,11 +95,14 @@ def _cores(points: Sequence[Point], size: str) -> dict[str, Any] | None:
     both = [key for key in alone if key in cpu]
     if not both:
         return None
+    most = max(alone[key].cores or 0 for key in both)
+    both = [key for key in both if alone[key].cores == most]
     found = cores_per_device([alone[key] for key in both], [cpu[key] for key in both])
     per_device = [(alone[key].samples_per_second or 0.0) / (alone[key].devices or 1) for key in both]
     per_core = [1e9 / busy for key in both if (busy := pipeline_of(cpu[key]).preprocessing_ns)]
     return asdict(found) | {
         "inference_per_device": statistics.median(per_device),
+        "cores": most,
         "preprocessing_per_core": statistics.median(per_core) if per_core else None,
     }
 

@@ -162,7 +162,8 @@ def _scaling_words(found: Mapping[str, Any]) -> Iterator[str]:
         between = "no interval of so few pairs"
         if cores["low"] is not None:
             between = f"{cores['low']:.3g} to {cores['high']:.3g}"
-        yield f"{size} pictures: cores per device = I / P = {rates} = {cores['ratio']:.3g} ({between})"
+        here = f"measured on {cores['cores']} core{'s' * (cores['cores'] > 1)}"
+        yield f"{size} pictures: cores per device = I / P = {rates} = {cores['ratio']:.3g} ({between}), {here}"
 
 
 def _times(value: float | None, factor: float) -> float | None:

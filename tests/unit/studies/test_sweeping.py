@@ -232,10 +232,12 @@ def test_the_words_of_an_open_loop() -> None:
 def test_the_words_of_scaling() -> None:
     points = [scaled(WAYS[2], n, 40.0 * n + n / 10) for n in range(1, 5)]
     points += [scaled(WAYS[0], n, 20.0, busy_ms=100) for n in range(1, 5)]
+    points += [replace(each, cores=1, samples_per_second=5.0) for each in points]  # the CPU with a core less
 
     medium, large = words_of(scaling_findings(points))
 
     assert medium.startswith("medium pictures: cores per device = I / P = 40.1 / 10 = 4.01 (")
+    assert medium.endswith("), measured on 2 cores")
     assert large == "large pictures: cores per device cannot be told: not both of its rates were measured"
 
 
@@ -291,7 +293,8 @@ def test_scaling_has_every_way_size_and_number_of_devices() -> None:
 
 
 @pytest.mark.parametrize(
-    ("devices", "budget_s", "rounds"), [((1, 2), 200.0, 2), ((1, 2), 15.0, 1), ((1, 2, 3, 4), 200.0, 1)]
+    ("devices", "budget_s", "rounds"),
+    [((1, 2), 200.0, 2), ((1, 2), 15.0, 1), ((1, 2, 3, 4), 200.0, 1), ((1,), 200.0, 4)],
 )
 def test_scaling_is_repeated_until_there_are_four_pairs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, devices: tuple[int, ...], budget_s: float, rounds: int
@@ -309,7 +312,7 @@ def test_scaling_is_repeated_until_there_are_four_pairs(
         for number in range(1, rounds + 2)
     ]
     assert len(by_round[0]) >= 4 * len(devices) and by_round[rounds] == []  # preprocessing on a GPU needs one
-    assert rounds == 1 or by_round[1] == by_round[0][::-1]
+    assert by_round[:rounds] == [by_round[0][:: -1 if at % 2 else 1] for at in range(rounds)]
     assert study.notes == []
 
 
