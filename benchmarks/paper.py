@@ -87,7 +87,7 @@ CLAIMS = (
             ("breakdown", "EfficientNet-Lite0", "medium", 0.56),
             ("breakdown-large", "EfficientNet-Lite0", "large", 0.97),
             ("breakdown-vit-b", "ViT-B", "medium", 0.56),
-            ("breakdown-vit-b", "ViT-B", "large", 0.97),
+            ("breakdown-vit-b-large", "ViT-B", "large", 0.97),
         )
     ),
     Claim(
