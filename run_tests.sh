@@ -15,6 +15,9 @@ ROOT=${ROOT%/*}
 # shellcheck source-path=SCRIPTDIR source=tools/setup_env.sh
 source "$ROOT/tools/setup_env.sh"
 
+# Hundreds of children are started, each of which would compile every module anew.
+unset PYTHONDONTWRITEBYTECODE
+
 all='' core='' fix=''
 pytest_arguments=()
 for argument; do

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 
 import plugins.driver
 from kernels.device import SOURCES, DeviceError
@@ -120,7 +119,6 @@ def sut(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
     monkeypatch.setenv("COLUMNS", "80")
 
     def run(*arguments: str) -> Done:
-        monkeypatch.setattr(cli, "app", typer.Typer(rich_markup_mode=None))
         code = cli._main(["kernels", *arguments], Noted())
         said = capsys.readouterr()
         return Done(code, said.out, said.err)
