@@ -75,11 +75,11 @@ def models(
     options = context.obj
     scenario = options.scenario or (None if options.config or options.from_ else "Offline")
     base = base_of(configs_of(options.model_copy(update={"scenario": scenario})))
-    taken = _taken(pictures, base)
     chosen = chosen_models(names) if names else MODELS
     found = list(dict.fromkeys(each.name for each in preprocessors_of(preprocess)))
     if preprocess is None and _FIRST in found:
         found = [_FIRST, *(name for name in found if name != _FIRST)]
+    taken = _taken(pictures, base)
     measured = run_models(taken.of(base), chosen, found, rounds, parse_budget(budget), BriefConsole())
     code = code_of(measured)
     if code == ExitCode.INTERRUPTED:
