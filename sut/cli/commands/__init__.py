@@ -1,4 +1,4 @@
-"""The commands besides ``sut run``: one file each, with a ``register(app)``."""
+"""The commands: one file each, with a ``register(app)``."""
 
 COMMANDS = (
     *("run", "doctor", "accuracy", "audit", "boundary", "breakdown", "check-log", "compare", "dataset", "kernels"),

@@ -12,10 +12,12 @@ import pytest
 import sut
 from sut import version
 from sut.cli import app as cli
+from sut.cli.commands import COMMANDS
 from sut.config import make_config
 from sut.errors import ExitCode, InputError
 from sut.process.signals import Noted
 from sut.process.streams import _Output
+from tests.children import CHECKOUT, run_python
 
 
 @pytest.mark.parametrize(
@@ -36,6 +38,17 @@ def test_numbers_that_no_machine_or_loadgen_can_take(setting: dict[str, Any]) ->
     [name] = setting
     with pytest.raises(InputError, match=f"^{name}: Input should be less than or equal to "):
         make_config(setting)
+
+
+def test_a_command_is_put_together_alone_and_once() -> None:
+    code = (
+        "import sys; from sut.cli.app import app, register; register('verify'); register('verify'); register('show')\n"
+        "print(len(app.registered_commands), 'sut.cli.commands.whatif' in sys.modules)\n"
+        "register('nobody'); register(); print(len(app.registered_commands) + len(app.registered_groups))"
+    )
+    child = run_python("-c", code, cwd=CHECKOUT)
+
+    assert child.out.splitlines() == ["2 False", str(len(COMMANDS))], child.err
 
 
 def test_a_word_that_is_nearly_a_command_is_not_taken_for_a_backend(capsys: pytest.CaptureFixture[str]) -> None:

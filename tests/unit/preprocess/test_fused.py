@@ -96,7 +96,7 @@ def test_any_recipe_and_any_size(recipe: Recipe, seed: int, width: int, height: 
     assert_parity(run_pixels(recipe, [pixels])[0], pixels, recipe)
 
 
-@settings(quick, max_examples=40)
+@quick
 @given(recipes(), seeds, st.integers(-2, 2), st.integers(-2, 2), st.integers(1, 5))
 def test_sizes_about_the_target_and_its_multiples(recipe: Recipe, seed: int, dx: int, dy: int, ratio: int) -> None:
     # Within a pixel or two of it one axis grows while the other shrinks; multiples are integer ratios, 2 the halving.

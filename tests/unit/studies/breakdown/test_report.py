@@ -69,6 +69,18 @@ def test_rows_sentences_and_page_say_the_same(tmp_path: Path) -> None:
     assert [table.first.heading for table in page.tables] == ["preprocessor", "size"]
 
 
+@pytest.mark.parametrize(("rounds", "is_near"), [((1.0, 1.0, 2.0), True), ((1.0, 2.0, 2.0), False)])
+def test_zero_load_is_judged_by_the_median_of_its_rounds(
+    tmp_path: Path, rounds: tuple[float, ...], is_near: bool
+) -> None:
+    made = study(tmp_path, "opencv")
+    made.runs = {"opencv, mix": [a_run(6, fifth=times) for times in rounds]}
+
+    [row] = told(made)["zero_load"]
+
+    assert row["within_10_percent"] is is_near and row["in_rounds"][0] < 1.1 < row["in_rounds"][1]
+
+
 def test_what_makes_a_figure_doubtful_is_a_warning(tmp_path: Path) -> None:
     made = study(tmp_path, "opencv")
     made.runs = {"opencv, mix": [a_run(6, fifth=times, residual_ms=1) for times in (1.0, 1.2, 1.2)]}
