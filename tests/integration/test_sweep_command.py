@@ -109,7 +109,7 @@ def test_a_planted_decode_limit_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_devices_scale_until_decoding_limits(tmp_path: Path) -> None:
-    infer_ms, decode_ms, per_megapixel_ms, workers = 150.0, 200.0, 40.0, 2
+    infer_ms, decode_ms, per_megapixel_ms, workers = 75.0, 100.0, 20.0, 2
     decoding = planted(decode_ms=decode_ms, decode_ms_per_megapixel=per_megapixel_ms, resize_ms=0, normalize_ms=0)
     system = ("--lanes", "1", "--max-batchsize", "1", "--preprocess-workers", str(workers))
 
