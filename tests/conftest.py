@@ -1,7 +1,9 @@
 """What holds for all tests."""
 
 import signal
+from collections import Counter
 
+import pytest
 from hypothesis import settings
 
 import sut  # noqa: F401 - has ONNX Runtime send nothing, whichever test imports it first
@@ -12,3 +14,16 @@ settings.load_profile("any machine")
 # What a test runner under nohup or in the background ignores, its children would ignore too.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark as slow what ``@pytest.mark.first(count)`` says, before pytest chooses by marks."""
+    seen = Counter[tuple[str, str]]()
+    for item in items:
+        first = item.get_closest_marker("first")
+        if first and isinstance(item, pytest.Function):
+            test = (item.module.__name__, item.originalname)
+            seen[test] += 1
+            if seen[test] > first.args[0]:
+                item.add_marker(pytest.mark.slow)

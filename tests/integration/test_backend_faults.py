@@ -42,6 +42,7 @@ def test_a_plug_in_that_works_is_valid(sut: Sut) -> None:
     assert result["versions"][NAME] == own_version()
 
 
+@pytest.mark.first(2)
 @pytest.mark.parametrize(
     ("scenario", "options", "batch"),
     [
@@ -101,6 +102,7 @@ def test_a_sample_that_raises_leaves_no_accuracy(sut: Sut) -> None:
     assert list(sut.output.rglob("accuracy.txt")) == []
 
 
+@pytest.mark.first(2)
 @pytest.mark.parametrize(
     ("backend", "fragment"),
     [
@@ -124,6 +126,7 @@ def test_an_answer_that_is_none_fails_its_sample(sut: Sut, backend: str, fragmen
     assert fragment in result["first_error"]
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize(
     ("backend", "fragment"),
     [
@@ -142,6 +145,7 @@ def test_a_lane_goes_on_after_a_batch_that_failed(sut: Sut, backend: str, fragme
     assert "Result is : VALID" in summary_log(sut)
 
 
+@pytest.mark.first(6)
 @pytest.mark.parametrize(
     ("backend", "fragment"),
     [
@@ -198,6 +202,7 @@ def test_a_backend_that_hangs_is_stopped_by_the_watchdog(
     assert waiting == outstanding if outstanding else waiting >= 8
 
 
+@pytest.mark.slow
 def test_a_backend_that_hangs_is_stopped_though_server_asks_on(sut: Sut) -> None:
     done = run(sut, "hangs", "--scenario", "Server", "--qps", 20, "--max-latency", 1, "--watchdog", WATCHDOG_S)
 
@@ -285,6 +290,7 @@ def test_what_a_backend_prints_goes_to_its_log_and_stops_nothing(sut: Sut) -> No
     assert "MiB left out" in said
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("backend", ["starts-helper", "forks", "daemonizes"])
 def test_what_a_backend_leaves_running_is_ended_with_the_run(sut: Sut, backend: str) -> None:
     done = run(sut, backend)
@@ -293,6 +299,7 @@ def test_what_a_backend_leaves_running_is_ended_with_the_run(sut: Sut, backend: 
     assert done.result["valid"] is True
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("options", [[], ["--scenario", "Offline"]])
 def test_a_disk_that_fills_up_in_the_run_fails_it(sut: Sut, options: list[str]) -> None:
     done = run(sut, "disk-full", *options)

@@ -255,6 +255,7 @@ BAD_PICTURES: Mapping[str, tuple[Callable[[], bytes], str]] = {
 }
 
 
+@pytest.mark.first(3)
 @pytest.mark.parametrize("what", BAD_PICTURES)
 def test_a_picture_that_is_none_is_named_before_the_run(sut: Sut, what: str) -> None:
     make, fragment = BAD_PICTURES[what]
@@ -282,6 +283,7 @@ def test_a_picture_of_no_bytes_is_named_with_its_line(sut: Sut) -> None:
     assert not sut.output.exists()
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("scenario", ["Offline", "SingleStream"])
 def test_a_picture_that_is_none_leaves_no_accuracy(sut: Sut, scenario: str) -> None:
     root = sut.pictures()
@@ -480,11 +482,8 @@ def test_a_second_run_sets_the_first_aside(sut: Sut) -> None:
     assert aside.parent.name.startswith("performance.2")
 
 
-@pytest.mark.parametrize(
-    "level",
-    [0, *(pytest.param(level, marks=pytest.mark.slow) for level in (1, 2)), 3],
-    ids=["mode", "scenario", "configuration", "model"],
-)
+@pytest.mark.first(1)
+@pytest.mark.parametrize("level", range(4), ids=["mode", "scenario", "configuration", "model"])
 def test_nothing_is_removed_behind_a_link(sut: Sut, level: int) -> None:
     arguments = ["--backend", "null", "--time", "0.3"]
     first = sut.run(*arguments)

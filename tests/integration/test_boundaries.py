@@ -142,6 +142,7 @@ def test_at_jpeg_every_sample_is_decoded_inside_the_clock(
     assert len(inside) == result["samples"] > 0
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("scenario", ["SingleStream", "Offline"])
 def test_at_tensor_none_is(tmp_path: Path, plugins: Path, scenario: str) -> None:
     log = tmp_path / "decoded"
@@ -159,6 +160,7 @@ def test_at_tensor_none_is(tmp_path: Path, plugins: Path, scenario: str) -> None
     assert max(decoded) < begin
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("way", [FUSED, STAGED], ids=["fused", "staged"])
 @pytest.mark.parametrize("scenario", ["SingleStream", pytest.param("Server", marks=pytest.mark.slow)])
 def test_a_slow_decoder_shows_in_decode_and_nowhere_else(
@@ -226,6 +228,7 @@ def test_labels_are_the_same_staged(tmp_path: Path, workers: str) -> None:
     assert all(each == answers[0] for each in answers)
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("way", [FUSED, STAGED], ids=["fused", "staged"])
 @pytest.mark.parametrize("scenario", ["SingleStream", pytest.param("MultiStream", marks=pytest.mark.slow), "Offline"])
 def test_a_picture_that_fails_inside_the_clock_fails_the_run(

@@ -64,6 +64,7 @@ def test_a_broken_package_is_named(tmp_path: Path, name: str, how: str) -> None:
     assert f"pip install --force-reinstall {PACKAGES[name]}" in done.error
 
 
+@pytest.mark.first(2)
 @pytest.mark.parametrize(
     ("name", "how"),
     [
@@ -88,6 +89,7 @@ def test_doctor_runs_all_the_same_and_names_it(tmp_path: Path, name: str, how: s
     assert rows["python"]["status"] == "ok"
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("how", ["leaves", "unreadable"])
 def test_doctor_names_a_broken_optional_package(tmp_path: Path, how: str) -> None:
     break_package(tmp_path, "numba", how)

@@ -36,6 +36,7 @@ def steps(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return library
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize(
     ("scenario", "step_s"), [("SingleStream", "-5"), ("MultiStream", "3600"), ("Server", "-3600"), ("Offline", "2")]
 )

@@ -112,6 +112,7 @@ outcome.read_detail, outcome.read_summary = faster, lambda folder: None
 """The log of a run that was twice as fast."""
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("scenario", ["SingleStream", "MultiStream"])
 def test_the_log_of_a_faster_run_is_not_that_of_the_ledger(world: World, scenario: str) -> None:
     done = world.sut.run(*world.arguments("--scenario", scenario), prologue=PLANTED)

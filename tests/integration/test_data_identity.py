@@ -87,6 +87,7 @@ def test_sums_of_another_list_are_refused(sut: Sut) -> None:
     assert sut.run(*QUICK, "--dataset-path", folder).code in (0, 4)
 
 
+@pytest.mark.slow
 def test_a_name_may_be_any_bytes(sut: Sut) -> None:
     folder = sut.pictures()
     odd = os.fsdecode(b"caf\xe9.jpg")

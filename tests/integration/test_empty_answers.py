@@ -119,6 +119,7 @@ def test_they_count_in_the_score(sut: Sut) -> None:
     assert box.tolist() == [9, 0, 0, 1, 1, 1, 1]
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("mode", ["--accuracy", "--scenario=Offline"])
 def test_no_box_anywhere_is_said(sut: Sut, mode: str) -> None:
     done = sut.run(*install(sut, every=0), mode, "--time", "0.3", "--qps", "20000")

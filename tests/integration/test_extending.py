@@ -29,6 +29,7 @@ def test_the_documented_backend_gets_all_demo_photos_right(tmp_path: Path) -> No
     assert found["attested"]["provider"] == "OpenCV DNN"
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("mode", ["performance", "accuracy"])
 def test_a_task_is_one_file_of_somebody_elses(tmp_path: Path, mode: str) -> None:
     plugins, pictures = tmp_path / "plugins", tmp_path / "pictures"

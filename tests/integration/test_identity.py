@@ -94,6 +94,7 @@ def one_picture(tmp_path: Path) -> Path:
     return root
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("vouched", [False, True])
 def test_a_constant_called_resnet50_is_not_mlperfs_unless_the_user_says_so(
     tmp_path: Path, one_picture: Path, vouched: bool
@@ -119,6 +120,7 @@ def test_a_constant_called_resnet50_is_not_mlperfs_unless_the_user_says_so(
     assert ((note in result["notes"]), (note in child.err)) == (vouched, vouched)
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize(
     ("options", "weights", "loaded"),
     [
@@ -167,6 +169,7 @@ def test_a_preprocessor_of_others_and_one_that_is_off_are_named(tmp_path: Path) 
 # That it stayed the same
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize(
     ("changed", "options"),
     [
@@ -193,6 +196,7 @@ def test_a_model_that_is_exchanged_between_two_scenarios_fails_the_second(
     assert second["invalid_reasons"][0].startswith(f"the model changed during the runs: {path} has the SHA-256 ")
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize(
     ("changed", "when"),
     [

@@ -59,6 +59,7 @@ def test_while_the_model_is_built(sut: Sut, which: signal.Signals) -> None:
     assert not sut.output.exists()
 
 
+@pytest.mark.first(2)
 @pytest.mark.parametrize(
     ("which", "backend", "phase"),
     [
@@ -81,6 +82,7 @@ def test_in_set_up(sut: Sut, which: signal.Signals, backend: str, phase: str) ->
     assert result["invalid_reasons"] == [f"interrupted in the phase '{phase}'"]
 
 
+@pytest.mark.first(2)
 @pytest.mark.parametrize(
     ("which", "scenario", "options"),
     [
@@ -113,6 +115,7 @@ def test_in_the_run(sut: Sut, which: signal.Signals, scenario: str, options: lis
     assert {"mlperf_log_detail.txt", "mlperf_log_summary.txt"} <= logs(sut)
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("backend", ["hangs", "hangs-with-the-gil"])
 def test_in_a_run_that_hangs(sut: Sut, backend: str) -> None:
     with sut.started("--backend", backend, "--dataset-path", sut.pictures(), *LONG) as running:
@@ -125,6 +128,7 @@ def test_in_a_run_that_hangs(sut: Sut, backend: str) -> None:
     assert done.result["samples"] > 0
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("which", [signal.SIGTERM, signal.SIGHUP])
 def test_in_scoring(sut: Sut, which: signal.Signals) -> None:
     pictures = sut.pictures()
@@ -216,6 +220,7 @@ os.dup2(full, 2)
 """
 
 
+@pytest.mark.slow
 def test_the_reader_of_what_is_said_may_stop_reading(sut: Sut) -> None:
     with sut.started("--backend", "counts", "--dataset-path", sut.pictures(), *LONG, prologue=NOBODY_READS) as running:
         running.wait_until(sut.reached)
@@ -246,6 +251,7 @@ def test_what_was_done_before_is_kept_and_what_comes_after_is_not_begun(sut: Sut
     assert f"page: {page.relative_to(sut.cwd)}\n" in done.out
 
 
+@pytest.mark.first(2)
 @pytest.mark.parametrize("backend", ["load-hangs", "counts", "hangs-with-the-gil"])
 def test_no_process_outlives_its_parent(sut: Sut, backend: str) -> None:
     with sut.started("--backend", backend, "--dataset-path", sut.pictures(), *LONG) as running:

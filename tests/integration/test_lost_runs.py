@@ -48,6 +48,7 @@ def test_the_result_of_a_run_that_filled_the_disk_is_written(sut: Sut) -> None:
     assert list(sut.output.rglob(".reserve")) == []
 
 
+@pytest.mark.first(2)
 @pytest.mark.parametrize(
     "garbage",
     [

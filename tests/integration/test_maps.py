@@ -28,6 +28,7 @@ def write_model(path: Path, task: str) -> None:
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("task", BYTES)
 def test_maps_are_answered_in_time_and_never_scored(tmp_path: Path, task: str) -> None:
     write_model(tmp_path / "mine.onnx", task)

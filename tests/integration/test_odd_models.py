@@ -23,6 +23,7 @@ def the_result(tmp_path: Path) -> dict[str, Any]:
     return result
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize(("kind", "backend"), [("softmax over batch", "onnxruntime"), ("training norm", "openvino")])
 def test_answers_that_depend_on_the_batch_are_no_failure_but_break_a_rule(
     tmp_path: Path, kind: str, backend: str
@@ -38,6 +39,7 @@ def test_answers_that_depend_on_the_batch_are_no_failure_but_break_a_rule(
     assert rule in done.err
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize(
     ("kind", "recipe", "said"),
     [
@@ -84,6 +86,7 @@ def every_result(tmp_path: Path) -> list[dict[str, Any]]:
     return [json.loads(path.read_text()) for path in (tmp_path / "output").rglob("result.json")]
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize(
     ("mode", "note"),
     [

@@ -49,6 +49,7 @@ def test_labels_are_right_in_every_scenario(tmp_path: Path, boundary: str, graph
         assert {"h2d", "d2h"} <= result["stages_ns"].keys()
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("scenario", ["SingleStream", pytest.param("Offline", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     ("wrong", "said"),

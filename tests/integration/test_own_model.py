@@ -126,6 +126,7 @@ def run_own(tmp_path: Path, recipe: str | Path, *more: str) -> Finished:
     return run_sut("--model", "stranger.onnx", "--recipe", recipe, "--accuracy", *more, cwd=tmp_path)
 
 
+@pytest.mark.first(3)
 @pytest.mark.parametrize("who", STRANGERS)
 def test_a_strangers_model_gets_all_photos_right(tmp_path: Path, lite0: onnx.ModelProto, who: str) -> None:
     dress, recipe, expected = STRANGERS[who]
@@ -145,6 +146,7 @@ def test_a_strangers_model_gets_all_photos_right(tmp_path: Path, lite0: onnx.Mod
         assert set(result["batch_sizes"]) <= {"3", *expected["batches"]}
 
 
+@pytest.mark.slow
 def test_a_name_keeps_its_umlauts(tmp_path: Path) -> None:
     write_classifier(tmp_path / "Gro\u0308ße.onnx")
     (tmp_path / "mine.yaml").write_text(LITE)
@@ -273,6 +275,7 @@ def test_the_documentation_shows_the_recipe_as_it_is() -> None:
     assert len(recipe.splitlines()) <= 10
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("slip", ["label_offset: 1\n", "label_offset: -1\n"])
 def test_a_wrong_offset_is_suspected(tmp_path: Path, lite0: onnx.ModelProto, slip: str) -> None:
     _of_any_size(Clothes(lite0), tmp_path / "stranger.onnx")

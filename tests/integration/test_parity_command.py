@@ -178,6 +178,7 @@ def test_dali_runs_and_its_parity_stands_with_its_speed(
     assert done.out.count(f"parity of {preprocess}: max ") == 1
 
 
+@pytest.mark.first(1)
 @needs("dali")
 @pytest.mark.parametrize("boundary", ["tensor", "pixels"])
 def test_every_boundary_has_parity(sut: Sut, boundary: str) -> None:
@@ -188,6 +189,7 @@ def test_every_boundary_has_parity(sut: Sut, boundary: str) -> None:
     assert ("parity of dali-resize: max" in done.out) is (boundary == "pixels")
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize(("fit", "padding"), [("letterbox", 0), ("stretch", None)])
 @pytest.mark.parametrize("preprocess", ["opencv", pytest.param("fused", marks=pytest.mark.slow)])
 def test_a_recipe_that_pads_has_parity_of_its_pictures(
@@ -214,6 +216,7 @@ def test_what_preprocesses_nothing_has_no_parity(sut: Sut) -> None:
     assert "parity" not in done.out
 
 
+@pytest.mark.first(1)
 @needs("dali")
 @pytest.mark.parametrize("way", [(), ("--preprocess-workers", "2")], ids=["fused", "staged"])
 def test_a_picture_that_goes_bad_is_named_whatever_its_batch(sut: Sut, way: tuple[str, ...]) -> None:
@@ -236,6 +239,7 @@ def test_a_picture_that_goes_bad_is_named_whatever_its_batch(sut: Sut, way: tupl
         assert 0 < done.result["failed_samples"] < done.result["samples"]
 
 
+@pytest.mark.first(1)
 @needs("dali")
 @pytest.mark.parametrize("boundary", ["tensor", "jpeg"])
 def test_a_truncated_file_is_named_before_the_clock(sut: Sut, boundary: str) -> None:

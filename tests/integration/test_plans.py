@@ -148,6 +148,7 @@ def test_the_memory_of_generated_queries_is_what_it_is_believed_to_be(
     assert 0.5 * believed < taken < 1.15 * believed
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("scenario", ["SingleStream", "MultiStream", "Server", "Offline"])
 def test_what_does_not_fit_into_memory_is_refused_with_the_time_that_does(tmp_path: Path, scenario: str) -> None:
     child, result = run(tmp_path, "--scenario", scenario, "--time", "1000000", "--qps", "50000")
@@ -160,6 +161,7 @@ def test_what_does_not_fit_into_memory_is_refused_with_the_time_that_does(tmp_pa
 IMPATIENT = "import sut.run.supervisor as s; s._WATCHDOG_S = 1.0"
 
 
+@pytest.mark.slow
 def test_a_run_is_not_stopped_while_loadgen_generates_its_queries(tmp_path: Path) -> None:
     # Generated for longer than the watchdog waits, and then ended at once.
     conf = conf_of(tmp_path, "*.*.min_query_count = 3000000\n*.*.max_query_count = 100\n")
@@ -178,6 +180,7 @@ def test_a_run_is_not_stopped_while_loadgen_generates_its_queries(tmp_path: Path
     assert result["invalid_reasons"][0].startswith("max_query_count 100 ended the run early")
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize(
     ("text", "test", "settings"),
     [
@@ -282,6 +285,7 @@ def test_server_asked_for_too_much_is_stopped_and_told_what_would_fit(tmp_path: 
     assert 10 < float(re.findall(r"--qps ([\d.]+) is a rate to begin with", reason)[0]) < 1000
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("scenario", ["SingleStream", "Server"])
 def test_a_max_duration_that_ends_a_run_is_named_before_and_after(tmp_path: Path, scenario: str) -> None:
     conf = conf_of(tmp_path, "*.*.max_duration = 200\n")
@@ -297,6 +301,7 @@ def test_a_max_duration_that_ends_a_run_is_named_before_and_after(tmp_path: Path
     assert "--time" not in reason
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("scenario", ["SingleStream", "Server"])
 def test_unique_samples_are_the_one_reason_of_a_run_too_short(tmp_path: Path, scenario: str) -> None:
     conf = conf_of(tmp_path, "*.*.performance_issue_unique = 1\n")

@@ -137,6 +137,7 @@ def test_int8_is_made_and_compared_once(small: Small, folder: Path, tmp_path: Pa
     assert len(list((folder / "cache").glob(f"*/*-{backend}-int8-agreement.json"))) == 1
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize(("backend", "most"), [("onnxruntime", 0.0), ("openvino", 1e-4)])
 def test_folding_alone_changes_no_label(small: Small, tmp_path: Path, backend: str, most: float) -> None:
     child = small("--backend", backend, "--fold")
@@ -162,6 +163,7 @@ def test_the_number_of_crops_is_the_users_and_none_is_said(small: Small, tmp_pat
     assert f"fp32, folded: {why}" in none.out.splitlines()
 
 
+@pytest.mark.slow
 def test_boundaries_are_not_shown_without_the_agreement(small: Small, folder: Path, tmp_path: Path) -> None:
     command = ("-m", "sut", "boundary", "--model", folder / "small.onnx", "--recipe", folder / "small.yaml", "--fold")
     short = ("--time", "0.3", "--rounds", "1", "--json", "--output", "out")
@@ -211,6 +213,7 @@ def test_what_is_emulated_is_said(tmp_path: Path) -> None:
     assert child.err.splitlines().count("  emulated: bf16, as this is a test") == 1
 
 
+@pytest.mark.first(2)
 @pytest.mark.parametrize(
     ("backend", "file", "precision", "more"),
     [
@@ -240,6 +243,7 @@ def test_a_quantised_file_is_run_as_it_is(
     assert any(rule.startswith("int8 is not known to be calibrated") for rule in result["rules_broken"])
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize(
     ("backend", "file", "precision", "executed"),
     [

@@ -59,7 +59,8 @@ def check(child: Finished, result: dict[str, Any]) -> None:
     assert result["duration_s"] >= TIME_S
 
 
-@pytest.mark.parametrize("backend", ["0.2 ms", "5 ms", pytest.param("400 ms", marks=pytest.mark.slow)])
+@pytest.mark.first(1)
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_single_stream(tmp_path: Path, backend: str) -> None:
     child, result = run(tmp_path, backend, "SingleStream")
 
@@ -68,9 +69,8 @@ def test_single_stream(tmp_path: Path, backend: str) -> None:
     assert result["queries"] >= 64
 
 
-@pytest.mark.parametrize(
-    "backend", ["0.2 ms", *(pytest.param(each, marks=pytest.mark.slow) for each in ("5 ms", "400 ms"))]
-)
+@pytest.mark.first(1)
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_server(tmp_path: Path, backend: str) -> None:
     qps, bound_s = SERVER[backend]
 
@@ -80,7 +80,8 @@ def test_server(tmp_path: Path, backend: str) -> None:
     assert result["metric"]["value"] == pytest.approx(qps, rel=0.2)
 
 
-@pytest.mark.parametrize("backend", ["0.2 ms", "5 ms", pytest.param("400 ms", marks=pytest.mark.slow)])
+@pytest.mark.first(1)
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_offline(tmp_path: Path, backend: str) -> None:
     child, result = run(tmp_path, backend, "Offline")
 
@@ -91,9 +92,8 @@ def test_offline(tmp_path: Path, backend: str) -> None:
     assert result["samples"] == pytest.approx(result["plan"]["samples"], abs=1)
 
 
-@pytest.mark.parametrize(
-    "backend", ["0.2 ms", *(pytest.param(name, marks=pytest.mark.slow) for name in ("5 ms", "400 ms"))]
-)
+@pytest.mark.first(1)
+@pytest.mark.parametrize("backend", ["0.2 ms", "5 ms"])
 def test_multi_stream(tmp_path: Path, backend: str) -> None:
     child, result = run(tmp_path, backend, "MultiStream")
 

@@ -57,6 +57,7 @@ def test_multi_stream_shares_its_query_among_the_lanes(tmp_path: Path) -> None:
     assert "MultiStream" not in " ".join(found["plan"]["notes"])
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("workers", ["0", "2"])
 def test_the_ledger_finds_every_planted_stage(tmp_path: Path, workers: str) -> None:
     found = run(

@@ -46,6 +46,7 @@ def test_planted_times_are_found_and_left_on_a_page(tmp_path: Path) -> None:
     assert "mobilenet-v2" in page and "not reached" in page
 
 
+@pytest.mark.first(2)
 @pytest.mark.parametrize(
     ("words", "fragment"),
     [

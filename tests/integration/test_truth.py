@@ -87,6 +87,7 @@ def test_labels_are_the_same_in_every_scenario_and_right(tmp_path: Path, max_bat
         assert max(map(int, result["batch_sizes"])) <= max_batchsize
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize(("max_batchsize", "right"), [(1, True), (8, False)])
 def test_two_rows_of_a_batch_that_change_places_are_noticed(tmp_path: Path, max_batchsize: int, right: bool) -> None:
     child = run_sut(
@@ -324,6 +325,7 @@ def others(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize(
     ("scenario", "mode", "other", "field"),
     [

@@ -52,6 +52,7 @@ def thousand(drawn: Draw, noise: float, speed: float = 1.0) -> list[Difference]:
     return [decided(*each.tolist()) for each in runs]
 
 
+@pytest.mark.first(2)
 @pytest.mark.parametrize("drawn", [normal, lognormal, one_sided, stalls])
 def test_identical_cells_are_called_different_in_fifty_of_a_thousand_at_most(drawn: Draw) -> None:
     verdicts = Counter(found.verdict for found in thousand(drawn, 0.05))

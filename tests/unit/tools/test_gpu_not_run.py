@@ -91,6 +91,7 @@ def test_a_report_that_is_accepted_is_a_line_and_shortens_the_list(listing: Modu
     assert "None yet." in empty and "None yet." not in page
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("odd", [{"is_accepted": False}, {"made": "another"}])
 def test_any_other_report_changes_nothing(listing: ModuleType, tmp_path: Path, odd: dict[str, Any]) -> None:
     write_report(tmp_path / "t4", **odd)

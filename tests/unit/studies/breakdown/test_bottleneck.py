@@ -98,6 +98,7 @@ def test_each_part_takes_what_was_planted() -> None:
     assert found["preprocess"][0] > found["infer"][0] > found["in_turn"][0]
 
 
+@pytest.mark.slow
 def test_lanes_that_share_a_device_are_no_faster_than_it_is() -> None:
     spans = [Span([50], 0, 50), Span([100], 0, 100)]  # the second waited for the first
 
