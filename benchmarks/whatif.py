@@ -1,6 +1,7 @@
 """Is what ``sut whatif`` predicts what comes? The gain from the preprocessor opencv to fused, foretold and measured.
 
-python benchmarks/whatif.py [--repeats 10] [--rounds 6] [--scenario Offline] [--time 2] [--set KEY=VALUE] [--write-docs]
+python benchmarks/whatif.py [--repeats 10] [--rounds 6] [--scenario Offline] [--time 2] [--pictures NAME]
+                            [--set KEY=VALUE] [--write SECTION]
 
 Foretold from runs of opencv alone, in which decode, resize and normalize take the share of their time that fused's own
 stage times imply, and all else is stretched; measured by runs of fused. A round is a run of opencv, of fused and of
@@ -27,6 +28,7 @@ from sut.cli.console import BriefConsole
 from sut.config import RunConfig, make_config
 from sut.config.words import assign, parse_assignment
 from sut.errors import ExitCode, SutError, one_line
+from sut.studies.generated import SETS, generated_pictures
 from sut.results.statistics import FEWEST_PAIRS, Difference, difference
 from sut.studies.whatif.bench import Bench
 from sut.studies.whatif.worlds import World
@@ -114,14 +116,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=6, help=f"of a repeat (6); an interval takes {FEWEST_PAIRS}")
     parser.add_argument("--scenario", default="Offline", choices=("SingleStream", "MultiStream", "Offline"))
     parser.add_argument("--time", type=float, default=2.0, help="seconds of a run (2)")
+    parser.add_argument("--pictures", choices=SETS, help="a generated set instead of the demo's")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="any setting of a YAML file")
-    parser.add_argument("--write-docs", action="store_true", help="write docs/performance.md")
+    parser.add_argument("--write", metavar="SECTION", help="of docs/performance.md, such as whatif")
     given = parser.parse_args(arguments)
     before = os.getloadavg()[0]
     repeats = []
     with tempfile.TemporaryDirectory(prefix="whatif-") as work:
         try:
-            settings = {"boundary": "jpeg", "dataset": "demo", **_settings(given.set)}
+            pictures = generated_pictures(given.pictures, _say) if given.pictures else {"dataset": "demo"}
+            settings = {"boundary": "jpeg", **pictures, **_settings(given.set)}
             base = make_config({**settings, "scenario": given.scenario, "time_s": given.time})
             for number in range(1, given.repeats + 1):
                 repeats.append(repeat(base, given.rounds, Path(work) / str(number), number))
@@ -129,11 +133,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _say(f"error: {one_line(error)}")
             return 1 if error.exit_code is ExitCode.USAGE else 3
     share = sum(each.is_right for each in repeats) / len(repeats)
-    title = f"{base.model} on {base.backend}, {base.scenario}: foretold interval holds the measured gain of fused"
+    what = f"{base.model} on {base.backend}, {base.scenario}, {given.pictures or 'demo'} pictures"
+    title = f"{what}: foretold interval holds the measured gain of fused"
     figure = Figure(title, "of the repeats", ASKED, ours=[share])
     rows = [each.row(number) for number, each in enumerate(repeats, 1)]
     body = [measured(command_line(sys.argv), before), "", *figures_table([figure]), "", *table(COLUMNS, rows)]
-    publish(body, "whatif" if given.write_docs else None, "What a faster stage would gain")
+    publish(body, given.write, "What a faster stage would gain")
     return 0
 
 
