@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -61,6 +61,10 @@ TIGHT_MS = (2.0, 12.0)
 takes nearly as long as ``TIGHT_BOUND_S``."""
 TIGHT_BOUND_S = 0.12
 TUNE_LIMIT_S = 3600
+PLATEAU_LANES = 2
+PLATEAU_BATCH = 4
+PLATEAU_S = 8
+SERVED = f"--backend openvino --boundary jpeg --preprocess fused --lanes {PLATEAU_LANES} --threads 1"
 _MIB = 2**20
 
 Pair = tuple[float, float | None]
@@ -161,17 +165,23 @@ def _tuned(work: Path, planted_ms: tuple[float, float], devices: int, bound_s: f
         f"--set batching={batching} --set keep_samples=true"
     )
     space = f"--max-batchsize {PLANTED_BATCH} --space max_batchsize={PLANTED_BATCH} --max-latency {bound_s}"
-    words = f"tune --scenario Server {options} {space} --time {PLANTED_S} --json --overwrite --output {output}".split()
-    done = run_command([sys.executable, "-P", "-m", "sut", *words], limit_s=TUNE_LIMIT_S)
-    if done.returncode not in (0, 4) or not done.stdout.strip():
-        raise MeasurementError(f"sut {' '.join(words)}: {last_line(done.stderr)}")
-    rate = json.loads(done.stdout)["outcome"]["queries_per_second"]
+    words = f"tune --scenario Server {options} {space} --time {PLANTED_S} --overwrite --output {output}"
+    rate = _outcome(words)["queries_per_second"]
     if not rate:
-        raise MeasurementError(f"sut {' '.join(words)}: no rate was confirmed")
+        raise MeasurementError(f"sut {words}: no rate was confirmed")
     # The last run is the last that confirmed it. At another rate LoadGen asks the same queries, faster or slower.
     last = max(output.glob(f"**/{SAMPLES}"), key=lambda path: path.stat().st_mtime)
     scheduled_ns = np.sort(Samples.load(last).scheduled_ns)
     return Tuned(rate, (scheduled_ns - scheduled_ns[0]) * float(rate))
+
+
+def _outcome(words: str) -> dict[str, Any]:
+    """What a study of the product found. Raises ``MeasurementError``."""
+    done = run_command([sys.executable, "-P", "-m", "sut", *words.split(), "--json"], limit_s=TUNE_LIMIT_S)
+    if done.returncode not in (0, 4) or not done.stdout.strip():
+        raise MeasurementError(f"sut {words}: {last_line(done.stderr)}")
+    outcome: dict[str, Any] = json.loads(done.stdout)["outcome"]
+    return outcome
 
 
 def planted_rate(work: Path) -> Pair:
@@ -196,6 +206,17 @@ def deadline_by_fifo(work: Path) -> Pair:
     """The rate that ``sut tune`` confirms with batching by deadline, and first in, first out."""
     by_deadline, fifo = (_tuned(work, TIGHT_MS, 1, TIGHT_BOUND_S, batching).rate for batching in ("deadline", "fifo"))
     return by_deadline, fifo
+
+
+def plateau(_: Path) -> Pair:
+    """Samples per second of the closed loop far past its knee, and of Offline with the same settings."""
+    served = f"{SERVED} --max-batchsize {PLATEAU_BATCH} --dataset demo"
+    asked = f"--concurrency {4 * PLATEAU_LANES * PLATEAU_BATCH} --rates none --seconds {PLATEAU_S}"
+    with product(*served.split(), "--scenario", "Offline", "--time", str(PLATEAU_S)) as (result, _logs):
+        offline = result["samples_per_second"]
+    with tempfile.TemporaryDirectory(prefix="overhead-") as output:
+        closed = _outcome(f"sweep {served} {asked} --output {output}")
+    return closed["plateau_samples_per_second"], offline
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,6 +250,9 @@ by the simulation, for the queries that LoadGen asked, or (*bound*) for ones tha
 _TIGHT = f"""\
 *By deadline*: the same, with one device of {TIGHT_MS[0]:g} + {TIGHT_MS[1]:g} n ms and {1e3 * TIGHT_BOUND_S:g} ms; bare
 is `--set batching=fifo`."""
+_PLATEAU = f"""\
+*Plateau*: `sut sweep {SERVED}`, batches of {PLATEAU_BATCH}, with four times as many outstanding as its lanes work on;
+bare is Offline with the same settings."""
 
 PLANS = {
     "null-server": Plan("null Server, coalesced", "samples/s", _CEILING, null_server, _NULL),
@@ -250,6 +274,7 @@ PLANS = {
         _TIGHT,
         1,
     ),
+    "plateau": Plan("Plateau of the closed loop", "samples/s", Target("ratio", "within", 0.05), plateau, _PLATEAU),
 }
 
 

@@ -28,8 +28,8 @@ from sut.cli.console import BriefConsole
 from sut.config import RunConfig, make_config
 from sut.config.words import assign, parse_assignment
 from sut.errors import ExitCode, SutError, one_line
-from sut.studies.generated import SETS, generated_pictures
 from sut.results.statistics import FEWEST_PAIRS, Difference, difference
+from sut.studies.generated import SETS, generated_pictures
 from sut.studies.whatif.bench import Bench
 from sut.studies.whatif.worlds import World
 
