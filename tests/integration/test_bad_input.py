@@ -21,6 +21,7 @@ def tree(root: Path) -> dict[Path, bytes]:
     return {path.relative_to(root): path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
 
+@pytest.mark.first(12)
 @pytest.mark.parametrize(
     ("arguments", "code", "fragments"),
     [
@@ -114,6 +115,7 @@ BAD_FILES: Mapping[str, tuple[Callable[[Path], object], str]] = {
 }
 
 
+@pytest.mark.first(3)
 @pytest.mark.parametrize("what", BAD_FILES)
 def test_a_model_file_that_is_none(sut: Sut, what: str) -> None:
     spoil, fragment = BAD_FILES[what]
@@ -127,6 +129,7 @@ def test_a_model_file_that_is_none(sut: Sut, what: str) -> None:
     assert not sut.output.exists()
 
 
+@pytest.mark.first(3)
 @pytest.mark.parametrize(
     ("change", "name", "fragments"),
     [
@@ -175,6 +178,7 @@ def test_a_model_that_the_runtime_refuses(sut: Sut) -> None:
     assert done.result["valid"] is False
 
 
+@pytest.mark.first(3)
 @pytest.mark.parametrize(
     ("lines", "fragment"),
     [
@@ -306,6 +310,7 @@ def test_a_picture_that_is_not_used_may_be_none(sut: Sut) -> None:
     assert done.result["accuracy"]["count"] == 11
 
 
+@pytest.mark.first(3)
 @pytest.mark.parametrize(
     ("line", "fragments"),
     [

@@ -110,6 +110,7 @@ def test_between_the_events_are_launches_and_copies_alone(device: Timed) -> None
     assert device.between == {"launch", "copy"}
 
 
+@pytest.mark.slow
 def test_a_host_that_is_too_slow_is_told_of_instead_of_timed(device: Timed) -> None:
     device.too_slow = True
     for timing in run(device):
@@ -143,6 +144,7 @@ def opened(launches: Launches, closed: list[bool]) -> Iterator[Launches]:
         closed.append(True)
 
 
+@pytest.mark.slow
 def test_a_library_that_fails_ends_its_own_row(device: Timed, monkeypatch: pytest.MonkeyPatch) -> None:
     closed: list[bool] = []
     ran: list[int] = []

@@ -96,6 +96,7 @@ def test_any_recipe_and_any_size(recipe: Recipe, seed: int, width: int, height: 
     assert_parity(run_pixels(recipe, [pixels])[0], pixels, recipe)
 
 
+@pytest.mark.slow
 @quick
 @given(recipes(), seeds, st.integers(-2, 2), st.integers(-2, 2), st.integers(1, 5))
 def test_sizes_about_the_target_and_its_multiples(recipe: Recipe, seed: int, dx: int, dy: int, ratio: int) -> None:

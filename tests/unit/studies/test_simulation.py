@@ -35,17 +35,20 @@ def mean_wait(load: float, exponential: bool, servers: int = 1) -> float:
     return float(np.mean(means)) / MS
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("load", [0.3, 0.6, 0.8])
 def test_mean_wait_of_an_md1_queue(load: float) -> None:
     # Pollaczek-Khinchine: W = rho D / (2 (1 - rho)) for a service time D that never varies.
     assert mean_wait(load, exponential=False) == pytest.approx(load / (2 * (1 - load)), rel=0.05)
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("load", [0.3, 0.6, 0.8])
 def test_mean_wait_of_an_mm1_queue(load: float) -> None:
     assert mean_wait(load, exponential=True) == pytest.approx(load / (1 - load), rel=0.05)
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("load", [0.3, 0.6, 0.8])
 def test_mean_wait_of_an_mm2_queue(load: float) -> None:
     # Erlang C for two servers: W = rho^2 / (1 - rho^2) service times.

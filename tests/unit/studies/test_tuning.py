@@ -274,6 +274,7 @@ def test_nothing_valid_is_an_exit_code(tmp_path: Path, failed: bool, code: ExitC
     assert "no luck" in outcome.words[-1]
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize(
     ("tuner", "answer"),
     [
