@@ -33,7 +33,7 @@ from sut.studies.generated import SETS, generated_pictures
 from sut.studies.whatif.bench import Bench
 from sut.studies.whatif.worlds import World
 
-ASKED = Target("value", "at least", 0.9)
+ASKED = Target("value", "at least", 90)
 COLUMNS = ("repeat", "decode takes", "resize, normalize take", "foretold", "measured", "")
 _BEHIND_DECODING = ("resize", "normalize")
 """What fused does in its one stage ``preprocess``."""
@@ -132,10 +132,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except SutError as error:
             _say(f"error: {one_line(error)}")
             return 1 if error.exit_code is ExitCode.USAGE else 3
-    share = sum(each.is_right for each in repeats) / len(repeats)
+    share = 100 * sum(each.is_right for each in repeats) / len(repeats)
     what = f"{base.model} on {base.backend}, {base.scenario}, {given.pictures or 'demo'} pictures"
     title = f"{what}: foretold interval holds the measured gain of fused"
-    figure = Figure(title, "of the repeats", ASKED, ours=[share])
+    figure = Figure(title, "% of the repeats", ASKED, ours=[share])
     rows = [each.row(number) for number, each in enumerate(repeats, 1)]
     body = [measured(command_line(sys.argv), before), "", *figures_table([figure]), "", *table(COLUMNS, rows)]
     publish(body, given.write, "What a faster stage would gain")
