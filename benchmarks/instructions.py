@@ -2,7 +2,8 @@
 
 The null backend under LoadGen inside ``valgrind --tool=callgrind``, at two lengths: the difference of the totals,
 divided by that of the queries, is what one query costs, start-up excluded. No other program on the machine moves it,
-which no clock can say. Several checkouts, such as one of an older commit, are shown side by side. Needs valgrind.
+which no clock can say; but for Server's, whose batches are cut as queries come: a busy machine moves it by a fifth.
+Several checkouts, such as one of an older commit, are shown side by side. Needs valgrind.
 """
 
 from __future__ import annotations
