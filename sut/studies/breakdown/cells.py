@@ -135,15 +135,18 @@ def outstanding(config: RunConfig) -> int:
     return 2 * config.lane_count * config.largest_batch
 
 
-def drives(config: RunConfig) -> dict[str, Drive]:
-    """What the loaded system is asked, in order; the first finds the batch-1 rate, by which others go."""
+def drives(config: RunConfig, number: int) -> dict[str, Drive]:
+    """What the loaded system is asked in a round, in order; the first finds the batch-1 rate, by which others go.
+
+    Each round has its own times of arrival: in the same ones the same few requests would meet in every round.
+    """
     seconds = config.time_s or _TIME_S
     full = outstanding(config)
     by_first, by_full = (Relative(to, _WANTED, times * seconds) for to, times in enumerate((_LONGEST, _LONGEST_LOADED)))
     return {
         "batch 1": Drive(Closed(1), seconds / 2, _WARM_S, least=_FEWEST),
         FULL: Drive(Closed(full), seconds, _WARM_S, least=full),
-        ZERO: Drive(Alone(ZERO_SHARE), seconds, _WARM_S, relative=by_first),
-        FIFTH: Drive(Poisson(ZERO_SHARE), seconds, _WARM_S, relative=by_first),
-        LOADED: Drive(Poisson(LOADED_SHARE), seconds, _WARM_S, relative=by_full),
+        ZERO: Drive(Alone(ZERO_SHARE, seed=number), seconds, _WARM_S, relative=by_first),
+        FIFTH: Drive(Poisson(ZERO_SHARE, seed=number), seconds, _WARM_S, relative=by_first),
+        LOADED: Drive(Poisson(LOADED_SHARE, seed=number), seconds, _WARM_S, relative=by_full),
     }

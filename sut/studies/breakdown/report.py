@@ -103,7 +103,9 @@ def _shares(load: Load) -> dict[str, dict[str, float | None] | None]:
 
 def zero_load(study: Study) -> list[dict[str, Any]]:
     """Of each cell: p50 where requests come at random at 20 % of the batch-1 rate, against one at a time with the same
-    mean gap; and by pairs of rounds how many times faster zero load is than with the baseline.
+    mean gap, over the samples of all rounds, each by zero load of its own round: of large pictures a round has a few,
+    and two that happen to meet are a third of its median. And by pairs of rounds how many times faster zero load is
+    than with the baseline.
     """
     rows = []
     for cell in study.plan.cells:
@@ -111,17 +113,16 @@ def zero_load(study: Study) -> list[dict[str, Any]]:
         fifth = [run.loads[FIFTH].p50_ns for run in study.runs.get(cell.label, [])]
         if not (ratios := [at / alone for at, alone in zip(fifth, times, strict=True) if at and alone]):
             continue
+        typical = _pooled(study.runs[cell.label])
         base = [] if cell.preprocess == BASELINE else _zero_p50_ns(study, replace(cell, preprocess=BASELINE))
         pairs = min(len(base), len(times))
         against = difference(base[:pairs], times[:pairs], higher_is_better=False)
-        typical = float(np.median(ratios))
         rows.append(
             {
                 "pictures": cell.pictures,
                 "preprocess": cell.preprocess,
                 "p50_at_20_percent_by_zero_load": typical,
                 "in_rounds": [min(ratios), max(ratios)],
-                # Of large pictures a round has a few samples, and two that happen to meet are a third of its median.
                 "within_10_percent": abs(typical - 1) <= _NEAR,
                 "against_baseline": asdict(against) if pairs else None,
             }
@@ -132,6 +133,12 @@ def zero_load(study: Study) -> list[dict[str, Any]]:
 def _zero_p50_ns(study: Study, cell: Cell) -> list[float | None]:
     """A cell's median latency at zero load in each round."""
     return [run.loads[ZERO].p50_ns for run in study.runs.get(cell.label, [])]
+
+
+def _pooled(runs: Sequence[CellRun]) -> float:
+    """The median over the samples at 20 % of all rounds, each as a part of its round's median at zero load."""
+    parts = [run.loads[FIFTH].samples.latency_ns / alone for run in runs if (alone := run.loads[ZERO].p50_ns)]
+    return float(np.median(np.concatenate(parts)))
 
 
 def overtaking_rows(timings: Timings | None) -> list[dict[str, Any]]:

@@ -132,8 +132,8 @@ class Study:
         recorded = Samples.load(path / SAMPLES)
         loads = {BACK_TO_BACK: Load(recorded, result.samples_per_second)}
         parts = self._settled(cell, "Server")
-        asked = drives(parts.config)
         number = len(self.runs.get(cell.label, []))
+        asked = drives(parts.config, number)
         driven = drive(parts, list(asked.values()), folder / f"driven-{number}")
         loads |= {name: _load(each) for name, each in zip(asked, driven, strict=True)}
         found = CellRun(loads, result, path / FILE, sizes_of(parts.dataset))
