@@ -18,9 +18,11 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark as slow what ``@pytest.mark.first(count)`` says, before pytest chooses by marks."""
+    """Say what the project's own marks mean, before pytest chooses by marks."""
     seen = Counter[tuple[str, str]]()
     for item in items:
+        if item.get_closest_marker("timed"):
+            item.add_marker(pytest.mark.flaky(reruns=2))
         first = item.get_closest_marker("first")
         if first and isinstance(item, pytest.Function):
             test = (item.module.__name__, item.originalname)

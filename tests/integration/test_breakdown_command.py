@@ -51,6 +51,7 @@ def test_each_load_is_a_row_and_the_table_fits(tmp_path: Path) -> None:
     assert told["overtaking"] == [] and told["zero_load"][0]["against_baseline"] is None
 
 
+@pytest.mark.timed
 @pytest.mark.slow
 def test_planted_stages_are_found_at_zero_load_and_in_a_full_batch(tmp_path: Path) -> None:
     planted = {"decode_ms": 100, "resize_ms": 50, "normalize_ms": 50, "a_ms": 100, "b_ms": 0}
@@ -71,6 +72,7 @@ def test_planted_stages_are_found_at_zero_load_and_in_a_full_batch(tmp_path: Pat
     assert rows["full"]["at"]["p50"]["stages_ns"]["queue"] / 1e6 == pytest.approx(500, rel=0.05)
 
 
+@pytest.mark.timed
 @pytest.mark.slow
 @pytest.mark.parametrize(("decode_ms", "a_ms", "limits"), [(100, 50, "preprocessing"), (50, 100, "inference")])
 def test_a_planted_bottleneck_is_named(tmp_path: Path, decode_ms: float, a_ms: float, limits: str) -> None:
@@ -88,6 +90,7 @@ def test_a_planted_bottleneck_is_named(tmp_path: Path, decode_ms: float, a_ms: f
     assert row["bytes_per_sample"]["tensor"] == 4 * 3 * 224 * 224
 
 
+@pytest.mark.timed
 @pytest.mark.slow
 def test_where_workers_preprocess_the_slower_side_is_the_bound(tmp_path: Path) -> None:
     planted = {"decode_ms": 100, "resize_ms": 0, "normalize_ms": 0, "a_ms": 100, "b_ms": 0}

@@ -19,6 +19,7 @@ _RATE = 25.0
 _SCHEDULED = re.compile(r'"name":"Sample","cat":"default","ph":"b".*?"ts":([\d.]+)')
 
 
+@pytest.mark.timed
 @pytest.mark.slow
 def test_the_open_loop_measures_what_loadgens_server_does(tmp_path: Path) -> None:
     """With LoadGen's own times of arrival; those that are drawn here are another sample of the same process."""

@@ -28,6 +28,7 @@ def run(tmp_path: Path, scenario: str, *more: str, a_ms: float, b_ms: float, tim
     return result
 
 
+@pytest.mark.timed
 @pytest.mark.slow
 def test_offline_scales_over_four_devices(tmp_path: Path) -> None:
     rates = {}
@@ -57,6 +58,7 @@ def test_multi_stream_shares_its_query_among_the_lanes(tmp_path: Path) -> None:
     assert "MultiStream" not in " ".join(found["plan"]["notes"])
 
 
+@pytest.mark.timed
 @pytest.mark.first(1)
 @pytest.mark.parametrize("workers", ["0", "2"])
 def test_the_ledger_finds_every_planted_stage(tmp_path: Path, workers: str) -> None:

@@ -54,6 +54,7 @@ def test_two_rungs_run_and_one_that_cannot_is_a_row_with_its_reason(tmp_path: Pa
     assert "elsewhere" in page and "3.7 x, not the 8 x" in page
 
 
+@pytest.mark.timed
 @pytest.mark.slow
 def test_the_order_of_planted_rates_is_found_with_its_ratios(tmp_path: Path) -> None:
     planted = {"slower": 150.0, "fast": 50.0, "middle": 70.0}

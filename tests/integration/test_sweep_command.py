@@ -75,6 +75,7 @@ def test_ctrl_c_ends_it_and_keeps_what_was_measured(tmp_path: Path) -> None:
     assert "points kept: 2" in child.err
 
 
+@pytest.mark.timed
 @pytest.mark.slow
 def test_the_planted_truth_is_found(tmp_path: Path) -> None:
     a_ms, b_ms, batch = 120.0, 20.0, 8
@@ -96,6 +97,7 @@ def test_the_planted_truth_is_found(tmp_path: Path) -> None:
     assert len(rates) == 8 and outcome["highest_rate"] in rates and outcome["safe_rate"] <= outcome["highest_rate"]
 
 
+@pytest.mark.timed
 @pytest.mark.slow
 def test_a_planted_decode_limit_is_named(tmp_path: Path) -> None:
     times = planted(a_ms=20, b_ms=5, decode_ms=200, resize_ms=0, normalize_ms=0)
@@ -107,6 +109,7 @@ def test_a_planted_decode_limit_is_named(tmp_path: Path) -> None:
     assert found["outcome"]["plateau_samples_per_second"] == pytest.approx(2 / 0.2, rel=0.05)
 
 
+@pytest.mark.timed
 @pytest.mark.slow
 def test_devices_scale_until_decoding_limits(tmp_path: Path) -> None:
     infer_ms, decode_ms, per_megapixel_ms, workers = 75.0, 100.0, 20.0, 2
@@ -136,6 +139,7 @@ def test_devices_scale_until_decoding_limits(tmp_path: Path) -> None:
         assert any(word.startswith(f"{size} pictures: cores per device = I / P = ") for word in found["words"])
 
 
+@pytest.mark.timed
 @pytest.mark.slow
 def test_the_plateau_is_offlines_rate(tmp_path: Path) -> None:
     device = planted(a_ms=120, b_ms=20)

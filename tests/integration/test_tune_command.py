@@ -34,6 +34,7 @@ def rows(cwd: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines]
 
 
+@pytest.mark.timed
 @pytest.mark.slow
 def test_the_planted_batch_is_found_and_its_yaml_runs(tmp_path: Path) -> None:
     arguments = ["--scenario", "Offline", "--time", "0.4", "--max-batchsize", "1", "--space", "max_batchsize=8"]

@@ -65,6 +65,7 @@ def as_it_is(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
         yield bench, figure(bench, World())
 
 
+@pytest.mark.timed
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", STAGES)
 def test_the_gain_is_what_a_real_cut_gains(as_it_is: tuple[Bench, float], stage: str, tmp_path: Path) -> None:
