@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,7 @@ def code_folder(kind: str, text: str = "") -> Path | None:
     cpu = llvmlite.binding.get_host_cpu_name()
     features = llvmlite.binding.get_host_cpu_features().flatten()
     digest = hashlib.sha256(f"{numba.__version__} {cpu} {features} {text}".encode()).hexdigest()[:12]
-    if not numba.config.CACHE_DIR:
+    root = os.environ.get("NUMBA_CACHE_DIR")  # Numba's own copy is of the moment when it was imported
+    if not root:
         return None
-    return Path(numba.config.CACHE_DIR).absolute() / f"{cpu}-{digest}-{kind}"
+    return Path(root).absolute() / f"{cpu}-{digest}-{kind}"

@@ -238,7 +238,7 @@ def load_backend(name: str) -> type[Backend]:
 
 def load_preprocessor(name: str, options: Mapping[str, Any] = {}) -> type[Preprocessor]:
     """The class of a preprocessor that takes ``options``. Raises what ``load_backend`` does."""
-    # Where one that is compiled when it is loaded keeps the code; Numba reads it when it is imported.
+    # Where one that is compiled when it is loaded keeps the code.
     if "NUMBA_CACHE_DIR" not in os.environ:
         os.environ["NUMBA_CACHE_DIR"] = str(_code_dir())
     return _loaded(partial(preprocess.registry.load, options=options), "preprocessor", name)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,8 +24,8 @@ from sut.datasets.mosaics import SIZES
 from sut.errors import RunError, error_of
 from sut.models.preparation import Prepared, check_unchanged
 from sut.pipeline.assembly import assemble
-from sut.process.cgroup import bytes_told
 from sut.process.child import follow
+from sut.process.memory import forget_peak, peak_bytes
 from sut.process.messages import Failed, Step, from_text, vocabulary
 from sut.process.telling import Teller, carry_out
 from sut.results.parity import compare, oracle_levels, preprocessed_levels
@@ -152,11 +152,10 @@ def _labels(answers: NDArray[Any]) -> NDArray[Any]:
 
 def _peak_bytes(work: Callable[[], object]) -> int | None:
     """The most memory that this process held during some work; None where that cannot be told."""
-    with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
-        work()
-        return bytes_told(Path("/proc/self/status"), "VmHWM")
-    return None
+    if not forget_peak():
+        return None
+    work()
+    return peak_bytes()
 
 
 def _pairs(

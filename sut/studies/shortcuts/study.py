@@ -18,10 +18,11 @@ from sut.datasets.mosaics import SIZES
 from sut.errors import InputError, SutError, one_line
 from sut.pipeline.assembly import assemble, load_backend
 from sut.pipeline.slowdown import check_as_it_is
+from sut.results.parity import preprocessed_levels
 from sut.results.statistics import difference
 from sut.run.reporter import Reporter
 from sut.studies.shortcuts.bench import Examined, Timed, Way, examine, time_pairs
-from sut.studies.shortcuts.pictures import LABELLED, TIMED, write_pictures
+from sut.studies.shortcuts.pictures import LABELLED, TIMED, files, write_pictures
 from sut.tasks.agreement import LabelTally
 from sut.tasks.registry import find_task
 
@@ -99,7 +100,7 @@ def price(
         console.note("making pictures: small, medium and large")
         write_pictures(folder, dict(timed), dict(labelled))
         console.note("the exact way: labels, levels, memory")
-        exact = examine(folder, way, "measuring the exact way")
+        exact = _examined(folder, way, "measuring the exact way")
         found = [_priced(folder, base, way, each, pairs, console) for each in chosen]
     rows = [row for each in found for row in rows_of(each, exact)]
     weights = way.prepared.weights if way.prepared else None
@@ -112,9 +113,15 @@ def _way(config: RunConfig, console: Reporter) -> Way:
         parts = assemble(config, console.note, progress)
     if find_task(parts.spec.task).tally is not LabelTally:
         raise InputError(f"{config.model} gives no labels to compare (task {parts.spec.task}); name a classifier")
-    # Compiled once in here: the process that happens to compile would hold more memory than the others.
-    parts.preprocessor_for(parts.spec.recipe).close()
     return Way(config, parts.model)
+
+
+def _examined(folder: Path, way: Way, doing: str) -> Examined:
+    """What one way answers and needs, after all of it is compiled in here: who compiles holds 60 MB more."""
+    parts = assemble(way.config, prepared=way.prepared)
+    pictures = [files(folder, size, "timed")[0] for size in SIZES]
+    preprocessed_levels(parts.preprocessor_for, parts.spec.recipe, pictures)
+    return examine(folder, way, doing)
 
 
 def _priced(folder: Path, base: RunConfig, exact: Way, shortcut: Shortcut, pairs: int, console: Reporter) -> Priced:
@@ -125,7 +132,7 @@ def _priced(folder: Path, base: RunConfig, exact: Way, shortcut: Shortcut, pairs
     console.note(f"{shortcut.name}: labels, levels and memory, then {pairs} pairs for each size")
     try:
         way = _way(config, console)
-        examined = examine(folder, way, f"measuring {shortcut.name}")
+        examined = _examined(folder, way, f"measuring {shortcut.name}")
         return Priced(shortcut, examined, time_pairs(folder, exact, way, pairs, f"timing {shortcut.name}"))
     except (SutError, ModuleNotFoundError) as error:
         return Priced(shortcut, reason=one_line(error))

@@ -18,7 +18,6 @@ from sut.config import SCENARIOS, RunConfig, make_config
 from sut.pipeline.assembly import Assembly, assemble
 from sut.pipeline.choice import Choice, prior
 from sut.pipeline.system import SUT
-from sut.process.memory import forget_peak, peak_bytes
 from sut.results.quiet import Quiet, look
 from sut.results.schema import Metric, Result
 from sut.run import trial as module
@@ -245,20 +244,6 @@ def test_others_at_work_disturb(monkeypatch: pytest.MonkeyPatch) -> None:
     assert module.is_undisturbed(look(os.getppid())) is True
     found = Quiet(0.2, own_wait_share=0.0, steal_share=0.0)
     assert module.is_undisturbed(look(os.getppid())) is False
-
-
-def test_what_is_tried_does_not_count_as_the_runs_memory() -> None:
-    before = peak_bytes() or 0
-    np.ones(2**25)  # 256 MiB, gone at once
-    with_it = peak_bytes() or 0
-
-    forget_peak()
-
-    after = peak_bytes() or 0
-    if not os.access("/proc/self/clear_refs", os.W_OK):
-        pytest.skip("this kernel does not forget peaks")
-    assert with_it > before
-    assert after < with_it - 2**27
 
 
 def test_what_is_kept_decides(tmp_path: Path, cache: Path) -> None:
