@@ -196,10 +196,10 @@ def apply_calibration(
 def _offline_margin(seconds: float) -> float:
     """How many times what was measured Offline is told: it is INVALID where its one query is done too early.
 
-    A quarter more. A run of less than a second may lie as a whole in a better moment of a busy machine (1.58 times the
-    measured rate was seen), and samples for twice as long cost it less than a second.
+    A quarter more. A run of less than two seconds may lie as a whole in a better moment of a busy machine (1.58 times
+    the measured rate was seen), and samples for twice as long cost it less than two.
     """
-    return 2.0 if seconds < 1 else 1.25
+    return 2.0 if seconds < 2 else 1.25
 
 
 def _server(settings: Settings, config: RunConfig, unset: Callable[[str], bool], idle_ns: int) -> list[str]:

@@ -24,6 +24,8 @@ ENDED = Finished(3, "", SAID, 1.0, [], {Path("result.json"): FAILED_RESULT})
 @pytest.mark.parametrize("fault", WORST, ids=lambda fault: f"{fault.group}: {fault.name}")
 def test_a_fault_loses_nothing_and_is_told(fault: Fault, tmp_path: Path) -> None:
     verdict = run_fault(fault, tmp_path / "run")
+    if fault.at and not verdict.struck:  # on a busy machine a short watchdog is over before LoadGen has started
+        verdict = run_fault(fault, tmp_path / "again")
 
     assert list(verdict.problems) == []
 

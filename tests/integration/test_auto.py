@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ def run(sut: Sut, *arguments: str) -> Finished:
     return sut.run(
         *("--model", model, "--recipe", "recipe.yaml", "--scenario", "Offline", "--dataset", "demo", "--overwrite"),
         *arguments,
-        wrapper=("taskset", "-c", "0"),
+        wrapper=("taskset", "-c", str(min(os.sched_getaffinity(0)))),
     )
 
 

@@ -12,7 +12,7 @@ from tests.children import Finished
 from tests.distributions import write_distribution
 from tests.integration.support import Sut
 
-WATCHDOG_S = 6
+WATCHDOG_S = 10
 """Long enough for the start of Python and its imports on a busy machine, which it limits too."""
 
 # LoadGen is told what cannot make a sound run INVALID, however busy the machine: a backend that takes a millisecond

@@ -100,8 +100,9 @@ def test_a_run_killed_while_it_fills_the_cache(sut: Sut, tmp_path: Path) -> None
     root.mkdir()
     noise = np.random.default_rng(0).integers(0, 255, (600, 800, 3), np.uint8)
     picture = cv2.imencode(".jpg", noise)[1].tobytes()
-    for number in range(200):
-        (root / f"{number:03d}.jpg").write_bytes(picture)
+    (root / "000.jpg").write_bytes(picture)
+    for number in range(1, 600):
+        (root / f"{number:03d}.jpg").hardlink_to(root / "000.jpg")
     common = [*arguments(root, tmp_path / "cache"), "--dataset", "folder"]
     with sut.started(*common) as running:
         deadline = time.monotonic() + 60
@@ -116,8 +117,8 @@ def test_a_run_killed_while_it_fills_the_cache(sut: Sut, tmp_path: Path) -> None
     after = sut.run(*common)
 
     assert (again.code, after.code) == (0, 0)
-    assert 10 <= int(note(again.result).split(" of ")[0]) < 200
-    assert note(after.result).startswith("200 of 200")
+    assert 10 <= int(note(again.result).split(" of ")[0]) < 600
+    assert note(after.result).startswith("600 of 600")
 
 
 def _written(folder: Path) -> int:

@@ -271,7 +271,7 @@ OTHERS: dict[str, tuple[Callable[[World, Path], None], str]] = {
 
 @pytest.mark.slow
 def test_what_was_interrupted_goes_on_where_it_stopped(world: World) -> None:
-    command = ("--scenario", "SingleStream,Offline", "--time", "5")
+    command = ("--scenario", "SingleStream,Offline", "--time", "1.9")
 
     def offline_runs() -> bool:
         return any(path.stat().st_size for path in world.sut.output.rglob("Offline/performance/mlperf_log_detail.txt"))

@@ -14,7 +14,7 @@ from sut.datasets.base import IMAGENET_PICTURES as PICTURES
 from sut.datasets.imagenet import open_imagenet, picture_names, validation_labels
 from tests.children import Finished, run_python
 
-LIMIT_S = 20.0
+LIMIT_S = 60.0
 
 
 def jpeg() -> bytes:

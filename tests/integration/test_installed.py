@@ -52,7 +52,7 @@ def bin_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pins.write_text(said(sys.executable, CHECKOUT / "tools/lock.py", "pins"))
     said(sys.executable, "-m", "venv", folder / "venv")
     python = folder / "venv/bin/python"
-    said(python, "-m", "pip", "install", "--no-user", "-q", "-c", pins, checkout)
+    said(python, "-m", "pip", "install", "--retries", "10", "--no-user", "-q", "-c", pins, checkout)
     shutil.rmtree(checkout)
     return python.parent
 

@@ -52,15 +52,20 @@ def test_labels_are_right_in_every_scenario(tmp_path: Path, boundary: str, graph
 @pytest.mark.first(1)
 @pytest.mark.parametrize("scenario", ["SingleStream", pytest.param("Offline", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
-    ("wrong", "said"),
-    [("fails", "CUDA_ERROR_ECC_UNCORRECTABLE"), ("hangs", "no progress for 2 s")],
+    ("wrong", "said", "options"),
+    [
+        ("fails", "CUDA_ERROR_ECC_UNCORRECTABLE", ()),
+        ("hangs", "no progress for 6 s with ", ("--watchdog", "6")),
+    ],
 )
-def test_a_gpu_that_fails_in_the_run_ends_it(sut: Sut, scenario: str, wrong: str, said: str) -> None:
+def test_a_gpu_that_fails_in_the_run_ends_it(
+    sut: Sut, scenario: str, wrong: str, said: str, options: tuple[str, ...]
+) -> None:
     write_distribution(sut.packages, "fake-gpu", ENTRY)
 
     done = sut.run(
         *("--backend", BACKEND, "--device", "cuda", "--dataset-path", sut.pictures(), "--scenario", scenario),
-        *("--time", "1", "--lanes", "1", "--max-batchsize", "4", "--watchdog", "2"),
+        *("--time", "1", "--lanes", "1", "--max-batchsize", "4", *options),
         FAKE_GPU=wrong,
     )
 

@@ -192,7 +192,7 @@ def test_on_a_gpu_that_is_not_there_labels_are_those_of_the_cpu(tmp_path: Path) 
 
     done = run_sut(
         *("--backend", "ongpu", "--device", "cuda", "--accuracy", "--scenario", "Offline,Server"),
-        *("--set", "backend_options.mode=graphs"),
+        *("--set", "backend_options.mode=graphs", "--qps", "5"),
         cwd=gpu,
         plugins=plugins,
     )

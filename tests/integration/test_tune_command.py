@@ -17,7 +17,7 @@ OFFLINE = ("null", "efficientnet-lite0", "cpu", "--scenario", "Offline", "--time
 
 
 def tune(*arguments: str, cwd: Path, **environment: str) -> Finished:
-    return run_python("-m", "sut", "tune", *arguments, "--output", "out", cwd=cwd, timeout_s=300, **environment)
+    return run_python("-m", "sut", "tune", *arguments, "--output", "out", cwd=cwd, timeout_s=600, **environment)
 
 
 def device(a_ms: float, b_ms: float) -> list[str]:
@@ -66,6 +66,7 @@ def test_the_planted_batch_is_found_and_its_yaml_runs(tmp_path: Path) -> None:
     assert (result["scenario"], result["config"]["max_batchsize"], result["valid"]) == ("Offline", 8, True)
 
 
+@pytest.mark.timed
 @pytest.mark.slow
 def test_server_confirms_a_rate_and_says_why_the_next_one_fails(tmp_path: Path) -> None:
     arguments = ["--scenario", "Server", "--time", "0.5", "--max-latency", "0.3", "--space", "lanes=1"]

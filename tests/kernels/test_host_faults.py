@@ -89,7 +89,9 @@ def test_what_cpp_leaves_undefined(make: Make) -> None:
 
 
 def test_a_kernel_without_an_end_is_ended(make: Make) -> None:
-    device = make(limit_s=1.0)
+    device = make()
+    device.alloc(4).close()  # its process has started
+    device._limit_s = 1.0
     assert "no answer within 1 s to: launch" in caught(device, "endless", device.alloc(4))
 
 

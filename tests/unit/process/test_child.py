@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import os
 import signal
@@ -121,6 +122,7 @@ def test_a_module_gets_its_orders_its_variables_and_its_descriptors(modules: Pat
 
 def test_it_is_gone_when_the_block_is_left(modules: Path) -> None:
     (modules / "waits.py").write_text("import os, sys, time\nos.write(int(sys.argv[2]), b' ')\ntime.sleep(600)\n")
+    gc.collect()  # what earlier tests left open
     open_before = sorted(os.listdir("/proc/self/fd"))  # noqa: PTH208
     with tempfile.TemporaryFile() as file:
         log = Log(file)

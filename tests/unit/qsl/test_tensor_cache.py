@@ -398,6 +398,7 @@ def test_several_at_once_while_a_picture_changes(folder: Path, dataset: DataSet)
     np.testing.assert_array_equal(tensors(final), tensors(load(dataset, None)))
 
 
+@pytest.mark.timed
 @pytest.mark.slow
 def test_a_second_start_on_a_thousand_pictures_takes_less_than_two_seconds(tmp_path: Path) -> None:
     recipe = replace(RECIPE, size=224)

