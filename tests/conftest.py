@@ -1,6 +1,8 @@
 """What holds for all tests."""
 
+import os
 import signal
+import time
 from collections import Counter
 
 import pytest
@@ -10,6 +12,9 @@ import sut  # noqa: F401 - has ONNX Runtime send nothing, whichever test imports
 
 settings.register_profile("any machine", deadline=None)  # how long an example takes is nobody's fault
 settings.load_profile("any machine")
+
+os.environ["TZ"] = "UTC"  # of the logs that tests write
+time.tzset()
 
 # What a test runner under nohup or in the background ignores, its children would ignore too.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from sut.mlperf import official
@@ -23,6 +23,7 @@ from sut.mlperf.summary import rates, repeated
 LEAST_STAGE_NS = -50_000
 """Stamps are taken in order from one clock, so a stage below this was stamped by another one, or is another run's."""
 
+_DATETIME = "%Y-%m-%dT%H:%M:%SZ"
 _TWO_DECIMALS = 0.00501
 """The summary has only those of Server's rate."""
 
@@ -134,15 +135,16 @@ def _asked(detail: Detail, asked: Mapping[str, Any]) -> Iterator[Finding]:
 
 
 def _started(detail: Detail, record: Record) -> Iterator[Finding]:
-    """LoadGen tells whole seconds, cut."""
+    """LoadGen tells whole seconds, cut, of the local time, whatever its Z says."""
     got = detail.values.get("test_datetime")
     earliest, latest = record.started_ns // 10**9, record.first_ns // 10**9
     try:
-        seconds = datetime.strptime(str(got), "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC).timestamp()
+        local = datetime.strptime(str(got), _DATETIME)
+        possible = [local.replace(fold=fold).timestamp() for fold in (0, 1)]  # an hour may come twice
     except ValueError:
-        seconds = math.nan
-    if not earliest <= seconds <= latest:
-        first, last = (datetime.fromtimestamp(time, UTC).strftime("%Y-%m-%dT%H:%M:%SZ") for time in (earliest, latest))
+        possible = []
+    if not any(earliest <= seconds <= latest for seconds in possible):
+        first, last = (datetime.fromtimestamp(time).strftime(_DATETIME) for time in (earliest, latest))
         expected = first if first == last else f"{first} to {last}"
         yield Finding(LogRule.STARTED, DETAIL, "test_datetime", _text(got), expected)
 

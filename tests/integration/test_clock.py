@@ -1,9 +1,10 @@
-"""A system clock that is set during a run: the run is stopped at once and says by how much the clock was set."""
+"""A system clock that is set during a run: the run is stopped at once and says by how much. Time zones do no harm."""
 
 from __future__ import annotations
 
 import re
 import subprocess
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -71,3 +72,15 @@ def test_a_clock_that_nobody_sets_is_told_of(sut: Sut) -> None:
 
     assert (done.code, done.errors) == (0, [])
     assert abs(done.result["clock_change_ns"]) <= 1_000_000
+
+
+def test_a_run_counts_in_any_time_zone(sut: Sut) -> None:
+    done = sut.run("--backend", "plain", "--dataset-path", sut.pictures(), "--time", "0.3", TZ="Asia/Kolkata")
+
+    assert (done.code, done.errors) == (0, [])
+    log = next(sut.output.rglob("mlperf_log_detail.txt")).read_text()
+    [local] = re.findall(r'"test_datetime", "value": "([^"]+)Z"', log)
+    began = datetime.fromisoformat(done.result["started"])
+    assert timedelta(hours=5) < datetime.fromisoformat(f"{local}+00:00") - began < timedelta(hours=6), (
+        "LoadGen's is local"
+    )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -183,6 +185,35 @@ def test_the_start_may_be_up_to_the_first_query(tmp_path: Path) -> None:
     detail = write(tmp_path, performance("Offline", LATENCY_NS) | {"test_datetime": "2026-11-28T05:30:01Z"})
 
     assert check_log(detail, record=record("Offline", first_ns=STARTED_NS + 700_000_000)) == []
+
+
+@pytest.fixture
+def in_berlin(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "Europe/Berlin")
+        time.tzset()
+        yield
+    time.tzset()
+
+
+@pytest.mark.parametrize(
+    ("utc_s", "told", "found"),
+    [
+        (1_795_843_800, "2026-11-28T06:30:00Z", []),
+        (1_795_843_800, "2026-11-28T05:30:00Z", [(LogRule.STARTED, "test_datetime")]),
+        # The hour that comes twice as summer time ends, the first and the second time.
+        (1_792_888_200, "2026-10-25T02:30:00Z", []),
+        (1_792_891_800, "2026-10-25T02:30:00Z", []),
+        (1_792_895_400, "2026-10-25T02:30:00Z", [(LogRule.STARTED, "test_datetime")]),
+    ],
+)
+@pytest.mark.usefixtures("in_berlin")
+def test_loadgen_tells_local_time(tmp_path: Path, utc_s: int, told: str, found: list[tuple[Rule, str]]) -> None:
+    begin = utc_s * 10**9
+    detail = write(tmp_path, performance("Offline", LATENCY_NS) | {"test_datetime": told})
+    known = record("Offline", started_ns=begin, first_ns=begin, last_ns=begin + 990_000_000)
+
+    assert rules([each for each in check_log(detail, record=known) if each.rule == LogRule.STARTED]) == found
 
 
 def test_a_run_without_a_trace_or_a_whole_ledger_is_checked_by_the_rest(tmp_path: Path) -> None:
