@@ -45,7 +45,8 @@ def _logged(detail: Detail) -> dict[str, Any]:
         "mode": mode,
         "valid": None if mode == "accuracy" and detail.complete else detail.valid,
         "invalid_reasons": [] if detail.complete else ["LoadGen's log has no end"],
-        "started": values.get("test_datetime"),
+        # Local time, of a zone that nobody knows, whatever the Z behind it says.
+        "started": str(values.get("test_datetime", "")).removesuffix("Z") or None,
         "versions": {"mlcommons-loadgen": values.get("loadgen_version")},
         "notes": list(detail.errors),
     }
