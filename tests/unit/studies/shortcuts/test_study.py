@@ -186,6 +186,7 @@ def test_the_command_prices_a_shortcut_from_end_to_end(tmp_path: Path) -> None:
         *("--output", tmp_path / "output"),
         cwd=tmp_path,
         timeout_s=600,
+        SUT_CACHE_DIR=str(tmp_path / "cache"),  # as on a new machine, where kernels are compiled first
     )
 
     assert child.code == 0, child.err
@@ -197,8 +198,10 @@ def test_the_command_prices_a_shortcut_from_end_to_end(tmp_path: Path) -> None:
     assert large["exact_parity"]["max_levels"] <= 1 < large["parity"]["max_levels"]
     assert small["parity"] == small["exact_parity"], "what grows is decoded whole"
     assert small["labels"]["value"] == 1.0
-    held = {way: large["memory_bytes"][way] - small["memory_bytes"][way] for way in ("exact", "shortcut")}
-    assert held["shortcut"] < held["exact"] - 20_000_000, "29 MB of pixels are not held"
+    assert small["memory_bytes"]["shortcut"] == pytest.approx(small["memory_bytes"]["exact"], abs=10_000_000)
+    assert large["memory_bytes"]["shortcut"] < large["memory_bytes"]["exact"] - 20_000_000, (
+        "29 MB of pixels are not held"
+    )
     study_file = json.loads((tmp_path / "output/study-shortcuts/study.json").read_text())
     assert study_file["rows"] == told["rows"]
     assert "scaled_decode, large" in (tmp_path / "output/study-shortcuts/report.html").read_text()
