@@ -74,7 +74,7 @@ def test_planted_stages_are_found_at_zero_load_and_in_a_full_batch(tmp_path: Pat
 
 @pytest.mark.timed
 @pytest.mark.slow
-@pytest.mark.parametrize(("decode_ms", "a_ms", "limits"), [(100, 50, "preprocessing"), (50, 100, "inference")])
+@pytest.mark.parametrize(("decode_ms", "a_ms", "limits"), [(200, 100, "preprocessing"), (100, 200, "inference")])
 def test_a_planted_bottleneck_is_named(tmp_path: Path, decode_ms: float, a_ms: float, limits: str) -> None:
     planted = {"decode_ms": decode_ms, "resize_ms": 0, "normalize_ms": 0, "a_ms": a_ms, "b_ms": 0}
     child = breakdown(tmp_path, "--bottleneck", "--max-batchsize", "1", "--rounds", "4", **planted)
