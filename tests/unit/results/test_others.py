@@ -61,6 +61,7 @@ def test_a_log_alone_has_its_figures(
     assert found["samples"] == samples
     assert (found["latency_ns"]["p50"], found["latency_ns"]["max"]) == (2 * MS, 3 * MS)
     assert "model" not in found
+    assert found["started"] == "2026-11-28T05:30:00", "LoadGen's Z is not true"
 
 
 def test_a_log_that_was_cut_is_not_valid_and_says_why(tmp_path: Path) -> None:
