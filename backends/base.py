@@ -100,14 +100,16 @@ class ModelFile:
 
     The file is in the form that ``Backend.precisions`` names for the precision. ``sample_shape`` is that of one input
     sample, without the batch: it decides axes that the file leaves open. A ``quantised`` file is computed in 8 bits as
-    far as the runtime has kernels for that: how far has to be found out. For a backend that needs no model ``path`` is
-    None.
+    far as the runtime has kernels for that: how far has to be found out. ``largest_batch`` is the most rows that any
+    slot will have, for a backend that is built for sizes; None where that is not known. For a backend that needs no
+    model ``path`` is None.
     """
 
     path: Path | None
     precision: str = "fp32"
     sample_shape: tuple[int, ...] | None = None
     quantised: bool = False
+    largest_batch: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,8 +25,10 @@ from kernels.gpu import GpuDevice, open_device
 from kernels.gpu_driver import Driver
 from plugins.options import option
 
-TOO_LITTLE_MEMORY = re.compile("out of memory|Failed to allocate memory|_STATUS_ALLOC_FAILED", re.IGNORECASE)
-"""In what runtimes raise: of CUDA, of their own memory, of cuBLAS and cuDNN."""
+TOO_LITTLE_MEMORY = re.compile(
+    "out of memory|Failed to allocate memory|_STATUS_ALLOC_FAILED|OutOfMemory", re.IGNORECASE
+)
+"""In what runtimes say: of CUDA, of their own memory, of cuBLAS and cuDNN, TensorRT."""
 
 
 @dataclass(frozen=True, slots=True)

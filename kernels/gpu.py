@@ -90,6 +90,7 @@ class GpuDevice(Device):
         self._events: list[Any] = []
         """All of them: they are destroyed in the owner's thread, so nobody's may be the last reference."""
         self._signals: dict[int, Any] = {}
+        self._graphs: list[Any] = []
         self._streams: dict[int, list[NDArray[Any]]] = {}
         """By stream, the arrays that copies which nobody has waited for yet may still read."""
         self._stopwatch: Stopwatch | None = None
@@ -213,6 +214,24 @@ class GpuDevice(Device):
         """
         return self._call(doing, stream, lambda: work(self._driver))
 
+    def capture(self, stream: int, work: Callable[[], None]) -> Any:
+        """A graph of what ``work`` starts on the stream, to be started by ``replay``; none of it runs meanwhile.
+
+        Only what this thread does can spoil it. It holds the addresses that were given then.
+        """
+        graph = self._call("capturing a graph", stream, lambda: self._driver.capture(stream, work))
+        self._graphs.append(graph)
+        return graph
+
+    def replay(self, graph: Any, stream: int) -> None:
+        """Start all that a graph has."""
+        self._call("a graph", stream, lambda: self._driver.replay(graph, stream))
+
+    def drop_graph(self, graph: Any) -> None:
+        """Free a graph, which may not be under way."""
+        self._graphs.remove(graph)
+        self._call("freeing a graph", None, lambda: self._driver.drop_graph(graph))
+
     def free_bytes(self) -> int:
         """Memory that nobody uses."""
         return self._in_owner("asking for its memory", self._driver.free_bytes)
@@ -260,11 +279,14 @@ class GpuDevice(Device):
             for address in self._addresses:
                 self._driver.release(address)
         except self._driver.errors:
-            _never_destroy((self._gpu, self._events, self._pinned))
+            _never_destroy((self._gpu, self._events, self._pinned, self._graphs))
             return False
         for memory in self._pinned:
             self._driver.unpin(memory)
+        for graph in self._graphs:
+            self._driver.drop_graph(graph)
         self._stopwatch = None
+        self._graphs.clear()
         self._pinned.clear()
         self._signals.clear()
         self._events.clear()

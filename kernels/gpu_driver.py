@@ -79,6 +79,15 @@ class Driver(Protocol):
     def elapsed_ms(self, begin: Any, end: Any) -> float:
         """Between two events; waits for the second."""
 
+    def capture(self, stream: int, work: Callable[[], None]) -> Any:
+        """A graph of what ``work`` starts on the stream, none of which runs meanwhile."""
+
+    def replay(self, graph: Any, stream: int) -> None:
+        """Start all that a graph has."""
+
+    def drop_graph(self, graph: Any) -> None:
+        """Free a graph, which may not be under way."""
+
 
 class OwnerThread:
     """A thread that runs what it is given, in order. What it is asked for by itself it does at once."""

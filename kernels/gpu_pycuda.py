@@ -8,7 +8,7 @@ thread makes and frees everything, and other threads push the context for one ca
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from kernels.device import Dim3
 from kernels.gpu_driver import LOST
+from kernels.gpu_graph import Graph, GraphError
 from plugins.driver import error_text
 from plugins.errors import DeviceNotFound
 
@@ -41,7 +42,7 @@ class PyCudaDriver:
                 f"update the driver, or install PyCUDA anew with a CUDA {driver // 1000} toolkit on the path"
             )
         self._cuda = cuda
-        self.errors: tuple[type[Exception], ...] = (cuda.Error,)
+        self.errors: tuple[type[Exception], ...] = (cuda.Error, GraphError)
         library = ctypes.CDLL("libcuda.so.1")
         self._lost_texts = tuple(text for code in LOST if (text := error_text(library, code)))
         device = cuda.Device(index)
@@ -141,6 +142,15 @@ class PyCudaDriver:
     def elapsed_ms(self, begin: Any, end: Any) -> float:
         end.synchronize()
         return float(begin.time_till(end))
+
+    def capture(self, stream: int, work: Callable[[], None]) -> Any:
+        return Graph(stream, work)
+
+    def replay(self, graph: Any, stream: int) -> None:
+        graph.launch(stream)
+
+    def drop_graph(self, graph: Any) -> None:
+        graph.destroy()
 
     def _stream(self, stream: int | None) -> Any:
         """PyCUDA's object; None is the default stream."""

@@ -156,6 +156,19 @@ class NvmlGpu:
             slowed_by=None if reasons is None else slowing(reasons),
         )
 
+    def joules(self) -> float | None:
+        """What the whole GPU has used since the driver was loaded; Volta and later count it. Not of a MIG part: others
+        share the chip.
+        """
+        if self._whole is not self._handle:
+            return None
+        millijoules = self._ask("nvmlDeviceGetTotalEnergyConsumption")
+        return None if millijoules is None else millijoules / 1000
+
+    def watts(self) -> float | None:
+        """What the whole GPU draws; not of a MIG part either."""
+        return None if self._whole is not self._handle else _watts(self._ask("nvmlDeviceGetPowerUsage"))
+
     def _memory(self, which: str) -> int | None:
         memory = self._ask("nvmlDeviceGetMemoryInfo", _MEMORY_V2)
         return None if memory is None else int(getattr(memory, which))

@@ -197,6 +197,22 @@ class FakeDriver:
         assert begin.at_ns is not None and end.at_ns is not None
         return (end.at_ns - begin.at_ns) / 1e6
 
+    def capture(self, stream: int, work: Callable[[], None]) -> list[tuple[str, Callable[[], float]]]:
+        self._check_context()
+        kept, self.streams[stream] = self.streams[stream], deque()
+        try:
+            work()
+        finally:
+            graph, self.streams[stream] = [*self.streams[stream]], kept
+        return graph
+
+    def replay(self, graph: list[tuple[str, Callable[[], float]]], stream: int) -> None:
+        for name, work in graph:
+            self.enqueue(stream, name, work)
+
+    def drop_graph(self, graph: list[tuple[str, Callable[[], float]]]) -> None:
+        graph.clear()
+
     def synchronize(self, stream: int | None) -> None:
         self._check_context()
         for each in list(self.streams) if stream is None else [stream]:

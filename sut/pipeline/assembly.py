@@ -74,7 +74,7 @@ class Assembly:
             return self.backend.load(ModelFile(None, config.precision, self.spec.recipe.sample_shape), *rest)
         file = self.model.model_file(config.precision, self.spec)
         with utf8_path(self.model.file) as path:
-            return self.backend.load(replace(file, path=path), *rest)
+            return self.backend.load(replace(file, path=path, largest_batch=config.max_batchsize), *rest)
 
     def check_attested(self, found: Attestation) -> None:
         """Raise ``SetupError`` where a backend executes on another device, or in another precision, than asked for.

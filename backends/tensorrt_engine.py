@@ -1,0 +1,204 @@
+"""TensorRT's builder: from an ONNX file to an engine, for the GPU that is there or one that is named.
+
+TensorRT 11 and TensorRT-RTX know strongly typed networks alone: an engine computes in what the file is written in, so
+precision is a form of the file (``fp16``, or ``int8-signed`` with its Q/DQ). Their modules are alike but for the name.
+TensorRT-RTX builds on a machine without a GPU for the architectures that it lists; TensorRT needs the GPU itself.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+MODULES = ("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings")
+"""In the order in which they are taken: the second is a thin one over the third, and wheels have been without it."""
+_NOISE = re.compile(r"^(\[[^\]]*\]\s*)+")
+_FAILED = re.compile(r"IBuilder::\w+: Error Code \d+: ")
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """What an engine is built for. ``sizes`` are the batch sizes, each with an optimisation profile of its own."""
+
+    sizes: tuple[int, ...]
+    sample_shape: tuple[int, ...] | None = None
+    workspace_bytes: int | None = None
+    """What a layer may take beside its input and output; None: as much as the GPU has."""
+    tf32: bool = False
+    level: int | None = None
+    """From 0 to 5, how long it looks for the fastest kernels; None: TensorRT's own."""
+    architecture: str | None = None
+    """Of TensorRT-RTX alone: ``sm_89``; None: the GPU that is there."""
+
+
+def import_tensorrt() -> Any:
+    """TensorRT, or TensorRT-RTX where only that is there. Raises ``ModuleNotFoundError`` where neither is."""
+    for name in MODULES:
+        try:
+            return importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if (error.name or "").partition(".")[0] not in MODULES:
+                raise
+    raise ModuleNotFoundError(
+        "the backend tensorrt needs TensorRT: pip install tensorrt-cu13 (or tensorrt-rtx-cu13 for RTX GPUs)",
+        name=MODULES[0],
+    )
+
+
+def is_rtx(trt: Any) -> bool:
+    """Whether it is TensorRT-RTX: it compiles its kernels when an engine is loaded, not when it is built."""
+    return str(trt.__name__).startswith("tensorrt_rtx")
+
+
+def logger_of(trt: Any) -> Any:
+    """A logger that keeps errors, in ``errors``, and warnings, each once, in ``warnings``: they are told by whoever
+    knows what was asked for. TensorRT prints nothing then.
+    """
+
+    class Kept(trt.ILogger):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+            self.errors: list[str] = []
+            self.warnings: dict[str, None] = {}
+
+        def log(self, severity: Any, message: str) -> None:
+            if severity in (trt.ILogger.INTERNAL_ERROR, trt.ILogger.ERROR):
+                self.errors.append(message)
+            elif severity == trt.ILogger.WARNING:
+                self.warnings[message] = None
+
+    return Kept()
+
+
+def architectures(trt: Any) -> list[str]:
+    """Those that TensorRT-RTX builds for without a GPU: ``sm_75`` and so on; none of TensorRT."""
+    known = getattr(trt, "ComputeCapability", None)
+    names = known.__members__ if known else ()
+    return [f"sm_{name[2:]}" for name in names if re.fullmatch(r"SM\d+", name)]
+
+
+def build_engine(trt: Any, path: Path, build: Build, timing: bytes | None = None) -> tuple[bytes, bytes | None]:
+    """The engine of an ONNX file, and its timing cache, which makes the next build of the same layers faster.
+
+    Raises ``ValueError`` for a file that it cannot read or an operator that it has no kernel for, by name and node,
+    and ``MemoryError`` where memory is too little to try its kernels in.
+    """
+    logger = logger_of(trt)
+    builder = trt.Builder(logger)
+    typed = trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED
+    network = builder.create_network(1 << int(typed))
+    parser = trt.OnnxParser(network, logger)
+    if not parser.parse(_with_casts_first(path), str(path)):
+        raise ValueError(f"{path}: {_unparsed(trt, parser)}")
+    _refuse_unsigned(path, logger)
+    config = builder.create_builder_config()
+    _set(trt, config, build)
+    _add_profiles(builder, config, network, build)
+    cache = None if is_rtx(trt) else config.create_timing_cache(timing or b"")
+    if cache is not None:
+        config.set_timing_cache(cache, False)
+    plan = builder.build_serialized_network(network, config)
+    if plan is None:
+        raise _unbuilt(path, logger.errors)
+    return bytes(plan), bytes(cache.serialize()) if cache is not None else None
+
+
+def _with_casts_first(path: Path) -> bytes:
+    """An ONNX file in which bytes are made floats before they are transposed: TensorRT transposes no uint8.
+
+    So a model that takes pixels (uint8 NHWC) can be read; what it computes is the same.
+    """
+    import onnx
+
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except Exception as error:
+        raise ValueError(f"{path}: TensorRT cannot read it: {_line(str(error)) or type(error).__name__}") from error
+    nodes = model.graph.node
+    pixels = {each.name for each in model.graph.input if each.type.tensor_type.elem_type == onnx.TensorProto.UINT8}
+    for first in nodes:
+        after = [node for node in nodes if first.output[0] in node.input]
+        if first.op_type == "Transpose" and first.input[0] in pixels and [node.op_type for node in after] == ["Cast"]:
+            # Each keeps its inputs, outputs and place: they change their work.
+            [second] = after
+            operator, attributes = first.op_type, list(first.attribute)
+            first.op_type, second.op_type = second.op_type, operator
+            del first.attribute[:]
+            first.attribute.extend(second.attribute)
+            del second.attribute[:]
+            second.attribute.extend(attributes)
+    return bytes(model.SerializeToString())
+
+
+def _set(trt: Any, config: Any, build: Build) -> None:
+    """What is asked for, in the builder's own words."""
+    if build.workspace_bytes is not None:
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, build.workspace_bytes)
+    if build.tf32:
+        config.set_flag(trt.BuilderFlag.TF32)
+    else:
+        config.clear_flag(trt.BuilderFlag.TF32)
+    if build.level is not None:
+        config.builder_optimization_level = build.level
+    if build.architecture is not None:
+        if build.architecture not in (known := architectures(trt)):
+            raise ValueError(f"no engine can be built for {build.architecture} here, but for {', '.join(known)}")
+        config.num_compute_capabilities = 1
+        config.set_compute_capability(getattr(trt.ComputeCapability, f"SM{build.architecture[3:]}"), 0)
+
+
+def _add_profiles(builder: Any, config: Any, network: Any, build: Build) -> None:
+    """One for each batch size, where the file leaves the batch open: kernels are chosen for that very size then."""
+    inputs = [network.get_input(index) for index in range(network.num_inputs)]
+    if all(-1 not in tuple(each.shape) for each in inputs):
+        return
+    for size in build.sizes:
+        profile = builder.create_optimization_profile()
+        for each in inputs:
+            shape = (size, *_closed(tuple(each.shape)[1:], build.sample_shape))
+            profile.set_shape(each.name, shape, shape, shape)
+        if config.add_optimization_profile(profile) < 0:
+            raise ValueError(f"a batch of {size} cannot be built: an axis has another size in the file")
+
+
+def _closed(axes: Sequence[int], sample: tuple[int, ...] | None) -> tuple[int, ...]:
+    """The axes behind the batch, those that are open as a sample has them."""
+    if -1 in axes and (sample is None or len(sample) != len(axes)):
+        raise ValueError(f"input axes {tuple(axes)}: only the batch may be dynamic, or a sample says what they are")
+    return tuple(size if axis == -1 else axis for axis, size in zip(axes, sample or axes, strict=True))
+
+
+def _unparsed(trt: Any, parser: Any) -> str:
+    """Why the parser gave up: the operator and the node that it is."""
+    error = parser.get_error(0)
+    operator, node = error.node_operator(), error.node_name()
+    if error.code() in (trt.ErrorCode.UNSUPPORTED_NODE, trt.ErrorCode.UNSUPPORTED_NODE_ATTR) and operator:
+        return f"TensorRT has no {operator} as node '{node}' asks for it: {_line(error.desc())}"
+    where = f"{operator} '{node}': " if operator else ""
+    return f"TensorRT cannot read it: {where}{_line(error.desc())}"
+
+
+def _refuse_unsigned(path: Path, logger: Any) -> None:
+    """TensorRT reads unsigned 8-bit values as signed ones, with no more than a warning: labels would be wrong."""
+    if any("UINT8 zero_point" in warning for warning in logger.warnings):
+        raise ValueError(
+            f"{path} is quantised to unsigned 8 bits, which TensorRT reads as signed: quantise it symmetrically "
+            "(int8-signed), or give the float file and --precision int8"
+        )
+
+
+def _unbuilt(path: Path, errors: Sequence[str]) -> Exception:
+    """What to raise where nothing was built, by the last that TensorRT said of it."""
+    said = _line(_FAILED.sub("", errors[-1])) if errors else "it says nothing about why"
+    if any(re.search("out of memory|insufficient memory|OutOfMemory", each, re.IGNORECASE) for each in errors):
+        return MemoryError(f"{path}: there is too little memory to build its engine: {said}")
+    return ValueError(f"{path}: TensorRT cannot build an engine of it: {said}")
+
+
+def _line(text: str) -> str:
+    """A message without time, severity and line ends."""
+    return " ".join(_NOISE.sub("", text).split())

@@ -1,0 +1,125 @@
+"""Meters that are read while a run goes, and how much each counted between two moments.
+
+A meter is read ten times a second in a thread of the process that watches the run, never of the one that is measured;
+what it counted between LoadGen's ``power_begin`` and ``power_end`` is read off the line through these readings.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+import numpy as np
+
+from plugins.nvml import NvmlGpu
+from sut.errors import one_line
+
+EVERY_S = 0.1
+_END_S = 1.0
+Kind = Literal["cpu", "gpu"]
+
+
+class Meter(Protocol):
+    """Something that counts joules. ``name`` is that of what it measures: ``cpu``, ``cuda:0``."""
+
+    kind: Kind
+    name: str
+    source: str
+
+    def joules(self) -> float:
+        """So far, from any beginning on. Whatever it raises ends it: what it counted is not known then."""
+
+
+class GpuCounter:
+    """A GPU's own counter; where it has none, its power, summed up between readings (trapezoids)."""
+
+    kind: Kind = "gpu"
+
+    def __init__(self, name: str, gpu: NvmlGpu, clock: Callable[[], float] = time.monotonic) -> None:
+        """Raises ``ValueError`` for a GPU that tells neither."""
+        self.name, self._gpu, self._clock = name, gpu, clock
+        self._counts = gpu.joules() is not None
+        self._last_w = 0.0 if self._counts else self._watts()
+        self._last_s, self._joules = clock(), 0.0
+        self._least = 0.0
+        self.source = "NVML's energy counter" if self._counts else "NVML's power, integrated"
+
+    def joules(self) -> float:
+        """Raises ``ValueError`` where the GPU does not tell any more, or counts from the start again."""
+        if self._counts:
+            found = self._gpu.joules()
+            if found is None or found < self._least:
+                raise ValueError(f"{self.name}: its energy counter {'fell' if found is not None else 'fell silent'}")
+            self._least = found
+            return found
+        now_w, now_s = self._watts(), self._clock()
+        self._joules += (now_w + self._last_w) / 2 * (now_s - self._last_s)
+        self._last_w, self._last_s = now_w, now_s
+        return self._joules
+
+    def _watts(self) -> float:
+        found = self._gpu.watts()
+        if found is None:
+            raise ValueError(f"{self.name} tells neither its energy nor its power")
+        return found
+
+
+@dataclass
+class Readings:
+    """What a meter showed: ``seconds`` since 1970 and joules by then; ``trouble`` why it was given up."""
+
+    meter: Meter
+    seconds: list[float] = field(default_factory=list)
+    joules: list[float] = field(default_factory=list)
+    trouble: str | None = None
+
+    def read(self) -> None:
+        """Once more. Of a reading that takes long the middle is its time."""
+        if self.trouble is not None:
+            return
+        begin = time.time()
+        try:
+            self.joules.append(self.meter.joules())
+        except Exception as error:  # of a driver or a file: no reason to fail a run
+            self.trouble = one_line(error)
+        else:
+            self.seconds.append((begin + time.time()) / 2)
+
+    def between(self, begin_s: float, end_s: float) -> float | None:
+        """Joules from one moment to another, seconds since 1970; None where its readings do not cover both."""
+        if self.trouble is not None or not self.seconds or not self.seconds[0] <= begin_s <= end_s <= self.seconds[-1]:
+            return None
+        begin, end = np.interp([begin_s, end_s], self.seconds, self.joules)
+        return float(end - begin)
+
+
+class Recording:
+    """Reads meters for as long as its ``with`` lasts. Without any it does nothing."""
+
+    def __init__(self, meters: Sequence[Meter], every_s: float = EVERY_S) -> None:
+        self.readings = [Readings(meter) for meter in meters]
+        self._every_s, self._over = every_s, threading.Event()
+        self._thread = threading.Thread(target=self._work, daemon=True)
+
+    def __enter__(self) -> Recording:
+        self._read()
+        if self.readings:
+            self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._over.set()
+        if self.readings:
+            self._thread.join(_END_S)  # a driver that does not answer keeps nobody waiting
+
+    def _work(self) -> None:
+        while not self._over.wait(self._every_s):
+            self._read()
+        self._read()
+
+    def _read(self) -> None:
+        for each in self.readings:
+            each.read()

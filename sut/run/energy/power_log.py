@@ -1,0 +1,110 @@
+"""The log of an external meter: lines of a time and watts, of which a run is one part.
+
+Times are seconds since 1970, or ISO 8601 with a zone; the clock has to be that of the run's machine. Between two lines
+power goes straight from one to the other (trapezoids).
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from plugins.files import LARGE_BYTES, read_file
+from sut.errors import InputError, refusing
+from sut.text import duration
+
+MOST_GAP_S = 5.0
+"""Between two lines within a run: what was drawn meanwhile is not known. Meters log each second, or more often."""
+_ZONE_S = 900.0
+"""Time zones differ by quarters of an hour."""
+
+
+@dataclass(frozen=True, slots=True)
+class PowerLog:
+    """What a meter saw. ``seconds`` since 1970, ascending, and as many ``watts``."""
+
+    path: Path
+    seconds: NDArray[np.float64]
+    watts: NDArray[np.float64]
+
+    def joules(self, begin_s: float, end_s: float) -> float:
+        """The energy from ``begin_s`` to ``end_s``, seconds since 1970.
+
+        Raises ``InputError`` where the log does not cover that, with how far off its clock may be, or has a gap in it.
+        """
+        self._check_covers(begin_s, end_s)
+        inside = (self.seconds > begin_s) & (self.seconds < end_s)
+        times = np.concatenate([[begin_s], self.seconds[inside], [end_s]])
+        around = self.seconds[max(0, int(np.searchsorted(self.seconds, begin_s, "right")) - 1) :]
+        around = around[: int(np.searchsorted(around, end_s)) + 1]
+        widest = int(np.argmax(np.diff(around)))
+        if (gap := float(np.diff(around)[widest])) > MOST_GAP_S:
+            raise InputError(
+                f"power log {self.path} has no line for {duration(gap)}, from {around[widest] - begin_s:.1f} "
+                f"s after the run's begin; at most {MOST_GAP_S:g} s can be read across"
+            )
+        return float(np.trapezoid(np.interp(times, self.seconds, self.watts), times))
+
+    def _check_covers(self, begin_s: float, end_s: float) -> None:
+        first, last = float(self.seconds[0]), float(self.seconds[-1])
+        if first <= begin_s and end_s <= last:
+            return
+        length = end_s - begin_s
+        if last - first < length:
+            raise InputError(f"power log {self.path} is {duration(last - first)} long, and the run {duration(length)}")
+        # The least shift with which the run would lie within it.
+        offset = first - begin_s if begin_s < first else last - end_s
+        zone = round(offset / _ZONE_S) * _ZONE_S
+        is_zone = zone and first - zone <= begin_s and end_s <= last - zone
+        about = f"{zone / 3600:+g} h, as from another time zone" if is_zone else f"{offset:+.1f} s at the least"
+        raise InputError(
+            f"power log {self.path} does not cover the run: its clock is off by {about}; it has to be "
+            "that of the machine"
+        )
+
+
+def read_power_log(path: Path) -> PowerLog:
+    """A CSV file of time and watts; a first line of words is passed over. Raises ``InputError`` for what is none."""
+    with refusing(f"cannot read power log {path}"):
+        text = read_file(path, LARGE_BYTES).decode("utf-8-sig", "replace")
+    rows: list[tuple[float, float]] = []
+    for number, row in enumerate(csv.reader(text.splitlines()), start=1):
+        if not row:
+            continue
+        try:
+            time, watts = row
+            rows.append((_seconds(time.strip()), float(watts)))
+        except ValueError:
+            if number == 1:
+                continue
+            raise InputError(
+                f"power log {path}, line {number}: expected a time and watts, as 1764444444.5,231.7"
+            ) from None
+        if not math.isfinite(rows[-1][1]) or rows[-1][1] < 0:
+            raise InputError(f"power log {path}, line {number}: {row[1].strip()} is no power")
+        if len(rows) > 1 and rows[-1][0] <= rows[-2][0]:
+            raise InputError(f"power log {path}, line {number}: its time is not after that of the line before")
+    if len(rows) < 2:
+        raise InputError(f"power log {path} has {len(rows)} lines of a time and watts, expected two or more")
+    seconds, watts_ = np.array(rows, np.float64).T
+    return PowerLog(path, seconds, watts_)
+
+
+def _seconds(text: str) -> float:
+    """Raises ``ValueError``; a time without a zone is no moment."""
+    try:
+        found = float(text)
+    except ValueError:
+        moment = datetime.fromisoformat(text)
+        if moment.tzinfo is None:
+            raise ValueError from None
+        found = moment.timestamp()
+    if not math.isfinite(found):
+        raise ValueError
+    return found

@@ -1,0 +1,186 @@
+"""TensorRT's runtime that is not there: the CPU's ONNX Runtime, over the memory and streams of ``tests/fake_gpu.py``.
+
+``plug_in`` puts it in the place of the module, and a builder beside it whose engines are the ONNX file with what they
+were built for. An engine is loaded on the GPU and by the version that it was built for, or not at all; a context runs
+what its profile covers, from the addresses that are set when it is started, once the stream comes to it. What is
+refused returns None or False and is told to the logger, as TensorRT does.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from backends import tensorrt
+from backends.tensorrt_engine import Build
+from plugins.driver import Installed
+from tests import fake_gpu
+from tests.fake_gpu import FakeDriver, FakeGpuError
+
+NS_A_ROW = 40_000.0
+_TYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(int64)": "int64", "tensor(uint8)": "uint8"}
+
+
+@dataclass
+class FakeTensorRt:
+    """What the module is made of; the fields are for tests to set. ``builds`` are those so far."""
+
+    driver: FakeDriver
+    version: str = "11.4.0.106"
+    bytes_a_context: int = 0
+    fails_at: Callable[[int], bool] = lambda rows: False
+    at_batch: Callable[[Mapping[str, Any]], None] = lambda feed: None
+    builds: list[Build] = field(default_factory=list)
+
+    def module(self) -> ModuleType:
+        """What ``import tensorrt`` gives."""
+
+        class ILogger:
+            INTERNAL_ERROR, ERROR, WARNING = range(3)
+
+        module = ModuleType("tensorrt")
+        vars(module).update(
+            __version__=self.version,
+            ILogger=ILogger,
+            TensorIOMode=SimpleNamespace(INPUT="input", OUTPUT="output"),
+            nptype=lambda name: np.dtype(name).type,
+            Runtime=lambda logger: FakeRuntime(self, logger),
+        )
+        return module
+
+    def build(self, trt: Any, path: Path, build: Build) -> tuple[bytes, None]:
+        """In the place of ``build_engine``."""
+        self.builds.append(build)
+        content = base64.b64encode(path.read_bytes()).decode()
+        told = {"version": trt.__version__, "gpu": self.driver.name, "sizes": build.sizes, "onnx": content}
+        return json.dumps(told).encode(), None
+
+
+def plug_in(driver: FakeDriver, **settings: Any) -> FakeTensorRt:
+    """From now on TensorRT is this, in this process, and its GPU that of ``driver``."""
+    fake = FakeTensorRt(driver, **settings)
+    fake_gpu.plug_in(driver)
+    sys.modules["tensorrt"] = fake.module()
+    vars(tensorrt).update(
+        installed_driver=lambda: Installed(13, 0, driver.index + 1),
+        build_engine=lambda trt, path, build: fake.build(trt, path, build),
+    )
+    return fake
+
+
+class FakeRuntime:
+    """A ``Runtime``."""
+
+    def __init__(self, fake: FakeTensorRt, logger: Any) -> None:
+        self.fake, self.logger = fake, logger
+
+    def deserialize_cuda_engine(self, plan: bytes) -> FakeEngine | None:
+        told = json.loads(plan)
+        for what, here in (("version", self.fake.version), ("gpu", self.fake.driver.name)):
+            if told[what] != here:
+                self.logger.log(1, f"IRuntime::deserializeCudaEngine: Error Code 1: {what} {told[what]}, here {here}")
+                return None
+        return FakeEngine(self.fake, self.logger, base64.b64decode(told["onnx"]), tuple(told["sizes"]))
+
+
+class FakeEngine:
+    """An ``ICudaEngine``."""
+
+    num_layers = 1
+
+    def __init__(self, fake: FakeTensorRt, logger: Any, onnx: bytes, sizes: tuple[int, ...]) -> None:
+        import onnxruntime
+
+        self.fake, self.logger, self.sizes = fake, logger, sizes
+        self.session = onnxruntime.InferenceSession(onnx, providers=["CPUExecutionProvider"])
+        self.ports = {port.name: port for port in (*self.session.get_inputs(), *self.session.get_outputs())}
+        self.inputs = [port.name for port in self.session.get_inputs()]
+        self.num_io_tensors = len(self.ports)
+        is_open = any(isinstance(self.ports[name].shape[0], str) for name in self.inputs)
+        self.num_optimization_profiles = len(sizes) if is_open else 1
+
+    def get_tensor_name(self, index: int) -> str:
+        return list(self.ports)[index]
+
+    def get_tensor_mode(self, name: str) -> str:
+        return "input" if name in self.inputs else "output"
+
+    def get_tensor_dtype(self, name: str) -> str:
+        return _TYPES[self.ports[name].type]
+
+    def get_tensor_shape(self, name: str) -> tuple[int, ...]:
+        return tuple(axis if isinstance(axis, int) else -1 for axis in self.ports[name].shape)
+
+    def create_execution_context(self) -> FakeContext | None:
+        try:
+            address = self.fake.driver.allocate(self.fake.bytes_a_context)
+        except FakeGpuError:
+            self.logger.log(1, "IExecutionContext::create: Error Code 2: OutOfMemory (Requested size was 1 bytes)")
+            return None
+        return FakeContext(self, address)
+
+
+class FakeContext:
+    """An ``IExecutionContext``."""
+
+    active_optimization_profile = 0
+
+    def __init__(self, engine: FakeEngine, address: int) -> None:
+        self._engine, self._address = engine, address
+        self._shapes: dict[str, tuple[int, ...]] = {}
+        self._addresses: dict[str, int] = {}
+
+    def __del__(self) -> None:
+        self._engine.fake.driver.memory.pop(self._address, None)
+
+    def set_optimization_profile_async(self, index: int, stream: int) -> bool:
+        self.active_optimization_profile = index
+        self._shapes.clear()
+        return 0 <= index < self._engine.num_optimization_profiles
+
+    def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
+        engine, size = self._engine, self._engine.get_tensor_shape(name)[0]
+        covered = engine.sizes[self.active_optimization_profile] if size == -1 else size
+        if shape[0] != covered:
+            return self._refuse(f"IExecutionContext::setInputShape: Error Code 3: {shape[0]} is not {covered}")
+        self._shapes[name] = tuple(shape)
+        return True
+
+    def set_tensor_address(self, name: str, address: int) -> bool:
+        self._addresses[name] = address
+        return True
+
+    def execute_async_v3(self, stream: int) -> bool:
+        engine, driver = self._engine, self._engine.fake.driver
+        if {*self._shapes} != {*engine.inputs} or {*self._addresses} != {*engine.ports}:
+            return self._refuse("IExecutionContext::enqueueV3: Error Code 3: a shape or an address is not set")
+        shapes, addresses = dict(self._shapes), dict(self._addresses)
+        rows = next(iter(shapes.values()))[0]
+        if engine.fake.fails_at(rows):
+            return self._refuse("IExecutionContext::enqueueV3: Error Code 2: OutOfMemory (no memory for the workspace)")
+
+        def work() -> float:
+            feed = {
+                name: driver.array(addresses[name], shape, engine.get_tensor_dtype(name)).copy()
+                for name, shape in shapes.items()
+            }
+            engine.fake.at_batch(feed)
+            names = [name for name in engine.ports if name not in engine.inputs]
+            for name, found in zip(names, engine.session.run(names, feed), strict=True):
+                driver.array(addresses[name], found.shape, found.dtype.name)[:] = found
+            return NS_A_ROW * rows
+
+        driver.enqueue(stream, "model", work)
+        return True
+
+    def _refuse(self, said: str) -> bool:
+        self._engine.logger.log(1, said)
+        return False

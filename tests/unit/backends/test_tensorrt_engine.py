@@ -1,0 +1,94 @@
+"""TensorRT-RTX's builder for real, which needs no GPU: engines of the models, and what it refuses."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from backends.tensorrt_engine import Build, _with_casts_first, architectures, build_engine, import_tensorrt
+from sut.models.precision.fold import fold
+from tests.core import module_needs
+from tests.unit.small_models import RECIPE, SIZE, quiet, write_classifier
+
+module_needs("tensorrt-rtx")
+
+trt = import_tensorrt()
+SHAPE = (3, SIZE, SIZE)
+
+
+def test_a_profile_for_each_batch_size_and_smaller_weights_in_half(tmp_path: Path) -> None:
+    path = write_classifier(tmp_path / "small.onnx")
+
+    one, _ = build_engine(trt, path, Build((1,), SHAPE, architecture="sm_89"))
+    four, timing = build_engine(trt, path, Build((1, 2, 4, 8), SHAPE, architecture="sm_89"))
+
+    assert timing is None and len(four) > len(one) > 1000
+
+
+def test_an_architecture_that_it_does_not_know_is_named_with_those_it_does(tmp_path: Path) -> None:
+    path = write_classifier(tmp_path / "small.onnx")
+    with pytest.raises(ValueError, match=r"no engine can be built for sm_90 here, but for sm_75, .*sm_89"):
+        build_engine(trt, path, Build((1,), SHAPE, architecture="sm_90"))
+    assert "sm_90" not in architectures(trt)
+
+
+def test_a_folded_model_takes_bytes(tmp_path: Path) -> None:
+    path, _ = fold(write_classifier(tmp_path / "small.onnx"), RECIPE, quiet)
+
+    plan, _ = build_engine(trt, path, Build((1, 2), (SIZE, SIZE, 3), architecture="sm_89"))
+
+    assert len(plan) > 1000
+    swapped = onnx.load_from_string(_with_casts_first(path))
+    assert [node.op_type for node in swapped.graph.node[:2]] == ["Cast", "Transpose"]
+    bytes_ = np.random.default_rng(1).integers(0, 256, (2, SIZE, SIZE, 3), np.uint8)
+    name = swapped.graph.input[0].name
+    found = [
+        onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"]).run(None, {name: bytes_})
+        for model in (path.read_bytes(), swapped.SerializeToString())
+    ]
+    np.testing.assert_array_equal(*found)
+
+
+def test_an_operator_that_it_does_not_have_is_named_with_its_node(tmp_path: Path) -> None:
+    given, found = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", 4]) for name in ("given", "found"))
+    node = helper.make_node("Bernoulli", ["given"], ["found"], name="the one")
+    graph = helper.make_graph([node], "graph", [given], [found])
+    onnx.save(helper.make_model(graph, ir_version=10), tmp_path / "odd.onnx")
+
+    with pytest.raises(ValueError, match=r"odd\.onnx: TensorRT .*Bernoulli .*'the one'"):
+        build_engine(trt, tmp_path / "odd.onnx", Build((1,), (4,), architecture="sm_89"))
+
+
+def test_a_file_that_is_none_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "no.onnx").write_bytes(b"no model")
+
+    with pytest.raises(ValueError, match=r"no\.onnx: TensorRT cannot read it: "):
+        build_engine(trt, tmp_path / "no.onnx", Build((1,), architecture="sm_89"))
+
+
+def test_unsigned_8_bits_are_refused_because_they_would_be_read_as_signed(tmp_path: Path) -> None:
+    given, found = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", 4]) for name in ("given", "found"))
+    scale, zero = numpy_helper.from_array(np.float32(0.1), "s"), numpy_helper.from_array(np.uint8(0), "z")
+    nodes = [
+        helper.make_node("QuantizeLinear", ["given", "s", "z"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "s", "z"], ["d"]),
+        helper.make_node("Relu", ["d"], ["found"]),
+    ]
+    graph = helper.make_graph(nodes, "graph", [given], [found], [scale, zero])
+    onnx.save(helper.make_model(graph, ir_version=10), tmp_path / "u8.onnx")
+
+    with pytest.raises(ValueError, match="quantised to unsigned 8 bits, which TensorRT reads as signed"):
+        build_engine(trt, tmp_path / "u8.onnx", Build((1,), (4,), architecture="sm_89"))
+
+
+def test_without_either_of_them_the_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(ModuleNotFoundError, match="pip install tensorrt-cu13"):
+        import_tensorrt()

@@ -1,0 +1,155 @@
+"""Meters: counters that wrap or may not be read, and a meter's log of known area, with gaps or on another clock."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from sut.errors import InputError
+from sut.run.energy.meters import GpuCounter, Readings, Recording
+from sut.run.energy.power_log import read_power_log
+from sut.run.energy.rapl import Cpu, counters, unreadable
+
+BEGIN = 1_764_444_444.0
+
+
+def zone(folder: Path, name: str, counter: str, what: str = "package-0", most: int = 1000) -> Path:
+    made = folder / name
+    made.mkdir(parents=True)
+    (made / "name").write_text(f"{what}\n")
+    (made / "energy_uj").write_text(f"{counter}\n")
+    (made / "max_energy_range_uj").write_text(f"{most}\n")
+    return made / "energy_uj"
+
+
+def test_packages_are_added_up_and_parts_of_them_are_not(tmp_path: Path) -> None:
+    one, two = zone(tmp_path, "intel-rapl:0", "100"), zone(tmp_path, "intel-rapl:1", "900", "package-1")
+    zone(tmp_path, "intel-rapl:0:0", "5", "core")
+    zone(tmp_path, "intel-rapl:2", "5", "psys")
+    cpu = Cpu(counters(tmp_path))
+    one.write_text("300")
+    two.write_text("50")  # came round at 1000
+
+    assert cpu.joules() == pytest.approx((200 + 150) / 1e6)
+    one.write_text("100")  # once more
+    assert cpu.joules() == pytest.approx((350 + 800) / 1e6)
+
+
+def test_counters_that_cannot_be_read_are_none(tmp_path: Path) -> None:
+    assert counters(tmp_path) == [] and not unreadable(tmp_path)
+    zone(tmp_path, "intel-rapl:0", "no number")
+    assert counters(tmp_path) == [] and unreadable(tmp_path)
+
+
+class FakeGpu:
+    """What NVML tells: millijoules or milliwatts, None for what it does not; as many times as there are values."""
+
+    def __init__(self, joules: list[float | None], watts: list[float | None] = ()) -> None:  # type: ignore[assignment]
+        self.values = {"joules": [*joules], "watts": [*watts]}
+
+    def joules(self) -> float | None:
+        return self.values["joules"].pop(0) if self.values["joules"] else None
+
+    def watts(self) -> float | None:
+        return self.values["watts"].pop(0) if self.values["watts"] else None
+
+
+def test_a_gpus_counter_counts_until_it_falls() -> None:
+    meter = GpuCounter("cuda:0", FakeGpu([7.0, 7.5, 9.0, 0.5]))  # type: ignore[arg-type]
+
+    assert (meter.joules(), meter.joules(), meter.source) == (7.5, 9.0, "NVML's energy counter")
+    with pytest.raises(ValueError, match=r"cuda:0: its energy counter fell$"):
+        meter.joules()
+
+
+def test_without_a_counter_power_is_integrated() -> None:
+    clock = iter([0.0, 1.0, 3.0])
+    meter = GpuCounter("cuda:0", FakeGpu([None], [100, 200, 100]), lambda: next(clock))  # type: ignore[arg-type]
+
+    assert (meter.joules(), meter.joules(), meter.source) == (150, 450, "NVML's power, integrated")
+    with pytest.raises(ValueError, match="tells neither"):
+        GpuCounter("cuda:0", FakeGpu([None], [None]))  # type: ignore[arg-type]
+
+
+def test_what_a_meter_counted_between_two_moments_is_read_off_its_line() -> None:
+    meter = GpuCounter("cuda:0", FakeGpu([0.0]))  # type: ignore[arg-type]
+    readings = Readings(meter, [BEGIN, BEGIN + 1, BEGIN + 2], [0.0, 10.0, 40.0])
+
+    assert readings.between(BEGIN + 0.5, BEGIN + 1.5) == pytest.approx(20)
+    assert readings.between(BEGIN - 0.1, BEGIN + 1) is None and readings.between(BEGIN, BEGIN + 2.1) is None
+    readings.read()
+    assert readings.trouble == "cuda:0: its energy counter fell silent" and readings.between(BEGIN, BEGIN + 1) is None
+
+
+def test_a_recording_reads_from_its_begin_to_its_end_and_beyond_a_meter_that_fails() -> None:
+    good = GpuCounter("cuda:0", FakeGpu([float(at) for at in range(10_000)]))  # type: ignore[arg-type]
+    bad = GpuCounter("cuda:1", FakeGpu([5.0, 6.0]))  # type: ignore[arg-type]
+
+    with Recording([good, bad], every_s=0.001) as recording:
+        begin = time.time()
+        while len(recording.readings[0].seconds) < 5:
+            time.sleep(0.001)
+        end = time.time()
+
+    first, second = recording.readings
+    joules = first.between(begin, end)
+    assert joules is not None and joules > 0 and second.trouble is not None
+    with Recording([]) as nothing:
+        assert nothing.readings == []
+
+
+def log(tmp_path: Path, watts: Callable[[float], float], times: list[float], head: str = "time,watts\n") -> Path:
+    path = tmp_path / "meter.csv"
+    path.write_text(head + "".join(f"{BEGIN + at},{watts(at)}\n" for at in times))
+    return path
+
+
+@pytest.mark.parametrize(("begin", "end", "joules"), [(0, 10, 1050), (2.5, 4.25, 180.90625), (9.5, 10, 54.875)])
+def test_the_area_of_a_known_log(tmp_path: Path, begin: float, end: float, joules: float) -> None:
+    found = read_power_log(log(tmp_path, lambda at: 100 + at, [float(at) for at in range(-3, 13)]))
+
+    assert found.joules(BEGIN + begin, BEGIN + end) == pytest.approx(joules)
+
+
+def test_times_may_be_written_out_with_their_zone(tmp_path: Path) -> None:
+    path = tmp_path / "meter.csv"
+    path.write_text("2025-11-29T20:27:24+01:00,50\n2025-11-29T19:27:28Z,50\n")
+
+    assert read_power_log(path).joules(BEGIN, BEGIN + 2) == pytest.approx(100)
+
+
+@pytest.mark.parametrize(
+    ("times", "said"),
+    [
+        ([-1, 0, 1, 8, 11], r"no line for 7 s, from 1\.0 s after the run's begin"),
+        ([1, 2, 3], r"is 2 s long, and the run 10 s"),
+        ([each + 3599 for each in range(-2, 15)], r"clock is off by \+1 h, as from another time zone"),
+        ([each - 100 for each in range(-2, 15)], r"clock is off by -96\.0 s at the least"),
+        ([each + 2.5 for each in range(15)], r"clock is off by \+2\.5 s at the least"),
+    ],
+)
+def test_a_log_that_does_not_cover_the_run_is_refused(tmp_path: Path, times: list[float], said: str) -> None:
+    found = read_power_log(log(tmp_path, lambda at: 1.0, times))
+    with pytest.raises(InputError, match=said):
+        found.joules(BEGIN, BEGIN + 10)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "has 0 lines"),
+        ("time,watts\n", "has 0 lines"),
+        ("1,2\n3;4\n", "line 2: expected a time and watts"),
+        ("1,2\n2025-11-29T20:27:24,4\n", "line 2: expected a time and watts"),
+        ("1,2\n2,nan\n", "line 2: nan is no power"),
+        ("1,2\n2,-1\n", "line 2: -1 is no power"),
+        ("1,2\n1,2\n", "line 2: its time is not after"),
+    ],
+)
+def test_what_is_no_log_is_refused_with_its_line(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "meter.csv").write_text(text)
+    with pytest.raises(InputError, match=said):
+        read_power_log(tmp_path / "meter.csv")
