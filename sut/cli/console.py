@@ -20,10 +20,12 @@ from sut.errors import ExitCode, short
 from sut.mlperf.rules import in_short
 from sut.pipeline.assembly import Assembly
 from sut.process.streams import tell_error
+from sut.results.energy import POWER_LOG
 from sut.results.schema import FILE, Result
 from sut.results.wording import (
     ESTIMATE,
     agreement_lines,
+    energy_lines,
     figure,
     is_estimate,
     kind,
@@ -116,7 +118,9 @@ class Console:
             self._line(f"{name}: INVALID: {reason}", "red")
         shown = {*(result.plan or {}).get("notes", ()), *self.told}
         for note in result.notes:
-            if note not in shown:
+            if note.startswith(POWER_LOG):
+                self.error(f"{name}: {note}")
+            elif note not in shown:
                 self.note(f"{name}: {note}")
 
     def summary(self, results: Sequence[Result], home: Path) -> None:
@@ -252,9 +256,9 @@ class Watcher:
 
 
 def _shown(results: Sequence[Result], home: Path) -> Iterator[RenderableType]:
-    columns = ("<scenario", "<result", ">figure", ">p50 ms", ">p90 ms", ">p99 ms", ">samples")
+    columns = ("<scenario", "<result", ">figure", ">p50 ms", ">p90 ms", ">p99 ms", ">samples", ">CPU ms")
     yield grid(columns, map(_row, results))
-    yield from (*parity_lines(results), *agreement_lines(results))
+    yield from (*parity_lines(results), *agreement_lines(results), *energy_lines(results))
     if any(is_estimate(result.metric) for result in results):
         yield prose(ESTIMATE)
     if broken := list(dict.fromkeys(rule for result in results for rule in result.rules_broken)):
@@ -266,4 +270,12 @@ def _row(result: Result) -> list[str]:
     words = verdict(result.mode, result.valid, result.failed)
     latency = [milliseconds(result.latency_ns.get(name)) for name in ("p50", "p90", "p99")]
     shown = figure(result.accuracy, result.metric)
-    return [kind(result), words, shown, *latency, f"{result.samples:,}"]
+    cpu_s = result.cpu_seconds_per_sample
+    return [
+        kind(result),
+        words,
+        shown,
+        *latency,
+        f"{result.samples:,}",
+        milliseconds(None if cpu_s is None else 1e9 * cpu_s),
+    ]

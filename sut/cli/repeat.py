@@ -11,7 +11,7 @@ from sut.errors import InputError
 from sut.results.collected import read_result
 from sut.results.schema import Result
 
-_NOT_REPEATED = ("output", "overwrite", "debug", "trace")
+_NOT_REPEATED = ("output", "overwrite", "debug", "trace", "power_log")
 """Where results go, and how they are kept, is the new run's own."""
 
 

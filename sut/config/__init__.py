@@ -31,7 +31,7 @@ PROFILES: dict[str, dict[str, str]] = {
 }
 """The reference harness's presets that work here."""
 
-HOW_KEPT = frozenset({"mode", "output", "overwrite", "debug", "keep_samples", "trace", "watchdog_s"})
+HOW_KEPT = frozenset({"mode", "output", "overwrite", "debug", "keep_samples", "trace", "power_log", "watchdog_s"})
 """How and where it is run and kept, as opposed to what is run."""
 
 # What does not change what is measured stays out of the directory's name, so that a run finds its earlier self.
@@ -199,6 +199,10 @@ class RunConfig(BaseModel):
     debug: bool = setting("Tracebacks, and keep LoadGen's trace.", False)
     trace: Path | None = setting(
         "Write the run's begin as a trace for Perfetto, compressed if FILE ends in .gz; of several runs, one each."
+    )
+    power_log: Path | None = setting(
+        "What an external power meter writes meanwhile: lines of a time and watts, read after each run.",
+        only=Only("mode", ("performance",), "energy is of a run that is timed"),
     )
     keep_samples: bool = setting("Keep each sample's stages beside the result, in samples.npz.", False, flag=None)
 

@@ -7,6 +7,7 @@ import mmap
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,21 @@ class Detail:
         """Whether LoadGen came to the end of its run and wrote it all down."""
         last = "power_end" if self.values.get("effective_test_mode") == "AccuracyOnly" else "num_errors"
         return last in self.values or "num_errors" in self.values
+
+    @property
+    def power_window(self) -> tuple[float, float] | None:
+        """When LoadGen began to ask and had all answers, seconds since 1970, to the millisecond; None without them.
+
+        ``power_begin`` and ``power_end``, in UTC whatever the machine's time zone is.
+        """
+        try:
+            begin, end = (
+                datetime.strptime(str(self.values.get(key)), "%m-%d-%Y %H:%M:%S.%f").replace(tzinfo=UTC).timestamp()
+                for key in ("power_begin", "power_end")
+            )
+        except ValueError:
+            return None
+        return (begin, end) if begin < end else None
 
     @property
     def valid(self) -> bool:

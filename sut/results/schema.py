@@ -16,6 +16,7 @@ from sut.mlperf.audit import Audit
 from sut.mlperf.logs import Int64Array
 from sut.mlperf.metrics import PERCENTILES
 from sut.mlperf.reference_results import REFERENCE_PERCENTILES
+from sut.results.energy import Energy
 from sut.results.gpus import GpuUse
 from sut.results.quiet import Quiet
 from sut.results.stages import Stages
@@ -152,17 +153,6 @@ class Answers(_Part):
     """Answers that changed by rounding: classes whose logits nearly agree, a box that is hardly worth showing."""
 
 
-class Energy(_Part):
-    """Joules per sample."""
-
-    source: str = "none"
-    """What measured it; ``none`` where nothing does."""
-    gross_joules_per_sample: float | None = None
-    """All that was used meanwhile."""
-    net_joules_per_sample: float | None = None
-    """Less what the machine uses when idle."""
-
-
 class CpuQuota(_Part):
     """The cgroup's quota of cores."""
 
@@ -268,8 +258,8 @@ class Result(_Part):
     """Seconds that the run's process took: ``import``, ``choose``, ``load``, ``first``."""
     memory_bytes: Mapping[str, int | None] = {}
     """``host_peak`` of the run's process; ``gpu_peak``: what the run took of its GPUs' memory, seen once a second."""
-    energy: Mapping[str, Energy] = {}
-    """Of ``cpu`` and ``gpu``; nothing measures it yet."""
+    energy: Mapping[str, Energy] | None = None
+    """Of ``cpu``, ``gpu`` and ``external``, as far as measured; None where nothing is; see docs/energy.md."""
     cpu_seconds_per_sample: float | None = None
     """CPU time of the run's process."""
     rules_compliant: bool = False

@@ -58,6 +58,22 @@ def parity_lines(results: Sequence[Result]) -> list[str]:
     return list(dict.fromkeys(f"parity of {each.preprocess}: {each.parity.line()}" for each in timed if each.parity))
 
 
+def energy_lines(results: Sequence[Result]) -> list[str]:
+    """What a sample cost in energy, by each meter that there was; net is above what the machine draws when idle."""
+    names = {"cpu": "CPU", "gpu": "GPU"}
+    lines = []
+    for each in results:
+        parts = [
+            f"{names.get(name, name)} {of.gross_joules_per_sample:.4g} J"
+            + ("" if of.net_joules_per_sample is None else f", net {of.net_joules_per_sample:.4g} J")
+            for name, of in (each.energy or {}).items()
+            if of.gross_joules_per_sample is not None
+        ]
+        if parts:
+            lines.append(f"energy per sample, {kind(each)}: {'; '.join(parts)}")
+    return lines
+
+
 def agreement_lines(results: Sequence[Result]) -> list[str]:
     """What no figure of a reduced precision is shown without."""
     lines = []

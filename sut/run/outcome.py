@@ -24,11 +24,12 @@ from sut.mlperf.metrics import METRICS, percentile_stats
 from sut.mlperf.rules import broken_rules, dataset_broken, dataset_note, explain_invalid, is_official_model, unexplained
 from sut.pipeline.assembly import Assembly
 from sut.pipeline.ledger import Counter, Ledger
+from sut.results.energy import Energy
 from sut.results.gpus import peak_bytes
 from sut.results.machine import system_facts
 from sut.results.samples import FILE as SAMPLES
 from sut.results.samples import Samples
-from sut.results.schema import CONFIGURED, Accuracy, Agreement, Energy, Metric, Result, per_query, stage_stats
+from sut.results.schema import CONFIGURED, Accuracy, Agreement, Metric, Result, per_query, stage_stats
 from sut.results.stages import LedgerError, Stages, answered, join, latency_bounds, own_latency_ns, record_of
 from sut.results.trace import write_trace
 from sut.run.events import Planned
@@ -80,7 +81,7 @@ def make_result(parts: Assembly, agreement: Agreement | None, outcome: Outcome, 
         samples=samples,
         accuracy=_accuracy(parts, score, data_broken),
         agreement=agreement,
-        energy={"cpu": Energy(), "gpu": Energy()},
+        energy=_energy(outcome, found, samples),
         rules_compliant=not broken,
         rules_broken=broken,
         notes=_notes(outcome, found),
@@ -89,6 +90,16 @@ def make_result(parts: Assembly, agreement: Agreement | None, outcome: Outcome, 
         **_told(outcome, samples),
         **_figures(config, outcome, found, samples),
     )
+
+
+def _energy(outcome: Outcome, found: _Findings, samples: int) -> dict[str, Energy] | None:
+    """What the meters say of a run that came to its end; what they do not is a note."""
+    window = None if found.problems or outcome.error else found.detail.power_window
+    if outcome.metering is None or window is None or not samples:
+        return None
+    energy, notes = outcome.metering.energy(window, samples)
+    found.notes += notes
+    return energy
 
 
 def _traced(config: RunConfig, path: Path, outcome: Outcome, found: _Findings) -> str:

@@ -8,7 +8,7 @@ import shutil
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import chain, count
@@ -30,10 +30,13 @@ from sut.models.files import check_names
 from sut.models.own import check_fit
 from sut.pipeline.assembly import Assembly
 from sut.process.signals import Noted, noted
+from sut.results.energy import POWER_LOG
 from sut.results.schema import FILE, PAGE, Agreement, Result, dump_json, reference_results
 from sut.results.trace import check_writable, trace_file
 from sut.run.closed import make
 from sut.run.compared import compared_with_fp32, why_not_compared
+from sut.run.energy.metering import Metering, measure_idle
+from sut.run.energy.power_log import check_power_log
 from sut.run.gpu_watch import Watch
 from sut.run.kept import staying
 from sut.run.outcome import lost_result, make_result
@@ -96,7 +99,8 @@ def run_all(configs: Sequence[RunConfig], console: Reporter, command: str, model
             {run_folder(ran.home, each.scenario, each.mode, each.audit) / FILE: each for each in shown},
             console,
         )
-    return ran.code
+    refused = any(note.startswith(POWER_LOG) for result in ran.results for note in result.notes)
+    return worst([ran.code, ExitCode.USAGE]) if refused else ran.code
 
 
 def _with_traces(configs: Sequence[RunConfig], traces: bool) -> list[RunConfig]:
@@ -184,6 +188,8 @@ def run_experiment(
     stay = staying(configs, audits, folders, parts, console.note, unofficial) if keeps else {}
     if length := forecast([config for at, config in enumerate(configs) if at not in stay], parts.spec.loadgen_model):
         console.note(length)
+    if any(config.mode == "performance" for at, config in enumerate(configs) if at not in stay):
+        measure_idle(parts.gpus, first.power_log, console.note)  # before this process makes the machine warm
     agreement = _agreement(parts, console) if len(stay) < len(configs) else None
     if parts.model is not None:
         notes = [why_not_compared(parts), _another_model(parts.model.sha256, model_sha256)]
@@ -235,6 +241,8 @@ def _check_files(configs: Sequence[RunConfig], console: Reporter) -> list[Audit 
     first = configs[0]
     if first.user_conf is not None:
         read_conf(first.user_conf)
+    if first.power_log is not None:
+        check_power_log(first.power_log)
     if first.mlperf_conf is not None:
         read_conf(first.mlperf_conf, "rules")
     audits = [audit_of(config) for config in configs]
@@ -282,7 +290,8 @@ def _run_one(
     try:
         # At random, because a file system that packs would need no room for zeros.
         (directory / _RESERVE).write_bytes(os.urandom(_RESERVED_BYTES))
-        with console.watching(config) as observer, Watch(parts.gpus, lambda: outcome.phase == "run") as watch:
+        watch = Watch(parts.gpus, lambda: outcome.phase == "run")
+        with console.watching(config) as observer, watch, _metering(parts, console) as outcome.metering:
             supervise(config, parts.model, directory, observer, outcome, ending)
         outcome.gpus, noticed = watch.found()
         outcome.notes += noticed
@@ -300,6 +309,12 @@ def _run_one(
     code = _code(result, outcome)
     console.result(result, directory, code, outcome.traceback if config.debug else None)
     return result, code
+
+
+def _metering(parts: Assembly, console: Reporter) -> AbstractContextManager[Metering | None]:
+    """What reads the meters of a performance run."""
+    config = parts.config
+    return Metering(parts.gpus, config.power_log, console.note) if config.mode == "performance" else nullcontext()
 
 
 def _judged(parts: Assembly, agreement: Agreement | None, directory: Path, outcome: Outcome, ending: Noted) -> Result:

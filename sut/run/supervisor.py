@@ -28,6 +28,7 @@ from sut.process.signals import Noted
 from sut.results.gpus import GpuUse
 from sut.results.schema import Parity
 from sut.results.stages import own_latency_ns
+from sut.run.energy.metering import Metering
 from sut.run.events import STORY, Checked, Event, Failure, Finished, Flushed, Loaded, Orders, Planned, Preprocessed
 from sut.run.overrun import why_long
 from sut.run.pulse import Clock, Phase
@@ -74,6 +75,8 @@ class Outcome:
     clock_change_ns: int | None = None
     """The largest change of the system clock against the monotonic one that either process saw."""
     gpus: list[GpuUse] | None = None
+    metering: Metering | None = None
+    """What read the meters while it went."""
 
     def counter(self, which: Counter) -> int:
         """A counter of the run, 0 if it never started."""

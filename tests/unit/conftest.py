@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
+
+from sut.run.energy import metering
+from sut.run.energy.meters import Recording
+from tests.nvidia import CUDA, FakeNvml
 
 
 @pytest.fixture
@@ -13,3 +19,15 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "cache"
     monkeypatch.setenv("SUT_CACHE_DIR", str(folder))
     return folder
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeNvml:
+    """One whose meters are read as fast as can be: two fake GPUs without a counter yet, and a CPU without one."""
+    fake = FakeNvml()
+    monkeypatch.setitem(sys.modules, "pynvml", fake)
+    monkeypatch.setattr(metering, "cuda_gpus", lambda: CUDA)
+    monkeypatch.setattr(metering, "POWERCAP", tmp_path / "powercap")
+    monkeypatch.setattr(metering, "_IDLE", [])
+    monkeypatch.setattr(metering, "Recording", partial(Recording, every_s=0.001))
+    return fake

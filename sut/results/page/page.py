@@ -29,7 +29,7 @@ from sut.results.page.stage_bars import css_of, stage_bar
 from sut.results.page.study import Study
 from sut.results.page.tables import Column, Decision, Shown, Table, beside, figures
 from sut.results.schema import setting
-from sut.results.wording import agreement_lines, parity_lines, verdict
+from sut.results.wording import agreement_lines, energy_lines, parity_lines, verdict
 from sut.text import printable_lines
 
 MOST_DETAILS = 12
@@ -153,6 +153,7 @@ def _content(found: Sequence[Found], best: Sequence[Path | None]) -> dict[str, A
         "official": [run for run in runs if run.result.rules_compliant],
         "parity": cut_list(parity_lines(results)),
         "agreement": cut_list(agreement_lines(results)),
+        "energy": cut_list([line for run in runs for line in energy_lines([run.result])]),
         "details": [_detail(run) for run in chosen],
         "setups": _setups(runs),
     }
@@ -200,6 +201,7 @@ def _table(runs: Sequence[Run], caption: str, first: Column, is_sortable: bool) 
         figures("p99 ms", all_of("ms", "latency_ns", "p99")),
         figures("per second", all_of("", "samples_per_second")),
         figures("pictures", all_of("", "samples")),
+        figures("CPU ms a picture", all_of("ms of s", "cpu_seconds_per_sample")),
         Column("model, % of p50 | p99", [beside(each) for each in shares]),
         Column("if it were free, %", [Shown(("+", each) if each else ()) for each in gained]),
     ]

@@ -14,6 +14,7 @@ from sut.results.page.words import STAGES
 _WIDTH = 640
 _LEFT, _RIGHT, _BOTTOM = 150, 60, 34
 _ROW, _BAR = 24, 17
+_METERS = ("CPU", "GPU")
 _ALONE_WIDTH, _ALONE_HEIGHT = 1000, 40
 
 
@@ -47,14 +48,14 @@ def _segments(
 
 @dataclass(frozen=True, slots=True)
 class Stacked:
-    """A bar: its name, and its stages in order, in ms; none below 0 is drawn."""
+    """A bar: its name, and its stages in order, or what else it is made of; none below 0 is drawn."""
 
     name: str
     parts: Mapping[str, float]
 
 
-def stage_bars(key: str, title: str, bars: Sequence[Stacked]) -> Markup:
-    """The bars, one below the other, from 0 ms to the longest. There is at least one, and one is longer than 0."""
+def stage_bars(key: str, title: str, bars: Sequence[Stacked], unit: str = "ms") -> Markup:
+    """The bars, one below the other, from 0 to the longest. There is at least one, and one is longer than 0."""
     drawn_parts = [{name: value for name, value in bar.parts.items() if value > 0} for bar in bars]
     most = max(sum(parts.values()) for parts in drawn_parts)
     scale, bottom = (_WIDTH - _LEFT - _RIGHT) / most, _ROW * len(bars)
@@ -64,18 +65,19 @@ def stage_bars(key: str, title: str, bars: Sequence[Stacked]) -> Markup:
         drawn += Markup('<path class="grid" d="M{:.1f} 0V{}"/>').format(x, bottom)
         drawn += Markup('<text class="tick x" x="{:.1f}" y="{}">{}</text>').format(x, bottom + 14, brief(tick))
     for row, (bar, parts) in enumerate(zip(bars, drawn_parts, strict=True)):
-        drawn += _bar(bar.name, parts, scale, row * _ROW)
-    drawn += Markup('<text class="tick x" x="{}" y="{}">ms</text>').format((_LEFT + _WIDTH - _RIGHT) / 2, bottom + 29)
+        drawn += _bar(bar.name, parts, scale, row * _ROW, unit)
+    middle = (_LEFT + _WIDTH - _RIGHT) / 2
+    drawn += Markup('<text class="tick x" x="{}" y="{}">{}</text>').format(middle, bottom + 29, unit)
     words = "; ".join(
-        f"{bar.name}: {', '.join(f'{name} {short(value)} ms' for name, value in parts.items())}"
+        f"{bar.name}: {', '.join(f'{name} {short(value)} {unit}' for name, value in parts.items())}"
         for bar, parts in zip(bars, drawn_parts, strict=True)
     )
     return svg(key, title, words, drawn, (_WIDTH, bottom + _BOTTOM), 'class="chart wide"')
 
 
-def _bar(name: str, parts: Mapping[str, float], scale: float, top: float) -> Markup:
+def _bar(name: str, parts: Mapping[str, float], scale: float, top: float, unit: str) -> Markup:
     drawn = Markup('<text class="tick y" x="{}" y="{}">{}</text>').format(_LEFT - 6, top + _BAR - 4, name)
-    titles = {stage: f"{name}: {stage} {short(value)} ms" for stage, value in parts.items()}
+    titles = {stage: f"{name}: {stage} {short(value)} {unit}" for stage, value in parts.items()}
     drawn += _segments(parts, titles, scale, (_LEFT, top + 2), _BAR)
     total = sum(parts.values())
     end = _LEFT + scale * total + 5
@@ -83,5 +85,5 @@ def _bar(name: str, parts: Mapping[str, float], scale: float, top: float) -> Mar
 
 
 def css_of(stage: str) -> str:
-    """The class of a stage's colour. A name that only a plug-in knows is never part of the page's code."""
-    return f"st-{stage}" if stage in STAGES else "st-other"
+    """The class of a stage's or meter's colour. A name that only a plug-in knows is never part of the page's code."""
+    return f"st-{stage}" if stage in (*STAGES, *_METERS) else "st-other"

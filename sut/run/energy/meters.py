@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -18,6 +19,8 @@ from plugins.nvml import NvmlGpu
 from sut.errors import one_line
 
 EVERY_S = 0.1
+_BEFORE_S = 2.0
+"""How long a run waits for the first reading: a driver that nobody has open takes a while to start."""
 _END_S = 1.0
 Kind = Literal["cpu", "gpu"]
 
@@ -69,11 +72,10 @@ class GpuCounter:
 
 @dataclass
 class Readings:
-    """What a meter showed: ``seconds`` since 1970 and joules by then; ``trouble`` why it was given up."""
+    """What a meter showed: seconds since 1970 and joules by then; ``trouble`` why it was given up."""
 
     meter: Meter
-    seconds: list[float] = field(default_factory=list)
-    joules: list[float] = field(default_factory=list)
+    shown: list[tuple[float, float]] = field(default_factory=list)
     trouble: str | None = None
 
     def read(self) -> None:
@@ -82,43 +84,60 @@ class Readings:
             return
         begin = time.time()
         try:
-            self.joules.append(self.meter.joules())
+            joules = self.meter.joules()
         except Exception as error:  # of a driver or a file: no reason to fail a run
             self.trouble = one_line(error)
         else:
-            self.seconds.append((begin + time.time()) / 2)
+            self.shown.append(((begin + time.time()) / 2, joules))
 
     def between(self, begin_s: float, end_s: float) -> float | None:
         """Joules from one moment to another, seconds since 1970; None where its readings do not cover both."""
-        if self.trouble is not None or not self.seconds or not self.seconds[0] <= begin_s <= end_s <= self.seconds[-1]:
+        shown = list(self.shown)  # its thread may be at work
+        if self.trouble is not None or not shown or not shown[0][0] <= begin_s <= end_s <= shown[-1][0]:
             return None
-        begin, end = np.interp([begin_s, end_s], self.seconds, self.joules)
+        seconds, joules = np.array(shown).T
+        begin, end = np.interp([begin_s, end_s], seconds, joules)
         return float(end - begin)
 
 
-class Recording:
-    """Reads meters for as long as its ``with`` lasts. Without any it does nothing."""
+Opened = AbstractContextManager[tuple[Sequence[Meter], Sequence[str]]]
+"""Meters that can be read while it lasts, and why others cannot."""
 
-    def __init__(self, meters: Sequence[Meter], every_s: float = EVERY_S) -> None:
-        self.readings = [Readings(meter) for meter in meters]
-        self._every_s, self._over = every_s, threading.Event()
+
+class Recording:
+    """Reads meters for as long as its ``with`` lasts. They are opened and read in a thread of its own, so that a
+    driver that does not answer keeps nobody waiting.
+    """
+
+    def __init__(self, opened: Callable[[], Opened], every_s: float = EVERY_S) -> None:
+        self.readings: list[Readings] = []
+        self.troubles: list[str] = ["the meters do not answer"]
+        self._opened, self._every_s = opened, every_s
+        self._begun, self._over = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._work, daemon=True)
 
     def __enter__(self) -> Recording:
-        self._read()
-        if self.readings:
-            self._thread.start()
+        self._thread.start()
+        self._begun.wait(_BEFORE_S)
         return self
 
     def __exit__(self, *error: object) -> None:
         self._over.set()
-        if self.readings:
-            self._thread.join(_END_S)  # a driver that does not answer keeps nobody waiting
+        self._thread.join(_END_S)
 
     def _work(self) -> None:
-        while not self._over.wait(self._every_s):
-            self._read()
-        self._read()
+        try:
+            with self._opened() as (meters, troubles):
+                self.readings, self.troubles = [Readings(meter) for meter in meters], list(troubles)
+                self._read()
+                self._begun.set()
+                while self.readings and not self._over.wait(self._every_s):
+                    self._read()
+                self._read()
+        except Exception as error:  # whatever it is, it is no reason to fail a run
+            self.troubles = [one_line(error)]
+        finally:
+            self._begun.set()
 
     def _read(self) -> None:
         for each in self.readings:

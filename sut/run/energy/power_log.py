@@ -21,8 +21,8 @@ from sut.text import duration
 
 MOST_GAP_S = 5.0
 """Between two lines within a run: what was drawn meanwhile is not known. Meters log each second, or more often."""
-_ZONE_S = 900.0
-"""Time zones differ by quarters of an hour."""
+_ZONES_S = (3600.0, 1800.0, 900.0)
+"""Time zones differ by hours, or by halves or quarters of one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,24 +57,36 @@ class PowerLog:
             return
         length = end_s - begin_s
         if last - first < length:
-            raise InputError(f"power log {self.path} is {duration(last - first)} long, and the run {duration(length)}")
+            raise InputError(
+                f"power log {self.path} is {duration(last - first)} long, and the run {duration(length)}; it begins "
+                f"{first - begin_s:+.1f} s from the run's begin"
+            )
         # The least shift with which the run would lie within it.
         offset = first - begin_s if begin_s < first else last - end_s
-        zone = round(offset / _ZONE_S) * _ZONE_S
-        is_zone = zone and first - zone <= begin_s and end_s <= last - zone
-        about = f"{zone / 3600:+g} h, as from another time zone" if is_zone else f"{offset:+.1f} s at the least"
+        zones = (round(offset / step) * step for step in _ZONES_S)
+        zone = next((each for each in zones if each and first - each <= begin_s and end_s <= last - each), None)
+        about = f"{zone / 3600:+g} h, as from another time zone" if zone else f"{offset:+.1f} s at the least"
         raise InputError(
             f"power log {self.path} does not cover the run: its clock is off by {about}; it has to be "
             "that of the machine"
         )
 
 
+def check_power_log(path: Path) -> None:
+    """Raise ``InputError``, before anything runs, where no meter is writing its log."""
+    if not path.is_file():
+        raise InputError(f"power log {path}: no such file; start the meter before the command")
+
+
 def read_power_log(path: Path) -> PowerLog:
-    """A CSV file of time and watts; a first line of words is passed over. Raises ``InputError`` for what is none."""
-    with refusing(f"cannot read power log {path}"):
+    """A CSV file of time and watts; a first line of words is passed over, and a last one without its end, which may be
+    half written. Raises ``InputError`` for what is none.
+    """
+    with refusing(f"power log {path} cannot be read"):
         text = read_file(path, LARGE_BYTES).decode("utf-8-sig", "replace")
     rows: list[tuple[float, float]] = []
-    for number, row in enumerate(csv.reader(text.splitlines()), start=1):
+    whole = text[: text.rfind("\n") + 1]
+    for number, row in enumerate(csv.reader(whole.splitlines()), start=1):
         if not row:
             continue
         try:

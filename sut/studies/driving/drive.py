@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ from sut.errors import RunError, error_of, writing
 from sut.pipeline.assembly import Assembly
 from sut.process.child import follow
 from sut.process.messages import Failed
+from sut.run.energy.metering import Metering, measure_idle
 from sut.run.gpu_watch import Watch
 from sut.studies.driving.driven import STORY, Begun, Drive, Driven, Event, Orders, Ready
 from sut.studies.driving.loads import Alone, Closed, arrivals_ns
+from sut.text import Say
 
 _SILENCE_S = 120.0
 """Its threads look after each other; this is for one that holds all of them up."""
@@ -28,6 +31,7 @@ def drive(
     cores: int | None = None,
     told: Callable[[Driven], None] = lambda driven: None,
     ready: Callable[[Ready], None] = lambda ready: None,
+    say: Say = lambda text: None,
 ) -> list[Driven]:
     """What the system of ``parts`` does under each of some loads; ``told`` is told of each as soon as it is over.
 
@@ -44,7 +48,8 @@ def drive(
     with writing(directory):
         directory.mkdir(parents=True, exist_ok=True)
     config = parts.config.model_copy(update={"scenario": "Server"})
-    heard = _Heard(parts.gpus, told, ready)
+    measure_idle(parts.gpus, config.power_log, say)  # before there is a process that warms the machine
+    heard = _Heard(parts.gpus, partial(Metering, parts.gpus, config.power_log, say), told, ready)
     with heard.stack:
         orders = Orders(config, parts.model, tuple(drives), directory.resolve(), cores)
         last = follow("sut.studies.driving.child", orders, STORY, "the load", heard=heard.hear, silence_s=_SILENCE_S)
@@ -58,11 +63,18 @@ def drive(
 class _Heard:
     """Takes what the process tells, and looks at the GPUs meanwhile."""
 
-    def __init__(self, gpus: Sequence[int], told: Callable[[Driven], None], ready: Callable[[Ready], None]) -> None:
+    def __init__(
+        self,
+        gpus: Sequence[int],
+        metering: Callable[[], Metering],
+        told: Callable[[Driven], None],
+        ready: Callable[[Ready], None],
+    ) -> None:
         self.driven: list[Driven] = []
         self.stack = ExitStack()
-        self._gpus, self._told, self._ready = gpus, told, ready
+        self._gpus, self._new_metering, self._told, self._ready = gpus, metering, told, ready
         self._watch: Watch | None = None
+        self._metering: Metering | None = None
 
     def hear(self, event: Event) -> None:
         """Take one event."""
@@ -71,16 +83,22 @@ class _Heard:
                 self._ready(event)
             case Begun():
                 self._watch = self.stack.enter_context(Watch(self._gpus, lambda: True))
+                self._metering = self.stack.enter_context(self._new_metering())
             case Driven():
                 self.stack.close()
-                driven = replace(event, **self._of_gpus(event.duration_s))
+                driven = replace(event, **self._of_gpus(), **self._energy(event))
                 self.driven.append(driven)
                 self._told(driven)
 
-    def _of_gpus(self, duration_s: float) -> dict[str, Any]:
+    def _energy(self, event: Driven) -> dict[str, Any]:
+        if self._metering is None or not event.done:
+            return {}
+        energy, notes = self._metering.energy((event.begin_s, event.begin_s + event.duration_s), event.done)
+        return {"energy": energy, "energy_notes": tuple(notes)}
+
+    def _of_gpus(self) -> dict[str, Any]:
         """What was seen of all GPUs together; null is what one of them does not tell."""
         gpus = (self._watch.found()[0] if self._watch is not None else None) or []
-        names = {"gpu_bytes": "peak_bytes", "gpu_memory_bytes": "memory_bytes", "joules": "mean_power_watts"}
+        names = {"gpu_bytes": "peak_bytes", "gpu_memory_bytes": "memory_bytes"}
         told = {field: [getattr(gpu, name) for gpu in gpus] for field, name in names.items()}
-        found = {field: sum(each) if each and None not in each else None for field, each in told.items()}
-        return found | {"joules": found["joules"] and found["joules"] * duration_s}
+        return {field: sum(each) if each and None not in each else None for field, each in told.items()}

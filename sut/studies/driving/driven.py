@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -12,6 +12,7 @@ from pydantic import TypeAdapter
 from sut.config import RunConfig
 from sut.models.preparation import Prepared
 from sut.process.messages import Failed, Step, vocabulary
+from sut.results.energy import Energy
 from sut.results.samples import Samples
 from sut.results.schema import Parity
 from sut.run.timing import Pace
@@ -115,8 +116,12 @@ class Driven:
     gpu_bytes: int | None = None
     gpu_memory_bytes: int | None = None
     """All memory of those GPUs."""
-    joules: float | None = None
-    """Of the GPUs, by their mean power at a look a second."""
+    begin_s: float = 0.0
+    """When ``duration_s`` began, in seconds since 1970."""
+    energy: Mapping[str, Energy] | None = None
+    """Per sample, as a run's result has it."""
+    energy_notes: tuple[str, ...] = ()
+    """Why something of it is not known."""
     event: Literal["driven"] = "driven"
 
     @property
@@ -125,10 +130,14 @@ class Driven:
         return self.failed == 0 and self.first_error is None
 
     @property
+    def done(self) -> float:
+        """Samples by the work done in that time."""
+        return self.samples_per_second * self.duration_s
+
+    @property
     def cpu_seconds_per_sample(self) -> float | None:
         """CPU time of the process for each sample; None where nothing was done."""
-        done = self.samples_per_second * self.duration_s
-        return self.cpu_s / done if done else None
+        return self.cpu_s / self.done if self.done else None
 
     def per_sample(self) -> Samples:
         """The samples that were counted, in the order in which they were asked.

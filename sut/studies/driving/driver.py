@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from sut.process.memory import forget_peak, peak_bytes
 from sut.results.samples import Samples
 from sut.results.stages import join
 from sut.run.timing import Beat
-from sut.studies.driving.asking import Answers, Asking
+from sut.studies.driving.asking import Answers, Asking, clock
 from sut.studies.driving.driven import Drive, Driven
 from sut.studies.driving.loads import Closed
 
@@ -74,6 +75,7 @@ class Driver:
             cpu_s=window.cpu_s,
             host_bytes=peak_bytes(),
             path=path,
+            begin_s=time.time() - (clock() - window.begin_ns) / 1e9,
         )
 
 

@@ -13,6 +13,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from plugins.files import sha256_of
 from sut.errors import ExitCode, one_line
 from sut.process.telling import code_of
+from sut.results.energy import Energy
 from sut.studies.driving.driven import Drive, Driven, Ready
 from sut.studies.driving.loads import FromFile
 
@@ -87,7 +88,7 @@ class Point:
     host_bytes: int | None = None
     gpu_bytes: int | None = None
     gpu_memory_bytes: int | None = None
-    joules_per_sample: float | None = None
+    energy: Mapping[str, Energy] | None = None
     took_s: float = 0.0
     """The point's wall time, its part of loading the system included."""
 
@@ -137,7 +138,7 @@ class Point:
             host_bytes=driven.host_bytes,
             gpu_bytes=driven.gpu_bytes,
             gpu_memory_bytes=driven.gpu_memory_bytes,
-            joules_per_sample=None if driven.joules is None else driven.joules / max(1, driven.samples),
+            energy=driven.energy,
             took_s=took_s,
         )
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from sut.errors import short
+from sut.results.energy import gross_joules
 from sut.results.statistics import Difference, in_words, interval
 from sut.results.wording import milliseconds
 from sut.studies.sweeping.grids import WAYS
@@ -21,7 +22,8 @@ _COLUMNS: dict[str, Callable[[Point], str]] = {
     ">CPU\nms": lambda each: milliseconds(_times(each.cpu_seconds_per_sample, 1e9)),
     ">host\nMiB": lambda each: _mebibytes(each.host_bytes),
     ">GPU\nMiB": lambda each: _mebibytes(each.gpu_bytes),
-    ">J": lambda each: _figure(each.joules_per_sample),
+    ">CPU\nJ": lambda each: _figure(gross_joules(each.energy, "cpu")),
+    ">GPU\nJ": lambda each: _figure(gross_joules(each.energy, "gpu")),
 }
 _FIRST: dict[str, tuple[str, Callable[[Point], str]]] = {
     "closed": (">out-\nstanding", lambda each: f"{each.concurrency:,}"),

@@ -90,7 +90,7 @@ def a_result(**changes: Any) -> Result:
         "latency_ns": {"mean": 2_000_000, "p50": 1_000_000, "p80": 2_000_000, "p90": 3_000_000, "p95": None,
                        "p99": 4_000_000, "p99_9": 5_000_000},
         "accuracy": None, "stages_ns": {}, "cost_ns": {}, "batch_sizes": {}, "padded_samples": 0,
-        "recorded_samples": 24, "cold_start_s": {}, "memory_bytes": {}, "energy": {}, "cpu_seconds_per_sample": None,
+        "recorded_samples": 24, "cold_start_s": {}, "memory_bytes": {}, "energy": None, "cpu_seconds_per_sample": None,
         "rules_compliant": False, "rules_broken": [], "notes": [], "plan": None, "calibration": None, "config": {},
         "system": {}, "versions": {}, "started": "2026-01-01T00:00:00+00:00",
     }  # fmt: skip

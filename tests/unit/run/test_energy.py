@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
 
 from sut.errors import InputError
-from sut.run.energy.meters import GpuCounter, Readings, Recording
-from sut.run.energy.power_log import read_power_log
+from sut.run.energy import meters
+from sut.run.energy.meters import GpuCounter, Meter, Readings, Recording
+from sut.run.energy.power_log import check_power_log, read_power_log
 from sut.run.energy.rapl import Cpu, counters, unreadable
 
 BEGIN = 1_764_444_444.0
@@ -76,7 +79,7 @@ def test_without_a_counter_power_is_integrated() -> None:
 
 def test_what_a_meter_counted_between_two_moments_is_read_off_its_line() -> None:
     meter = GpuCounter("cuda:0", FakeGpu([0.0]))  # type: ignore[arg-type]
-    readings = Readings(meter, [BEGIN, BEGIN + 1, BEGIN + 2], [0.0, 10.0, 40.0])
+    readings = Readings(meter, [(BEGIN, 0.0), (BEGIN + 1, 10.0), (BEGIN + 2, 40.0)])
 
     assert readings.between(BEGIN + 0.5, BEGIN + 1.5) == pytest.approx(20)
     assert readings.between(BEGIN - 0.1, BEGIN + 1) is None and readings.between(BEGIN, BEGIN + 2.1) is None
@@ -88,17 +91,32 @@ def test_a_recording_reads_from_its_begin_to_its_end_and_beyond_a_meter_that_fai
     good = GpuCounter("cuda:0", FakeGpu([float(at) for at in range(10_000)]))  # type: ignore[arg-type]
     bad = GpuCounter("cuda:1", FakeGpu([5.0, 6.0]))  # type: ignore[arg-type]
 
-    with Recording([good, bad], every_s=0.001) as recording:
+    with Recording(lambda: nullcontext(([good, bad], [])), every_s=0.001) as recording:
         begin = time.time()
-        while len(recording.readings[0].seconds) < 5:
+        while len(recording.readings[0].shown) < 5:
             time.sleep(0.001)
         end = time.time()
 
     first, second = recording.readings
     joules = first.between(begin, end)
     assert joules is not None and joules > 0 and second.trouble is not None
-    with Recording([]) as nothing:
-        assert nothing.readings == []
+    with Recording(lambda: nullcontext(([], []))) as nothing:
+        assert nothing.readings == nothing.troubles == []
+
+
+def test_meters_that_do_not_answer_keep_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(meters, "_BEFORE_S", 0.01)
+    monkeypatch.setattr(meters, "_END_S", 0.01)
+    answered = threading.Event()
+
+    @contextmanager
+    def opened() -> Iterator[tuple[list[Meter], list[str]]]:
+        answered.wait(30)
+        yield [], []
+
+    with Recording(opened) as recording:
+        assert recording.readings == [] and recording.troubles == ["the meters do not answer"]
+    answered.set()
 
 
 def log(tmp_path: Path, watts: Callable[[float], float], times: list[float], head: str = "time,watts\n") -> Path:
@@ -125,7 +143,7 @@ def test_times_may_be_written_out_with_their_zone(tmp_path: Path) -> None:
     ("times", "said"),
     [
         ([-1, 0, 1, 8, 11], r"no line for 7 s, from 1\.0 s after the run's begin"),
-        ([1, 2, 3], r"is 2 s long, and the run 10 s"),
+        ([1, 2, 3], r"is 2 s long, and the run 10 s; it begins \+1\.0 s from the run's begin"),
         ([each + 3599 for each in range(-2, 15)], r"clock is off by \+1 h, as from another time zone"),
         ([each - 100 for each in range(-2, 15)], r"clock is off by -96\.0 s at the least"),
         ([each + 2.5 for each in range(15)], r"clock is off by \+2\.5 s at the least"),
@@ -153,3 +171,15 @@ def test_what_is_no_log_is_refused_with_its_line(tmp_path: Path, text: str, said
     (tmp_path / "meter.csv").write_text(text)
     with pytest.raises(InputError, match=said):
         read_power_log(tmp_path / "meter.csv")
+
+
+def test_a_last_line_that_may_be_half_written_is_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "meter.csv").write_text("1,2\n2,2\n3,2")
+    assert read_power_log(tmp_path / "meter.csv").seconds.tolist() == [1, 2]
+
+
+def test_a_log_that_is_not_there_is_refused_before_anything_runs(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"meter\.csv: no such file; start the meter before the command"):
+        check_power_log(tmp_path / "meter.csv")
+    with pytest.raises(InputError, match="cannot be read"):
+        read_power_log(tmp_path)

@@ -424,7 +424,7 @@ def test_no_point_is_measured_twice(tmp_path: Path) -> None:
     point = first[0]
     assert point.ok and point.samples and point.latency_ns["p50"] >= 20 * MS
     assert math.isclose(sum(point.stages_ns.values()), point.latency_ns["mean"], rel_tol=1e-6)
-    assert point.host_bytes and point.cpu_seconds_per_sample and point.joules_per_sample is None
+    assert point.host_bytes and point.cpu_seconds_per_sample and point.energy is None
     assert point.mean_batch == 1 and point.queueing_share is not None and np.isfinite(point.took_s)
 
 

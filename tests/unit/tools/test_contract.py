@@ -12,8 +12,9 @@ import pytest
 
 from sut.config import read_config_file
 from sut.mlperf.audit import Audit
+from sut.results.energy import Energy
 from sut.results.quiet import Quiet
-from sut.results.schema import Accuracy, Agreement, Answers, CpuQuota, Energy, Result
+from sut.results.schema import Accuracy, Agreement, Answers, CpuQuota, Result
 from tests.children import CHECKOUT, load_tool
 from tests.unit.report_results import a_result
 

@@ -1,0 +1,32 @@
+"""The energy of a run, as its result has it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+POWER_LOG = "power log "
+"""How notes begin that say why ``--power-log`` was refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class Energy:
+    """Joules per sample of the CPU, of all GPUs of a run, or of what an external meter stands before."""
+
+    # For whoever reads it from a file, or about it in docs/contract.md.
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = {"extra": "forbid", "use_attribute_docstrings": True}
+
+    source: str = "none"
+    """What measured it."""
+    gross_joules_per_sample: float | None = None
+    """All that was used while LoadGen asked."""
+    net_joules_per_sample: float | None = None
+    """Less what it uses in that time when idle; null where that is not known."""
+    idle_watts: float | None = None
+    """What it drew in the seconds before the command's first run."""
+
+
+def gross_joules(energy: Mapping[str, Energy] | None, kind: str) -> float | None:
+    """All that a sample took by a kind of meter; None where that was not measured."""
+    return energy[kind].gross_joules_per_sample if energy and kind in energy else None
