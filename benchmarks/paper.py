@@ -111,8 +111,8 @@ CLAIMS = (
     Claim(
         "8",
         "The energy of a picture, by its size and by where it is preprocessed",
-        command="sweep --boundary jpeg",
-        needs="a power meter: only NVIDIA GPUs are read",
+        command="study energy --device gpu",
+        needs=f"{_NO_GPU}, and counters of the CPU that may be read ([energy.md](energy.md))",
     ),
     Claim(
         "9",

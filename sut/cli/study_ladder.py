@@ -43,6 +43,7 @@ def add_ladder(group: typer.Typer) -> None:
     """Add the command ``ladder`` to the group ``study``."""
     without = (
         "trace",
+        "power_log",
         "demo",
         "scenario",
         "accuracy",

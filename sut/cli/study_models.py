@@ -42,6 +42,7 @@ def add_models(group: typer.Typer) -> None:
     """Add the command ``models`` to the group ``study``."""
     without = (
         "trace",
+        "power_log",
         "demo",
         "accuracy",
         "find_peak_performance",

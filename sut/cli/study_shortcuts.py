@@ -28,7 +28,18 @@ Exit code: 0 done, a shortcut that cannot be had here is a row with its reason; 
 installed; 3 it failed.
 """
 _NOT_TAKEN = (
-    *("demo", "accuracy", "find_peak_performance", "scenario", "boundary", "preprocess", "precision", "fold", "trace"),
+    *(
+        "demo",
+        "accuracy",
+        "find_peak_performance",
+        "scenario",
+        "boundary",
+        "preprocess",
+        "precision",
+        "fold",
+        "trace",
+        "power_log",
+    ),
     *("lanes", "threads", "max_batchsize", "preprocess_workers", "rules", "audit_conf"),
 )
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sut.run.energy import metering
+from sut.run.energy import gpus, metering
 from sut.run.energy.meters import Recording
 from tests.nvidia import CUDA, FakeNvml
 
@@ -26,7 +26,7 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeNvml:
     """One whose meters are read as fast as can be: two fake GPUs without a counter yet, and a CPU without one."""
     fake = FakeNvml()
     monkeypatch.setitem(sys.modules, "pynvml", fake)
-    monkeypatch.setattr(metering, "cuda_gpus", lambda: CUDA)
+    monkeypatch.setattr(gpus, "cuda_gpus", lambda: CUDA)
     monkeypatch.setattr(metering, "POWERCAP", tmp_path / "powercap")
     monkeypatch.setattr(metering, "_IDLE", [])
     monkeypatch.setattr(metering, "Recording", partial(Recording, every_s=0.001))

@@ -40,7 +40,9 @@ the model took no time at all, by the busy times of the jpeg run, its lanes and 
 
 def register(app: typer.Typer) -> None:
     """Add the command ``boundary`` to ``app``."""
-    app.command(cls=like_run("demo", "accuracy", "find_peak_performance", "boundary", "trace"), help=HELP)(boundary)
+    app.command(cls=like_run("demo", "accuracy", "find_peak_performance", "boundary", "trace", "power_log"), help=HELP)(
+        boundary
+    )
 
 
 def boundary(

@@ -52,6 +52,7 @@ def register(app: typer.Typer) -> None:
     """Add the command ``breakdown`` to ``app``."""
     without = (
         "trace",
+        "power_log",
         "demo",
         "accuracy",
         "find_peak_performance",

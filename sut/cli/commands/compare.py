@@ -55,7 +55,7 @@ _LISTS = AXES[:-1]
 
 def register(app: typer.Typer) -> None:
     """Add the command ``compare`` to ``app``."""
-    app.command(cls=like_run("demo", "find_peak_performance", "from_", "trace"), help=HELP)(compare)
+    app.command(cls=like_run("demo", "find_peak_performance", "from_", "trace", "power_log"), help=HELP)(compare)
 
 
 def compare(

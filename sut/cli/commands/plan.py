@@ -36,7 +36,7 @@ Exit code: that of sut run; 4 where the rate cannot be had here.
 
 def register(app: typer.Typer) -> None:
     """Add the command ``plan`` to ``app``."""
-    left_out = ("trace", "demo", "accuracy", "find_peak_performance", "scenario", "qps", "max_latency_s")
+    left_out = ("trace", "power_log", "demo", "accuracy", "find_peak_performance", "scenario", "qps", "max_latency_s")
     app.command(cls=like_run(*left_out), help=HELP)(plan)
 
 

@@ -60,7 +60,17 @@ Exit code: 0 made and accepted by the judge, or judged sound; 1 nothing was writ
 judge does not accept it, or a run does not count; else that of sut run.
 """
 _TREE = Path("rehearsal")
-_NOT_TAKEN = ("demo", "accuracy", "find_peak_performance", "rules", "audit_conf", "output", "overwrite", "trace")
+_NOT_TAKEN = (
+    "demo",
+    "accuracy",
+    "find_peak_performance",
+    "rules",
+    "audit_conf",
+    "output",
+    "overwrite",
+    "trace",
+    "power_log",
+)
 _DATA = ("dataset", "dataset_path", "dataset_list")
 _FILES = ("config", "from_", "set_")
 """Options that may choose model and data, too."""

@@ -39,7 +39,17 @@ Exit code: that of sut run; 3 where a point does not count.
 
 def register(app: typer.Typer) -> None:
     """Add the command ``sweep`` to ``app``."""
-    left_out = ("trace", "demo", "scenario", "accuracy", "find_peak_performance", "time_s", "qps", "max_latency_s")
+    left_out = (
+        "trace",
+        "power_log",
+        "demo",
+        "scenario",
+        "accuracy",
+        "find_peak_performance",
+        "time_s",
+        "qps",
+        "max_latency_s",
+    )
     app.command(cls=like_run(*left_out), help=HELP)(sweep)
 
 

@@ -41,7 +41,7 @@ Exit code: that of sut run; 4 where no run was VALID.
 
 def register(app: typer.Typer) -> None:
     """Add the command ``tune`` to ``app``."""
-    app.command(cls=like_run("demo", "accuracy", "find_peak_performance", "trace"), help=HELP)(tune)
+    app.command(cls=like_run("demo", "accuracy", "find_peak_performance", "trace", "power_log"), help=HELP)(tune)
 
 
 def tune(

@@ -53,7 +53,7 @@ _BUDGET = "9m"
 
 def register(app: typer.Typer) -> None:
     """Add the command ``whatif`` to ``app``."""
-    app.command(cls=like_run("demo", "accuracy", "find_peak_performance", "trace"), help=HELP)(whatif)
+    app.command(cls=like_run("demo", "accuracy", "find_peak_performance", "trace", "power_log"), help=HELP)(whatif)
 
 
 def whatif(

@@ -38,6 +38,7 @@ from sut.errors import ExitCode, one_line
 from sut.process.cgroup import memory_limit, read_text
 from sut.results.machine import CPU_FEATURES, container, cpu_facts
 from sut.results.quiet import between, look
+from sut.run.energy.rapl import POWERCAP, counters, unreadable
 from sut.version import NAME
 
 if TYPE_CHECKING:
@@ -185,7 +186,18 @@ def check_cpu(root: Path) -> list[Check]:
         Check("cpu", "features", "ok" if features else "absent", features or f"none of {' '.join(CPU_FEATURES)}"),
         *(Check("cpu", name, "ok" if told else "absent", str(told or "unknown")) for name, told in rest.items()),
         cores,
+        _energy_counters(root / POWERCAP.relative_to("/")),
     ]
+
+
+def _energy_counters(powercap: Path) -> Check:
+    """Whether the CPU's energy can be read."""
+    if packages := len(counters(powercap)):
+        return Check("cpu", "energy counters", "ok", f"of {packages} package{'s' if packages > 1 else ''}")
+    if unreadable(powercap):
+        hint = f"let others than root read energy_uj below {POWERCAP}, or run as root: docs/energy.md"
+        return Check("cpu", "energy counters", "absent", "none that may be read", hint)
+    return Check("cpu", "energy counters", "absent", "none")
 
 
 def check_machine(root: Path) -> list[Check]:

@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from plugins.driver import cuda_gpus
-from plugins.nvml import PACKAGE, Nvml
 from sut.errors import InputError, one_line
 from sut.results.energy import Energy
-from sut.run.energy.meters import GpuCounter, Meter, Readings, Recording
+from sut.run.energy.gpus import gpu_meters
+from sut.run.energy.meters import Meter, Readings, Recording
 from sut.run.energy.power_log import MOST_GAP_S, PowerLog, read_power_log
 from sut.run.energy.rapl import POWERCAP, Cpu, counters
 from sut.text import Say
@@ -69,24 +68,10 @@ def opened(gpus: Sequence[int]) -> Iterator[tuple[Sequence[Meter], Sequence[str]
     with ExitStack() as stack:
         if gpus:
             try:
-                meters += _of_gpus(stack.enter_context(Nvml()), gpus)
-            except ModuleNotFoundError as error:
-                troubles.append(f"{one_line(error)}: pip install {PACKAGE}")
+                meters += stack.enter_context(gpu_meters(gpus))
             except Exception as error:  # whatever a driver comes to
                 troubles.append(one_line(error))
         yield meters, troubles
-
-
-def _of_gpus(nvml: Nvml, gpus: Sequence[int]) -> list[Meter]:
-    """A meter for each GPU, or, as a part of them would be nobody's figure, ``ValueError`` for one that has none."""
-    known = dict(enumerate(cuda_gpus()))
-    found: list[Meter] = []
-    for number in gpus:
-        gpu = nvml.gpu(known[number].uuid) if number in known else None
-        if gpu is None:
-            raise ValueError(f"NVML does not know cuda:{number}")
-        found.append(GpuCounter(f"cuda:{number}", gpu))
-    return found
 
 
 class Metering:

