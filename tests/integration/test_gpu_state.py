@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from sut.cli.doctor.installed import EXTRAS
+from sut.mlperf.logs import read_detail
+from sut.results.schema import FILE
 from tests.children import run_python
 from tests.core import needs
 from tests.integration.support import Sut
@@ -38,6 +40,12 @@ def test_a_run_tells_what_its_gpu_was_like_and_that_it_was_throttled(sut: Sut, t
     assert gpu["slowed"] == dict.fromkeys(["sw_power_cap", "sw_thermal_slowdown"], gpu["looks"])
     assert gpu["looks"] >= 1
     assert result["memory_bytes"]["gpu_peak"] == gpu["peak_bytes"] - 2**20 > 0
+    gpu = result["energy"]["gpu"]
+    [file] = (sut.cwd / "output").rglob(FILE)
+    begin_s, end_s = read_detail(file.parent).power_window or (0.0, 0.0)
+    assert gpu["source"] == "NVML's power, integrated"  # of this driver: it has no counter
+    assert gpu["gross_joules_per_sample"] == pytest.approx(69.5 * (end_s - begin_s) / result["samples"], rel=0.02)
+    assert gpu["idle_watts"] == pytest.approx(69.5, rel=0.02)
     [told] = [note for note in result["notes"] if "cuda:0" in note]
     assert told.startswith("cuda:0 was throttled: sw_power_cap at ")
     assert f"SingleStream performance: {told}" in done.err

@@ -9,8 +9,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from sut.run.energy.meters import Kind
+if TYPE_CHECKING:
+    from sut.run.energy.meters import Kind
 
 POWERCAP = Path("/sys/class/powercap")
 _PACKAGE = re.compile(r"(intel|amd)-rapl:\d+")

@@ -64,6 +64,6 @@ def test_a_command_like_run_has_the_options_of_run(command: str, capsys: pytest.
         flags.append({word for word in capsys.readouterr().out.split("Options:")[1].split() if word.startswith("--")})
 
     assert flags[1] - flags[0] == OWN[command]
-    assert flags[0] - flags[1] == {"--demo", "--accuracy", "--find-peak-performance", "--trace"} | (
+    assert flags[0] - flags[1] == {"--demo", "--accuracy", "--find-peak-performance", "--trace", "--power-log"} | (
         {"--boundary"} if command == "boundary" else set()
     )

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sut.mlperf.logs import DETAIL, OFFICIAL_SEEDS, TRACE, read_detail, read_trace
+from sut.mlperf.logs import DETAIL, OFFICIAL_SEEDS, TRACE, Detail, read_detail, read_trace
 from tests.unit.loadgen_logs import SEEDS, entry, write_detail
 
 
@@ -97,3 +97,17 @@ def test_a_missing_and_an_empty_trace_are_named(tmp_path: Path) -> None:
     (tmp_path / TRACE).touch()
     with pytest.raises(ValueError, match=TRACE):
         read_trace(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("begin", "end", "window"),
+    [
+        ("11-29-2026 22:28:12.106", "11-29-2026 22:28:15.393", (1795991292.106, 1795991295.393)),
+        ("11-29-2026 22:28:12.106", None, None),
+        ("11-29-2026 22:28:12.106", "11-29-2026 22:28:12.106", None),
+        ("29-11-2026 22:28:12.106", "11-29-2026 22:28:15.393", None),
+    ],
+)
+def test_the_window_of_power_is_in_utc(begin: str, end: str | None, window: tuple[float, float] | None) -> None:
+    values = {"power_begin": begin, "power_end": end}
+    assert Detail(values, ()).power_window == (window and pytest.approx(window, abs=1e-4))

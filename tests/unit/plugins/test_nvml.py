@@ -94,6 +94,18 @@ def test_a_mig_part_has_memory_of_its_own_and_clocks_of_the_whole(library: FakeN
     assert (state.used_bytes, state.sm_mhz, facts.power_watts) == (7, 1410, 700.0)
 
 
+def test_energy_and_power_are_of_whole_gpus_alone(library: FakeNvml) -> None:
+    library.answers[f"GPU-{FIRST}"]["TotalEnergyConsumption"] = 1_234_567
+    with Nvml() as nvml:
+        assert (gpu_of(nvml).joules(), gpu_of(nvml).watts()) == (1234.567, 69.5)
+        library.answers[f"GPU-{FIRST}"] = {}
+        assert (gpu_of(nvml).joules(), gpu_of(nvml).watts()) == (None, None)
+    part = {"DeviceHandleFromMigDeviceHandle": "whole", "TotalEnergyConsumption": 1, "PowerUsage": 1}
+    library.answers = {f"MIG-{FIRST}": part, "whole": answers(TotalEnergyConsumption=1)}
+    with Nvml() as nvml:
+        assert (gpu_of(nvml).joules(), gpu_of(nvml).watts()) == (None, None)
+
+
 @pytest.mark.parametrize(
     ("bits", "reasons"),
     [

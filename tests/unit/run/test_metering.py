@@ -16,9 +16,10 @@ from sut.errors import ExitCode
 from sut.mlperf.logs import read_detail
 from sut.pipeline.assembly import Assembly
 from sut.results.collected import read_result
+from sut.results.energy import Energy
 from sut.results.schema import FILE, PAGE, Result
 from sut.run.energy import metering, meters
-from sut.run.energy.metering import Metering
+from sut.run.energy.metering import Idle, Metering
 from sut.run.runner import run_all
 from tests.nvidia import FIRST, FakeNvml
 from tests.unit.run.test_energy import BEGIN, zone
@@ -128,6 +129,43 @@ def test_without_nvml_and_its_package_there_is_a_note_what_to_install(
         pass
     [note] = metered.energy((BEGIN, BEGIN + 1), 1)[1]
     assert note == "energy of the GPU is unknown: nvidia-ml-py is not installed: pip install nvidia-ml-py"
+
+
+@pytest.mark.parametrize("comes", [True, False])
+def test_the_last_line_of_a_log_is_waited_for(
+    comes: bool, machine: FakeNvml, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    log, now = tmp_path / "meter.csv", [BEGIN + 10]
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+        if comes and now[0] > BEGIN + 11:
+            log.write_text(f"{BEGIN - 1},50\n{BEGIN + 4},50\n{BEGIN + 8},50\n{BEGIN + 11},50\n")
+
+    monkeypatch.setattr(metering, "time", SimpleNamespace(time=lambda: now[0], sleep=sleep))
+    monkeypatch.setattr(metering, "_IDLE", [Idle(frozenset(), {}, (BEGIN - 1, BEGIN))])
+    log.write_text(f"{BEGIN - 1},50\n{BEGIN + 4},50\n{BEGIN + 8},50\n")
+    metered = Metering([], log, lambda said: None)
+
+    energy, notes = metered.energy((BEGIN, BEGIN + 9), 3)
+
+    if comes:
+        assert energy is not None and energy["external"].gross_joules_per_sample == pytest.approx(150) and notes == []
+    else:
+        assert energy is None and "its clock is off by -1.0 s at the least" in notes[0] and now[0] < BEGIN + 15
+
+
+def test_a_log_that_begins_with_the_run_has_no_net(
+    machine: FakeNvml, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    log = tmp_path / "meter.csv"
+    log.write_text("".join(f"{BEGIN + at},50\n" for at in range(10)))
+    monkeypatch.setattr(metering, "_IDLE", [Idle(frozenset(), {}, (BEGIN - 5, BEGIN))])
+
+    energy, [note] = Metering([], log, lambda said: None).energy((BEGIN + 1, BEGIN + 4), 3)
+
+    assert energy == {"external": Energy("power log", pytest.approx(50), None, None)}
+    assert note.startswith("net energy is unknown: before the runs, power log ")
 
 
 def run(tmp_path: Path, **more: object) -> tuple[ExitCode, Result, Path]:

@@ -18,6 +18,7 @@ from sut.cli.console import BriefConsole
 from sut.config import make_config
 from sut.errors import InputError, RunError, SetupError
 from sut.pipeline.assembly import assemble
+from sut.results.energy import Energy
 from sut.results.samples import Samples
 from sut.run.timing import Pace
 from sut.studies.driving.driven import Drive, Driven, Ready
@@ -368,8 +369,11 @@ def job(load: Any, seconds: float = 0.2, **more: Any) -> Job:
 
 
 def test_a_point_is_read_as_it_was_written() -> None:
-    point = closed(4, 30, batch_sizes={4: 2}, gpu_bytes=1)
+    energy = {"cpu": Energy("planted", 2.5, 1.5, 7.0)}
+    point = closed(4, 30, batch_sizes={4: 2}, gpu_bytes=1, energy=energy)
 
+    [(_, headings, [line])] = tables([point])
+    assert line[headings.index(">CPU\nJ")] == "2.5" and ">GPU\nJ" not in headings
     assert point_of_line(json.dumps(asdict(point))) == point
     with pytest.raises(ValueError, match="rate"):
         point_of_line(json.dumps(asdict(point) | {"rate": "fast"}))
