@@ -99,7 +99,7 @@ def words_of(told: Mapping[str, Any]) -> Iterator[str]:
         joules = "".join(f", {name} {value:.3g} J" for name, value in energy.items())
         cpu_s = row["cpu_seconds_per_sample"]
         taken = milliseconds(None if cpu_s is None else 1e9 * cpu_s)
-        yield f"a picture of {row['pictures']} with {row['preprocess']} takes {taken} ms of CPU time{joules}"
+        yield f"{row['pictures']} pictures with {row['preprocess']} take {taken} ms of CPU time{joules} each"
     for row in measured:
         for name, found in row["against_first"].items():
             what = "CPU time" if name == "cpu_time" else f"{METERS[name]} energy"

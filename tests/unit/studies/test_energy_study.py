@@ -80,7 +80,7 @@ def test_without_meters_there_is_cpu_time_and_no_word_of_joules() -> None:
     told = told_of(rows_of(cells({("medium", "opencv"): [driven(None, None, 0.5)]})))
 
     assert told["rows"][0]["energy"] is None and told["rows"][0]["cpu_seconds_per_sample"] == 0.5
-    assert told["words"][0] == "a picture of medium with opencv takes 500 ms of CPU time"
+    assert told["words"][0] == "medium pictures with opencv take 500 ms of CPU time each"
     assert told["words"][1].startswith("energy is not measured: no counter")
     page = make_page([], studies=[study_of(told, "s0")])
     assert "joule" not in page.lower() and "medium, opencv: CPU 500 ms" in page
