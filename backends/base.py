@@ -154,17 +154,8 @@ class Runner(Closing, ABC):
         """Run the model on the slot; outputs by name, ``slot.n`` rows each, valid until the next call."""
 
 
-class Backend(Plugin, ABC):
-    """A model loaded on one device. Subclasses set ``inputs`` and ``outputs`` before ``load`` returns."""
-
-    needs_model: ClassVar[bool] = True
-    """False for a backend that answers without a model file."""
-    precisions: ClassVar[Mapping[str, str]] = {"fp32": "fp32"}
-    """The precisions that can be asked for, each with the form of the model file it needs: ``fp32`` (the ONNX file as
-    it is), ``fp16`` (ONNX cast to float16), ``int8`` (ONNX with Q/DQ, unsigned activations), ``int8-signed`` (ONNX with
-    Q/DQ, symmetric signed activations), ``int8-openvino`` (OpenVINO IR, quantised)."""
-    reads: ClassVar[tuple[str, ...]] = (".onnx",)
-    """How the names of the model files end that it can be given: ``.onnx``, ``.xml`` for OpenVINO's, ``.tflite``."""
+class Loaded(Closing, ABC):
+    """A model that is loaded. ``inputs`` and ``outputs`` are known then."""
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
@@ -176,6 +167,30 @@ class Backend(Plugin, ABC):
     """Whether a slot may be given to it that it did not lend, with any C-contiguous host array as its buffer."""
     transfers: bool = False
     """Whether ``infer`` begins with a copy to the device and ends with one back, whose times its runners tell."""
+
+    @abstractmethod
+    def runner(self, place: str = "host") -> Runner:
+        """A new runner, whose slots lie at one of ``places``; at most ``lanes`` of them."""
+
+    @abstractmethod
+    def attest(self) -> Attestation:
+        """Device, provider and precision as really executed."""
+
+    def close(self) -> None:
+        """Unload. Called once, after all runners were closed."""
+
+
+class Backend(Plugin, Loaded):
+    """A model loaded on one device. Subclasses set ``inputs`` and ``outputs`` before ``load`` returns."""
+
+    needs_model: ClassVar[bool] = True
+    """False for a backend that answers without a model file."""
+    precisions: ClassVar[Mapping[str, str]] = {"fp32": "fp32"}
+    """The precisions that can be asked for, each with the form of the model file it needs: ``fp32`` (the ONNX file as
+    it is), ``fp16`` (ONNX cast to float16), ``int8`` (ONNX with Q/DQ, unsigned activations), ``int8-signed`` (ONNX with
+    Q/DQ, symmetric signed activations), ``int8-openvino`` (OpenVINO IR, quantised)."""
+    reads: ClassVar[tuple[str, ...]] = (".onnx",)
+    """How the names of the model files end that it can be given: ``.onnx``, ``.xml`` for OpenVINO's, ``.tflite``."""
 
     @classmethod
     @abstractmethod
@@ -206,14 +221,3 @@ class Backend(Plugin, ABC):
     @abstractmethod
     def version(cls) -> str:
         """Version of the runtime."""
-
-    @abstractmethod
-    def runner(self, place: str = "host") -> Runner:
-        """A new runner, whose slots lie at one of ``places``; at most ``lanes`` of them."""
-
-    @abstractmethod
-    def attest(self) -> Attestation:
-        """Device, provider and precision as really executed."""
-
-    def close(self) -> None:
-        """Unload. Called once, after all runners were closed."""

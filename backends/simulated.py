@@ -22,6 +22,7 @@ from plugins.options import option
 from plugins.sleep import sleep_until
 
 _MOST_DEVICES = 16
+_MOST_LANES = 1024
 _SAMPLE_SHAPE = (3, 224, 224)
 _CLASSES = 9
 _LOOKED_AT = 64
@@ -40,10 +41,10 @@ class Planted:
 
 
 class Simulated(Backend):
-    """One or several devices, each of which serves one batch at a time; lanes are spread over them in turn.
+    """A device that serves one batch at a time, or as many as the option ``devices`` says.
 
-    Devices are the option ``devices`` of ``cpu``, or named one by one: ``sim:0,sim:1``. Input: float32 rows of the
-    model's sample shape (3, 224, 224 where none is told); output: a label from 0 to 9 that depends on the row.
+    Lanes are spread over those in turn. Input: float32 rows of the model's sample shape (3, 224, 224 where none is
+    told); output: a label from 0 to 9 that depends on the row.
     """
 
     name = "simulated"
@@ -57,7 +58,7 @@ class Simulated(Backend):
         self.inputs = (TensorSpec.of("images", "float32", (None, *sample_shape)),)
         self._device = device
         self._busy = [threading.Lock() for _ in range(planted.devices or 1)]
-        self._lanes = 0
+        self._lanes = _MOST_LANES * int(device.partition(":")[2] or 0)  # each device has a noise of its own
 
     @classmethod
     def load(cls, model: ModelFile, device: str, lanes: int, threads: int, options: Mapping[str, Any] = {}) -> Self:
@@ -66,7 +67,7 @@ class Simulated(Backend):
         cls.check_device(device)
         if device != "cpu" and planted.devices:
             raise ValueError(f"backend option devices goes with the device cpu, got device '{device}'")
-        planted = replace(planted, devices=planted.devices or len(device.split(",")))
+        planted = replace(planted, devices=planted.devices or 1)
         return cls(planted, device, model.sample_shape or _SAMPLE_SHAPE)
 
     @classmethod
@@ -76,11 +77,10 @@ class Simulated(Backend):
 
     @classmethod
     def check_device(cls, device: str) -> None:
-        """``cpu`` alone, or devices by name, each once."""
-        words = device.split(",")
-        if device != "cpu" and (len({*words}) < len(words) or not {*words} <= {*cls.devices()} - {"cpu"}):
+        """``cpu``, or a device by name."""
+        if device not in cls.devices():
             raise DeviceNotFound(
-                f"the simulated backend has cpu, or sim:0 to sim:{_MOST_DEVICES - 1} each once, got device '{device}'"
+                f"the simulated backend has cpu, or sim:0 to sim:{_MOST_DEVICES - 1}, got device '{device}'"
             )
 
     @classmethod

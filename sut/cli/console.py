@@ -31,6 +31,7 @@ from sut.results.wording import (
     kind,
     milliseconds,
     parity_lines,
+    scaling_lines,
     verdict,
 )
 from sut.run.events import Planned
@@ -258,7 +259,7 @@ class Watcher:
 def _shown(results: Sequence[Result], home: Path) -> Iterator[RenderableType]:
     columns = ("<scenario", "<result", ">figure", ">p50 ms", ">p90 ms", ">p99 ms", ">samples", ">CPU ms")
     yield grid(columns, map(_row, results))
-    yield from (*parity_lines(results), *agreement_lines(results), *energy_lines(results))
+    yield from (*parity_lines(results), *agreement_lines(results), *scaling_lines(results), *energy_lines(results))
     if any(is_estimate(result.metric) for result in results):
         yield prose(ESTIMATE)
     if broken := list(dict.fromkeys(rule for result in results for rule in result.rules_broken)):

@@ -18,6 +18,7 @@ from plugins.registry import suggest
 from sut.config.option import Only, kinds_of, options_of, setting
 from sut.config.strict_yaml import load_yaml
 from sut.errors import InputError, one_line, reason_of
+from sut.process.affinity import parse as parse_affinity
 from sut.process.cgroup import usable_cores
 from sut.text import checked_name, shortened
 
@@ -57,6 +58,7 @@ _ready = Only("boundary", ("tensor",), "preprocessing is timed, or ends on the d
 AUTO = ("lanes", "threads", "max_batchsize")
 """What is chosen where it is not set, or is set to ``auto``."""
 
+_CUDA = re.compile(r"^cuda(?::(\d+))?$")
 _MOST_PATH_BYTES = 4095
 _MOST_NAME_BYTES = 255
 """What Linux takes of a path, and of each name in it."""
@@ -79,7 +81,9 @@ class RunConfig(BaseModel):
     recipe: str | None = setting(
         "How to preprocess for a file of any model: a YAML file, such a folder, or a recipe's name."
     )
-    device: str = setting("cpu, gpu (= cuda), cuda:1, or a name the backend lists.", "cpu")
+    device: str = setting(
+        "cpu, gpu (= cuda), cuda:1, or a name the backend lists; several share the work: cuda:0,cuda:1.", "cpu"
+    )
     preprocess: _Name = setting("One of plugins/extras.txt, or another package's.", "opencv", plugs="preprocess")
     boundary: Literal["device", "tensor", "pixels", "jpeg"] = setting("Where the clock starts.", "tensor")
     # The backend says which form of the model's file that takes; it is made from the ONNX.
@@ -153,6 +157,9 @@ class RunConfig(BaseModel):
         "Pipelines that work at once; default auto.",
         only=_with_several("a query is one sample, and they come one at a time"),
         idle=1,
+    )
+    affinity: str | None = setting(
+        "Cores or NUMA nodes by stage, a slash between those of devices: lanes=node0/node1,preprocess=8-11,loadgen=12."
     )
     preprocess_workers: Annotated[int, Field(ge=0, le=_MOST_THREADS)] = setting(
         "Threads that only preprocess and feed the lanes; default 0: each lane preprocesses for itself.",
@@ -237,8 +244,21 @@ class RunConfig(BaseModel):
     @field_validator("device")
     @classmethod
     def _device(cls, value: str) -> str:
-        value = value.lower()
-        return "cuda" if value == "gpu" else value
+        """Each device by one name, so that none hides behind another."""
+        words = ["cuda" if word == "gpu" else word for word in value.lower().replace(" ", "").split(",")]
+        if len(words) == 1:
+            return words[0]
+        words = [_CUDA.sub(lambda found: f"cuda:{int(found[1] or 0)}", word) for word in words]
+        if twice := next((word for word in words if words.count(word) > 1), None):
+            raise ValueError(f"the device {twice} is there twice; name each once")
+        return ",".join(words)
+
+    @field_validator("affinity")
+    @classmethod
+    def _affinity(cls, value: str | None) -> str | None:
+        if value is not None:
+            parse_affinity(value)
+        return value
 
     @field_validator("known_models")
     @classmethod
@@ -248,9 +268,20 @@ class RunConfig(BaseModel):
         return {text.lower(): name for text, name in value.items()}
 
     @property
+    def devices(self) -> tuple[str, ...]:
+        """The devices by name."""
+        return tuple(self.device.split(","))
+
+    @property
+    def units(self) -> int:
+        """How often the model is loaded: once on each device, or on each core set of the CPU's."""
+        sets = parse_affinity(self.affinity).get("lanes", ()) if self.affinity is not None else ()
+        return max(len(self.devices), len(sets))
+
+    @property
     def lane_count(self) -> int:
-        """Lanes as set; one as long as nothing has chosen."""
-        return self.lanes or 1
+        """Lanes as set, one on each device at the least; as many as these as long as nothing has chosen."""
+        return max(self.lanes or 1, self.units)
 
     @property
     def threads_per_lane(self) -> int:

@@ -91,7 +91,7 @@ def prepare(
     """
     from sut.models.precision.convert import convert, quantising_node
 
-    form = form_for(backend, config.precision, config.device)
+    form = form_for(backend, config.precision, config.devices[0])
     source = onnx = spec.build(config.weights, say)
     check_format(config, source, backend)
     if source.suffix in torch_files.CODE:

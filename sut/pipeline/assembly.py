@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import backends.registry
 import preprocess.registry
-from backends.base import Attestation, Backend, ModelFile
+from backends.base import Attestation, Backend, Loaded, ModelFile
 from kernels.device import HOST_PLACES
 from plugins.cache import code_dir, private_dir
 from plugins.errors import DeviceNotFound
@@ -27,6 +27,8 @@ from sut.mlperf.official import BENCHMARKS
 from sut.models.base import ModelSpec
 from sut.models.preparation import Prepared, form_for, identified, spec_to_run
 from sut.models.registry import exported, find_for, for_file
+from sut.pipeline.devices import Devices, Unit
+from sut.process.affinity import NOWHERE, Affinity
 from sut.process.cgroup import usable_cores
 from sut.qsl.device_library import DeviceLibrary, device_place
 from sut.qsl.library import Library, Loading, NothingLibrary, TensorLibrary
@@ -54,6 +56,19 @@ class Assembly:
     dataset: DataSet
     backend: type[Backend]
     preprocessor: type[Preprocessor]
+    affinity: Affinity = NOWHERE
+
+    @property
+    def units(self) -> tuple[Unit, ...]:
+        """The devices that the lanes work on in turn, each with its cores."""
+        devices, sets = self.config.devices, self.affinity.lanes or (None,)
+        number = max(len(devices), len(sets))
+        return tuple(Unit(devices[n % len(devices)], sets[n % len(sets)]) for n in range(number))
+
+    @property
+    def lane_cores(self) -> int:
+        """Cores that the lanes can keep busy."""
+        return min([usable_cores(), *(sum(map(len, sets)) for sets in [self.affinity.lanes] if sets)])
 
     @property
     def model_bytes(self) -> int | None:
@@ -66,10 +81,16 @@ class Assembly:
         found = (each.performance_samples for each in BENCHMARKS.values() if each.conf == self.spec.loadgen_model)
         return next(found, _PERFORMANCE_SAMPLES)
 
-    def load_backend(self) -> Backend:
-        """Load the model. Raises ``InputError`` where backend and recipe do not fit together."""
+    def load_backend(self) -> Loaded:
+        """Load the model, once for each unit. Raises ``InputError`` where backend and recipe do not fit together."""
+        units, lanes = self.units, self.config.lane_count
+        if len(units) == 1 and units[0].cores is None:
+            return self._load_on(units[0].device, lanes)
+        return Devices(units, self._load_on, lanes)
+
+    def _load_on(self, device: str, lanes: int) -> Backend:
         config = self.config
-        rest = (config.device, config.lane_count, config.threads_per_lane, config.backend_options)
+        rest = (device, lanes, config.threads_per_lane, config.backend_options)
         if self.model is None:
             return self.backend.load(ModelFile(None, config.precision, self.spec.recipe.sample_shape), *rest)
         file = self.model.model_file(config.precision, self.spec)
@@ -102,7 +123,7 @@ class Assembly:
             f"asked {config.backend} for {config.precision}, but it executes in {found.precision}{instead}"
         )
 
-    def task_for(self, backend: Backend) -> Task:
+    def task_for(self, backend: Loaded) -> Task:
         """The task that reads this backend's outputs, of a model only those that ``--outputs`` names."""
         spec = self.spec
         wanted = self.config.outputs if self.model is not None else None
@@ -112,7 +133,7 @@ class Assembly:
         except ValueError as error:
             raise InputError(f"the outputs of {spec.name} do not fit the task {spec.task}: {error}") from error
 
-    def library(self, backend: Backend, capacity: int | None, loaded: Callable[[int], None]) -> Library:
+    def library(self, backend: Loaded, capacity: int | None, loaded: Callable[[int], None]) -> Library:
         """The sample library at the config's boundary, for ``capacity`` samples at a time (None: as MLPerf has it)."""
         at_a_time, recipe = min(capacity or self.performance_samples, self.dataset.count), self.spec.recipe
         how = Loading(self.dataset, partial(self.preprocessor_for, recipe), at_a_time, usable_cores(), loaded)
@@ -123,39 +144,42 @@ class Assembly:
         if self.config.boundary == "device":
             from kernels.gpu import open_device
 
-            place = device_place(backend)
+            place = device_place(self.config.backend, backend.places)
             gpu = open_device(place, with_kernels=False)
             return DeviceLibrary(how, recipe, device=gpu, gather=gpu.gather, place=place)
         return PictureLibrary(how, self.config.boundary)
 
-    def place_for(self, backend: Backend) -> str:
+    def place_for(self, backend: Loaded) -> str:
         """Where slots are to lie: on the GPU where what fills them can write there, else in the host's memory.
 
         Raises ``SetupError`` where the boundary is ``device`` and the backend takes no input there.
         """
         config = self.config
         if config.boundary == "device":
-            return device_place(backend)
+            return device_place(config.backend, backend.places)
         on_gpu = f"cuda:{self._preprocess_options().get('gpu', 0)}"
         writes_there = "cuda" in self.preprocessor.places and config.times_preprocessing
+        if len(config.devices) > 1 and "gpu" in config.preprocess_options:
+            writes_there = False  # one GPU cannot write into the slots of another
         if writes_there and not config.preprocess_workers and on_gpu in backend.places:
             return on_gpu
         return next((place for place in backend.places if place in HOST_PLACES), backend.places[0])
 
-    def preprocessor_for(self, recipe: Recipe) -> Preprocessor:
-        """A new preprocessor with the options that were asked for; one on a GPU is on the backend's.
+    def preprocessor_for(self, recipe: Recipe, lane: int = 0) -> Preprocessor:
+        """A new preprocessor with the options that were asked for; one on a GPU is on that of the lane.
 
         Raises ``ValueError`` for a bad value of an option, and whatever else its constructor raises.
         """
-        return self.preprocessor(recipe, **self._preprocess_options())
+        return self.preprocessor(recipe, **self._preprocess_options(lane))
 
     @property
     def shortcuts(self) -> tuple[str, ...]:
         """The preprocessor's options that change pixels, those that are taken."""
         return shortcuts(self.preprocessor.read_options(self._preprocess_options()))
 
-    def _preprocess_options(self) -> dict[str, Any]:
-        kind, _, number = self.config.device.partition(",")[0].partition(":")
+    def _preprocess_options(self, lane: int = 0) -> dict[str, Any]:
+        devices = self.config.devices
+        kind, _, number = devices[lane % len(devices)].partition(":")
         takes_gpu = any(each.name == "gpu" for each in fields(self.preprocessor.options))
         same_gpu = {"gpu": int(number)} if takes_gpu and kind == "cuda" and number else {}
         return {**same_gpu, **self.config.preprocess_options}
@@ -163,7 +187,7 @@ class Assembly:
     @property
     def gpus(self) -> list[int]:
         """CUDA's numbers of the GPUs that the backend and the preprocessor work on."""
-        devices = [word.partition(":") for word in self.config.device.split(",")]
+        devices = [word.partition(":") for word in self.config.devices]
         preprocessors = getattr(self.preprocessor.read_options(self._preprocess_options()), "gpu", None)
         numbers = {int(number or 0) for kind, _, number in devices if kind == "cuda"} | {preprocessors}
         return sorted(number for number in numbers if isinstance(number, int))
@@ -208,6 +232,7 @@ def assemble(
     backend = load_backend(config.backend)
     preprocessor = load_preprocessor(config.preprocess, config.preprocess_options)
     _check_device(config, backend)
+    affinity = _affinity_of(config)
     _check_options(config, backend)
     spec = _spec_of(config, backend, say)
     if config.data_format and config.data_format != spec.recipe.layout:
@@ -228,7 +253,7 @@ def assemble(
         model = prepared or identified(config, spec, backend, dataset, say, progress)
     elif config.fold:
         raise InputError(f"--fold puts normalisation into the model, and backend {config.backend} has none")
-    return Assembly(config, spec_to_run(spec, config), model, dataset, backend, preprocessor)
+    return Assembly(config, spec_to_run(spec, config), model, dataset, backend, preprocessor, affinity)
 
 
 def load_backend(name: str) -> type[Backend]:
@@ -284,7 +309,8 @@ def _spec_of(config: RunConfig, backend: type[Backend], say: Say) -> ModelSpec:
 
 def _check_options(config: RunConfig, backend: type[Backend]) -> None:
     """Refuse what the backend does not know, before anything is made for it."""
-    form_for(backend, config.precision, config.device)
+    for device in config.devices:
+        form_for(backend, config.precision, device)
     try:
         backend.read_options(config.backend_options)
     except ValueError as error:
@@ -297,11 +323,29 @@ def _check_device(config: RunConfig, backend: type[Backend]) -> None:
     Before the model is looked for: no model helps where the device is missing.
     """
     known = {*backend.devices(), "cpu", "gpu", "cuda"}
-    for word in config.device.split(","):
+    for word in config.devices:
         kind, _, number = word.partition(":")
         if word not in known and not (kind == "cuda" and number.isdigit()):
             raise InputError(f"unknown device '{word}'; {suggest(word, known)}, cuda:N")
+    if config.boundary == "device" and len(config.devices) > 1:
+        raise InputError(
+            f"--boundary device keeps the samples in the memory of one GPU, got --device {config.device}: name one "
+            "device, or take --boundary tensor"
+        )
     try:
-        backend.check_device(config.device)
+        for word in config.devices:
+            backend.check_device(word)
     except DeviceNotFound as error:
         raise SetupError(one_line(error)) from error
+
+
+def _affinity_of(config: RunConfig) -> Affinity:
+    """The core sets on this machine, which must be one, or as many as there are devices; of one CPU any number."""
+    found = Affinity.of(config.affinity)
+    sets, devices = len(found.lanes), len(config.devices)
+    if sets > 1 and sets != devices and config.device != "cpu":
+        raise InputError(
+            f"--affinity: got {sets} core sets of the lanes for --device {config.device}; expected one, or one for "
+            "each device (only the device cpu may be several)"
+        )
+    return found

@@ -10,6 +10,7 @@ from sut.pipeline.batching import BatchingPolicy
 from sut.pipeline.deadline import Deadline
 from sut.pipeline.lane import Lane
 from sut.pipeline.queues import queue_for
+from sut.process.affinity import stay_on
 
 POLL_S = 0.5
 _GOODBYE_S = 30
@@ -75,6 +76,7 @@ class Fused(Way):
         before.close()  # whoever waits there goes on to the new one
 
     def _serve(self, lane: Lane) -> None:
+        stay_on(lane.cores)
         while not self._queue.finished:
             if (batch := self._queue.take(POLL_S)) is not None:
                 lane.process(batch)

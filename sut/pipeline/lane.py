@@ -16,7 +16,9 @@ from preprocess.base import BadPicture, Geometry, Mark, Target, unmarked
 from sut.errors import RunError, one_line
 from sut.mlperf.loadgen import Complete
 from sut.pipeline.batching import Batch, BatchingPolicy
+from sut.pipeline.devices import Unit
 from sut.pipeline.ledger import Counter, Ledger
+from sut.process.affinity import staying_on
 from sut.qsl.library import Source
 from sut.tasks.base import Payloads, Task
 
@@ -42,20 +44,25 @@ class Failures:
     first_error: str | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def record(self, error: BaseException, indices: Sequence[int]) -> None:
+    def record(self, error: BaseException, indices: Sequence[int], on: str = "") -> None:
         """Count the samples of a batch as failed, and name the bad one's file where the error knows which it is."""
         with self._lock:
             self.samples += len(indices)
             if self.first_error is not None:
                 return
-            self.first_error = self.described(error, indices)
+            self.first_error = self.described(error, indices, on)
         self.tell(self.first_error)
 
-    def described(self, error: BaseException, indices: Sequence[int]) -> str:
-        """An error in a batch of samples in one line, with the name of the bad one's file, or of the batch's first."""
+    def described(self, error: BaseException, indices: Sequence[int], on: str = "") -> str:
+        """An error in a batch of samples in one line, with the name of the bad one's file, or of the batch's first.
+
+        Where no file is to blame also ``on`` which device it was, if there are several.
+        """
         bad = error.position if isinstance(error, BadPicture) else None
-        batch = f" (in a batch of {len(indices)})" if bad is None and len(indices) > 1 else ""
-        return f"{self.name_of(indices[bad or 0])}{batch}: {type(error).__name__}: {one_line(error)}"
+        batch = f"in a batch of {len(indices)}" if bad is None and len(indices) > 1 else ""
+        where = ", ".join(filter(None, (batch, "" if isinstance(error, BadPicture) else on)))
+        told = f" ({where})" if where else ""
+        return f"{self.name_of(indices[bad or 0])}{told}: {type(error).__name__}: {one_line(error)}"
 
 
 class Recorder:
@@ -118,14 +125,24 @@ class Surroundings:
 class Lane:
     """One copy of the fused pipeline.
 
-    ``work`` is the timed work on one batch, ``process`` also completes it, ``rehearse`` does it before the clock.
+    ``work`` is the timed work on one batch, ``process`` also completes it, ``rehearse`` does it before the clock, on
+    the cores of the lane's unit. Whose thread does the other two stays there by itself (``sut.process.affinity``).
     """
 
     def __init__(
-        self, runner: Runner, source: Source, shared: Surroundings, lend_to: str | None = None, number: int = 0
+        self,
+        runner: Runner,
+        source: Source,
+        shared: Surroundings,
+        lend_to: str | None = None,
+        number: int = 0,
+        unit: Unit | None = None,
     ) -> None:
         """``lend_to``: the input that takes a single ready sample where it lies; None to copy each into a slot."""
         self._input, self.number = lend_to, number
+        self.cores = unit.cores if unit else None
+        """On which its work is done; None: anywhere."""
+        self.on = f"on {unit.name}" if unit else ""
         self._runner, self._source, self._shared = runner, source, shared
 
     def work(self, indices: Sequence[int]) -> tuple[Payloads, list[int]]:
@@ -147,19 +164,21 @@ class Lane:
     def rehearse(self, indices: Sequence[int]) -> Payloads:
         """Do the work without being asked, as warm-up. Raises ``RunError`` with the name of the file to blame."""
         try:
-            return self.work(indices)[0]
+            with staying_on(self.cores):
+                return self.work(indices)[0]
         except Exception as error:
-            raise RunError(self._shared.failures.described(error, indices)) from error
+            raise RunError(self._shared.failures.described(error, indices, self.on)) from error
 
     def examine(self, indices: Sequence[int]) -> tuple[Payloads, Mapping[str, Any]]:
         """``rehearse``, with the outputs that the answers come from: all rows, valid until the lane's next batch."""
         try:
-            slot = self.slot(len(indices))
-            geometries = self._source.fill(indices, slot, unmarked)
-            outputs = self._runner.infer(slot)
-            return self._shared.task.decode(outputs, indices, geometries, slot.n), outputs
+            with staying_on(self.cores):
+                slot = self.slot(len(indices))
+                geometries = self._source.fill(indices, slot, unmarked)
+                outputs = self._runner.infer(slot)
+                return self._shared.task.decode(outputs, indices, geometries, slot.n), outputs
         except Exception as error:
-            raise RunError(self._shared.failures.described(error, indices)) from error
+            raise RunError(self._shared.failures.described(error, indices, self.on)) from error
 
     def answer(self, slot: Slot, indices: Sequence[int], geometries: Sequence[Geometry], stamps: list[int]) -> Payloads:
         """Infer and decode a slot's first rows, which hold these samples; stamps begin and end of each stage."""
@@ -191,7 +210,7 @@ class Lane:
         try:
             payloads, stamps = self.work(batch.indices)
         except BaseException as error:
-            shared.failures.record(error, batch.indices)
+            shared.failures.record(error, batch.indices, self.on)
             payloads, stamps = None, shared.failed_stamps(len(self._source.stages))
         finish(shared, batch.ids, payloads, batch.starts, stamps, self.number)
 

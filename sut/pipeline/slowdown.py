@@ -27,7 +27,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from backends.base import Backend, Runner, Slot
+from backends.base import Loaded, Runner, Slot
 from plugins.registry import suggest
 from plugins.sleep import sleep_until
 from preprocess.base import Geometry, Mark, Preprocessor, Target, unmarked
@@ -72,7 +72,7 @@ class Slowdown:
     """Wraps the parts of one system as its config's ``slowdown`` has it. ``stages`` are all of a sample's, in order."""
 
     def __init__(
-        self, config: RunConfig, backend: Backend, preprocessor: type[Preprocessor], stages: Sequence[str]
+        self, config: RunConfig, backend: Loaded, preprocessor: type[Preprocessor], stages: Sequence[str]
     ) -> None:
         """Raises ``InputError`` for a stage that is unknown or cannot be stretched here."""
         check_names(config.slowdown, stages)
@@ -86,7 +86,7 @@ class Slowdown:
             )
         attested = backend.attest()
         idle = attested.provider == "none"
-        devices = int(attested.details.get("devices", len(attested.device.split(","))))
+        devices = config.units * int(attested.details.get("devices", 1))
         on_device = (idle and backend.inputs) or not attested.device.startswith("cpu")
         inferring = [name for name in config.slowdown if name in _INFERRING]
         if inferring and on_device and config.lane_count > devices:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from preprocess.base import Geometry, Recipe
 from sut.pipeline.fused import POLL_S, Way, joined, started
 from sut.pipeline.lane import Lane, Surroundings, fill_stamped, finish
 from sut.pipeline.queues import Queue
+from sut.process.affinity import Cores, stay_on
 from sut.qsl.library import Rows, Source
 
 _GATHER = 1
@@ -53,6 +54,7 @@ class Channel:
         self._ready: deque[Filled] = deque()
         self._coming = 0
         self._closed = False
+        self._resting: frozenset[int] = frozenset()
         self._changed = threading.Condition(threading.Lock())
 
     def announce(self, samples: int) -> None:
@@ -83,12 +85,18 @@ class Channel:
             self._free.append(row)
             self._changed.notify_all()
 
-    def take(self) -> list[Filled]:
-        """The next batch; empty when nothing came for a while, or the channel is closed and empty."""
+    def rest(self, lanes: Collection[int]) -> None:
+        """Give nothing to the lanes of these numbers from now on, and to all others again."""
         with self._changed:
-            if not self._enough():
+            self._resting = frozenset(lanes)
+            self._changed.notify_all()
+
+    def take(self, lane: int) -> list[Filled]:
+        """The next batch for a lane; empty when nothing came for a while, or the channel is closed and empty."""
+        with self._changed:
+            if not self._enough() or lane in self._resting:
                 self._changed.wait(POLL_S)
-                if not self._enough():
+                if not self._enough() or lane in self._resting:
                     return []
             return [self._ready.popleft() for _ in range(min(self._max_batch, len(self._ready)))]
 
@@ -122,9 +130,16 @@ class Staged(Way):
     """
 
     def __init__(
-        self, lanes: Sequence[Lane], sources: Sequence[Source], channel: Channel, shared: Surroundings
+        self,
+        lanes: Sequence[Lane],
+        sources: Sequence[Source],
+        channel: Channel,
+        shared: Surroundings,
+        cores: Sequence[Cores] = (),
     ) -> None:
+        """``cores``: sets that the workers take in turn; without any they are nowhere in particular."""
         self._lanes, self._sources, self._channel, self._shared = lanes, sources, channel, shared
+        self._cores: Sequence[Cores | None] = cores or (None,)
         self._queue = Queue(max_batch=1)
         self._preprocessing: list[threading.Thread] = []
         self._inferring: list[threading.Thread] = []
@@ -135,8 +150,7 @@ class Staged(Way):
             return
         channel, shared = self._channel, self._shared
         self._preprocessing = [
-            started(f"preprocess-{n}", _serve_worker, n, source, self._queue, channel, shared)
-            for n, source in enumerate(self._sources)
+            started(f"preprocess-{n}", self._serve_worker, n, source) for n, source in enumerate(self._sources)
         ]
         self._inferring = [
             started(f"lane-{n}", _serve_lane, lane, channel, shared) for n, lane in enumerate(self._lanes)
@@ -149,19 +163,24 @@ class Staged(Way):
         self._channel.announce(len(ids))
         self._queue.put(ids, indices, start)
 
+    def rest(self, lanes: Collection[int]) -> None:
+        """See ``Channel``."""
+        self._channel.rest(lanes)
+
+    def _serve_worker(self, worker: int, source: Source) -> None:
+        """One preprocessing thread: takes samples from the queue, puts tensors into the channel, until all is done."""
+        queue, channel, shared = self._queue, self._channel, self._shared
+        stay_on(self._cores[worker % len(self._cores)])
+        while not queue.finished:
+            if (batch := queue.take(POLL_S)) is not None:
+                _prepare(worker, source, channel, shared, (batch.ids[0], batch.indices[0], batch.starts[0][0]))
+
     def close(self) -> None:
         """See ``Way``."""
         self._queue.close()
         joined(self._preprocessing)
         self._channel.close()
         joined(self._inferring)
-
-
-def _serve_worker(worker: int, source: Source, queue: Queue, channel: Channel, shared: Surroundings) -> None:
-    """One preprocessing thread: takes samples from a queue, puts tensors into the channel, until all is done."""
-    while not queue.finished:
-        if (batch := queue.take(POLL_S)) is not None:
-            _prepare(worker, source, channel, shared, (batch.ids[0], batch.indices[0], batch.starts[0][0]))
 
 
 def _prepare(worker: int, source: Source, channel: Channel, shared: Surroundings, sample: tuple[int, int, int]) -> None:
@@ -187,8 +206,9 @@ def _prepare(worker: int, source: Source, channel: Channel, shared: Surroundings
 
 def _serve_lane(lane: Lane, channel: Channel, shared: Surroundings) -> None:
     """One lane's thread: infers what comes through the channel until it is closed and empty."""
+    stay_on(lane.cores)
     while not channel.finished:
-        if samples := channel.take():
+        if samples := channel.take(lane.number):
             _process(lane, samples, channel, shared)
 
 
@@ -211,7 +231,7 @@ def _process(lane: Lane, samples: list[Filled], channel: Channel, shared: Surrou
     except BaseException as error:
         if not released:
             channel.release(samples)
-        shared.failures.record(error, indices)
+        shared.failures.record(error, indices, lane.on)
         payloads, stamps = None, shared.failed_stamps(_GATHER)
     starts = [(sample.number, 1) for sample in samples]
     finish(shared, [sample.id for sample in samples], payloads, starts, stamps, lane.number)

@@ -8,13 +8,13 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter as Counts
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from functools import partial
 from typing import Self
 
-from backends.base import Backend, Runner
+from backends.base import Loaded, Runner
 from sut.config import RunConfig
 from sut.errors import RunError
 from sut.mlperf.loadgen import Complete
@@ -28,7 +28,7 @@ from sut.pipeline.ledger import Counter, Ledger, LedgerShape
 from sut.pipeline.ranges import RangedRunner, RangedSource, nvtx_for
 from sut.pipeline.slowdown import Slowdown
 from sut.pipeline.staged import Channel, Staged
-from sut.process.cgroup import usable_cores
+from sut.process.affinity import staying_on
 from sut.qsl.library import Library, Source
 from sut.tasks.base import Payloads, Task
 
@@ -54,14 +54,14 @@ class SUT:
         assembly: Assembly | None = None,
     ) -> None:
         parts = assembly or assemble(config)
-        self.config = config = prior(config, usable_cores(), parts.model_bytes).apply(config)
+        self.config = config = prior(config, parts.lane_cores, parts.model_bytes).apply(config)
         self.parts = replace(parts, config=config)
         self._issued = 0
         self._deliver = complete
         dataset = self.parts.dataset
         self.failures = Failures(lambda index: dataset.files[index], tell)
         with ExitStack() as stack:
-            self.backend: Backend = stack.enter_context(self.parts.load_backend())
+            self.backend: Loaded = stack.enter_context(self.parts.load_backend())
             self.parts.check_attested(self.backend.attest())
             self.library: Library = self.parts.library(self.backend, performance_samples, loaded)
             stack.callback(self.library.close)
@@ -104,7 +104,14 @@ class SUT:
         lend_to = self.backend.inputs[0].name if one else None
         place = self.parts.place_for(self.backend)
         runners = [stack.enter_context(self._make_runner(place)) for _ in range(self.config.lane_count)]
-        return [Lane(each, self._make_source(stack), self._shared, lend_to, n) for n, each in enumerate(runners)]
+        units = self.parts.units
+        several = len(units) > 1 or units[0].cores is not None
+        return [
+            Lane(
+                each, self._make_source(stack, n), self._shared, lend_to, n, units[n % len(units)] if several else None
+            )
+            for n, each in enumerate(runners)
+        ]
 
     def _make_runner(self, place: str) -> Runner:
         runner = self.backend.runner(place)
@@ -112,8 +119,8 @@ class SUT:
             runner = self._slowdown.runner(runner)
         return RangedRunner(runner, self._nvtx) if self._nvtx is not None else runner
 
-    def _make_source(self, stack: ExitStack) -> Source:
-        source = self.library.source()
+    def _make_source(self, stack: ExitStack, lane: int) -> Source:
+        source = self.library.source(lane)
         if self._nvtx is not None:
             source = RangedSource(source, self._nvtx)
         self._sources.append(source)
@@ -122,10 +129,10 @@ class SUT:
 
     def _make_way(self, stack: ExitStack) -> Way:
         if self.staged:
-            sources = [self._make_source(stack) for _ in range(self.config.preprocess_workers)]
+            sources = [self._make_source(stack, n) for n in range(self.config.preprocess_workers)]
             fill_up = self.config.scenario != "Server"
             channel = Channel(self.parts.spec.recipe, self.policy.max_batch, len(sources), fill_up)
-            return Staged(self.lanes, sources, channel, self._shared)
+            return Staged(self.lanes, sources, channel, self._shared, self.parts.affinity.preprocess)
         return Inline(self.lanes[0], self.policy) if self.policy.inline else Fused(self.lanes, self.policy)
 
     @property
@@ -161,6 +168,11 @@ class SUT:
         self._issued = 0
         self.task.start()
         self._way.start()
+
+    def asking(self) -> AbstractContextManager[None]:
+        """While a thread asks, it stays on LoadGen's cores, or on those of the lane that works in it."""
+        [loadgen] = self.parts.affinity.loadgen or (None,)
+        return staying_on(self.lanes[0].cores if self.policy.inline else loadgen)
 
     def issue(self, ids: Sequence[int], indices: Sequence[int]) -> None:
         """Take a query: response ids and data set indices, one each per sample. Never raises, waits only if inline."""
@@ -205,6 +217,11 @@ class SUT:
     def know_service_times(self, batch_ns: Mapping[int, int], latency_bound_ns: int) -> None:
         """What batches take, in ns by size, and Server's latency bound: what its batching needs to answer in time."""
         self._way.expect(self.policy.deadline(batch_ns, latency_bound_ns))
+
+    def rest(self, lanes: Collection[int]) -> None:
+        """Have workers feed all lanes but those of these numbers, for calibration; no other way has workers."""
+        if isinstance(self._way, Staged):
+            self._way.rest(lanes)
 
     def flush(self) -> None:
         """LoadGen has issued the last query of a set. Nothing is held back here that a lane would not take."""

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from backends.base import Backend, Slot
+from backends.base import Slot
 from kernels.device import Buffer, Device, DeviceArray
 from preprocess.base import Geometry, Mark, Preprocessor, Recipe, Target, unmarked
 from preprocess.parts.device_memory import lent_slot
@@ -27,17 +27,17 @@ Gather = Callable[[Buffer, Sequence[Buffer], int | None], None]
 """Copies buffers, one behind the other, to the start of the first, all of one device: ``GpuDevice.gather``."""
 
 
-def device_place(backend: Backend) -> str:
-    """The place on an accelerator where a backend takes its input: ``cuda:0``.
+def device_place(name: str, places: Sequence[str]) -> str:
+    """The place on an accelerator where the backend of that name takes its input, of its ``places``: ``cuda:0``.
 
     Raises ``SetupError`` for a backend that takes it from host memory only.
     """
-    for place in backend.places:
+    for place in places:
         if place.startswith("cuda:"):
             return place
     raise SetupError(
-        f"--boundary device keeps tensors in the accelerator's memory, but {backend.name} takes its input from "
-        f"{', '.join(backend.places)} memory only: use --boundary tensor, or a backend that takes cuda:N"
+        f"--boundary device keeps tensors in the accelerator's memory, but {name} takes its input from "
+        f"{', '.join(places)} memory only: use --boundary tensor, or a backend that takes cuda:N"
     )
 
 
@@ -54,7 +54,7 @@ class DeviceLibrary(Library):
         self.row: dict[int, Buffer] = {}
         self.geometry: dict[int, Geometry] = {}
 
-    def source(self) -> Source:
+    def source(self, lane: int = 0) -> Source:
         """A source that copies on the device, on a stream of its own."""
         return _DeviceGather(self)
 

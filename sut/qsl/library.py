@@ -79,12 +79,12 @@ class Source(ABC):
 class Loading:
     """How samples of a data set are loaded: by ``workers`` threads, at most ``capacity`` at a time.
 
-    Each thread has a preprocessor that ``make`` makes; ``loaded`` is called with the number of samples after each piece
-    of work.
+    Each thread has a preprocessor that ``make`` makes, of the lane whose number it is given, or else of the first;
+    ``loaded`` is called with the number of samples after each piece of work.
     """
 
     dataset: DataSet
-    make: Callable[[], Preprocessor]
+    make: Callable[..., Preprocessor]
     capacity: int
     workers: int
     loaded: Callable[[int], None] = lambda count: None
@@ -137,8 +137,8 @@ class Library(ABC):
                 self._counted.update(preprocessor.counts())
 
     @abstractmethod
-    def source(self) -> Source:
-        """A new source, for one thread at a time."""
+    def source(self, lane: int = 0) -> Source:
+        """A new source, for one thread at a time: that of a lane, or one that works on the same device."""
 
     def close(self) -> None:
         """Give back what it holds beside host memory. Called once, after all sources were closed."""
@@ -207,7 +207,7 @@ class Library(ABC):
 class NothingLibrary(Library):
     """For a backend that takes no input: nothing is read, nothing is held."""
 
-    def source(self) -> Source:
+    def source(self, lane: int = 0) -> Source:
         """A source that fills nothing."""
         return _Nothing()
 
@@ -243,7 +243,7 @@ class TensorLibrary(Library):
         self.storage: NDArray[Any] = np.empty((how.capacity, *recipe.sample_shape), recipe.dtype)
         self._free = list(range(how.capacity - 1, -1, -1))
 
-    def source(self) -> Source:
+    def source(self, lane: int = 0) -> Source:
         """A source that gathers tensors."""
         return _Gather(self)
 

@@ -20,9 +20,9 @@ class PictureLibrary(Library):
         with how.make() as one:
             self.stages = one.pixel_stages() if self._decoded else one.stages
 
-    def source(self) -> Source:
+    def source(self, lane: int = 0) -> Source:
         """A source with a preprocessor of its own."""
-        return _Preprocess(self, self._how.make(), self._decoded)
+        return _Preprocess(self, self._how.make(lane), self._decoded)
 
     def _load_chunk(self, chunk: Sequence[int]) -> None:
         for index in chunk:

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import to_json
 
 from sut.config import AUTO
-from sut.errors import cut, cut_list
+from sut.errors import cut, cut_list, short
 from sut.mlperf.audit import Audit
 from sut.mlperf.logs import Int64Array
 from sut.mlperf.metrics import PERCENTILES
@@ -140,6 +140,31 @@ class Agreement(_Part):
         return f"{share} same labels" if self.kind == "labels" else f"mAP {share} for the same {self.kind}"
 
 
+class Scaling(_Part):
+    """How much more several devices do together than the first alone; see ``sut/run/scaling.py``."""
+
+    units: list[str]
+    """The devices, or core sets of the CPU's, each of which has the model."""
+    one_samples_per_second: float
+    """What the lanes of the first did alone, before the run, preprocessing included: the median of some windows."""
+    all_samples_per_second: float
+    """What all lanes did together, in windows between those."""
+    efficiency: float
+    """All by as many times one, the median of the pairs: 1 is as much as so many could do."""
+    limited_by: str | None = None
+    """The stage with the most busy time per sample and thread that does it in the run; null but in Offline, where there
+    is work for all at any time."""
+
+    def line(self) -> str:
+        """The figures in words."""
+        count, one, together = len(self.units), self.one_samples_per_second, self.all_samples_per_second
+        limit = f"; {self.limited_by} limits" if self.limited_by else ""
+        return (
+            f"{count} devices did {short(together)} samples/s, one {short(one)}: "
+            f"{share_in_percent(self.efficiency)} % of {count} times as much{limit}"
+        )
+
+
 class Answers(_Part):
     """What the answers of some samples did before the clock; see ``sut/run/answers.py``."""
 
@@ -254,6 +279,10 @@ class Result(_Part):
     """Samples in the ledger, which ``latency_ns`` and ``stages_ns`` are of."""
     clock_change_ns: int | None = None
     """The largest change of the system clock against the monotonic one."""
+    scaling: Scaling | None = None
+    """None with one device, in SingleStream, and where the run did not come to its plan."""
+    thread_cores: Mapping[str, str] = {}
+    """Where ``affinity`` is set: the cores on which the kernel let each thread run when LoadGen was about to ask."""
     cold_start_s: Mapping[str, float] = {}
     """Seconds that the run's process took: ``import``, ``choose``, ``load``, ``first``."""
     memory_bytes: Mapping[str, int | None] = {}

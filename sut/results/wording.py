@@ -74,6 +74,11 @@ def energy_lines(results: Sequence[Result]) -> list[str]:
     return lines
 
 
+def scaling_lines(results: Sequence[Result]) -> list[str]:
+    """How the devices of each scenario's run scaled, where there are several."""
+    return [f"scaling, {each.scenario}: {each.scaling.line()}" for each in results if each.scaling]
+
+
 def agreement_lines(results: Sequence[Result]) -> list[str]:
     """What no figure of a reduced precision is shown without."""
     lines = []

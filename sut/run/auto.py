@@ -69,17 +69,19 @@ def candidates(config: RunConfig, cores: int, model_bytes: int | None) -> list[C
     The prior alone where cores are not what is shared, and in Server, whose figure is the rate that it is asked.
     """
     first = prior(config, cores, model_bytes)
+    units = config.units
+    each = max(1, cores // units)
     if not _shares_cores(config, model_bytes) or config.scenario == "Server":
         return [first]
     if config.scenario == "Offline":
         others = [replace(first, max_batchsize=size) for size in (2 * first.max_batchsize, first.max_batchsize // 2)]
-        others.append(replace(first, lanes=1, threads=cores))
+        others.append(replace(first, lanes=units, threads=each))
     elif config.scenario == "MultiStream":
-        lanes = _spread(cores)
-        others = [replace(first, lanes=lanes, threads=cores // lanes)]
+        lanes = _spread(each)
+        others = [replace(first, lanes=units * lanes, threads=each // lanes)]
     else:
-        others = [replace(first, threads=max(1, cores // 2))]
-    return list(dict.fromkeys([first, *(each for each in others if fits(each, config))]))[:_MOST_CANDIDATES]
+        others = [replace(first, threads=max(1, each // 2))]
+    return list(dict.fromkeys([first, *(other for other in others if fits(other, config))]))[:_MOST_CANDIDATES]
 
 
 def with_effect(scenario: str) -> tuple[str, ...]:

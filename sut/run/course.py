@@ -22,19 +22,21 @@ from sut.models.preparation import check_unchanged
 from sut.pipeline.assembly import assemble
 from sut.pipeline.ledger import Counter, Ledger
 from sut.pipeline.system import SUT
+from sut.process.affinity import cores_of_threads
 from sut.process.cgroup import Periods, cpu_periods, cpu_quota, free_memory, held_back, most_throttled
 from sut.process.memory import peak_bytes
 from sut.process.messages import from_text
 from sut.process.telling import Teller
 from sut.results.parity import measure_quickly
 from sut.results.quiet import Look, Quiet, between, look
-from sut.results.schema import CpuQuota
+from sut.results.schema import CpuQuota, Scaling
 from sut.run.answers import check
 from sut.run.closed import end_where_broken, settings_broken
 from sut.run.events import Checked, Failure, Finished, Flushed, Loaded, Orders, Planned, Preprocessed
 from sut.run.overload import fitting_qps, stop_overload
 from sut.run.planning import Plan, Room, apply_calibration, make_plan, settings_before
 from sut.run.pulse import Phase, Pulse, never_raising
+from sut.run.scaling import scaling
 from sut.run.timing import Pace, calibrate, warm_tail
 from sut.run.trial import is_undisturbed, settle
 
@@ -42,6 +44,10 @@ _CALIBRATION_SHARE = 0.2
 _CALIBRATION_MAX_S = 1.5
 _CALIBRATION_MIN_OFFLINE_S = 0.5
 """A rate taken from a shorter time makes short Offline runs INVALID where the machine is noisy."""
+
+
+_TOLD = ("emulated", "fallback", "training", "different_devices")
+"""What is attested that a reader must know."""
 
 
 class Course:
@@ -78,6 +84,7 @@ class Course:
         ready = self._load_samples(sut)
         self._check_answers(sut, ready)
         measured = self._calibrate(sut, ready)
+        self._scaling = self._scale(sut, ready)
         overload = self._set_what_is_open(sut, measured)
         self._end_where_broken(sut)
         plan = self._plan(measured, overload)
@@ -142,10 +149,10 @@ class Course:
         return sut
 
     def _tell_what_is_loaded(self, sut: SUT) -> None:
-        model, attested, version = self._parts.model, sut.backend.attest(), type(sut.backend).version()
+        model, attested, version = self._parts.model, sut.backend.attest(), self._parts.backend.version()
         sums, details = model.loaded_sha256 if model else {}, attested.details
         self._tell(Loaded(sums, asdict(attested), attested.device_name, version, sut.output))
-        self._notes += [f"{key}: {details[key]}" for key in ("emulated", "fallback", "training") if key in details]
+        self._notes += [f"{key}: {details[key]}" for key in _TOLD if key in details]
         if model is not None and model.quantised and (work := details.get("multiply_accumulates")):
             self._notes.append(f"{self._config.backend} executes the quantised file's multiply-accumulates in {work}")
 
@@ -185,12 +192,18 @@ class Course:
         self._broken += found.broken
 
     def _calibrate(self, sut: SUT, ready: range) -> Pace:
-        scenario = self._config.scenario
-        budget_s = min(_CALIBRATION_MAX_S, _CALIBRATION_SHARE * self._settings.min_duration_ms / 1000)
-        if scenario == "Offline":
-            budget_s = max(budget_s, _CALIBRATION_MIN_OFFLINE_S)
         with _in_warm_up():
-            return calibrate(scenario, sut, ready, self._per_query, budget_s, self._pulse.beat)
+            return calibrate(self._config.scenario, sut, ready, self._per_query, self._budget_s, self._pulse.beat)
+
+    def _scale(self, sut: SUT, ready: range) -> Scaling | None:
+        with _in_warm_up():
+            return scaling(sut, ready, self._per_query, self._budget_s, self._pulse.beat)
+
+    @property
+    def _budget_s(self) -> float:
+        """Seconds for what is measured before a run of this length."""
+        budget_s: float = min(_CALIBRATION_MAX_S, _CALIBRATION_SHARE * self._settings.min_duration_ms / 1000)
+        return max(budget_s, _CALIBRATION_MIN_OFFLINE_S) if self._config.scenario == "Offline" else budget_s
 
     def _set_what_is_open(self, sut: SUT, measured: Pace) -> str | None:
         """Tell LoadGen and the batching what was measured.
@@ -249,8 +262,17 @@ class Course:
                 fitting_qps=fitting_qps(config, settings, measured) if config.scenario == "Server" else None,
                 min_query_count=settings.min_query_count,
                 server_target_qps=settings.server_target_qps,
+                scaling=self._scaling,
+                thread_cores=self._thread_cores(sut),
             )
         )
+
+    def _thread_cores(self, sut: SUT) -> dict[str, str]:
+        """On which cores the threads are, that which asks being this one; nothing where nobody has asked for any."""
+        if self._config.affinity is None:
+            return {}
+        with sut.asking():
+            return cores_of_threads()
 
     def _run(self, sut: SUT, plan: Plan) -> tuple[float, Quiet, CpuQuota | None]:
         """Let LoadGen ask. Returns the CPU time that took in seconds, and what disturbed it."""
@@ -265,7 +287,8 @@ class Course:
         periods, ready, cpu = cpu_periods(Path("/")), look(os.getppid()), time.process_time()
         audit = self._config.audit_conf and self._config.audit_conf.resolve()
         sizes = (self._parts.dataset.count, self._at_a_time)
-        loadgen.run(callbacks, self._settings, *sizes, self._orders.directory, audit, plan.trace)
+        with sut.asking():
+            loadgen.run(callbacks, self._settings, *sizes, self._orders.directory, audit, plan.trace)
         cpu_s = time.process_time() - cpu
         quiet = between(ready, look(os.getppid()), before=between(self._began, ready))
         return cpu_s, quiet, self._held_back(periods)

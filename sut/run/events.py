@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +15,7 @@ from sut.models.preparation import Prepared
 from sut.pipeline.ledger import LedgerShape
 from sut.process.messages import Failed, Step, vocabulary
 from sut.results.quiet import Quiet
-from sut.results.schema import Answers, CpuQuota, Parity
+from sut.results.schema import Answers, CpuQuota, Parity, Scaling
 from sut.run.planning import Plan
 from sut.run.pulse import Clock, Phase
 from sut.run.timing import Pace
@@ -87,6 +87,8 @@ class Planned:
     """A rate of Server that should be answered in time."""
     min_query_count: int
     server_target_qps: float
+    scaling: Scaling | None = None
+    thread_cores: Mapping[str, str] = field(default_factory=dict)
     event: Literal["planned"] = "planned"
 
     def facts(self) -> dict[str, Any]:

@@ -27,9 +27,19 @@ from sut.pipeline.ledger import Counter, Ledger
 from sut.results.energy import Energy
 from sut.results.gpus import peak_bytes
 from sut.results.machine import system_facts
+from sut.results.prices import limiting_stage, pipeline
 from sut.results.samples import FILE as SAMPLES
 from sut.results.samples import Samples
-from sut.results.schema import CONFIGURED, Accuracy, Agreement, Metric, Result, per_query, stage_stats
+from sut.results.schema import (
+    CONFIGURED,
+    Accuracy,
+    Agreement,
+    Metric,
+    Result,
+    Scaling,
+    per_query,
+    stage_stats,
+)
 from sut.results.stages import LedgerError, Stages, answered, join, latency_bounds, own_latency_ns, record_of
 from sut.results.trace import write_trace
 from sut.run.events import Planned
@@ -87,6 +97,7 @@ def make_result(parts: Assembly, agreement: Agreement | None, outcome: Outcome, 
         notes=_notes(outcome, found),
         system={**system_facts(), "load_average": outcome.load_average},
         versions={NAME: outcome.version, **versions(config, parts.spec.name)},
+        scaling=_scaling(config, outcome, found),
         **_told(outcome, samples),
         **_figures(config, outcome, found, samples),
     )
@@ -100,6 +111,17 @@ def _energy(outcome: Outcome, found: _Findings, samples: int) -> dict[str, Energ
     energy, notes = outcome.metering.energy(window, samples)
     found.notes += notes
     return energy
+
+
+def _scaling(config: RunConfig, outcome: Outcome, found: _Findings) -> Scaling | None:
+    """How the devices scaled, with the stage that limits them, as the run has it."""
+    plan, stages = outcome.plan, found.stages
+    if plan is None:
+        return None
+    if plan.scaling is None or stages is None or config.scenario != "Offline":
+        return plan.scaling
+    how = pipeline(stages.cost_ns, config.scenario, plan.settled.choice.lanes, config.preprocess_workers)
+    return plan.scaling.model_copy(update={"limited_by": limiting_stage(stages.cost_ns, how)})
 
 
 def _traced(config: RunConfig, path: Path, outcome: Outcome, found: _Findings) -> str:
@@ -131,6 +153,7 @@ def _told(outcome: Outcome, samples: int) -> dict[str, Any]:
         "audit": plan and plan.audit,
         "plan": plan and plan.facts(),
         "calibration": plan and asdict(plan.calibration),
+        "thread_cores": plan.thread_cores if plan else {},
         "memory_bytes": {"host_peak": finished and finished.host_peak_bytes, "gpu_peak": peak_bytes(outcome.gpus)},
         "gpus": outcome.gpus,
         "cpu_seconds_per_sample": finished.cpu_s / samples if finished and samples else None,

@@ -15,6 +15,7 @@ from sut.mlperf import official
 from sut.mlperf.loadgen import Settings, settings_for
 from sut.mlperf.userconf import Conf, read_conf
 from sut.pipeline.ledger import MAX_RECORDED_SAMPLES
+from sut.process.affinity import parse
 from sut.run.generation import COMFORTABLE, Generated, expected_latency_ns, generated, longest_s
 from sut.run.timing import Pace
 from sut.text import duration
@@ -160,6 +161,21 @@ def _without_effect(config: RunConfig) -> Iterator[str]:
         yield "--cache 1 has no effect with preprocessed tensors"
     elif config.boundary == "tensor" and config.cache_dir and not config.cache and config.preprocessed_from is None:
         yield "--cache_dir has no effect without --cache 1"
+    yield from _without_work(config)
+
+
+def _without_work(config: RunConfig) -> Iterator[str]:
+    """What to tell of devices and core sets that have nothing to do."""
+    units, sets = config.units, parse(config.affinity) if config.affinity is not None else {}
+    if units > 1 and config.scenario == "SingleStream":
+        others = ", ".join(config.devices[1:]) or "a second core set"
+        yield f"{others} has no effect in SingleStream: one query at a time is for the first device alone"
+    if config.lanes is not None and config.lanes < units:
+        yield f"--lanes {config.lanes} has no effect with {units} devices or core sets: each has a lane at the least"
+    if "preprocess" in sets and not (config.preprocess_workers and config.times_preprocessing):
+        yield "--affinity preprocess has no effect without --preprocess-workers: lanes preprocess on their own cores"
+    if "loadgen" in sets and config.scenario == "SingleStream":
+        yield "--affinity loadgen has no effect in SingleStream: LoadGen's thread does the work of the lane"
 
 
 def check_effect(configs: Sequence[RunConfig]) -> None:

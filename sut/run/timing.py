@@ -74,15 +74,15 @@ def calibrate(
     Raises whatever the backend raises: a run that cannot do its work once is not started.
     """
     lanes, policy = system.lanes, system.policy
-    first = _timed(lanes[0].rehearse, _some(indices, 1))
+    first = timed(lanes[0].rehearse, some(indices, 1))
     batch_ns: dict[int, int] = {}
     # The largest first: a GPU decoder, DALI's pipeline and buffers are made anew for each batch larger than any before.
     for size in reversed(sizes_to_warm(scenario, policy, samples_per_query)):
-        some = _some(indices, size)
+        batch = some(indices, size)
         for lane in lanes:
-            lane.rehearse(some)
+            lane.rehearse(batch)
             beat()
-        batch_ns[size] = _timed(lanes[0].rehearse, some)
+        batch_ns[size] = timed(lanes[0].rehearse, batch)
         beat()
     batch_ns = dict(sorted(batch_ns.items()))
     slowest = max(batch_ns.values())
@@ -90,11 +90,11 @@ def calibrate(
         rate = _throughput(system, indices, budget_s, beat)
         return Pace(first, slowest, samples_per_second=rate, batch_ns=batch_ns)
     if scenario == "Server":
-        idle = _idle_latency(system.ask, _some(indices, 1), budget_s, beat)
+        idle = _idle_latency(system.ask, some(indices, 1), budget_s, beat)
         busy_ns = _service_times(lanes, batch_ns, indices, budget_s, beat)
         return Pace(first, max(slowest, idle, *busy_ns.values()), idle_query_ns=idle, batch_ns=busy_ns)
-    query = _some(indices, 1 if scenario == "SingleStream" else samples_per_query)
-    took = _median(lambda: _timed(system.ask, query), budget_s, beat)
+    query = some(indices, 1 if scenario == "SingleStream" else samples_per_query)
+    took = _median(lambda: timed(system.ask, query), budget_s, beat)
     return Pace(first, slowest, query_ns=took, batch_ns=batch_ns)
 
 
@@ -113,13 +113,13 @@ def window(
     own, which know the system's batch only. Elsewhere the median latency of a query in ns, asked back to back.
     """
     if scenario != "Offline":
-        query = _some(indices, samples_per_query if scenario == "MultiStream" else 1)
-        return _median(lambda: _timed(system.ask, query), seconds, beat, at_least=1)
+        query = some(indices, samples_per_query if scenario == "MultiStream" else 1)
+        return _median(lambda: timed(system.ask, query), seconds, beat, at_least=1)
     if system.staged:
-        many = _some(indices, 2 * system.policy.max_batch * len(system.lanes))
-        return 1e9 * len(many) / _median(lambda: _timed(system.ask, many), seconds, beat, at_least=1)
+        many = some(indices, 2 * system.policy.max_batch * len(system.lanes))
+        return 1e9 * len(many) / _median(lambda: timed(system.ask, many), seconds, beat, at_least=1)
     with ThreadPoolExecutor(len(system.lanes), thread_name_prefix="trial") as pool:
-        return _busy_rate(system, pool, _some(indices, min(max_batch, system.policy.max_batch)), seconds, beat)
+        return _busy_rate(system, pool, some(indices, min(max_batch, system.policy.max_batch)), seconds, beat)
 
 
 def warm_tail(lanes: Sequence[Lane], policy: BatchingPolicy, indices: Sequence[int], samples: int) -> None:
@@ -130,15 +130,16 @@ def warm_tail(lanes: Sequence[Lane], policy: BatchingPolicy, indices: Sequence[i
     sizes = {size for near in (-1, 0, 1) if samples + near > 0 for size in policy.query_sizes(samples + near)}
     for size in sorted({policy.padded(size) for size in sizes} - {policy.padded(policy.max_batch)}):
         for lane in lanes:
-            lane.rehearse(_some(indices, size))
+            lane.rehearse(some(indices, size))
 
 
-def _some(indices: Sequence[int], n: int) -> list[int]:
+def some(indices: Sequence[int], n: int) -> list[int]:
     """``n`` loaded samples, round and round if there are fewer."""
     return [indices[i % len(indices)] for i in range(n)]
 
 
-def _timed(work: Callable[[Sequence[int]], object], indices: Sequence[int]) -> int:
+def timed(work: Callable[[Sequence[int]], object], indices: Sequence[int]) -> int:
+    """What some work on these samples takes, in ns."""
     begin = time.perf_counter_ns()
     work(indices)
     return max(1, time.perf_counter_ns() - begin)
@@ -150,11 +151,11 @@ def _median(measure: Callable[[], int], budget_s: float, beat: Beat, at_least: i
 
 def _idle_latency(ask: Callable[[Sequence[int]], None], indices: Sequence[int], budget_s: float, beat: Beat) -> int:
     """Median latency of one sample after a pause: caches and cores have cooled down as they do between queries."""
-    pause_s = min(0.1, max(0.005, 2 * _timed(ask, indices) / 1e9))
+    pause_s = min(0.1, max(0.005, 2 * timed(ask, indices) / 1e9))
 
     def after_a_pause() -> int:
         time.sleep(pause_s)
-        return _timed(ask, indices)
+        return timed(ask, indices)
 
     return _median(after_a_pause, budget_s, beat, at_least=5)
 
@@ -171,7 +172,7 @@ def _service_times(
     found: dict[int, int] = {}
     with ThreadPoolExecutor(len(lanes), thread_name_prefix="calibrate") as pool:
         for size, once_ns in warm_ns.items():
-            batch = _some(indices, size)
+            batch = some(indices, size)
             rounds = min(_ROUNDS, int(1e9 * budget_s / len(warm_ns) / once_ns))
             times = list(pool.map(lambda lane, batch=batch, n=rounds: _times(lane, batch, n, beat), lanes))
             ordered = sorted(took for each in times for took in each)
@@ -180,7 +181,7 @@ def _service_times(
 
 
 def _times(lane: Lane, batch: Sequence[int], rounds: int, beat: Beat) -> list[int]:
-    return _timed_until(lambda: _timed(lane.rehearse, batch), 0.0, beat, at_least=rounds)
+    return _timed_until(lambda: timed(lane.rehearse, batch), 0.0, beat, at_least=rounds)
 
 
 def _throughput(system: SUT, indices: Sequence[int], budget_s: float, beat: Beat) -> float:
@@ -190,9 +191,9 @@ def _throughput(system: SUT, indices: Sequence[int], budget_s: float, beat: Beat
     """
     top = system.policy.max_batch
     if system.staged:
-        many = _some(indices, 4 * top * len(system.lanes))
-        return 1e9 * len(many) / min(_timed_until(lambda: _timed(system.ask, many), budget_s, beat))
-    batch = _some(indices, top)
+        many = some(indices, 4 * top * len(system.lanes))
+        return 1e9 * len(many) / min(_timed_until(lambda: timed(system.ask, many), budget_s, beat))
+    batch = some(indices, top)
     with ThreadPoolExecutor(len(system.lanes), thread_name_prefix="calibrate") as pool:
         return max(_busy_rate(system, pool, batch, budget_s / _WINDOWS, beat) for _ in range(_WINDOWS))
 
@@ -200,7 +201,7 @@ def _throughput(system: SUT, indices: Sequence[int], budget_s: float, beat: Beat
 def _busy_rate(system: SUT, pool: ThreadPoolExecutor, batch: Sequence[int], seconds: float, beat: Beat) -> float:
     """Samples per second with all lanes busy for a while."""
     begin = time.perf_counter()
-    batches = sum(pool.map(lambda lane: _keep_busy(lane, batch, seconds, beat), system.lanes))
+    batches = sum(pool.map(lambda lane: keep_busy(lane, batch, seconds, beat), system.lanes))
     return batches * len(batch) / (time.perf_counter() - begin)
 
 
@@ -213,7 +214,7 @@ def _timed_until(measure: Callable[[], int], budget_s: float, beat: Beat, at_lea
     return found
 
 
-def _keep_busy(lane: Lane, batch: Sequence[int], seconds: float, beat: Beat) -> int:
+def keep_busy(lane: Lane, batch: Sequence[int], seconds: float, beat: Beat) -> int:
     """Run batches for a while; how many."""
     end = time.perf_counter() + seconds
     batches = 0

@@ -17,7 +17,7 @@ from pathlib import Path
 from sut.pipeline.assembly import Assembly
 from sut.pipeline.choice import Choice
 from sut.pipeline.system import SUT
-from sut.process.cgroup import free_memory, usable_cores
+from sut.process.cgroup import free_memory
 from sut.process.memory import forget_peak
 from sut.results.quiet import Look, between, look
 from sut.results.schema import more_is_better
@@ -45,7 +45,7 @@ def settle(
     Where the machine ``is_quiet``, what was tried on a busy one is tried again.
     """
     config = parts.config
-    found = candidates(config, usable_cores(), parts.model_bytes)
+    found = candidates(config, parts.lane_cores, parts.model_bytes)
     key = tried.key_of(parts, samples_per_query)
     free = [name for name in with_effect(config.scenario) if getattr(config, name) is None]
     if not free:

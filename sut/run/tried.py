@@ -75,7 +75,13 @@ def key_of(parts: Assembly, samples_per_query: int) -> Key:
     config = parts.config
     key: dict[str, Any] = {
         "model": digest_of(parts.model.loads) if parts.model else None,
-        "backend": [config.backend, parts.backend.version(), config.device, dict(config.backend_options)],
+        "backend": [
+            config.backend,
+            parts.backend.version(),
+            config.device,
+            dict(config.backend_options),
+            config.affinity,
+        ],
         "precision": config.precision,
         "boundary": [config.boundary, config.preprocess, config.preprocess_workers, dict(config.preprocess_options)],
         "scenario": config.scenario,

@@ -22,7 +22,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import TypeAdapter
 
-from backends.base import Backend, Runner, Slot
+from backends.base import Loaded, Runner, Slot
 from kernels.device import HOST_PLACES
 from kernels.gpu import open_device
 from preprocess.base import Preprocessor, unmarked
@@ -105,7 +105,7 @@ def _go_round(text: str, teller: Teller) -> None:
 class Loop:
     """The lanes of a loaded backend, and the pictures that they go round."""
 
-    def __init__(self, parts: Assembly, backend: Backend, stack: ExitStack) -> None:
+    def __init__(self, parts: Assembly, backend: Loaded, stack: ExitStack) -> None:
         config = parts.config
         self._parts, self._backend, self._config = parts, backend, config
         sizes, lanes = backend.batch_sizes, config.lanes or 1
@@ -114,8 +114,8 @@ class Loop:
         place = parts.place_for(backend)
         self._runners = [stack.enter_context(backend.runner(place)) for _ in range(self._lanes)]
         self._preprocessors = [
-            stack.enter_context(parts.preprocessor_for(parts.spec.recipe))
-            for _ in range(self._lanes if backend.inputs else 0)
+            stack.enter_context(parts.preprocessor_for(parts.spec.recipe, lane))
+            for lane in range(self._lanes if backend.inputs else 0)
         ]
         self._files = [parts.dataset.read(index) for index in range(min(_PICTURES, parts.dataset.count))]
 

@@ -15,7 +15,7 @@ from typing import Literal
 
 from pydantic import TypeAdapter
 
-from backends.base import Backend
+from backends.base import Loaded
 from sut.config import RunConfig
 from sut.errors import RunError, error_of
 from sut.models.preparation import Prepared, check_unchanged
@@ -87,7 +87,7 @@ def _go_round(text: str, teller: Teller) -> None:
 
 
 def _turns(
-    parts: Assembly, backend: Backend, stack: ExitStack, seconds: float
+    parts: Assembly, backend: Loaded, stack: ExitStack, seconds: float
 ) -> Sequence[Callable[[], dict[str, float]]]:
     """What has its turn in each round."""
 

@@ -12,7 +12,6 @@ from sut.config import RunConfig
 from sut.errors import InputError, SetupError
 from sut.pipeline.assembly import Assembly, assemble
 from sut.pipeline.choice import prior
-from sut.process.cgroup import usable_cores
 from sut.results.samples import Samples
 from sut.results.schema import Result
 from sut.run.planning import check_effect
@@ -126,7 +125,7 @@ def _cell(pictures: Pictures, preprocess: str, base: RunConfig) -> Cell:
 def settled(config: RunConfig, scenario: str) -> Assembly:
     """The parts for a scenario, with lanes, threads and batch set."""
     parts = assemble(config.model_copy(update={"scenario": scenario}))
-    chosen = prior(parts.config, usable_cores(), parts.model_bytes).apply(parts.config)
+    chosen = prior(parts.config, parts.lane_cores, parts.model_bytes).apply(parts.config)
     return replace(parts, config=chosen)
 
 

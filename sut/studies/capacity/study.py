@@ -113,4 +113,4 @@ def _listed(numbers: Sequence[int]) -> str:
 def _machine(parts: Assembly) -> Machine:
     device = parts.config.device
     on_cores = parts.model is not None and device == "cpu"
-    return Machine(len(device.split(",")), usable_cores(), on_cores)
+    return Machine(len(parts.config.devices), usable_cores(), on_cores)

@@ -56,12 +56,13 @@ def _all(first: str, names: Sequence[str]) -> list[str]:
 def _precisions(name: str, base: RunConfig) -> list[str]:
     backend = load_backend(name)
     backend.version()
-    backend.check_device(base.device)
+    for device in base.devices:
+        backend.check_device(device)
     if base.is_file:
         check_format(base, Path(base.model), backend)
     else:
         find_for(base.model, backend.reads)
-    return list(backend.precisions_on(base.device))
+    return list(backend.precisions_on(base.devices[0]))
 
 
 def _tried(name: str, load: Callable[[str], T], found: Available) -> T | None:

@@ -48,7 +48,8 @@ class Driver:
         gc.collect()
         forget_peak()
         asking = Asking(self._sut, self._answers, self._draws, drive, self._watchdog_s, self._beat)
-        asking.go()
+        with self._sut.asking():
+            asking.go()
         return self._taken_down(drive, asking, number, directory / f"samples-{number}.npz")
 
     def _taken_down(self, drive: Drive, asking: Asking, number: int, path: Path) -> Driven:

@@ -126,7 +126,7 @@ def _examined(folder: Path, way: Way, doing: str) -> Examined:
 
 def _priced(folder: Path, base: RunConfig, exact: Way, shortcut: Shortcut, pairs: int, console: Reporter) -> Priced:
     config = base.model_copy(update=dict(shortcut.settings))
-    has = load_backend(config.backend).precisions_on(config.device)
+    has = load_backend(config.backend).precisions_on(config.devices[0])
     if config.precision not in has:
         return Priced(shortcut, reason=f"{config.backend} has no {config.precision} on {config.device}")
     console.note(f"{shortcut.name}: labels, levels and memory, then {pairs} pairs for each size")

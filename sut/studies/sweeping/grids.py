@@ -10,7 +10,6 @@ from typing import Any
 
 from sut.config import RunConfig, expanded
 from sut.errors import InputError
-from sut.pipeline.assembly import load_backend
 from sut.pipeline.choice import prior
 from sut.process.cgroup import usable_cores
 from sut.studies.driving.loads import Bursts, FromFile, OpenLoad, Poisson
@@ -157,8 +156,7 @@ class Cell:
         elif self.way == WAYS[1]:
             settings |= _no_time() | workers if base.preprocess == "simulated" else _on_gpu(base)
         settings |= _with_devices(base, self.devices)
-        found = as_offline(with_settings(base, settings), self.cores, model_bytes)
-        return found.model_copy(update={"lanes": self.devices * found.lane_count})
+        return as_offline(with_settings(base, settings), self.cores, model_bytes)
 
 
 def cells(asked: Asked) -> list[Cell]:
@@ -179,9 +177,9 @@ def _on_gpu(base: RunConfig) -> dict[str, Any]:
 
 
 def _with_devices(base: RunConfig, devices: int) -> dict[str, Any]:
-    options = load_backend(base.backend).options
-    if "devices" in getattr(options, "__dataclass_fields__", {}):
-        return {"backend_options.devices": devices}
-    if devices == 1:
+    """The first so many devices, each with the lanes that are set."""
+    kind = "sim" if base.backend == "simulated" else "cuda"
+    if devices == 1 and kind == "cuda":
         return {}
-    return {"device": ",".join(f"cuda:{number}" for number in range(devices))}
+    lanes = {"lanes": devices * base.lanes} if base.lanes else {}
+    return {"device": ",".join(f"{kind}:{number}" for number in range(devices))} | lanes

@@ -106,7 +106,7 @@ def _check_backend(config: RunConfig) -> None:
         backend.read_options(config.backend_options)
     except ValueError as error:
         raise InputError(one_line(error)) from error
-    known = backend.precisions_on(config.device)
+    known = backend.precisions_on(config.devices[0])
     if config.precision not in known:
         raise InputError(f"{config.backend} cannot run precision {config.precision}; it has {', '.join(known)}")
 

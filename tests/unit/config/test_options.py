@@ -19,6 +19,7 @@ WORDS = {
     "rules": "closed",
     "data_format": "NHWC",
     "cache": "1",
+    "affinity": "lanes=0",
 }
 OWN = {
     "boundary": {"--rounds"},

@@ -266,12 +266,12 @@ def test_a_slot_lies_where_what_fills_it_can_write(settings: dict[str, Any], pla
     told = settings.pop("preprocess_options", {})
     config = RunConfig(backend="simulated", preprocess="simulated", device="cuda:1", **settings)
     parts = replace(parts_of(), config=config.model_copy(update={"preprocess_options": told}), preprocessor=made_by)
-    backend: Any = SimpleNamespace(name="b", places=("cuda:1", "pinned", "host"))
+    backend: Any = SimpleNamespace(places=("cuda:1", "pinned", "host"))
 
     assert parts.place_for(backend) == place
     backend.places = ("host",)
     if config.boundary == "device":
-        with pytest.raises(SetupError, match="b takes its input from host memory only"):
+        with pytest.raises(SetupError, match="simulated takes its input from host memory only"):
             parts.place_for(backend)
     else:
         assert parts.place_for(backend) == "host"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -122,6 +121,5 @@ def test_closing_frees_the_memory(device: WatchedDevice) -> None:
 
 def test_a_backend_without_a_place_on_a_device_is_refused_with_the_reason() -> None:
     with pytest.raises(SetupError, match=r"null takes its input from host memory only: use --boundary tensor"):
-        device_place(Null())
-    with_gpu: Any = SimpleNamespace(name="b", places=("pinned", "cuda:1", "host"))
-    assert device_place(with_gpu) == "cuda:1"
+        device_place("null", Null.places)
+    assert device_place("b", ("pinned", "cuda:1", "host")) == "cuda:1"

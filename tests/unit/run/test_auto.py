@@ -176,7 +176,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(module, "MOST_S", 500.0)
     monkeypatch.setattr(module, "_WINDOW_S", 0.001)
     monkeypatch.setattr(module, "_MOST_ROUNDS", 2)
-    monkeypatch.setattr(module, "usable_cores", lambda: 2)
+    monkeypatch.setattr("sut.pipeline.assembly.usable_cores", lambda: 2)
     monkeypatch.setattr(module, "is_undisturbed", lambda since: None)
     return tmp_path / "cache" / "auto"
 
