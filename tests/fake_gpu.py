@@ -257,11 +257,13 @@ class FakeDriver:
             raise FakeGpuError(f"{ILLEGAL}: the context was lost before")
 
 
-def plug_in(driver: FakeDriver) -> None:
-    """From now on ``cuda:0``, or that of its index, is this GPU, in this process. ``unplug`` ends that."""
+def plug_in(*drivers: FakeDriver) -> None:
+    """From now on these are the GPUs in this process, ``cuda:0`` or that of its index each. ``unplug`` ends that."""
     unplug()
-    owner, cuda = OwnerThread(f"owner of cuda:{driver.index}"), Installed(13, 0, driver.index + 1)
-    gpu._open[driver.index] = gpu.Gpu(owner, driver, "a stand-in", cuda, users=1)
+    cuda = Installed(13, 0, max(driver.index for driver in drivers) + 1)
+    for driver in drivers:
+        owner = OwnerThread(f"owner of cuda:{driver.index}")
+        gpu._open[driver.index] = gpu.Gpu(owner, driver, "a stand-in", cuda, users=1)
 
 
 def unplug() -> None:

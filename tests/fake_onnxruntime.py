@@ -61,9 +61,17 @@ class FakeOrt:
     half: bool = False
     providers: tuple[str, ...] = (TENSORRT, CUDA, CPU)
     bytes_a_row: int = 0
-    at_batch: Callable[[Mapping[str, Any]], None] = lambda feed: None
+    at_batch: Callable[[Mapping[str, Any], int], None] = lambda feed, gpu: None
     captures: list[tuple[int, int]] = field(default_factory=list)
     sessions: list[weakref.ref[Any]] = field(default_factory=list)
+    more: tuple[FakeDriver, ...] = ()
+    """Further GPUs."""
+
+    def driver_of(self, given: Mapping[str, Mapping[str, str]]) -> FakeDriver:
+        """The GPU that a session's providers name, or the first."""
+        number = next((int(each["device_id"]) for each in given.values() if "device_id" in each), self.driver.index)
+        [found] = [each for each in (self.driver, *self.more) if each.index == number]
+        return found
 
     def module(self) -> ModuleType:
         """What ``import onnxruntime`` gives; whatever else is asked of it is the real one's."""
@@ -88,12 +96,13 @@ class FakeOrt:
         return module
 
 
-def plug_in(driver: FakeDriver) -> FakeOrt:
-    """From now on ONNX Runtime is this, in this process, and its GPU that of ``driver``."""
-    fake = FakeOrt(driver)
-    fake_gpu.plug_in(driver)
+def plug_in(driver: FakeDriver, *more: FakeDriver) -> FakeOrt:
+    """From now on ONNX Runtime is this, in this process, and its GPUs those of the drivers."""
+    fake = FakeOrt(driver, more=more)
+    fake_gpu.plug_in(driver, *more)
+    gpus = max(each.index for each in (driver, *more)) + 1
     sys.modules["onnxruntime"] = fake.module()
-    vars(onnxruntime_needs).update(installed_driver=lambda: Installed(13, 0, driver.index + 1), CUDNN="libc.so.6")
+    vars(onnxruntime_needs).update(installed_driver=lambda: Installed(13, 0, gpus), CUDNN="libc.so.6")
     return fake
 
 
@@ -104,8 +113,9 @@ class FakeSession:
         self, fake: FakeOrt, real: Any, path: str, options: Any, providers: Any, enable_fallback: int = 1
     ) -> None:
         given = dict((each, {}) if isinstance(each, str) else each for each in providers)
+        self._driver = fake.driver_of(given)
         for provider, values in given.items():
-            _check_options(provider, values, fake.driver.index)
+            _check_options(provider, values, self._driver.index)
         self._fake, self._options, self._sess = fake, {**given, CPU: {}}, object()
         self._real = real.InferenceSession(path, options, providers=[CPU])
         self.get_inputs, self.get_outputs = self._real.get_inputs, self._real.get_outputs
@@ -115,7 +125,7 @@ class FakeSession:
         if CUDA in given:
             cuda = given[CUDA]
             ours = cuda.get("has_user_compute_stream") == "1"
-            self._stream = int(cuda["user_compute_stream"]) if ours else fake.driver.new_stream()
+            self._stream = int(cuda["user_compute_stream"]) if ours else self._driver.new_stream()
             self._captures = cuda.get("enable_cuda_graph") == "1"
             self._options[CUDA] = {"use_tf32": "1", **cuda}
             self._take_memory(Path(path).stat().st_size)
@@ -128,7 +138,7 @@ class FakeSession:
         return self._options
 
     def io_binding(self) -> FakeBinding:
-        return FakeBinding(self._sess, self._fake.driver.index)
+        return FakeBinding(self._sess, self._driver.index)
 
     def run(self, names: Any, feed: Any) -> Any:
         return self._real.run(names, feed)
@@ -155,7 +165,7 @@ class FakeSession:
             raise ValueError("IOBinding must be used with the session that created it.")
         graph = int(_entry(options, "gpu_graph_id", "0"))
         me = threading.get_ident()
-        driver = self._fake.driver
+        driver = self._driver
         with driver.current():
             if self._captures and (me, graph) in self._graphs:
                 bound = self._graphs[me, graph]
@@ -195,9 +205,9 @@ class FakeSession:
                 )
 
     def _work(self, bound: Bound) -> float:
-        driver = self._fake.driver
+        driver = self._driver
         feed = {port.name: driver.array(*bound[port.name]).copy() for port in self.get_inputs()}
-        self._fake.at_batch(feed)
+        self._fake.at_batch(feed, driver.index)
         for port, found in zip(self.get_outputs(), self._real.run(None, feed), strict=True):
             driver.array(*bound[port.name])[:] = found
         return NS_A_ROW * len(next(iter(feed.values())))
@@ -207,10 +217,10 @@ class FakeSession:
         if not nbytes:
             return
         try:
-            address = self._fake.driver.allocate(nbytes)
+            address = self._driver.allocate(nbytes)
         except FakeGpuError:
             raise RuntimeError(f"Failed to allocate memory for requested buffer of size {nbytes}") from None
-        weakref.finalize(self, self._fake.driver.memory.pop, address, None)
+        weakref.finalize(self, self._driver.memory.pop, address, None)
 
 
 class FakeBinding:

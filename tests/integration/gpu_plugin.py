@@ -1,6 +1,7 @@
 """The backend ``onnxruntime-fake-gpu``: ONNX Runtime's CUDA code in a run's processes, over a GPU that is not there.
 
-The variable FAKE_GPU says what that does at the first batch with a white picture: it ``fails``, or ``hangs``.
+The variable FAKE_GPU says what ``cuda:0`` does at the first batch with a white picture: it ``fails``, or ``hangs``;
+FAKE_SECOND_GPU the same of ``cuda:1``.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ WHITE = 0.9
 """Of a picture that is normalised."""
 
 
-def at_white(feed: Mapping[str, Any]) -> None:
+def at_white(feed: Mapping[str, Any], gpu: int) -> None:
     """What goes wrong in the middle of a run."""
-    wrong = os.environ.get("FAKE_GPU")
+    wrong = os.environ.get(("FAKE_GPU", "FAKE_SECOND_GPU")[gpu])
     if wrong and (feed["images"][:, 0, 0, 0] > WHITE).any():
         if wrong == "hangs":
             fake_gpu.never()
@@ -32,4 +33,4 @@ class OnFakeGpu(OnnxRuntime):
     name = "onnxruntime-fake-gpu"
 
 
-fake_onnxruntime.plug_in(FakeDriver()).at_batch = at_white
+fake_onnxruntime.plug_in(FakeDriver(), FakeDriver(index=1)).at_batch = at_white

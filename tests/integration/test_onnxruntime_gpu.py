@@ -18,6 +18,39 @@ ENTRY = {"sut.backends": {BACKEND: "tests.integration.gpu_plugin:OnFakeGpu"}}
 
 
 @pytest.mark.slow
+def test_two_gpus_share_the_work_and_answer_alike(tmp_path: Path) -> None:
+    write_distribution(tmp_path / "plugins", "fake-gpu", ENTRY)
+
+    child = run_sut(
+        *("--backend", BACKEND, "--device", "cuda:0,cuda:1", "--accuracy", "--scenario", "MultiStream,Server,Offline"),
+        *("--max-batchsize", "4"),
+        cwd=tmp_path,
+        plugins=tmp_path / "plugins",
+    )
+
+    assert child.code == ExitCode.OK, child.err
+    for (_, _), result in results(tmp_path).items():
+        assert labels_in(result["directory"]) == right_labels()
+        assert (result["device"], result["attested"]["device"]) == ("cuda:0,cuda:1", "cuda:0,cuda:1")
+        assert (result["device_name"], result["plan"]["lanes"]) == ("Fake GPU", 2)
+        assert result["scaling"]["units"] == ["cuda:0", "cuda:1"]
+
+
+def test_one_of_two_gpus_that_fails_is_named(sut: Sut) -> None:
+    write_distribution(sut.packages, "fake-gpu", ENTRY)
+
+    done = sut.run(
+        *("--backend", BACKEND, "--device", "cuda:0,cuda:1", "--dataset-path", sut.pictures(), "--scenario", "Offline"),
+        *("--time", "1", "--max-batchsize", "4"),
+        FAKE_SECOND_GPU="fails",
+    )
+
+    assert done.code == ExitCode.FAILED, done.err
+    assert "(in a batch of 4, on cuda:1): " in done.error and "CUDA_ERROR_ECC_UNCORRECTABLE" in done.error
+    assert done.result["valid"] is False and 0 < done.result["failed_samples"] < done.result["samples"]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("boundary", "graphs", "overlap"),
     [
