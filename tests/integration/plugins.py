@@ -422,6 +422,35 @@ class WarmUpHangs(Plain):
         wait_for_ever()
 
 
+class OneOfTwoDies(Plain):
+    """Has two devices, of which ``right`` does nothing any more from the first white picture on."""
+
+    name = "one-of-two-dies"
+
+    def __init__(self, on: str) -> None:
+        self._on, self._dead = on, False
+
+    @classmethod
+    def devices(cls) -> list[str]:
+        return ["left", "right"]
+
+    @classmethod
+    def load(cls, model: ModelFile, device: str, lanes: int, threads: int, options: Mapping[str, Any] = {}) -> Self:
+        return cls(device)
+
+    def attest(self) -> Attestation:
+        return Attestation(self._on, "a test", "none", self.precision)
+
+    def in_run(self, scores: Scores) -> Mapping[str, Any]:
+        self._dead = self._on == "right"
+        self.in_warm_up()
+        return {"scores": scores}
+
+    def in_warm_up(self) -> None:
+        if self._dead:
+            raise RuntimeError("fell off the bus")
+
+
 class CloseRaises(Plain):
     name = "close-raises"
 

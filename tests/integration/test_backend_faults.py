@@ -145,6 +145,23 @@ def test_a_lane_goes_on_after_a_batch_that_failed(sut: Sut, backend: str, fragme
     assert "Result is : VALID" in summary_log(sut)
 
 
+@pytest.mark.first(1)
+@pytest.mark.parametrize(
+    ("scenario", "options"), [("Offline", FASTER_THAN_OFFLINE), ("Server", SURELY_VALID), ("MultiStream", ())]
+)
+def test_one_of_two_devices_that_dies_is_named_and_no_sample_is_lost(
+    sut: Sut, scenario: str, options: tuple[object, ...]
+) -> None:
+    done = run(sut, "one-of-two-dies", "--device", "left,right", "--scenario", scenario, *options)
+
+    assert (done.code, done.left) == (3, [])
+    assert "on right): RuntimeError: fell off the bus" in done.error
+    result = done.result
+    assert result["valid"] is False and result["device"] == "left,right"
+    assert 0 < result["failed_samples"] < result["samples"] == result["recorded_samples"]
+    assert "never answered" not in " ".join(result["invalid_reasons"])
+
+
 @pytest.mark.first(6)
 @pytest.mark.parametrize(
     ("backend", "fragment"),

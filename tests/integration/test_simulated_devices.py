@@ -5,6 +5,7 @@ What they take is slept, so it costs no core, and is the same on any machine.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 
 from tests.children import results, run_sut
 
+CORES = os.sched_getaffinity(0)
 FOUR = "sim:0,sim:1,sim:2,sim:3"
 
 
@@ -31,15 +33,95 @@ def run(tmp_path: Path, scenario: str, *more: str, a_ms: float, b_ms: float, tim
 @pytest.mark.timed
 @pytest.mark.slow
 def test_offline_scales_over_four_devices(tmp_path: Path) -> None:
-    rates = {}
-    for devices, chosen in ((1, ()), (4, ("--device", FOUR))):
-        home = tmp_path / str(devices)
+    found = {}
+    for device in ("sim:0", FOUR):
+        home = tmp_path / device
         home.mkdir()
-        found = run(home, "Offline", "--lanes", str(devices), *chosen, a_ms=20, b_ms=5)
-        rates[devices] = found["metric"]["value"]
+        found[device] = run(home, "Offline", "--device", device, a_ms=80, b_ms=10, time_s=5)
 
-    assert rates[1] <= 8 / 0.060
-    assert rates[4] >= 3.5 * rates[1]
+    one, four = found["sim:0"], found[FOUR]
+    assert one["metric"]["value"] <= 8 / 0.160
+    assert four["metric"]["value"] >= 3.9 * one["metric"]["value"]
+    assert (one["scaling"], one["plan"]["lanes"], four["plan"]["lanes"]) == (None, 1, 4)
+    assert four["scaling"]["units"] == FOUR.split(",")
+    assert four["scaling"]["efficiency"] == pytest.approx(1, rel=0.02)
+    assert four["scaling"]["one_samples_per_second"] == pytest.approx(8 / 0.160, rel=0.02)
+    assert four["scaling"]["limited_by"] == "infer"
+
+
+@pytest.mark.timed
+@pytest.mark.slow
+def test_a_decoder_that_four_devices_share_is_named(tmp_path: Path) -> None:
+    decoding = {"decode_ms": 50, "resize_ms": 0, "normalize_ms": 0}
+    planted = [word for name, ms in decoding.items() for word in ("--set", f"preprocess_options.{name}={ms}")]
+    arguments = ("--boundary", "jpeg", "--preprocess-workers", "2", "--max-batchsize", "1", "--device", FOUR, *planted)
+
+    found = run(tmp_path, "Offline", *arguments, a_ms=50, b_ms=0, time_s=4)["scaling"]
+
+    assert found["limited_by"] == "decode"
+    assert found["one_samples_per_second"] == pytest.approx(1 / 0.050, rel=0.05)
+    assert found["all_samples_per_second"] == pytest.approx(2 / 0.050, rel=0.05)
+    assert found["efficiency"] == pytest.approx(0.5, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (("--device", "sim:0,sim:0"), 1, "device: the device sim:0 is there twice; name each once, got 'sim:0,sim:0'"),
+        (("--device", "sim:0,sim:16"), 1, "unknown device 'sim:16'"),
+        (("--device", "sim:0,cuda:1"), 2, "the simulated backend has cpu, or sim:0 to sim:15, got device 'cuda:1'"),
+        (("--affinity", "lanes=0-8000"), 2, "is not there; it may use"),
+        (("--affinity", "lanes"), 1, "affinity: '' is no core set; expected cores or NUMA nodes by stage: lanes=0-3"),
+    ],
+)
+def test_what_cannot_be_had_is_refused_in_one_line(
+    tmp_path: Path, arguments: tuple[str, ...], code: int, said: str
+) -> None:
+    child = run_sut("--backend", "simulated", "--scenario", "Offline", "--time", "1", *arguments, cwd=tmp_path)
+
+    [line] = [line for line in child.err.splitlines() if line.startswith("error: ")]
+    assert (child.code, said in line, results(tmp_path)) == (code, True, {}), child.err
+
+
+def test_in_single_stream_one_device_works_and_every_thread_is_where_it_was_asked_to_be(tmp_path: Path) -> None:
+    first, last = min(CORES), max(CORES)
+    asked = ("--affinity", f"lanes={first},loadgen={last},preprocess={last}", "--device", "sim:0,sim:1", "--lanes", "1")
+
+    found = run(tmp_path, "SingleStream", *asked, a_ms=5, b_ms=0, time_s=0.5)
+
+    assert (found["scaling"], found["plan"]["lanes"]) == (None, 2)
+    assert found["thread_cores"]["MainThread"] == str(first), "LoadGen's thread is the lane's"
+    notes = " ".join(found["plan"]["notes"])
+    for said in (
+        "sim:1 has no effect in SingleStream: one query at a time",
+        "--lanes 1 has no effect with 2 devices",
+        "--affinity preprocess has no effect without --preprocess-workers",
+        "--affinity loadgen has no effect in SingleStream",
+    ):
+        assert said in notes
+
+
+@pytest.mark.first(1)
+@pytest.mark.parametrize("workers", ["2", "0"])
+def test_lanes_workers_and_loadgen_stay_on_their_cores(tmp_path: Path, workers: str) -> None:
+    first, last = min(CORES), max(CORES)
+    asked = ("--affinity", f"lanes={first},loadgen={last},preprocess={last}", "--device", "sim:0,sim:1")
+
+    found = run(
+        *(tmp_path, "Offline", "--boundary", "jpeg", "--preprocess-workers", workers, "--max-batchsize", "1", *asked),
+        a_ms=5,
+        b_ms=0,
+        time_s=0.5,
+    )
+
+    cores = found["thread_cores"]
+    assert (cores["MainThread"], cores["lane-0"], cores["lane-1"]) == (str(last), str(first), str(first))
+    assert {name for name in cores if name.startswith("preprocess-")} == {
+        f"preprocess-{n}" for n in range(int(workers))
+    }
+    assert all(cores[name] == str(last) for name in cores if name.startswith("preprocess-"))
+    assert found["scaling"]["units"] == [f"sim:{number} cores {first}" for number in range(2)]
+    assert found["config"]["affinity"] == asked[1]
 
 
 @pytest.mark.slow
