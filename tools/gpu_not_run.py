@@ -103,7 +103,8 @@ been seen on a GPU.
 ## Not run on hardware
 
 All kernels run in host form, under sanitizers and equal to the oracle to the bit, in every test, and compile for all
-architectures. What is listed here nobody has seen on a GPU: no claim is made about it there.
+architectures. What is listed here nobody has seen on a GPU: no claim is made about it there. Several GPUs in one run
+(`--device cuda:0,cuda:1`, `sut/pipeline/devices.py`) have been stand-ins only.
 
 """
 

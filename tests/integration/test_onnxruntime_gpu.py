@@ -36,6 +36,7 @@ def test_two_gpus_share_the_work_and_answer_alike(tmp_path: Path) -> None:
         assert result["scaling"]["units"] == ["cuda:0", "cuda:1"]
 
 
+@pytest.mark.slow
 def test_one_of_two_gpus_that_fails_is_named(sut: Sut) -> None:
     write_distribution(sut.packages, "fake-gpu", ENTRY)
 

@@ -137,6 +137,8 @@ def test_devices_scale_until_decoding_limits(tmp_path: Path) -> None:
         assert cores["ratio"] == pytest.approx(each * 1e3 / infer_ms, rel=0.05)
         assert cores["low"] <= cores["ratio"] <= cores["high"] and cores["pairs"] == 4
         assert any(word.startswith(f"{size} pictures: cores per device = I / P = ") for word in found["words"])
+        assert found["outcome"]["limits"][size]["limiting_stage"] == "decode"
+        assert any(f"{size} pictures, preprocessed on the CPU: with 4 devices and " in word for word in found["words"])
 
 
 @pytest.mark.timed

@@ -82,8 +82,19 @@ def _zero_load(points: Sequence[Point]) -> dict[str, Any] | None:
 
 
 def scaling_findings(points: Sequence[Point]) -> dict[str, Any]:
-    """What systems of more cores and devices say: per size of picture the rates, and cores per device."""
-    return {"cores_per_device": {size: _cores(_counting(points), size) for size in SIZES}}
+    """What systems of more cores and devices say: per size of picture the rates, cores per device, and what limits."""
+    counting = _counting(points)
+    limits = {size: limit for size in SIZES if (limit := _limit(counting, size)) is not None}
+    return {"cores_per_device": {size: _cores(counting, size) for size in SIZES}, "limits": limits}
+
+
+def _limit(points: Sequence[Point], size: str) -> dict[str, Any] | None:
+    """What limits the largest system that preprocesses on the CPU."""
+    on_cpu = [each for each in points if (each.way, each.pictures) == (WAYS[0], size)]
+    if not on_cpu:
+        return None
+    largest = max(on_cpu, key=lambda each: (each.devices or 1, each.cores or 1))
+    return {"devices": largest.devices, "cores": largest.cores, "limiting_stage": limit_of(largest)}
 
 
 def _cores(points: Sequence[Point], size: str) -> dict[str, Any] | None:

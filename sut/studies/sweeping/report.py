@@ -166,6 +166,10 @@ def _scaling_words(found: Mapping[str, Any]) -> Iterator[str]:
             between = f"{cores['low']:.3g} to {cores['high']:.3g}"
         here = f"measured on {cores['cores']} core{'s' * (cores['cores'] > 1)}"
         yield f"{size} pictures: cores per device = I / P = {rates} = {cores['ratio']:.3g} ({between}), {here}"
+    for size, limit in found.get("limits", {}).items():
+        count = limit["devices"] or 1
+        system = f"{count} device{'s' * (count > 1)} and {limit['cores']} core{'s' * (limit['cores'] != 1)}"
+        yield f"{size} pictures, preprocessed on the CPU: with {system} {limit['limiting_stage']} limits"
 
 
 def _times(value: float | None, factor: float) -> float | None:

@@ -235,11 +235,12 @@ def test_the_words_of_scaling() -> None:
     points += [scaled(WAYS[0], n, 20.0, busy_ms=100) for n in range(1, 5)]
     points += [replace(each, cores=1, samples_per_second=5.0) for each in points]  # the CPU with a core less
 
-    medium, large = words_of(scaling_findings(points))
+    medium, large, limit = words_of(scaling_findings(points))
 
     assert medium.startswith("medium pictures: cores per device = I / P = 40.1 / 10 = 4.01 (")
     assert medium.endswith("), measured on 2 cores")
     assert large == "large pictures: cores per device cannot be told: not both of its rates were measured"
+    assert limit == "medium pictures, preprocessed on the CPU: with 4 devices and 2 cores decode limits"
 
 
 def test_tables_fit_80_columns_and_have_the_usual_round() -> None:
@@ -333,7 +334,9 @@ def test_a_cell_is_a_system_of_its_own(cache: Path) -> None:
 
     assert (cpu.boundary, cpu.preprocess_workers, cpu.lanes) == ("jpeg", 3, 2)
     assert (gpu.boundary, gpu.preprocess_workers) == ("jpeg", 3) and set(gpu.preprocess_options.values()) == {0}
-    assert (alone.boundary, alone.backend_options) == ("tensor", {"devices": 2})
+    assert (alone.boundary, alone.device) == ("tensor", "sim:0,sim:1")
+    two_each = Cell(WAYS[2], "medium", 3, 3).config(base.model_copy(update={"lanes": 2}), None, lambda text: None)
+    assert (two_each.device, two_each.lanes) == ("sim:0,sim:1,sim:2", 6)
     real = Cell(WAYS[1], "medium", 3, 2).config(make_config({"scenario": "Server"}), 1, lambda text: None)
     assert (real.preprocess, real.device) == ("cuda", "cuda:0,cuda:1")
 
