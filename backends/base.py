@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -102,7 +102,8 @@ class ModelFile:
     sample, without the batch: it decides axes that the file leaves open. A ``quantised`` file is computed in 8 bits as
     far as the runtime has kernels for that: how far has to be found out. ``largest_batch`` is the most rows that any
     slot will have, for a backend that is built for sizes; None where that is not known. For a backend that needs no
-    model ``path`` is None.
+    model ``path`` is None. ``progress`` is to be told how many steps of how many are done where loading takes minutes:
+    a process that is silent for long is taken for one that hangs.
     """
 
     path: Path | None
@@ -110,6 +111,7 @@ class ModelFile:
     sample_shape: tuple[int, ...] | None = None
     quantised: bool = False
     largest_batch: int | None = None
+    progress: Callable[[int, int], None] = lambda done, total: None
 
 
 @dataclass(frozen=True, slots=True)

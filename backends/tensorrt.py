@@ -1,33 +1,34 @@
 """TensorRT on an NVIDIA GPU: one engine for all lanes, an execution context for each.
 
-The engine is made once for a file, a version, a GPU and its batch sizes, and kept (``tensorrt_engine.py``). Each lane
-has a context with memory of its own on its own stream; the weights are there once. Nothing of this file has run on a
-GPU yet; tests run it over ``tests/fake_tensorrt.py``.
+The engine is made once for a file, a version, a GPU and its batch sizes, and kept (``tensorrt_kept.py``). Each lane has
+contexts with memory of their own on its own stream; the weights are there once. Nothing of this file has run on a GPU
+yet; tests run it over ``tests/fake_tensorrt.py``.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from backends.base import DOUBLING, Attestation, Backend, ModelFile, TensorSpec, fixed_batch
 from backends.on_gpu import TOO_LITTLE_MEMORY, GpuOptions, GpuRunner, SharedGpu, gpu_places
-from backends.tensorrt_engine import Build, build_engine, import_tensorrt, is_rtx, logger_of
-from plugins.cache import cache_dir, entry
+from backends.tensorrt_engine import Build, created, import_tensorrt, is_rtx, logger_of
+from backends.tensorrt_kept import engine_file
+from plugins.cache import forget
 from plugins.driver import installed_driver, no_such_gpu
 from plugins.errors import DeviceNotFound
-from plugins.files import known_digest
 from plugins.options import option
+
+if TYPE_CHECKING:
+    import tensorrt
 
 _LARGEST = 64
 """Batch where nobody says what will be asked for: each power of two up to it has a profile, and is built for."""
-_MAKER = 1
-"""To be raised with every change of what is built: it is part of the cache's key."""
+_SCRATCH = ""
+"""What the layers of a context work in, among a runner's memory by the names of tensors, none of which is empty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,20 @@ class TensorRtOptions(GpuOptions):
     level: int | None = option(None, "how long the builder looks for the fastest kernels", least=0, most=5)
 
 
+@dataclass(frozen=True, slots=True)
+class _MadeBy:
+    """The module that made something, and the logger that it tells of it."""
+
+    trt: Any
+    logger: Any
+
+    @property
+    def said(self) -> str:
+        """The last error, in a line."""
+        errors = self.logger.errors
+        return " ".join(errors[-1].split()) if errors else "it says nothing about why"
+
+
 class TensorRt(Backend):
     """An engine, which any number of contexts may run at once."""
 
@@ -50,24 +65,32 @@ class TensorRt(Backend):
 
     def __init__(self, trt: Any, gpu: SharedGpu, model: ModelFile, chosen: TensorRtOptions) -> None:
         """Find the engine, or make it, and load it. Raises ``ValueError`` where it cannot be had."""
-        self._trt, self._gpu, self._chosen = trt, gpu, chosen
-        assert model.path is not None, "it needs a model"
+        self._gpu, self._chosen, self._made_by = gpu, chosen, _MadeBy(trt, logger_of(trt))
         sizes = _sizes(model.largest_batch or _LARGEST)
         workspace = chosen.workspace and chosen.workspace << 20
         build = Build(sizes, model.sample_shape, workspace, chosen.tf32, chosen.level)
-        path = _engine(trt, gpu, model.path, build)
-        self._logger = logger_of(trt)
-        self._runtime = trt.Runtime(self._logger)
         with gpu.device.current():
-            self._engine = self._runtime.deserialize_cuda_engine(path.read_bytes())
-        if self._engine is None:
-            raise ValueError(f"{path}: {_said(self._logger)}; delete {path.parent} to have it made again")
+            self._runtime: tensorrt.Runtime = created(trt, "Runtime", self._made_by.logger)
+        self._engine = self._load(model, build)
         tensors = [_spec(trt, self._engine, index) for index in range(self._engine.num_io_tensors)]
         self.inputs = tuple(spec for spec, is_input in tensors if is_input)
         self.outputs = tuple(spec for spec, is_input in tensors if not is_input)
-        self.batch_sizes = fixed_batch(self.inputs) or sizes
+        self.batch_sizes: tuple[int, ...] = fixed_batch(self.inputs) or sizes
         self.places = gpu_places(gpu.device.index)
-        self._precision, self._profiles = model.precision, sizes
+        self._precision = model.precision
+
+    def _load(self, model: ModelFile, build: Build) -> tensorrt.ICudaEngine:
+        """The engine. One that was kept and that TensorRT refuses is made again, once."""
+        for _ in range(2):
+            path = engine_file(self._made_by.trt, self._gpu.device, model, build)
+            with self._gpu.device.current():
+                engine: tensorrt.ICudaEngine | None = self._runtime.deserialize_cuda_engine(path.read_bytes())
+            if engine is not None:
+                return engine
+            if TOO_LITTLE_MEMORY.search(self._made_by.said):
+                break
+            forget(path)
+        raise ValueError(f"{model.path}: TensorRT does not load its engine: {self._made_by.said}")
 
     @classmethod
     def devices(cls) -> list[str]:
@@ -105,37 +128,36 @@ class TensorRt(Backend):
         return f"{'RTX ' if is_rtx(trt) else ''}{trt.__version__}"
 
     def runner(self, place: str = "host") -> TensorRtRunner:
-        """A new runner, with a context of its own."""
-        with self._gpu.device.current():
-            context = self._engine.create_execution_context()
-        if context is None:
-            raise ValueError(f"TensorRT makes no execution context on {self._gpu.device.name}: {_said(self._logger)}")
-        profiles = self._profiles if self._engine.num_optimization_profiles > 1 else self.batch_sizes or ()
-        graphs = self._chosen.graphs
-        return TensorRtRunner(self._gpu, place, self.inputs, self.outputs, context, profiles, self._logger, graphs)
+        """A new runner, with contexts of its own."""
+        parts = (self.inputs, self.outputs, self._engine, self.batch_sizes, self._made_by, self._chosen.graphs)
+        return TensorRtRunner(self._gpu, place, *parts)
 
     def attest(self) -> Attestation:
         """What the engine tells of itself; a strongly typed one computes in what the file says."""
         details = {
             "layers": str(self._engine.num_layers),
-            "profiles": ", ".join(map(str, self._profiles)),
+            "profiles": ", ".join(map(str, self.batch_sizes)),
             "tf32": "allowed" if self._chosen.tf32 else "off",
             "cuda_graphs": "one for each batch size" if self._chosen.graphs else "off",
             "typing": "strong: each layer in the types of the file",
             "gpu": self._gpu.device.details,
         }
-        provider = "TensorRT-RTX" if is_rtx(self._trt) else "TensorRT"
+        provider = "TensorRT-RTX" if is_rtx(self._made_by.trt) else "TensorRT"
         return Attestation(self._gpu.place, self._gpu.device.name, provider, self._precision, details)
 
     def close(self) -> None:
         """Drop the engine, and give back the GPU."""
         with self._gpu.device.current():
-            self._engine = self._runtime = None
+            del self._engine, self._runtime
         self._gpu.close()
 
 
 class TensorRtRunner(GpuRunner):
-    """A lane's context. A batch size has the profile that was built for it, and with ``graphs`` a graph."""
+    """One lane: for each batch size a context, with the profile that was built for it, and with ``graphs`` a graph.
+
+    A graph holds for the shapes that its context had when it was captured, so that no context has two of them. They
+    never run at once, and share what their layers work in, which is as large as the largest of them asks for.
+    """
 
     def __init__(
         self,
@@ -143,15 +165,24 @@ class TensorRtRunner(GpuRunner):
         place: str,
         inputs: Sequence[TensorSpec],
         outputs: Sequence[TensorSpec],
-        context: Any,
+        engine: tensorrt.ICudaEngine,
         profiles: Sequence[int],
-        logger: Any,
+        made_by: _MadeBy,
         graphs: bool,
     ) -> None:
         super().__init__(gpu, place, inputs, outputs)
-        self._context, self._profiles, self._logger, self._uses_graphs = context, profiles, logger, graphs
+        self._engine, self._profiles, self._made_by, self._uses_graphs = engine, profiles, made_by, graphs
+        self._contexts: dict[int, tensorrt.IExecutionContext] = {}
         self._graphs: dict[int, Any] = {}
-        self._shaped = 0
+
+    def _allocate_there(self, n: int) -> None:
+        super()._allocate_there(n)
+        sizes = (
+            self._engine.get_device_memory_size_for_profile_v2(index)
+            for index, size in enumerate(self._profiles)
+            if size <= n
+        )
+        self._memory[_SCRATCH] = self._device.alloc(max((1, *sizes)))
 
     def _bind(self, n: int) -> None:
         if n not in self._profiles:
@@ -160,57 +191,56 @@ class TensorRtRunner(GpuRunner):
                 f"no profile of this engine covers a batch of {n}, but {covered}: load it with --max-batchsize {n}"
             )
         with self._gpu.device.current():
-            self._shape(n)
+            self._contexts[n] = self._context(n)
             # The first run gets what the kernels of this size need; it may not be part of a graph.
-            self._enqueue()
+            self._enqueue(n)
             self._device.synchronize(self.stream)
             if self._uses_graphs:
-                self._graphs[n] = self._device.capture(self.stream, self._enqueue)
+                self._graphs[n] = self._device.capture(self.stream, lambda: self._enqueue(n))
 
-    def _shape(self, n: int) -> None:
-        """Make the context one for batches of ``n``. The GPU is current in this thread."""
-        if n == self._shaped:
-            return
-        self._shaped = 0
-        context, index = self._context, self._profiles.index(n)
-        done = context.active_optimization_profile == index or context.set_optimization_profile_async(
-            index, self.stream
-        )
+    def _context(self, n: int) -> tensorrt.IExecutionContext:
+        """A context for batches of ``n`` and nothing else. The GPU is current in this thread."""
+        strategy = self._made_by.trt.ExecutionContextAllocationStrategy.USER_MANAGED
+        context: tensorrt.IExecutionContext | None = self._engine.create_execution_context(strategy)
+        if context is None:
+            raise self._refused(f"a context for batches of {n}")
+        done = context.set_optimization_profile_async(self._profiles.index(n), self.stream)
+        scratch = self._memory[_SCRATCH]
+        context.set_device_memory(scratch.address, scratch.nbytes)
         for spec in self._specs:
             done = done and context.set_input_shape(spec.name, (n, *spec.sample_shape))
         for spec in (*self._specs, *self._output_specs):
             done = done and context.set_tensor_address(spec.name, self._memory[spec.name].address)
         if not done:
-            self._raise(f"a batch of {n}")
-        self._shaped = n
+            raise self._refused(f"a context for batches of {n}")
+        return context
 
-    def _enqueue(self) -> None:
-        if not self._context.execute_async_v3(self.stream):
-            self._raise(f"a batch of {self._shaped}")
+    def _enqueue(self, n: int) -> None:
+        if not self._contexts[n].execute_async_v3(self.stream):
+            raise self._refused(f"a batch of {n}")
 
-    def _raise(self, doing: str) -> None:
-        said = _said(self._logger)
+    def _refused(self, doing: str) -> Exception:
+        said = self._made_by.said
         if TOO_LITTLE_MEMORY.search(said):
-            raise MemoryError(said)
-        raise RuntimeError(f"TensorRT refused {doing}: {said}")
+            return MemoryError(said)
+        return RuntimeError(f"TensorRT refused {doing}: {said}")
 
     def _unbind(self) -> None:
         while self._graphs:
             self._device.drop_graph(self._graphs.popitem()[1])
-        self._shaped = 0
+        with self._gpu.device.current():
+            self._contexts.clear()
 
     def _start(self, n: int) -> None:
         if n in self._graphs:
             self._device.replay(self._graphs[n], self.stream)
-            return
-        self._shape(n)
-        self._enqueue()
+        else:
+            self._enqueue(n)
 
     def close(self) -> None:
-        """Drop the context, and what it works on."""
+        """Drop the contexts, and what they work on."""
         super().close()
-        with self._gpu.device.current():
-            self._context = None
+        del self._engine
 
 
 def _sizes(largest: int) -> tuple[int, ...]:
@@ -222,33 +252,9 @@ def _sizes(largest: int) -> tuple[int, ...]:
     return tuple(size for size in DOUBLING if size < 2 * largest)
 
 
-def _engine(trt: Any, gpu: SharedGpu, model: Path, build: Build) -> Path:
-    """The file of the engine, made once for all that it depends on."""
-    key = {
-        "maker": _MAKER,
-        "module": trt.__name__,
-        "version": trt.__version__,
-        "gpu": gpu.device.name,
-        "architecture": gpu.device.architecture,
-        "model": known_digest(model),
-        "build": repr(build),
-    }
-
-    def make(path: Path) -> None:
-        with gpu.device.current():
-            plan, _ = build_engine(trt, model, build)
-        path.write_bytes(plan)
-
-    return entry(cache_dir(), f"{model.stem}.engine", json.dumps(key, sort_keys=True), make)
-
-
 def _spec(trt: Any, engine: Any, index: int) -> tuple[TensorSpec, bool]:
     """An input or output, and which of them it is."""
     name = engine.get_tensor_name(index)
     shape = tuple(None if axis == -1 else int(axis) for axis in engine.get_tensor_shape(name))
     dtype = trt.nptype(engine.get_tensor_dtype(name)).__name__
     return TensorSpec.of(name, dtype, shape), engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT
-
-
-def _said(logger: Any) -> str:
-    return " ".join(logger.errors[-1].split()) if logger.errors else "it says nothing about why"

@@ -9,15 +9,22 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from plugins.errors import DeviceNotFound
+
+if TYPE_CHECKING:
+    import tensorrt
+
+Progress = Callable[[int, int], None]
 MODULES = ("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings")
 """In the order in which they are taken: the second is a thin one over the third, and wheels have been without it."""
 _NOISE = re.compile(r"^(\[[^\]]*\]\s*)+")
 _FAILED = re.compile(r"IBuilder::\w+: Error Code \d+: ")
+_TOO_LITTLE = re.compile("out of memory|insufficient (memory|workspace)|OutOfMemory|workspace limit", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +46,13 @@ def import_tensorrt() -> Any:
     """TensorRT, or TensorRT-RTX where only that is there. Raises ``ModuleNotFoundError`` where neither is."""
     for name in MODULES:
         try:
-            return importlib.import_module(name)
+            module = importlib.import_module(name)
         except ModuleNotFoundError as error:
             if (error.name or "").partition(".")[0] not in MODULES:
                 raise
+            continue
+        if hasattr(module, "__version__"):  # else it is a folder of type stubs, which Python takes for a package
+            return module
     raise ModuleNotFoundError(
         "the backend tensorrt needs TensorRT: pip install tensorrt-cu13 (or tensorrt-rtx-cu13 for RTX GPUs)",
         name=MODULES[0],
@@ -74,6 +84,24 @@ def logger_of(trt: Any) -> Any:
     return Kept()
 
 
+def created(trt: Any, kind: str, logger: Any) -> Any:
+    """TensorRT's ``Builder`` or ``Runtime``.
+
+    Raises ``ModuleNotFoundError`` where this TensorRT is one without it (the lean and dispatch runtimes have no
+    builder), and ``DeviceNotFound`` where it does not start.
+    """
+    if not hasattr(trt, kind):
+        raise ModuleNotFoundError(
+            f"{trt.__name__} {trt.__version__} has no {kind.lower()}, which it needs: pip install tensorrt-cu13",
+            name=trt.__name__,
+        )
+    try:
+        return getattr(trt, kind)(logger)
+    except (TypeError, RuntimeError) as error:  # how its bindings tell of a null pointer
+        said = _line(logger.errors[-1]) if logger.errors else str(error)
+        raise DeviceNotFound(f"TensorRT's {kind.lower()} does not start: {said}") from error
+
+
 def architectures(trt: Any) -> list[str]:
     """Those that TensorRT-RTX builds for without a GPU: ``sm_75`` and so on; none of TensorRT."""
     known = getattr(trt, "ComputeCapability", None)
@@ -81,33 +109,72 @@ def architectures(trt: Any) -> list[str]:
     return [f"sm_{name[2:]}" for name in names if re.fullmatch(r"SM\d+", name)]
 
 
-def build_engine(trt: Any, path: Path, build: Build, timing: bytes | None = None) -> tuple[bytes, bytes | None]:
-    """The engine of an ONNX file, and its timing cache, which makes the next build of the same layers faster.
+def build_engine(
+    trt: Any, path: Path, build: Build, timing: bytes = b"", progress: Progress = lambda done, total: None
+) -> tuple[bytes, bytes]:
+    """The engine of an ONNX file, and the timing cache of this build, which makes the next one of such layers faster.
 
-    Raises ``ValueError`` for a file that it cannot read or an operator that it has no kernel for, by name and node,
-    and ``MemoryError`` where memory is too little to try its kernels in.
+    ``timing`` is that of an earlier build; one that TensorRT does not take is left. TensorRT-RTX has none. How many
+    steps there are ``progress`` is told phase by phase; what it raises (Ctrl-C) ends the build, and is raised on.
+
+    Raises ``ValueError`` for a file that it cannot read, an operator that it has no kernel for, by name and node, and
+    where memory is too little to try its kernels in; and as ``created`` does.
     """
     logger = logger_of(trt)
-    builder = trt.Builder(logger)
-    typed = trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED
-    network = builder.create_network(1 << int(typed))
-    parser = trt.OnnxParser(network, logger)
-    if not parser.parse(_with_casts_first(path), str(path)):
+    builder: tensorrt.Builder = created(trt, "Builder", logger)
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser: tensorrt.OnnxParser = trt.OnnxParser(network, logger)
+    if not parser.parse(with_casts_first(path), str(path)):
         raise ValueError(f"{path}: {_unparsed(trt, parser)}")
     _refuse_unsigned(path, logger)
     config = builder.create_builder_config()
     _set(trt, config, build)
     _add_profiles(builder, config, network, build)
-    cache = None if is_rtx(trt) else config.create_timing_cache(timing or b"")
-    if cache is not None:
-        config.set_timing_cache(cache, False)
+    config.progress_monitor = monitor = _monitor_of(trt, progress)
+    cache = None if is_rtx(trt) else timing_cache(config, timing)
     plan = builder.build_serialized_network(network, config)
+    if monitor.ended_by is not None:
+        raise monitor.ended_by
     if plan is None:
         raise _unbuilt(path, logger.errors)
-    return bytes(plan), bytes(cache.serialize()) if cache is not None else None
+    return bytes(plan), bytes(cache.serialize()) if cache is not None else b""
 
 
-def _with_casts_first(path: Path) -> bytes:
+def timing_cache(config: tensorrt.IBuilderConfig, timing: bytes) -> tensorrt.ITimingCache | None:
+    """The cache that a build reads and fills: with ``timing`` where TensorRT takes that, else an empty one."""
+    for known in (timing, b""):
+        cache = config.create_timing_cache(known)
+        if cache is not None and config.set_timing_cache(cache, False):
+            return cache
+    return None
+
+
+def _monitor_of(trt: Any, progress: Progress) -> Any:
+    """What TensorRT tells of its steps, in threads of its own too; ``ended_by`` is what ``progress`` has raised."""
+
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.IProgressMonitor.__init__(self)
+            self.done = self.total = 0
+            self.ended_by: BaseException | None = None
+
+        def phase_start(self, phase: str, parent: str | None, steps: int) -> None:
+            self.total += steps
+
+        def phase_finish(self, phase: str) -> None: ...
+
+        def step_complete(self, phase: str, step: int) -> bool:
+            self.done += 1
+            try:
+                progress(self.done, self.total)
+            except BaseException as error:  # TensorRT would print it, and be silent about what it was
+                self.ended_by = error
+            return self.ended_by is None
+
+    return Monitor()
+
+
+def with_casts_first(path: Path) -> bytes:
     """An ONNX file in which bytes are made floats before they are transposed: TensorRT transposes no uint8.
 
     So a model that takes pixels (uint8 NHWC) can be read; what it computes is the same.
@@ -134,7 +201,7 @@ def _with_casts_first(path: Path) -> bytes:
     return bytes(model.SerializeToString())
 
 
-def _set(trt: Any, config: Any, build: Build) -> None:
+def _set(trt: Any, config: tensorrt.IBuilderConfig, build: Build) -> None:
     """What is asked for, in the builder's own words."""
     if build.workspace_bytes is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, build.workspace_bytes)
@@ -147,19 +214,23 @@ def _set(trt: Any, config: Any, build: Build) -> None:
     if build.architecture is not None:
         if build.architecture not in (known := architectures(trt)):
             raise ValueError(f"no engine can be built for {build.architecture} here, but for {', '.join(known)}")
-        config.num_compute_capabilities = 1
-        config.set_compute_capability(getattr(trt.ComputeCapability, f"SM{build.architecture[3:]}"), 0)
+        of_rtx: Any = config
+        of_rtx.num_compute_capabilities = 1
+        of_rtx.set_compute_capability(getattr(trt.ComputeCapability, f"SM{build.architecture[3:]}"), 0)
 
 
-def _add_profiles(builder: Any, config: Any, network: Any, build: Build) -> None:
+def _add_profiles(
+    builder: tensorrt.Builder, config: tensorrt.IBuilderConfig, network: tensorrt.INetworkDefinition, build: Build
+) -> None:
     """One for each batch size, where the file leaves the batch open: kernels are chosen for that very size then."""
-    inputs = [network.get_input(index) for index in range(network.num_inputs)]
+    # Its Dims pass for tuples and tuples for its Dims, which no type of it says.
+    inputs: list[Any] = [network.get_input(index) for index in range(network.num_inputs)]
     if all(-1 not in tuple(each.shape) for each in inputs):
         return
     for size in build.sizes:
         profile = builder.create_optimization_profile()
         for each in inputs:
-            shape = (size, *_closed(tuple(each.shape)[1:], build.sample_shape))
+            shape: Any = (size, *_closed(tuple(each.shape)[1:], build.sample_shape))
             profile.set_shape(each.name, shape, shape, shape)
         if config.add_optimization_profile(profile) < 0:
             raise ValueError(f"a batch of {size} cannot be built: an axis has another size in the file")
@@ -172,7 +243,7 @@ def _closed(axes: Sequence[int], sample: tuple[int, ...] | None) -> tuple[int, .
     return tuple(size if axis == -1 else axis for axis, size in zip(axes, sample or axes, strict=True))
 
 
-def _unparsed(trt: Any, parser: Any) -> str:
+def _unparsed(trt: Any, parser: tensorrt.OnnxParser) -> str:
     """Why the parser gave up: the operator and the node that it is."""
     error = parser.get_error(0)
     operator, node = error.node_operator(), error.node_name()
@@ -191,11 +262,14 @@ def _refuse_unsigned(path: Path, logger: Any) -> None:
         )
 
 
-def _unbuilt(path: Path, errors: Sequence[str]) -> Exception:
+def _unbuilt(path: Path, errors: Sequence[str]) -> ValueError:
     """What to raise where nothing was built, by the last that TensorRT said of it."""
     said = _line(_FAILED.sub("", errors[-1])) if errors else "it says nothing about why"
-    if any(re.search("out of memory|insufficient memory|OutOfMemory", each, re.IGNORECASE) for each in errors):
-        return MemoryError(f"{path}: there is too little memory to build its engine: {said}")
+    if any(map(_TOO_LITTLE.search, errors)):
+        return ValueError(
+            f"{path}: there is too little memory to build its engine in: {said}; ask for smaller batches "
+            "(--max-batchsize), or a larger backend_options.workspace, if that is set"
+        )
     return ValueError(f"{path}: TensorRT cannot build an engine of it: {said}")
 
 

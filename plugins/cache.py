@@ -90,6 +90,12 @@ def entry(
     return path
 
 
+def forget(path: Path) -> None:
+    """Delete an ``entry`` that is as it was made and is no good all the same: it will be made again."""
+    with locked(path.parent.parent):
+        _remove(path.parent)
+
+
 def _is_whole(path: Path, digest: str) -> bool:
     """Whether a made file and those beside it are as they were made, for this key."""
     try:

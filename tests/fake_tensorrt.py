@@ -2,8 +2,9 @@
 
 ``plug_in`` puts it in the place of the module, and a builder beside it whose engines are the ONNX file with what they
 were built for. An engine is loaded on the GPU and by the version that it was built for, or not at all; a context runs
-what its profile covers, from the addresses that are set when it is started, once the stream comes to it. What is
-refused returns None or False and is told to the logger, as TensorRT does.
+what its profile covers, from the addresses that are set when it is started, once the stream comes to it, and writes
+over the memory that it was given to work in. What is refused returns None or False and is told to the logger, as
+TensorRT does. A graph whose context has other shapes by now loses the GPU: TensorRT only says that it may not be.
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ from typing import Any
 
 import numpy as np
 
-from backends import tensorrt
-from backends.tensorrt_engine import Build
+from backends import tensorrt, tensorrt_kept
+from backends.tensorrt_engine import Build, created
 from plugins.driver import Installed
 from tests import fake_gpu
-from tests.fake_gpu import FakeDriver, FakeGpuError
+from tests.fake_gpu import POISON, FakeDriver, FakeGpuError
 
 NS_A_ROW = 40_000.0
 _TYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(int64)": "int64", "tensor(uint8)": "uint8"}
@@ -31,11 +32,17 @@ _TYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(int6
 
 @dataclass
 class FakeTensorRt:
-    """What the module is made of; the fields are for tests to set. ``builds`` are those so far."""
+    """What the module is made of; the fields are for tests to set.
+
+    ``builds`` are those so far, ``timings`` the timing cache that each was given; of ``steps`` each build tells.
+    """
 
     driver: FakeDriver
     version: str = "11.4.0.106"
-    bytes_a_context: int = 0
+    bytes_a_row: int = 64
+    has_builder: bool = True
+    steps: int = 3
+    timings: list[bytes] = field(default_factory=list)
     fails_at: Callable[[int], bool] = lambda rows: False
     at_batch: Callable[[Mapping[str, Any]], None] = lambda feed: None
     builds: list[Build] = field(default_factory=list)
@@ -51,17 +58,29 @@ class FakeTensorRt:
             __version__=self.version,
             ILogger=ILogger,
             TensorIOMode=SimpleNamespace(INPUT="input", OUTPUT="output"),
+            ExecutionContextAllocationStrategy=SimpleNamespace(USER_MANAGED="ours"),
             nptype=lambda name: np.dtype(name).type,
             Runtime=lambda logger: FakeRuntime(self, logger),
         )
         return module
 
-    def build(self, trt: Any, path: Path, build: Build) -> tuple[bytes, None]:
+    def build(
+        self, trt: Any, path: Path, build: Build, timing: bytes, progress: Callable[[int, int], None]
+    ) -> tuple[bytes, bytes]:
         """In the place of ``build_engine``."""
+        if not self.has_builder:
+            created(trt, "Builder", None)
         self.builds.append(build)
+        self.timings.append(timing)
+        for step in range(self.steps):
+            progress(step + 1, self.steps)
+        return self.plan(path, build), timing + b"timed "
+
+    def plan(self, path: Path, build: Build, **other: str) -> bytes:
+        """An engine, as it is here or as ``other`` says."""
         content = base64.b64encode(path.read_bytes()).decode()
-        told = {"version": trt.__version__, "gpu": self.driver.name, "sizes": build.sizes, "onnx": content}
-        return json.dumps(told).encode(), None
+        told = {"version": self.version, "gpu": self.driver.name, "sizes": build.sizes, "onnx": content}
+        return json.dumps(told | other).encode()
 
 
 def plug_in(driver: FakeDriver, **settings: Any) -> FakeTensorRt:
@@ -69,10 +88,8 @@ def plug_in(driver: FakeDriver, **settings: Any) -> FakeTensorRt:
     fake = FakeTensorRt(driver, **settings)
     fake_gpu.plug_in(driver)
     sys.modules["tensorrt"] = fake.module()
-    vars(tensorrt).update(
-        installed_driver=lambda: Installed(13, 0, driver.index + 1),
-        build_engine=lambda trt, path, build: fake.build(trt, path, build),
-    )
+    vars(tensorrt)["installed_driver"] = lambda: Installed(13, 0, driver.index + 1)
+    vars(tensorrt_kept)["build_engine"] = fake.build
     return fake
 
 
@@ -119,36 +136,34 @@ class FakeEngine:
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
         return tuple(axis if isinstance(axis, int) else -1 for axis in self.ports[name].shape)
 
-    def create_execution_context(self) -> FakeContext | None:
-        try:
-            address = self.fake.driver.allocate(self.fake.bytes_a_context)
-        except FakeGpuError:
-            self.logger.log(1, "IExecutionContext::create: Error Code 2: OutOfMemory (Requested size was 1 bytes)")
-            return None
-        return FakeContext(self, address)
+    def get_device_memory_size_for_profile_v2(self, index: int) -> int:
+        return self.fake.bytes_a_row * (self.sizes[index] if self.num_optimization_profiles > 1 else 1)
+
+    def create_execution_context(self, strategy: str) -> FakeContext:
+        assert strategy == "ours"
+        return FakeContext(self)
 
 
 class FakeContext:
     """An ``IExecutionContext``."""
 
-    active_optimization_profile = 0
-
-    def __init__(self, engine: FakeEngine, address: int) -> None:
-        self._engine, self._address = engine, address
+    def __init__(self, engine: FakeEngine) -> None:
+        self._engine, self._profile = engine, 0
+        self._memory = (0, 0)
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._addresses: dict[str, int] = {}
 
-    def __del__(self) -> None:
-        self._engine.fake.driver.memory.pop(self._address, None)
-
     def set_optimization_profile_async(self, index: int, stream: int) -> bool:
-        self.active_optimization_profile = index
+        self._profile = index
         self._shapes.clear()
         return 0 <= index < self._engine.num_optimization_profiles
 
+    def set_device_memory(self, address: int, nbytes: int) -> None:
+        self._memory = (address, nbytes)
+
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
         engine, size = self._engine, self._engine.get_tensor_shape(name)[0]
-        covered = engine.sizes[self.active_optimization_profile] if size == -1 else size
+        covered = engine.sizes[self._profile] if size == -1 else size
         if shape[0] != covered:
             return self._refuse(f"IExecutionContext::setInputShape: Error Code 3: {shape[0]} is not {covered}")
         self._shapes[name] = tuple(shape)
@@ -162,12 +177,17 @@ class FakeContext:
         engine, driver = self._engine, self._engine.fake.driver
         if {*self._shapes} != {*engine.inputs} or {*self._addresses} != {*engine.ports}:
             return self._refuse("IExecutionContext::enqueueV3: Error Code 3: a shape or an address is not set")
-        shapes, addresses = dict(self._shapes), dict(self._addresses)
+        shapes, addresses, (scratch, nbytes) = dict(self._shapes), dict(self._addresses), self._memory
+        if nbytes < engine.get_device_memory_size_for_profile_v2(self._profile):
+            return self._refuse("IExecutionContext::enqueueV3: Error Code 3: too little device memory was set")
         rows = next(iter(shapes.values()))[0]
         if engine.fake.fails_at(rows):
             return self._refuse("IExecutionContext::enqueueV3: Error Code 2: OutOfMemory (no memory for the workspace)")
 
         def work() -> float:
+            if shapes != self._shapes:
+                raise FakeGpuError("a graph of a context that has other shapes by now")
+            driver.part(scratch, nbytes)[:] = POISON
             feed = {
                 name: driver.array(addresses[name], shape, engine.get_tensor_dtype(name)).copy()
                 for name, shape in shapes.items()

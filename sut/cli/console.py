@@ -205,10 +205,10 @@ class Watcher:
         """The run has come to another phase, or is in it still."""
         self._show(_PHASES.get(name, name), "")
 
-    def loading(self, done: int, samples: int) -> None:
-        """How many of the samples are loaded, before the run."""
-        text = f"{_PHASES['samples']} {done:,} of {samples:,}"
-        self._show(text, text, completed=done, total=samples)
+    def loading(self, phase: str, done: int, total: int) -> None:
+        """How far the model, or how many of the samples, are loaded, before the run."""
+        text = f"{_PHASES[phase]} {done:,} of {total:,}"
+        self._show(text, text, completed=done, total=total)
 
     def plan(self, planned: Planned) -> None:
         """The plan, before the run starts."""

@@ -48,7 +48,10 @@ _PERFORMANCE_SAMPLES = 1024
 
 @dataclass(frozen=True, slots=True)
 class Assembly:
-    """The parts of one run. A backend that needs no model has none. ``spec`` is as it is run: folded where asked."""
+    """The parts of one run. A backend that needs no model has none. ``spec`` is as it is run: folded where asked.
+
+    ``progress`` is told how far the backend is where loading it takes long.
+    """
 
     config: RunConfig
     spec: ModelSpec
@@ -57,6 +60,7 @@ class Assembly:
     backend: type[Backend]
     preprocessor: type[Preprocessor]
     affinity: Affinity = NOWHERE
+    progress: Progress = lambda done, total: None
 
     @property
     def units(self) -> tuple[Unit, ...]:
@@ -95,7 +99,8 @@ class Assembly:
             return self.backend.load(ModelFile(None, config.precision, self.spec.recipe.sample_shape), *rest)
         file = self.model.model_file(config.precision, self.spec)
         with utf8_path(self.model.file) as path:
-            return self.backend.load(replace(file, path=path, largest_batch=config.max_batchsize), *rest)
+            file = replace(file, path=path, largest_batch=config.max_batchsize, progress=self.progress)
+            return self.backend.load(file, *rest)
 
     def check_attested(self, found: Attestation) -> None:
         """Raise ``SetupError`` where a backend executes on another device, or in another precision, than asked for.
@@ -253,7 +258,7 @@ def assemble(
         model = prepared or identified(config, spec, backend, dataset, say, progress)
     elif config.fold:
         raise InputError(f"--fold puts normalisation into the model, and backend {config.backend} has none")
-    return Assembly(config, spec_to_run(spec, config), model, dataset, backend, preprocessor, affinity)
+    return Assembly(config, spec_to_run(spec, config), model, dataset, backend, preprocessor, affinity, progress)
 
 
 def load_backend(name: str) -> type[Backend]:

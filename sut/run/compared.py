@@ -123,7 +123,8 @@ def _forecasting(doing: str, progress: Progress, say: Say, samples: str) -> Prog
 
 
 def _reference_of(parts: Assembly) -> Assembly:
-    return assemble(parts.config.model_copy(update={"precision": "fp32", "fold": False, "backend_options": {}}))
+    config = parts.config.model_copy(update={"precision": "fp32", "fold": False, "backend_options": {}})
+    return assemble(config, progress=parts.progress)
 
 
 def side_of(parts: Assembly, scores: Scores) -> Side:
@@ -152,14 +153,14 @@ def _compare_in_child(parts: Assembly, progress: Progress) -> None:
 def _compare(text: str, teller: Teller) -> None:
     orders = from_text(ComparisonOrders, text)
     config = orders.config.model_copy(update={"lanes": 1, "threads": usable_cores()})
-    parts = assemble(config, prepared=orders.prepared)
+    parts = assemble(config, progress=lambda *now: teller.tell(Step(*now)), prepared=orders.prepared)
     with ExitStack() as stack:
         both = (_reference_of(parts), parts)
         reference, reduced = (side_of(each, scores_of(each, stack)) for each in both)
         for each in both:
             check_unchanged(each.model)  # the answer is kept by what was loaded
         tally, crops = _tally(parts)
-        measure(reference, reduced, parts.dataset, lambda *now: teller.tell(Step(*now)), crops=crops, tally=tally)
+        measure(reference, reduced, parts.dataset, parts.progress, crops=crops, tally=tally)
 
 
 def scores_of(parts: Assembly, stack: ExitStack) -> Scores:

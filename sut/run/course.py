@@ -64,7 +64,7 @@ class Course:
         self._late_notes: list[str] = []
         """What is found out only in the run."""
         check_unchanged(self._orders.prepared)
-        self._parts = assemble(config, prepared=self._orders.prepared)
+        self._parts = assemble(config, progress=pulse.step, prepared=self._orders.prepared)
         self._rules = self._parts.spec.loadgen_model
         self._conf = read_conf(config.user_conf) if config.user_conf else None
         self._audit = read_audit(config.audit_conf, config.scenario, config.mode) if config.audit_conf else None

@@ -44,10 +44,14 @@ class Pulse:
 
     def beat(self, _: int = 0) -> None:
         """Tell that there is progress, twice a second at the most."""
+        self.step(self._loaded, self.samples)
+
+    def step(self, done: int, total: int) -> None:
+        """Tell how far something is that takes long, as often as of any progress."""
         now = time.monotonic()
         if now - self._last_beat > _BEAT_S:
             self._last_beat = now
-            self._teller.tell(Step(self._loaded, self.samples))
+            self._teller.tell(Step(done, total))
 
     def loaded(self, count: int) -> None:
         """Tell that so many more samples are loaded."""

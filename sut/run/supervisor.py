@@ -170,8 +170,8 @@ class _Watch:
                 outcome.phase = event.phase
                 self._observer.phase(event.phase)
             case Step():
-                if outcome.phase == "samples":
-                    self._observer.loading(event.done, event.total)
+                if outcome.phase in ("load", "samples") and event.total:
+                    self._observer.loading(outcome.phase, event.done, event.total)
             case Loaded():
                 outcome.loaded = event
             case Preprocessed():

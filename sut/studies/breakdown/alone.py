@@ -70,7 +70,7 @@ def run_parts(parts: Assembly, rounds: int, seconds: float, doing: str) -> Rates
 
 def _go_round(text: str, teller: Teller) -> None:
     orders = from_text(PartsOrders, text)
-    parts = assemble(orders.config, prepared=orders.prepared)
+    parts = assemble(orders.config, progress=lambda *now: teller.tell(Step(*now)), prepared=orders.prepared)
     with ExitStack() as stack:
         backend = stack.enter_context(parts.load_backend())
         check_unchanged(orders.prepared)

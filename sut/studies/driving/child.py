@@ -28,7 +28,7 @@ def _be_driven(text: str, teller: Teller) -> None:
     if orders.cores is not None:
         _stay_on(orders.cores)
     pulse = Pulse(teller)
-    parts = assemble(orders.config, prepared=orders.prepared)
+    parts = assemble(orders.config, progress=pulse.step, prepared=orders.prepared)
     answers = Answers()
     with SUT(orders.config, complete=answers.complete, clock=clock, loaded=pulse.loaded, assembly=parts) as sut:
         check_unchanged(orders.prepared)

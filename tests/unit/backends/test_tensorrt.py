@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from backends import tensorrt
+from backends import tensorrt, tensorrt_kept
 from backends.base import ModelFile
 from backends.tensorrt import TensorRt
+from plugins.cache import cache_dir
 from plugins.errors import DeviceNotFound
 from sut.models.precision.calibration import preprocessed
 from tests.fake_gpu import FakeDriver, unplug
@@ -21,7 +23,6 @@ from tests.fake_tensorrt import FakeTensorRt, plug_in
 from tests.unit.small_models import RECIPE, SIZE, pictures, scores, write_classifier
 
 BATCHES = (4, 1, 4, 8, 2, 4)
-_REAL = {name: vars(tensorrt)[name] for name in ("installed_driver", "build_engine")}
 
 
 @pytest.fixture(scope="module")
@@ -45,11 +46,12 @@ def truth(model: ModelFile, samples: NDArray[np.float32]) -> NDArray[np.float32]
 @pytest.fixture
 def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeTensorRt]:
     monkeypatch.setenv("SUT_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr(tensorrt, "installed_driver", None)
+    monkeypatch.setattr(tensorrt_kept, "build_engine", None)
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
     made = plug_in(FakeDriver())
     yield made
     unplug()
-    vars(tensorrt).update(_REAL)
-    del sys.modules["tensorrt"]
     assert made.driver.lost or not made.driver.memory, "memory was left on the GPU"
 
 
@@ -91,10 +93,93 @@ def test_an_engine_is_built_once_for_each_version_and_gpu(fake: FakeTensorRt, mo
     load(model).close()
     assert len(fake.builds) == 1
     load(model, tf32=True).close()
-    other = plug_in(fake.driver, version="11.5.0")
+    newer = plug_in(fake.driver, version="11.5.0")
+    load(model).close()
+    other = plug_in(FakeDriver(name="Another GPU"))
     load(model).close()
 
-    assert len(fake.builds) == 2 and len(other.builds) == 1
+    assert [len(each.builds) for each in (fake, newer, other)] == [2, 1, 1]
+    assert fake.timings == [b"", b"timed "], "the second build goes on with the timings of the first"
+    assert newer.timings == other.timings == [b""], "which are of that version on that GPU"
+
+
+@pytest.mark.parametrize("other", [{"gpu": "Another GPU"}, {"version": "11.3.0"}])
+def test_a_kept_engine_of_another_gpu_or_version_is_refused_and_made_again(
+    fake: FakeTensorRt, model: ModelFile, monkeypatch: pytest.MonkeyPatch, other: dict[str, str]
+) -> None:
+    plan = fake.plan
+    monkeypatch.setattr(fake, "plan", lambda path, build: plan(path, build, **({} if fake.builds[1:] else other)))
+
+    load(model).close()
+
+    assert len(fake.builds) == 2
+    fake.builds.clear()
+    load(model).close()
+    assert fake.builds == [], "the second is kept"
+
+
+def test_an_engine_that_is_refused_twice_is_an_error_in_what_tensorrt_says(
+    fake: FakeTensorRt, model: ModelFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = fake.plan
+    monkeypatch.setattr(fake, "plan", lambda path, build: plan(path, build, gpu="Another GPU"))
+
+    with pytest.raises(ValueError, match=r"small.onnx: TensorRT does not load its engine: .*gpu Another GPU, here"):
+        load(model)
+    assert len(fake.builds) == 2
+
+
+def test_an_engine_that_was_changed_on_the_disk_is_made_again(fake: FakeTensorRt, model: ModelFile) -> None:
+    load(model).close()
+    [engine] = cache_dir().rglob("small.engine")
+    engine.write_bytes(engine.read_bytes()[:-1])
+
+    load(model).close()
+
+    assert len(fake.builds) == 2
+
+
+def test_timings_that_are_cut_short_are_not_used(fake: FakeTensorRt, model: ModelFile) -> None:
+    load(model).close()
+    [kept] = cache_dir().glob("*.timings")
+    kept.write_bytes(kept.read_bytes()[:-1])
+    load(model, tf32=True).close()
+    kept.write_bytes(b"")
+    load(model, level=3).close()
+    kept.unlink()
+    kept.mkdir()
+    load(model, level=4).close()
+
+    assert fake.timings == [b""] * 4
+    assert kept.is_dir() and not [*cache_dir().glob("*.part")], "what cannot be written is left"
+
+
+def test_without_a_builder_a_kept_engine_is_enough(fake: FakeTensorRt, model: ModelFile) -> None:
+    fake.has_builder = False
+    with pytest.raises(
+        ModuleNotFoundError, match=r"tensorrt 11\.4\.0\.106 has no builder, .*: pip install tensorrt-cu13"
+    ):
+        load(model)
+    fake.has_builder = True
+    load(model).close()
+    fake.has_builder = False
+
+    load(model).close()
+
+    assert len(fake.builds) == 1
+
+
+def test_how_far_the_build_is_is_told_and_ctrl_c_ends_it(fake: FakeTensorRt, model: ModelFile) -> None:
+    told: list[tuple[int, int]] = []
+    load(replace(model, progress=lambda *now: told.append(now))).close()
+    assert told == [(1, 3), (2, 3), (3, 3)]
+
+    def interrupted(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        load(replace(model, progress=interrupted), tf32=True)
+    assert len([*cache_dir().rglob("small.engine")]) == 1, "nothing half made is kept"
 
 
 def test_a_batch_that_no_profile_covers_is_refused_with_what_to_set(fake: FakeTensorRt, model: ModelFile) -> None:
@@ -118,3 +203,10 @@ def test_a_batch_that_does_not_fit_names_one_that_does(fake: FakeTensorRt, model
 def test_another_device_is_refused(fake: FakeTensorRt, model: ModelFile, device: str) -> None:
     with pytest.raises(DeviceNotFound):
         TensorRt.load(model, device, 1, 1)
+
+
+def test_no_memory_for_what_layers_work_in_names_a_batch_that_fits(fake: FakeTensorRt, model: ModelFile) -> None:
+    fake.bytes_a_row = fake.driver.memory_bytes // 3
+    refused = pytest.raises(ValueError, match=r"a batch of 8 does not fit .*; 2 fits: --max-batchsize 2")
+    with load(model) as backend, backend.runner("pinned") as runner, refused:
+        runner.slot(8)

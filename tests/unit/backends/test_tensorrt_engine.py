@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import numpy as np
 import onnx
@@ -11,7 +13,17 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from backends.tensorrt_engine import Build, _with_casts_first, architectures, build_engine, import_tensorrt
+from backends.tensorrt_engine import (
+    Build,
+    architectures,
+    build_engine,
+    created,
+    import_tensorrt,
+    logger_of,
+    timing_cache,
+    with_casts_first,
+)
+from plugins.errors import DeviceNotFound
 from sut.models.precision.fold import fold
 from tests.core import module_needs
 from tests.unit.small_models import RECIPE, SIZE, quiet, write_classifier
@@ -28,7 +40,7 @@ def test_a_profile_for_each_batch_size_and_smaller_weights_in_half(tmp_path: Pat
     one, _ = build_engine(trt, path, Build((1,), SHAPE, architecture="sm_89"))
     four, timing = build_engine(trt, path, Build((1, 2, 4, 8), SHAPE, architecture="sm_89"))
 
-    assert timing is None and len(four) > len(one) > 1000
+    assert timing == b"" and len(four) > len(one) > 1000
 
 
 def test_an_architecture_that_it_does_not_know_is_named_with_those_it_does(tmp_path: Path) -> None:
@@ -44,7 +56,7 @@ def test_a_folded_model_takes_bytes(tmp_path: Path) -> None:
     plan, _ = build_engine(trt, path, Build((1, 2), (SIZE, SIZE, 3), architecture="sm_89"))
 
     assert len(plan) > 1000
-    swapped = onnx.load_from_string(_with_casts_first(path))
+    swapped = onnx.load_from_string(with_casts_first(path))
     assert [node.op_type for node in swapped.graph.node[:2]] == ["Cast", "Transpose"]
     bytes_ = np.random.default_rng(1).integers(0, 256, (2, SIZE, SIZE, 3), np.uint8)
     name = swapped.graph.input[0].name
@@ -63,6 +75,65 @@ def test_an_operator_that_it_does_not_have_is_named_with_its_node(tmp_path: Path
 
     with pytest.raises(ValueError, match=r"odd\.onnx: TensorRT .*Bernoulli .*'the one'"):
         build_engine(trt, tmp_path / "odd.onnx", Build((1,), (4,), architecture="sm_89"))
+
+
+def test_too_little_memory_to_build_in_says_what_to_ask_for(tmp_path: Path) -> None:
+    path = write_classifier(tmp_path / "small.onnx")
+
+    with pytest.raises(ValueError, match=r"small\.onnx: there is too little memory .*workspace limit.*--max-batchsize"):
+        build_engine(trt, path, Build((1,), SHAPE, workspace_bytes=1, architecture="sm_89"))
+
+
+def test_its_steps_are_told_and_what_that_raises_ends_the_build(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path, told = write_classifier(tmp_path / "small.onnx"), list[tuple[int, int]]()
+
+    def tell(done: int, total: int) -> None:
+        told.append((done, total))
+        if len(told) == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build_engine(trt, path, Build((1,), SHAPE, architecture="sm_89"), progress=tell)
+
+    assert [done for done, _ in told] == [1, 2, 3, 4, 5]
+    assert all(done <= total for done, total in told)
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize(("taken", "expected"), [((b"kept", b""), b"kept"), ((b"",), b""), ((), None)])
+def test_a_timing_cache_that_tensorrt_does_not_take_is_left(taken: tuple[bytes, ...], expected: bytes | None) -> None:
+    config: Any = SimpleNamespace(
+        create_timing_cache=lambda timing: timing,
+        set_timing_cache=lambda cache, ignore_mismatch: cache in taken and not ignore_mismatch,
+    )
+    assert timing_cache(config, b"kept") == expected
+
+
+def test_what_does_not_start_says_why_or_what_to_install() -> None:
+    logger: Any = SimpleNamespace(errors=["[E] CUDA initialization failure with error: 35"])
+
+    def null(logger: Any) -> None:
+        raise TypeError("pybind11::init(): factory function returned nullptr")
+
+    lean: Any = ModuleType("tensorrt")
+    lean.__version__, lean.Runtime = "11.0", null
+    with pytest.raises(DeviceNotFound, match=r"TensorRT's runtime does not start: .*CUDA initialization failure"):
+        created(lean, "Runtime", logger)
+    with pytest.raises(ModuleNotFoundError, match=r"tensorrt 11\.0 has no builder, .*: pip install tensorrt-cu13"):
+        created(lean, "Builder", logger_of(trt))
+
+
+def test_a_folder_of_type_stubs_is_not_taken_for_tensorrt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "tensorrt").mkdir()
+    (tmp_path / "tensorrt" / "__init__.pyi").write_text("__version__: str\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "tensorrt", raising=False)
+
+    assert import_tensorrt() is trt
+    assert hasattr(sys.modules["tensorrt"], "__path__"), "Python imports it"
+    del sys.modules["tensorrt"]
 
 
 def test_a_file_that_is_none_is_refused(tmp_path: Path) -> None:
