@@ -198,6 +198,7 @@ case $command in
             on_gpu=1
             add_extras backend onnxruntime,pytorch
             add_extras preprocess cuda,dali-gpu
+            add_extras precision int8 # for TensorRT, where somebody has installed it
         fi
         ;;
     accuracy) [[ " ${arguments[*]}" != *" --annotations"* ]] || extras+=(detection) ;;

@@ -123,9 +123,8 @@ class TensorRt(Backend):
 
     @classmethod
     def version(cls) -> str:
-        """Version of what is installed, with RTX's name."""
-        trt = import_tensorrt()
-        return f"{'RTX ' if is_rtx(trt) else ''}{trt.__version__}"
+        """Version of TensorRT, or TensorRT-RTX; ``attest`` says which of them it is."""
+        return str(import_tensorrt().__version__)
 
     def runner(self, place: str = "host") -> TensorRtRunner:
         """A new runner, with contexts of its own."""

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from plugins.errors import DeviceNotFound
 
@@ -38,8 +38,8 @@ class Build:
     tf32: bool = False
     level: int | None = None
     """From 0 to 5, how long it looks for the fastest kernels; None: TensorRT's own."""
-    architecture: str | None = None
-    """Of TensorRT-RTX alone: ``sm_89``; None: the GPU that is there."""
+    architectures: tuple[str, ...] = ()
+    """Of TensorRT-RTX alone, one engine for all of them: ``sm_89``; none: the GPU that is there."""
 
 
 def import_tensorrt() -> Any:
@@ -211,12 +211,13 @@ def _set(trt: Any, config: tensorrt.IBuilderConfig, build: Build) -> None:
         config.clear_flag(trt.BuilderFlag.TF32)
     if build.level is not None:
         config.builder_optimization_level = build.level
-    if build.architecture is not None:
-        if build.architecture not in (known := architectures(trt)):
-            raise ValueError(f"no engine can be built for {build.architecture} here, but for {', '.join(known)}")
-        of_rtx: Any = config
-        of_rtx.num_compute_capabilities = 1
-        of_rtx.set_compute_capability(getattr(trt.ComputeCapability, f"SM{build.architecture[3:]}"), 0)
+    if build.architectures:
+        known, of_rtx = architectures(trt), cast("Any", config)
+        of_rtx.num_compute_capabilities = len(build.architectures)
+        for index, each in enumerate(build.architectures):
+            if each not in known:
+                raise ValueError(f"no engine can be built for {each} here, but for {', '.join(known)}")
+            of_rtx.set_compute_capability(getattr(trt.ComputeCapability, f"SM{each[3:]}"), index)
 
 
 def _add_profiles(

@@ -14,8 +14,9 @@ MODULES = {each.name: each.module for entry in TABLE for each in entry.packages 
 SUBSTITUTES = {
     "opencv-python-headless": ("opencv-python", "opencv-contrib-python-headless", "opencv-contrib-python"),
     "onnxruntime": ("onnxruntime-gpu",),
+    "tensorrt-rtx-cu13-bindings": ("tensorrt-cu13", "tensorrt-cu12"),
 }
-"""Distributions that bring the same module as a package of ours."""
+"""Distributions that bring the same module as a package of ours, or one that takes its place."""
 CHECKOUT = Path(__file__).resolve().parents[1]
 """What lies beside this package: the folder that everything is run from, or is installed to."""
 IS_CHECKOUT = (CHECKOUT / "setup.py").is_file()

@@ -77,6 +77,20 @@ and sends nothing by itself. In a notebook, put `!` before a command:
 4. `./run_local.sh verify my-gpu.zip` says of the one file that it leaves what everybody else will see.
 5. Send `my-gpu.zip` to who keeps this project. It describes the machine, and has paths of its folders: look first.
 
+TensorRT is in no extra: it comes with NVIDIA's own installer. To have it in the report, and to run it alone, after
+step 3:
+
+```
+.venv/bin/python -m pip install tensorrt-cu13    # CUDA 12: tensorrt-cu12; for RTX GPUs tensorrt-rtx-cu13 does
+./run_local.sh tensorrt resnet50 gpu --weights random
+./run_local.sh tensorrt resnet50 gpu --weights random --precision int8 --fold --scenario all
+./run_local.sh report gpu --output my-gpu --part labels_tensorrt --part tensorrt_resnet50_int8_device_folded
+```
+
+The last adds these parts to the report of step 3; the others of TensorRT are in [report.md](../report.md). Each builds
+an engine first, which is planned to take up to ten minutes and is kept. Then step 4 as before: the file has these runs
+too, and is judged with them.
+
 Whoever gets it: in the commit that made it, `./run_local.sh verify FILE --json > docs/gpu/NAME/verified.json`; its
 `report.json` and `report.md` beside that; then `tools/gpu_not_run.py`.
 

@@ -1,4 +1,7 @@
-"""A report as ``sut report gpu`` leaves it, of a GPU that nobody has: its runs are real ones, on the CPU."""
+"""A report as ``sut report gpu`` leaves it, of a GPU that nobody has: its runs are real ones, on the CPU.
+
+That of TensorRT is over ``tests/fake_tensorrt.py``, in the place of the module in all processes of the run.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from sut.files import write_text
@@ -29,14 +33,26 @@ GPU = {
 }
 DEVICE = "Tesla T4 (sm_75) through CuPy 14.2, driver with CUDA 12.4"
 CELL = Cell("onnxruntime", "efficientnet-lite0", "fp32", "tensor")
+TENSORRT = Cell("tensorrt", "efficientnet-lite0", "fp32", "tensor")
 NULL = "onnxruntime_lite0_fp32_device"
 RUNS = {
     CELL.name: ("--backend", "onnxruntime", "--scenario", "Offline", "--lanes", "1", "--max-batchsize", "4"),
     NULL: ("--backend", "null", "--scenario", "all"),
     "labels_onnxruntime": ("--backend", "onnxruntime", "--scenario", "Offline", "--accuracy"),
     "onnxruntime_lite0_fp32_jpeg_cuda": ("--backend", "onnxruntime", "--scenario", "SingleStream"),
+    TENSORRT.name: (
+        *("--backend", "tensorrt", "--device", "cuda", "--scenario", "Offline"),
+        *("--lanes", "1", "--max-batchsize", "4"),
+    ),
 }
 """What is run, by the part that it stands for."""
+_SITE = """
+from importlib.metadata import version
+from tests.fake_gpu import FakeDriver
+from tests.fake_tensorrt import plug_in
+plug_in(FakeDriver(name={name!r}, architecture="sm_75"), version=version("tensorrt-rtx-cu13-bindings"))
+"""
+"""What each process of TensorRT's run begins with."""
 _TIME = ("--time", "0.2", "--model", CELL.model)
 
 
@@ -45,7 +61,12 @@ def make(folder: Path) -> None:
     made = datetime.now(UTC).isoformat(timespec="seconds")
     for part, words in RUNS.items():
         timed = _TIME if "--accuracy" not in words else _TIME[2:]
-        ended = run_python("-m", "sut", "run", *words, *timed, "--output", folder / RESULTS / part, cwd=folder)
+        command = ("-m", "sut", "run", *words, *timed, "--output", folder / RESULTS / part)
+        with TemporaryDirectory() as home:
+            on_gpu = part == TENSORRT.name
+            (Path(home) / "sitecustomize.py").write_text(_SITE.format(name=GPU["name"]) if on_gpu else "")
+            more = {"SUT_CACHE_DIR": home} if on_gpu else {}
+            ended = run_python(*command, cwd=folder, plugins=Path(home), **more)
         assert ended.code in (0, 4), ended.err
     report = Report(
         schema=3,
@@ -73,6 +94,7 @@ def parts(folder: Path) -> Iterator[tuple[str, PartEnd]]:
         "kernels_bench",
         PartEnd(ok=True, found={"exit_code": 0, "device": DEVICE, "table": rows}, took_s=31, limit_s=120),
     )
+    yield TENSORRT.name, _ran(folder, TENSORRT.name).model_copy(update={"ok": True, "why": None, "limit_s": 600})
     yield "ladder", PartEnd(ok=True, found=_climbed(), took_s=190, limit_s=360)
     yield NULL, _ran(folder, NULL)
     yield "onnxruntime_lite0_fp32_jpeg_cuda", _ran(folder, "onnxruntime_lite0_fp32_jpeg_cuda")
@@ -99,17 +121,18 @@ def _climbed() -> dict[str, Any]:
 def _ran(folder: Path, name: str) -> PartEnd:
     places = sorted(path.parent for path in (folder / RESULTS / name).rglob("result.json"))
     results = [str(path.relative_to(folder)) for path in places]
-    found = _told(places[0]) if name == CELL.name else {}
+    cells = {cell.name: cell for cell in (CELL, TENSORRT)}
+    found = _told(places[0], cells[name]) if name in cells else {}
     return PartEnd(ok=False, why="no NVIDIA GPU", found=found, took_s=70, limit_s=75, results=results)
 
 
-def _told(place: Path) -> dict[str, Any]:
+def _told(place: Path, cell: Cell) -> dict[str, Any]:
     """What a part tells of its one run."""
     result = Result.model_validate_json((place / "result.json").read_bytes())
     latency = {name: result.latency_ns[name] for name in ("p50", "p90", "p99")}
     return {
-        "cell": asdict(CELL),
-        "command": f"sut {' '.join(CELL.command)}",
+        "cell": asdict(cell),
+        "command": f"sut {' '.join(cell.command)}",
         "exit_code": 0,
         "valid": result.valid,
         "invalid_reasons": result.invalid_reasons,

@@ -21,11 +21,12 @@ from sut.studies.proof.verify import verify
 from tests.children import run_python
 from tests.core import needs
 from tests.integration import gpu_reports
-from tests.integration.gpu_reports import CELL, GPU, NULL
+from tests.integration.gpu_reports import CELL, GPU, NULL, TENSORRT
 
 pytestmark = [needs("onnxruntime"), pytest.mark.slow]
 
 LITE0 = f"results/{CELL.name}/.*Offline/performance/"
+ON_GPU = f"results/{TENSORRT.name}/.*Offline/performance/"
 SCORED = "results/labels_onnxruntime/.*/accuracy/"
 SINGLE = "results/onnxruntime_lite0_fp32_jpeg_cuda/.*/"
 OFFLINE = f"results/{NULL}/.*/Offline/performance/"
@@ -54,7 +55,7 @@ def test_a_report_is_accepted_as_one_file_and_as_a_folder(report: Path, archived
     for path in (archived, report):
         judged = verify(path)
         assert judged.findings == []
-        assert (judged.results, judged.report is not None) == (7, True)
+        assert (judged.results, judged.report is not None) == (8, True)
     place = next((report / "results" / CELL.name).rglob("result.json"))
     assert verify(place).accepted and verify(report / "results").accepted
 
@@ -114,6 +115,10 @@ REPAIRED = [
     Edit(f"{LITE0}result.json", r'"attested": .*?"precision": "f', "attested.precision"),
     Edit(f"{LITE0}result.json", r'"infer": \{\s+"mean": \d', "figures"),
     Edit(f"{LITE0}result.json", r'"interpolation": "\w', "recipe.interpolation"),
+    Edit(f"{ON_GPU}result.json", r'"backend_version": "\d', "backend_version"),
+    Edit(f"{ON_GPU}result.json", r'"attested": .*?"precision": "f', "attested.precision"),
+    Edit(f"{ON_GPU}result.json", r'"device_name": "T', "device_name"),
+    Edit(f"{ON_GPU}result.json", r'"p99": \d', "latency_ns.p99"),
     Edit(f"{SCORED}result.json", r'"accuracy": \{\s+"name": "top1",\s+"value": \d', "accuracy.value"),
     Edit(f"{SCORED}accuracy.txt", r"accuracy=\d", "accuracy"),
     Edit(f"{SCORED}mlperf_log_accuracy.json", r'"data" : "\w\w\w\w\w', "accuracy.value"),

@@ -30,6 +30,7 @@ BROUGHT = {
     "nvidia.dali": ("nvidia-dali-cuda130", "nvidia-dali-cuda120"),
     "nvidia.nvimgcodec": ("nvidia-nvimgcodec-cu13", "nvidia-nvimgcodec-cu12"),
     "pycuda": ("pycuda",),
+    "tensorrt": ("tensorrt-cu13", "tensorrt-cu12", "tensorrt-rtx-cu13-bindings"),
     "cupy": ("cupy-cuda13x", "cupy-cuda12x"),
     "torch": ("torch",),
     "mlperf_loadgen": ("mlcommons-loadgen",),

@@ -43,10 +43,15 @@ class Part:
 
 
 def _cells(cells: list[served.Cell], load: Load = "first") -> dict[str, Part]:
-    """The detector is made anew, and takes longer to load than the others."""
-    seconds = {cell.name: (30, 90) if cell.model == served.DETECTOR else (20, 75) for cell in cells}
+    """The detector is made anew, which takes longer than loading the others, as does TensorRT's search for kernels."""
+    seconds = {served.DETECTOR: (30, 90), served.TENSORRT: (90, 600)}
     return {
-        cell.name: Part(partial(served.serve, cell), *seconds[cell.name], load, may_be_missing=cell.may_be_missing)
+        cell.name: Part(
+            partial(served.serve, cell),
+            *seconds.get(cell.backend, seconds.get(cell.model, (20, 75))),
+            load,
+            may_be_missing=cell.may_be_missing,
+        )
         for cell in cells
     }
 
@@ -82,6 +87,8 @@ _FIRST: dict[str, Part] = {
 _REST = [cell for cell in served.all_cells() if cell.name not in _FIRST]
 PARTS: dict[str, Part] = {
     **_FIRST,
+    "labels_tensorrt": Part(partial(served.labels, served.TENSORRT), 180, 900, may_be_missing=True),
+    **_cells(served.tensorrt_cells()),
     "ladder": Part(ladder, 180, 420, "second", may_be_missing=True),
     **_cells(served.option_cells()),
     **_cells(served.detector_cells("dali-gpu"), "second"),

@@ -26,6 +26,8 @@ BACKENDS = ("pytorch", "onnxruntime")
 TRAINED, LARGE, DETECTOR = "efficientnet-lite0", "resnet50", "yolo11"
 DETECTOR_BATCHES = (1, 8, 32)
 PRECISIONS = ("fp32", "fp16")
+TENSORRT = "tensorrt"
+"""A backend that not everybody has, and the one with INT8 on a GPU."""
 DEVICE = "cuda"
 ONE_STREAM = "overlap=false"
 """The option without which lanes copy and compute at the same time."""
@@ -85,7 +87,7 @@ class Cell:
     @property
     def may_be_missing(self) -> bool:
         """Whether it needs what nothing else does: DALI, or TensorRT."""
-        return self.preprocess == "dali-gpu" or self.option == "provider=tensorrt"
+        return self.preprocess == "dali-gpu" or TENSORRT in (self.backend, self.option.removeprefix("provider="))
 
     @property
     def command(self) -> tuple[str, ...]:
@@ -129,6 +131,15 @@ def option_cells() -> list[Cell]:
     folded = [Cell(backend, LARGE, "fp16", "jpeg", "cuda", fold=True) for backend in BACKENDS]
     others = {"pytorch": "mode=compile", "onnxruntime": "provider=tensorrt"}
     return [*single, *folded, *(Cell(name, LARGE, "fp16", "device", option=each) for name, each in others.items())]
+
+
+def tensorrt_cells() -> list[Cell]:
+    """INT8 that takes pixels first, on the device as published figures have it; then what they are beside."""
+    folded = Cell(TENSORRT, LARGE, "int8", "device", fold=True)
+    half = [Cell(TENSORRT, LARGE, "fp16", boundary) for boundary in ("device", "tensor")]
+    jpeg = replace(folded, boundary="jpeg", preprocess="cuda")
+    latency = [replace(folded, boundary="tensor", scenario=scenario) for scenario in ("SingleStream", "Server")]
+    return [folded, latency[0], *half, jpeg, latency[1], Cell(TENSORRT, TRAINED, "fp32", "tensor")]
 
 
 def dali_cells() -> list[Cell]:
@@ -182,6 +193,7 @@ def serve(cell: Cell) -> dict[str, Any]:
 def labels(backend: str) -> dict[str, Any]:
     """Of the demo photos and of crops, how many get the label that FP32 gives on the CPU, in each precision.
 
+    TensorRT is asked for INT8 too: that changes labels, so that nothing is asked of how many.
     ``functions`` are those of backends/ that were called. Nothing is timed.
     """
     told: dict[str, Any] = {"model": TRAINED, "weights": "trained", "dataset": "demo", "threads": usable_cores()}
@@ -190,7 +202,7 @@ def labels(backend: str) -> dict[str, Any]:
     wrong: list[dict[str, Any]] = []
     with watched((f"{CHECKOUT / 'backends'}/",)) as called, ExitStack() as stack:
         reference = _side(on_cpu, stack)
-        for precision in PRECISIONS:
+        for precision in (*PRECISIONS, "int8") if backend == TENSORRT else PRECISIONS:
             with noted(precision, wrong):
                 on_gpu = told | {"backend": backend, "device": DEVICE, "precision": precision}
                 side = _side(assemble(make_config(on_gpu)), stack)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from sut.studies.gpu_report.schema import Found
-from sut.studies.gpu_report.served import BACKENDS, DETECTOR, LARGE, ONE_STREAM
+from sut.studies.gpu_report.served import BACKENDS, DETECTOR, LARGE, ONE_STREAM, PRECISIONS, TENSORRT
 
 Bound = Literal["at least", "at most"]
 Figure = Callable[[Found], float]
@@ -74,7 +74,7 @@ def targets(found: Mapping[str, Found]) -> list[Target]:
         *_same_pixels(parities),
         _labels(parities),
     ]
-    for name in BACKENDS:
+    for name in (*BACKENDS, TENSORRT):
         asked += _same_labels(name, found.get(f"labels_{name}", {}))
     asked += _kernels_fast(found.get("kernels_bench", {}).get("table", []))
     asked += _preprocessing_fast([row for part in _of(found, "preprocess") for row in part["table"]])
@@ -175,7 +175,8 @@ def _preprocessing_fast(rows: list[Found]) -> Iterable[Target]:
 
 def _same_labels(backend: str, labels: Found) -> Iterable[Target]:
     for pictures, asked in (("photos", 1.0), ("crops", 0.99)):
-        rows = [row for row in labels.get("table", ()) if row["pictures"] == pictures]
+        table = labels.get("table", ())
+        rows = [row for row in table if row["pictures"] == pictures and row["precision"] in PRECISIONS]
         worst = min(rows, key=lambda row: float(row["same"] / row["count"]), default=None)
         share = worst["same"] / worst["count"] if worst else None
         of = f"{worst['precision']}: {worst['same']} of {worst['count']}" if worst else ""

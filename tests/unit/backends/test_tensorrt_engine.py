@@ -37,8 +37,8 @@ SHAPE = (3, SIZE, SIZE)
 def test_a_profile_for_each_batch_size_and_smaller_weights_in_half(tmp_path: Path) -> None:
     path = write_classifier(tmp_path / "small.onnx")
 
-    one, _ = build_engine(trt, path, Build((1,), SHAPE, architecture="sm_89"))
-    four, timing = build_engine(trt, path, Build((1, 2, 4, 8), SHAPE, architecture="sm_89"))
+    one, _ = build_engine(trt, path, Build((1,), SHAPE, architectures=("sm_89",)))
+    four, timing = build_engine(trt, path, Build((1, 2, 4, 8), SHAPE, architectures=("sm_89",)))
 
     assert timing == b"" and len(four) > len(one) > 1000
 
@@ -46,14 +46,14 @@ def test_a_profile_for_each_batch_size_and_smaller_weights_in_half(tmp_path: Pat
 def test_an_architecture_that_it_does_not_know_is_named_with_those_it_does(tmp_path: Path) -> None:
     path = write_classifier(tmp_path / "small.onnx")
     with pytest.raises(ValueError, match=r"no engine can be built for sm_90 here, but for sm_75, .*sm_89"):
-        build_engine(trt, path, Build((1,), SHAPE, architecture="sm_90"))
+        build_engine(trt, path, Build((1,), SHAPE, architectures=("sm_90",)))
     assert "sm_90" not in architectures(trt)
 
 
 def test_a_folded_model_takes_bytes(tmp_path: Path) -> None:
     path, _ = fold(write_classifier(tmp_path / "small.onnx"), RECIPE, quiet)
 
-    plan, _ = build_engine(trt, path, Build((1, 2), (SIZE, SIZE, 3), architecture="sm_89"))
+    plan, _ = build_engine(trt, path, Build((1, 2), (SIZE, SIZE, 3), architectures=("sm_89",)))
 
     assert len(plan) > 1000
     swapped = onnx.load_from_string(with_casts_first(path))
@@ -74,14 +74,14 @@ def test_an_operator_that_it_does_not_have_is_named_with_its_node(tmp_path: Path
     onnx.save(helper.make_model(graph, ir_version=10), tmp_path / "odd.onnx")
 
     with pytest.raises(ValueError, match=r"odd\.onnx: TensorRT .*Bernoulli .*'the one'"):
-        build_engine(trt, tmp_path / "odd.onnx", Build((1,), (4,), architecture="sm_89"))
+        build_engine(trt, tmp_path / "odd.onnx", Build((1,), (4,), architectures=("sm_89",)))
 
 
 def test_too_little_memory_to_build_in_says_what_to_ask_for(tmp_path: Path) -> None:
     path = write_classifier(tmp_path / "small.onnx")
 
     with pytest.raises(ValueError, match=r"small\.onnx: there is too little memory .*workspace limit.*--max-batchsize"):
-        build_engine(trt, path, Build((1,), SHAPE, workspace_bytes=1, architecture="sm_89"))
+        build_engine(trt, path, Build((1,), SHAPE, workspace_bytes=1, architectures=("sm_89",)))
 
 
 def test_its_steps_are_told_and_what_that_raises_ends_the_build(
@@ -95,7 +95,7 @@ def test_its_steps_are_told_and_what_that_raises_ends_the_build(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        build_engine(trt, path, Build((1,), SHAPE, architecture="sm_89"), progress=tell)
+        build_engine(trt, path, Build((1,), SHAPE, architectures=("sm_89",)), progress=tell)
 
     assert [done for done, _ in told] == [1, 2, 3, 4, 5]
     assert all(done <= total for done, total in told)
@@ -140,7 +140,7 @@ def test_a_file_that_is_none_is_refused(tmp_path: Path) -> None:
     (tmp_path / "no.onnx").write_bytes(b"no model")
 
     with pytest.raises(ValueError, match=r"no\.onnx: TensorRT cannot read it: "):
-        build_engine(trt, tmp_path / "no.onnx", Build((1,), architecture="sm_89"))
+        build_engine(trt, tmp_path / "no.onnx", Build((1,), architectures=("sm_89",)))
 
 
 def test_unsigned_8_bits_are_refused_because_they_would_be_read_as_signed(tmp_path: Path) -> None:
@@ -155,7 +155,7 @@ def test_unsigned_8_bits_are_refused_because_they_would_be_read_as_signed(tmp_pa
     onnx.save(helper.make_model(graph, ir_version=10), tmp_path / "u8.onnx")
 
     with pytest.raises(ValueError, match="quantised to unsigned 8 bits, which TensorRT reads as signed"):
-        build_engine(trt, tmp_path / "u8.onnx", Build((1,), (4,), architecture="sm_89"))
+        build_engine(trt, tmp_path / "u8.onnx", Build((1,), (4,), architectures=("sm_89",)))
 
 
 def test_without_either_of_them_the_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:

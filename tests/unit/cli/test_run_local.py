@@ -162,7 +162,7 @@ def test_a_backend_is_for_the_device_that_is_asked_for(
 
 def test_the_report_of_a_gpu_has_what_it_measures_where_there_is_one(checkout: Path) -> None:
     assert extras(checkout, "report gpu", "none") == extras(checkout, "report gpu", "11.4") == set()
-    assert extras(checkout, "report gpu --budget 900", "13.0") >= {"onnxruntime-cu13", "gpu-cu13", "dali"}
+    assert extras(checkout, "report gpu --budget 900", "13.0") >= {"onnxruntime-cu13", "gpu-cu13", "dali", "nncf"}
 
 
 def test_the_device_of_a_config_file_counts(checkout: Path) -> None:

@@ -16,7 +16,7 @@ from sut.config import RunConfig
 from sut.errors import RunError
 from sut.studies.gpu_report import served
 from sut.studies.gpu_report.parts import PARTS
-from sut.studies.gpu_report.served import Cell, all_cells, detector_cells, next_cells, option_cells
+from sut.studies.gpu_report.served import Cell, all_cells, detector_cells, next_cells, option_cells, tensorrt_cells
 from tests.core import needs
 
 CELL = Cell("onnxruntime", "efficientnet-lite0", "fp32", "tensor")
@@ -27,7 +27,8 @@ def test_every_backend_model_precision_and_boundary_is_run() -> None:
 
     assert len(names) == 2 * 2 * 2 * 5
     detectors = [*detector_cells(), *detector_cells("dali-gpu")]
-    assert names | {cell.name for cell in [*next_cells(), *option_cells(), *detectors]} <= PARTS.keys()
+    others = [*next_cells(), *option_cells(), *tensorrt_cells(), *detectors]
+    assert names | {cell.name for cell in others} <= PARTS.keys()
     places = {(cell.boundary, cell.preprocess, cell.batch) for cell in detectors}
     assert places == {
         (boundary, preprocess, batch)
@@ -44,7 +45,7 @@ def test_the_command_line_takes_what_a_cell_tells_it(monkeypatch: pytest.MonkeyP
     run.register(app)
     command = typer.main.get_command(app)
 
-    cells = [*all_cells(), *next_cells(), *option_cells(), *detector_cells()]
+    cells = [*all_cells(), *next_cells(), *option_cells(), *tensorrt_cells(), *detector_cells()]
     for cell in cells:
         command(list(cell.command[1:]), standalone_mode=False)
 
@@ -95,6 +96,16 @@ def test_the_bare_loop_goes_round_with_what_the_run_used(
 class SimpleParts(SimpleNamespace):
     def __init__(self, config: RunConfig) -> None:
         super().__init__(config=config)
+
+
+def test_what_tensorrt_is_needed_for_may_be_missing() -> None:
+    cells = tensorrt_cells()
+
+    assert cells[0].name == "tensorrt_resnet50_int8_device_folded"
+    assert {cell.precision for cell in cells} == {"fp32", "fp16", "int8"}
+    assert {cell.scenario for cell in cells} == {"Offline", "SingleStream", "Server"}
+    assert all(PARTS[cell.name].may_be_missing for cell in cells) and PARTS["labels_tensorrt"].may_be_missing
+    assert not any(cell.may_be_missing for cell in next_cells())
 
 
 def test_the_bare_loop_is_not_beside_a_detector_whose_boxes_it_does_not_make(monkeypatch: pytest.MonkeyPatch) -> None:
