@@ -72,6 +72,7 @@ class TensorRt(Backend):
         with gpu.device.current():
             self._runtime: tensorrt.Runtime = created(trt, "Runtime", self._made_by.logger)
         self._engine = self._load(model, build)
+        self._contexts = self._context_config()
         tensors = [_spec(trt, self._engine, index) for index in range(self._engine.num_io_tensors)]
         self.inputs = tuple(spec for spec, is_input in tensors if is_input)
         self.outputs = tuple(spec for spec, is_input in tensors if not is_input)
@@ -87,10 +88,19 @@ class TensorRt(Backend):
                 engine: tensorrt.ICudaEngine | None = self._runtime.deserialize_cuda_engine(path.read_bytes())
             if engine is not None:
                 return engine
-            if TOO_LITTLE_MEMORY.search(self._made_by.said):
-                break
+            if TOO_LITTLE_MEMORY.search(self._made_by.said) or "cudaError" in self._made_by.said:
+                break  # which is no fault of the engine
             forget(path)
         raise ValueError(f"{model.path}: TensorRT does not load its engine: {self._made_by.said}")
+
+    def _context_config(self) -> tensorrt.IRuntimeConfig:
+        """How contexts are made: in memory of ours. TensorRT-RTX compiles kernels for one, which all then share."""
+        trt, config = self._made_by.trt, self._engine.create_runtime_config()
+        config.set_execution_context_allocation_strategy(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
+        if is_rtx(trt):
+            of_rtx: Any = config
+            of_rtx.set_runtime_cache(of_rtx.create_runtime_cache())
+        return config
 
     @classmethod
     def devices(cls) -> list[str]:
@@ -128,8 +138,8 @@ class TensorRt(Backend):
 
     def runner(self, place: str = "host") -> TensorRtRunner:
         """A new runner, with contexts of its own."""
-        parts = (self.inputs, self.outputs, self._engine, self.batch_sizes, self._made_by, self._chosen.graphs)
-        return TensorRtRunner(self._gpu, place, *parts)
+        parts = (self._engine, self._contexts, self.batch_sizes, self._made_by, self._chosen.graphs)
+        return TensorRtRunner(self._gpu, place, self.inputs, self.outputs, *parts)
 
     def attest(self) -> Attestation:
         """What the engine tells of itself; a strongly typed one computes in what the file says."""
@@ -147,7 +157,7 @@ class TensorRt(Backend):
     def close(self) -> None:
         """Drop the engine, and give back the GPU."""
         with self._gpu.device.current():
-            del self._engine, self._runtime
+            del self._contexts, self._engine, self._runtime
         self._gpu.close()
 
 
@@ -165,12 +175,14 @@ class TensorRtRunner(GpuRunner):
         inputs: Sequence[TensorSpec],
         outputs: Sequence[TensorSpec],
         engine: tensorrt.ICudaEngine,
+        config: tensorrt.IRuntimeConfig,
         profiles: Sequence[int],
         made_by: _MadeBy,
         graphs: bool,
     ) -> None:
         super().__init__(gpu, place, inputs, outputs)
-        self._engine, self._profiles, self._made_by, self._uses_graphs = engine, profiles, made_by, graphs
+        self._engine, self._config, self._profiles = engine, config, profiles
+        self._made_by, self._uses_graphs = made_by, graphs
         self._contexts: dict[int, tensorrt.IExecutionContext] = {}
         self._graphs: dict[int, Any] = {}
 
@@ -199,8 +211,7 @@ class TensorRtRunner(GpuRunner):
 
     def _context(self, n: int) -> tensorrt.IExecutionContext:
         """A context for batches of ``n`` and nothing else. The GPU is current in this thread."""
-        strategy = self._made_by.trt.ExecutionContextAllocationStrategy.USER_MANAGED
-        context: tensorrt.IExecutionContext | None = self._engine.create_execution_context(strategy)
+        context: tensorrt.IExecutionContext | None = self._engine.create_execution_context(self._config)
         if context is None:
             raise self._refused(f"a context for batches of {n}")
         done = context.set_optimization_profile_async(self._profiles.index(n), self.stream)
@@ -239,7 +250,7 @@ class TensorRtRunner(GpuRunner):
     def close(self) -> None:
         """Drop the contexts, and what they work on."""
         super().close()
-        del self._engine
+        del self._engine, self._config
 
 
 def _sizes(largest: int) -> tuple[int, ...]:

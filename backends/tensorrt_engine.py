@@ -18,6 +18,7 @@ from plugins.errors import DeviceNotFound
 
 if TYPE_CHECKING:
     import tensorrt
+    from onnx import ModelProto
 
 Progress = Callable[[int, int], None]
 MODULES = ("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings")
@@ -174,6 +175,21 @@ def _monitor_of(trt: Any, progress: Progress) -> Any:
     return Monitor()
 
 
+def weight_files(path: Path) -> list[str]:
+    """The files beside an ONNX file, from its folder, that have weights of it."""
+    tensors = _read(path).graph.initializer
+    return sorted({each.value for tensor in tensors for each in tensor.external_data if each.key == "location"})
+
+
+def _read(path: Path) -> ModelProto:
+    import onnx
+
+    try:
+        return onnx.load(path, load_external_data=False)
+    except Exception as error:
+        raise ValueError(f"{path}: TensorRT cannot read it: {_line(str(error)) or type(error).__name__}") from error
+
+
 def with_casts_first(path: Path) -> bytes:
     """An ONNX file in which bytes are made floats before they are transposed: TensorRT transposes no uint8.
 
@@ -181,10 +197,7 @@ def with_casts_first(path: Path) -> bytes:
     """
     import onnx
 
-    try:
-        model = onnx.load(path, load_external_data=False)
-    except Exception as error:
-        raise ValueError(f"{path}: TensorRT cannot read it: {_line(str(error)) or type(error).__name__}") from error
+    model = _read(path)
     nodes = model.graph.node
     pixels = {each.name for each in model.graph.input if each.type.tensor_type.elem_type == onnx.TensorProto.UINT8}
     for first in nodes:

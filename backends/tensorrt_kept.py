@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from backends.base import ModelFile
-from backends.tensorrt_engine import Build, build_engine
+from backends.tensorrt_engine import Build, build_engine, weight_files
 from kernels.gpu import GpuDevice
 from plugins.cache import cache_dir, entry, make_private
 from plugins.files import known_digest, read_file
@@ -46,7 +46,8 @@ def engine_file(trt: Any, device: GpuDevice, model: ModelFile, build: Build) -> 
         if timing:
             keep_timings(timings, timing)
 
-    key = of | {"maker": _MAKER, "model": known_digest(path), "build": repr(build)}
+    files = {name: known_digest(path.parent / name) for name in (path.name, *weight_files(path))}
+    key: dict[str, Any] = of | {"maker": _MAKER, "model": files, "build": repr(build)}
     return entry(cache_dir(), f"{path.stem}.engine", json.dumps(key, sort_keys=True), make)
 
 

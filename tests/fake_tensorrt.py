@@ -34,10 +34,12 @@ _TYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(int6
 class FakeTensorRt:
     """What the module is made of; the fields are for tests to set.
 
-    ``builds`` are those so far, ``timings`` the timing cache that each was given; of ``steps`` each build tells.
+    ``builds`` are those so far, ``timings`` the timing cache that each was given; of ``steps`` each build tells. The
+    ``name`` is what the module calls itself.
     """
 
     driver: FakeDriver
+    name: str = "tensorrt"
     version: str = "11.4.0.106"
     bytes_a_row: int = 64
     has_builder: bool = True
@@ -53,7 +55,7 @@ class FakeTensorRt:
         class ILogger:
             INTERNAL_ERROR, ERROR, WARNING = range(3)
 
-        module = ModuleType("tensorrt")
+        module = ModuleType(self.name)
         vars(module).update(
             __version__=self.version,
             ILogger=ILogger,
@@ -139,9 +141,31 @@ class FakeEngine:
     def get_device_memory_size_for_profile_v2(self, index: int) -> int:
         return self.fake.bytes_a_row * (self.sizes[index] if self.num_optimization_profiles > 1 else 1)
 
-    def create_execution_context(self, strategy: str) -> FakeContext:
-        assert strategy == "ours"
+    def create_runtime_config(self) -> FakeConfig:
+        return FakeConfig()
+
+    def create_execution_context(self, config: FakeConfig) -> FakeContext:
+        assert config.strategy == "ours"
+        assert self.fake.name == "tensorrt" or config.cache, "each context would compile its kernels"
         return FakeContext(self)
+
+
+@dataclass
+class FakeConfig:
+    """An ``IRuntimeConfig``, as TensorRT-RTX's is."""
+
+    strategy: str = "static"
+    cache: str = ""
+
+    def set_execution_context_allocation_strategy(self, strategy: str) -> None:
+        self.strategy = strategy
+
+    def create_runtime_cache(self) -> str:
+        return "compiled kernels"
+
+    def set_runtime_cache(self, cache: str) -> bool:
+        self.cache = cache
+        return True
 
 
 class FakeContext:

@@ -33,14 +33,18 @@ def test_a_run_tells_how_far_its_engine_is_and_labels_are_right(sut: Sut) -> Non
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("boundary", "graphs", "overlap"), [("tensor", True, True), ("device", True, True), ("device", False, False)]
+    ("boundary", "graphs", "overlap", "fold"),
+    [("tensor", True, True, False), ("device", True, True, True), ("device", False, False, False)],
 )
-def test_labels_are_right_in_every_scenario(tmp_path: Path, boundary: str, graphs: bool, overlap: bool) -> None:
+def test_labels_are_right_in_every_scenario(
+    tmp_path: Path, boundary: str, graphs: bool, overlap: bool, fold: bool
+) -> None:
     write_distribution(tmp_path / "plugins", "fake-gpu", ENTRY)
 
     child = run_sut(
         *(*ON_GPU, "--accuracy", "--scenario", "all", "--boundary", boundary),
         *("--set", f"backend_options.graphs={graphs}", "--set", f"backend_options.overlap={overlap}"),
+        *(["--fold"] if fold else []),
         cwd=tmp_path,
         plugins=tmp_path / "plugins",
         SUT_CACHE_DIR=str(tmp_path / "cache"),  # engines of a GPU that is not there are of no use to others

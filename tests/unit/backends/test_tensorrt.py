@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,12 +17,14 @@ from numpy.typing import NDArray
 from backends import tensorrt, tensorrt_kept
 from backends.base import ModelFile
 from backends.tensorrt import TensorRt
+from backends.tensorrt_engine import Build
+from backends.tensorrt_kept import engine_file
 from plugins.cache import cache_dir
 from plugins.errors import DeviceNotFound
 from sut.models.precision.calibration import preprocessed
 from tests.fake_gpu import FakeDriver, unplug
 from tests.fake_tensorrt import FakeTensorRt, plug_in
-from tests.unit.small_models import RECIPE, SIZE, pictures, scores, write_classifier
+from tests.unit.small_models import RECIPE, SIZE, pictures, scores, with_weights_outside, write_classifier
 
 BATCHES = (4, 1, 4, 8, 2, 4)
 
@@ -88,6 +92,13 @@ def test_each_batch_has_its_own_answers(
         assert backend.attest().details["cuda_graphs"] == ("one for each batch size" if graphs else "off")
 
 
+def test_the_contexts_of_rtx_share_what_it_compiles_for_one(fake: FakeTensorRt, model: ModelFile, samples: Any) -> None:
+    plug_in(fake.driver, name="tensorrt_rtx_bindings", version="1.7.1.116")
+    with load(model) as backend, backend.runner("pinned") as runner:
+        answers(backend, runner, samples)
+        assert backend.attest().provider == "TensorRT-RTX"
+
+
 def test_an_engine_is_built_once_for_each_version_and_gpu(fake: FakeTensorRt, model: ModelFile) -> None:
     load(model).close()
     load(model).close()
@@ -136,6 +147,20 @@ def test_an_engine_that_was_changed_on_the_disk_is_made_again(fake: FakeTensorRt
 
     load(model).close()
 
+    assert len(fake.builds) == 2
+
+
+def test_an_engine_is_of_the_weights_in_other_files_too(fake: FakeTensorRt, tmp_path: Path) -> None:
+    path = with_weights_outside(write_classifier(tmp_path / "small.onnx"))
+    device: Any = SimpleNamespace(name="a GPU", architecture="sm_90", current=nullcontext)
+    trt, build = fake.module(), Build((1,))
+    first = engine_file(trt, device, ModelFile(path), build)
+    assert engine_file(trt, device, ModelFile(path), build) == first
+
+    weights = path.with_name("weights.bin")
+    weights.write_bytes(weights.read_bytes()[::-1])
+
+    assert engine_file(trt, device, ModelFile(path), build) != first
     assert len(fake.builds) == 2
 
 
