@@ -8,6 +8,7 @@ calibrated on the demo photos. No engine is run. Exit code: 0 built, or its row 
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from pathlib import Path
@@ -17,15 +18,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from backends.tensorrt import TensorRt
 from backends.tensorrt_engine import Build, architectures, build_engine, import_tensorrt
 from benchmarks.document import Parser, command_line, publish, short, table
+from benchmarks.overhead_sides import measured
 from sut.config import make_config
 from sut.datasets.demo import open_demo
 from sut.models.preparation import Prepared, prepare
 from sut.models.registry import find
-from sut.results.machine import system_facts
 
 MODELS = ("efficientnet-lite0", "resnet50")
 SIZES = (1, 2, 4, 8)
-DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "gpu" / "README.md"
 
 
 def prepared(model: str, precision: str, fold: bool = False) -> tuple[Prepared, tuple[int, ...]]:
@@ -55,8 +55,8 @@ def main() -> int:
     parser, trt = Parser(__doc__), import_tensorrt()
     known = architectures(trt)
     parser.add_argument("--architecture", action="append", choices=known, help="one of those it builds for (all)")
-    parser.add_argument("--write-docs", action="store_true", help="write the table into docs/gpu/README.md")
-    given, system = parser.parse_args(), system_facts()
+    parser.add_argument("--write-docs", action="store_true", help="write the table into docs/performance.md")
+    given, before = parser.parse_args(), os.getloadavg()[0]
     rows = [
         built(model, precision, architecture)
         for model in MODELS
@@ -64,10 +64,9 @@ def main() -> int:
         for architecture in given.architecture or known
     ]
     columns = ("model", "precision", "for", "MB", "s", "CPU s", "")
-    where = f"TensorRT-RTX {trt.__version__} on {system['cpu']}, {system['cores']} cores, {system['utc'][:10]}"
-    batches = f"batches of {', '.join(map(str, SIZES))}; no engine was run"
-    body = [f"`{command_line(sys.argv)}`: {where}; {batches}.", "", *table(columns, rows)]
-    publish(body, "engines" if given.write_docs else None, "Engines that TensorRT-RTX builds without a GPU", DOCUMENT)
+    what = f"TensorRT-RTX {trt.__version__}, batches of {', '.join(map(str, SIZES))}; no engine was run."
+    body = [measured(command_line(sys.argv), before), what, "", *table(columns, rows)]
+    publish(body, "engines" if given.write_docs else None, "Engines that TensorRT-RTX builds without a GPU")
     return 0
 
 
