@@ -93,7 +93,7 @@ def created(trt: Any, kind: str, logger: Any) -> Any:
     """
     if not hasattr(trt, kind):
         raise ModuleNotFoundError(
-            f"{trt.__name__} {trt.__version__} has no {kind.lower()}, which it needs: pip install tensorrt-cu13",
+            f"{trt.__name__} {trt.__version__} has no {kind.lower()}, which this needs: pip install tensorrt-cu13",
             name=trt.__name__,
         )
     try:

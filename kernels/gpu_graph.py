@@ -33,16 +33,17 @@ class Graph:
         handle, graph = ctypes.c_void_p(stream), ctypes.c_void_p()
         self._check("cuStreamBeginCapture_v2", handle, _THREAD_LOCAL)
         try:
-            work()
-        finally:
-            # A capture that is not ended would take all that comes.
-            ended = self._library.cuStreamEndCapture(handle, ctypes.byref(graph))
-        if ended:
-            raise self._error("cuStreamEndCapture", ended)
-        try:
+            try:
+                work()
+            finally:
+                # A capture that is not ended would take all that comes.
+                ended = self._library.cuStreamEndCapture(handle, ctypes.byref(graph))
+            if ended:
+                raise self._error("cuStreamEndCapture", ended)
             self._check("cuGraphInstantiateWithFlags", ctypes.byref(self._exec), graph, ctypes.c_ulonglong(0))
         finally:
-            self._library.cuGraphDestroy(graph)
+            if graph:  # the driver gives none where it could not end the capture
+                self._library.cuGraphDestroy(graph)
 
     def launch(self, stream: int) -> None:
         """Start all of it."""
