@@ -4,8 +4,9 @@ The samples are real ones, through the lane that will answer them in the run (fi
 alone, twice: two answers to one picture are no answer. Then they are answered at places all over the largest batch:
 whose labels change with what else is in it (softmax or batch norm over the batch, dynamic quantisation) or with the
 row, gives other labels in SingleStream than in Offline. That is told, and breaks a rule, but is the model's own
-business. And where the model shows labels alone, the scores that it chose them from are looked at once, for as many
-samples as the largest batch has: its ArgMax answers 0 for NaN.
+business. Where there are several devices, or core sets, the first lane of each answers all that once more: as the
+first one's did. And where the model shows labels alone, the scores that it chose them from are looked at once, for as
+many samples as the largest batch has: its ArgMax answers 0 for NaN.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from sut.errors import RunError, one_line
 from sut.models.argmax import expose_scores
 from sut.models.content import normalises_in_training
 from sut.pipeline.batching import BatchingPolicy
+from sut.pipeline.lane import Lane
 from sut.pipeline.system import SUT
 from sut.results.schema import Answers
 from sut.run.timing import Beat, sizes_to_warm
@@ -63,7 +65,7 @@ def check(sut: SUT, indices: Sequence[int], samples_per_query: int, beat: Beat) 
     """Look at the answers to the first of some loaded samples. ``beat`` is called after each step.
 
     Nothing is done where no model is run. Raises ``RunError`` where a sample cannot be answered, gets two different
-    answers, or has scores that are not finite.
+    answers, from one device or from two, or has scores that are not finite.
     """
     found = Examined()
     if sut.parts.model is None or not sut.backend.inputs:
@@ -72,6 +74,7 @@ def check(sut: SUT, indices: Sequence[int], samples_per_query: int, beat: Beat) 
         _look_behind(sut, output, indices[: sut.policy.max_batch], found, beat)
     alone, took_s = _alone(sut, indices, found, beat)
     seen = dict(zip(indices, alone, strict=False))
+    _compare_units(sut, [([index], [look]) for index, look in seen.items()], True, found, beat)
     found.answers = Answers(checked=len(alone), largest_batch=None, batch_dependent_share=None, near_ties=0)
     if sut.policy.max_batch > 1:
         needed = sut.policy.padded(sut.policy.max_batch) in sizes_to_warm(
@@ -80,6 +83,7 @@ def check(sut: SUT, indices: Sequence[int], samples_per_query: int, beat: Beat) 
         rows, batch = _in_batch(sut, indices, len(alone), found, took_s, needed)
         pairs = [(seen[index], answer) for index, answer in zip(rows, batch, strict=True) if index in seen]
         _compare(pairs, len(batch), BEYOND_ROUNDING[sut.config.precision], found)
+        _compare_units(sut, [(rows, batch)] if rows else [], needed, found, beat)
         seen = dict(zip(rows, batch, strict=True)) | seen
         beat()
     gists = {look.gist for look in seen.values()}
@@ -95,14 +99,14 @@ def _alone(sut: SUT, indices: Sequence[int], found: Examined, beat: Beat) -> tup
     begin = time.perf_counter()
     took_s = 0.0
     for index in indices[:MOST_ALONE]:
-        [first] = _ask(sut, [index])
+        [first] = _ask(sut, [index], sut.lanes[0])
         beat()
         asked = time.perf_counter()
-        [second] = _ask(sut, [index])
+        [second] = _ask(sut, [index], sut.lanes[0])
         now = time.perf_counter()
         beat()
         if (how := first.unlike(second)) is not None:
-            _tell_change(sut, index, how, found)
+            _tell_change(sut, index, "when asked twice", how, found)
         answers.append(first)
         took_s = now - asked
         if now - begin > BUDGET_S:
@@ -110,17 +114,29 @@ def _alone(sut: SUT, indices: Sequence[int], found: Examined, beat: Beat) -> tup
     return answers, took_s
 
 
-def _tell_change(sut: SUT, index: int, how: str, found: Examined) -> None:
-    """Raise ``RunError`` for two answers to one picture.
+def _compare_units(
+    sut: SUT, batches: Sequence[tuple[list[int], Sequence[Look]]], needed: bool, found: Examined, beat: Beat
+) -> None:
+    """Have the first lane of each other unit answer these batches, which are told with the first unit's answers."""
+    for lane in sut.lanes[1 : len(sut.parts.units)]:
+        for indices, firsts in batches:
+            seconds = _ask_batch(sut, indices, lane, needed, found)
+            beat()
+            # None where a batch that is not needed fails.
+            for index, first, second in zip(indices, firsts, seconds, strict=False):
+                if (how := first.unlike(second)) is not None:
+                    _tell_change(sut, index, f"{sut.lanes[0].on} and {lane.on}", how, found)
+
+
+def _tell_change(sut: SUT, index: int, asked: str, how: str, found: Examined) -> None:
+    """Raise ``RunError`` for two answers to one picture, ``asked`` as those words say.
 
     A batch norm in training mode is told instead, as it is where it shows within a batch only: ONNX Runtime keeps its
     statistics from one batch to the next, OpenVINO does not.
     """
     assert sut.parts.model is not None
     if not normalises_in_training(sut.parts.model.onnx):
-        raise RunError(
-            f"{sut.failures.name_of(index)}: the model answers the same picture differently when asked twice: {how}"
-        )
+        raise RunError(f"{sut.failures.name_of(index)}: the model answers the same picture differently {asked}: {how}")
     found.depends = True
     found.tell_broken("answers depend on what was asked before: the model has a batch norm in training mode")
 
@@ -153,13 +169,19 @@ def _in_batch(
             found.notes.append(f"answers were not compared with those in a batch: one picture takes {took_s:.2g} s")
             return [], []
     rows = spread(indices, alone, size)
+    answers = _ask_batch(sut, rows, sut.lanes[0], needed, found)
+    return (rows, answers) if answers else ([], [])
+
+
+def _ask_batch(sut: SUT, indices: list[int], lane: Lane, needed: bool, found: Examined) -> Sequence[Look]:
+    """Answers to a batch; none, with a note, if the run does not need it and the lane cannot."""
     try:
-        return rows, _ask(sut, rows)
+        return _ask(sut, indices, lane)
     except RunError as error:
         if needed:
             raise
-        found.notes.append(f"answers were not compared with those in a batch of {size}, which fails: {error}")
-        return [], []
+        found.notes.append(f"answers were not compared with those in a batch of {len(indices)}, which fails: {error}")
+        return []
 
 
 def _compare(pairs: list[tuple[Look, Look]], size: int, beyond: float, found: Examined) -> None:
@@ -191,8 +213,8 @@ def _compare(pairs: list[tuple[Look, Look]], size: int, beyond: float, found: Ex
     )
 
 
-def _ask(sut: SUT, indices: list[int]) -> Sequence[Look]:
-    payloads, outputs = sut.lanes[0].examine(indices)
+def _ask(sut: SUT, indices: list[int], lane: Lane) -> Sequence[Look]:
+    payloads, outputs = lane.examine(indices)
     return sut.task.looks(payloads, outputs)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,17 +14,22 @@ import onnx
 import openvino
 import pytest
 
+from backends.base import ModelFile, Runner, Slot
+from backends.onnxruntime import OnnxRuntime
 from sut.config import make_config
 from sut.errors import RunError
 from sut.models.preparation import Prepared
 from sut.pipeline.assembly import assemble
 from sut.pipeline.system import SUT
+from sut.process.affinity import Affinity, ranges
 from sut.results.schema import Answers
 from sut.run import answers
 from sut.run.answers import Examined, check, spread
 from sut.tasks.likeness import LabelLook
 from tests.unit.odd_models import BACKGROUND, RECIPE, SIZE, write_odd
 
+CORES = frozenset({min(os.sched_getaffinity(0))}), frozenset(os.sched_getaffinity(0))
+FIRST, SECOND = (f"on cpu cores {ranges(each)}" for each in CORES)
 SAME = Answers(checked=4, largest_batch=8, batch_dependent_share=0.0, near_ties=0)
 
 
@@ -224,6 +231,88 @@ def test_of_a_converted_model_the_scores_of_its_source_are_looked_at(tmp_path: P
 
 def test_few_pictures_fill_the_batch_again(tmp_path: Path) -> None:
     assert looked_at(tmp_path, "sound", count=3).answers == SAME.model_copy(update={"checked": 3})
+
+
+class Spoilt(Runner):
+    """Another runner, whose answers are spoilt."""
+
+    def __init__(self, runner: Runner, spoil: Callable[[int, Any], Any]) -> None:
+        self._runner, self._spoil = runner, spoil
+
+    def slot(self, n: int) -> Slot:
+        return self._runner.slot(n)
+
+    def infer(self, slot: Slot) -> Mapping[str, Any]:
+        return {name: self._spoil(slot.n, values) for name, values in self._runner.infer(slot).items()}
+
+
+def looked_at_on_two(
+    tmp_path: Path, kind: str, spoil: Callable[[int, Any], Any], scenario: str = "Offline"
+) -> Examined:
+    """What ``check`` finds where the second of two units spoils what it answers."""
+
+    class SecondSpoilt(OnnxRuntime):
+        units, is_second = 0, False
+
+        @classmethod
+        def load(
+            cls, model: ModelFile, device: str, lanes: int, threads: int, options: Mapping[str, Any] = {}
+        ) -> SecondSpoilt:
+            made = super().load(model, device, lanes, threads, options)
+            cls.units += 1
+            made.is_second = cls.units == 2
+            return made
+
+        def runner(self, place: str = "host") -> Runner:
+            made = super().runner(place)
+            return Spoilt(made, spoil) if self.is_second else made
+
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    model = write_odd(tmp_path / "odd.onnx", kind)
+    told = {"model": str(model), "recipe": str(tmp_path / "recipe.yaml"), "max_batchsize": 8, "lanes": 4, "threads": 1}
+    config = make_config({**told, "scenario": scenario})
+    parts = replace(assemble(config), backend=SecondSpoilt, affinity=Affinity(lanes=CORES))
+    with SUT(config, assembly=parts) as sut:
+        sut.library.load(range(11))
+        return check(sut, range(11), 8, lambda: None)
+
+
+def refusing_batches(n: int, values: Any) -> Any:
+    if n > 1:
+        raise RuntimeError("out of memory")
+    return values
+
+
+@pytest.mark.parametrize("kind", ["sound", "labels", "scaled by batch"])
+def test_units_that_answer_alike_are_as_one(tmp_path: Path, kind: str) -> None:
+    assert looked_at_on_two(tmp_path, kind, lambda n, values: values) == looked_at(tmp_path, kind, scenario="Offline")
+
+
+@pytest.mark.parametrize(
+    ("kind", "spoil"),
+    [
+        ("sound", lambda n, values: -values),
+        ("labels", lambda n, values: values + 1),
+        ("sound", lambda n, values: -values if n > 1 else values),
+        ("sound", lambda n, values: 0.8 * values),
+    ],
+    ids=["scores", "labels", "in a batch only", "scores of the same labels"],
+)
+def test_a_unit_that_answers_differently_is_named(tmp_path: Path, kind: str, spoil: Callable[[int, Any], Any]) -> None:
+    said = f"the model answers the same picture differently {FIRST} and {SECOND}: "
+
+    with pytest.raises(RunError, match=rf"^\w+\.jpg: {said}"):
+        looked_at_on_two(tmp_path, kind, spoil)
+
+
+def test_a_batch_that_the_run_never_asks_for_may_fail_on_a_unit(tmp_path: Path) -> None:
+    found = looked_at_on_two(tmp_path, "sound", refusing_batches, "SingleStream")
+
+    [note] = found.notes
+    assert (found.answers, found.broken) == (SAME, [])
+    assert f"bee.jpg (in a batch of 8, {SECOND}): RuntimeError: out of memory" in note
+    with pytest.raises(RunError, match=rf"^bee\.jpg \(in a batch of 8, {SECOND}\): RuntimeError"):
+        looked_at_on_two(tmp_path, "sound", refusing_batches)
 
 
 @pytest.mark.parametrize(
