@@ -1,8 +1,11 @@
-"""Why a run takes longer than was planned."""
+"""Why a run takes longer than was planned, and which device has what it waits for."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from sut.errors import short
+from sut.pipeline.ledger import STAMPS, Counter, Ledger
 from sut.run.planning import Plan
 
 _SLACK_S = 1.0
@@ -38,3 +41,19 @@ def _holds(plan: Plan, min_query_count: int, done: int) -> bool:
     if plan.queries == 1:
         return min_query_count >= plan.samples
     return done < min_query_count * plan.samples / plan.queries
+
+
+def holders(ledger: Ledger, units: Sequence[str], lanes: int) -> list[str]:
+    """Units, lane n on unit n modulo their number, of which one has the first sample that is not answered.
+
+    Lanes take samples in the order of issue, a batch at a time: one that has answered a later sample has not got it.
+    None where it may be any of them, or the ledger does not tell: where workers preprocess, or it is too small.
+    """
+    issued = int(ledger.counters[Counter.ISSUED])
+    batch_of = ledger.batch_of[:issued]
+    if issued > ledger.shape.samples or ledger.shape.before or batch_of.all():
+        return []
+    later = batch_of[batch_of.argmin() :]
+    went_on = {int(lane) for lane in ledger.rows[later[later > 0] - 1, STAMPS - 1]}
+    may = {units[lane % len(units)] for lane in range(lanes) if lane not in went_on}
+    return [name for name in units if name in may] if len(may) < len(units) else []

@@ -30,7 +30,7 @@ from sut.results.schema import Parity
 from sut.results.stages import own_latency_ns
 from sut.run.energy.metering import Metering
 from sut.run.events import STORY, Checked, Event, Failure, Finished, Flushed, Loaded, Orders, Planned, Preprocessed
-from sut.run.overrun import why_long
+from sut.run.overrun import holders, why_long
 from sut.run.pulse import Clock, Phase
 from sut.run.reporter import Observer, Progress
 from sut.version import own_version
@@ -291,9 +291,20 @@ class _Watch:
             return False
         outcome = self._outcome
         waiting = outcome.counter(Counter.ISSUED) - outcome.counter(Counter.DONE)
-        where = f"with {waiting} samples outstanding" if outcome.phase == "run" else f"in the phase '{outcome.phase}'"
+        where = f"in the phase '{outcome.phase}'"
+        if outcome.phase == "run":
+            names = " or ".join(self._holders())
+            where = f"with {waiting} samples outstanding" + (f", the first of them on {names}" if names else "")
         self._fail(f"no progress for {limit:.0f} s {where}: the run was stopped (--watchdog sets the time)")
         return True
+
+    def _holders(self) -> list[str]:
+        """Which of several devices may have the first sample that waits, as far as the order of answers tells."""
+        ledger, planned, config = self._outcome.ledger, self._outcome.plan, self._config
+        by_deadline = config.scenario == "Server" and config.batching == "deadline"  # may answer later ones first
+        if ledger is None or planned is None or planned.scaling is None or by_deadline:
+            return []
+        return holders(ledger, planned.scaling.units, planned.settled.choice.lanes)
 
     def _say_goodbye(self) -> None:
         """The pipe is closed: the process is ending, in its own way or in another."""

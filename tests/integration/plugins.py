@@ -451,6 +451,17 @@ class OneOfTwoDies(Plain):
             raise RuntimeError("fell off the bus")
 
 
+class OneOfTwoHangs(OneOfTwoDies):
+    """``right`` hangs at its first white picture."""
+
+    name = "one-of-two-hangs"
+
+    def in_run(self, scores: Scores) -> Mapping[str, Any]:
+        if self._on == "right":
+            wait_for_ever()
+        return {"scores": scores}
+
+
 class CloseRaises(Plain):
     name = "close-raises"
 

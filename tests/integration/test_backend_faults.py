@@ -220,6 +220,16 @@ def test_a_backend_that_hangs_is_stopped_by_the_watchdog(
 
 
 @pytest.mark.slow
+def test_one_of_two_devices_that_hangs_is_named(sut: Sut) -> None:
+    arguments = ("--device", "left,right", "--scenario", "Offline", *FASTER_THAN_OFFLINE)
+
+    done = run(sut, "one-of-two-hangs", *arguments, "--watchdog", WATCHDOG_S)
+
+    assert done.code == 3
+    assert "with 8 samples outstanding, the first of them on right: the run was stopped (--watchdog" in done.error
+
+
+@pytest.mark.slow
 def test_a_backend_that_hangs_is_stopped_though_server_asks_on(sut: Sut) -> None:
     done = run(sut, "hangs", "--scenario", "Server", "--qps", 20, "--max-latency", 1, "--watchdog", WATCHDOG_S)
 
