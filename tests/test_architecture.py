@@ -76,3 +76,17 @@ def test_every_room_has_a_floor() -> None:
 
 def test_no_imports_go_in_a_circle() -> None:
     TopologicalSorter({name: GRAPH[name] - DOORS for name in set(GRAPH) - DOORS}).prepare()
+
+
+CHILDREN = {name: path for name, path in modules().items() if "    carry_out(" in path.read_text(encoding="utf-8")}
+
+
+def calls(path: Path, function: str) -> list[ast.Call]:
+    nodes = (node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call))
+    return [node for node in nodes if isinstance(node.func, ast.Name) and node.func.id == function]
+
+
+@pytest.mark.parametrize("module", [name for name, path in CHILDREN.items() if calls(path, "assemble")])
+def test_a_child_tells_how_far_a_backend_is_that_takes_long_to_load(module: str) -> None:
+    # Building an engine takes minutes, and who says nothing for five is stopped.
+    assert all("progress" in {each.arg for each in call.keywords} for call in calls(CHILDREN[module], "assemble"))

@@ -15,7 +15,7 @@ from typing import NoReturn
 
 from plugins.errors import DeviceNotFound
 from sut.errors import ExitCode, SutError, broken_import, one_line
-from sut.process.messages import Failed, to_line
+from sut.process.messages import Failed, Step, to_line
 
 _PR_SET_PDEATHSIG = 1
 _TRACEBACK_CHARACTERS = 20_000
@@ -34,6 +34,10 @@ class Teller:
         with self._lock, suppress(OSError):
             self._pipe.write(line)
             self._pipe.flush()
+
+    def step(self, done: int, total: int) -> None:
+        """Tell how far something is that takes long."""
+        self.tell(Step(done, total))
 
     def give_up(self, error: BaseException) -> NoReturn:
         """Tell of an error, and end this process with its exit code."""

@@ -24,7 +24,7 @@ from sut.models.preparation import Prepared, check_unchanged
 from sut.pipeline.assembly import Assembly, assemble
 from sut.process.cgroup import usable_cores
 from sut.process.child import follow
-from sut.process.messages import STEPS, Failed, Step, from_text
+from sut.process.messages import STEPS, Failed, from_text
 from sut.process.telling import Teller, carry_out
 from sut.tasks.agreement import Agreement, Tally
 from sut.tasks.registry import find_task
@@ -153,7 +153,7 @@ def _compare_in_child(parts: Assembly, progress: Progress) -> None:
 def _compare(text: str, teller: Teller) -> None:
     orders = from_text(ComparisonOrders, text)
     config = orders.config.model_copy(update={"lanes": 1, "threads": usable_cores()})
-    parts = assemble(config, progress=lambda *now: teller.tell(Step(*now)), prepared=orders.prepared)
+    parts = assemble(config, progress=teller.step, prepared=orders.prepared)
     with ExitStack() as stack:
         both = (_reference_of(parts), parts)
         reference, reduced = (side_of(each, scores_of(each, stack)) for each in both)

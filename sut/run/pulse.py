@@ -10,7 +10,6 @@ from typing import Literal
 
 from sut.errors import ExitCode, RunError, SutError, one_line
 from sut.process.clock import Steps, look
-from sut.process.messages import Step
 from sut.process.telling import Teller
 
 _BEAT_S = 0.5
@@ -51,7 +50,7 @@ class Pulse:
         now = time.monotonic()
         if now - self._last_beat > _BEAT_S:
             self._last_beat = now
-            self._teller.tell(Step(done, total))
+            self._teller.step(done, total)
 
     def loaded(self, count: int) -> None:
         """Tell that so many more samples are loaded."""

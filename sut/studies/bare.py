@@ -94,7 +94,7 @@ def run_bare(
 
 def _go_round(text: str, teller: Teller) -> None:
     orders = from_text(LoopOrders, text)
-    parts = assemble(orders.config, progress=lambda *now: teller.tell(Step(*now)), prepared=orders.prepared)
+    parts = assemble(orders.config, progress=teller.step, prepared=orders.prepared)
     with ExitStack() as stack:
         backend = stack.enter_context(parts.load_backend())
         check_unchanged(orders.prepared)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from plugins.files import utf8_path
 from sut.models.precision.behind import behind_last_layers
-from sut.process.messages import Step, from_text
+from sut.process.messages import from_text
 from sut.process.telling import Teller, carry_out
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class Samples:
     def __getitem__(self, index: int) -> dict[str, NDArray[Any]]:
         if index >= len(self):
             raise IndexError(index)
-        self._teller.tell(Step((index + 1) * self._batch, len(self) * self._batch))
+        self._teller.step((index + 1) * self._batch, len(self) * self._batch)
         return {self._name: np.array(self._tensors[index * self._batch : (index + 1) * self._batch])}
 
 

@@ -70,7 +70,7 @@ def run_parts(parts: Assembly, rounds: int, seconds: float, doing: str) -> Rates
 
 def _go_round(text: str, teller: Teller) -> None:
     orders = from_text(PartsOrders, text)
-    parts = assemble(orders.config, progress=lambda *now: teller.tell(Step(*now)), prepared=orders.prepared)
+    parts = assemble(orders.config, progress=teller.step, prepared=orders.prepared)
     with ExitStack() as stack:
         backend = stack.enter_context(parts.load_backend())
         check_unchanged(orders.prepared)
@@ -82,7 +82,7 @@ def _go_round(text: str, teller: Teller) -> None:
             for turn in turns if number % 2 == 0 else reversed(turns):
                 for name, rate in turn().items():
                     rates.setdefault(name, []).append(rate)
-            teller.tell(Step(number + 1, orders.rounds))
+            teller.step(number + 1, orders.rounds)
         teller.tell(PartsRates(rates))
 
 

@@ -66,7 +66,7 @@ def _take_turns(text: str, teller: Teller) -> None:
     orders = from_text(TimingOrders, text)
     made: dict[str, Preprocessor] = {}
     for config in orders.configs:
-        parts = assemble(config, prepared=orders.prepared)
+        parts = assemble(config, progress=teller.step, prepared=orders.prepared)
         made[config.preprocess] = parts.preprocessor_for(parts.spec.recipe)
         recipe = parts.spec.recipe
     row = np.zeros((1, *recipe.sample_shape), recipe.dtype)
@@ -82,7 +82,7 @@ def _take_turns(text: str, teller: Teller) -> None:
         for at, (_, files) in enumerate(sizes):
             for name in made if number % 2 == 0 else reversed(made):
                 taken[name][at].append(_nanoseconds(made[name], files, row))
-        teller.tell(Step(number + 1, _MOST_ROUNDS))
+        teller.step(number + 1, _MOST_ROUNDS)
     teller.tell(Timings([pixels for pixels, _ in sizes], taken))
 
 

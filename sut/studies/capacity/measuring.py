@@ -112,14 +112,14 @@ def _carry_out(text: str, teller: Teller) -> None:
     for lanes in orders.lanes:
         more = {"lanes": lanes, "max_batchsize": orders.max_batch, "preprocess_workers": 0}
         config = orders.config.model_copy(update=more)
-        parts = replace(assemble(config, prepared=orders.prepared), config=config)
+        parts = replace(assemble(config, progress=teller.step, prepared=orders.prepared), config=config)
         with SUT(config, assembly=parts, performance_samples=_PICTURES) as system:
             check_unchanged(orders.prepared)
             system.library.load(range(min(_PICTURES, system.library.count)))
             bench = _Bench(system, orders, is_first=not windows)
             for number in range(ROUNDS):
                 windows += bench.round(number)
-                teller.tell(Step(len(threads) * ROUNDS + number + 1, total))
+                teller.step(len(threads) * ROUNDS + number + 1, total)
             bench.close()
             threads[lanes] = system.config.threads_per_lane
             stages = stages or bench.stages_ns()

@@ -103,7 +103,7 @@ def _told(orders: ShortcutOrders, doing: str) -> Examined | Timed:
 def _work(text: str, teller: Teller) -> None:
     orders = from_text(ShortcutOrders, text)
     with ExitStack() as stack:
-        answering = [_Answering(way, stack) for way in orders.ways]
+        answering = [_Answering(way, stack, teller) for way in orders.ways]
         if len(answering) == 1:
             teller.tell(answering[0].examined(orders.folder, teller))
         else:
@@ -113,8 +113,8 @@ def _work(text: str, teller: Teller) -> None:
 class _Answering:
     """A loaded model and a preprocessor, one picture at a time."""
 
-    def __init__(self, way: Way, stack: ExitStack) -> None:
-        self._parts = parts = assemble(way.config, prepared=way.prepared)
+    def __init__(self, way: Way, stack: ExitStack, teller: Teller) -> None:
+        self._parts = parts = assemble(way.config, progress=teller.step, prepared=way.prepared)
         backend = stack.enter_context(parts.load_backend())
         check_unchanged(way.prepared)
         parts.check_attested(backend.attest())
@@ -135,7 +135,7 @@ class _Answering:
         peaks = {size: _peak_bytes(partial(self._answer_all, shown[size])) for size in SIZES}
         labels, parity = {}, {}
         for done, size in enumerate(SIZES):
-            teller.tell(Step(done, len(SIZES)))
+            teller.step(done, len(SIZES))
             got = preprocessed_levels(self._parts.preprocessor_for, recipe, shown[size])
             parity[size] = compare(got, *oracle_levels(recipe, shown[size]))
             found = self._answer_all(files(folder, size, "labelled"))
@@ -168,7 +168,7 @@ def _pairs(
     pictures = max(1, round(_PASS_S / max(_pass(sides[0], shown, len(shown)), 1e-6)))
     found = []
     for pair in range(orders.pairs):
-        teller.tell(Step(pair, orders.pairs))
+        teller.step(pair, orders.pairs)
         order = (0, 1) if pair % 2 == 0 else (1, 0)
         took = {side: _pass(sides[side], shown, pictures) for side in order}
         found.append((took[0], took[1]))
