@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -405,3 +406,27 @@ def test_torchvision_is_used_where_it_is(tmp_path: Path, monkeypatch: pytest.Mon
 
         assert torchvision.ops.nms == "theirs"
     assert "torchvision" in sys.modules
+
+
+def threads_on() -> dict[int, set[int]]:
+    """The cores of each of this process's threads."""
+    return {int(task.name): os.sched_getaffinity(int(task.name)) for task in Path("/proc/self/task").iterdir()}
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="two core sets need two cores")
+def test_a_lane_s_team_is_on_the_cores_of_the_lane(folder: Path, samples: Any) -> None:
+    """As ``sut.pipeline.devices`` loads, one after the other in one thread, and lanes run, each in its own."""
+    sets = [{core} for core in sorted(os.sched_getaffinity(0))[:2]]
+
+    def lane(cores: set[int], runner: Runner) -> set[int]:
+        os.sched_setaffinity(0, cores)
+        before = threads_on()
+        run(runner, samples)
+        made = {thread: where for thread, where in threads_on().items() if thread not in before}
+        assert all(where == cores for where in made.values())
+        return {*made}
+
+    with load(folder / "small.onnx", threads=2) as one, load(folder / "small.onnx", threads=2) as other:
+        for cores, backend in zip(sets, (one, other), strict=True):
+            with backend.runner() as runner, ThreadPoolExecutor(1) as pool:
+                assert len(pool.submit(lane, cores, runner).result()) == 1, "of two threads one is the lane's own"
