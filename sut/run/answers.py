@@ -247,11 +247,16 @@ def _look_behind(sut: SUT, output: str, indices: Sequence[int], found: Examined,
 def _first_not_finite(
     sut: SUT, file: Path, precision: str, name: str, indices: Sequence[int], beat: Beat
 ) -> int | None:
-    """The first sample whose best score in the output ``name`` of another model file is not finite; None if all are."""
+    """The first sample whose best score in the output ``name`` of another model file is not finite; None if all are.
+
+    On the first device.
+    """
     parts, config = sut.parts, sut.config
     assert parts.model is not None
     told: dict[str, Any] = {"lanes": 1, "threads": config.threads_per_lane, "precision": precision}
-    second = replace(parts, config=config.model_copy(update=told), model=replace(parts.model, file=file))
+    told["device"], affinity = config.devices[0], replace(parts.affinity, lanes=parts.affinity.lanes[:1])
+    model = replace(parts.model, file=file)
+    second = replace(parts, config=config.model_copy(update=told), model=model, affinity=affinity)
     with ExitStack() as stack:
         backend = stack.enter_context(second.load_backend())
         runner = stack.enter_context(backend.runner(second.place_for(backend)))

@@ -152,7 +152,8 @@ def _compare_in_child(parts: Assembly, progress: Progress) -> None:
 
 def _compare(text: str, teller: Teller) -> None:
     orders = from_text(ComparisonOrders, text)
-    config = orders.config.model_copy(update={"lanes": 1, "threads": usable_cores()})
+    one = {"device": orders.config.devices[0], "affinity": None, "lanes": 1, "threads": usable_cores()}
+    config = orders.config.model_copy(update=one)
     parts = assemble(config, progress=teller.step, prepared=orders.prepared)
     with ExitStack() as stack:
         both = (_reference_of(parts), parts)

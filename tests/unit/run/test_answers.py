@@ -274,7 +274,9 @@ def looked_at_on_two(
     parts = replace(assemble(config), backend=SecondSpoilt, affinity=Affinity(lanes=CORES))
     with SUT(config, assembly=parts) as sut:
         sut.library.load(range(11))
-        return check(sut, range(11), 8, lambda: None)
+        found = check(sut, range(11), 8, lambda: None)
+    assert SecondSpoilt.units == 2 + (kind == "labels"), "what is behind labels is looked at on one"
+    return found
 
 
 def refusing_batches(n: int, values: Any) -> Any:

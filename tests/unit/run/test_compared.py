@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -23,6 +24,8 @@ from sut.models.base import ModelSpec
 from sut.models.identity import Known
 from sut.models.preparation import Prepared
 from sut.pipeline.assembly import Assembly, assemble
+from sut.process.messages import to_text
+from sut.process.telling import Teller
 from sut.run import compared
 from sut.run.compared import compared_with_fp32, is_reduced, why_not_compared
 from sut.tasks.base import Task
@@ -278,6 +281,24 @@ def test_each_sample_has_its_scores_whatever_batches_the_backend_takes(
 def test_a_model_that_executes_in_another_precision_is_not_compared() -> None:
     with ExitStack() as stack, pytest.raises(SetupError, match="asked rounded for int8, but it executes in fp32"):
         compared.scores_of(parts_of(backend(executes="fp32")), stack)
+
+
+def test_of_several_devices_the_first_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Enough(Exception):
+        pass
+
+    def assembled(config: RunConfig, **more: Any) -> Assembly:
+        assert (config.device, config.affinity, config.lanes) == ("cuda:1", None, 1)
+        raise Enough
+
+    parts = parts_of(device="cuda:1,cuda:0", affinity="lanes=0/1", lanes=8)
+    assert parts.model is not None
+    monkeypatch.setattr(compared, "assemble", assembled)
+
+    with Path(os.devnull).open("wb") as nobody, pytest.raises(Enough):
+        compared._compare(
+            to_text(compared.ComparisonOrders(parts.config, parts.model)), Teller(os.dup(nobody.fileno()))
+        )
 
 
 def test_a_model_that_changed_since_it_was_prepared_is_not_compared(
