@@ -126,7 +126,7 @@ REPAIRED = [
     Edit(f"{SINGLE}mlperf_log_summary.txt", r"Max latency \(ns\) +: \d", r"Max latency \(ns\)"),
     Edit(f"{OFFLINE}mlperf_log_detail.txt", r'"requested_qsl_rng_seed", "value": \d', "requested_qsl_rng_seed"),
     Edit(f"{OFFLINE}mlperf_log_detail.txt", r'"result_validity", "value": "V', "result_validity"),
-    Edit(f"{OFFLINE}mlperf_log_detail.txt", r'"power_end", "value": "..-..-.... ..:\d', "duration_s"),
+    Edit(f"{OFFLINE}mlperf_log_detail.txt", r'"power_end", "value": "..-..-.... ..:\d', "duration_s|power_end"),
     Edit(f"{OFFLINE}mlperf_log_accuracy.json", r"\[", "answers"),
     Edit("report.json", r'"measured":\s?\d', "targets.0.measured"),
     Edit("report.json", r'"verdict":\s?"m', "targets.0.verdict"),

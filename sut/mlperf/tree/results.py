@@ -5,10 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 from sut.mlperf import official
 from sut.mlperf.judge_log import judge_log
@@ -176,7 +174,8 @@ def _lengths(detail: Detail, scenario: str) -> Iterator[tuple[str, float | None,
 
     LoadGen marks the begin and the end of each run in its log, whether power is measured or not.
     """
-    yield "power_end", _span_s(detail.values), _LEAST_S
+    window = detail.power_window
+    yield "power_end", window and round(window[1] - window[0], 3), _LEAST_S
     queries = detail.number("result_query_count")
     exact = _LEAST_S * (1 - _ROUNDED)
     if scenario == "Offline":
@@ -194,11 +193,3 @@ def _lengths(detail: Detail, scenario: str) -> Iterator[tuple[str, float | None,
 
 def _quotient(whole: float | None, part: float | None) -> float | None:
     return whole / part if whole is not None and part else None
-
-
-def _span_s(values: dict[str, Any]) -> float | None:
-    try:
-        begin, end = (datetime.strptime(values[key], "%m-%d-%Y %H:%M:%S.%f") for key in ("power_begin", "power_end"))
-    except (KeyError, TypeError, ValueError):
-        return None
-    return (end - begin).total_seconds()

@@ -243,21 +243,14 @@ def _latency(result: Result, detail: Detail, name: str) -> Iterator[Finding]:
 
 def _duration(result: Result, detail: Detail, name: str) -> Iterator[Finding]:
     """``duration_s`` between the times that LoadGen logged before its first query and after the last answer."""
-    begin, end = (_logged_s(detail, key) for key in ("power_begin", "power_end"))
-    if begin is None or end is None:
-        missing = "power_begin" if begin is None else "power_end"
-        yield Finding(f"{name}/{DETAIL}", missing, told(detail.values.get(missing)), "a time")
+    if detail.power_window is None:
+        begin, end = (told(detail.values.get(key)) for key in ("power_begin", "power_end"))
+        yield Finding(f"{name}/{DETAIL}", "power_end", f"{begin} to {end}", "two times, the earlier first")
         return
-    seconds, most = result.duration_s, end - begin
+    (begin_s, end_s), seconds = detail.power_window, result.duration_s
+    most = end_s - begin_s
     if seconds is None or not _LEAST_SHARE * most - _AROUND_S <= seconds <= most + _AROUND_S:
         yield Finding(f"{name}/{FILE}", "duration_s", told(seconds), f"about {most:.3f} ({DETAIL}, power_end)")
-
-
-def _logged_s(detail: Detail, key: str) -> float | None:
-    try:
-        return datetime.strptime(str(detail.values.get(key)), "%m-%d-%Y %H:%M:%S.%f").timestamp()
-    except ValueError:
-        return None
 
 
 def _of_config(result: Result, folder: Path, name: str, notes: list[str]) -> Iterator[Finding]:

@@ -5,21 +5,26 @@ from __future__ import annotations
 import io
 import json
 import struct
+import time
 import zipfile
 import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from sut.errors import InputError
+from sut.mlperf.logs import Detail
 from sut.studies.proof import archive
 from sut.studies.proof import bundle as bundling
 from sut.studies.proof.archive import MANIFEST, Packed, joined, split, unpacked
 from sut.studies.proof.bundle import bundle, opened
 from sut.studies.proof.cases import case_counts
 from sut.studies.proof.finding import Finding
+from sut.studies.proof.result import _duration
 from sut.version import source_sha256
 from tests.children import run_python
 
@@ -200,3 +205,29 @@ def test_what_is_no_report_ends_with_a_line(tmp_path: Path, name: str, code: int
 
     assert ended.code == code and said in ended.out + ended.err
     assert "Traceback" not in ended.err
+
+
+@pytest.mark.parametrize(
+    ("end", "seconds", "field"),
+    [
+        ("11-01-2026 02:00:10.000", 20.0, None),
+        ("11-01-2026 02:00:10.000", 3620.0, "duration_s"),
+        ("11-01-2026 01:59:40.000", 20.0, "power_end"),
+        (None, 20.0, "power_end"),
+    ],
+)
+def test_a_run_is_as_long_as_its_log_says_in_any_time_zone(
+    monkeypatch: pytest.MonkeyPatch, end: str | None, seconds: float, field: str | None
+) -> None:
+    monkeypatch.setenv("TZ", "EST5EDT,M3.2.0,M11.1.0")  # whose clocks go back an hour at that second
+    time.tzset()
+    detail = Detail({"power_begin": "11-01-2026 01:59:50.000", "power_end": end}, ())
+    result: Any = SimpleNamespace(duration_s=seconds)
+
+    try:
+        found = [each.field for each in _duration(result, detail, "run")]
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+    assert found == ([field] if field else [])
