@@ -96,10 +96,11 @@ class Simulated(Backend):
         return SimulatedRunner(self.planted, self._busy[lane % len(self._busy)], noise, self.inputs[0].sample_shape)
 
     def attest(self) -> Attestation:
-        """Nothing is executed, on as many devices as were asked for."""
+        """Nothing is executed, on as many devices as were asked for, or on one by name."""
         planted = self.planted
+        behind = {"devices": str(planted.devices)} if self._device == "cpu" else {}
         details = {
-            "devices": str(planted.devices),
+            **behind,
             "batch_ms": f"{planted.a_ms:g} + {planted.b_ms:g} n",
             "jitter": f"{planted.jitter:g}",
         }

@@ -167,7 +167,9 @@ def test_it_attests_the_device_asked_for_and_what_was_planted() -> None:
     attested = loaded("sim:3", a_ms=1, b_ms=2.5).attest()
 
     assert (attested.device, attested.precision) == ("sim:3", "none")
-    assert attested.details == {"devices": "1", "batch_ms": "1 + 2.5 n", "jitter": "0"}
+    assert attested.details == {"batch_ms": "1 + 2.5 n", "jitter": "0"}, "a name is one device"
+    assert loaded("cpu").attest().details["devices"] == "1"
+    assert loaded("cpu", devices=3).attest().details["devices"] == "3"
 
 
 @pytest.mark.parametrize("device", ["gpu", "cuda", "sim", "sim:16", "sim:0,sim:1", "sim:-1", ""])
