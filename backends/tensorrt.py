@@ -8,15 +8,16 @@ yet; tests run it over ``tests/fake_tensorrt.py``.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from backends.base import DOUBLING, Attestation, Backend, ModelFile, TensorSpec, fixed_batch
-from backends.on_gpu import TOO_LITTLE_MEMORY, GpuOptions, GpuRunner, SharedGpu, gpu_places
+from backends.on_gpu import TOO_LITTLE_MEMORY, GpuOptions, SharedGpu, gpu_places
 from backends.tensorrt_engine import Build, created, import_tensorrt, is_rtx, logger_of
 from backends.tensorrt_kept import engine_file
+from backends.tensorrt_runner import Shared, TensorRtRunner
 from plugins.cache import forget
 from plugins.driver import installed_driver, no_such_gpu
 from plugins.errors import DeviceNotFound
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
 
 _LARGEST = 64
 """Batch where nobody says what will be asked for: each power of two up to it has a profile, and is built for."""
-_SCRATCH = ""
-"""What the layers of a context work in, among a runner's memory by the names of tensors, none of which is empty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,20 +40,6 @@ class TensorRtOptions(GpuOptions):
     level: int | None = option(None, "how long the builder looks for the fastest kernels", least=0, most=5)
 
 
-@dataclass(frozen=True, slots=True)
-class _MadeBy:
-    """The module that made something, and the logger that it tells of it."""
-
-    trt: Any
-    logger: Any
-
-    @property
-    def said(self) -> str:
-        """The last error, in a line."""
-        errors = self.logger.errors
-        return " ".join(errors[-1].split()) if errors else "it says nothing about why"
-
-
 class TensorRt(Backend):
     """An engine, which any number of contexts may run at once."""
 
@@ -65,42 +50,35 @@ class TensorRt(Backend):
 
     def __init__(self, trt: Any, gpu: SharedGpu, model: ModelFile, chosen: TensorRtOptions) -> None:
         """Find the engine, or make it, and load it. Raises ``ValueError`` where it cannot be had."""
-        self._gpu, self._chosen, self._made_by = gpu, chosen, _MadeBy(trt, logger_of(trt))
+        self._trt, self._gpu, self._chosen, self._logger = trt, gpu, chosen, logger_of(trt)
         sizes = _sizes(model.largest_batch or _LARGEST)
         workspace = chosen.workspace and chosen.workspace << 20
         build = Build(sizes, model.sample_shape, workspace, chosen.tf32, chosen.level)
         with gpu.device.current():
-            self._runtime: tensorrt.Runtime = created(trt, "Runtime", self._made_by.logger)
-        self._engine = self._load(model, build)
-        self._contexts = self._context_config()
-        tensors = [_spec(trt, self._engine, index) for index in range(self._engine.num_io_tensors)]
+            self._runtime: tensorrt.Runtime = created(trt, "Runtime", self._logger)
+        engine = self._load(model, build)
+        tensors = [_spec(trt, engine, index) for index in range(engine.num_io_tensors)]
         self.inputs = tuple(spec for spec, is_input in tensors if is_input)
         self.outputs = tuple(spec for spec, is_input in tensors if not is_input)
         self.batch_sizes: tuple[int, ...] = fixed_batch(self.inputs) or sizes
+        parts = (self.batch_sizes, self.inputs, self.outputs, self._logger, chosen.graphs)
+        self._shared = Shared(engine, context_config(trt, engine), *parts)
         self.places = gpu_places(gpu.device.index)
         self._precision = model.precision
 
     def _load(self, model: ModelFile, build: Build) -> tensorrt.ICudaEngine:
         """The engine. One that was kept and that TensorRT refuses is made again, once."""
         for _ in range(2):
-            path = engine_file(self._made_by.trt, self._gpu.device, model, build)
+            path = engine_file(self._trt, self._gpu.device, model, build)
             with self._gpu.device.current():
                 engine: tensorrt.ICudaEngine | None = self._runtime.deserialize_cuda_engine(path.read_bytes())
             if engine is not None:
                 return engine
-            if TOO_LITTLE_MEMORY.search(self._made_by.said) or "cudaError" in self._made_by.said:
+            said = self._logger.said()
+            if TOO_LITTLE_MEMORY.search(said) or "cudaError" in said:
                 break  # which is no fault of the engine
             forget(path)
-        raise ValueError(f"{model.path}: TensorRT does not load its engine: {self._made_by.said}")
-
-    def _context_config(self) -> tensorrt.IRuntimeConfig:
-        """How contexts are made: in memory of ours. TensorRT-RTX compiles kernels for one, which all then share."""
-        trt, config = self._made_by.trt, self._engine.create_runtime_config()
-        config.set_execution_context_allocation_strategy(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
-        if is_rtx(trt):
-            of_rtx: Any = config
-            of_rtx.set_runtime_cache(of_rtx.create_runtime_cache())
-        return config
+        raise ValueError(f"{model.path}: TensorRT does not load its engine: {said}")
 
     @classmethod
     def devices(cls) -> list[str]:
@@ -138,119 +116,26 @@ class TensorRt(Backend):
 
     def runner(self, place: str = "host") -> TensorRtRunner:
         """A new runner, with contexts of its own."""
-        parts = (self._engine, self._contexts, self.batch_sizes, self._made_by, self._chosen.graphs)
-        return TensorRtRunner(self._gpu, place, self.inputs, self.outputs, *parts)
+        return TensorRtRunner(self._gpu, place, self._shared)
 
     def attest(self) -> Attestation:
         """What the engine tells of itself; a strongly typed one computes in what the file says."""
         details = {
-            "layers": str(self._engine.num_layers),
+            "layers": str(self._shared.engine.num_layers),
             "profiles": ", ".join(map(str, self.batch_sizes)),
             "tf32": "allowed" if self._chosen.tf32 else "off",
             "cuda_graphs": "one for each batch size" if self._chosen.graphs else "off",
             "typing": "strong: each layer in the types of the file",
             "gpu": self._gpu.device.details,
         }
-        provider = "TensorRT-RTX" if is_rtx(self._made_by.trt) else "TensorRT"
+        provider = "TensorRT-RTX" if is_rtx(self._trt) else "TensorRT"
         return Attestation(self._gpu.place, self._gpu.device.name, provider, self._precision, details)
 
     def close(self) -> None:
         """Drop the engine, and give back the GPU."""
         with self._gpu.device.current():
-            del self._contexts, self._engine, self._runtime
+            del self._shared, self._runtime
         self._gpu.close()
-
-
-class TensorRtRunner(GpuRunner):
-    """One lane: for each batch size a context, with the profile that was built for it, and with ``graphs`` a graph.
-
-    A graph holds for the shapes that its context had when it was captured, so that no context has two of them. They
-    never run at once, and share what their layers work in, which is as large as the largest of them asks for.
-    """
-
-    def __init__(
-        self,
-        gpu: SharedGpu,
-        place: str,
-        inputs: Sequence[TensorSpec],
-        outputs: Sequence[TensorSpec],
-        engine: tensorrt.ICudaEngine,
-        config: tensorrt.IRuntimeConfig,
-        profiles: Sequence[int],
-        made_by: _MadeBy,
-        graphs: bool,
-    ) -> None:
-        super().__init__(gpu, place, inputs, outputs)
-        self._engine, self._config, self._profiles = engine, config, profiles
-        self._made_by, self._uses_graphs = made_by, graphs
-        self._contexts: dict[int, tensorrt.IExecutionContext] = {}
-        self._graphs: dict[int, Any] = {}
-
-    def _allocate_there(self, n: int) -> None:
-        super()._allocate_there(n)
-        sizes = (
-            self._engine.get_device_memory_size_for_profile_v2(index)
-            for index, size in enumerate(self._profiles)
-            if size <= n
-        )
-        self._memory[_SCRATCH] = self._device.alloc(max((1, *sizes)))
-
-    def _bind(self, n: int) -> None:
-        if n not in self._profiles:
-            covered = ", ".join(map(str, self._profiles))
-            raise ValueError(
-                f"no profile of this engine covers a batch of {n}, but {covered}: load it with --max-batchsize {n}"
-            )
-        with self._gpu.device.current():
-            self._contexts[n] = self._context(n)
-            # The first run gets what the kernels of this size need; it may not be part of a graph.
-            self._enqueue(n)
-            self._device.synchronize(self.stream)
-            if self._uses_graphs:
-                self._graphs[n] = self._device.capture(self.stream, lambda: self._enqueue(n))
-
-    def _context(self, n: int) -> tensorrt.IExecutionContext:
-        """A context for batches of ``n`` and nothing else. The GPU is current in this thread."""
-        context: tensorrt.IExecutionContext | None = self._engine.create_execution_context(self._config)
-        if context is None:
-            raise self._refused(f"a context for batches of {n}")
-        done = context.set_optimization_profile_async(self._profiles.index(n), self.stream)
-        scratch = self._memory[_SCRATCH]
-        context.set_device_memory(scratch.address, scratch.nbytes)
-        for spec in self._specs:
-            done = done and context.set_input_shape(spec.name, (n, *spec.sample_shape))
-        for spec in (*self._specs, *self._output_specs):
-            done = done and context.set_tensor_address(spec.name, self._memory[spec.name].address)
-        if not done:
-            raise self._refused(f"a context for batches of {n}")
-        return context
-
-    def _enqueue(self, n: int) -> None:
-        if not self._contexts[n].execute_async_v3(self.stream):
-            raise self._refused(f"a batch of {n}")
-
-    def _refused(self, doing: str) -> Exception:
-        said = self._made_by.said
-        if TOO_LITTLE_MEMORY.search(said):
-            return MemoryError(said)
-        return RuntimeError(f"TensorRT refused {doing}: {said}")
-
-    def _unbind(self) -> None:
-        while self._graphs:
-            self._device.drop_graph(self._graphs.popitem()[1])
-        with self._gpu.device.current():
-            self._contexts.clear()
-
-    def _start(self, n: int) -> None:
-        if n in self._graphs:
-            self._device.replay(self._graphs[n], self.stream)
-        else:
-            self._enqueue(n)
-
-    def close(self) -> None:
-        """Drop the contexts, and what they work on."""
-        super().close()
-        del self._engine, self._config
 
 
 def _sizes(largest: int) -> tuple[int, ...]:
@@ -260,6 +145,16 @@ def _sizes(largest: int) -> tuple[int, ...]:
     ((1,), (1, 2, 4, 8))
     """
     return tuple(size for size in DOUBLING if size < 2 * largest)
+
+
+def context_config(trt: Any, engine: tensorrt.ICudaEngine) -> tensorrt.IRuntimeConfig:
+    """How contexts are made: in memory of ours. TensorRT-RTX compiles kernels for one, which all then share."""
+    config = engine.create_runtime_config()
+    config.set_execution_context_allocation_strategy(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
+    if is_rtx(trt):
+        of_rtx: Any = config
+        of_rtx.set_runtime_cache(of_rtx.create_runtime_cache())
+    return config
 
 
 def _spec(trt: Any, engine: Any, index: int) -> tuple[TensorSpec, bool]:

@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import importlib
 import re
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from threading import get_ident
 from typing import TYPE_CHECKING, Any, cast
 
+from backends.tensorrt_onnx import with_casts_first
 from plugins.errors import DeviceNotFound
 
 if TYPE_CHECKING:
     import tensorrt
-    from onnx import ModelProto
 
 Progress = Callable[[int, int], None]
 MODULES = ("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings")
@@ -66,21 +68,27 @@ def is_rtx(trt: Any) -> bool:
 
 
 def logger_of(trt: Any) -> Any:
-    """A logger that keeps errors, in ``errors``, and warnings, each once, in ``warnings``: they are told by whoever
-    knows what was asked for. TensorRT prints nothing then.
+    """A logger that keeps the last ``errors``, and warnings, each once, in ``warnings``: they are told by whoever
+    knows what was asked for. TensorRT prints nothing then. ``said()`` is the last error of this thread alone, in a
+    line, once: neither another lane's nor an earlier one is taken for it.
     """
 
     class Kept(trt.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
-            self.errors: list[str] = []
+            self.errors: deque[str] = deque(maxlen=100)
+            self._of_threads: dict[int, str] = {}
             self.warnings: dict[str, None] = {}
 
         def log(self, severity: Any, message: str) -> None:
             if severity in (trt.ILogger.INTERNAL_ERROR, trt.ILogger.ERROR):
                 self.errors.append(message)
+                self._of_threads[get_ident()] = message
             elif severity == trt.ILogger.WARNING:
                 self.warnings[message] = None
+
+        def said(self) -> str:
+            return _line(self._of_threads.pop(get_ident(), "it says nothing about why"))
 
     return Kept()
 
@@ -175,45 +183,6 @@ def _monitor_of(trt: Any, progress: Progress) -> Any:
     return Monitor()
 
 
-def weight_files(path: Path) -> list[str]:
-    """The files beside an ONNX file, from its folder, that have weights of it."""
-    tensors = _read(path).graph.initializer
-    return sorted({each.value for tensor in tensors for each in tensor.external_data if each.key == "location"})
-
-
-def _read(path: Path) -> ModelProto:
-    import onnx
-
-    try:
-        return onnx.load(path, load_external_data=False)
-    except Exception as error:
-        raise ValueError(f"{path}: TensorRT cannot read it: {_line(str(error)) or type(error).__name__}") from error
-
-
-def with_casts_first(path: Path) -> bytes:
-    """An ONNX file in which bytes are made floats before they are transposed: TensorRT transposes no uint8.
-
-    So a model that takes pixels (uint8 NHWC) can be read; what it computes is the same.
-    """
-    import onnx
-
-    model = _read(path)
-    nodes = model.graph.node
-    pixels = {each.name for each in model.graph.input if each.type.tensor_type.elem_type == onnx.TensorProto.UINT8}
-    for first in nodes:
-        after = [node for node in nodes if first.output[0] in node.input]
-        if first.op_type == "Transpose" and first.input[0] in pixels and [node.op_type for node in after] == ["Cast"]:
-            # Each keeps its inputs, outputs and place: they change their work.
-            [second] = after
-            operator, attributes = first.op_type, list(first.attribute)
-            first.op_type, second.op_type = second.op_type, operator
-            del first.attribute[:]
-            first.attribute.extend(second.attribute)
-            del second.attribute[:]
-            second.attribute.extend(attributes)
-    return bytes(model.SerializeToString())
-
-
 def _set(trt: Any, config: tensorrt.IBuilderConfig, build: Build) -> None:
     """What is asked for, in the builder's own words."""
     if build.workspace_bytes is not None:
@@ -276,7 +245,7 @@ def _refuse_unsigned(path: Path, logger: Any) -> None:
         )
 
 
-def _unbuilt(path: Path, errors: Sequence[str]) -> ValueError:
+def _unbuilt(path: Path, errors: deque[str]) -> ValueError:
     """What to raise where nothing was built, by the last that TensorRT said of it."""
     said = _line(_FAILED.sub("", errors[-1])) if errors else "it says nothing about why"
     if any(map(_TOO_LITTLE.search, errors)):

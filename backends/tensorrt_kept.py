@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from backends.base import ModelFile
-from backends.tensorrt_engine import Build, build_engine, weight_files
+from backends.tensorrt_engine import Build, build_engine
+from backends.tensorrt_onnx import weight_files
 from kernels.gpu import GpuDevice
 from plugins.cache import cache_dir, entry, make_private
 from plugins.files import known_digest, read_file

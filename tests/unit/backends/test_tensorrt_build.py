@@ -20,7 +20,8 @@ from tests.core import module_needs
 
 module_needs("tensorrt-rtx")
 
-from backends.tensorrt_engine import Build, architectures, build_engine, import_tensorrt, with_casts_first  # noqa: E402
+from backends.tensorrt_engine import Build, architectures, build_engine, import_tensorrt  # noqa: E402
+from backends.tensorrt_onnx import with_casts_first  # noqa: E402
 from benchmarks.tensorrt_engines import MODELS, SIZES, prepared  # noqa: E402
 
 pytestmark = pytest.mark.slow

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from threading import Thread
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -21,8 +22,8 @@ from backends.tensorrt_engine import (
     import_tensorrt,
     logger_of,
     timing_cache,
-    with_casts_first,
 )
+from backends.tensorrt_onnx import with_casts_first
 from plugins.errors import DeviceNotFound
 from sut.models.precision.fold import fold
 from tests.core import module_needs
@@ -123,6 +124,21 @@ def test_what_does_not_start_says_why_or_what_to_install() -> None:
         created(lean, "Runtime", logger)
     with pytest.raises(ModuleNotFoundError, match=r"tensorrt 11\.0 has no builder, .*: pip install tensorrt-cu13"):
         created(lean, "Builder", logger_of(trt))
+
+
+def test_what_a_lane_is_told_is_its_own_last_error_and_is_told_once() -> None:
+    logger = logger_of(trt)
+    other = Thread(target=logger.log, args=(trt.ILogger.ERROR, "another lane's"))
+    other.start()
+    other.join()
+    assert logger.said() == "it says nothing about why"
+
+    for number in range(1000):
+        logger.log(trt.ILogger.ERROR, f"[E] error\n{number}")
+
+    assert logger.said() == "error 999"
+    assert logger.said() == "it says nothing about why"
+    assert len(logger.errors) <= 100, "a run of days keeps no more"
 
 
 def test_a_folder_of_type_stubs_is_not_taken_for_tensorrt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

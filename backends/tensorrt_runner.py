@@ -1,0 +1,113 @@
+"""One lane of TensorRT: contexts of an engine that all lanes share, on the lane's own stream.
+
+Nothing of this file has run on a GPU yet; tests run it over ``tests/fake_tensorrt.py``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from backends.base import TensorSpec
+from backends.on_gpu import TOO_LITTLE_MEMORY, GpuRunner, SharedGpu
+
+if TYPE_CHECKING:
+    import tensorrt
+
+_SCRATCH = ""
+"""What the layers of a context work in, among a runner's memory by the names of tensors, none of which is empty."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What all lanes have of one engine. ``config`` says how contexts are made, ``profiles`` for which batch sizes."""
+
+    engine: tensorrt.ICudaEngine
+    config: tensorrt.IRuntimeConfig
+    profiles: tuple[int, ...]
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    logger: Any
+    """That of ``logger_of``, which both tell their errors."""
+    graphs: bool
+    """Whether each batch size has a CUDA graph."""
+
+
+class TensorRtRunner(GpuRunner):
+    """One lane: for each batch size a context, with the profile that was built for it, and with ``graphs`` a graph.
+
+    A graph holds for the shapes that its context had when it was captured, so that no context has two of them. They
+    never run at once, and share what their layers work in, which is as large as the largest of them asks for.
+    """
+
+    def __init__(self, gpu: SharedGpu, place: str, shared: Shared) -> None:
+        super().__init__(gpu, place, shared.inputs, shared.outputs)
+        self._shared = shared
+        self._contexts: dict[int, tensorrt.IExecutionContext] = {}
+        self._graphs: dict[int, Any] = {}
+
+    def _allocate_there(self, n: int) -> None:
+        super()._allocate_there(n)
+        sizes = (
+            self._shared.engine.get_device_memory_size_for_profile_v2(index)
+            for index, size in enumerate(self._shared.profiles)
+            if size <= n
+        )
+        self._memory[_SCRATCH] = self._device.alloc(max((1, *sizes)))
+
+    def _bind(self, n: int) -> None:
+        if n not in self._shared.profiles:
+            covered = ", ".join(map(str, self._shared.profiles))
+            raise ValueError(
+                f"no profile of this engine covers a batch of {n}, but {covered}: load it with --max-batchsize {n}"
+            )
+        with self._gpu.device.current():
+            self._contexts[n] = self._context(n)
+            # The first run gets what the kernels of this size need; it may not be part of a graph.
+            self._enqueue(n)
+            self._device.synchronize(self.stream)
+            if self._shared.graphs:
+                self._graphs[n] = self._device.capture(self.stream, lambda: self._enqueue(n))
+
+    def _context(self, n: int) -> tensorrt.IExecutionContext:
+        """A context for batches of ``n`` and nothing else. The GPU is current in this thread."""
+        context: tensorrt.IExecutionContext | None = self._shared.engine.create_execution_context(self._shared.config)
+        if context is None:
+            raise self._refused(f"a context for batches of {n}")
+        done = context.set_optimization_profile_async(self._shared.profiles.index(n), self.stream)
+        scratch = self._memory[_SCRATCH]
+        context.set_device_memory(scratch.address, scratch.nbytes)
+        for spec in self._specs:
+            done = done and context.set_input_shape(spec.name, (n, *spec.sample_shape))
+        for spec in (*self._specs, *self._output_specs):
+            done = done and context.set_tensor_address(spec.name, self._memory[spec.name].address)
+        if not done:
+            raise self._refused(f"a context for batches of {n}")
+        return context
+
+    def _enqueue(self, n: int) -> None:
+        if not self._contexts[n].execute_async_v3(self.stream):
+            raise self._refused(f"a batch of {n}")
+
+    def _refused(self, doing: str) -> Exception:
+        said = self._shared.logger.said()
+        if TOO_LITTLE_MEMORY.search(said):
+            return MemoryError(said)
+        return RuntimeError(f"TensorRT refused {doing}: {said}")
+
+    def _unbind(self) -> None:
+        while self._graphs:
+            self._device.drop_graph(self._graphs.popitem()[1])
+        with self._gpu.device.current():
+            self._contexts.clear()
+
+    def _start(self, n: int) -> None:
+        if n in self._graphs:
+            self._device.replay(self._graphs[n], self.stream)
+        else:
+            self._enqueue(n)
+
+    def close(self) -> None:
+        """Drop the contexts, and what they work on."""
+        super().close()
+        del self._shared
