@@ -148,12 +148,18 @@ def _sizes(largest: int) -> tuple[int, ...]:
 
 
 def context_config(trt: Any, engine: tensorrt.ICudaEngine) -> tensorrt.IRuntimeConfig:
-    """How contexts are made: in memory of ours. TensorRT-RTX compiles kernels for one, which all then share."""
+    """How contexts are made: in memory of ours.
+
+    TensorRT-RTX compiles kernels for one context, which all then share: at once, since a graph that was captured before
+    they are ready would go on with the slower ones that run until then.
+    """
     config = engine.create_runtime_config()
     config.set_execution_context_allocation_strategy(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
     if is_rtx(trt):
         of_rtx: Any = config
         of_rtx.set_runtime_cache(of_rtx.create_runtime_cache())
+        strategy = trt.DynamicShapesKernelSpecializationStrategy.EAGER
+        of_rtx.dynamic_shapes_kernel_specialization_strategy = strategy
     return config
 
 

@@ -137,7 +137,7 @@ def build_engine(
         raise ValueError(f"{path}: {_unparsed(trt, parser)}")
     _refuse_unsigned(path, logger)
     config = builder.create_builder_config()
-    _set(trt, config, build)
+    configure(trt, config, build)
     _add_profiles(builder, config, network, build)
     config.progress_monitor = monitor = _monitor_of(trt, progress)
     cache = None if is_rtx(trt) else timing_cache(config, timing)
@@ -183,7 +183,7 @@ def _monitor_of(trt: Any, progress: Progress) -> Any:
     return Monitor()
 
 
-def _set(trt: Any, config: tensorrt.IBuilderConfig, build: Build) -> None:
+def configure(trt: Any, config: tensorrt.IBuilderConfig, build: Build) -> None:
     """What is asked for, in the builder's own words."""
     if build.workspace_bytes is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, build.workspace_bytes)
@@ -193,6 +193,9 @@ def _set(trt: Any, config: tensorrt.IBuilderConfig, build: Build) -> None:
         config.clear_flag(trt.BuilderFlag.TF32)
     if build.level is not None:
         config.builder_optimization_level = build.level
+    if is_rtx(trt):
+        # Without it a context may allocate in a run, which no CUDA graph can have.
+        config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
     if build.architectures:
         known, of_rtx = architectures(trt), cast("Any", config)
         of_rtx.num_compute_capabilities = len(build.architectures)

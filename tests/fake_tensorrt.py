@@ -61,6 +61,7 @@ class FakeTensorRt:
             ILogger=ILogger,
             TensorIOMode=SimpleNamespace(INPUT="input", OUTPUT="output"),
             ExecutionContextAllocationStrategy=SimpleNamespace(USER_MANAGED="ours"),
+            DynamicShapesKernelSpecializationStrategy=SimpleNamespace(EAGER="at once"),
             nptype=lambda name: np.dtype(name).type,
             Runtime=lambda logger: FakeRuntime(self, logger),
         )
@@ -145,26 +146,29 @@ class FakeEngine:
         return FakeConfig()
 
     def create_execution_context(self, config: FakeConfig) -> FakeContext:
-        assert config.strategy == "ours"
-        assert self.fake.name == "tensorrt" or config.cache, "each context would compile its kernels"
+        assert config._allocation == "ours"
+        if self.fake.name != "tensorrt":
+            assert config._cache, "each context would compile its kernels"
+            compiles = config.dynamic_shapes_kernel_specialization_strategy
+            assert compiles == "at once", "a graph would have the kernels that run until those of its shapes are ready"
         return FakeContext(self)
 
 
-@dataclass
 class FakeConfig:
     """An ``IRuntimeConfig``, as TensorRT-RTX's is."""
 
-    strategy: str = "static"
-    cache: str = ""
+    dynamic_shapes_kernel_specialization_strategy = "later"
+    _allocation = "static"
+    _cache = ""
 
     def set_execution_context_allocation_strategy(self, strategy: str) -> None:
-        self.strategy = strategy
+        self._allocation = strategy
 
     def create_runtime_cache(self) -> str:
         return "compiled kernels"
 
     def set_runtime_cache(self, cache: str) -> bool:
-        self.cache = cache
+        self._cache = cache
         return True
 
 

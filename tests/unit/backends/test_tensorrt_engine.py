@@ -7,6 +7,7 @@ from pathlib import Path
 from threading import Thread
 from types import ModuleType, SimpleNamespace
 from typing import Any
+from unittest.mock import create_autospec
 
 import numpy as np
 import onnx
@@ -14,10 +15,12 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from backends.tensorrt import context_config
 from backends.tensorrt_engine import (
     Build,
     architectures,
     build_engine,
+    configure,
     created,
     import_tensorrt,
     logger_of,
@@ -26,6 +29,7 @@ from backends.tensorrt_engine import (
 from backends.tensorrt_onnx import with_casts_first
 from plugins.errors import DeviceNotFound
 from sut.models.precision.fold import fold
+from tests import fake_tensorrt
 from tests.core import module_needs
 from tests.unit.small_models import RECIPE, SIZE, quiet, write_classifier
 
@@ -139,6 +143,60 @@ def test_what_a_lane_is_told_is_its_own_last_error_and_is_told_once() -> None:
     assert logger.said() == "error 999"
     assert logger.said() == "it says nothing about why"
     assert len(logger.errors) <= 100, "a run of days keeps no more"
+
+
+@pytest.fixture
+def config() -> Any:
+    """The real builder's, as it is before anything is asked for."""
+    return created(trt, "Builder", logger_of(trt)).create_builder_config()
+
+
+def test_fp32_is_fp32_unless_tf32_is_asked_for(config: Any) -> None:
+    assert config.get_flag(trt.BuilderFlag.TF32), "TensorRT's own"
+    configure(trt, config, Build((1,)))
+    assert not config.get_flag(trt.BuilderFlag.TF32)
+    configure(trt, config, Build((1,), tf32=True))
+    assert config.get_flag(trt.BuilderFlag.TF32)
+
+
+def test_the_level_is_the_builders_own_unless_one_is_asked_for(config: Any) -> None:
+    own = config.builder_optimization_level
+    configure(trt, config, Build((1,)))
+    assert config.builder_optimization_level == own
+    configure(trt, config, Build((1,), level=0))
+    assert config.builder_optimization_level == 0 != own
+
+
+def test_engines_allocate_nothing_in_a_run_so_that_graphs_can_be_captured(config: Any) -> None:
+    configure(trt, config, Build((1,)))
+    assert config.get_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
+
+
+def test_kernels_are_compiled_at_once_and_shared_by_calls_that_the_bindings_have() -> None:
+    config = create_autospec(trt.IRuntimeConfig, spec_set=True, instance=True)
+    engine: Any = SimpleNamespace(create_runtime_config=lambda: config)
+
+    assert context_config(trt, engine) is config
+
+    config.set_execution_context_allocation_strategy.assert_called_once_with(
+        trt.ExecutionContextAllocationStrategy.USER_MANAGED
+    )
+    config.set_runtime_cache.assert_called_once_with(config.create_runtime_cache.return_value)
+    eager = trt.DynamicShapesKernelSpecializationStrategy.EAGER
+    assert config.dynamic_shapes_kernel_specialization_strategy == eager
+
+
+@pytest.mark.parametrize(
+    ("fake", "real"),
+    [
+        (fake_tensorrt.FakeRuntime, trt.Runtime),
+        (fake_tensorrt.FakeEngine, trt.ICudaEngine),
+        (fake_tensorrt.FakeConfig, trt.IRuntimeConfig),
+        (fake_tensorrt.FakeContext, trt.IExecutionContext),
+    ],
+)
+def test_the_bindings_have_all_that_the_fake_runtime_has(fake: type, real: type) -> None:
+    assert {name for name in vars(fake) if not name.startswith("_")} <= {*dir(real)}
 
 
 def test_a_folder_of_type_stubs_is_not_taken_for_tensorrt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
