@@ -209,6 +209,8 @@ class GpuRunner(Runner):
             try:
                 self._bind(n)
             except (MemoryError, DeviceError) as error:
+                if isinstance(error, DeviceError) and not TOO_LITTLE_MEMORY.search(str(error)):
+                    raise
                 raise self._too_large(n, error) from error
             self._bound.add(n)
 

@@ -67,7 +67,23 @@ class TensorRtRunner(GpuRunner):
             self._enqueue(n)
             self._device.synchronize(self.stream)
             if self._shared.graphs:
-                self._graphs[n] = self._device.capture(self.stream, lambda: self._enqueue(n))
+                self._graphs[n] = self._captured(n)
+
+    def _captured(self, n: int) -> Any:
+        """A batch as a graph. Raises ``ValueError`` where it cannot be one, whichever of both says so."""
+        context: Any = self._contexts[n]
+        try:
+            # TensorRT-RTX knows beforehand; TensorRT has no such call.
+            if not getattr(context, "is_stream_capturable", lambda stream: True)(self.stream):
+                raise self._refused("to be captured")
+            return self._device.capture(self.stream, lambda: self._enqueue(n))
+        except RuntimeError as error:  # the driver's, too
+            if TOO_LITTLE_MEMORY.search(str(error)):
+                raise
+            raise ValueError(
+                f"a batch of {n} cannot be captured in a CUDA graph: {error}; leave graphs out: "
+                "--set backend_options.graphs=false"
+            ) from error
 
     def _context(self, n: int) -> tensorrt.IExecutionContext:
         """A context for batches of ``n`` and nothing else. The GPU is current in this thread."""

@@ -62,6 +62,8 @@ class FakeDriver:
     lost: bool = False
     pinned_now: list[NDArray[np.uint8]] = field(default_factory=list)
     """Page-locked memory that has not been freed."""
+    capturing: set[int] = field(default_factory=set)
+    """Streams; whoever synchronises one of them, or all, spoils what is captured."""
     _next: int = 0x7000_0000_0000
     _current: threading.local = field(default_factory=threading.local)
     _working: threading.RLock = field(default_factory=threading.RLock)
@@ -200,10 +202,15 @@ class FakeDriver:
     def capture(self, stream: int, work: Callable[[], None]) -> list[tuple[str, Callable[[], float]]]:
         self._check_context()
         kept, self.streams[stream] = self.streams[stream], deque()
+        self.capturing.add(stream)
         try:
             work()
         finally:
             graph, self.streams[stream] = [*self.streams[stream]], kept
+            is_whole = stream in self.capturing
+            self.capturing.discard(stream)
+        if not is_whole:
+            raise FakeGpuError("cuStreamEndCapture failed: the capture was invalidated")
         return graph
 
     def replay(self, graph: list[tuple[str, Callable[[], float]]], stream: int) -> None:
@@ -215,6 +222,9 @@ class FakeDriver:
 
     def synchronize(self, stream: int | None) -> None:
         self._check_context()
+        if self.capturing & ({*self.streams} if stream is None else {stream}):
+            self.capturing.clear()
+            raise FakeGpuError("operation not permitted when stream is capturing")
         for each in list(self.streams) if stream is None else [stream]:
             while self.streams[each]:
                 self._step(each)

@@ -3,8 +3,9 @@
 ``plug_in`` puts it in the place of the module, and a builder beside it whose engines are the ONNX file with what they
 were built for. An engine is loaded on the GPU and by the version that it was built for, or not at all; a context runs
 what its profile covers, from the addresses that are set when it is started, once the stream comes to it, and writes
-over the memory that it was given to work in. What is refused returns None or False and is told to the logger, as
-TensorRT does. A graph whose context has other shapes by now loses the GPU: TensorRT only says that it may not be.
+over the memory that it was given to work in. Its first run is in no graph. What is refused returns None or False and is
+told to the logger, as TensorRT does. A graph whose context has other shapes by now loses the GPU: TensorRT only says
+that it may not be.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ class FakeTensorRt:
     has_builder: bool = True
     steps: int = 3
     timings: list[bytes] = field(default_factory=list)
+    captures: Callable[[int], bool] = lambda rows: True
     fails_at: Callable[[int], bool] = lambda rows: False
     at_batch: Callable[[Mapping[str, Any]], None] = lambda feed: None
     builds: list[Build] = field(default_factory=list)
@@ -178,6 +180,7 @@ class FakeContext:
     def __init__(self, engine: FakeEngine) -> None:
         self._engine, self._profile = engine, 0
         self._memory = (0, 0)
+        self._has_run = False
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._addresses: dict[str, int] = {}
 
@@ -212,6 +215,10 @@ class FakeContext:
         if engine.fake.fails_at(rows):
             return self._refuse("IExecutionContext::enqueueV3: Error Code 2: OutOfMemory (no memory for the workspace)")
 
+        if stream in driver.capturing and not (self._has_run and engine.fake.captures(rows)):
+            return self._refuse("IExecutionContext::enqueueV3: Error Code 1: not permitted when stream is capturing")
+        self._has_run = True
+
         def work() -> float:
             if shapes != self._shapes:
                 raise FakeGpuError("a graph of a context that has other shapes by now")
@@ -228,6 +235,9 @@ class FakeContext:
 
         driver.enqueue(stream, "model", work)
         return True
+
+    def is_stream_capturable(self, stream: int) -> bool:
+        return self._engine.fake.name == "tensorrt" or self._has_run
 
     def _refuse(self, said: str) -> bool:
         self._engine.logger.log(1, said)

@@ -221,6 +221,19 @@ def test_a_batch_that_does_not_fit_names_one_that_does(driver: FakeDriver, what:
     gpu.close()
 
 
+def test_a_gpu_that_fails_in_the_first_batch_is_not_taken_for_one_with_too_little_memory(driver: FakeDriver) -> None:
+    class Lost(Summing):
+        def _bind(self, n: int) -> None:
+            self.driver.write(1, np.zeros(1), self.stream)
+            self._device.synchronize(self.stream)
+
+    gpu = SharedGpu.open("cuda", overlap=True)
+    with Lost(gpu, driver, "pinned") as runner:
+        slot = runner.slot(2)
+        with pytest.raises(DeviceError, match="CUDA_ERROR_ILLEGAL_ADDRESS"), gpu.device.current():
+            runner.infer(slot)
+
+
 def test_where_not_one_sample_fits_that_is_said(driver: FakeDriver) -> None:
     driver.memory_bytes = 16
     gpu = SharedGpu.open("cuda", overlap=True)

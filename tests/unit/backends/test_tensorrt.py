@@ -22,8 +22,8 @@ from backends.tensorrt_kept import engine_file
 from plugins.cache import cache_dir
 from plugins.errors import DeviceNotFound
 from sut.models.precision.calibration import preprocessed
-from tests.fake_gpu import FakeDriver, unplug
-from tests.fake_tensorrt import FakeTensorRt, plug_in
+from tests.fake_gpu import FakeDriver, FakeGpuError, unplug
+from tests.fake_tensorrt import FakeContext, FakeTensorRt, plug_in
 from tests.unit.small_models import RECIPE, SIZE, pictures, scores, with_weights_outside, write_classifier
 
 BATCHES = (4, 1, 4, 8, 2, 4)
@@ -221,6 +221,51 @@ def test_a_batch_that_does_not_fit_names_one_that_does(fake: FakeTensorRt, model
     with load(model) as backend, backend.runner("pinned") as runner:
         slot = runner.slot(8)
         with pytest.raises(ValueError, match=r"a batch of 8 does not fit .*; 2 fits: --max-batchsize 2"):
+            runner.infer(slot)
+
+
+def not_captured(driver: FakeDriver, stream: int, work: Any) -> Any:
+    raise FakeGpuError("cuGraphInstantiateWithFlags failed: operation not supported")
+
+
+NOT_CAPTURED = {
+    "tensorrt": ({"captures": lambda rows: False}, "TensorRT refused a batch of 4: .*stream is capturing"),
+    "tensorrt_rtx": ({}, "TensorRT refused to be captured: it says nothing about why"),
+    "the driver": ({}, "cuGraphInstantiateWithFlags failed: operation not supported"),
+}
+
+
+@pytest.mark.parametrize("refused_by", NOT_CAPTURED)
+def test_what_cannot_be_captured_is_not_taken_for_too_little_memory(
+    fake: FakeTensorRt, model: ModelFile, monkeypatch: pytest.MonkeyPatch, refused_by: str
+) -> None:
+    settings, said = NOT_CAPTURED[refused_by]
+    plug_in(fake.driver, name="tensorrt_rtx" if refused_by == "tensorrt_rtx" else "tensorrt", **settings)
+    if refused_by == "tensorrt_rtx":
+        monkeypatch.setattr(FakeContext, "is_stream_capturable", lambda context, stream: False)
+    if refused_by == "the driver":
+        monkeypatch.setattr(FakeDriver, "capture", not_captured)
+
+    with load(model) as backend, backend.runner("pinned") as runner:
+        slot = runner.slot(4)
+        with pytest.raises(
+            ValueError, match=rf"^a batch of 4 cannot be captured .*{said}.*: --set backend_options\.graphs=false$"
+        ):
+            runner.infer(slot)
+    with load(model, graphs=False) as backend, backend.runner("pinned") as runner:
+        runner.infer(runner.slot(4))
+
+
+def test_no_memory_for_a_graph_is_too_little_memory(
+    fake: FakeTensorRt, model: ModelFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def capture(driver: FakeDriver, stream: int, work: Any) -> Any:
+        raise FakeGpuError("cuGraphInstantiateWithFlags failed: out of memory")
+
+    monkeypatch.setattr(FakeDriver, "capture", capture)
+    with load(model) as backend, backend.runner("pinned") as runner:
+        slot = runner.slot(4)
+        with pytest.raises(ValueError, match=r"a batch of 4 does not fit .*out of memory.*not even one sample fits"):
             runner.infer(slot)
 
 
