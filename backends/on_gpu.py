@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import threading
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from math import prod
@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from backends.base import Runner, Slot, TensorSpec
+from backends.base import Runner, Slot, TensorSpec, fixed_batch
 from kernels.device import HOST_PLACES, Buffer, DeviceArray, DeviceError
 from kernels.gpu import GpuDevice, open_device
 from kernels.gpu_driver import Driver
@@ -106,6 +106,8 @@ class GpuRunner(Runner):
             raise ValueError(f"slots at '{place}' were asked for, expected {gpu.place} or {', '.join(HOST_PLACES)}")
         self._gpu, self._device, self._place = gpu, gpu.device, place
         self._specs, self._output_specs = tuple(inputs), tuple(outputs)
+        self._sizes: Sequence[int] | None = fixed_batch(inputs)
+        """Of batches, all that can be bound; None: any."""
         for each in outputs:
             each.sample_shape  # noqa: B018 - raises where it is not known
         self.stream = gpu.stream() if stream is None else stream
@@ -217,26 +219,30 @@ class GpuRunner(Runner):
     def _too_large(self, n: int, error: Exception) -> ValueError:
         """What to say of a batch that memory does not suffice for; all of it is given back, smaller ones are tried."""
         said, rows = " ".join(str(error).split()), sum(map(row_bytes, (*self._specs, *self._output_specs)))
-        fits = self._largest(n // 2)
+        smaller = [n >> by for by in range(1, n.bit_length())]
+        if self._sizes is not None:
+            smaller = sorted((size for size in self._sizes if size < n), reverse=True)
+        fits = self._first_that_fits(smaller)
+        none = "not even one sample fits" if smaller or n == 1 else "it takes no smaller batch"
         return ValueError(
             f"a batch of {n} does not fit into the memory of {self._device.name}: inputs and outputs take "
             f"{n * rows:,} bytes, and the model its own; {said}; "
-            + (f"{fits} fits: --max-batchsize {fits}" if fits else "not even one sample fits")
+            + (f"{fits} fits: --max-batchsize {fits}" if fits else none)
         )
 
-    def _largest(self, n: int) -> int:
-        """The largest of ``n``, its half, and so on, that can be bound; 0 where none can."""
-        while n:
+    def _first_that_fits(self, sizes: Iterable[int]) -> int:
+        """0 where none does. Nothing is bound then."""
+        for n in sizes:
             self._release()
             try:
                 self._allocate_there(n)
                 self._bind(n)
             except (MemoryError, DeviceError):
-                n //= 2
                 continue
-            break
+            self._release()
+            return n
         self._release()
-        return n
+        return 0
 
     def _release(self) -> None:
         self._unbind()

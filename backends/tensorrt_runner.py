@@ -42,7 +42,7 @@ class TensorRtRunner(GpuRunner):
 
     def __init__(self, gpu: SharedGpu, place: str, shared: Shared) -> None:
         super().__init__(gpu, place, shared.inputs, shared.outputs)
-        self._shared = shared
+        self._shared, self._sizes = shared, shared.profiles
         self._contexts: dict[int, tensorrt.IExecutionContext] = {}
         self._graphs: dict[int, Any] = {}
 

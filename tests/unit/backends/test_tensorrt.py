@@ -269,6 +269,25 @@ def test_no_memory_for_a_graph_is_too_little_memory(
             runner.infer(slot)
 
 
+@pytest.mark.parametrize(("batch", "said"), [(4, "it takes no smaller batch"), (None, "not even one sample fits")])
+def test_only_batches_that_the_engine_takes_are_tried_where_one_does_not_fit(
+    fake: FakeTensorRt, tmp_path: Path, batch: int | None, said: str
+) -> None:
+    path, sample = write_classifier(tmp_path / "small.onnx", batch=batch), (3, SIZE, SIZE)
+    fake.fails_at = lambda rows: True
+    with load(ModelFile(path, "fp32", sample, largest_batch=4)) as backend, backend.runner("pinned") as runner:
+        slot = runner.slot(4)
+        with pytest.raises(ValueError, match=rf"a batch of 4 does not fit .*OutOfMemory.*; {said}$"):
+            runner.infer(slot)
+
+
+def test_halves_that_the_engine_does_not_take_are_not_tried(fake: FakeTensorRt, model: ModelFile) -> None:
+    fake.bytes_a_row = fake.driver.memory_bytes // 3
+    refused = pytest.raises(ValueError, match=r"a batch of 12 does not fit .*; 2 fits: --max-batchsize 2$")
+    with load(model) as backend, backend.runner("pinned") as runner, refused:
+        runner.slot(12)
+
+
 @pytest.mark.parametrize("device", ["cpu", "cuda:1", "gpu0"])
 def test_another_device_is_refused(fake: FakeTensorRt, model: ModelFile, device: str) -> None:
     with pytest.raises(DeviceNotFound):
