@@ -8,9 +8,10 @@ yet; tests run it over ``tests/fake_tensorrt.py``.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from traceback import clear_frames
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from backends.base import DOUBLING, Attestation, Backend, ModelFile, TensorSpec, fixed_batch
@@ -56,22 +57,20 @@ class TensorRt(Backend):
         build = Build(sizes, model.sample_shape, workspace, chosen.tf32, chosen.level)
         with gpu.device.current():
             self._runtime: tensorrt.Runtime = created(trt, "Runtime", self._logger)
-        engine = self._load(model, build)
-        tensors = [_spec(trt, engine, index) for index in range(engine.num_io_tensors)]
-        self.inputs = tuple(spec for spec, is_input in tensors if is_input)
-        self.outputs = tuple(spec for spec, is_input in tensors if not is_input)
+            engine = self._load(model, build)
+            config = context_config(trt, engine)
+            self.inputs, self.outputs = _specs(trt, engine, config, model.sample_shape)
         self.batch_sizes: tuple[int, ...] = fixed_batch(self.inputs) or sizes
         parts = (self.batch_sizes, self.inputs, self.outputs, self._logger, chosen.graphs)
-        self._shared = Shared(engine, context_config(trt, engine), *parts)
+        self._shared = Shared(engine, config, *parts)
         self.places = gpu_places(gpu.device.index)
         self._precision = model.precision
 
     def _load(self, model: ModelFile, build: Build) -> tensorrt.ICudaEngine:
-        """The engine. One that was kept and that TensorRT refuses is made again, once."""
+        """The engine, on the GPU, which is current. One that was kept and that TensorRT refuses is made again, once."""
         for _ in range(2):
             path = engine_file(self._trt, self._gpu.device, model, build)
-            with self._gpu.device.current():
-                engine: tensorrt.ICudaEngine | None = self._runtime.deserialize_cuda_engine(path.read_bytes())
+            engine: tensorrt.ICudaEngine | None = self._runtime.deserialize_cuda_engine(path.read_bytes())
             if engine is not None:
                 return engine
             said = self._logger.said()
@@ -105,7 +104,12 @@ class TensorRt(Backend):
         trt = import_tensorrt()
         with ExitStack() as stack:
             gpu = stack.enter_context(closing(SharedGpu.open(device, chosen.overlap)))
-            backend = cls(trt, gpu, model, chosen)
+            try:
+                backend = cls(trt, gpu, model, chosen)
+            except BaseException as error:
+                with gpu.device.current():
+                    clear_frames(error.__traceback__)  # they hold engine and runtime, which have to go before the GPU
+                raise
             stack.pop_all()
         return backend
 
@@ -163,9 +167,31 @@ def context_config(trt: Any, engine: tensorrt.ICudaEngine) -> tensorrt.IRuntimeC
     return config
 
 
-def _spec(trt: Any, engine: Any, index: int) -> tuple[TensorSpec, bool]:
-    """An input or output, and which of them it is."""
-    name = engine.get_tensor_name(index)
-    shape = tuple(None if axis == -1 else int(axis) for axis in engine.get_tensor_shape(name))
-    dtype = trt.nptype(engine.get_tensor_dtype(name)).__name__
-    return TensorSpec.of(name, dtype, shape), engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT
+def _specs(
+    trt: Any, engine: tensorrt.ICudaEngine, config: tensorrt.IRuntimeConfig, sample: tuple[int, ...] | None
+) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    """Inputs, whose axes behind the batch are a sample's where they are open, and outputs. The GPU is current.
+
+    By loops: a comprehension that fails keeps the engine in its closure, which outlives a frame that is cleared.
+    """
+    inputs, outputs = list[TensorSpec](), list[TensorSpec]()
+    for index in range(engine.num_io_tensors):
+        name = engine.get_tensor_name(index)
+        if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT:
+            inputs.append(_spec(trt, engine, name, engine.get_tensor_shape(name), sample))
+        else:
+            outputs.append(_spec(trt, engine, name, engine.get_tensor_shape(name)))
+    if any(None in each.shape[1:] for each in outputs):
+        # Only a context tells what follows from the inputs. Its profile is the first, of the smallest batch.
+        context = engine.create_execution_context(config)
+        for each in inputs:
+            context.set_input_shape(each.name, (each.shape[0] or 1, *each.sample_shape))
+        for number, each in enumerate(outputs):
+            shape = (-1 if each.shape[0] is None else each.shape[0], *tuple(context.get_tensor_shape(each.name))[1:])
+            outputs[number] = _spec(trt, engine, each.name, shape)
+    return tuple(inputs), tuple(outputs)
+
+
+def _spec(trt: Any, engine: Any, name: str, shape: Iterable[int], sample: tuple[int, ...] | None = None) -> TensorSpec:
+    axes = tuple(None if axis == -1 else int(axis) for axis in shape)
+    return TensorSpec.of(name, trt.nptype(engine.get_tensor_dtype(name)).__name__, axes, sample)

@@ -62,7 +62,8 @@ class TensorRtRunner(GpuRunner):
                 f"no profile of this engine covers a batch of {n}, but {covered}: load it with --max-batchsize {n}"
             )
         with self._gpu.device.current():
-            self._contexts[n] = self._context(n)
+            if not self._opened(n):
+                raise self._refused(f"a context for batches of {n}")
             # The first run gets what the kernels of this size need; it may not be part of a graph.
             self._enqueue(n)
             self._device.synchronize(self.stream)
@@ -71,10 +72,9 @@ class TensorRtRunner(GpuRunner):
 
     def _captured(self, n: int) -> Any:
         """A batch as a graph. Raises ``ValueError`` where it cannot be one, whichever of both says so."""
-        context: Any = self._contexts[n]
         try:
             # TensorRT-RTX knows beforehand; TensorRT has no such call.
-            if not getattr(context, "is_stream_capturable", lambda stream: True)(self.stream):
+            if not getattr(self._contexts[n], "is_stream_capturable", lambda stream: True)(self.stream):
                 raise self._refused("to be captured")
             return self._device.capture(self.stream, lambda: self._enqueue(n))
         except RuntimeError as error:  # the driver's, too
@@ -85,21 +85,23 @@ class TensorRtRunner(GpuRunner):
                 "--set backend_options.graphs=false"
             ) from error
 
-    def _context(self, n: int) -> tensorrt.IExecutionContext:
-        """A context for batches of ``n`` and nothing else. The GPU is current in this thread."""
+    def _opened(self, n: int) -> bool:
+        """Open a context for batches of ``n`` and nothing else; False where TensorRT refuses. The GPU is current.
+
+        It raises nothing: what is raised would hold the context, which has to go while the GPU is current.
+        """
         context: tensorrt.IExecutionContext | None = self._shared.engine.create_execution_context(self._shared.config)
         if context is None:
-            raise self._refused(f"a context for batches of {n}")
-        done = context.set_optimization_profile_async(self._shared.profiles.index(n), self.stream)
+            return False
+        self._contexts[n] = context
+        done: bool = context.set_optimization_profile_async(self._shared.profiles.index(n), self.stream)
         scratch = self._memory[_SCRATCH]
         context.set_device_memory(scratch.address, scratch.nbytes)
         for spec in self._specs:
             done = done and context.set_input_shape(spec.name, (n, *spec.sample_shape))
         for spec in (*self._specs, *self._output_specs):
             done = done and context.set_tensor_address(spec.name, self._memory[spec.name].address)
-        if not done:
-            raise self._refused(f"a context for batches of {n}")
-        return context
+        return done
 
     def _enqueue(self, n: int) -> None:
         if not self._contexts[n].execute_async_v3(self.stream):
@@ -126,4 +128,5 @@ class TensorRtRunner(GpuRunner):
     def close(self) -> None:
         """Drop the contexts, and what they work on."""
         super().close()
-        del self._shared
+        with self._device.current():
+            del self._shared

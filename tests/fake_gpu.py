@@ -64,9 +64,14 @@ class FakeDriver:
     """Page-locked memory that has not been freed."""
     capturing: set[int] = field(default_factory=set)
     """Streams; whoever synchronises one of them, or all, spoils what is captured."""
+    stray: list[str] = field(default_factory=list)
+    """What others had there and destroyed while it was not current."""
     _next: int = 0x7000_0000_0000
     _current: threading.local = field(default_factory=threading.local)
     _working: threading.RLock = field(default_factory=threading.RLock)
+
+    def __post_init__(self) -> None:
+        self._next += self.index << 40  # no address is two GPUs'
 
     def ends_context(self, error: Exception) -> bool:
         return ILLEGAL in str(error)
@@ -81,6 +86,11 @@ class FakeDriver:
             yield
         finally:
             self._current.depth = before
+
+    @property
+    def is_current(self) -> bool:
+        """In this thread."""
+        return bool(getattr(self._current, "depth", 0))
 
     def free_bytes(self) -> int:
         return self.memory_bytes - sum(map(len, self.memory.values()))
@@ -124,7 +134,7 @@ class FakeDriver:
         raise FakeGpuError("no kernels run here")
 
     def new_stream(self) -> int:
-        stream = 0x1000 + 0x10 * len(self.clock_ns)
+        stream = 0x1000 + 0x10 * len(self.clock_ns) + (self.index << 32)
         self.streams[stream], self.clock_ns[stream] = deque(), 0.0
         return stream
 
@@ -261,7 +271,7 @@ class FakeDriver:
             self.log.append((name, stream))
 
     def _check_context(self) -> None:
-        if not getattr(self._current, "depth", 0) and not threading.current_thread().name.startswith("owner of "):
+        if not self.is_current and not threading.current_thread().name.startswith("owner of "):
             raise FakeGpuError("invalid device context")
         if self.lost:
             raise FakeGpuError(f"{ILLEGAL}: the context was lost before")

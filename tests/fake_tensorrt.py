@@ -3,7 +3,8 @@
 ``plug_in`` puts it in the place of the module, and a builder beside it whose engines are the ONNX file with what they
 were built for. An engine is loaded on the GPU and by the version that it was built for, or not at all; a context runs
 what its profile covers, from the addresses that are set when it is started, once the stream comes to it, and writes
-over the memory that it was given to work in. Its first run is in no graph. What is refused returns None or False and is
+over the memory that it was given to work in. Its first run is in no graph. Where no GPU is
+current, TensorRT takes the first, as CUDA's runtime does. What is refused returns None or False and is
 told to the logger, as TensorRT does. A graph whose context has other shapes by now loses the GPU: TensorRT only says
 that it may not be.
 """
@@ -36,20 +37,26 @@ class FakeTensorRt:
     """What the module is made of; the fields are for tests to set.
 
     ``builds`` are those so far, ``timings`` the timing cache that each was given; of ``steps`` each build tells. The
-    ``name`` is what the module calls itself.
+    ``name`` is what the module calls itself. What ``refuses`` says, no engine is loaded for.
     """
 
-    driver: FakeDriver
+    drivers: tuple[FakeDriver, ...]
     name: str = "tensorrt"
     version: str = "11.4.0.106"
     bytes_a_row: int = 64
     has_builder: bool = True
+    refuses: str = ""
     steps: int = 3
     timings: list[bytes] = field(default_factory=list)
     captures: Callable[[int], bool] = lambda rows: True
     fails_at: Callable[[int], bool] = lambda rows: False
     at_batch: Callable[[Mapping[str, Any]], None] = lambda feed: None
     builds: list[Build] = field(default_factory=list)
+
+    @property
+    def driver(self) -> FakeDriver:
+        """Of the GPU that is current, or the first."""
+        return next((each for each in self.drivers if each.is_current), self.drivers[0])
 
     def module(self) -> ModuleType:
         """What ``import tensorrt`` gives."""
@@ -88,24 +95,37 @@ class FakeTensorRt:
         return json.dumps(told | other).encode()
 
 
-def plug_in(driver: FakeDriver, **settings: Any) -> FakeTensorRt:
-    """From now on TensorRT is this, in this process, and its GPU that of ``driver``."""
-    fake = FakeTensorRt(driver, **settings)
-    fake_gpu.plug_in(driver)
+def plug_in(*drivers: FakeDriver, **settings: Any) -> FakeTensorRt:
+    """From now on TensorRT is this, in this process, and its GPUs those of ``drivers``."""
+    fake = FakeTensorRt(drivers, **settings)
+    fake_gpu.plug_in(*drivers)
     sys.modules["tensorrt"] = fake.module()
-    vars(tensorrt)["installed_driver"] = lambda: Installed(13, 0, driver.index + 1)
+    vars(tensorrt)["installed_driver"] = lambda: Installed(13, 0, len(drivers))
     vars(tensorrt_kept)["build_engine"] = fake.build
     return fake
 
 
-class FakeRuntime:
+class _OnGpu:
+    """What has memory on the GPU that was current when it was made, which is freed there alone."""
+
+    _driver: FakeDriver
+
+    def __del__(self) -> None:
+        if not self._driver.is_current:
+            self._driver.stray.append(type(self).__name__)
+
+
+class FakeRuntime(_OnGpu):
     """A ``Runtime``."""
 
     def __init__(self, fake: FakeTensorRt, logger: Any) -> None:
-        self.fake, self.logger = fake, logger
+        self.fake, self.logger, self._driver = fake, logger, fake.driver
 
     def deserialize_cuda_engine(self, plan: bytes) -> FakeEngine | None:
         told = json.loads(plan)
+        if self.fake.refuses:
+            self.logger.log(1, self.fake.refuses)
+            return None
         for what, here in (("version", self.fake.version), ("gpu", self.fake.driver.name)):
             if told[what] != here:
                 self.logger.log(1, f"IRuntime::deserializeCudaEngine: Error Code 1: {what} {told[what]}, here {here}")
@@ -113,7 +133,7 @@ class FakeRuntime:
         return FakeEngine(self.fake, self.logger, base64.b64decode(told["onnx"]), tuple(told["sizes"]))
 
 
-class FakeEngine:
+class FakeEngine(_OnGpu):
     """An ``ICudaEngine``."""
 
     num_layers = 1
@@ -121,7 +141,7 @@ class FakeEngine:
     def __init__(self, fake: FakeTensorRt, logger: Any, onnx: bytes, sizes: tuple[int, ...]) -> None:
         import onnxruntime
 
-        self.fake, self.logger, self.sizes = fake, logger, sizes
+        self.fake, self.logger, self.sizes, self._driver = fake, logger, sizes, fake.driver
         self.session = onnxruntime.InferenceSession(onnx, providers=["CPUExecutionProvider"])
         self.ports = {port.name: port for port in (*self.session.get_inputs(), *self.session.get_outputs())}
         self.inputs = [port.name for port in self.session.get_inputs()]
@@ -149,6 +169,7 @@ class FakeEngine:
 
     def create_execution_context(self, config: FakeConfig) -> FakeContext:
         assert config._allocation == "ours"
+        assert self.fake.driver is self._driver, "another GPU is current than the engine's"
         if self.fake.name != "tensorrt":
             assert config._cache, "each context would compile its kernels"
             compiles = config.dynamic_shapes_kernel_specialization_strategy
@@ -174,10 +195,11 @@ class FakeConfig:
         return True
 
 
-class FakeContext:
+class FakeContext(_OnGpu):
     """An ``IExecutionContext``."""
 
     def __init__(self, engine: FakeEngine) -> None:
+        self._driver = engine._driver
         self._engine, self._profile = engine, 0
         self._memory = (0, 0)
         self._has_run = False
@@ -200,12 +222,18 @@ class FakeContext:
         self._shapes[name] = tuple(shape)
         return True
 
+    def get_tensor_shape(self, name: str) -> tuple[int, ...]:
+        """Of an output, as it follows from the inputs'."""
+        engine = self._engine
+        feed = {each: np.zeros(shape, engine.get_tensor_dtype(each)) for each, shape in self._shapes.items()}
+        return tuple(engine.session.run([name], feed)[0].shape)
+
     def set_tensor_address(self, name: str, address: int) -> bool:
         self._addresses[name] = address
         return True
 
     def execute_async_v3(self, stream: int) -> bool:
-        engine, driver = self._engine, self._engine.fake.driver
+        engine, driver = self._engine, self._driver
         if {*self._shapes} != {*engine.inputs} or {*self._addresses} != {*engine.ports}:
             return self._refuse("IExecutionContext::enqueueV3: Error Code 3: a shape or an address is not set")
         shapes, addresses, (scratch, nbytes) = dict(self._shapes), dict(self._addresses), self._memory

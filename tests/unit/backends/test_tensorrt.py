@@ -15,12 +15,13 @@ import pytest
 from numpy.typing import NDArray
 
 from backends import tensorrt, tensorrt_kept
-from backends.base import ModelFile
+from backends.base import ModelFile, TensorSpec
 from backends.tensorrt import TensorRt
 from backends.tensorrt_engine import Build
 from backends.tensorrt_kept import engine_file
 from plugins.cache import cache_dir
 from plugins.errors import DeviceNotFound
+from sut.models.onnx_graph import OnnxGraph
 from sut.models.precision.calibration import preprocessed
 from tests.fake_gpu import FakeDriver, FakeGpuError, unplug
 from tests.fake_tensorrt import FakeContext, FakeTensorRt, plug_in
@@ -57,6 +58,7 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeTensor
     yield made
     unplug()
     assert made.driver.lost or not made.driver.memory, "memory was left on the GPU"
+    assert not made.driver.stray, "destroyed while the GPU was not current"
 
 
 def load(model: ModelFile, **options: Any) -> TensorRt:
@@ -69,7 +71,7 @@ def answers(backend: TensorRt, runner: Any, samples: NDArray[np.float32]) -> NDA
     for n in BATCHES:
         slot, rows = runner.slot(n), np.ascontiguousarray(samples[at : at + n])
         [buffer] = slot.buffers.values()
-        if slot.place == "cuda:0":
+        if slot.place.startswith("cuda"):
             device = backend._gpu.device
             stream = device.new_stream()
             device.write(buffer.__cuda_array_interface__["data"][0], rows, stream)
@@ -97,6 +99,22 @@ def test_the_contexts_of_rtx_share_what_it_compiles_for_one(fake: FakeTensorRt, 
     with load(model) as backend, backend.runner("pinned") as runner:
         answers(backend, runner, samples)
         assert backend.attest().provider == "TensorRT-RTX"
+
+
+def test_each_of_two_gpus_has_its_engine_and_its_answers(
+    fake: FakeTensorRt, model: ModelFile, samples: Any, truth: Any
+) -> None:
+    drivers = fake.driver, FakeDriver(name="Another GPU", index=1)
+    both = plug_in(*drivers)
+    with TensorRt.load(model, "cuda:1", 1, 1) as second, second.runner("cuda:1") as on_second:
+        np.testing.assert_allclose(answers(second, on_second, samples), truth, atol=1e-5 * np.ptp(truth))
+        assert second.attest().details["gpu"].startswith("Another GPU") and not drivers[0].log
+        with TensorRt.load(model, "cuda:0", 1, 1) as first, first.runner("cuda:0") as on_first:
+            np.testing.assert_allclose(answers(first, on_first, samples), truth, atol=1e-5 * np.ptp(truth))
+            done = len(drivers[0].log)
+            np.testing.assert_allclose(answers(second, on_second, samples), truth, atol=1e-5 * np.ptp(truth))
+            assert len(drivers[0].log) == done
+    assert len(both.builds) == 2 and not drivers[1].stray and not drivers[1].memory
 
 
 def test_an_engine_is_built_once_for_each_version_and_gpu(fake: FakeTensorRt, model: ModelFile) -> None:
@@ -138,6 +156,32 @@ def test_an_engine_that_is_refused_twice_is_an_error_in_what_tensorrt_says(
     with pytest.raises(ValueError, match=r"small.onnx: TensorRT does not load its engine: .*gpu Another GPU, here"):
         load(model)
     assert len(fake.builds) == 2
+
+
+@pytest.mark.parametrize("said", ["cudaErrorDevicesUnavailable: busy", "[E] Error Code 2: OutOfMemory (no memory)"])
+def test_what_is_no_fault_of_the_engine_leaves_it(fake: FakeTensorRt, model: ModelFile, said: str) -> None:
+    load(model).close()
+    fake.refuses = said
+
+    with pytest.raises(ValueError, match=r"TensorRT does not load its engine: .*(busy|no memory)"):
+        load(model)
+
+    fake.refuses = ""
+    load(model).close()
+    assert len(fake.builds) == 1
+
+
+def test_what_was_loaded_goes_before_the_gpu_where_the_rest_fails(
+    fake: FakeTensorRt, model: ModelFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unknown(name: str) -> type:
+        raise TypeError("no NumPy type for BF16")
+
+    monkeypatch.setattr(sys.modules["tensorrt"], "nptype", unknown)
+    with pytest.raises(TypeError, match="BF16") as raised:
+        load(model)
+    assert not fake.driver.stray
+    del raised
 
 
 def test_an_engine_that_was_changed_on_the_disk_is_made_again(fake: FakeTensorRt, model: ModelFile) -> None:
@@ -267,6 +311,23 @@ def test_no_memory_for_a_graph_is_too_little_memory(
         slot = runner.slot(4)
         with pytest.raises(ValueError, match=r"a batch of 4 does not fit .*out of memory.*not even one sample fits"):
             runner.infer(slot)
+
+
+def test_open_axes_are_a_samples_and_outputs_follow(fake: FakeTensorRt, tmp_path: Path) -> None:
+    graph = OnnxGraph("open")
+    graph.node("Relu", [graph.node("AveragePool", ["images"], "pool", kernel_shape=[2, 2], strides=[2, 2])], "map")
+    open_ = (None, 3, None, None)
+    path = tmp_path / "open.onnx"
+    graph.save(path, [TensorSpec("images", "float32", open_)], [TensorSpec("map", "float32", open_)])
+
+    given = ModelFile(path, "fp32", (3, SIZE, SIZE), largest_batch=2)
+    with load(given) as backend, backend.runner("pinned") as runner:
+        assert [each.shape for each in backend.inputs] == [(None, 3, SIZE, SIZE)]
+        assert [each.shape for each in backend.outputs] == [(None, 3, SIZE // 2, SIZE // 2)]
+        slot = runner.slot(2)
+        slot.buffers["images"][:] = np.arange(2 * 3 * SIZE * SIZE).reshape(2, 3, SIZE, SIZE)
+        means = slot.buffers["images"].reshape(2, 3, SIZE // 2, 2, SIZE // 2, 2).mean((3, 5))
+        np.testing.assert_allclose(runner.infer(slot)["map"], means)
 
 
 @pytest.mark.parametrize(("batch", "said"), [(4, "it takes no smaller batch"), (None, "not even one sample fits")])
