@@ -12,7 +12,7 @@ import threading
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import prod
 from typing import Any
 
@@ -55,15 +55,19 @@ class SharedGpu:
 
     device: GpuDevice
     overlap: bool = True
-    starting: threading.Lock = field(default_factory=threading.Lock)
-    """Held while memory is given or a batch size bound: what captures a graph must be alone. Where lanes have one
-    stream, also while a batch is queued: what others queue between its events would count as its copies."""
     _stream: int | None = None
 
     @classmethod
     def open(cls, device: str, overlap: bool) -> SharedGpu:
         """``device`` is ``cuda`` or ``cuda:N``. Raises as ``kernels.gpu.open_device``."""
         return cls(open_device(device, with_kernels=False), overlap)
+
+    @property
+    def starting(self) -> threading.RLock:
+        """The GPU's own, held while memory is given or a batch size bound: what captures a graph must be alone. Where
+        lanes have one stream, also while a batch is queued: what others queue between its events would count as its
+        copies."""
+        return self.device.starting
 
     @property
     def place(self) -> str:

@@ -187,8 +187,8 @@ def _specs(
         for each in inputs:
             context.set_input_shape(each.name, (each.shape[0] or 1, *each.sample_shape))
         for number, each in enumerate(outputs):
-            shape = (-1 if each.shape[0] is None else each.shape[0], *tuple(context.get_tensor_shape(each.name))[1:])
-            outputs[number] = _spec(trt, engine, each.name, shape)
+            batch, axes = engine.get_tensor_shape(each.name)[0], tuple(context.get_tensor_shape(each.name))[1:]
+            outputs[number] = _spec(trt, engine, each.name, (batch, *axes))
     return tuple(inputs), tuple(outputs)
 
 

@@ -14,7 +14,7 @@ import math
 import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
@@ -48,6 +48,9 @@ class Gpu:
     functions: dict[tuple[str, str], Any] = field(default_factory=dict)
     modules: dict[str, Any] = field(default_factory=dict)
     users: int = 0
+    starting: threading.RLock = field(default_factory=threading.RLock)
+    """Held while a graph is captured, and by whoever waits for all streams: CUDA forbids that meanwhile, and would end
+    the capture. Never taken in the owner's thread, for which its holder may be waiting."""
 
     @property
     def target(self) -> str:
@@ -83,6 +86,8 @@ class GpuDevice(Device):
         """CUDA's number of the GPU in this process."""
         self._owner, self._driver = gpu.owner, gpu.driver
         self.name, self.architecture = gpu.driver.name, gpu.driver.architecture
+        self.starting = gpu.starting
+        """See ``Gpu``."""
         self.details = gpu.details
         """One line: GPU, library, driver's CUDA and compiler in use."""
         self._addresses: set[int] = set()
@@ -119,7 +124,8 @@ class GpuDevice(Device):
             return  # all memory was freed then
         self._addresses.discard(address)
         if not self._lost:
-            self._translated("freeing memory", lambda: self._owner(free))
+            with self.starting:
+                self._translated("freeing memory", lambda: self._owner(free))
             return
         # Where the context is lost its memory is too, and a second error would hide the first.
         with suppress(*self._driver.errors):
@@ -177,7 +183,8 @@ class GpuDevice(Device):
     def synchronize(self, stream: int | None = None) -> None:
         # Of the others, too, where all are waited for; but not what another thread sends meanwhile.
         sent = [(kept, len(kept)) for each, kept in list(self._streams.items()) if stream in (None, each)]
-        self._call("waiting", stream, lambda: self._driver.synchronize(stream))
+        with self.starting if stream is None else nullcontext():
+            self._call("waiting", stream, lambda: self._driver.synchronize(stream))
         for kept, count in sent:
             del kept[:count]
 
@@ -217,9 +224,11 @@ class GpuDevice(Device):
     def capture(self, stream: int, work: Callable[[], None]) -> Any:
         """A graph of what ``work`` starts on the stream, to be started by ``replay``; none of it runs meanwhile.
 
-        Only what this thread does can spoil it. It holds the addresses that were given then.
+        Only what this thread does can spoil it: devices of this GPU that would wait for all streams wait for its end.
+        It holds the addresses that were given then.
         """
-        graph = self._call("capturing a graph", stream, lambda: self._driver.capture(stream, work))
+        with self.starting:
+            graph = self._call("capturing a graph", stream, lambda: self._driver.capture(stream, work))
         self._graphs.append(graph)
         return graph
 
@@ -253,7 +262,8 @@ class GpuDevice(Device):
             return
         self._closed = True
         with _opening:
-            freed = self._owner(self._free_all)
+            with self.starting:
+                freed = self._owner(self._free_all)
             self._gpu.users -= 1
             if not self._gpu.users:
                 del _open[self.index]
@@ -312,9 +322,10 @@ class GpuDevice(Device):
         """Run ``work`` on a stream; without one between all that was started before and all that comes."""
 
         def alone() -> None:
-            self._driver.synchronize(None)
-            work()
-            self._driver.synchronize(None)
+            with self.starting:
+                self._driver.synchronize(None)
+                work()
+                self._driver.synchronize(None)
 
         self._call(doing, stream, alone if stream is None else work)
 

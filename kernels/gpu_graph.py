@@ -12,7 +12,8 @@ from typing import Any
 from plugins.driver import error_text
 
 _THREAD_LOCAL = 1
-"""CU_STREAM_CAPTURE_MODE_THREAD_LOCAL: what other lanes do meanwhile ends no capture."""
+"""CU_STREAM_CAPTURE_MODE_THREAD_LOCAL: other lanes may allocate, copy and launch meanwhile. To wait for
+the whole context is forbidden to all threads, which ``Gpu.starting`` sees to."""
 
 
 class GraphError(Exception):

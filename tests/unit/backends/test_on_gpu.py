@@ -13,6 +13,7 @@ import pytest
 from backends.base import Slot, TensorSpec
 from backends.on_gpu import GpuRunner, SharedGpu
 from kernels.device import DeviceError
+from kernels.gpu import open_device
 from kernels.gpu_driver import Driver
 from tests.fake_gpu import D2H_BYTES_PER_NS, H2D_BYTES_PER_NS, FakeDriver, plug_in, unplug
 
@@ -218,6 +219,62 @@ def test_a_batch_that_does_not_fit_names_one_that_does(driver: FakeDriver, what:
         assert "\n" not in str(e.value)
 
         np.testing.assert_array_equal(runner.infer(filled(gpu, runner, rows_of(fits)))["sum"], rows_of(fits).sum(1))
+    gpu.close()
+
+
+WAITING = {
+    "release": lambda device: device.alloc(8).free(),
+    "copy": lambda device: device.fill(device.alloc(8), 0),
+    "synchronize": lambda device: device.synchronize(),
+    "close": lambda device: device.close(),
+}
+"""What waits for all that a GPU has to do."""
+
+
+@pytest.mark.parametrize("waits", WAITING)
+def test_who_waits_for_all_of_a_gpu_spoils_no_graph_of_another_lane(
+    driver: FakeDriver, gpu: SharedGpu, waits: str
+) -> None:
+    other, failed = open_device("cuda", with_kernels=False), list[BaseException]()
+
+    def wait() -> None:
+        try:
+            WAITING[waits](other)
+        except DeviceError as error:
+            failed.append(error)
+
+    thread, stream = threading.Thread(target=wait), gpu.device.new_stream()
+
+    def work() -> None:
+        driver.enqueue(stream, "model", lambda: 0.0)
+        thread.start()
+        thread.join(0.2)  # it is held up until the graph is there, or has spoilt it by then
+
+    graph = gpu.device.capture(stream, work)
+    thread.join()
+
+    assert [name for name, _ in graph] == ["model"] and not failed
+    other.close()
+
+
+def test_lanes_are_bound_while_nobody_waits_for_all_of_the_gpu(driver: FakeDriver) -> None:
+    gpu, other = SharedGpu.open("cuda", overlap=True), open_device("cuda", with_kernels=False)
+    freed: list[bool] = []
+
+    class Alone(Summing):
+        def _bind(self, n: int) -> None:
+            memory = other.alloc(8)
+            thread = threading.Thread(target=memory.free)
+            thread.start()
+            thread.join(0.2)
+            freed.append(not thread.is_alive())
+            super()._bind(n)
+
+    with Alone(gpu, driver, "pinned") as runner:
+        runner.infer(runner.slot(2))
+        runner.infer(runner.slot(2))
+    assert freed == [False]
+    other.close()
     gpu.close()
 
 
