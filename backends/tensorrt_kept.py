@@ -28,7 +28,10 @@ _SUM_BYTES = 32
 
 
 def engine_file(trt: Any, device: GpuDevice, model: ModelFile, build: Build) -> Path:
-    """The file of the engine, made where it is not kept, or is not as it was made. Raises as ``build_engine`` does."""
+    """The file of the engine, made where it is not kept, or is not as it was made, on ``device``, which is current.
+
+    Raises as ``build_engine`` does.
+    """
     path = model.path
     assert path is not None, "it needs a model"
     of = {
@@ -41,8 +44,7 @@ def engine_file(trt: Any, device: GpuDevice, model: ModelFile, build: Build) -> 
     def make(engine: Path) -> None:
         timings = _timings_file(of)
         known = read_timings(timings)
-        with device.current():
-            plan, timing = build_engine(trt, path, build, known, model.progress)
+        plan, timing = build_engine(trt, path, build, known, model.progress)
         engine.write_bytes(plan)
         if timing:
             keep_timings(timings, timing)

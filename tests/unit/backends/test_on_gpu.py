@@ -299,6 +299,23 @@ def test_where_not_one_sample_fits_that_is_said(driver: FakeDriver) -> None:
     gpu.close()
 
 
+def test_of_a_model_with_a_fixed_batch_no_smaller_one_is_tried(gpu: SharedGpu, driver: FakeDriver) -> None:
+    tried = list[int]()
+
+    class Fixed(Summing):
+        def __init__(self) -> None:
+            GpuRunner.__init__(self, gpu, "pinned", (TensorSpec("x", "float32", (4, 3), "NC"),), OUTPUTS)
+            self.bound = {}
+
+        def _bind(self, n: int) -> None:
+            tried.append(n)
+            raise MemoryError("no memory for the model")
+
+    with Fixed() as runner, pytest.raises(ValueError, match=r"no memory for the model; it takes no smaller batch$"):
+        runner.infer(runner.slot(4))
+    assert tried == [4]
+
+
 def test_a_place_that_is_not_this_gpus_is_refused(gpu: SharedGpu, driver: FakeDriver) -> None:
     with pytest.raises(ValueError, match="slots at 'cuda:1' were asked for, expected cuda:0 or host, pinned"):
         Summing(gpu, driver, "cuda:1")

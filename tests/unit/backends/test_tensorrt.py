@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -196,7 +195,7 @@ def test_an_engine_that_was_changed_on_the_disk_is_made_again(fake: FakeTensorRt
 
 def test_an_engine_is_of_the_weights_in_other_files_too(fake: FakeTensorRt, tmp_path: Path) -> None:
     path = with_weights_outside(write_classifier(tmp_path / "small.onnx"))
-    device: Any = SimpleNamespace(name="a GPU", architecture="sm_90", current=nullcontext)
+    device: Any = SimpleNamespace(name="a GPU", architecture="sm_90")
     trt, build = fake.module(), Build((1,))
     first = engine_file(trt, device, ModelFile(path), build)
     assert engine_file(trt, device, ModelFile(path), build) == first
