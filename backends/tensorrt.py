@@ -8,7 +8,7 @@ yet; tests run it over ``tests/fake_tensorrt.py``.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from traceback import clear_frames
@@ -183,7 +183,7 @@ def _specs(
             outputs.append(_spec(trt, engine, name, engine.get_tensor_shape(name)))
     if any(None in each.shape[1:] for each in outputs):
         # Only a context tells what follows from the inputs. Its profile is the first, of the smallest batch.
-        context = engine.create_execution_context(config)
+        context: Any = engine.create_execution_context(config)
         for each in inputs:
             context.set_input_shape(each.name, (each.shape[0] or 1, *each.sample_shape))
         for number, each in enumerate(outputs):
@@ -192,6 +192,7 @@ def _specs(
     return tuple(inputs), tuple(outputs)
 
 
-def _spec(trt: Any, engine: Any, name: str, shape: Iterable[int], sample: tuple[int, ...] | None = None) -> TensorSpec:
+def _spec(trt: Any, engine: Any, name: str, shape: Any, sample: tuple[int, ...] | None = None) -> TensorSpec:
+    # Its Dims pass for tuples, which no type of it says.
     axes = tuple(None if axis == -1 else int(axis) for axis in shape)
     return TensorSpec.of(name, trt.nptype(engine.get_tensor_dtype(name)).__name__, axes, sample)

@@ -1,4 +1,7 @@
-"""The backend ``tensorrt-fake-gpu``: TensorRT's code in a run's processes, over a runtime that is not there."""
+"""The backend ``tensorrt-fake-gpu``: TensorRT's code in a run's processes.
+
+The runtime and both GPUs are not there.
+"""
 
 from __future__ import annotations
 
@@ -13,4 +16,4 @@ class OnFakeTensorRt(TensorRt):
     name = "tensorrt-fake-gpu"
 
 
-fake_tensorrt.plug_in(FakeDriver())
+fake_tensorrt.plug_in(FakeDriver(), FakeDriver(name="Another GPU", index=1))

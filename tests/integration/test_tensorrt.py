@@ -14,7 +14,7 @@ from tests.integration.support import Sut
 from tests.integration.test_truth import labels_in, right_labels
 
 BACKEND = "tensorrt-fake-gpu"
-ON_GPU = ("--backend", BACKEND, "--device", "cuda", "--lanes", "2", "--max-batchsize", "4")
+ON_GPU = ("--backend", BACKEND, "--lanes", "2", "--max-batchsize", "4", "--device")
 ENTRY = {"sut.backends": {BACKEND: "tests.integration.tensorrt_plugin:OnFakeTensorRt"}}
 
 
@@ -22,13 +22,14 @@ def test_a_run_tells_how_far_its_engine_is_and_labels_are_right(sut: Sut) -> Non
     write_distribution(sut.packages, "fake-gpu", ENTRY)
     every_line = "import sut.cli.console; sut.cli.console._PLAIN_EVERY_S = 0.0"
 
-    done = sut.run(*ON_GPU, "--accuracy", "--scenario", "Offline", prologue=every_line)
+    done = sut.run(*ON_GPU, "cuda:0,cuda:1", "--accuracy", "--scenario", "Offline", prologue=every_line)
 
     assert done.code == ExitCode.OK, done.err
     assert "Offline accuracy: loading the model 1 of 3\n" in done.err
     [place] = sut.output.rglob("accuracy")
     assert labels_in(place) == right_labels()
     assert done.result["attested"]["details"]["profiles"] == "1, 2, 4"
+    assert done.result["scaling"]["units"] == ["cuda:0", "cuda:1"]
 
 
 @pytest.mark.slow
@@ -42,7 +43,7 @@ def test_labels_are_right_in_every_scenario(
     write_distribution(tmp_path / "plugins", "fake-gpu", ENTRY)
 
     child = run_sut(
-        *(*ON_GPU, "--accuracy", "--scenario", "all", "--boundary", boundary),
+        *(*ON_GPU, "cuda", "--accuracy", "--scenario", "all", "--boundary", boundary),
         *("--set", f"backend_options.graphs={graphs}", "--set", f"backend_options.overlap={overlap}"),
         *(["--fold", "--agreement", "0"] if fold else []),
         cwd=tmp_path,
