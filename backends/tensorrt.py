@@ -184,6 +184,8 @@ def _specs(
     if any(None in each.shape[1:] for each in outputs):
         # Only a context tells what follows from the inputs. Its profile is the first, of the smallest batch.
         context: Any = engine.create_execution_context(config)
+        if context is None:
+            raise RuntimeError("TensorRT makes no context, which alone knows how large this model's outputs are")
         for each in inputs:
             context.set_input_shape(each.name, (each.shape[0] or 1, *each.sample_shape))
         for number, each in enumerate(outputs):

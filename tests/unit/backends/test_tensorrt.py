@@ -18,12 +18,13 @@ from backends.base import ModelFile, TensorSpec
 from backends.tensorrt import TensorRt
 from backends.tensorrt_engine import Build
 from backends.tensorrt_kept import engine_file
+from kernels.device import DeviceError
 from plugins.cache import cache_dir
 from plugins.errors import DeviceNotFound
 from sut.models.onnx_graph import OnnxGraph
 from sut.models.precision.calibration import preprocessed
 from tests.fake_gpu import FakeDriver, FakeGpuError, unplug
-from tests.fake_tensorrt import FakeContext, FakeTensorRt, plug_in
+from tests.fake_tensorrt import FakeContext, FakeEngine, FakeTensorRt, plug_in
 from tests.unit.small_models import RECIPE, SIZE, pictures, scores, with_weights_outside, write_classifier
 
 BATCHES = (4, 1, 4, 8, 2, 4)
@@ -327,6 +328,23 @@ def test_open_axes_are_a_samples_and_outputs_follow(fake: FakeTensorRt, tmp_path
         slot.buffers["images"][:] = np.arange(2 * 3 * SIZE * SIZE).reshape(2, 3, SIZE, SIZE)
         means = slot.buffers["images"].reshape(2, 3, SIZE // 2, 2, SIZE // 2, 2).mean((3, 5))
         np.testing.assert_allclose(runner.infer(slot)["map"], means)
+
+    refused = pytest.raises(RuntimeError, match="no context, which alone knows how large")
+    with pytest.MonkeyPatch.context() as patched, refused:
+        patched.setattr(FakeEngine, "create_execution_context", lambda engine, config: None)
+        load(given)
+
+
+def test_of_a_gpu_that_fails_the_first_error_is_told_and_all_is_dropped(fake: FakeTensorRt, model: ModelFile) -> None:
+    def lose(feed: object) -> None:
+        fake.driver.part(1, 1)
+
+    with load(model) as backend, pytest.raises(DeviceError, match="ILLEGAL_ADDRESS"), backend.runner() as runner:
+        slot = runner.slot(2)
+        runner.infer(slot)
+        fake.at_batch = lose
+        runner.infer(slot)
+    assert fake.driver.lost and not runner._contexts
 
 
 @pytest.mark.parametrize(("batch", "said"), [(4, "it takes no smaller batch"), (None, "not even one sample fits")])
