@@ -5,13 +5,11 @@ Nothing of this file has run on a GPU yet; tests run it over ``tests/fake_tensor
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from backends.base import TensorSpec
 from backends.on_gpu import TOO_LITTLE_MEMORY, GpuRunner, SharedGpu
-from kernels.device import DeviceError
 
 if TYPE_CHECKING:
     import tensorrt
@@ -128,8 +126,7 @@ class TensorRtRunner(GpuRunner):
             self._enqueue(n)
 
     def close(self) -> None:
-        """Drop the contexts, and what they work on; of a GPU that has failed, whatever else goes wrong is left."""
+        """Drop the contexts, and what they work on."""
         super().close()
-        with suppress(DeviceError), self._device.current():
-            self._contexts.clear()
+        with self._device.current():
             del self._shared
