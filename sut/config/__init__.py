@@ -275,8 +275,12 @@ class RunConfig(BaseModel):
     @property
     def units(self) -> int:
         """How often the model is loaded: once on each device, or on each core set of the CPU's."""
-        sets = parse_affinity(self.affinity).get("lanes", ()) if self.affinity is not None else ()
-        return max(len(self.devices), len(sets))
+        return max(len(self.devices), self.lane_sets)
+
+    @property
+    def lane_sets(self) -> int:
+        """How many core sets the lanes have; 0: they may be anywhere."""
+        return len(parse_affinity(self.affinity).get("lanes", ())) if self.affinity is not None else 0
 
     @property
     def lane_count(self) -> int:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from sut.config import RunConfig, expanded
-from sut.errors import InputError
+from sut.errors import InputError, SetupError
+from sut.pipeline.assembly import load_backend
 from sut.pipeline.choice import prior
 from sut.process.cgroup import usable_cores
 from sut.studies.driving.loads import Bursts, FromFile, OpenLoad, Poisson
@@ -159,9 +162,9 @@ class Cell:
         return as_offline(with_settings(base, settings), self.cores, model_bytes)
 
 
-def cells(asked: Asked) -> list[Cell]:
-    """All systems of the scaling study."""
-    numbers = [(cores, devices) for cores in asked.cores or (usable_cores(),) for devices in asked.devices or (1,)]
+def cells(asked: Asked, base: RunConfig) -> list[Cell]:
+    """All systems of the scaling study; ``base`` says how many devices each has where nothing is asked of them."""
+    numbers = [*itertools.product(asked.cores or (usable_cores(),), asked.devices or (len(base.devices),))]
     return [Cell(way, size, cores, devices) for size in SIZES for way in WAYS for cores, devices in numbers]
 
 
@@ -177,9 +180,32 @@ def _on_gpu(base: RunConfig) -> dict[str, Any]:
 
 
 def _with_devices(base: RunConfig, devices: int) -> dict[str, Any]:
-    """The first so many devices, each with the lanes that are set."""
-    kind = "sim" if base.backend == "simulated" else "cuda"
-    if devices == 1 and kind == "cuda":
-        return {}
-    lanes = {"lanes": devices * base.lanes} if base.lanes else {}
-    return {"device": ",".join(f"{kind}:{number}" for number in range(devices))} | lanes
+    """The first so many devices, each with the lanes that it has in ``base``."""
+    lanes = {"lanes": base.lane_count * devices // len(base.devices)} if base.lanes else {}
+    return {"device": ",".join(first_devices(base, devices))} | lanes
+
+
+def first_devices(base: RunConfig, devices: int) -> Sequence[str]:
+    """So many of those that ``base`` names; where that is one, it and those of its kind that the backend lists behind.
+
+    Raises ``SetupError`` where there are not so many.
+    """
+    named = base.devices
+    names = named if len(named) > 1 else _from(named[0], load_backend(base.backend).devices())
+    if len(names) < devices:
+        raise SetupError(
+            f"{devices} devices were asked for, {base.backend} has {', '.join(names)}; --device names where they begin"
+        )
+    return names[:devices]
+
+
+def _from(device: str, listed: Sequence[str]) -> list[str]:
+    """A device and those of its kind behind it.
+
+    >>> _from("cuda:1", ["cpu", "cuda:0", "cuda:1", "cuda:2"]), _from("cpu", ["cpu", "gpu.0"])
+    (['cuda:1', 'cuda:2'], ['cpu'])
+    """
+    own = "cuda:0" if device == "cuda" else device
+    kind = re.split("[:.]", own)[0]
+    behind = listed[listed.index(own) + 1 :] if own in listed else ()
+    return [device, *(each for each in behind if re.split("[:.]", each)[0] == kind)]

@@ -128,7 +128,7 @@ class Loops:
 
         A round after the first is made whole, or not at all.
         """
-        systems, budget_s = cells(self.asked), self.asked.budget_s
+        systems, budget_s = cells(self.asked, self.parts.config), self.asked.budget_s
         rounds = math.ceil(FEWEST_PAIRS / len({cell.devices for cell in systems}))
         for number in range(1, rounds + 1):
             begin_s, counting = self.bench.spent_s, list[Cell]()

@@ -9,7 +9,7 @@ from typing import Any
 
 from sut.config import RunConfig
 from sut.errors import InputError
-from sut.pipeline.assembly import Assembly, assemble
+from sut.pipeline.assembly import Assembly, assemble, load_backend
 from sut.pipeline.slowdown import check_as_it_is
 from sut.process.cgroup import bytes_told, memory_limit
 from sut.process.streams import tell
@@ -20,7 +20,7 @@ from sut.studies.driving.loads import FromFile, arrivals_ns
 from sut.studies.kept import Kept, header_of, held, study_folder
 from sut.studies.sweeping.bench import Bench
 from sut.studies.sweeping.findings import closed_findings, open_findings, scaling_findings
-from sut.studies.sweeping.grids import Asked
+from sut.studies.sweeping.grids import Asked, first_devices
 from sut.studies.sweeping.loops import Loops
 from sut.studies.sweeping.points import Point, point_of_line
 from sut.studies.sweeping.report import line_of, words_of
@@ -86,7 +86,13 @@ def _base_of(configs: Sequence[RunConfig], asked: Asked) -> RunConfig:
         for name in ("boundary", "dataset", "dataset_path", "dataset_list"):
             if name in config.model_fields_set:
                 raise InputError(f"--cores and --devices choose boundaries and pictures themselves; leave {name} out")
-        base = with_settings(base, {"boundary": "jpeg"})
+        if asked.devices and base.lane_sets > 1:
+            raise InputError(
+                f"--devices has systems of other numbers of devices than --affinity {base.affinity} has core sets for "
+                "the lanes; leave one of them out"
+            )
+        base = with_settings(base, {"boundary": "jpeg"} | _where_devices_begin(base, asked))
+        first_devices(base, max(asked.devices or (1,)))  # which refuses more than there are
     elif isinstance(asked.arrivals, FromFile):
         arrivals_ns(asked.arrivals, asked.seconds)  # which refuses a file that cannot be read, or goes back in time
     else:
@@ -96,6 +102,14 @@ def _base_of(configs: Sequence[RunConfig], asked: Asked) -> RunConfig:
             arrivals_ns(asked.arrivals(rate, 1), asked.seconds)  # which refuses more than can be recorded
     check_effect([base])
     return base
+
+
+def _where_devices_begin(base: RunConfig, asked: Asked) -> dict[str, Any]:
+    """Where none is named, devices that are counted are those beside the CPU, if the backend lists any."""
+    if not asked.devices or "device" in base.model_fields_set:
+        return {}
+    others = [name for name in load_backend(base.backend).devices() if name != "cpu"]
+    return {"device": others[0]} if others else {}
 
 
 def directory_of(base: RunConfig) -> Path:

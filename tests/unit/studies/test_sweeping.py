@@ -17,7 +17,7 @@ import pytest
 from sut.cli.console import BriefConsole
 from sut.config import make_config
 from sut.errors import InputError, RunError, SetupError
-from sut.pipeline.assembly import assemble
+from sut.pipeline.assembly import assemble, load_backend
 from sut.results.energy import Energy
 from sut.results.samples import Samples
 from sut.run.timing import Pace
@@ -290,8 +290,11 @@ def asked(**more: Any) -> Asked:
 
 
 def test_scaling_has_every_way_size_and_number_of_devices() -> None:
-    assert len(cells(asked(devices=(1, 2, 3, 4)))) == 24
-    assert {(each.cores, each.devices) for each in cells(asked(cores=(1, 2)))} == {(1, 1), (2, 1)}
+    one, two = (make_config({"backend": "simulated", "device": name}) for name in ("cpu", "sim:2,sim:0"))
+
+    assert len(cells(asked(devices=(1, 2, 3, 4)), one)) == 24
+    for base, devices in ((one, 1), (two, 2)):
+        assert {(each.cores, each.devices) for each in cells(asked(cores=(1, 2)), base)} == {(1, devices), (2, devices)}
 
 
 @pytest.mark.parametrize(
@@ -318,6 +321,30 @@ def test_scaling_is_repeated_until_there_are_four_pairs(
     assert study.notes == []
 
 
+@pytest.mark.parametrize(
+    ("settings", "device"),
+    [({}, "sim:0"), ({"device": "sim:3"}, "sim:3"), ({"device": "sim:3,sim:1"}, "sim:3,sim:1")],
+)
+def test_devices_are_counted_from_the_one_that_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, str], device: str
+) -> None:
+    planted_drive(monkeypatch, lambda n, again: 10.0)
+    monkeypatch.setattr(grids, "generated_pictures", lambda name, say: {"dataset": "demo"})
+    config = make_config({"backend": "simulated", "preprocess": "simulated", "output": tmp_path, **settings})
+
+    found = run_sweep([config], asked(devices=(1, 2), cores=(1,)), BriefConsole())
+
+    assert found.told["config"]["device"] == device
+    assert {(each.devices, each.samples_per_second) for each in found.points} == {(1, 10.0), (2, 10.0)}
+
+
+def test_more_devices_than_there_are_are_refused_before_anything_is_measured(tmp_path: Path) -> None:
+    config = make_config({"backend": "simulated", "device": "cpu", "output": tmp_path})
+
+    with pytest.raises(SetupError, match="2 devices were asked for, simulated has cpu"):
+        run_sweep([config], asked(devices=(1, 2)), BriefConsole())
+
+
 def test_lanes_that_are_auto_are_offlines() -> None:
     config = make_config({"scenario": "SingleStream"})
 
@@ -328,7 +355,8 @@ def test_lanes_that_are_auto_are_offlines() -> None:
 
 
 def test_a_cell_is_a_system_of_its_own(cache: Path) -> None:
-    base = make_config({"backend": "simulated", "preprocess": "simulated", "scenario": "Server", "boundary": "jpeg"})
+    simulated = {"backend": "simulated", "preprocess": "simulated", "device": "sim:0"}
+    base = make_config({**simulated, "scenario": "Server", "boundary": "jpeg"})
 
     cpu, gpu, alone = (Cell(way, "medium", 3, 2).config(base, None, lambda text: None) for way in WAYS)
 
@@ -337,8 +365,46 @@ def test_a_cell_is_a_system_of_its_own(cache: Path) -> None:
     assert (alone.boundary, alone.device) == ("tensor", "sim:0,sim:1")
     two_each = Cell(WAYS[2], "medium", 3, 3).config(base.model_copy(update={"lanes": 2}), None, lambda text: None)
     assert (two_each.device, two_each.lanes) == ("sim:0,sim:1,sim:2", 6)
-    real = Cell(WAYS[1], "medium", 3, 2).config(make_config({"scenario": "Server"}), 1, lambda text: None)
-    assert (real.preprocess, real.device) == ("cuda", "cuda:0,cuda:1")
+    real = Cell(WAYS[1], "medium", 3, 1).config(make_config({"scenario": "Server"}), 1, lambda text: None)
+    assert (real.preprocess, real.device) == ("cuda", "cpu")
+
+
+@pytest.mark.parametrize(
+    ("named", "devices", "device", "lanes"),
+    [
+        ("cuda:0,cuda:1", 1, "cuda:0", 2),
+        ("cuda:3,cuda:1,cuda:0", 2, "cuda:3,cuda:1", 4),
+        ("cuda:2", 1, "cuda:2", 6),
+        ("cuda:2", 2, "cuda:2,cuda:3", 12),
+        ("cuda", 1, "cuda", 6),
+        ("cuda", 3, "cuda,cuda:1,cuda:2", 18),
+        ("cpu", 1, "cpu", 6),
+    ],
+)
+def test_a_cell_has_the_devices_that_were_named_or_those_behind_it(
+    monkeypatch: pytest.MonkeyPatch, named: str, devices: int, device: str, lanes: int
+) -> None:
+    four_gpus(monkeypatch)
+    base = make_config({"device": named, "scenario": "Server", "lanes": 4 if named == "cuda:0,cuda:1" else 6})
+
+    found = Cell(WAYS[2], "medium", 3, devices).config(base, 1, lambda text: None)
+
+    assert (found.device, found.lanes) == (make_config({"device": device}).device, lanes)
+
+
+@pytest.mark.parametrize(
+    ("named", "has"), [("cuda:3", "cuda:3"), ("cpu", "cpu"), ("cuda:7", "cuda:7"), ("cuda:1,cuda:0", "cuda:1, cuda:0")]
+)
+def test_a_cell_of_more_devices_than_there_are_says_so(monkeypatch: pytest.MonkeyPatch, named: str, has: str) -> None:
+    four_gpus(monkeypatch)
+
+    with pytest.raises(SetupError, match=f"^3 devices were asked for, onnxruntime has {has}; --device names where"):
+        Cell(WAYS[2], "medium", 3, 3).config(make_config({"device": named, "scenario": "Server"}), 1, lambda text: None)
+
+
+def four_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    there = classmethod(lambda cls: ["cpu", *(f"cuda:{number}" for number in range(4)), "npu:0"])
+    monkeypatch.setattr(load_backend("onnxruntime"), "devices", there)
 
 
 @pytest.mark.parametrize(
@@ -350,6 +416,10 @@ def test_a_cell_is_a_system_of_its_own(cache: Path) -> None:
         ({"concurrency": None}, "nothing to measure: give --concurrency"),
         ({"rates": (1e9,)}, "more than the 2,000,000 that can be recorded"),
         ({"devices": (1,)}, "choose boundaries and pictures themselves; leave boundary out"),
+        (
+            {"devices": (1, 2), "affinity": "lanes=0/1"},
+            "than --affinity lanes=0/1 has core sets for the lanes; leave one of them out",
+        ),
     ],
 )
 def test_what_cannot_be_swept_is_told_before_anything_is_measured(
@@ -358,7 +428,8 @@ def test_what_cannot_be_swept_is_told_before_anything_is_measured(
     if "arrivals" in more:
         (tmp_path / "times").write_text(more["arrivals"])
         more = {"arrivals": FromFile(tmp_path / "times")}
-    config = make_config({"backend": "simulated", "boundary": "jpeg", "output": tmp_path})
+    where = {"affinity": more.pop("affinity")} if "affinity" in more else {"boundary": "jpeg"}
+    config = make_config({"backend": "simulated", "output": tmp_path, **where})
 
     with pytest.raises(InputError, match=expected):
         run_sweep([config], asked(**more), BriefConsole())
@@ -463,7 +534,8 @@ def planted_drive(monkeypatch: pytest.MonkeyPatch, rate_of: Callable[[int, int],
 
 
 def loops(tmp_path: Path, **more: Any) -> Loops:
-    parts = assemble(make_config({"backend": "simulated", "scenario": "Server", "max_batchsize": 4}))
+    config = {"backend": "simulated", "device": "sim:0", "scenario": "Server", "max_batchsize": 4}
+    parts = assemble(make_config(config))
     kept = Kept.read(tmp_path / "points.jsonl", {}, point_of_line, "a sweep", overwrite=False)
     return Loops(parts, asked(**more), Bench(kept, lambda point: None), BriefConsole())
 
