@@ -125,16 +125,16 @@ def _check_key(key: str, config: RunConfig) -> None:
 def default_space(config: RunConfig, cores: int) -> dict[str, list[Any]]:
     """What is varied where the user names nothing, small enough to end in minutes.
 
-    Threads are left to share the cores among the lanes. Precision is not varied: it changes the answers, so it is for
-    the user to allow it. What depends on the lanes, such as streams, is for ``default_points``, where the backend says
-    what to try and the user has not decided it.
+    Threads are left to share the cores among the lanes; of several devices, or core sets, each has as many lanes.
+    Precision is not varied: it changes the answers, so it is for the user to allow it. What depends on the lanes, such
+    as streams, is for ``default_points``, where the backend says what to try and the user has not decided it.
 
     Raises ``InputError`` for an unknown backend, ``SetupError`` for one that cannot be loaded.
     """
     backend = load_backend(config.backend)
-    some = _doublings(cores)
     if config.scenario == "SingleStream":
-        return {"threads": some}
+        return {"threads": _doublings(cores)}
+    some = [config.units * each for each in _doublings(max(1, cores // config.units))]
     lanes = some[-2:] if config.scenario == "MultiStream" else some
     space: dict[str, list[Any]] = {"lanes": lanes, "max_batchsize": [*_BATCHES[config.scenario]]}
     if config.scenario == "Server":
@@ -185,7 +185,7 @@ def points_of(space: Mapping[str, Sequence[Any]], base: RunConfig) -> list[Point
 
 def _effect(config: RunConfig) -> str:
     """What a config does: the same text for configs that do the same."""
-    same: dict[str, Any] = {"threads": config.threads_per_lane} if config.lanes else {}
+    same: dict[str, Any] = {"threads": config.threads_per_lane, "lanes": config.lane_count} if config.lanes else {}
     if config.max_batchsize == 1:
         same["max_wait_ms"] = 0.0  # nothing to wait for
     return repr(config.model_dump() | same)

@@ -105,6 +105,31 @@ def test_the_default_space_is_small_and_only_of_what_has_an_effect(scenario: str
     assert len(points_of(space, config)) <= 41
 
 
+@pytest.mark.parametrize(
+    ("where", "scenario", "cores", "lanes"),
+    [
+        ({"device": "sim:0,sim:1"}, "Offline", 2, [2]),
+        ({"device": "sim:0,sim:1"}, "Server", 8, [2, 4, 8]),
+        ({"device": "sim:0,sim:1,sim:2"}, "MultiStream", 8, [3, 6]),
+        ({"device": "sim:0,sim:1,sim:2"}, "Offline", 2, [3]),
+        ({"affinity": "lanes=0-1/2-3"}, "Offline", 4, [2, 4]),
+    ],
+)
+def test_each_of_several_devices_has_as_many_lanes(
+    where: dict[str, str], scenario: str, cores: int, lanes: list[int]
+) -> None:
+    config = make_config({"backend": "simulated", "scenario": scenario, **where})
+
+    assert default_space(config, cores)["lanes"] == lanes
+
+
+def test_lanes_that_several_devices_have_anyway_are_one_system() -> None:
+    base = make_config({"backend": "simulated", "scenario": "Offline", "device": "sim:0,sim:1"})
+
+    assert points_of({"lanes": [1, 2, 3]}, base) == [DEFAULT, p(lanes=1), p(lanes=3)]
+    assert points_of({"lanes": [1, 2]}, base.model_copy(update={"lanes": 2})) == [DEFAULT]
+
+
 @pytest.mark.parametrize("scenario", SCENARIOS)
 @pytest.mark.parametrize("boundary", ["tensor", "jpeg"])
 @pytest.mark.parametrize("cores", [1, 2, 6, 64])
