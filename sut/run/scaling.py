@@ -9,13 +9,12 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from sut.pipeline.lane import Lane
 from sut.pipeline.system import SUT
 from sut.results.schema import Scaling
-from sut.run.timing import Beat, keep_busy, sizes_to_warm, some, timed
+from sut.run.timing import Beat, at_once, keep_busy, sizes_to_warm, some, threads_of, timed
 
 _FEWEST_PAIRS, _MOST_PAIRS = 3, 20
 _BATCHES = 4
@@ -56,8 +55,8 @@ def _busy_rate(system: SUT, batch: Sequence[int], seconds: float, beat: Beat, la
         batches = keep_busy(lane, batch, seconds, beat)
         return batches * len(batch) / (time.perf_counter() - begin)
 
-    with ThreadPoolExecutor(len(lanes), thread_name_prefix="scaling") as pool:
-        return sum(pool.map(of_lane, lanes))
+    with threads_of(lanes) as pools:
+        return sum(at_once(pools, of_lane))
 
 
 def _fed_rate(system: SUT, batch: Sequence[int], seconds: float, beat: Beat, lanes: Sequence[Lane]) -> float:

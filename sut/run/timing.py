@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
+from typing import TypeVar
 
 from sut.mlperf.loadgen import responses
 from sut.pipeline.batching import BatchingPolicy
@@ -19,6 +22,10 @@ from sut.pipeline.system import SUT
 
 Beat = Callable[[], None]
 """Tells the supervisor that something happened."""
+_T = TypeVar("_T")
+
+Pools = Sequence[tuple[Lane, ThreadPoolExecutor]]
+"""Lanes, each with its one thread."""
 
 _WARM_ALL_UP_TO = 16
 _WINDOWS = 5
@@ -118,8 +125,8 @@ def window(
     if system.staged:
         many = some(indices, 2 * system.policy.max_batch * len(system.lanes))
         return 1e9 * len(many) / _median(lambda: timed(system.ask, many), seconds, beat, at_least=1)
-    with ThreadPoolExecutor(len(system.lanes), thread_name_prefix="trial") as pool:
-        return _busy_rate(system, pool, some(indices, min(max_batch, system.policy.max_batch)), seconds, beat)
+    with threads_of(system.lanes) as pools:
+        return _busy_rate(pools, some(indices, min(max_batch, system.policy.max_batch)), seconds, beat)
 
 
 def warm_tail(lanes: Sequence[Lane], policy: BatchingPolicy, indices: Sequence[int], samples: int) -> None:
@@ -170,11 +177,11 @@ def _service_times(
     size took when it was warmed stands.
     """
     found: dict[int, int] = {}
-    with ThreadPoolExecutor(len(lanes), thread_name_prefix="calibrate") as pool:
+    with threads_of(lanes) as pools:
         for size, once_ns in warm_ns.items():
             batch = some(indices, size)
             rounds = min(_ROUNDS, int(1e9 * budget_s / len(warm_ns) / once_ns))
-            times = list(pool.map(lambda lane, batch=batch, n=rounds: _times(lane, batch, n, beat), lanes))
+            times = at_once(pools, partial(_times, batch=batch, rounds=rounds, beat=beat))
             ordered = sorted(took for each in times for took in each)
             found[size] = ordered[len(ordered) // 4] if ordered else once_ns
     return found
@@ -194,14 +201,27 @@ def _throughput(system: SUT, indices: Sequence[int], budget_s: float, beat: Beat
         many = some(indices, 4 * top * len(system.lanes))
         return 1e9 * len(many) / min(_timed_until(lambda: timed(system.ask, many), budget_s, beat))
     batch = some(indices, top)
-    with ThreadPoolExecutor(len(system.lanes), thread_name_prefix="calibrate") as pool:
-        return max(_busy_rate(system, pool, batch, budget_s / _WINDOWS, beat) for _ in range(_WINDOWS))
+    with threads_of(system.lanes) as pools:
+        return max(_busy_rate(pools, batch, budget_s / _WINDOWS, beat) for _ in range(_WINDOWS))
 
 
-def _busy_rate(system: SUT, pool: ThreadPoolExecutor, batch: Sequence[int], seconds: float, beat: Beat) -> float:
+@contextmanager
+def threads_of(lanes: Sequence[Lane]) -> Iterator[Pools]:
+    """A thread for each lane that does no other's work: what a runtime starts there has that lane's cores for good."""
+    with ExitStack() as stack:
+        yield [(lane, stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="calibrate"))) for lane in lanes]
+
+
+def at_once(pools: Pools, work: Callable[[Lane], _T]) -> list[_T]:
+    """``work`` of all lanes, each in its thread; what comes of it, when all are done."""
+    begun = [pool.submit(work, lane) for lane, pool in pools]
+    return [each.result() for each in begun]
+
+
+def _busy_rate(pools: Pools, batch: Sequence[int], seconds: float, beat: Beat) -> float:
     """Samples per second with all lanes busy for a while."""
     begin = time.perf_counter()
-    batches = sum(pool.map(lambda lane: keep_busy(lane, batch, seconds, beat), system.lanes))
+    batches = sum(at_once(pools, lambda lane: keep_busy(lane, batch, seconds, beat)))
     return batches * len(batch) / (time.perf_counter() - begin)
 
 
