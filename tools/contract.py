@@ -53,10 +53,10 @@ def page_text(page: str) -> str:
 
 
 def _rows(part: Mapping[str, Any], parts: Mapping[str, Any], within: str = "") -> Iterator[tuple[str, str, str]]:
-    """Name, type and meaning of each field, those of an inner part right behind it."""
+    """Name, type and meaning, in one line, of each field, those of an inner part right behind it."""
     for name, field in part["properties"].items():
         kinds = field.get("anyOf", [field])
-        yield f"`{within}{name}`", " or ".join(map(_kind, kinds)), field.get("description", "")
+        yield f"`{within}{name}`", " or ".join(map(_kind, kinds)), " ".join(field.get("description", "").split())
         inside = [(field.get("additionalProperties"), "*."), *((kind.get("items"), "*.") for kind in kinds)]
         for each, path in [*((kind, "") for kind in kinds), *inside]:
             reference = each.get("$ref", "") if isinstance(each, dict) else ""
