@@ -159,8 +159,9 @@ class Scaling(_Part):
         """The figures in words."""
         count, one, together = len(self.units), self.one_samples_per_second, self.all_samples_per_second
         limit = f"; {self.limited_by} limits" if self.limited_by else ""
+        kind = "core sets" if len({unit.split()[0] for unit in self.units}) == 1 else "devices"
         return (
-            f"{count} devices did {short(together)} samples/s, one {short(one)}: "
+            f"{count} {kind} did {short(together)} samples/s, one {short(one)}: "
             f"{share_in_percent(self.efficiency)} % of {count} times as much{limit}"
         )
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sut.mlperf.metrics import PERCENTILES, percentile_stats
-from sut.results.schema import Accuracy, Metric, Result, per_query, reference_results, stage_stats
+from sut.results.schema import Accuracy, Metric, Result, Scaling, per_query, reference_results, stage_stats
 from sut.results.stages import Stages
 
 PERMILLE = {"p50": 500, "p80": 800, "p90": 900, "p95": 950, "p97": 970, "p99": 990, "p99_9": 999}
@@ -150,3 +150,19 @@ def test_the_reference_harness_counts_good_items_and_percent() -> None:
 
 def test_a_run_of_no_time_has_no_rate() -> None:
     assert reference_results(a_result(), "", took_s=0.0)["TestScenario.Server"]["qps"] is None
+
+
+@pytest.mark.parametrize(
+    ("units", "words"),
+    [
+        (["cuda:0", "cuda:1"], "2 devices did 75 samples/s, one 50: 75.0 % of 2 times as much; decode limits"),
+        (["cpu cores 0-3", "cpu cores 4-7"], "2 core sets did 75 samples/s, one 50: "),
+        (["sim:0 cores 0", "sim:1 cores 0"], "2 devices did 75 samples/s, one 50: "),
+    ],
+)
+def test_scaling_is_told_of_devices_or_core_sets(units: list[str], words: str) -> None:
+    found = Scaling(
+        units=units, one_samples_per_second=50, all_samples_per_second=75, efficiency=0.75, limited_by="decode"
+    )
+
+    assert found.line().startswith(words)
