@@ -52,16 +52,20 @@ def test_offline_scales_over_four_devices(tmp_path: Path) -> None:
 @pytest.mark.timed
 @pytest.mark.slow
 def test_a_decoder_that_four_devices_share_is_named(tmp_path: Path) -> None:
-    decoding = {"decode_ms": 50, "resize_ms": 0, "normalize_ms": 0}
+    """The rates' floor is 5 % below what was planted: a busy machine ends each sleep some ms late, so both are slower.
+
+    The efficiency is of pairs measured by turns, which are late alike.
+    """
+    decoding = {"decode_ms": 200, "resize_ms": 0, "normalize_ms": 0}
     planted = [word for name, ms in decoding.items() for word in ("--set", f"preprocess_options.{name}={ms}")]
     arguments = ("--boundary", "jpeg", "--preprocess-workers", "2", "--max-batchsize", "1", "--device", FOUR, *planted)
 
-    found = run(tmp_path, "Offline", *arguments, a_ms=50, b_ms=0, time_s=4)["scaling"]
+    found = run(tmp_path, "Offline", *arguments, a_ms=200, b_ms=0, time_s=4)["scaling"]
 
     assert found["limited_by"] == "decode"
-    assert found["one_samples_per_second"] == pytest.approx(1 / 0.050, rel=0.05)
-    assert found["all_samples_per_second"] == pytest.approx(2 / 0.050, rel=0.05)
-    assert found["efficiency"] == pytest.approx(0.5, rel=0.05)
+    for of, planted in (("one", 1 / 0.200), ("all", 2 / 0.200)):
+        assert 0.95 * planted <= found[f"{of}_samples_per_second"] <= 1.02 * planted, of
+    assert found["efficiency"] == pytest.approx(0.5, rel=0.02)
 
 
 @pytest.mark.first(3)
