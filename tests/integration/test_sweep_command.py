@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import signal
+import statistics
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,8 @@ import pytest
 from tests.children import Finished, python_started, results, run_python, run_sut
 
 SIMULATED = ("--backend", "simulated", "--preprocess", "simulated")
+WORKERS = 2
+"""That decode for all devices."""
 
 
 def sweep(*arguments: str | Path, cwd: Path) -> Finished:
@@ -38,6 +43,11 @@ def told(child: Finished) -> dict[str, Any]:
 def kept(cwd: Path) -> list[dict[str, Any]]:
     [path] = cwd.glob("out/*/sweep-*/points.jsonl")
     return [json.loads(line) for line in path.read_text().splitlines()[1:]]
+
+
+def most(devices: int, infer_s: float, decode_s: float) -> float:
+    """Samples per second that so many devices can infer and ``WORKERS`` decode; ``decode_s`` 0: it takes no time."""
+    return min(devices / infer_s, WORKERS / decode_s if decode_s else math.inf)
 
 
 def test_a_sweep_goes_on_where_it_was_and_says_what_it_found(tmp_path: Path) -> None:
@@ -112,9 +122,15 @@ def test_a_planted_decode_limit_is_named(tmp_path: Path) -> None:
 @pytest.mark.timed
 @pytest.mark.slow
 def test_devices_scale_until_decoding_limits(tmp_path: Path) -> None:
-    infer_ms, decode_ms, per_megapixel_ms, workers = 75.0, 100.0, 20.0, 2
+    """No system does more than 2 % above what was planted, and decoding is what limits, on any machine.
+
+    A busy machine ends each sleep some ms late, which is up to 5 % of what was planted here, and now and then holds all
+    of a system up: so the floor is 5 % for the median of the systems of a way, and of a number of devices, and 10 % for
+    each. By how long devices and workers were busy as measured, late ends included, the medians are within 2 %.
+    """
+    infer_ms, decode_ms, per_megapixel_ms = 200.0, 270.0, 27.0
     decoding = planted(decode_ms=decode_ms, decode_ms_per_megapixel=per_megapixel_ms, resize_ms=0, normalize_ms=0)
-    system = ("--lanes", "1", "--max-batchsize", "1", "--preprocess-workers", str(workers))
+    system = ("--lanes", "1", "--max-batchsize", "1", "--preprocess-workers", str(WORKERS))
 
     found = told(
         sweep(
@@ -126,12 +142,21 @@ def test_devices_scale_until_decoding_limits(tmp_path: Path) -> None:
 
     pixels = {"medium": 500 * 375, "large": 3564 * 2880}
     decode_s = {size: (decode_ms + per_megapixel_ms * each / 1e6) / 1e3 for size, each in pixels.items()}
-    rates = {(row["way"], row["pictures"], row["devices"]): row["samples_per_second"] for row in found["rows"]}
     ways = ("CPU preprocessing", "GPU preprocessing", "inference only")
-    assert rates.keys() == {*itertools.product(ways, pixels, range(1, 5))}
-    for (way, size, devices), rate in rates.items():
-        decoding_rate = workers / decode_s[size] if way == ways[0] else float("inf")
-        assert rate == pytest.approx(min(decoding_rate, devices * 1e3 / infer_ms), rel=0.05), (way, size, devices)
+    systems = [(row["way"], row["pictures"], row["devices"]) for row in found["rows"]]
+    assert sorted(systems) == sorted(itertools.product(ways, pixels, range(1, 5)))
+    of_planted, of_measured = defaultdict[str, list[float]](list), defaultdict[str, list[float]](list)
+    for system, row in zip(systems, found["rows"], strict=True):
+        way, size, devices = system
+        planted_rate = most(devices, infer_ms / 1e3, decode_s[size] if way == ways[0] else 0)
+        assert 0.9 * planted_rate <= row["samples_per_second"] <= 1.02 * planted_rate, system
+        measured_rate = most(devices, row["cost_ns"]["infer"] / 1e9, row["cost_ns"].get("decode", 0) / 1e9)
+        for each in (way, f"{devices} devices"):
+            of_planted[each].append(row["samples_per_second"] / planted_rate)
+            of_measured[each].append(row["samples_per_second"] / measured_rate)
+    for each in of_planted:
+        assert statistics.median(of_planted[each]) >= 0.95, each
+        assert statistics.median(of_measured[each]) >= 0.98, each
     for size, each in decode_s.items():
         cores = found["outcome"]["cores_per_device"][size]
         assert cores["ratio"] == pytest.approx(each * 1e3 / infer_ms, rel=0.05)
