@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sut.config import make_config
+from sut.config import RUN_FILES, make_config
 from sut.errors import InputError
 from sut.results.collected import read_result
 from sut.results.schema import Result
 
-_NOT_REPEATED = ("output", "overwrite", "debug", "trace", "power_log")
+_NOT_REPEATED = ("output", "overwrite", "debug", *RUN_FILES)
 """Where results go, and how they are kept, is the new run's own."""
 
 

@@ -12,6 +12,7 @@ from sut.cli.console import BriefConsole, Console
 from sut.cli.emit import emit, grid, prose
 from sut.cli.options import configs_of
 from sut.cli.parameters import like_run
+from sut.config import RUN_FILES
 from sut.config.words import parse_budget
 from sut.errors import short, writing
 from sut.results.schema import Parity
@@ -42,8 +43,7 @@ _HEADINGS = ("rung", ">samples/s", ">p50\nms", ">p99\nms", "against\nthe first",
 def add_ladder(group: typer.Typer) -> None:
     """Add the command ``ladder`` to the group ``study``."""
     without = (
-        "trace",
-        "power_log",
+        *RUN_FILES,
         "demo",
         "scenario",
         "accuracy",

@@ -12,7 +12,7 @@ from sut.cli.console import BriefConsole, Console
 from sut.cli.emit import emit, grid, prose
 from sut.cli.options import configs_of
 from sut.cli.parameters import like_run
-from sut.config import RunConfig
+from sut.config import RUN_FILES, RunConfig
 from sut.config.words import parse_budget
 from sut.errors import ExitCode, InputError, writing
 from sut.studies.breakdown.pictures import Pictures, picture_sets
@@ -41,8 +41,7 @@ _FIRST = "opencv"
 def add_models(group: typer.Typer) -> None:
     """Add the command ``models`` to the group ``study``."""
     without = (
-        "trace",
-        "power_log",
+        *RUN_FILES,
         "demo",
         "accuracy",
         "find_peak_performance",

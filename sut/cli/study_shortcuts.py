@@ -10,6 +10,7 @@ import typer
 from sut.cli.emit import emit, grid, prose
 from sut.cli.options import configs_of
 from sut.cli.parameters import like_run
+from sut.config import RUN_FILES
 from sut.errors import writing
 
 if TYPE_CHECKING:
@@ -37,8 +38,7 @@ _NOT_TAKEN = (
         "preprocess",
         "precision",
         "fold",
-        "trace",
-        "power_log",
+        *RUN_FILES,
     ),
     *("lanes", "threads", "max_batchsize", "preprocess_workers", "rules", "audit_conf"),
 )

@@ -32,7 +32,9 @@ PROFILES: dict[str, dict[str, str]] = {
 }
 """The reference harness's presets that work here."""
 
-HOW_KEPT = frozenset({"mode", "output", "overwrite", "debug", "keep_samples", "trace", "power_log", "watchdog_s"})
+RUN_FILES = ("trace", "power_log")
+"""Files beside a command's own runs: those of many runs leave these settings out."""
+HOW_KEPT = frozenset({"mode", "output", "overwrite", "debug", "keep_samples", *RUN_FILES, "watchdog_s"})
 """How and where it is run and kept, as opposed to what is run."""
 
 # What does not change what is measured stays out of the directory's name, so that a run finds its earlier self.

@@ -14,7 +14,7 @@ from sut.cli.console import BriefConsole, Console
 from sut.cli.emit import emit, grid, prose
 from sut.cli.options import configs_of
 from sut.cli.parameters import like_run
-from sut.config import RunConfig
+from sut.config import RUN_FILES, RunConfig
 from sut.errors import ExitCode
 from sut.pipeline.assembly import Assembly
 from sut.results.schema import Result
@@ -40,9 +40,7 @@ the model took no time at all, by the busy times of the jpeg run, its lanes and 
 
 def register(app: typer.Typer) -> None:
     """Add the command ``boundary`` to ``app``."""
-    app.command(cls=like_run("demo", "accuracy", "find_peak_performance", "boundary", "trace", "power_log"), help=HELP)(
-        boundary
-    )
+    app.command(cls=like_run("demo", "accuracy", "find_peak_performance", "boundary", *RUN_FILES), help=HELP)(boundary)
 
 
 def boundary(

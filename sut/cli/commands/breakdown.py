@@ -13,7 +13,7 @@ from sut.cli.console import BriefConsole, Console
 from sut.cli.emit import emit, grid, prose
 from sut.cli.options import configs_of
 from sut.cli.parameters import like_run
-from sut.config import RunConfig
+from sut.config import RUN_FILES, RunConfig
 from sut.config.words import parse_budget
 from sut.errors import ExitCode, InputError, worst
 from sut.pipeline.slowdown import check_as_it_is
@@ -51,8 +51,7 @@ _BUDGET = "9m"
 def register(app: typer.Typer) -> None:
     """Add the command ``breakdown`` to ``app``."""
     without = (
-        "trace",
-        "power_log",
+        *RUN_FILES,
         "demo",
         "accuracy",
         "find_peak_performance",

@@ -16,7 +16,7 @@ from sut.cli.console import BriefConsole, Console
 from sut.cli.emit import print_parts, prose
 from sut.cli.options import Options, configs_of
 from sut.cli.parameters import like_run
-from sut.config import RunConfig, read_config_file
+from sut.config import RUN_FILES, RunConfig, read_config_file
 from sut.config.words import parse_budget
 from sut.errors import ExitCode, InputError
 from sut.models.precision.calibration import OPTIMISTIC
@@ -55,7 +55,7 @@ _LISTS = AXES[:-1]
 
 def register(app: typer.Typer) -> None:
     """Add the command ``compare`` to ``app``."""
-    app.command(cls=like_run("demo", "find_peak_performance", "from_", "trace", "power_log"), help=HELP)(compare)
+    app.command(cls=like_run("demo", "find_peak_performance", "from_", *RUN_FILES), help=HELP)(compare)
 
 
 def compare(

@@ -12,6 +12,7 @@ from sut.cli.console import BriefConsole, Console
 from sut.cli.emit import emit, prose
 from sut.cli.options import configs_of
 from sut.cli.parameters import like_run
+from sut.config import RUN_FILES
 from sut.errors import ExitCode
 from sut.studies.capacity import report
 from sut.studies.capacity.choice import Planned
@@ -36,7 +37,7 @@ Exit code: that of sut run; 4 where the rate cannot be had here.
 
 def register(app: typer.Typer) -> None:
     """Add the command ``plan`` to ``app``."""
-    left_out = ("trace", "power_log", "demo", "accuracy", "find_peak_performance", "scenario", "qps", "max_latency_s")
+    left_out = (*RUN_FILES, "demo", "accuracy", "find_peak_performance", "scenario", "qps", "max_latency_s")
     app.command(cls=like_run(*left_out), help=HELP)(plan)
 
 

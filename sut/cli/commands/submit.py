@@ -19,7 +19,7 @@ from sut.cli.emit import emit, grid, print_parts
 from sut.cli.findings import finding_lines, finding_rows
 from sut.cli.options import Options, configs_of
 from sut.cli.parameters import like_run
-from sut.config import RunConfig
+from sut.config import RUN_FILES, RunConfig
 from sut.config.words import parse_scenarios
 from sut.errors import ExitCode, InputError
 from sut.mlperf import official
@@ -68,8 +68,7 @@ _NOT_TAKEN = (
     "audit_conf",
     "output",
     "overwrite",
-    "trace",
-    "power_log",
+    *RUN_FILES,
 )
 _DATA = ("dataset", "dataset_path", "dataset_list")
 _FILES = ("config", "from_", "set_")

@@ -13,6 +13,7 @@ from sut.cli.console import BriefConsole, Console
 from sut.cli.emit import emit, grid, prose
 from sut.cli.options import configs_of
 from sut.cli.parameters import like_run
+from sut.config import RUN_FILES
 from sut.config.words import parse_budget
 from sut.errors import ExitCode
 from sut.process.streams import tell_error
@@ -40,8 +41,7 @@ Exit code: that of sut run; 3 where a point does not count.
 def register(app: typer.Typer) -> None:
     """Add the command ``sweep`` to ``app``."""
     left_out = (
-        "trace",
-        "power_log",
+        *RUN_FILES,
         "demo",
         "scenario",
         "accuracy",

@@ -15,7 +15,7 @@ from sut.cli.console import BriefConsole, Console
 from sut.cli.emit import emit, prose
 from sut.cli.options import configs_of
 from sut.cli.parameters import like_run
-from sut.config import RunConfig
+from sut.config import RUN_FILES, RunConfig
 from sut.config.words import parse_budget
 from sut.errors import ExitCode, InputError, one_line
 from sut.process.streams import tell, tell_error
@@ -41,7 +41,7 @@ Exit code: that of sut run; 4 where no run was VALID.
 
 def register(app: typer.Typer) -> None:
     """Add the command ``tune`` to ``app``."""
-    app.command(cls=like_run("demo", "accuracy", "find_peak_performance", "trace", "power_log"), help=HELP)(tune)
+    app.command(cls=like_run("demo", "accuracy", "find_peak_performance", *RUN_FILES), help=HELP)(tune)
 
 
 def tune(

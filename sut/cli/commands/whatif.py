@@ -14,6 +14,7 @@ from sut.cli.console import BriefConsole, Console
 from sut.cli.emit import emit, grid, prose
 from sut.cli.options import Options, configs_of
 from sut.cli.parameters import like_run
+from sut.config import RUN_FILES
 from sut.config.words import parse_budget
 from sut.errors import ExitCode
 from sut.pipeline.assembly import assemble
@@ -53,7 +54,7 @@ _BUDGET = "9m"
 
 def register(app: typer.Typer) -> None:
     """Add the command ``whatif`` to ``app``."""
-    app.command(cls=like_run("demo", "accuracy", "find_peak_performance", "trace", "power_log"), help=HELP)(whatif)
+    app.command(cls=like_run("demo", "accuracy", "find_peak_performance", *RUN_FILES), help=HELP)(whatif)
 
 
 def whatif(

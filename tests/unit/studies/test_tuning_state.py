@@ -20,7 +20,7 @@ from rich.console import Console as RichConsole
 
 from sut.cli.commands import tune as command
 from sut.cli.console import BriefConsole
-from sut.config import RunConfig, make_config
+from sut.config import RUN_FILES, RunConfig, make_config
 from sut.errors import ExitCode, InputError, RunError
 from sut.results.schema import Agreement, Metric, Result
 from sut.run.runner import Ran
@@ -68,7 +68,7 @@ def runs_made(monkeypatch: pytest.MonkeyPatch, answer: Callable[[RunConfig], Res
     """Answer the product's runs; the list they are put down in."""
     made: list[RunConfig] = []
 
-    def run(configs: list[RunConfig], console: object, command: str) -> Ran:
+    def run(configs: list[RunConfig], console: object, command: str, rest: object) -> Ran:
         made.extend(configs)
         return Ran([answer(configs[0])], [ExitCode.OK], Path("nowhere"))
 
@@ -280,7 +280,7 @@ PATHS = {
 }
 
 
-@pytest.mark.parametrize("name", sorted(PATHS - {"output", "trace"}))
+@pytest.mark.parametrize("name", sorted(PATHS - {"output", *RUN_FILES}))
 def test_paths_are_written_whole(name: str) -> None:
     found = report.what_is_set(RunConfig(**{name: "some/file"}))
 
