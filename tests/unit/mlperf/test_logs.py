@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,14 @@ def test_a_missing_and_an_empty_trace_are_named(tmp_path: Path) -> None:
         ("29-11-2026 22:28:12.106", "11-29-2026 22:28:15.393", None),
     ],
 )
-def test_the_window_of_power_is_in_utc(begin: str, end: str | None, window: tuple[float, float] | None) -> None:
+def test_the_window_of_power_is_in_utc(
+    begin: str, end: str | None, window: tuple[float, float] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     values = {"power_begin": begin, "power_end": end}
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setenv("TZ", "JST-9")
+        time.tzset()
+        there = Detail(values, ()).power_window
+    time.tzset()
+    assert there == Detail(values, ()).power_window
     assert Detail(values, ()).power_window == (window and pytest.approx(window, abs=1e-4))
