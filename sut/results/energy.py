@@ -17,13 +17,13 @@ class Energy:
     # For whoever reads it from a file, or about it in docs/contract.md.
     __pydantic_config__: ClassVar[Mapping[str, Any]] = {"extra": "forbid", "use_attribute_docstrings": True}
 
-    source: str = "none"
+    source: str
     """What measured it."""
-    gross_joules_per_sample: float | None = None
+    gross_joules_per_sample: float
     """All that was used while LoadGen asked."""
-    net_joules_per_sample: float | None = None
+    net_joules_per_sample: float | None
     """Less what it uses in that time when idle; null where that is not known."""
-    idle_watts: float | None = None
+    idle_watts: float | None
     """What it drew in the seconds before the command's first run."""
 
 

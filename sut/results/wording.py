@@ -67,7 +67,6 @@ def energy_lines(results: Sequence[Result]) -> list[str]:
             f"{names.get(name, name)} {of.gross_joules_per_sample:.4g} J"
             + ("" if of.net_joules_per_sample is None else f", net {of.net_joules_per_sample:.4g} J")
             for name, of in (each.energy or {}).items()
-            if of.gross_joules_per_sample is not None
         ]
         if parts:
             lines.append(f"energy per sample, {kind(each)}: {'; '.join(parts)}")

@@ -62,7 +62,7 @@ def _energy(rounds: Sequence[Driven]) -> dict[str, Any] | None:
             found[kind] = asdict(
                 Energy(
                     some[0].source,
-                    _median([each.gross_joules_per_sample for each in some]),
+                    statistics.median(each.gross_joules_per_sample for each in some),
                     _median([each.net_joules_per_sample for each in some]),
                     some[0].idle_watts,
                 )
