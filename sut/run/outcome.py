@@ -104,9 +104,10 @@ def make_result(parts: Assembly, agreement: Agreement | None, outcome: Outcome, 
 
 
 def _energy(outcome: Outcome, found: _Findings, samples: int) -> dict[str, Energy] | None:
-    """What the meters say of a run that came to its end; what they do not is a note."""
-    window = None if found.problems or outcome.error or outcome.interrupted else found.detail.power_window
-    if outcome.metering is None or window is None or not samples:
+    """What the meters say of a run that came to its end and answered all; what they do not is a note."""
+    window = found.detail.power_window
+    spoilt = found.problems or outcome.error or outcome.interrupted or outcome.counter(Counter.FAILED)
+    if outcome.metering is None or window is None or spoilt or not samples:
         return None
     energy, notes = outcome.metering.energy(window, samples)
     found.notes += notes

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from sut.models.preparation import Prepared
 from sut.models.registry import find
 from sut.pipeline.assembly import Assembly
 from sut.pipeline.ledger import Counter, Ledger, LedgerShape
+from sut.results.energy import Energy
 from sut.results.quiet import Quiet
 from sut.results.stages import join
 from sut.run import outcome
@@ -163,3 +165,17 @@ def test_a_run_of_more_samples_than_are_recorded_lasts_until_its_last_one(done: 
     found = outcome._Findings(Detail({}, ()), join(ledger, None), None, [], [])
 
     assert outcome._duration_s(found, Outcome(0.0, ledger=ledger, run_s=9.0)) == seconds
+
+
+@pytest.mark.parametrize("how", ["whole", "failed", "interrupted", "error", "problems"])
+def test_only_a_whole_run_of_samples_that_were_answered_has_energy(how: str) -> None:
+    ledger = Ledger(LedgerShape.of(2))
+    ledger.counters[Counter.FAILED] = how == "failed"
+    energy = {"cpu": Energy("planted", 1.0, None, None)}
+    run = Outcome(0.0, ledger=ledger, interrupted=how == "interrupted", error="it ended" if how == "error" else None)
+    run.metering = SimpleNamespace(energy=lambda window, samples: (energy, ["a note"]))  # type: ignore[assignment]
+    window = {"power_begin": "11-29-2026 22:28:12.106", "power_end": "11-29-2026 22:28:15.393"}
+    found = outcome._Findings(Detail(window, ()), problems=["a problem"] if how == "problems" else [])
+
+    assert outcome._energy(run, found, 10) == (energy if how == "whole" else None)
+    assert found.notes == (["a note"] if how == "whole" else [])
