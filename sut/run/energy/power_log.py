@@ -15,28 +15,50 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from plugins.files import LARGE_BYTES, read_file
-from sut.errors import InputError, refusing
+from plugins.files import LARGE_BYTES, open_file, read_file
+from sut.errors import InputError, reason_of, refusing
 from sut.text import duration
 
 MOST_GAP_S = 5.0
 """Between two lines within a run: what was drawn meanwhile is not known. Meters log each second, or more often."""
-_ZONES_S = (3600.0, 1800.0, 900.0)
+_ZONE_S = 900
 """Time zones differ by hours, or by halves or quarters of one."""
 
 
 @dataclass(frozen=True, slots=True)
 class PowerLog:
-    """What a meter saw. ``seconds`` since 1970, ascending, and as many ``watts``."""
+    """What a meter saw. ``seconds`` since 1970, ascending, and as many ``watts``; at ``written_s`` the machine's clock
+    saw the file change last.
+    """
 
     path: Path
+    written_s: float
     seconds: NDArray[np.float64]
     watts: NDArray[np.float64]
+
+    def check_clock(self, now_s: float) -> None:
+        """Raise ``InputError`` where the meter's clock is not the machine's, which was at ``now_s`` when it was read.
+
+        Its last line is in the future then, or older than its file is. Less than ``MOST_GAP_S`` cannot be told from
+        a line that is still to come.
+        """
+        last = float(self.seconds[-1])
+        ahead_s, behind_s = last - now_s, self.written_s - last
+        if max(ahead_s, behind_s) <= MOST_GAP_S:
+            return
+        off_s = ahead_s if ahead_s > MOST_GAP_S else -behind_s
+        zone_s = round(off_s / _ZONE_S) * _ZONE_S
+        is_zone = zone_s and abs(off_s - zone_s) <= MOST_GAP_S
+        about = f"{zone_s / 3600:+g} h, as from another time zone" if is_zone else f"{off_s:+.1f} s"
+        raise InputError(
+            f"power log {self.path}: its clock is off by {about}, as its last line is "
+            f"{'in the future' if off_s > 0 else 'older than the file'}; it has to be that of the machine"
+        )
 
     def joules(self, begin_s: float, end_s: float) -> float:
         """The energy from ``begin_s`` to ``end_s``, seconds since 1970.
 
-        Raises ``InputError`` where the log does not cover that, with how far off its clock may be, or has a gap in it.
+        Raises ``InputError`` where the log does not cover that, with how much is missing, or has a gap in it.
         """
         self._check_covers(begin_s, end_s)
         inside = (self.seconds > begin_s) & (self.seconds < end_s)
@@ -61,21 +83,20 @@ class PowerLog:
                 f"power log {self.path} is {duration(last - first)} long, and the run {duration(length)}; it begins "
                 f"{first - begin_s:+.1f} s from the run's begin"
             )
-        # The least shift with which the run would lie within it.
-        offset = first - begin_s if begin_s < first else last - end_s
-        zones = (round(offset / step) * step for step in _ZONES_S)
-        zone = next((each for each in zones if each and first - each <= begin_s and end_s <= last - each), None)
-        about = f"{zone / 3600:+g} h, as from another time zone" if zone else f"{offset:+.1f} s at the least"
-        raise InputError(
-            f"power log {self.path} does not cover the run: its clock is off by {about}; it has to be "
-            "that of the machine"
-        )
+        off = f"begins {first - begin_s:.1f} s after its begin"
+        if first <= begin_s:
+            off = f"ends {end_s - last:.1f} s before its end"
+        raise InputError(f"power log {self.path} does not cover the run: it {off}; the meter has to write throughout")
 
 
 def check_power_log(path: Path) -> None:
-    """Raise ``InputError``, before anything runs, where no meter is writing its log."""
-    if not path.is_file():
-        raise InputError(f"power log {path}: no such file; start the meter before the command")
+    """Raise ``InputError``, before anything runs, for what no meter can be writing its log to."""
+    try:
+        open_file(path).close()
+    except FileNotFoundError:
+        raise InputError(f"power log {path}: no such file; start the meter before the command") from None
+    except OSError as error:  # a named pipe, say: it is read again after each run
+        raise InputError(f"power log {path}: {reason_of(error)}; expected a file that the meter writes") from error
 
 
 def read_power_log(path: Path) -> PowerLog:
@@ -83,6 +104,7 @@ def read_power_log(path: Path) -> PowerLog:
     half written. Raises ``InputError`` for what is none.
     """
     with refusing(f"power log {path} cannot be read"):
+        written_s = path.stat().st_mtime  # before it is read: its last line may be younger then, and no older
         text = read_file(path, LARGE_BYTES).decode("utf-8-sig", "replace")
     rows: list[tuple[float, float]] = []
     whole = text[: text.rfind("\n") + 1]
@@ -105,7 +127,7 @@ def read_power_log(path: Path) -> PowerLog:
     if len(rows) < 2:
         raise InputError(f"power log {path} has {len(rows)} lines of a time and watts, expected two or more")
     seconds, watts_ = np.array(rows, np.float64).T
-    return PowerLog(path, seconds, watts_)
+    return PowerLog(path, written_s, seconds, watts_)
 
 
 def _seconds(text: str) -> float:
