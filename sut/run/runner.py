@@ -35,7 +35,7 @@ from sut.results.schema import FILE, PAGE, Agreement, Result, dump_json, referen
 from sut.results.trace import check_writable, trace_file
 from sut.run.closed import make
 from sut.run.compared import compared_with_fp32, why_not_compared
-from sut.run.energy.metering import Metering, measure_idle
+from sut.run.energy.metering import AtRest, Idle, Metering
 from sut.run.energy.power_log import check_power_log
 from sut.run.gpu_watch import Watch
 from sut.run.kept import staying
@@ -137,14 +137,14 @@ def leave_page(
         console.page(page)
 
 
-def run_each(configs: Sequence[RunConfig], console: Reporter, command: str) -> Ran:
+def run_each(configs: Sequence[RunConfig], console: Reporter, command: str, rest: AtRest) -> Ran:
     """Run configs that differ in anything but the model, each an experiment of its own.
 
     Raises ``RunError`` where the model changed between two of them.
     """
     ran = Ran()
     for config in configs:
-        one = run_experiment([config], console, command)
+        one = run_experiment([config], console, command, rest=rest)
         ran.results += one.results
         ran.codes += one.codes
         if one.stopped:
@@ -170,12 +170,13 @@ def run_experiment(
     keeps: bool = False,
     unofficial: bool = False,
     traces: bool = False,
+    rest: AtRest | None = None,
 ) -> Ran:
     """Run each config; they differ in scenario and mode only, and share a directory.
 
     One that ``keeps`` runs by ``--rules closed`` that are finished leaves them as they are, and ``unofficial`` ones
-    where these will do. One that ``traces`` takes the setting trace. Raises ``InputError`` or ``SetupError`` before
-    anything was run.
+    where these will do. One that ``traces`` takes the setting trace. A command of more than one experiment gives them
+    one ``rest``. Raises ``InputError`` or ``SetupError`` before anything was run.
     """
     configs = _with_traces(configs, traces)
     first = configs[0]
@@ -188,8 +189,10 @@ def run_experiment(
     stay = staying(configs, audits, folders, parts, console.note, unofficial) if keeps else {}
     if length := forecast([config for at, config in enumerate(configs) if at not in stay], parts.spec.loadgen_model):
         console.note(length)
+    idle = Idle({})
     if any(config.mode == "performance" for at, config in enumerate(configs) if at not in stay):
-        measure_idle(parts.gpus, first.power_log, console.note)  # before this process makes the machine warm
+        # Before this process makes the machine warm.
+        idle = (rest or AtRest()).idle(parts.gpus, first.power_log, console.note)
     agreement = _agreement(parts, console) if len(stay) < len(configs) else None
     if parts.model is not None:
         notes = [why_not_compared(parts), _another_model(parts.model.sha256, model_sha256)]
@@ -207,7 +210,8 @@ def run_experiment(
                 ran.add(stay[at], ExitCode.OK)
                 continue
             directory = fresh(folders[at], first.overwrite)
-            result, code = _run_one(replace(parts, config=config), agreement, directory, console, command, ending)
+            these = replace(parts, config=config)
+            result, code = _run_one(these, agreement, idle, directory, console, command, ending)
             ran.add(result, code)
             if ending.came and code != ExitCode.INTERRUPTED:  # it came too late for this run
                 console.error("interrupted")
@@ -282,7 +286,13 @@ def audit_of(config: RunConfig) -> Audit | None:
 
 
 def _run_one(
-    parts: Assembly, agreement: Agreement | None, directory: Path, console: Reporter, command: str, ending: Noted
+    parts: Assembly,
+    agreement: Agreement | None,
+    idle: Idle,
+    directory: Path,
+    console: Reporter,
+    command: str,
+    ending: Noted,
 ) -> tuple[Result, ExitCode]:
     """One run, whose result is written whatever happens in it, or in here."""
     config, begin = parts.config, time.monotonic()
@@ -291,7 +301,7 @@ def _run_one(
         # At random, because a file system that packs would need no room for zeros.
         (directory / _RESERVE).write_bytes(os.urandom(_RESERVED_BYTES))
         watch = Watch(parts.gpus, lambda: outcome.phase == "run")
-        with console.watching(config) as observer, watch, _metering(parts, console) as outcome.metering:
+        with console.watching(config) as observer, watch, _metering(parts, idle) as outcome.metering:
             supervise(config, parts.model, directory, observer, outcome, ending)
         outcome.gpus, noticed = watch.found()
         outcome.notes += noticed
@@ -311,10 +321,10 @@ def _run_one(
     return result, code
 
 
-def _metering(parts: Assembly, console: Reporter) -> AbstractContextManager[Metering | None]:
+def _metering(parts: Assembly, idle: Idle) -> AbstractContextManager[Metering | None]:
     """What reads the meters of a performance run."""
     config = parts.config
-    return Metering(parts.gpus, config.power_log, console.note) if config.mode == "performance" else nullcontext()
+    return Metering(idle, parts.gpus, config.power_log) if config.mode == "performance" else nullcontext()
 
 
 def _judged(parts: Assembly, agreement: Agreement | None, directory: Path, outcome: Outcome, ending: Noted) -> Result:

@@ -24,6 +24,7 @@ from sut.mlperf.verify_audit import AuditRule, Verified, verify_test01, verify_t
 from sut.pipeline.assembly import Assembly, assemble
 from sut.results.collected import read_result
 from sut.results.schema import FILE, Result
+from sut.run.energy.metering import AtRest
 from sut.run.reporter import Reporter
 from sut.run.runner import result_home, run_experiment
 from sut.tasks.base import Score
@@ -85,6 +86,7 @@ def audit(
     rehearse: bool = False,
     overwrite: bool = False,
     keeps: bool = False,
+    rest: AtRest | None = None,
 ) -> Outcome:
     """Audit the finished runs in ``folder``, that of a configuration or of one of its scenarios.
 
@@ -113,7 +115,7 @@ def audit(
         with audit_configs(home, tests, benchmark) as paths:
             audits = [configs[scenario].model_copy(update={"audit_conf": paths[test]}) for scenario, test in jobs]
             model = next(iter(runs.values()))["performance"].model_sha256
-            codes = run_experiment(audits, console, command, model, keeps, rehearse).codes
+            codes = run_experiment(audits, console, command, model, keeps, rehearse, rest=rest).codes
     rows = [
         _verify(home / scenario, test, parts, runs[scenario], rehearse, code)
         for (scenario, test), code in zip(jobs, codes or [ExitCode.OK] * len(jobs), strict=False)

@@ -15,6 +15,7 @@ from sut.results.schema import Result, used
 from sut.results.statistics import Difference
 from sut.results.wording import milliseconds
 from sut.run.auto import fixed
+from sut.run.energy.metering import AtRest
 from sut.run.planning import check_effect
 from sut.run.reporter import Reporter
 from sut.run.runner import check_same_model, run_each
@@ -51,14 +52,14 @@ def run_rounds(configs: list[RunConfig], rounds: int | None, console: Reporter) 
     boundaries = boundaries_of(base, console)
     check_effect([base.model_copy(update={"boundary": boundary}) for boundary in boundaries])
     measured: list[list[Result]] = []
-    codes = []
+    rest, codes = AtRest(), []
     first_end = 0.0
     while True:
         begin = time.monotonic()
         order = boundaries if len(measured) % 2 == 0 else tuple(reversed(boundaries))
         results = []
         for boundary in order:
-            ran = run_each([base.model_copy(update={"boundary": boundary})], console, "sut boundary")
+            ran = run_each([base.model_copy(update={"boundary": boundary})], console, "sut boundary", rest)
             first_end = first_end or time.monotonic()
             codes += ran.codes
             if worst(codes) not in (ExitCode.OK, ExitCode.INVALID):

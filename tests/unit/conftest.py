@@ -28,6 +28,5 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeNvml:
     monkeypatch.setitem(sys.modules, "pynvml", fake)
     monkeypatch.setattr(gpus, "cuda_gpus", lambda: CUDA)
     monkeypatch.setattr(metering, "POWERCAP", tmp_path / "powercap")
-    monkeypatch.setattr(metering, "_IDLE", [])
     monkeypatch.setattr(metering, "Recording", partial(Recording, every_s=0.001))
     return fake

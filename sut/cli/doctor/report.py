@@ -192,10 +192,14 @@ def check_cpu(root: Path) -> list[Check]:
 
 def _energy_counters(powercap: Path) -> Check:
     """Whether the CPU's energy can be read."""
-    if packages := len(counters(powercap)):
+    hint = f"let others than root read energy_uj below {POWERCAP}, or run as root: docs/energy.md"
+    try:
+        packages = len(counters(powercap))
+    except ValueError as error:
+        return Check("cpu", "energy counters", "absent", one_line(error), hint)
+    if packages:
         return Check("cpu", "energy counters", "ok", f"of {packages} package{'s' if packages > 1 else ''}")
     if unreadable(powercap):
-        hint = f"let others than root read energy_uj below {POWERCAP}, or run as root: docs/energy.md"
         return Check("cpu", "energy counters", "absent", "none that may be read", hint)
     return Check("cpu", "energy counters", "absent", "none")
 

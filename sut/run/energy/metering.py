@@ -15,7 +15,7 @@ from pathlib import Path
 from sut.errors import InputError, one_line
 from sut.results.energy import Energy
 from sut.run.energy.gpus import gpu_meters
-from sut.run.energy.meters import Meter, Readings, Recording
+from sut.run.energy.meters import Kind, Meter, Readings, Recording
 from sut.run.energy.power_log import MOST_GAP_S, PowerLog, read_power_log
 from sut.run.energy.rapl import POWERCAP, Cpu, counters
 from sut.text import Say
@@ -29,22 +29,30 @@ Window = tuple[float, float]
 
 @dataclass(frozen=True, slots=True)
 class Idle:
-    """What was drawn before anything ran, asked of ``gpus``: watts by a meter's name, and when; no meter, no window."""
+    """What was drawn before anything ran: watts by a meter's name, and when; without any meter no window."""
 
-    gpus: frozenset[int]
     watts: Mapping[str, float]
     window: Window | None = None
 
 
-_IDLE: list[Idle] = []
-"""What this process has measured: once in a command, before its runs warm anything."""
+class AtRest:
+    """What one command knows of its machine at rest: measured for its first run, as later ones find it warm."""
+
+    def __init__(self) -> None:
+        self._idle: Idle | None = None
+
+    def idle(self, gpus: Sequence[int], power_log: Path | None, say: Say) -> Idle:
+        """As ``measure_idle`` has it the first time; of other meters that are asked for later it knows nothing."""
+        if self._idle is None:
+            self._idle = measure_idle(gpus, power_log, say)
+        return self._idle
 
 
 def measure_idle(gpus: Sequence[int], power_log: Path | None, say: Say) -> Idle:
-    """Wait ``IDLE_S`` and read the meters, the first time that they are asked for; without any meter do nothing."""
-    for known in _IDLE:
-        if known.gpus >= {*gpus} and (known.window or power_log is None):
-            return known
+    """Wait ``IDLE_S`` and read the meters of the CPU and of ``gpus``; without any meter do nothing.
+
+    Raises ``InputError`` for a power log that is none, or on another clock. ``say`` is told where no line came to it.
+    """
     with Recording(partial(opened, gpus)) as recording:
         window = None
         if recording.readings or power_log is not None:
@@ -54,32 +62,35 @@ def measure_idle(gpus: Sequence[int], power_log: Path | None, say: Say) -> Idle:
             window = (begin_s, time.time())
     counted = {each.meter.name: each.between(*window) for each in recording.readings} if window else {}
     watts = {name: joules / _seconds(window) for name, joules in counted.items() if window and joules is not None}
-    _IDLE.append(Idle(frozenset(gpus), watts, window))
-    return _IDLE[-1]
+    if power_log is not None and window is not None and _read_now(power_log).seconds[-1] < window[0]:
+        say(f"power log {power_log}: no line came in {IDLE_S:g} s; a run is refused its energy where none does")
+    return Idle(watts, window)
 
 
 @contextmanager
-def opened(gpus: Sequence[int]) -> Iterator[tuple[Sequence[Meter], Sequence[str]]]:
-    """The meters of this machine's CPU and of GPUs by CUDA's numbers; why a GPU has none."""
+def opened(gpus: Sequence[int]) -> Iterator[tuple[Sequence[Meter], Mapping[Kind, str]]]:
+    """The meters of this machine's CPU and of GPUs by CUDA's numbers; why either has none."""
     meters: list[Meter] = []
-    troubles: list[str] = []
-    if packages := counters(POWERCAP):
-        meters.append(Cpu(packages))
+    troubles: dict[Kind, str] = {}
+    try:
+        if packages := counters(POWERCAP):
+            meters.append(Cpu(packages))
+    except (OSError, ValueError) as error:
+        troubles["cpu"] = one_line(error)
     with ExitStack() as stack:
         if gpus:
             try:
                 meters += stack.enter_context(gpu_meters(gpus))
             except Exception as error:  # whatever a driver comes to
-                troubles.append(one_line(error))
+                troubles["gpu"] = one_line(error)
         yield meters, troubles
 
 
 class Metering:
-    """Meters of one run, for as long as its ``with`` lasts; ``energy`` is asked afterwards."""
+    """Meters of one run, for as long as its ``with`` lasts; ``energy`` is asked afterwards. Net is less ``idle``."""
 
-    def __init__(self, gpus: Sequence[int], power_log: Path | None, say: Say) -> None:
-        self._gpus, self._power_log = gpus, power_log
-        self._idle = measure_idle(gpus, power_log, say)
+    def __init__(self, idle: Idle, gpus: Sequence[int], power_log: Path | None) -> None:
+        self._idle, self._gpus, self._power_log = idle, gpus, power_log
         self._recording = Recording(partial(opened, gpus))
 
     def __enter__(self) -> Metering:
@@ -95,14 +106,15 @@ class Metering:
         None where there is nothing that could be read.
         """
         found: dict[str, Energy] = {}
-        notes = [f"energy of the GPU is unknown: {why}" for why in self._recording.troubles if self._gpus]
-        for kind, words in (("cpu", "CPU"), ("gpu", "GPU")):
+        asked = {kind: why for kind, why in self._recording.troubles.items() if kind != "gpu" or self._gpus}
+        notes = [f"energy of the {kind.upper()} is unknown: {why}" for kind, why in asked.items()]
+        for kind in ("cpu", "gpu"):
             readings = [each for each in self._recording.readings if each.meter.kind == kind]
             try:
                 if readings:
                     found[kind] = self._counted(readings, window, samples)
             except ValueError as error:
-                notes.append(f"energy of the {words} is unknown: {error}")
+                notes.append(f"energy of the {kind.upper()} is unknown: {error}")
         if self._power_log is not None:
             try:
                 found["external"], more = self._logged(self._power_log, window, samples)
@@ -143,11 +155,18 @@ def _energy(source: str, joules: float, idle_w: float | None, window: Window, sa
 def _read_to_the_end(path: Path, window: Window) -> PowerLog:
     """A log that may still be written: its line behind the window's end is waited for, as long as a gap may be."""
     while True:
-        log = read_power_log(path)
+        log = _read_now(path)
         behind_s = window[1] - float(log.seconds[-1])
         if not 0 < behind_s <= MOST_GAP_S or time.time() > window[1] + MOST_GAP_S:
             return log
         time.sleep(_LOOK_S)
+
+
+def _read_now(path: Path) -> PowerLog:
+    """A log as it is now. Raises ``InputError`` for one that is none, or on another clock."""
+    log = read_power_log(path)
+    log.check_clock(time.time())
+    return log
 
 
 def _seconds(window: Window) -> float:

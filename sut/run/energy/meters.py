@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
@@ -65,8 +65,8 @@ class Readings:
         return float(end - begin)
 
 
-Opened = AbstractContextManager[tuple[Sequence[Meter], Sequence[str]]]
-"""Meters that can be read while it lasts, and why others cannot."""
+Opened = AbstractContextManager[tuple[Sequence[Meter], Mapping[Kind, str]]]
+"""Meters that can be read while it lasts, and why those of a kind cannot."""
 
 
 class Recording:
@@ -76,7 +76,7 @@ class Recording:
 
     def __init__(self, opened: Callable[[], Opened], every_s: float = EVERY_S) -> None:
         self.readings: list[Readings] = []
-        self.troubles: list[str] = ["the meters do not answer"]
+        self.troubles: Mapping[Kind, str] = {"gpu": "the meters do not answer"}
         self._opened, self._every_s = opened, every_s
         self._begun, self._over = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._work, daemon=True)
@@ -93,14 +93,14 @@ class Recording:
     def _work(self) -> None:
         try:
             with self._opened() as (meters, troubles):
-                self.readings, self.troubles = [Readings(meter) for meter in meters], list(troubles)
+                self.readings, self.troubles = [Readings(meter) for meter in meters], troubles
                 self._read()
                 self._begun.set()
                 while self.readings and not self._over.wait(self._every_s):
                     self._read()
                 self._read()
         except Exception as error:  # whatever it is, it is no reason to fail a run
-            self.troubles = [one_line(error)]
+            self.troubles = {"gpu": one_line(error)}
         finally:
             self._begun.set()
 

@@ -32,17 +32,25 @@ class Counter:
 
 
 def counters(powercap: Path = POWERCAP) -> list[Counter]:
-    """Those of all packages that can be read, in order; none where there are none."""
-    found = []
-    for zone in sorted(powercap.glob("*-rapl:*")):
+    """Those of all packages, in order; none where none can be read, or there are none.
+
+    Raises ``ValueError`` where some can be read and some cannot: what those use would be no CPU's figure.
+    """
+    found, silent = [], []
+    for zone in sorted(each for each in powercap.glob("*-rapl:*") if _PACKAGE.fullmatch(each.name)):
         try:
-            is_package = _PACKAGE.fullmatch(zone.name) and (zone / "name").read_text().startswith("package-")
+            if not (zone / "name").read_text().startswith("package-"):
+                continue
             counter = Counter(zone / "energy_uj", int((zone / "max_energy_range_uj").read_text()))
             counter.read_uj()
+            if counter.range_uj <= 0:
+                raise ValueError
         except (OSError, ValueError):
-            continue
-        if is_package and counter.range_uj > 0:
+            silent.append(zone.name)
+        else:
             found.append(counter)
+    if found and silent:
+        raise ValueError(f"the counter of {silent[0]} cannot be read, and those of other packages can")
     return found
 
 

@@ -14,6 +14,7 @@ from sut.results.samples import FILE as SAMPLES
 from sut.results.samples import Samples
 from sut.results.schema import FILE
 from sut.results.wording import milliseconds
+from sut.run.energy.metering import AtRest
 from sut.run.planning import OVERHEAD_S
 from sut.run.reporter import Reporter
 from sut.run.runner import check_same_model, run_experiment, run_folder
@@ -64,6 +65,7 @@ class Study:
     codes: list[ExitCode] = field(default_factory=list)
     model: str = ""
     weights: str | None = None
+    _rest: AtRest = field(default_factory=AtRest)
     _begun: float = field(default_factory=time.monotonic)
     _took_s: dict[str, float] = field(default_factory=dict)
 
@@ -120,7 +122,7 @@ class Study:
         """One round of a cell: LoadGen's run, then a process that is driven through the other loads."""
         folder = self._folder(cell)
         config = cell.config.model_copy(update={"output": folder, "overwrite": True})
-        ran = run_experiment([config], self.console, COMMAND)
+        ran = run_experiment([config], self.console, COMMAND, rest=self._rest)
         self.codes += ran.codes
         if ExitCode.INTERRUPTED in ran.codes:
             raise KeyboardInterrupt
@@ -134,7 +136,7 @@ class Study:
         parts = self._settled(cell, "Server")
         number = len(self.runs.get(cell.label, []))
         asked = drives(parts.config, number)
-        driven = drive(parts, list(asked.values()), folder / f"driven-{number}")
+        driven = drive(parts, list(asked.values()), folder / f"driven-{number}", rest=self._rest)
         loads |= {name: _load(each) for name, each in zip(asked, driven, strict=True)}
         found = CellRun(loads, result, path / FILE, sizes_of(parts.dataset))
         self.runs.setdefault(cell.label, []).append(found)
@@ -157,7 +159,7 @@ class Study:
         rates = run_parts(parts, rounds, min(seconds, _PART_S), f"the parts of {cell.label}")
         if config.preprocess_workers:
             whole = [Drive(Closed(outstanding(config)), seconds, _PART_S)] * rounds
-            driven = drive(parts, whole, self._folder(cell))
+            driven = drive(parts, whole, self._folder(cell), rest=self._rest)
             rates[END_TO_END] = [each.samples_per_second for each in driven]
         overlap = is_on_device(parts) and config.lane_count > 1
         files = [parts.dataset.read(index) for index in range(parts.dataset.count)]

@@ -18,6 +18,7 @@ from sut.process.child import SILENCE_S
 from sut.results.schema import FILE, Result, used
 from sut.run.auto import fixed
 from sut.run.compared import compared_with_fp32
+from sut.run.energy.metering import AtRest
 from sut.run.planning import EARLY_STOPPING_QUERIES
 from sut.run.reporter import Reporter
 from sut.run.runner import check_same_model, run_experiment, run_folder
@@ -73,6 +74,7 @@ class CellBench:
         self._console = console
         self._say = say
         self._limit_s = limit_s
+        self._rest = AtRest()
         self._first: dict[tuple[str, bool], Result] = {}
         """Of each model, and of what reads none of its files."""
         self._chosen: dict[str, dict[str, int]] = {}
@@ -121,7 +123,7 @@ class CellBench:
         begin = time.monotonic()
         config = self._config_of(cell, mode)
         try:
-            ran = run_experiment([config], self._console, COMMAND)
+            ran = run_experiment([config], self._console, COMMAND, rest=self._rest)
         except (SutError, ModuleNotFoundError) as error:
             return CellRun(number, None, False, True, time.monotonic() - begin, reason=one_line(error))
         if ExitCode.INTERRUPTED in ran.codes:

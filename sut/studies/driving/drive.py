@@ -13,7 +13,7 @@ from sut.errors import RunError, error_of, writing
 from sut.pipeline.assembly import Assembly
 from sut.process.child import follow
 from sut.process.messages import Failed
-from sut.run.energy.metering import Metering, measure_idle
+from sut.run.energy.metering import AtRest, Metering
 from sut.run.gpu_watch import Watch
 from sut.studies.driving.driven import STORY, Begun, Drive, Driven, Event, Orders, Ready
 from sut.studies.driving.loads import Alone, Closed, arrivals_ns
@@ -32,12 +32,14 @@ def drive(
     told: Callable[[Driven], None] = lambda driven: None,
     ready: Callable[[Ready], None] = lambda ready: None,
     say: Say = lambda text: None,
+    rest: AtRest | None = None,
 ) -> list[Driven]:
     """What the system of ``parts`` does under each of some loads; ``told`` is told of each as soon as it is over.
 
     It is loaded once, with Server's queue: first in, first out, or with an eye on ``max_latency_s`` where the config
     sets that. What is auto in the config is as for Server. ``cores``: how many of the usable ones it may run on. The
-    samples are written into ``directory``, as ``samples-0.npz`` and so on.
+    samples are written into ``directory``, as ``samples-0.npz`` and so on. A command that drives more than once gives
+    one ``rest``.
 
     Raises ``InputError`` for a load that cannot be, what a run would where it cannot be loaded, and ``RunError`` where
     it does not answer. Samples that fail, or a clock that is set, spoil a load and no other: see ``Driven.ok``.
@@ -48,8 +50,9 @@ def drive(
     with writing(directory):
         directory.mkdir(parents=True, exist_ok=True)
     config = parts.config.model_copy(update={"scenario": "Server"})
-    measure_idle(parts.gpus, config.power_log, say)  # before there is a process that warms the machine
-    heard = _Heard(parts.gpus, partial(Metering, parts.gpus, config.power_log, say), told, ready)
+    # Before there is a process that warms the machine.
+    idle = (rest or AtRest()).idle(parts.gpus, config.power_log, say)
+    heard = _Heard(parts.gpus, partial(Metering, idle, parts.gpus, config.power_log), told, ready)
     with heard.stack:
         orders = Orders(config, parts.model, tuple(drives), directory.resolve(), cores)
         last = follow("sut.studies.driving.child", orders, STORY, "the load", heard=heard.hear, silence_s=_SILENCE_S)
@@ -91,7 +94,7 @@ class _Heard:
                 self._told(driven)
 
     def _energy(self, event: Driven) -> dict[str, Any]:
-        if self._metering is None or not event.done:
+        if self._metering is None or not event.done or event.failed:
             return {}
         energy, notes = self._metering.energy((event.begin_s, event.begin_s + event.duration_s), event.done)
         return {"energy": energy, "energy_notes": tuple(notes)}

@@ -12,7 +12,7 @@ from sut.errors import ExitCode, InputError, RunError, SetupError, one_line, wor
 from sut.pipeline.assembly import assemble
 from sut.pipeline.slowdown import check_as_it_is
 from sut.results.energy import POWER_LOG
-from sut.run.energy.metering import measure_idle
+from sut.run.energy.metering import AtRest
 from sut.run.energy.power_log import check_power_log
 from sut.run.reporter import Reporter
 from sut.studies.breakdown.pictures import Pictures
@@ -51,11 +51,12 @@ def run_energy(
     """
     cells = [_cell(base, each, name, console) for each in pictures for name in preprocessors]
     known = [cell.parts for cell in cells if cell.parts is not None]
+    rest = AtRest()
     if known:
-        measure_idle(sorted({gpu for parts in known for gpu in parts.gpus}), base.power_log, console.note)
+        rest.idle(sorted({gpu for parts in known for gpu in parts.gpus}), base.power_log, console.note)
     for number in range(rounds):
         for cell in reversed(cells) if number % 2 else cells:
-            _measure(cell, load, number + 1, console)
+            _measure(cell, load, number + 1, console, rest)
     told: dict[str, Any] = {
         "rows": rows_of(cells),
         "model": base.model_name or base.model,
@@ -84,13 +85,13 @@ def _cell(base: RunConfig, pictures: Pictures, preprocess: str, console: Reporte
     return cell
 
 
-def _measure(cell: Cell, load: Drive, number: int, console: Reporter) -> None:
+def _measure(cell: Cell, load: Drive, number: int, console: Reporter, rest: AtRest) -> None:
     if cell.parts is None or cell.reason is not None:
         return
     loaded: list[Ready] = []
     try:
         with tempfile.TemporaryDirectory() as scratch:
-            [driven] = drive(cell.parts, [load], Path(scratch), ready=loaded.append, say=console.note)
+            [driven] = drive(cell.parts, [load], Path(scratch), ready=loaded.append, say=console.note, rest=rest)
         if not driven.ok:
             raise RunError(driven.first_error or f"{driven.failed} samples failed")
     except (RunError, SetupError, ModuleNotFoundError) as error:

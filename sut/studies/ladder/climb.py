@@ -14,6 +14,7 @@ from sut.errors import ExitCode, RunError, SutError, one_line, short
 from sut.mlperf.logs import Int64Array
 from sut.pipeline.assembly import Assembly, assemble
 from sut.process.telling import code_of
+from sut.run.energy.metering import AtRest
 from sut.run.reporter import Reporter
 from sut.studies.driving.drive import drive
 from sut.studies.driving.driven import Drive, Driven, Ready
@@ -62,6 +63,7 @@ class Climb:
     def __init__(self, ladder: Ladder, base: RunConfig, console: Reporter) -> None:
         self.steps: list[Step] = []
         self._ladder, self._base, self._console = ladder, base, console
+        self._rest = AtRest()
 
     def go(self, rounds: int | None, budget_s: float) -> None:
         """Find what each rung is, then measure them there and back again, ``rounds`` times or within the budget.
@@ -141,7 +143,7 @@ class Climb:
         load, loaded = Closed(self._ladder.concurrency), list[Ready]()
         with tempfile.TemporaryDirectory() as scratch:
             drives = [Drive(load, self._ladder.seconds, least=LEAST)]
-            [driven] = drive(parts, drives, Path(scratch), ready=loaded.append)
+            [driven] = drive(parts, drives, Path(scratch), ready=loaded.append, rest=self._rest)
             if not driven.ok:
                 raise RunError(driven.first_error or f"{driven.failed} samples failed")
             return Round(loaded[0], driven, driven.per_sample().latency_ns)

@@ -19,6 +19,7 @@ from sut.pipeline.slowdown import check_as_it_is
 from sut.results.schema import Result, used
 from sut.results.statistics import Difference, difference
 from sut.run.auto import fixed
+from sut.run.energy.metering import AtRest
 from sut.run.reporter import Reporter
 from sut.run.runner import run_experiment
 
@@ -58,6 +59,7 @@ class Measured:
     reasons: dict[Cell, str] = field(default_factory=dict)
     sizes: dict[str, ModelSize] = field(default_factory=dict)
     codes: list[ExitCode] = field(default_factory=list)
+    rest: AtRest = field(default_factory=AtRest)
 
     def of(self, cell: Cell) -> list[Result | None]:
         """The cell's results by round."""
@@ -136,7 +138,7 @@ def _run(
     try:
         if model not in measured.sizes:
             measured.sizes[model] = _size(config, console)
-        ran = run_experiment([config], console, "sut study models")
+        ran = run_experiment([config], console, "sut study models", rest=measured.rest)
     except (SutError, ModuleNotFoundError) as error:
         measured.reasons[cell] = one_line(error)
         return False

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from sut.config import RunConfig
 from sut.errors import ExitCode, worst
 from sut.mlperf import official
 from sut.mlperf.official import Benchmark
+from sut.run.energy.metering import AtRest
 from sut.run.planning import OVERHEAD_S
 from sut.run.reporter import Reporter
 from sut.run.runner import run_experiment
@@ -56,17 +58,18 @@ def run_rehearsal(configs: Sequence[RunConfig], about: About, console: Reporter)
     count = len(roles) * len(configs)
     least_s = count * OVERHEAD_S + (count - len(configs)) * time_s
     console.note(f"a rehearsal of {count} LoadGen runs: {duration(least_s)}, longer where a model is slow")
-    ran = run_experiment([*timed, *scored], console, _COMMAND, keeps=True, unofficial=True)
+    rest = AtRest()
+    ran = run_experiment([*timed, *scored], console, _COMMAND, keeps=True, unofficial=True, rest=rest)
     if ran.code == ExitCode.INVALID:
         console.note(_ONCE_MORE)
         again = [config.model_copy(update={"overwrite": False}) for config in (*timed, *scored)]
-        ran = run_experiment(again, console, _COMMAND, keeps=True, unofficial=True)
+        ran = run_experiment(again, console, _COMMAND, keeps=True, unofficial=True, rest=rest)
     if ran.code != ExitCode.OK or about.division == "open":
         return Rehearsed(ran.home, (), ran.code)
     scenarios = [config.scenario for config in configs]
-    overwrite = configs[0].overwrite
-    audited = audit(ran.home, console, _COMMAND, scenarios=scenarios, rehearse=True, overwrite=overwrite, keeps=True)
+    audit_all = partial(audit, ran.home, console, _COMMAND, scenarios=scenarios, rehearse=True, keeps=True, rest=rest)
+    audited = audit_all(overwrite=configs[0].overwrite)
     if audited.code == ExitCode.INVALID:
         console.note(_ONCE_MORE)
-        audited = audit(ran.home, console, _COMMAND, scenarios=scenarios, rehearse=True, keeps=True)
+        audited = audit_all()
     return Rehearsed(ran.home, audited.rows, worst([ran.code, audited.code]))

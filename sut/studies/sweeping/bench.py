@@ -10,6 +10,7 @@ from pathlib import Path
 
 from sut.pipeline.assembly import Assembly
 from sut.results.schema import Parity
+from sut.run.energy.metering import AtRest
 from sut.studies.driving.drive import drive
 from sut.studies.driving.driven import Driven, Ready
 from sut.studies.kept import Kept
@@ -34,6 +35,7 @@ class Bench:
         self._kept, self._say = kept, say
         self.points: dict[str, Point] = {}
         self.parity: Parity | None = None
+        self._rest = AtRest()
 
     @property
     def spent_s(self) -> float:
@@ -84,4 +86,5 @@ class Bench:
                 raise _Enough  # which ends the process, whatever it has begun meanwhile
 
         with tempfile.TemporaryDirectory() as scratch:
-            drive(parts, [job.drive for job in jobs], Path(scratch), cores=cores, told=told, ready=ready)
+            drives = [job.drive for job in jobs]
+            drive(parts, drives, Path(scratch), cores=cores, told=told, ready=ready, rest=self._rest)

@@ -13,6 +13,7 @@ from sut.mlperf.logs import Detail, read_detail
 from sut.results.schema import Metric, Result, used
 from sut.results.wording import agreement_lines
 from sut.run.auto import fixed
+from sut.run.energy.metering import AtRest
 from sut.run.reporter import Reporter
 from sut.run.runner import check_same_model, run_experiment, run_folder
 from sut.studies.tuning.state import Job, Measured, State
@@ -37,6 +38,7 @@ class Bench:
         self._console = console
         self.spent_s = 0.0
         self._first: Result | None = None
+        self._rest = AtRest()
 
     @property
     def rows(self) -> list[Measured]:
@@ -65,7 +67,7 @@ class Bench:
         more |= {"time_s": job.time_s} | ({} if job.qps is None else {"qps": job.qps})
         config = job.point.apply(self._base, **more)
         try:
-            ran = run_experiment([config], self._console, "sut tune")
+            ran = run_experiment([config], self._console, "sut tune", rest=self._rest)
         except (SutError, ModuleNotFoundError) as error:
             if not self._state.rows:
                 raise

@@ -11,6 +11,7 @@ from sut.pipeline.deadline import service_times
 from sut.pipeline.slowdown import NOT_STRETCHED
 from sut.results.schema import Result, used
 from sut.run.auto import fixed
+from sut.run.energy.metering import AtRest
 from sut.run.planning import EARLY_STOPPING_QUERIES
 from sut.run.reporter import Reporter
 from sut.run.runner import check_same_model, run_experiment, run_folder
@@ -42,6 +43,7 @@ class Bench:
         self._searches = {World(): Search()}
         self._start = 0.0
         self._first: Result | None = None
+        self._rest = AtRest()
 
     @property
     def finds_rate(self) -> bool:
@@ -131,7 +133,7 @@ class Bench:
     def _run(self, config: RunConfig) -> tuple[Result, Detail]:
         """Make a run. Raises ``SutError`` for one that fails, and ``KeyboardInterrupt``."""
         self.runs += 1
-        ran = run_experiment([config], self._console, "sut whatif")
+        ran = run_experiment([config], self._console, "sut whatif", rest=self._rest)
         result, code = ran.results[0], ran.code
         if code == ExitCode.INTERRUPTED:
             raise KeyboardInterrupt

@@ -13,6 +13,7 @@ from sut.cli.emit import emit
 from sut.config import RunConfig, make_config
 from sut.errors import ExitCode, InputError
 from sut.results.schema import Agreement, Result
+from sut.run.energy.metering import AtRest
 from sut.run.runner import Ran
 from sut.studies import boundary
 from sut.studies.boundary import device_left_out
@@ -137,7 +138,7 @@ def answering(monkeypatch: pytest.MonkeyPatch, **changes: Any) -> list[str]:
     """Answer the product's runs, each of which takes 10 s; the boundaries that are run are put down in a list."""
     made: list[str] = []
 
-    def run_each(configs: list[RunConfig], console: Console, command: str) -> Ran:
+    def run_each(configs: list[RunConfig], console: Console, command: str, rest: AtRest) -> Ran:
         made.extend(each.boundary for each in configs)
         cost = {"decode": 5, "infer": 4}
         return Ran([measured(each.boundary, cost, **changes) for each in configs], [ExitCode.OK])
@@ -165,10 +166,12 @@ def test_so_many_rounds_are_run_as_were_asked_for(monkeypatch: pytest.MonkeyPatc
 
 def test_what_the_first_run_chose_holds_at_each_boundary(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[RunConfig] = []
+    rests: set[AtRest] = set()
     plan = {"lanes": 2, "threads": 1, "max_batchsize": 4}
 
-    def run_each(configs: list[RunConfig], console: Console, command: str) -> Ran:
+    def run_each(configs: list[RunConfig], console: Console, command: str, rest: AtRest) -> Ran:
         made.extend(configs)
+        rests.add(rest)
         return Ran([measured(configs[0].boundary, {"decode": 5, "infer": 4}, plan=plan)], [ExitCode.OK])
 
     monkeypatch.setattr(boundary, "run_each", run_each)
@@ -176,12 +179,13 @@ def test_what_the_first_run_chose_holds_at_each_boundary(monkeypatch: pytest.Mon
     _boundary([make_config({"scenario": "Offline"})], as_json=True, rounds=1)
 
     assert [(each.lanes, each.threads, each.max_batchsize) for each in made] == [(None, None, None), *[(2, 1, 4)] * 2]
+    assert len(rests) == 1, "the machine at rest is looked at once"
 
 
 def test_a_run_that_fails_ends_it(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     made: list[str] = []
 
-    def run_each(configs: list[RunConfig], console: Console, command: str) -> Ran:
+    def run_each(configs: list[RunConfig], console: Console, command: str, rest: AtRest) -> Ran:
         made.extend(each.boundary for each in configs)
         return Ran([measured("tensor", {})], [ExitCode.FAILED if len(made) == 5 else ExitCode.INVALID])
 

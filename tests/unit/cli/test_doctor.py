@@ -273,6 +273,8 @@ def test_energy_counters_that_may_not_be_read_are_told(tmp_path: Path) -> None:
     assert (check().status, check().found) == ("absent", "none that may be read") and "as root" in check().hint
     plant(tmp_path, {f"{package}/energy_uj": "5\n", f"{package}/max_energy_range_uj": "9\n"})
     assert (check().status, check().found) == ("ok", "of 1 package")
+    plant(tmp_path, {f"{package[:-1]}1/energy_uj": "", f"{package[:-1]}1/name": "package-1\n"})
+    assert check().status == "absent" and check().found.startswith("the counter of intel-rapl:1 cannot be read")
 
 
 def test_cores_by_threads_affinity_and_quota(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

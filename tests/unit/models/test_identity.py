@@ -29,6 +29,7 @@ from sut.models.onnx_graph import OnnxGraph
 from sut.models.preparation import Prepared, check_unchanged, identified
 from sut.models.registry import MODELS
 from sut.results.schema import Accuracy
+from sut.run.energy.metering import AtRest
 from sut.run.outcome import _accuracy
 from sut.run.runner import Ran, run_each
 from sut.tasks.top1 import top1_score
@@ -181,7 +182,7 @@ def test_experiments_that_are_compared_are_of_one_model(
 ) -> None:
     digests = iter(["0a", second, second])
 
-    def run(configs: Any, console: Any, command: str) -> Ran:
+    def run(configs: Any, console: Any, command: str, rest: object) -> Ran:
         result: Any = SimpleNamespace(model_sha256=next(digests))
         return Ran([result], [ExitCode.OK])
 
@@ -189,7 +190,7 @@ def test_experiments_that_are_compared_are_of_one_model(
     configs = [RunConfig(boundary=boundary) for boundary in ("tensor", "pixels", "jpeg")]
 
     with pytest.raises(RunError, match="the model changed during the runs") if fails else nullcontext():
-        run_each(configs, Console(), "a test")
+        run_each(configs, Console(), "a test", AtRest())
     assert next(digests, "all") == (second if fails else "all"), "none is run after it"
 
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from sut.errors import InputError
 from sut.run.energy import meters
 from sut.run.energy.gpus import GpuCounter
-from sut.run.energy.meters import Meter, Readings, Recording
+from sut.run.energy.meters import Kind, Meter, Readings, Recording
 from sut.run.energy.power_log import check_power_log, read_power_log
 from sut.run.energy.rapl import Cpu, counters, unreadable
 
@@ -46,6 +48,17 @@ def test_counters_that_cannot_be_read_are_none(tmp_path: Path) -> None:
     assert counters(tmp_path) == [] and not unreadable(tmp_path)
     zone(tmp_path, "intel-rapl:0", "no number")
     assert counters(tmp_path) == [] and unreadable(tmp_path)
+
+
+@pytest.mark.parametrize("how", ["no number", None])
+def test_a_package_that_cannot_be_read_leaves_no_figure_of_the_others(tmp_path: Path, how: str | None) -> None:
+    zone(tmp_path, "intel-rapl:0", "100")
+    second = zone(tmp_path, "intel-rapl:1", how or "1", "package-1")
+    if how is None:
+        second.unlink()
+
+    with pytest.raises(ValueError, match=r"^the counter of intel-rapl:1 cannot be read, and those of other packages"):
+        counters(tmp_path)
 
 
 def test_zeus_counts_the_same_over_an_end_of_the_counter(tmp_path: Path) -> None:
@@ -118,11 +131,21 @@ def test_what_a_meter_counted_between_two_moments_is_read_off_its_line() -> None
     assert readings.trouble == "cuda:0: its energy counter fell silent" and readings.between(BEGIN, BEGIN + 1) is None
 
 
+def test_a_reading_that_takes_long_is_of_its_middle(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([BEGIN, BEGIN + 3])
+    monkeypatch.setattr(meters, "time", SimpleNamespace(time=lambda: next(clock)))
+    readings = Readings(GpuCounter("cuda:0", FakeGpu([0.0, 7.0])))  # type: ignore[arg-type]
+
+    readings.read()
+
+    assert readings.shown == [(BEGIN + 1.5, 7.0)]
+
+
 def test_a_recording_reads_from_its_begin_to_its_end_and_beyond_a_meter_that_fails() -> None:
     good = GpuCounter("cuda:0", FakeGpu([float(at) for at in range(10_000)]))  # type: ignore[arg-type]
     bad = GpuCounter("cuda:1", FakeGpu([5.0, 6.0]))  # type: ignore[arg-type]
 
-    with Recording(lambda: nullcontext(([good, bad], [])), every_s=0.001) as recording:
+    with Recording(lambda: nullcontext(([good, bad], {})), every_s=0.001) as recording:
         begin = time.time()
         while len(recording.readings[0].shown) < 5:
             time.sleep(0.001)
@@ -131,8 +154,8 @@ def test_a_recording_reads_from_its_begin_to_its_end_and_beyond_a_meter_that_fai
     first, second = recording.readings
     joules = first.between(begin, end)
     assert joules is not None and joules > 0 and second.trouble is not None
-    with Recording(lambda: nullcontext(([], []))) as nothing:
-        assert nothing.readings == nothing.troubles == []
+    with Recording(lambda: nullcontext(([], {}))) as nothing:
+        assert (nothing.readings, nothing.troubles) == ([], {})
 
 
 def test_meters_that_do_not_answer_keep_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,12 +164,12 @@ def test_meters_that_do_not_answer_keep_nobody_waiting(monkeypatch: pytest.Monke
     answered = threading.Event()
 
     @contextmanager
-    def opened() -> Iterator[tuple[list[Meter], list[str]]]:
+    def opened() -> Iterator[tuple[list[Meter], dict[Kind, str]]]:
         answered.wait(30)
-        yield [], []
+        yield [], {}
 
     with Recording(opened) as recording:
-        assert recording.readings == [] and recording.troubles == ["the meters do not answer"]
+        assert recording.readings == [] and recording.troubles == {"gpu": "the meters do not answer"}
     answered.set()
 
 
@@ -175,15 +198,34 @@ def test_times_may_be_written_out_with_their_zone(tmp_path: Path) -> None:
     [
         ([-1, 0, 1, 8, 11], r"no line for 7 s, from 1\.0 s after the run's begin"),
         ([1, 2, 3], r"is 2 s long, and the run 10 s; it begins \+1\.0 s from the run's begin"),
-        ([each + 3599 for each in range(-2, 15)], r"clock is off by \+1 h, as from another time zone"),
-        ([each - 100 for each in range(-2, 15)], r"clock is off by -96\.0 s at the least"),
-        ([each + 2.5 for each in range(15)], r"clock is off by \+2\.5 s at the least"),
+        ([each - 100 for each in range(-2, 15)], r"does not cover the run: it ends 96\.0 s before its end"),
+        ([each + 2.5 for each in range(15)], r"does not cover the run: it begins 2\.5 s after its begin"),
     ],
 )
 def test_a_log_that_does_not_cover_the_run_is_refused(tmp_path: Path, times: list[float], said: str) -> None:
     found = read_power_log(log(tmp_path, lambda at: 1.0, times))
     with pytest.raises(InputError, match=said):
         found.joules(BEGIN, BEGIN + 10)
+
+
+@pytest.mark.parametrize(
+    ("off_s", "said"),
+    [
+        (4.0, None),
+        (-4.0, None),
+        (6.0, r"its clock is off by \+6\.0 s, as its last line is in the future"),
+        (-6.0, r"its clock is off by -6\.0 s, as its last line is older than the file"),
+        (9 * 3600 - 3.0, r"its clock is off by \+9 h, as from another time zone, as its last line is in the future"),
+        (-5.5 * 3600 - 3.0, r"its clock is off by -5\.5 h, as from another time zone, as its last line is older"),
+        (3610.0, r"its clock is off by \+3610\.0 s, as"),
+    ],
+)
+def test_a_log_on_another_clock_is_refused_with_the_offset(tmp_path: Path, off_s: float, said: str | None) -> None:
+    path = log(tmp_path, lambda at: 1.0, [each + off_s for each in range(-7200, 1)])
+    os.utime(path, (BEGIN, BEGIN))
+
+    with pytest.raises(InputError, match=said) if said else nullcontext():
+        read_power_log(path).check_clock(BEGIN)
 
 
 @pytest.mark.parametrize(
@@ -214,3 +256,10 @@ def test_a_log_that_is_not_there_is_refused_before_anything_runs(tmp_path: Path)
         check_power_log(tmp_path / "meter.csv")
     with pytest.raises(InputError, match="cannot be read"):
         read_power_log(tmp_path)
+
+
+def test_what_no_meter_writes_to_is_said_to_be_that(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path, what in {"": "Is a directory", "pipe": "Is a named pipe", "/dev/null": "Is a device"}.items():
+        with pytest.raises(InputError, match=f"{what}.*; expected a file that the meter writes"):
+            check_power_log(tmp_path / path)

@@ -325,7 +325,7 @@ def test_equal_ones_cannot_be_told_apart_and_the_budget_ends_it() -> None:
 def test_what_a_cell_s_first_run_chose_is_what_all_its_runs_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     chosen = iter([{"lanes": 2, "threads": 1, "max_batchsize": 4}, {"lanes": 1, "threads": 2, "max_batchsize": 8}])
 
-    def run(configs: list[RunConfig], console: object, command: str) -> Ran:
+    def run(configs: list[RunConfig], console: object, command: str, rest: object) -> Ran:
         [config] = configs
         plan = {name: getattr(config, name) for name in ("lanes", "threads", "max_batchsize")}
         result = result_of(config, 100.0, plan=next(chosen) if config.lanes is None else plan)
@@ -413,7 +413,7 @@ def test_a_backend_that_reads_no_model_does_not_make_it_another_and_a_changed_fi
 ) -> None:
     content = iter((None, "ab", None, "ab", "cd"))
 
-    def experiment(configs: list[RunConfig], *more: object) -> Ran:
+    def experiment(configs: list[RunConfig], *more: object, rest: object) -> Ran:
         made = result_of(configs[0], 100.0, model_sha256=next(content))
         return Ran(results=[made], codes=[ExitCode.OK], home=tmp_path)
 
@@ -784,7 +784,7 @@ def test_the_price_is_of_all_runs_and_none_where_the_rate_is_asked_for(
 ) -> None:
     rates = iter([50.0, 40.0, 10.0] * 2)
 
-    def experiment(configs: list[RunConfig], *more: object) -> Ran:
+    def experiment(configs: list[RunConfig], *more: object, rest: object) -> Ran:
         made = result_of(configs[0], 20_000_000.0, samples_per_second=next(rates))
         return Ran(results=[made], codes=[ExitCode.OK], home=tmp_path)
 

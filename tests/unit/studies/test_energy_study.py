@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +107,21 @@ def test_a_gpu_of_known_power_gives_its_power_by_the_rate(machine: FakeNvml, mon
     assert code == ExitCode.OK and row["energy"].keys() == {"gpu"} and row["notes"] == []
     assert gpu["gross_joules_per_sample"] == pytest.approx(250 / row["samples_per_second"], rel=0.02)
     assert gpu["idle_watts"] == pytest.approx(250, rel=0.02)
+
+
+def test_a_log_that_is_refused_is_the_exit_code(machine: FakeNvml, monkeypatch: pytest.MonkeyPatch) -> None:
+    why = "power log meter.csv does not cover the run: it ends 9.0 s before its end"
+
+    def refused(*_: object, ready: Callable[[object], None], **__: object) -> list[Driven]:
+        ready(None)
+        return [driven(None, None, energy_notes=(why,))]
+
+    monkeypatch.setattr(study, "drive", refused)
+    base = base_of([make_config({**PLANTED, "scenario": "Server"})])
+
+    told, found = run_energy(base, DEMO, ["simulated"], Drive(Closed(1), 1.0), 1, BriefConsole())
+
+    assert found == ExitCode.USAGE and told["rows"][0]["notes"] == [why]
 
 
 @pytest.mark.parametrize(

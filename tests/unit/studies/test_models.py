@@ -18,6 +18,7 @@ from sut.errors import ExitCode, InputError, SetupError
 from sut.models.size import ModelSize
 from sut.results.page.page import make_page
 from sut.results.schema import Result
+from sut.run.energy.metering import AtRest
 from sut.run.runner import Ran
 from sut.studies.models import study as models
 from sut.studies.models.page import sentences_of, study_of
@@ -202,13 +203,15 @@ class Runs:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.made: list[RunConfig] = []
+        self.rests: set[AtRest] = set()
         self.raises: dict[tuple[str, str], Exception] = {}
         self.fails: set[tuple[str, str]] = set()
         monkeypatch.setattr(models, "run_experiment", self.run)
         monkeypatch.setattr(models, "_size", lambda config, console: ModelSize(1, 10**9))
         monkeypatch.setattr(models.time, "monotonic", lambda: 10.0 * len(self.made))
 
-    def run(self, configs: list[RunConfig], console: Console, command: str) -> Ran:
+    def run(self, configs: list[RunConfig], console: Console, command: str, rest: AtRest) -> Ran:
+        self.rests.add(rest)
         [config] = configs
         self.made.append(config)
         cell = (config.model, config.preprocess)
@@ -239,6 +242,7 @@ def test_rounds_go_there_and_back_and_hold_what_the_first_run_of_a_model_chose(r
     there = [(model, name) for model in PAIR[0] for name in PAIR[1]]
     assert runs.cells == there + there[::-1]
     assert [each.lanes for each in runs.made[:4]] == [None, 2, None, 2]
+    assert len(runs.rests) == 1, "the machine at rest is looked at once"
     assert all((each.lanes, each.max_batchsize) == (2, 4) for each in runs.made[4:])
     assert {each.model: each.weights for each in runs.made} == {
         "mobilenet-v2": "random",

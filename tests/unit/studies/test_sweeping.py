@@ -514,7 +514,14 @@ def planted_drive(monkeypatch: pytest.MonkeyPatch, rate_of: Callable[[int, int],
     asked_for: list[Drive] = []
 
     def drive(
-        parts: Any, drives: list[Drive], directory: Path, *, cores: Any, told: Callable[[Driven], None], ready: Any
+        parts: Any,
+        drives: list[Drive],
+        directory: Path,
+        *,
+        cores: Any,
+        told: Callable[[Driven], None],
+        ready: Any,
+        rest: object,
     ) -> None:
         config = parts.config
         ready(Ready(Pace(1, 1), config.lane_count, 1, config.largest_batch, 0, 2, None))
