@@ -90,7 +90,7 @@ FULL = {
     "answers": Answers(checked=4, largest_batch=8, batch_dependent_share=0.0, near_ties=0),
     "audit": Audit(file="audit.config", test="TEST01", settings={"mode": 2}),
     "cpu_quota": CpuQuota(cores=1.5, periods=10, throttled_periods=0),
-    "energy": {"cpu": Energy()},
+    "energy": {"cpu": Energy("", 0.0, None, None)},
     "quiet": Quiet(0.0, None, 0.0, before=Quiet(0.0, 0.0, 0.0)),
 }
 RESULTS = {
