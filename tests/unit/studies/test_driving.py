@@ -330,3 +330,14 @@ def test_what_was_seen_of_gpus_is_a_loads() -> None:
     ):
         heard._watch = SimpleNamespace(found=lambda gpus=gpus: (gpus, []))  # type: ignore[assignment]
         assert heard._of_gpus() == expected
+
+
+@pytest.mark.parametrize("failed", [0, 1])
+def test_a_load_with_samples_that_failed_has_no_energy(failed: int) -> None:
+    heard = _Heard([], lambda: None, lambda driven: None, lambda ready: None)  # type: ignore[arg-type, return-value]
+    heard._metering = SimpleNamespace(energy=lambda window, samples: ({"cpu": samples}, []))  # type: ignore[assignment]
+    event = SimpleNamespace(done=4.0, failed=failed, begin_s=1.0, duration_s=2.0)
+
+    told = heard._energy(event)  # type: ignore[arg-type]
+
+    assert told == ({} if failed else {"energy": {"cpu": 4.0}, "energy_notes": ()})
