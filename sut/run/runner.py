@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
-from itertools import chain, count
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING
 
-from plugins.files import LARGE_BYTES, read_file
 from sut.config import RunConfig
-from sut.errors import ExitCode, InputError, RunError, one_line, worst, writing
-from sut.files import holding, write_text
+from sut.errors import ExitCode, InputError, RunError, one_line, worst
 from sut.mlperf.audit import Audit, read_audit, remove_stale
-from sut.mlperf.logs import TRACE
 from sut.mlperf.reference_results import REFERENCE_FILE
 from sut.mlperf.userconf import read_conf
-from sut.models.base import ModelSpec
 from sut.models.content import check_model
 from sut.models.files import check_names
 from sut.models.own import check_fit
@@ -37,25 +27,17 @@ from sut.run.closed import make
 from sut.run.compared import compared_with_fp32, why_not_compared
 from sut.run.energy.metering import AtRest, Idle, Metering
 from sut.run.energy.power_log import check_power_log
+from sut.run.folders import fresh, locked, reserve, result_home, run_folder, write_files
 from sut.run.gpu_watch import Watch
 from sut.run.kept import staying
 from sut.run.outcome import lost_result, make_result
 from sut.run.planning import forecast
 from sut.run.reporter import Reporter
-from sut.run.supervisor import WORKER_LOG, Outcome, supervise
+from sut.run.supervisor import Outcome, supervise
 from sut.run.tried import keep_run
 
 if TYPE_CHECKING:
     from sut.results.page.tables import Decision
-
-_NEEDED_BYTES = 64 * 2**20
-"""Free disk without which no run is started: logs that end early would be found out only after the run."""
-_RESERVE = ".reserve"
-_RESERVED_BYTES = 64 * 2**10
-"""Room that each run holds for its result, which is then written although the run has filled the disk."""
-
-_LEVELS = 4
-"""Folders below --output that lead to a run's results: of its model, configuration, scenario and mode."""
 
 _NO_MORE = frozenset({ExitCode.INTERRUPTED, ExitCode.USAGE, ExitCode.SETUP})
 """After one of these the rest is not run: the user has had enough, or it would end the same way."""
@@ -187,19 +169,14 @@ def run_experiment(
         run_folder(home, config.scenario, config.mode, audit) for config, audit in zip(configs, audits, strict=True)
     ]
     stay = staying(configs, audits, folders, parts, console.note, unofficial) if keeps else {}
-    if length := forecast([config for at, config in enumerate(configs) if at not in stay], parts.spec.loadgen_model):
+    left = [config for at, config in enumerate(configs) if at not in stay]
+    if length := forecast(left, parts.spec.loadgen_model):
         console.note(length)
-    idle = Idle({})
-    if any(config.mode == "performance" for at, config in enumerate(configs) if at not in stay):
-        # Before this process makes the machine warm.
-        idle = (rest or AtRest()).idle(parts.gpus, first.power_log, console.note)
-    agreement = _agreement(parts, console) if len(stay) < len(configs) else None
-    if parts.model is not None:
-        notes = [why_not_compared(parts), _another_model(parts.model.sha256, model_sha256)]
-        told = tuple(note for note in notes if note)
-        parts = replace(parts, model=replace(parts.model, notes=(*parts.model.notes, *told)))
+    idle = _idle(left, parts, rest or AtRest(), console)
+    agreement = _agreement(parts, console) if left else None
+    parts = _with_notes(parts, model_sha256)
     ran = Ran(home=home)
-    with _locked(home), noted() as ending:
+    with locked(home), noted() as ending:
         for path in remove_stale(home):
             console.note(f"{path}: removed; a sut audit that was killed had left this audit.config")
         console.header(parts, home)
@@ -255,6 +232,22 @@ def _check_files(configs: Sequence[RunConfig], console: Reporter) -> list[Audit 
     return audits
 
 
+def _idle(configs: Sequence[RunConfig], parts: Assembly, rest: AtRest, console: Reporter) -> Idle:
+    """What the machine draws at rest, before this process makes it warm; nothing where no run is told its energy."""
+    if all(config.mode != "performance" for config in configs):
+        return Idle({})
+    return rest.idle(parts.gpus, configs[0].power_log, console.note)
+
+
+def _with_notes(parts: Assembly, model_sha256: str | None) -> Assembly:
+    """The parts with what is said of their model, if any: ``model_sha256`` is that of a run that is repeated."""
+    if parts.model is None:
+        return parts
+    notes = [why_not_compared(parts), _another_model(parts.model.sha256, model_sha256)]
+    told = tuple(note for note in notes if note)
+    return replace(parts, model=replace(parts.model, notes=(*parts.model.notes, *told)))
+
+
 def _another_model(now: str | None, then: str | None) -> str | None:
     if then is None or now == then:
         return None
@@ -265,19 +258,6 @@ def _agreement(parts: Assembly, console: Reporter) -> Agreement | None:
     with console.working("comparing labels") as progress:
         found = compared_with_fp32(parts, console.note, progress)
     return None if found is None else Agreement.model_validate(found, from_attributes=True)
-
-
-def result_home(config: RunConfig, spec: ModelSpec) -> Path:
-    """The directory of all scenarios of one configuration, and of a model as it is run."""
-    device = config.device.replace(",cuda:", "+").replace("cuda:", "cuda")
-    digest = config.digest(repr(spec.recipe))
-    words = [config.backend, device, config.preprocess, config.precision, config.boundary, digest]
-    return config.output / spec.name / "-".join(words)
-
-
-def run_folder(home: Path, scenario: str, mode: str, audit: Audit | None) -> Path:
-    """The directory of one run in that of all of its configuration: by its mode, an audit's by the audit's name."""
-    return home / scenario / (mode if audit is None else audit.test or "audit")
 
 
 def audit_of(config: RunConfig) -> Audit | None:
@@ -298,8 +278,7 @@ def _run_one(
     config, begin = parts.config, time.monotonic()
     outcome = Outcome(time.time())
     try:
-        # At random, because a file system that packs would need no room for zeros.
-        (directory / _RESERVE).write_bytes(os.urandom(_RESERVED_BYTES))
+        reserve(directory)
         watch = Watch(parts.gpus, lambda: outcome.phase == "run")
         with console.watching(config) as observer, watch, _metering(parts, idle) as outcome.metering:
             supervise(config, parts.model, directory, observer, outcome, ending)
@@ -313,7 +292,7 @@ def _run_one(
         outcome.traceback = traceback.format_exc()
         result = lost_result(parts, outcome, error)
         texts = {FILE: result.to_json()}
-    _write(texts, directory, config)
+    write_files(texts, directory, config)
     if outcome.plan is not None:
         keep_run(outcome.plan.settled.key, result)
     code = _code(result, outcome)
@@ -338,27 +317,6 @@ def _judged(parts: Assembly, agreement: Agreement | None, directory: Path, outco
     return make_result(parts, agreement, outcome, directory)  # not scored, so this is short
 
 
-def _write(texts: Mapping[str, str], directory: Path, config: RunConfig) -> None:
-    """Write the files of a result, by name."""
-    with suppress(OSError):  # what stays is in nobody's way
-        _tidy(directory, config)
-    try:
-        _restore(directory, config.output)
-        for name, text in texts.items():
-            write_text(directory / name, text)
-    except OSError as error:
-        raise RunError(f"{directory}: the result cannot be written: {one_line(error)}") from error
-
-
-def _restore(directory: Path, top: Path) -> None:
-    """Make a run's directory again where somebody has removed it, or put a file or a link in its place or above it."""
-    below = [path for path in (directory, *directory.parents) if path.is_relative_to(top) and path != top]
-    for path in (top, *reversed(below)):
-        if os.path.lexists(path) and (not path.is_dir() or (path != top and path.is_symlink())):
-            path.rename(_aside(path))
-    directory.mkdir(parents=True, exist_ok=True)
-
-
 def _code(result: Result, outcome: Outcome) -> ExitCode:
     if outcome.interrupted:
         return ExitCode.INTERRUPTED
@@ -368,67 +326,3 @@ def _code(result: Result, outcome: Outcome) -> ExitCode:
         return ExitCode.FAILED
     missed = result.accuracy is not None and result.accuracy.met is False
     return ExitCode.INVALID if result.invalid_reasons or missed else ExitCode.OK
-
-
-def _tidy(directory: Path, config: RunConfig) -> None:
-    """Make room: the trace is for the ledger, and large; it is kept for debugging. An empty worker log says nothing."""
-    (directory / _RESERVE).unlink(missing_ok=True)
-    if not config.debug:
-        (directory / TRACE).unlink(missing_ok=True)
-    log = directory / WORKER_LOG
-    if log.exists() and log.stat().st_size == 0:
-        log.unlink()
-
-
-@contextmanager
-def _locked(home: Path) -> Iterator[None]:
-    """Hold ``home`` for ourselves. Raises ``InputError`` if it cannot be written, or another run writes there."""
-    with writing(home):
-        home.mkdir(parents=True, exist_ok=True)
-        with NamedTemporaryFile(dir=home, prefix=".probe.", buffering=0) as probe:
-            probe.write(b"x" * 4096)
-        free = shutil.disk_usage(home).free
-    if free < _NEEDED_BYTES:
-        raise InputError(
-            f"{home}: {free / 2**20:.0f} MiB free, {_NEEDED_BYTES // 2**20} MiB needed for the logs; "
-            "make room or choose another --output"
-        )
-    with holding(home, "another run is writing there; wait for it, or choose another --output"):
-        yield
-
-
-def fresh(directory: Path, overwrite: bool) -> Path:
-    """An empty directory; one that is there is removed (``overwrite``) or renamed to ``<name>.<started>``."""
-    below_output = (directory, *directory.parents)[:_LEVELS]
-    if overwrite and (link := next((path for path in below_output if path.is_symlink()), None)):
-        raise InputError(
-            f"{link} is a link to {link.readlink()}, behind which --overwrite removes nothing; remove the link, or "
-            "leave --overwrite out"
-        )
-    try:
-        if overwrite and directory.is_dir():
-            shutil.rmtree(directory)
-        elif os.path.lexists(directory):
-            directory.rename(_aside(directory))
-        directory.mkdir(parents=True)
-    except OSError as error:
-        raise InputError(
-            f"{directory}: cannot be made anew ({error.strerror or error}); choose another --output"
-        ) from error
-    return directory
-
-
-def _aside(directory: Path) -> Path:
-    """A name beside ``directory`` that nothing has yet."""
-    name = f"{directory.name}.{_started(directory)}"
-    names = chain([name], (f"{name}-{number}" for number in count(2)))
-    return next(aside for each in names if not os.path.lexists(aside := directory.with_name(each)))
-
-
-def _started(directory: Path) -> str:
-    """When the run in ``directory`` was started, as its result says; without one, when the directory was made."""
-    try:
-        started = datetime.fromisoformat(json.loads(read_file(directory / FILE, LARGE_BYTES))["started"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        started = datetime.fromtimestamp(directory.lstat().st_mtime, UTC)
-    return started.strftime("%Y%m%dT%H%M%S")

@@ -25,8 +25,9 @@ from sut.pipeline.assembly import Assembly, assemble
 from sut.results.collected import read_result
 from sut.results.schema import FILE, Result
 from sut.run.energy.metering import AtRest
+from sut.run.folders import result_home
 from sut.run.reporter import Reporter
-from sut.run.runner import result_home, run_experiment
+from sut.run.runner import run_experiment
 from sut.tasks.base import Score
 from sut.tasks.registry import find_task
 

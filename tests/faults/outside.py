@@ -168,6 +168,6 @@ PARENT = [
     _parent("sut.run.outcome:score_log", "RuntimeError('score')", scenario="Offline", options=ACCURACY),
     _parent("sut.mlperf.accuracy:read_accuracy_log", "MemoryError('answers')", scenario="Offline", options=ACCURACY),
     _parent("sut.results.schema:reference_results", "RuntimeError('reference')"),
-    _parent("sut.run.runner:_tidy", "OSError(5, 'tidy')", (0,)),
+    _parent("sut.run.folders:_tidy", "OSError(5, 'tidy')", (0,)),
     _parent("sut.cli.console:Console.result", "RuntimeError('console')", valid=1),
 ]  # fmt: skip

@@ -21,7 +21,7 @@ from sut.process.streams import tell
 from sut.results.prices import PREPROCESSING
 from sut.results.schema import STUDY
 from sut.results.wording import milliseconds
-from sut.run.runner import fresh
+from sut.run.folders import fresh
 from sut.studies.breakdown.cells import LOADED, ZERO, plan
 from sut.studies.breakdown.report import folder_of, told
 from sut.studies.breakdown.split import WAITING

@@ -19,7 +19,7 @@ from sut.config.words import parse_budget
 from sut.errors import ExitCode
 from sut.pipeline.assembly import assemble
 from sut.process.streams import tell
-from sut.run.runner import fresh
+from sut.run.folders import fresh
 from sut.studies.kept import study_folder
 from sut.studies.pages import keep_study, leave_study
 from sut.studies.whatif import report

@@ -15,9 +15,10 @@ from sut.results.samples import Samples
 from sut.results.schema import FILE
 from sut.results.wording import milliseconds
 from sut.run.energy.metering import AtRest
+from sut.run.folders import run_folder
 from sut.run.planning import OVERHEAD_S
 from sut.run.reporter import Reporter
-from sut.run.runner import check_same_model, run_experiment, run_folder
+from sut.run.runner import check_same_model, run_experiment
 from sut.studies.breakdown.alone import is_on_device, run_parts
 from sut.studies.breakdown.bottleneck import END_TO_END, bytes_moved, judged
 from sut.studies.breakdown.cells import (

@@ -14,9 +14,9 @@ from sut.pipeline.assembly import Assembly, assemble
 from sut.pipeline.slowdown import check_as_it_is
 from sut.process.cgroup import usable_cores
 from sut.process.streams import tell
+from sut.run.folders import fresh
 from sut.run.planning import check_effect
 from sut.run.reporter import Reporter
-from sut.run.runner import fresh
 from sut.studies.capacity import report
 from sut.studies.capacity.choice import Machine, Planned, Wanted, choose, needs
 from sut.studies.capacity.measuring import Orders, measure

@@ -19,9 +19,10 @@ from sut.results.schema import FILE, Result, used
 from sut.run.auto import fixed
 from sut.run.compared import compared_with_fp32
 from sut.run.energy.metering import AtRest
+from sut.run.folders import run_folder
 from sut.run.planning import EARLY_STOPPING_QUERIES
 from sut.run.reporter import Reporter
-from sut.run.runner import check_same_model, run_experiment, run_folder
+from sut.run.runner import check_same_model, run_experiment
 from sut.studies.bare import Bare, has_loop, run_bare
 from sut.studies.comparing.matrix import Cell
 from sut.text import duration

@@ -17,8 +17,8 @@ from sut.files import write_text
 from sut.process.streams import tell
 from sut.results.machine import differs, system_facts
 from sut.results.schema import COMPARISON, dump_json
+from sut.run.folders import fresh
 from sut.run.reporter import Reporter
-from sut.run.runner import fresh
 from sut.studies.comparing.automatic import like
 from sut.studies.comparing.bench import CellBench
 from sut.studies.comparing.comparison import Comparison

@@ -39,7 +39,7 @@ from sut.models.preparation import Prepared, spec_to_run
 from sut.models.registry import MODELS
 from sut.results.consistency import contradictions
 from sut.results.schema import FILE, Result
-from sut.run.runner import result_home, run_folder
+from sut.run.folders import result_home, run_folder
 from sut.studies.proof.finding import Finding, differing, found_by, named, told
 from sut.tasks.registry import find_task
 

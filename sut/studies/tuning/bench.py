@@ -14,8 +14,9 @@ from sut.results.schema import Metric, Result, used
 from sut.results.wording import agreement_lines
 from sut.run.auto import fixed
 from sut.run.energy.metering import AtRest
+from sut.run.folders import run_folder
 from sut.run.reporter import Reporter
-from sut.run.runner import check_same_model, run_experiment, run_folder
+from sut.run.runner import check_same_model, run_experiment
 from sut.studies.tuning.state import Job, Measured, State
 
 

@@ -12,9 +12,10 @@ from sut.pipeline.slowdown import NOT_STRETCHED
 from sut.results.schema import Result, used
 from sut.run.auto import fixed
 from sut.run.energy.metering import AtRest
+from sut.run.folders import run_folder
 from sut.run.planning import EARLY_STOPPING_QUERIES
 from sut.run.reporter import Reporter
-from sut.run.runner import check_same_model, run_experiment, run_folder
+from sut.run.runner import check_same_model, run_experiment
 from sut.studies.simulation import highest_rate
 from sut.studies.whatif.rate import Asked, Search
 from sut.studies.whatif.worlds import World

@@ -31,7 +31,7 @@ from sut.qsl.pictures import _examine
 from sut.qsl.preprocessed import RECIPE_FILE, PreprocessedDir
 from sut.qsl.tensor_cache import TensorCache
 from sut.results.schema import FILE as RESULT_FILE
-from sut.run.runner import _started
+from sut.run.folders import _started
 from sut.studies.tuning.state import FILE as STATE_FILE
 from sut.studies.tuning.state import State
 

@@ -25,7 +25,7 @@ from sut.mlperf.verify_audit import verify_test01, verify_test04
 from sut.models.base import ModelSpec
 from sut.models.registry import MODELS
 from sut.results.schema import FILE, Result
-from sut.run.runner import result_home
+from sut.run.folders import result_home
 from sut.studies.submission.about import About
 from sut.tasks.base import Score
 from sut.tasks.top1 import top1_score

@@ -19,7 +19,7 @@ from sut.mlperf.rules import IN_SHORT
 from sut.models.registry import MODELS
 from sut.results.collected import read_result
 from sut.results.schema import FILE
-from sut.run.runner import result_home
+from sut.run.folders import result_home
 from sut.studies.proof.finding import Finding
 from sut.studies.submission import fault, one_run
 from sut.studies.submission.about import About
