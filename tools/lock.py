@@ -42,12 +42,12 @@ _PLATFORMS = re.compile(r"any|(?:.*\.)?(?:manylinux\w+|linux)_(?:x86_64|aarch64)
 
 _CUDA = re.compile(r"-cu\d+$")
 
-BARE = {"onnx2torch": (), "pycuda": ("pytools", "platformdirs", "mako"), "tensorrt-stubs": ()}
+BARE = {"onnx2torch": (), "pycuda": ("pytools", "platformdirs", "mako"), "tensorrt-stubs": (), "zeus": ("httpx",)}
 """What is installed without its requirements, and those of them that are needed beside the table's.
 
 onnx2torch requires torchvision, which the backend does without: PyPI's does not import beside a PyTorch for CPUs. Of
 PyCUDA there is but the source, which pip would have to run to be told of its requirements, its hash unchecked. The
-stubs of TensorRT require its bindings, which no type needs.
+stubs of TensorRT require its bindings, which no type needs. Of zeus a test reads one counter, without pandas.
 """
 _APART = {"nvidia-cuda-nvrtc", "nvidia-cuda-nvrtc-cu12"}
 """Packages of two builds that lie in folders of their own."""

@@ -61,29 +61,38 @@ def test_a_package_that_cannot_be_read_leaves_no_figure_of_the_others(tmp_path: 
         counters(tmp_path)
 
 
+@pytest.mark.timed
 def test_zeus_counts_the_same_over_an_end_of_the_counter(tmp_path: Path) -> None:
-    zeus = pytest.importorskip("zeus.device.cpu.rapl", reason="zeus brings 230 MB, and is no part of the set-up")
+    from zeus.device.cpu import rapl as zeus  # it needs a second
+
     counter = zone(tmp_path, "intel-rapl:0", "950000000", most=1_000_000_000)
     ours, theirs = Cpu(counters(tmp_path)), zeus.RAPLCPU(0, str(tmp_path))
+    rounds = theirs.rapl_file.wraparound_tracker.get_num_wraparounds
 
     def both() -> tuple[float, float]:
         return ours.joules(), theirs.get_total_energy_consumption().cpu_mj / 1000
 
-    def round_once() -> None:
-        """Near the end, and over it; a process of zeus's looks ten times a second once it has started."""
-        seen, until = theirs.rapl_file.wraparound_tracker.get_num_wraparounds(), time.monotonic() + 60
-        while theirs.rapl_file.wraparound_tracker.get_num_wraparounds() == seen and time.monotonic() < until:
-            for uj in ("990000000", "910000000"):
-                counter.write_text(uj)
-                ours.joules()
-                time.sleep(0.3)
+    def count(uj: str) -> None:
+        """At once: a process of zeus's, which looks ten times a second, ends at an empty file."""
+        written = counter.with_name("new")
+        written.write_text(uj)
+        written.replace(counter)
+        ours.joules()
 
-    both()
-    round_once()
-    before = both()
-    counter.write_text("955000000")
+    def come_round() -> None:
+        for uj in ("990000000", "910000000"):
+            count(uj)
+            time.sleep(0.3)
+
+    until = time.monotonic() + 60
+    while not rounds() and time.monotonic() < until:  # that process starts
+        come_round()
+    before, seen = both(), rounds()
+    count("955000000")
     after = both()
-    round_once()
+    come_round()
+    while rounds() == seen and time.monotonic() < until + 60:
+        time.sleep(0.1)
     wrapped = both()
 
     assert after[0] - before[0] == pytest.approx(45) == after[1] - before[1]
