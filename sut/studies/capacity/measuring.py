@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -28,6 +29,7 @@ from sut.process.messages import Failed, Step, from_text, vocabulary
 from sut.process.telling import Teller, carry_out
 from sut.qsl.library import Rows
 from sut.results.quiet import look
+from sut.run.timing import threads_of
 from sut.run.trial import is_undisturbed
 from sut.text import Progress
 
@@ -146,11 +148,13 @@ class _Bench:
         self._window_s = orders.seconds / (len(orders.lanes) * ROUNDS * len(self._cells))
         self._workers = [system.library.source() for _ in range(max(orders.workers, default=0))]
         self._filler = system.library.source()
-        self._pool = ThreadPoolExecutor(len(system.lanes) + len(self._workers))
+        self._ending = ExitStack()
+        self._pools = self._ending.enter_context(threads_of(system.lanes))
+        self._pool_of_workers = self._ending.enter_context(ThreadPoolExecutor(max(1, len(self._workers))))
 
     def close(self) -> None:
         """End its threads, give back what its sources hold."""
-        self._pool.shutdown()
+        self._ending.close()
         for source in (*self._workers, self._filler):
             source.close()
 
@@ -193,19 +197,19 @@ class _Bench:
         return {name: spent // self._pictures for name, spent in self._spent.items()}
 
     def _window(self, doing: Doing, workers: int, size: int, number: int) -> Window:
-        all_lanes = self._system.lanes
         work = self._answer if doing in ("lanes", "both") else self._work
-        lanes = [] if doing == "workers" else all_lanes[:1] if doing == "alone" else all_lanes
-        steps = [work(lane, size) for lane in lanes], [self._prepare(each) for each in range(workers)]
+        pools = [] if doing == "workers" else self._pools[:1] if doing == "alone" else self._pools
+        of_lanes = [(pool, work(lane, size)) for lane, pool in pools]
+        of_workers = [(self._pool_of_workers, self._prepare(each)) for each in range(workers)]
         end_ns = time.perf_counter_ns() + int(1e9 * self._window_s)
-        begun = [[self._pool.submit(_again, step, end_ns) for step in those] for those in steps]
+        begun = [[pool.submit(_again, step, end_ns) for pool, step in those] for those in (of_lanes, of_workers)]
         in_lanes, in_workers = ([each.result() for each in those] for those in begun)
         if in_lanes and self._on_device:
             in_lanes = as_shared(in_lanes)
         batches, pictures = (
             tuple(took for each in those for took in _thinned(each, len(those))) for those in (in_lanes, in_workers)
         )
-        return Window(doing, len(all_lanes), workers, size, number, batches, pictures)
+        return Window(doing, len(self._pools), workers, size, number, batches, pictures)
 
     def _some(self, size: int, at: int = 0) -> list[int]:
         return [self._indices[(at + n) % len(self._indices)] for n in range(size)]
