@@ -76,13 +76,14 @@ def pipeline(cost_ns: Mapping[str, float], scenario: str, lanes: int, workers: i
 
 
 def limiting_stage(cost_ns: Mapping[str, float], found: Pipeline) -> str:
-    """The stage with the most busy time per sample and thread that does it.
+    """The stage with the most busy time per sample and thread that does it: copies to and from a device, too.
 
     >>> cost = {"decode": 5, "resize": 2, "gather": 1, "infer": 4}
     >>> limiting_stage(cost, Pipeline(7, 4)), limiting_stage(cost, Pipeline(7, 4, lanes=1, workers=2))
     ('decode', 'infer')
     """
-    threads = dict.fromkeys(PREPROCESSING, found.workers or found.lanes) | {"infer": found.lanes}
+    of_lanes = dict.fromkeys(["infer", *cost_ns], found.lanes)
+    threads = of_lanes | dict.fromkeys(PREPROCESSING, found.workers or found.lanes)
     return max(threads, key=lambda stage: cost_ns.get(stage, 0) / threads[stage])
 
 

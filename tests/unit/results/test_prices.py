@@ -107,9 +107,16 @@ def test_in_single_stream_one_sample_is_under_way() -> None:
     [(1, 0, "decode"), (4, 0, "decode"), (1, 1, "decode"), (1, 2, "infer"), (2, 2, "decode"), (2, 4, "infer")],
 )
 def test_the_limiting_stage_is_that_with_the_most_time_per_thread(lanes: int, workers: int, stage: str) -> None:
-    cost = {"decode": 5, "resize": 3, "normalize": 1, "gather": 20, "infer": 4, "postprocess": 20}
+    cost = {"decode": 5, "resize": 3, "normalize": 1, "gather": 2, "infer": 4, "postprocess": 2}
 
     assert limiting_stage(cost, Pipeline(9, 4, lanes, workers)) == stage
+
+
+@pytest.mark.parametrize("copy", ["gather", "h2d", "d2h", "postprocess"])
+def test_what_lanes_do_beside_inference_may_limit_too(copy: str) -> None:
+    cost = {"decode": 5, "infer": 4, copy: 6}
+
+    assert limiting_stage(cost, Pipeline(5, 4, lanes=2, workers=2, rest_ns=6)) == copy
 
 
 @pytest.mark.parametrize("scenario", ["SingleStream", "MultiStream", "Server"])
