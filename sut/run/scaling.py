@@ -8,36 +8,44 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from functools import partial
 
 from sut.pipeline.lane import Lane
 from sut.pipeline.system import SUT
 from sut.results.schema import Scaling
-from sut.run.timing import Beat, at_once, keep_busy, sizes_to_warm, some, threads_of, timed
+from sut.run.timing import Beat, at_once, batches_of, sizes_to_warm, some, threads_of, timed
 
 _FEWEST_PAIRS, _MOST_PAIRS = 3, 20
-_BATCHES = 4
-"""For each lane that workers feed."""
+_BATCHES = 3
+"""Of each lane in a window, at the least."""
+_FED_BATCHES = 4
+"""For each lane that workers feed, the first time that they are asked."""
+_LONGER = 1.2
+"""Twice the work takes twice as long, less what the first samples are on their way. Where it hardly takes longer, the
+machine was busy meanwhile."""
 
 
 def scaling(system: SUT, indices: Sequence[int], samples_per_query: int, budget_s: float, beat: Beat) -> Scaling | None:
     """What one and all come to within about ``budget_s`` seconds, three pairs at the least; every lane is warm.
 
-    None where there is one only, and in SingleStream, which has one query at a time for the first. Raises whatever the
-    backend raises.
+    None where the machine was too busy to tell. Raises whatever the backend raises.
     """
     units, scenario = system.parts.units, system.config.scenario
-    if len(units) == 1 or scenario == "SingleStream":
-        return None
     top = max(sizes_to_warm(scenario, system.policy, samples_per_query))
     batch = some(indices, min(top, system.policy.max_batch))
     first = system.lanes[:: len(units)]
     rate = partial(_fed_rate if system.staged else _busy_rate, system, batch, budget_s / _MOST_PAIRS, beat)
     pairs: list[tuple[float, float]] = []
-    end = time.perf_counter() + budget_s
-    while len(pairs) < _FEWEST_PAIRS or (time.perf_counter() < end and len(pairs) < _MOST_PAIRS):
-        pairs.append((rate(first), rate(system.lanes)))
+    end, tried = time.perf_counter() + budget_s, 0
+    while tried < _FEWEST_PAIRS or (time.perf_counter() < end and tried < _MOST_PAIRS):
+        tried += 1
+        alone, together = rate(first), rate(system.lanes)
+        if alone is not None and together is not None:
+            pairs.append((alone, together))
+    if len(pairs) < _FEWEST_PAIRS:
+        return None
     one, all_ = (statistics.median(side) for side in zip(*pairs, strict=True))
     return Scaling(
         units=[unit.name for unit in units],
@@ -48,29 +56,50 @@ def scaling(system: SUT, indices: Sequence[int], samples_per_query: int, budget_
 
 
 def _busy_rate(system: SUT, batch: Sequence[int], seconds: float, beat: Beat, lanes: Sequence[Lane]) -> float:
-    """Samples per second of lanes that do all the work by themselves: each by its own time, so that no end counts."""
+    """Samples per second of lanes that do all the work by themselves, until each device has done some batches."""
+    units = len(system.parts.units)
+    sharers = Counter(lane.number % units for lane in lanes)
+    ends: dict[int, list[int]] = {unit: [] for unit in sharers}
 
-    def of_lane(lane: Lane) -> float:
-        begin = time.perf_counter()
-        batches = keep_busy(lane, batch, seconds, beat)
-        return batches * len(batch) / (time.perf_counter() - begin)
+    def of_lane(lane: Lane) -> None:
+        until = time.perf_counter() + seconds
+        for _ in batches_of(lane, batch, beat):
+            ends[lane.number % units].append(time.perf_counter_ns())
+            enough = all(len(ends[unit]) >= _BATCHES * count for unit, count in sharers.items())
+            if enough and time.perf_counter() >= until:
+                return
 
     with threads_of(lanes) as pools:
-        return sum(at_once(pools, of_lane))
+        at_once(pools, of_lane)
+    return len(batch) * sum(batches_per_second(ends[unit], count) for unit, count in sharers.items())
 
 
-def _fed_rate(system: SUT, batch: Sequence[int], seconds: float, beat: Beat, lanes: Sequence[Lane]) -> float:
-    """Samples per second of lanes that workers feed, while the others rest.
+def batches_per_second(ends_ns: Iterable[int], lanes: int) -> float:
+    """What one device came to, by when each batch of its lanes ended.
+
+    Without as many batches as it has lanes: these found it idle, or waited for each other, whichever it lets in first.
+
+    >>> batches_per_second([100_000_000, 200_000_000, 300_000_000, 400_000_000], lanes=2)
+    10.0
+    """
+    ordered = sorted(ends_ns)
+    return 1e9 * (len(ordered) - lanes) / max(1, ordered[-1] - ordered[lanes - 1])
+
+
+def _fed_rate(system: SUT, batch: Sequence[int], seconds: float, beat: Beat, lanes: Sequence[Lane]) -> float | None:
+    """Samples per second of lanes that workers feed, while the others rest; None where it cannot be told.
 
     By how much longer twice as many samples take: that leaves out how long the first are on their way.
     """
+    few = some(batch, _FED_BATCHES * len(batch) * len(lanes))
     system.rest({lane.number for lane in system.lanes} - {lane.number for lane in lanes})
     try:
-        few = some(batch, _BATCHES * len(batch) * len(lanes))
         short_ns = timed(system.ask, few)
         beat()
-        long_ns = timed(system.ask, few * 2)
+        while (long_ns := timed(system.ask, few * 2)) < 1e9 * seconds:
+            beat()
+            few, short_ns = few * 2, long_ns
         beat()
     finally:
         system.rest(())
-    return 1e9 * len(few) / max(1, long_ns - short_ns)
+    return 1e9 * len(few) / (long_ns - short_ns) if long_ns > _LONGER * short_ns else None

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import count
 from typing import TypeVar
 
 from sut.mlperf.loadgen import responses
@@ -237,13 +238,16 @@ def _timed_until(measure: Callable[[], int], budget_s: float, beat: Beat, at_lea
 def keep_busy(lane: Lane, batch: Sequence[int], seconds: float, beat: Beat) -> int:
     """Run batches for a while; how many."""
     end = time.perf_counter() + seconds
-    batches = 0
-    while batches == 0 or time.perf_counter() < end:
+    return next(batches for batches in batches_of(lane, batch, beat) if time.perf_counter() >= end)
+
+
+def batches_of(lane: Lane, batch: Sequence[int], beat: Beat) -> Iterator[int]:
+    """Run batches without end; yields after each how many they are by now."""
+    for number in count(1):
         payloads = lane.rehearse(batch)
         answers = None if isinstance(payloads, list) else payloads
         # Twice: LoadGen's own part takes about as long as building the responses. It matters to fast backends only.
         responses(batch, answers)
         responses(batch, answers)
-        batches += 1
         beat()
-    return batches
+        yield number

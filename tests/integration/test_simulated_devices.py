@@ -51,6 +51,19 @@ def test_offline_scales_over_four_devices(tmp_path: Path) -> None:
 
 @pytest.mark.timed
 @pytest.mark.slow
+@pytest.mark.parametrize("lanes", [3, 4])
+def test_lanes_that_share_a_device_scale_as_devices_do(tmp_path: Path, lanes: int) -> None:
+    arguments = ("--device", "sim:0,sim:1", "--lanes", str(lanes), "--max-batchsize", "1")
+
+    found = run(tmp_path, "Offline", *arguments, a_ms=200, b_ms=0, time_s=4)["scaling"]
+
+    for of, planted in (("one", 1 / 0.200), ("all", 2 / 0.200)):
+        assert found[f"{of}_samples_per_second"] == pytest.approx(planted, rel=0.02), of
+    assert found["efficiency"] == pytest.approx(1, rel=0.02)
+
+
+@pytest.mark.timed
+@pytest.mark.slow
 def test_a_decoder_that_four_devices_share_is_named(tmp_path: Path) -> None:
     """The rates' floor is 5 % below what was planted: a busy machine ends each sleep some ms late, so both are slower.
 

@@ -15,7 +15,7 @@ from sut.pipeline.batching import BatchingPolicy
 from sut.pipeline.devices import Unit
 from sut.run import scaling as scaling_module
 from sut.run import timing
-from sut.run.scaling import scaling
+from sut.run.scaling import batches_per_second, scaling
 
 BATCH = 4
 
@@ -81,7 +81,6 @@ class System:
     ("devices", "seconds", "preprocessed", "one", "together"),
     [
         (4, [0.1] * 4, None, 40.0, 160.0),
-        (2, [0.1] * 6, None, 120.0, 240.0),  # three lanes on each
         (2, [0.1, 0.2], None, 40.0, 60.0),  # the second is half as fast
         (4, [0.1] * 4, 1000.0, 40.0, 160.0),
         (4, [0.1] * 4, 80.0, 40.0, 80.0),  # what all lanes share is enough for two
@@ -109,8 +108,48 @@ def test_what_is_planted_is_found_within_2_percent(
     assert next(beats) >= 6, "the supervisor hears of it"
 
 
-def test_one_device_and_one_query_at_a_time_have_no_scaling(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    systems: list[Any] = [System(clock, devices, [0.1] * devices, None) for devices in (1, 2)]
-    monkeypatch.setattr(systems[1], "config", SimpleNamespace(scenario="SingleStream"))
+@pytest.mark.parametrize("lanes", [1, 2, 3])
+@pytest.mark.parametrize("at_a_time", [1, "all"])
+def test_lanes_of_a_device_are_as_fast_as_it_is(lanes: int, at_a_time: int | str) -> None:
+    """By when batches end on a device that lets in one at a time, in whatever order, or all lanes'."""
+    together = lanes if at_a_time == "all" else 1
+    ends = [10**8 * together * (number // together + 1) for number in range(4 * lanes)]
 
-    assert [scaling(each, range(3), 1, 1.0, lambda: None) for each in systems] == [None, None]
+    assert batches_per_second(ends, lanes) == pytest.approx(10.0)
+
+
+@pytest.mark.parametrize(("long_s", "known"), [(0.99, False), (1.19, False), (1.5, True)])
+def test_a_busy_machine_leaves_no_rate_that_nothing_has(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch, long_s: float, known: bool
+) -> None:
+    """Twice as much work that takes hardly longer, or less long."""
+    system: Any = System(clock, 2, [0.1] * 2, 40.0)
+    asked = itertools.count()
+
+    def ask(indices: Sequence[int]) -> None:
+        clock.now += long_s if next(asked) % 2 else 1.0
+
+    monkeypatch.setattr(system, "ask", ask)
+
+    found = scaling(system, range(3), 1, 10.0, lambda: None)
+
+    assert (found is not None) is known
+    if found is not None:
+        assert found.all_samples_per_second == pytest.approx(2 * BATCH * 4 / 0.5)
+
+
+def test_workers_are_given_enough_to_last_a_window(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    system: Any = System(clock, 2, [0.1] * 2, None)
+    asked: list[int] = []
+
+    def ask(indices: Sequence[int]) -> None:
+        asked.append(len(indices))
+        clock.now += len(indices) / 1000
+
+    monkeypatch.setattr(system, "ask", ask)
+    monkeypatch.setattr(system, "staged", True)
+
+    found = scaling(system, range(3), 1, 10.0, lambda: None)
+
+    assert found is not None and found.all_samples_per_second == pytest.approx(1000)
+    assert asked[:7] == [16, 32, 64, 128, 256, 512, 32]
