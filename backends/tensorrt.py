@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from backends.base import DOUBLING, Attestation, Backend, ModelFile, TensorSpec, fixed_batch
 from backends.on_gpu import TOO_LITTLE_MEMORY, GpuOptions, SharedGpu, gpu_places
-from backends.tensorrt_engine import Build, created, import_tensorrt, is_rtx, logger_of
+from backends.tensorrt_engine import Build, cause, created, import_tensorrt, is_rtx, logger_of
 from backends.tensorrt_kept import engine_file
 from backends.tensorrt_runner import Shared, TensorRtRunner
 from plugins.cache import forget
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 _LARGEST = 64
 """Batch where nobody says what will be asked for: each power of two up to it has a profile, and is built for."""
+_OF_GPU = re.compile(f"{TOO_LITTLE_MEMORY.pattern}|cudaError|Cuda Runtime", re.IGNORECASE)
+"""What is no fault of an engine that is not loaded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +75,9 @@ class TensorRt(Backend):
             engine: tensorrt.ICudaEngine | None = self._runtime.deserialize_cuda_engine(path.read_bytes())
             if engine is not None:
                 return engine
-            said = self._logger.said()
-            if TOO_LITTLE_MEMORY.search(said) or "cudaError" in said:
-                break  # which is no fault of the engine
+            said, is_gpu = cause(self._logger.said(), _OF_GPU)
+            if is_gpu:
+                break
             forget(path)
         raise ValueError(f"{model.path}: TensorRT does not load its engine: {said}")
 

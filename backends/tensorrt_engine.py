@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import re
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import get_ident
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 Progress = Callable[[int, int], None]
 MODULES = ("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings")
 """In the order in which they are taken: the second is a thin one over the third, and wheels have been without it."""
+_KEPT = 100
+"""Errors: a run of days has no end of them."""
 _NOISE = re.compile(r"^(\[[^\]]*\]\s*)+")
 _FAILED = re.compile(r"IBuilder::\w+: Error Code \d+: ")
 _TOO_LITTLE = re.compile("out of memory|insufficient (memory|workspace)|OutOfMemory|workspace limit", re.IGNORECASE)
@@ -69,28 +71,38 @@ def is_rtx(trt: Any) -> bool:
 
 def logger_of(trt: Any) -> Any:
     """A logger that keeps the last ``errors``, and warnings, each once, in ``warnings``: they are told by whoever
-    knows what was asked for. TensorRT prints nothing then. ``said()`` is the last error of this thread alone, in a
-    line, once: neither another lane's nor an earlier one is taken for it.
+    knows what was asked for. TensorRT prints nothing then. ``said()`` are the errors of this thread alone since it was
+    last asked: neither another lane's nor an earlier one is taken for them.
     """
 
     class Kept(trt.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
-            self.errors: deque[str] = deque(maxlen=100)
-            self._of_threads: dict[int, str] = {}
+            self.errors: deque[str] = deque(maxlen=_KEPT)
+            self._of_threads: dict[int, deque[str]] = {}
             self.warnings: dict[str, None] = {}
 
         def log(self, severity: Any, message: str) -> None:
             if severity in (trt.ILogger.INTERNAL_ERROR, trt.ILogger.ERROR):
                 self.errors.append(message)
-                self._of_threads[get_ident()] = message
+                self._of_threads.setdefault(get_ident(), deque(maxlen=_KEPT)).append(message)
             elif severity == trt.ILogger.WARNING:
                 self.warnings[message] = None
 
-        def said(self) -> str:
-            return _line(self._of_threads.pop(get_ident(), "it says nothing about why"))
+        def said(self) -> deque[str]:
+            return self._of_threads.pop(get_ident(), deque())
 
     return Kept()
+
+
+def cause(errors: Iterable[str], kind: re.Pattern[str]) -> tuple[str, bool]:
+    """What to tell of ``errors``, in a line: the first of a ``kind``, or the first; and whether there is one of it.
+
+    TensorRT says first what went wrong, and then what came of that.
+    """
+    first = next(iter(errors), "it says nothing about why")
+    of_kind = next(filter(kind.search, errors), None)
+    return _line(_FAILED.sub("", of_kind or first)), of_kind is not None
 
 
 def created(trt: Any, kind: str, logger: Any) -> Any:
@@ -107,7 +119,7 @@ def created(trt: Any, kind: str, logger: Any) -> Any:
     try:
         return getattr(trt, kind)(logger)
     except (TypeError, RuntimeError) as error:  # how its bindings tell of a null pointer
-        said = _line(logger.errors[-1]) if logger.errors else str(error)
+        said = _line(logger.errors[0]) if logger.errors else str(error)
         raise DeviceNotFound(f"TensorRT's {kind.lower()} does not start: {said}") from error
 
 
@@ -249,9 +261,9 @@ def _refuse_unsigned(path: Path, logger: Any) -> None:
 
 
 def _unbuilt(path: Path, errors: deque[str]) -> ValueError:
-    """What to raise where nothing was built, by the last that TensorRT said of it."""
-    said = _line(_FAILED.sub("", errors[-1])) if errors else "it says nothing about why"
-    if any(map(_TOO_LITTLE.search, errors)):
+    """What to raise where nothing was built, by what TensorRT said of it in any thread."""
+    said, is_memory = cause(errors, _TOO_LITTLE)
+    if is_memory:
         return ValueError(
             f"{path}: there is too little memory to build its engine in: {said}; ask for smaller batches "
             "(--max-batchsize), or a larger backend_options.workspace, if that is set"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from backends.base import TensorSpec
 from backends.on_gpu import TOO_LITTLE_MEMORY, GpuRunner, SharedGpu
+from backends.tensorrt_engine import cause
 
 if TYPE_CHECKING:
     import tensorrt
@@ -108,8 +109,8 @@ class TensorRtRunner(GpuRunner):
             raise self._refused(f"a batch of {n}")
 
     def _refused(self, doing: str) -> Exception:
-        said = self._shared.logger.said()
-        if TOO_LITTLE_MEMORY.search(said):
+        said, is_memory = cause(self._shared.logger.said(), TOO_LITTLE_MEMORY)
+        if is_memory:
             return MemoryError(said)
         return RuntimeError(f"TensorRT refused {doing}: {said}")
 

@@ -45,7 +45,7 @@ class FakeTensorRt:
     version: str = "11.4.0.106"
     bytes_a_row: int = 64
     has_builder: bool = True
-    refuses: str = ""
+    refuses: tuple[str, ...] = ()
     steps: int = 3
     timings: list[bytes] = field(default_factory=list)
     captures: Callable[[int], bool] = lambda rows: True
@@ -124,7 +124,8 @@ class FakeRuntime(_OnGpu):
     def deserialize_cuda_engine(self, plan: bytes) -> FakeEngine | None:
         told = json.loads(plan)
         if self.fake.refuses:
-            self.logger.log(1, self.fake.refuses)
+            for said in self.fake.refuses:
+                self.logger.log(1, said)
             return None
         for what, here in (("version", self.fake.version), ("gpu", self.fake.driver.name)):
             if told[what] != here:
@@ -241,8 +242,10 @@ class FakeContext(_OnGpu):
             return self._refuse("IExecutionContext::enqueueV3: Error Code 3: too little device memory was set")
         rows = next(iter(shapes.values()))[0]
         if engine.fake.fails_at(rows):
-            return self._refuse("IExecutionContext::enqueueV3: Error Code 2: OutOfMemory (no memory for the workspace)")
-
+            return self._refuse(
+                "IExecutionContext::enqueueV3: Error Code 2: OutOfMemory (no memory for the workspace)",
+                "IExecutionContext::enqueueV3: Error Code 4: Internal Error (the batch was not started.)",
+            )
         if stream in driver.capturing and not (self._has_run and engine.fake.captures(rows)):
             return self._refuse("IExecutionContext::enqueueV3: Error Code 1: not permitted when stream is capturing")
         self._has_run = True
@@ -267,6 +270,7 @@ class FakeContext(_OnGpu):
     def is_stream_capturable(self, stream: int) -> bool:
         return self._engine.fake.name == "tensorrt" or self._has_run
 
-    def _refuse(self, said: str) -> bool:
-        self._engine.logger.log(1, said)
+    def _refuse(self, *errors: str) -> bool:
+        for said in errors:
+            self._engine.logger.log(1, said)
         return False

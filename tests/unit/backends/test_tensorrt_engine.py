@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from threading import Thread
@@ -20,6 +21,7 @@ from backends.tensorrt_engine import (
     Build,
     architectures,
     build_engine,
+    cause,
     configure,
     created,
     import_tensorrt,
@@ -130,19 +132,31 @@ def test_what_does_not_start_says_why_or_what_to_install() -> None:
         created(lean, "Builder", logger_of(trt))
 
 
-def test_what_a_lane_is_told_is_its_own_last_error_and_is_told_once() -> None:
+def test_what_a_lane_is_told_are_its_own_errors_and_they_are_told_once() -> None:
     logger = logger_of(trt)
     other = Thread(target=logger.log, args=(trt.ILogger.ERROR, "another lane's"))
     other.start()
     other.join()
-    assert logger.said() == "it says nothing about why"
+    assert not logger.said()
 
     for number in range(1000):
-        logger.log(trt.ILogger.ERROR, f"[E] error\n{number}")
+        logger.log(trt.ILogger.ERROR, f"error {number}")
 
-    assert logger.said() == "error 999"
-    assert logger.said() == "it says nothing about why"
-    assert len(logger.errors) <= 100, "a run of days keeps no more"
+    assert [*logger.said()] == [f"error {number}" for number in range(900, 1000)], "a run of days keeps no more"
+    assert not logger.said()
+    assert len(logger.errors) == 100
+
+
+@pytest.mark.parametrize(
+    ("errors", "told"),
+    [
+        ([], ("it says nothing about why", False)),
+        (["[E] no such\nkernel", "Error Code 4: Internal Error"], ("no such kernel", False)),
+        (["a tactic was skipped", "[E] out of memory", "Error Code 4"], ("out of memory", True)),
+    ],
+)
+def test_of_its_errors_the_cause_is_told(errors: list[str], told: tuple[str, bool]) -> None:
+    assert cause(errors, re.compile("out of memory")) == told
 
 
 @pytest.fixture
