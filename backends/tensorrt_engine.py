@@ -220,12 +220,15 @@ def configure(trt: Any, config: tensorrt.IBuilderConfig, build: Build) -> None:
 def _add_profiles(
     builder: tensorrt.Builder, config: tensorrt.IBuilderConfig, network: tensorrt.INetworkDefinition, build: Build
 ) -> None:
-    """One for each batch size, where the file leaves the batch open: kernels are chosen for that very size then."""
+    """One for each batch size, where the file leaves the batch open: kernels are chosen for that very size then. One
+    of the file's own size where only other axes are open.
+    """
     # Its Dims pass for tuples and tuples for its Dims, which no type of it says.
     inputs: list[Any] = [network.get_input(index) for index in range(network.num_inputs)]
     if all(-1 not in tuple(each.shape) for each in inputs):
         return
-    for size in build.sizes:
+    fixed = next((each.shape[0] for each in inputs if each.shape[0] != -1), None)
+    for size in build.sizes if fixed is None else (fixed,):
         profile = builder.create_optimization_profile()
         for each in inputs:
             shape: Any = (size, *_closed(tuple(each.shape)[1:], build.sample_shape))

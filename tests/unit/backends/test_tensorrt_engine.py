@@ -50,6 +50,18 @@ def test_a_profile_for_each_batch_size_and_smaller_weights_in_half(tmp_path: Pat
     assert timing == b"" and len(four) > len(one) > 1000
 
 
+def test_a_model_of_one_batch_size_whose_other_axes_are_open_has_one_profile(tmp_path: Path) -> None:
+    path, opened = write_classifier(tmp_path / "small.onnx", batch=2), tmp_path / "open.onnx"
+    model = onnx.load(path)
+    for axis in model.graph.input[0].type.tensor_type.shape.dim[2:]:
+        axis.dim_param = "open"
+    onnx.save(model, opened)
+
+    plans = [build_engine(trt, each, Build((1, 2, 4), SHAPE, architectures=("sm_89",)))[0] for each in (path, opened)]
+
+    assert len(plans[1]) > 1000 and abs(len(plans[1]) - len(plans[0])) < 0.5 * len(plans[0])
+
+
 def test_an_architecture_that_it_does_not_know_is_named_with_those_it_does(tmp_path: Path) -> None:
     path = write_classifier(tmp_path / "small.onnx")
     with pytest.raises(ValueError, match=r"no engine can be built for sm_90 here, but for sm_75, .*sm_89"):
