@@ -48,7 +48,11 @@ class Build:
 
 
 def import_tensorrt() -> Any:
-    """TensorRT, or TensorRT-RTX where only that is there. Raises ``ModuleNotFoundError`` where neither is."""
+    """TensorRT, or TensorRT-RTX where only that is there.
+
+    Raises ``ModuleNotFoundError`` where neither is, and for one without what it makes contexts by: what is named is the
+    oldest TensorRT whose types this was checked against.
+    """
     for name in MODULES:
         try:
             module = importlib.import_module(name)
@@ -56,8 +60,15 @@ def import_tensorrt() -> Any:
             if (error.name or "").partition(".")[0] not in MODULES:
                 raise
             continue
-        if hasattr(module, "__version__"):  # else it is a folder of type stubs, which Python takes for a package
-            return module
+        if not hasattr(module, "__version__"):  # a folder of type stubs, which Python takes for a package
+            continue
+        if not hasattr(module, "IRuntimeConfig"):
+            raise ModuleNotFoundError(
+                f"{name} {module.__version__} is too old for the backend tensorrt, which needs TensorRT 10.13 or newer:"
+                " pip install --upgrade tensorrt-cu13",
+                name=name,
+            )
+        return module
     raise ModuleNotFoundError(
         "the backend tensorrt needs TensorRT: pip install tensorrt-cu13 (or tensorrt-rtx-cu13 for RTX GPUs)",
         name=MODULES[0],

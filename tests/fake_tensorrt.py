@@ -68,6 +68,7 @@ class FakeTensorRt:
         vars(module).update(
             __version__=self.version,
             ILogger=ILogger,
+            IRuntimeConfig=FakeConfig,
             TensorIOMode=SimpleNamespace(INPUT="input", OUTPUT="output"),
             ExecutionContextAllocationStrategy=SimpleNamespace(USER_MANAGED="ours"),
             DynamicShapesKernelSpecializationStrategy=SimpleNamespace(EAGER="at once"),

@@ -263,3 +263,11 @@ def test_without_either_of_them_the_packages_are_named(monkeypatch: pytest.Monke
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(ModuleNotFoundError, match="pip install tensorrt-cu13"):
         import_tensorrt()
+
+
+def test_of_one_that_is_too_old_both_versions_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    old: Any = ModuleType("tensorrt")
+    old.__version__ = "10.0.1"
+    monkeypatch.setitem(sys.modules, "tensorrt", old)
+    with pytest.raises(ModuleNotFoundError, match=r"^tensorrt 10\.0\.1 is too old .* 10\.13 or newer: pip install"):
+        import_tensorrt()
