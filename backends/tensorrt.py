@@ -94,7 +94,7 @@ class TensorRt(Backend):
     def check_device(cls, device: str) -> None:
         """One GPU that the driver shows."""
         if not re.fullmatch(r"cuda(:\d+)?", device):
-            raise DeviceNotFound(f"tensorrt has no device '{device}': it takes cuda and cuda:N")
+            raise DeviceNotFound(f"tensorrt has no device '{device}': it takes cuda and cuda:N; give --device gpu")
         if gone := no_such_gpu(installed_driver(), int(device.partition(":")[2] or 0)):
             raise DeviceNotFound(gone)
 

@@ -366,9 +366,11 @@ def test_halves_that_the_engine_does_not_take_are_not_tried(fake: FakeTensorRt, 
         runner.slot(12)
 
 
-@pytest.mark.parametrize("device", ["cpu", "cuda:1", "gpu0"])
-def test_another_device_is_refused(fake: FakeTensorRt, model: ModelFile, device: str) -> None:
-    with pytest.raises(DeviceNotFound):
+@pytest.mark.parametrize(
+    ("device", "said"), [("cpu", "; give --device gpu$"), ("gpu0", "; give --device gpu$"), ("cuda:1", "no GPU cuda:1")]
+)
+def test_another_device_is_refused(fake: FakeTensorRt, model: ModelFile, device: str, said: str) -> None:
+    with pytest.raises(DeviceNotFound, match=said):
         TensorRt.load(model, device, 1, 1)
 
 
