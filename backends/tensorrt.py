@@ -56,7 +56,8 @@ class TensorRt(Backend):
         self._trt, self._gpu, self._chosen, self._logger = trt, gpu, chosen, logger_of(trt)
         sizes = _sizes(model.largest_batch or _LARGEST)
         workspace = chosen.workspace and chosen.workspace << 20
-        build = Build(sizes, model.sample_shape, workspace, chosen.tf32, chosen.level)
+        graphs = chosen.graphs or not is_rtx(trt)  # TensorRT's engine is the same one without
+        build = Build(sizes, model.sample_shape, workspace, chosen.tf32, chosen.level, graphs)
         with gpu.device.current():
             self._runtime: tensorrt.Runtime = created(trt, "Runtime", self._logger)
             engine = self._load(model, build)

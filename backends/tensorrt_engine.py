@@ -43,6 +43,9 @@ class Build:
     tf32: bool = False
     level: int | None = None
     """From 0 to 5, how long it looks for the fastest kernels; None: TensorRT's own."""
+    graphs: bool = True
+    """Of TensorRT-RTX alone: a run may not allocate, as CUDA graphs want it; NVIDIA says that models with shapes
+    that depend on data are not built then."""
     architectures: tuple[str, ...] = ()
     """Of TensorRT-RTX alone, one engine for all of them: ``sm_89``; none: the GPU that is there."""
 
@@ -216,8 +219,7 @@ def configure(trt: Any, config: tensorrt.IBuilderConfig, build: Build) -> None:
         config.clear_flag(trt.BuilderFlag.TF32)
     if build.level is not None:
         config.builder_optimization_level = build.level
-    if is_rtx(trt):
-        # Without it a context may allocate in a run, which no CUDA graph can have.
+    if is_rtx(trt) and build.graphs:
         config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
     if build.architectures:
         known, of_rtx = architectures(trt), cast("Any", config)

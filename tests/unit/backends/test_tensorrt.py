@@ -132,6 +132,16 @@ def test_an_engine_is_built_once_for_each_version_and_gpu(fake: FakeTensorRt, mo
     assert newer.timings == other.timings == [b""], "which are of that version on that GPU"
 
 
+@pytest.mark.parametrize(("name", "graphs"), [("tensorrt", [True]), ("tensorrt_rtx", [True, False])])
+def test_an_engine_without_graphs_is_another_one_of_rtx_alone(
+    fake: FakeTensorRt, model: ModelFile, name: str, graphs: list[bool]
+) -> None:
+    fake = plug_in(fake.driver, name=name)
+    load(model).close()
+    load(model, graphs=False).close()
+    assert [build.graphs for build in fake.builds] == graphs
+
+
 @pytest.mark.parametrize("other", [{"gpu": "Another GPU"}, {"version": "11.3.0"}])
 def test_a_kept_engine_of_another_gpu_or_version_is_refused_and_made_again(
     fake: FakeTensorRt, model: ModelFile, monkeypatch: pytest.MonkeyPatch, other: dict[str, str]

@@ -193,9 +193,10 @@ def test_the_level_is_the_builders_own_unless_one_is_asked_for(config: Any) -> N
     assert config.builder_optimization_level == 0 != own
 
 
-def test_engines_allocate_nothing_in_a_run_so_that_graphs_can_be_captured(config: Any) -> None:
-    configure(trt, config, Build((1,)))
-    assert config.get_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
+@pytest.mark.parametrize("graphs", [True, False])
+def test_engines_allocate_nothing_in_a_run_where_graphs_are_captured(config: Any, graphs: bool) -> None:
+    configure(trt, config, Build((1,), graphs=graphs))
+    assert config.get_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION) == graphs
 
 
 def test_kernels_are_compiled_at_once_and_shared_by_calls_that_the_bindings_have() -> None:
