@@ -62,6 +62,8 @@ class FakeDriver:
     lost: bool = False
     pinned_now: list[NDArray[np.uint8]] = field(default_factory=list)
     """Page-locked memory that has not been freed."""
+    graphs: list[list[tuple[str, Callable[[], float]]]] = field(default_factory=list)
+    """Those that have not been freed."""
     capturing: set[int] = field(default_factory=set)
     """Streams; whoever synchronises one of them, or all, spoils what is captured."""
     stray: list[str] = field(default_factory=list)
@@ -221,6 +223,7 @@ class FakeDriver:
             self.capturing.discard(stream)
         if not is_whole:
             raise FakeGpuError("cuStreamEndCapture failed: the capture was invalidated")
+        self.graphs.append(graph)
         return graph
 
     def replay(self, graph: list[tuple[str, Callable[[], float]]], stream: int) -> None:
@@ -228,6 +231,7 @@ class FakeDriver:
             self.enqueue(stream, name, work)
 
     def drop_graph(self, graph: list[tuple[str, Callable[[], float]]]) -> None:
+        self.graphs = [each for each in self.graphs if each is not graph]
         graph.clear()
 
     def synchronize(self, stream: int | None) -> None:

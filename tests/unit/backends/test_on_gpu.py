@@ -257,6 +257,18 @@ def test_who_waits_for_all_of_a_gpu_spoils_no_graph_of_another_lane(
     other.close()
 
 
+def test_a_gpu_that_is_closed_frees_its_graphs(driver: FakeDriver) -> None:
+    device = open_device("cuda", with_kernels=False)
+    stream = device.new_stream()
+    graphs = [device.capture(stream, lambda: driver.enqueue(stream, "model", lambda: 0.0)) for _ in range(3)]
+    device.drop_graph(graphs[1])
+    assert len(driver.graphs) == 2
+
+    device.close()
+
+    assert not driver.graphs
+
+
 def test_lanes_are_bound_while_nobody_waits_for_all_of_the_gpu(driver: FakeDriver) -> None:
     gpu, other = SharedGpu.open("cuda", overlap=True), open_device("cuda", with_kernels=False)
     freed: list[bool] = []
