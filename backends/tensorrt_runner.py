@@ -115,10 +115,12 @@ class TensorRtRunner(GpuRunner):
         return RuntimeError(f"TensorRT refused {doing}: {said}")
 
     def _unbind(self) -> None:
-        while self._graphs:
-            self._device.drop_graph(self._graphs.popitem()[1])
-        with self._gpu.device.current():
-            self._contexts.clear()
+        try:
+            while self._graphs:
+                self._device.drop_graph(self._graphs.popitem()[1])
+        finally:  # a GPU that is lost frees no graph; the contexts have to go while it is current all the same
+            with self._device.current():
+                self._contexts.clear()
 
     def _start(self, n: int) -> None:
         if n in self._graphs:

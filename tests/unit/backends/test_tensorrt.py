@@ -345,9 +345,15 @@ def test_open_axes_are_a_samples_and_outputs_follow(fake: FakeTensorRt, tmp_path
         load(given)
 
 
-def test_of_a_gpu_that_fails_the_first_error_is_told_and_all_is_dropped(fake: FakeTensorRt, model: ModelFile) -> None:
+def test_of_a_gpu_that_fails_the_first_error_is_told_and_all_is_dropped(
+    fake: FakeTensorRt, model: ModelFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def lose(feed: object) -> None:
+        monkeypatch.setattr(FakeDriver, "drop_graph", not_freed)
         fake.driver.part(1, 1)
+
+    def not_freed(driver: FakeDriver, graph: object) -> None:
+        raise FakeGpuError("the context was lost before")
 
     with load(model) as backend, pytest.raises(DeviceError, match="ILLEGAL_ADDRESS"), backend.runner() as runner:
         slot = runner.slot(2)
