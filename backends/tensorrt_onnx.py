@@ -5,14 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from backends.onnx_weights import tensors_outside
+
 if TYPE_CHECKING:
     from onnx import ModelProto
 
 
 def weight_files(path: Path) -> list[str]:
     """The files beside an ONNX file, from its folder, that have weights of it."""
-    tensors = _read(path).graph.initializer
-    return sorted({each.value for tensor in tensors for each in tensor.external_data if each.key == "location"})
+    facts = (each for tensor in tensors_outside(_read(path)) for each in tensor.external_data)
+    return sorted({each.value for each in facts if each.key == "location"})
 
 
 def _read(path: Path) -> ModelProto:

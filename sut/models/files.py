@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from backends.base import TensorSpec
+from backends.onnx_weights import tensors_outside
 from plugins.files import read_file
 from plugins.registry import suggest
 from sut.config import expanded
@@ -21,7 +22,7 @@ from sut.text import encodable
 if TYPE_CHECKING:
     from types import ModuleType
 
-    from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, TensorProto, ValueInfoProto
+    from onnx import ModelProto, ValueInfoProto
 
 Key = TypeVar("Key")
 Made = TypeVar("Made")
@@ -175,9 +176,7 @@ def _spec(path: Path, value: ValueInfoProto) -> TensorSpec:
 def _external_data(path: Path, model: ModelProto) -> set[Path]:
     """The files that weights are kept in, each there and long enough."""
     found = set()
-    for tensor in (each for part in (model.graph, *model.functions) for each in _tensors(part)):
-        if not tensor.external_data:
-            continue
+    for tensor in tensors_outside(model):
         facts = {entry.key: entry.value for entry in tensor.external_data}
         file = path.parent / facts.get("location", "")
         check_beside(path, file)
@@ -202,16 +201,6 @@ def check_beside(path: Path, file: Path, needed: int = 0) -> None:
             f"model {path} keeps its weights in {file}, which is cut off: {file.stat().st_size} bytes,"
             f" expected at least {needed}; copy or download it again"
         )
-
-
-def _tensors(graph: GraphProto | FunctionProto) -> Iterator[TensorProto]:
-    """Every tensor of a graph or function and of the graphs within its nodes."""
-    yield from getattr(graph, "initializer", ())
-    attributes: Iterator[AttributeProto] = (attribute for node in graph.node for attribute in node.attribute)
-    for attribute in attributes:
-        yield from (attribute.t, *attribute.tensors)
-        for inner in (attribute.g, *attribute.graphs):
-            yield from _tensors(inner)
 
 
 def nearest_first(key: Key, made_by: dict[Key, Made], reads: Callable[[Made], Iterable[Key]]) -> Iterator[Made]:

@@ -10,8 +10,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
 
 from backends import tensorrt, tensorrt_kept
 from backends.base import ModelFile, TensorSpec
@@ -204,8 +206,20 @@ def test_an_engine_that_was_changed_on_the_disk_is_made_again(fake: FakeTensorRt
     assert len(fake.builds) == 2
 
 
-def test_an_engine_is_of_the_weights_in_other_files_too(fake: FakeTensorRt, tmp_path: Path) -> None:
-    path = with_weights_outside(write_classifier(tmp_path / "small.onnx"))
+def write_branches(path: Path) -> Path:
+    """A model whose weights are all within the branches of an ``If``."""
+    given = helper.make_tensor_value_info("given", TensorProto.BOOL, [])
+    found = helper.make_tensor_value_info("found", TensorProto.FLOAT, [2])
+    kept = numpy_helper.from_array(np.arange(2, dtype=np.float32), "kept")
+    branch = helper.make_graph([helper.make_node("Neg", ["kept"], ["found"])], "branch", [], [found], [kept])
+    node = helper.make_node("If", ["given"], ["found"], then_branch=branch, else_branch=branch)
+    onnx.save(helper.make_model(helper.make_graph([node], "graph", [given], [found]), ir_version=10), path)
+    return path
+
+
+@pytest.mark.parametrize("write", [write_classifier, write_branches])
+def test_an_engine_is_of_the_weights_in_other_files_too(fake: FakeTensorRt, tmp_path: Path, write: Any) -> None:
+    path = with_weights_outside(write(tmp_path / "small.onnx"))
     device: Any = SimpleNamespace(name="a GPU", architecture="sm_90")
     trt, build = fake.module(), Build((1,))
     first = engine_file(trt, device, ModelFile(path), build)
