@@ -31,22 +31,22 @@ def _read(path: Path) -> ModelProto:
 def with_casts_first(path: Path) -> bytes:
     """An ONNX file in which bytes are made floats before they are transposed: TensorRT transposes no uint8.
 
-    So a model that takes pixels (uint8 NHWC) can be read; what it computes is the same.
+    So a model that takes pixels (uint8 NHWC) can be read; what it computes is the same. Any other is left as it is.
     """
     import onnx
 
-    model = _read(path)
+    model, swapped = _read(path), False
     nodes = model.graph.node
     pixels = {each.name for each in model.graph.input if each.type.tensor_type.elem_type == onnx.TensorProto.UINT8}
     for first in nodes:
         after = [node for node in nodes if first.output[0] in node.input]
         if first.op_type == "Transpose" and first.input[0] in pixels and [node.op_type for node in after] == ["Cast"]:
             # Each keeps its inputs, outputs and place: they change their work.
-            [second] = after
+            [second], swapped = after, True
             operator, attributes = first.op_type, list(first.attribute)
             first.op_type, second.op_type = second.op_type, operator
             del first.attribute[:]
             first.attribute.extend(second.attribute)
             del second.attribute[:]
             second.attribute.extend(attributes)
-    return bytes(model.SerializeToString())
+    return bytes(model.SerializeToString()) if swapped else path.read_bytes()

@@ -86,6 +86,13 @@ def test_a_folded_model_takes_bytes(tmp_path: Path) -> None:
     np.testing.assert_array_equal(*found)
 
 
+def test_a_model_that_takes_no_bytes_is_read_as_it_is_written(tmp_path: Path) -> None:
+    path = write_classifier(tmp_path / "small.onnx", layout="NHWC")
+    path.write_bytes(path.read_bytes() + onnx.ModelProto(producer_name="again").SerializeToString())
+
+    assert with_casts_first(path) == path.read_bytes()
+
+
 def test_an_operator_that_it_does_not_have_is_named_with_its_node(tmp_path: Path) -> None:
     given, found = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", 4]) for name in ("given", "found"))
     node = helper.make_node("Bernoulli", ["given"], ["found"], name="the one")
