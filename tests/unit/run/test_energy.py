@@ -33,9 +33,11 @@ def zone(folder: Path, name: str, counter: str, what: str = "package-0", most: i
 
 def test_packages_are_added_up_and_parts_of_them_are_not(tmp_path: Path) -> None:
     one, two = zone(tmp_path, "intel-rapl:0", "100"), zone(tmp_path, "intel-rapl:1", "900", "package-1")
-    zone(tmp_path, "intel-rapl:0:0", "5", "core")
-    zone(tmp_path, "intel-rapl:2", "5", "psys")
+    names = {"intel-rapl:0:0": "core", "intel-rapl:2": "psys", "intel-rapl:3": "dram"}
+    others = [zone(tmp_path, name, "5", what) for name, what in names.items()]
     cpu = Cpu(counters(tmp_path))
+    for other in others:
+        other.write_text("700")
     one.write_text("300")
     two.write_text("50")  # came round at 1000
 
