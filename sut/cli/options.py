@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 from plugins.packages import CHECKOUT
 from plugins.registry import suggest
 from sut.cli.repeat import settings_of
-from sut.config import OPTIONS, PROFILES, RunConfig, make_config, read_config_file
+from sut.config import OPTIONS, PROFILES, RUN_FILES, RunConfig, make_config, read_config_file
 from sut.config.option import Option, options_of, setting
 from sut.config.words import assign, parse_assignment, parse_scenarios
 from sut.errors import InputError
@@ -31,6 +31,8 @@ class Options(BaseModel):
     find_peak_performance: bool = setting("LoadGen's own search for Server's highest rate.", False)
     profile: str | None = setting(f"A preset of the reference harness: {', '.join(PROFILES)}.")
     settings: dict[str, Any] = {}
+    left_out: tuple[str, ...] = ()
+    """What ``sut run`` takes and this command does not."""
     kernels: str | None = setting("Hot path of the preprocessors cuda and dali-gpu: fused, tiled or naive.")
     config: Path | dict[str, Any] | None = setting("Settings from a YAML file; flags win.", takes=Path)
     from_: Path | None = setting("Repeat the run of this result.json; flags win.", flag="--from")
@@ -82,6 +84,9 @@ def _settings(options: Options) -> dict[str, Any]:
     settings |= options.settings
     if options.kernels is not None:
         assign(settings, "preprocess_options.kernels", options.kernels)
+    for name in RUN_FILES:
+        if name in options.left_out and settings.get(name) is not None:
+            raise InputError(f"the setting {name} is for {RUN_FILES[name]}; leave it out")
     _environment(settings, options.demo or options.from_ is not None)
     return settings
 

@@ -30,7 +30,7 @@ def like_run(*without: str) -> type[TyperCommand]:
             given = {name: word for name, word in words.items() if word is not None and word is not False}
             own = {name: given.pop(name) for name in Options.model_fields.keys() & given}
             lists = {name: given[name].split(",") for name in _LISTS if name in given}
-            ctx.obj = Options(settings=given | lists, **own)
+            ctx.obj = Options(settings=given | lists, left_out=without, **own)
             return super().invoke(ctx)
 
     return LikeRun

@@ -72,7 +72,7 @@ def run_all(configs: Sequence[RunConfig], console: Reporter, command: str, model
 
     ``model_sha256`` is that of a run that is repeated: that the model is another now is a note.
     """
-    ran = run_experiment(configs, console, command, model_sha256, keeps=True, traces=True)
+    ran = run_experiment(configs, console, command, model_sha256, keeps=True)
     if not {ExitCode.USAGE, ExitCode.SETUP} & set(ran.codes):
         console.summary(ran.results, ran.home)
         shown = [result for result in ran.results if result.mode != "find_peak"]
@@ -85,13 +85,8 @@ def run_all(configs: Sequence[RunConfig], console: Reporter, command: str, model
     return worst([ran.code, ExitCode.USAGE]) if refused else ran.code
 
 
-def _with_traces(configs: Sequence[RunConfig], traces: bool) -> list[RunConfig]:
-    """Each run with a trace of its own, if any.
-
-    Raises ``InputError`` for a file that cannot be written, and for any where there are to be no ``traces``.
-    """
-    if not traces and configs[0].trace is not None:
-        raise InputError("the setting trace is for sut run: many runs would write the same file; leave it out")
+def _with_traces(configs: Sequence[RunConfig]) -> list[RunConfig]:
+    """Each run with a trace of its own, if any. Raises ``InputError`` for a file that cannot be written."""
     found = []
     for config in configs:
         path = config.trace and trace_file(config.trace, config.scenario, config.mode, len(configs) > 1)
@@ -151,16 +146,15 @@ def run_experiment(
     model_sha256: str | None = None,
     keeps: bool = False,
     unofficial: bool = False,
-    traces: bool = False,
     rest: AtRest | None = None,
 ) -> Ran:
     """Run each config; they differ in scenario and mode only, and share a directory.
 
     One that ``keeps`` runs by ``--rules closed`` that are finished leaves them as they are, and ``unofficial`` ones
-    where these will do. One that ``traces`` takes the setting trace. A command of more than one experiment gives them
-    one ``rest``. Raises ``InputError`` or ``SetupError`` before anything was run.
+    where these will do. A command of more than one experiment gives them one ``rest``. Raises ``InputError`` or
+    ``SetupError`` before anything was run.
     """
-    configs = _with_traces(configs, traces)
+    configs = _with_traces(configs)
     first = configs[0]
     audits = _check_files(configs, console)
     parts = _checked_parts(configs, audits, console)

@@ -207,7 +207,7 @@ def _check_use(params: dict[str, Any], given: Options) -> None:
     use = next((name for name in ("check", "plan", "rehearse") if params[name]), "submit")
     there = {name for name, value in params.items() if value}
     usual = Options(settings={name: value for name, value in given.settings.items() if name == "debug"})
-    if given.model_copy(update={"as_json": False}) != usual:
+    if given.model_copy(update={"as_json": False, "left_out": ()}) != usual:
         there.add("runs")
     if others := sorted(there - _GO_TOGETHER[use]):
         words = {"results": "RESULTS", "runs": "an option of sut run"}

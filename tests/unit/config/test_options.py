@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from plugins.extras import names
 from sut.cli import app as cli
 from sut.cli.options import options
-from sut.config import AUTO, OPTIONS, RunConfig
+from sut.config import AUTO, OPTIONS, RUN_FILES, RunConfig
 from sut.errors import ExitCode
 from sut.process.signals import Noted
+from sut.studies.ladder.rungs import DEFAULT
 
 FLAGS = {name: option for name, option in OPTIONS.items() if option.flag is not None}
 WORDS = {
@@ -68,3 +71,41 @@ def test_a_command_like_run_has_the_options_of_run(command: str, capsys: pytest.
     assert flags[0] - flags[1] == {"--demo", "--accuracy", "--find-peak-performance", "--trace", "--power-log"} | (
         {"--boundary"} if command == "boundary" else set()
     )
+
+
+@pytest.mark.parametrize("name", RUN_FILES)
+@pytest.mark.parametrize("where", ["--set", "--config"])
+@pytest.mark.parametrize(
+    "command",
+    (
+        *("boundary", "breakdown", "compare", "plan", "submit --rehearse", "sweep", "tune", "whatif"),
+        *("study energy", "study ladder", "study models", "study shortcuts"),
+    ),
+)
+def test_a_file_beside_a_run_is_refused_by_commands_that_have_no_option_for_it(
+    command: str,
+    where: str,
+    name: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.delattr("sut.cli.options.make_config")  # so that nothing is ever run
+    if command in RUN_FILES[name]:
+        name = "trace"
+    more = DEFAULT.read_text() if "ladder" in command else ""
+    (tmp_path / "a.yaml").write_text(f"{name}: there\n{more}")
+    word = f"{name}=there" if where == "--set" else str(tmp_path / "a.yaml")
+
+    assert cli._main([*command.split(), where, word], Noted()) == ExitCode.USAGE
+
+    error = f"error: the setting {name} is for {RUN_FILES[name]}; leave it out\n"
+    assert capsys.readouterr().err == error
+
+
+def test_run_and_the_study_of_energy_take_the_files_beside_a_run_from_a_setting(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for command in (["run"], ["study", "energy"]):
+        assert cli._main([*command, "--set", "power_log=none.csv"], Noted()) == ExitCode.USAGE
+        assert "power log none.csv: no such file" in capsys.readouterr().err
