@@ -15,8 +15,8 @@ from pathlib import Path
 from sut.errors import InputError, one_line
 from sut.results.energy import Energy
 from sut.run.energy.gpus import gpu_meters
-from sut.run.energy.meters import Kind, Meter, Readings, Recording
-from sut.run.energy.power_log import MOST_GAP_S, PowerLog, read_power_log
+from sut.run.energy.meters import MOST_GAP_S, Kind, Meter, Readings, Recording
+from sut.run.energy.power_log import PowerLog, read_power_log
 from sut.run.energy.rapl import POWERCAP, Cpu, counters
 from sut.text import Say
 

@@ -14,10 +14,16 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sut.errors import one_line
+from sut.text import duration
 
 EVERY_S = 0.1
+MOST_GAP_S = 5.0
+"""Between two readings within a run, or two lines of a log: what was drawn meanwhile is not known, and a counter may
+have come round. Meters at the wall log each second, or more often.
+"""
 _BEFORE_S = 2.0
 """How long a run waits for the first reading: a driver that nobody has open takes a while to start."""
 _END_S = 1.0
@@ -56,13 +62,29 @@ class Readings:
             self.shown.append(((begin + time.time()) / 2, joules))
 
     def between(self, begin_s: float, end_s: float) -> float | None:
-        """Joules from one moment to another, seconds since 1970; None where its readings do not cover both."""
+        """Joules from one moment to another, seconds since 1970; None where its readings do not cover both, or have a
+        gap between them, which is its ``trouble`` then.
+        """
         shown = list(self.shown)  # its thread may be at work
-        if self.trouble is not None or not shown or not shown[0][0] <= begin_s <= end_s <= shown[-1][0]:
+        if self.trouble is not None or len(shown) < 2 or not shown[0][0] <= begin_s <= end_s <= shown[-1][0]:
             return None
         seconds, joules = np.array(shown).T
+        if (gap_s := widest_gap(seconds, begin_s, end_s)[1]) > MOST_GAP_S:
+            self.trouble = f"{self.meter.name} was not read for {duration(gap_s)} of the run"
+            return None
         begin, end = np.interp([begin_s, end_s], seconds, joules)
         return float(end - begin)
+
+
+def widest_gap(seconds: NDArray[np.float64], begin_s: float, end_s: float) -> tuple[float, float]:
+    """Since when, and for how long, there is none of ``seconds`` at the longest, from one moment to another.
+
+    They are ascending, two or more, and cover both.
+    """
+    inside = (seconds[1:] > begin_s) & (seconds[:-1] < end_s)
+    gaps = np.where(inside, np.diff(seconds), 0)
+    widest = int(np.argmax(gaps))
+    return float(seconds[widest]), float(gaps[widest])
 
 
 Opened = AbstractContextManager[tuple[Sequence[Meter], Mapping[Kind, str]]]

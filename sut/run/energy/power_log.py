@@ -17,10 +17,9 @@ from numpy.typing import NDArray
 
 from plugins.files import LARGE_BYTES, open_file, read_file
 from sut.errors import InputError, reason_of, refusing
+from sut.run.energy.meters import MOST_GAP_S, widest_gap
 from sut.text import duration
 
-MOST_GAP_S = 5.0
-"""Between two lines within a run: what was drawn meanwhile is not known. Meters log each second, or more often."""
 _ZONE_S = 900
 """Time zones differ by hours, or by halves or quarters of one."""
 
@@ -63,12 +62,10 @@ class PowerLog:
         self._check_covers(begin_s, end_s)
         inside = (self.seconds > begin_s) & (self.seconds < end_s)
         times = np.concatenate([[begin_s], self.seconds[inside], [end_s]])
-        around = self.seconds[max(0, int(np.searchsorted(self.seconds, begin_s, "right")) - 1) :]
-        around = around[: int(np.searchsorted(around, end_s)) + 1]
-        widest = int(np.argmax(np.diff(around)))
-        if (gap := float(np.diff(around)[widest])) > MOST_GAP_S:
+        since_s, gap_s = widest_gap(self.seconds, begin_s, end_s)
+        if gap_s > MOST_GAP_S:
             raise InputError(
-                f"power log {self.path} has no line for {duration(gap)}, from {around[widest] - begin_s:.1f} "
+                f"power log {self.path} has no line for {duration(gap_s)}, from {since_s - begin_s:.1f} "
                 f"s after the run's begin; at most {MOST_GAP_S:g} s can be read across"
             )
         return float(np.trapezoid(np.interp(times, self.seconds, self.watts), times))

@@ -142,6 +142,17 @@ def test_what_a_meter_counted_between_two_moments_is_read_off_its_line() -> None
     assert readings.trouble == "cuda:0: its energy counter fell silent" and readings.between(BEGIN, BEGIN + 1) is None
 
 
+def test_a_meter_that_was_not_read_for_a_while_of_the_run_does_not_know() -> None:
+    shown = [(BEGIN + at, 10.0 * at) for at in (0, 1, 2, 33, 34, 35)]
+    readings = Readings(GpuCounter("cuda:0", FakeGpu([0.0])), shown)  # type: ignore[arg-type]
+
+    assert readings.between(BEGIN, BEGIN + 2) == pytest.approx(20)
+    assert readings.between(BEGIN + 35, BEGIN + 35) == 0
+    assert readings.between(BEGIN + 33, BEGIN + 35) == pytest.approx(20) and readings.trouble is None
+    assert readings.between(BEGIN + 1, BEGIN + 2.5) is None
+    assert readings.trouble == "cuda:0 was not read for 31 s of the run"
+
+
 def test_a_reading_that_takes_long_is_of_its_middle(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([BEGIN, BEGIN + 3])
     monkeypatch.setattr(meters, "time", SimpleNamespace(time=lambda: next(clock)))
