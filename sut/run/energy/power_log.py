@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import csv
 import math
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -18,10 +20,16 @@ from numpy.typing import NDArray
 from plugins.files import LARGE_BYTES, open_file, read_file
 from sut.errors import InputError, reason_of, refusing
 from sut.run.energy.meters import MOST_GAP_S, widest_gap
-from sut.text import duration
+from sut.text import duration, shortened
 
 _ZONE_S = 900
 """Time zones differ by hours, or by halves or quarters of one."""
+_WATTS = re.compile(r"w|watts?|power")
+_NO_WATTS = re.compile(
+    r"[uµμmk]w|(micro|milli|kilo)watts?|[mk]?(va|var|[avj]|wh)|(milli|kilo)?(amp|ampere|volt|joule)s?"
+    r"|energy|current|voltage|time|timestamp|date"
+)
+"""Words, in small letters, that name no column of times, and none of watts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +105,8 @@ def check_power_log(path: Path) -> None:
 
 
 def read_power_log(path: Path) -> PowerLog:
-    """A CSV file of time and watts; a first line of words is passed over, and a last one without its end, which may be
-    half written. Raises ``InputError`` for what is none.
+    """A CSV file of time and watts; a first line of words may name them, and a last one without its end is passed over,
+    which may be half written. Raises ``InputError`` for what is none.
     """
     with refusing(f"power log {path} cannot be read"):
         written_s = path.stat().st_mtime  # before it is read: its last line may be younger then, and no older
@@ -106,25 +114,40 @@ def read_power_log(path: Path) -> PowerLog:
     rows: list[tuple[float, float]] = []
     whole = text[: text.rfind("\n") + 1]
     for number, row in enumerate(csv.reader(whole.splitlines()), start=1):
-        if not row:
-            continue
         try:
-            time, watts = row
-            rows.append((_seconds(time.strip()), float(watts)))
-        except ValueError:
-            if number == 1:
-                continue
-            raise InputError(
-                f"power log {path}, line {number}: expected a time and watts, as 1764444444.5,231.7"
-            ) from None
-        if not math.isfinite(rows[-1][1]) or rows[-1][1] < 0:
-            raise InputError(f"power log {path}, line {number}: {row[1].strip()} is no power")
+            if number == 1 and row and re.match(r"\W*[^\W\d]", row[0]):
+                _check_names(row)
+            elif row:
+                rows.append(_line(row))
+        except ValueError as error:
+            raise InputError(f"power log {path}, line {number}: {error}") from None
         if len(rows) > 1 and rows[-1][0] <= rows[-2][0]:
             raise InputError(f"power log {path}, line {number}: its time is not after that of the line before")
     if len(rows) < 2:
         raise InputError(f"power log {path} has {len(rows)} lines of a time and watts, expected two or more")
-    seconds, watts_ = np.array(rows, np.float64).T
-    return PowerLog(path, written_s, seconds, watts_)
+    seconds, watts = np.array(rows, np.float64).T
+    return PowerLog(path, written_s, seconds, watts)
+
+
+def _check_names(row: Sequence[str]) -> None:
+    """Raises ``ValueError`` where a column has, by its name, something else in it than a time, or than watts."""
+    for name, expected, other in zip(row, ("times", "watts"), (_WATTS, _NO_WATTS), strict=False):
+        if any(map(other.fullmatch, re.findall(r"[^\W\d_]+", name.lower()))):
+            raise ValueError(f"column '{shortened(name.strip())}' is not of {expected}; expected time,watts")
+
+
+def _line(row: Sequence[str]) -> tuple[float, float]:
+    """A time and watts. Raises ``ValueError`` in words."""
+    try:
+        time, watts = row[0].strip(), float(row[1])
+        seconds = _seconds(time)
+        if len(row) != 2:
+            raise ValueError
+    except (ValueError, IndexError):
+        raise ValueError("expected a time and watts, as 1764444444.5,231.7") from None
+    if not math.isfinite(watts) or watts < 0:
+        raise ValueError(f"{row[1].strip()} is no power")
+    return seconds, watts
 
 
 def _seconds(text: str) -> float:

@@ -255,6 +255,14 @@ def test_a_log_on_another_clock_is_refused_with_the_offset(tmp_path: Path, off_s
     [
         ("", "has 0 lines"),
         ("time,watts\n", "has 0 lines"),
+        ("time,mW\n1,2\n2,2\n", "line 1: column 'mW' is not of watts; expected time,watts"),
+        ("time,Power [mW]\n1,2\n2,2\n", r"line 1: column 'Power \[mW\]' is not of watts"),
+        ("time, power_kw\n1,2\n2,2\n", "line 1: column 'power_kw' is not of watts"),
+        ("time,apparent power (VA)\n1,2\n2,2\n", "line 1: column .* is not of watts"),
+        ("time,V\n1,2\n2,2\n", "line 1: column 'V' is not of watts"),
+        ("Watts,Time\n1,2\n2,2\n", "line 1: column 'Watts' is not of times"),
+        ("sample,timestamp\n1,2\n2,2\n", "line 1: column 'timestamp' is not of watts"),
+        ("2025-11-29T20:27:24,4\n1,2\n2,2\n", "line 1: expected a time and watts"),
         ("1,2\n3;4\n", "line 2: expected a time and watts"),
         ("1,2\n2025-11-29T20:27:24,4\n", "line 2: expected a time and watts"),
         ("1,2\n2,nan\n", "line 2: nan is no power"),
@@ -266,6 +274,14 @@ def test_what_is_no_log_is_refused_with_its_line(tmp_path: Path, text: str, said
     (tmp_path / "meter.csv").write_text(text)
     with pytest.raises(InputError, match=said):
         read_power_log(tmp_path / "meter.csv")
+
+
+@pytest.mark.parametrize(
+    "head", ["time,W", "Time,Power [W]", "timestamp,power (w)", "# t , Watts", "zeit,leistung", ""]
+)
+def test_a_first_line_of_words_may_say_watts(tmp_path: Path, head: str) -> None:
+    (tmp_path / "meter.csv").write_text(f"{head}\n1,2\n2,2\n")
+    assert read_power_log(tmp_path / "meter.csv").watts.tolist() == [2, 2]
 
 
 def test_a_last_line_that_may_be_half_written_is_passed_over(tmp_path: Path) -> None:
