@@ -53,6 +53,8 @@ class PowerLog:
         ahead_s, behind_s = last - now_s, self.written_s - last
         if max(ahead_s, behind_s) <= MOST_GAP_S:
             return
+        if 0.5 < last / 1000 / now_s < 2:
+            raise InputError(f"power log {self.path}: its times are milliseconds, expected seconds since 1970")
         off_s = ahead_s if ahead_s > MOST_GAP_S else -behind_s
         zone_s = round(off_s / _ZONE_S) * _ZONE_S
         is_zone = zone_s and abs(off_s - zone_s) <= MOST_GAP_S

@@ -230,6 +230,12 @@ def test_a_log_that_does_not_cover_the_run_is_refused(tmp_path: Path, times: lis
         found.joules(BEGIN, BEGIN + 10)
 
 
+def test_a_log_in_milliseconds_is_said_to_be_that(tmp_path: Path) -> None:
+    (tmp_path / "meter.csv").write_text(f"{1000 * BEGIN},1\n{1000 * BEGIN + 500},1\n")
+    with pytest.raises(InputError, match=r"meter\.csv: its times are milliseconds, expected seconds since 1970$"):
+        read_power_log(tmp_path / "meter.csv").check_clock(BEGIN)
+
+
 @pytest.mark.parametrize(
     ("off_s", "said"),
     [
