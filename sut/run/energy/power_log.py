@@ -108,7 +108,7 @@ def check_power_log(path: Path) -> None:
 
 def read_power_log(path: Path) -> PowerLog:
     """A CSV file of time and watts; a first line of words may name them, and a last one without its end is passed over,
-    which may be half written. Raises ``InputError`` for what is none.
+    which may be half written. Lines of one time are one of their mean. Raises ``InputError`` for what is none.
     """
     with refusing(f"power log {path} cannot be read"):
         written_s = path.stat().st_mtime  # before it is read: its last line may be younger then, and no older
@@ -123,12 +123,13 @@ def read_power_log(path: Path) -> PowerLog:
                 rows.append(_line(row))
         except ValueError as error:
             raise InputError(f"power log {path}, line {number}: {error}") from None
-        if len(rows) > 1 and rows[-1][0] <= rows[-2][0]:
-            raise InputError(f"power log {path}, line {number}: its time is not after that of the line before")
-    if len(rows) < 2:
-        raise InputError(f"power log {path} has {len(rows)} lines of a time and watts, expected two or more")
-    seconds, watts = np.array(rows, np.float64).T
-    return PowerLog(path, written_s, seconds, watts)
+        if len(rows) > 1 and rows[-1][0] < rows[-2][0]:
+            raise InputError(f"power log {path}, line {number}: its time is before that of the line before")
+    times, watts = np.array(rows, np.float64).reshape(-1, 2).T
+    seconds, which, counts = np.unique(times, return_inverse=True, return_counts=True)
+    if len(seconds) < 2:
+        raise InputError(f"power log {path} has {len(seconds)} times with watts, expected two or more")
+    return PowerLog(path, written_s, seconds, np.bincount(which, watts) / counts)
 
 
 def _check_names(row: Sequence[str]) -> None:

@@ -259,8 +259,8 @@ def test_a_log_on_another_clock_is_refused_with_the_offset(tmp_path: Path, off_s
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "has 0 lines"),
-        ("time,watts\n", "has 0 lines"),
+        ("", "has 0 times"),
+        ("time,watts\n", "has 0 times"),
         ("time,mW\n1,2\n2,2\n", "line 1: column 'mW' is not of watts; expected time,watts"),
         ("time,Power [mW]\n1,2\n2,2\n", r"line 1: column 'Power \[mW\]' is not of watts"),
         ("time, power_kw\n1,2\n2,2\n", "line 1: column 'power_kw' is not of watts"),
@@ -273,7 +273,8 @@ def test_a_log_on_another_clock_is_refused_with_the_offset(tmp_path: Path, off_s
         ("1,2\n2025-11-29T20:27:24,4\n", "line 2: expected a time and watts"),
         ("1,2\n2,nan\n", "line 2: nan is no power"),
         ("1,2\n2,-1\n", "line 2: -1 is no power"),
-        ("1,2\n1,2\n", "line 2: its time is not after"),
+        ("2,2\n1,2\n", "line 2: its time is before that of the line before"),
+        ("1,2\n1,2\n", "has 1 times"),
     ],
 )
 def test_what_is_no_log_is_refused_with_its_line(tmp_path: Path, text: str, said: str) -> None:
@@ -288,6 +289,12 @@ def test_what_is_no_log_is_refused_with_its_line(tmp_path: Path, text: str, said
 def test_a_first_line_of_words_may_say_watts(tmp_path: Path, head: str) -> None:
     (tmp_path / "meter.csv").write_text(f"{head}\n1,2\n2,2\n")
     assert read_power_log(tmp_path / "meter.csv").watts.tolist() == [2, 2]
+
+
+def test_lines_of_one_time_are_one_of_their_mean(tmp_path: Path) -> None:
+    (tmp_path / "meter.csv").write_text("1,2\n1,4\n2,5\n3,6\n3,7\n3,11\n")
+    found = read_power_log(tmp_path / "meter.csv")
+    assert (found.seconds.tolist(), found.watts.tolist()) == ([1, 2, 3], [3, 5, 8])
 
 
 def test_a_last_line_that_may_be_half_written_is_passed_over(tmp_path: Path) -> None:
