@@ -142,26 +142,25 @@ def _check_names(row: Sequence[str]) -> None:
 def _line(row: Sequence[str]) -> tuple[float, float]:
     """A time and watts. Raises ``ValueError`` in words."""
     try:
-        time, watts = row[0].strip(), float(row[1])
-        seconds = _seconds(time)
-        if len(row) != 2:
-            raise ValueError
-    except (ValueError, IndexError):
-        raise ValueError("expected a time and watts, as 1764444444.5,231.7") from None
+        time, power = map(str.strip, row)
+        seconds, watts = _seconds(time), float(power)
+    except ValueError:
+        given = shortened(",".join(row))
+        raise ValueError(f"expected a time and watts, as 1764444444.5,231.7, got '{given}'") from None
+    if seconds is None:
+        raise ValueError(f"its time {time} has no zone; expected one behind it, as +01:00, or seconds since 1970")
     if not math.isfinite(watts) or watts < 0:
-        raise ValueError(f"{row[1].strip()} is no power")
+        raise ValueError(f"{power} is no power")
     return seconds, watts
 
 
-def _seconds(text: str) -> float:
-    """Raises ``ValueError``; a time without a zone is no moment."""
+def _seconds(text: str) -> float | None:
+    """Raises ``ValueError``; None for a time without a zone, which is no moment."""
     try:
         found = float(text)
     except ValueError:
         moment = datetime.fromisoformat(text)
-        if moment.tzinfo is None:
-            raise ValueError from None
-        found = moment.timestamp()
+        return None if moment.tzinfo is None else moment.timestamp()
     if not math.isfinite(found):
         raise ValueError
     return found
