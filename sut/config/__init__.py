@@ -248,6 +248,8 @@ class RunConfig(BaseModel):
     def _device(cls, value: str) -> str:
         """Each device by one name, so that none hides behind another."""
         words = ["cuda" if word == "gpu" else word for word in value.lower().replace(" ", "").split(",")]
+        if not all(words):
+            raise ValueError("an empty name between commas" if len(words) > 1 else "the name of the device is empty")
         if len(words) == 1:
             return words[0]
         words = [_CUDA.sub(lambda found: f"cuda:{int(found[1] or 0)}", word) for word in words]

@@ -74,6 +74,8 @@ def parse(text: str) -> Words:
         name, equals, rest = part.partition("=")
         if not equals and stage:  # one more of the cores before it
             rest = f"{found[stage]},{name}"
+        elif not name:
+            raise ValueError("a stage's name is empty; expected cores or NUMA nodes by stage: lanes=0-3")
         elif name not in stages:
             raise ValueError(f"unknown stage '{name}'; {suggest(name, stages)}")
         elif name in found:
@@ -84,9 +86,8 @@ def parse(text: str) -> Words:
     for word in (word for each in sets.values() for words in each for word in words):
         match = _WORD.fullmatch(word)
         if match is None or (match[3] and int(match[3]) < int(match[2])):
-            raise ValueError(
-                f"'{word}' is no core set; expected cores or NUMA nodes by stage: lanes=0-3,preprocess=node1"
-            )
+            what = f"'{word}' is no core set" if word else "a core set is empty"
+            raise ValueError(f"{what}; expected cores or NUMA nodes by stage: lanes=0-3,preprocess=node1")
     if len(sets.get("loadgen", ())) > 1:
         raise ValueError("loadgen is one thread and has one core set")
     return sets

@@ -89,7 +89,7 @@ def test_a_decoder_that_four_devices_share_is_named(tmp_path: Path) -> None:
         (("--device", "sim:0,sim:0"), 1, "device: the device sim:0 is there twice; name each once, got 'sim:0,sim:0'"),
         (("--device", "sim:0,sim:16"), 1, "unknown device 'sim:16'"),
         (("--device", "sim:0,cuda:1"), 2, "the simulated backend has cpu, or sim:0 to sim:15, got device 'cuda:1'"),
-        (("--affinity", "lanes"), 1, "affinity: '' is no core set; expected cores or NUMA nodes by stage: lanes=0-3"),
+        (("--affinity", "lanes"), 1, "affinity: a core set is empty; expected cores or NUMA nodes by stage: lanes=0-3"),
     ],
 )
 def test_what_cannot_be_had_is_refused_in_one_line(

@@ -98,6 +98,8 @@ class PowerLog:
 
 def check_power_log(path: Path) -> None:
     """Raise ``InputError``, before anything runs, for what no meter can be writing its log to."""
+    if path == Path():  # so an empty word is read
+        raise InputError("power log: its name is empty, or a full stop; expected a file that the meter writes")
     try:
         open_file(path).close()
     except FileNotFoundError:

@@ -180,10 +180,21 @@ def test_a_device_that_is_there_twice_is_refused(asked: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        *((each, "an empty name between commas") for each in ("sim:0,", ",sim:0", "cpu,,sim:0")),
+        ("", "the name of the device is empty"),
+    ],
+)
+def test_a_device_without_a_name_is_refused(asked: str, said: str) -> None:
+    with pytest.raises(InputError, match=f"^device: {said}, got '{asked}'$"):
+        make_config({"device": asked})
+
+
+@pytest.mark.parametrize(
     ("settings", "error", "said"),
     [
         ({"device": "sim:0,simm:1"}, InputError, "unknown device 'simm:1'"),
-        ({"device": "sim:0,"}, InputError, "unknown device ''"),
         (
             {"device": "sim:0,cuda:1"},
             SetupError,

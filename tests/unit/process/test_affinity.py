@@ -84,14 +84,15 @@ def test_two_sets_of_a_stage_share_no_core(machine: Path) -> None:
         ("0-3", "unknown stage '0-3'"),
         ("lane=0", "unknown stage 'lane'; did you mean lanes"),
         ("lanes=0,lanes=1", "lanes is there twice"),
-        ("lanes=", "'' is no core set; expected cores or NUMA nodes by stage: lanes=0-3"),
-        ("lanes=0//1", "'' is no core set"),
+        ("lanes=", "a core set is empty; expected cores or NUMA nodes by stage: lanes=0-3"),
+        ("lanes=0//1", "a core set is empty"),
+        ("lanes=0/", "a core set is empty"),
         ("lanes=3-1", "'3-1' is no core set"),
         ("lanes=-1", "'-1' is no core set"),
         ("lanes=0-99999", "'0-99999' is no core set"),
         ("lanes=nodeX", "'nodeX' is no core set"),
         ("loadgen=0/1", "loadgen is one thread"),
-        ("", "unknown stage ''"),
+        ("", "a stage's name is empty; expected cores or NUMA nodes by stage"),
     ],
 )
 def test_what_is_no_core_set_is_refused(text: str, said: str) -> None:

@@ -317,3 +317,5 @@ def test_what_no_meter_writes_to_is_said_to_be_that(tmp_path: Path) -> None:
     for path, what in {"": "Is a directory", "pipe": "Is a named pipe", "/dev/null": "Is a device"}.items():
         with pytest.raises(InputError, match=f"{what}.*; expected a file that the meter writes"):
             check_power_log(tmp_path / path)
+    with pytest.raises(InputError, match=r"^power log: its name is empty"):
+        check_power_log(Path())
