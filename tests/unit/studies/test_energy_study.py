@@ -109,6 +109,24 @@ def test_a_gpu_of_known_power_gives_its_power_by_the_rate(machine: FakeNvml, mon
     assert gpu["idle_watts"] == pytest.approx(250, rel=0.02)
 
 
+def test_cells_are_measured_by_turns_there_and_back_again(
+    machine: FakeNvml, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def at_once(*_: object, ready: Callable[[object], None], **__: object) -> list[Driven]:
+        ready(None)
+        return [driven(None, None)]
+
+    monkeypatch.setattr(study, "drive", at_once)
+    base = base_of([make_config({**PLANTED, "scenario": "Server"})])
+    sizes = [Pictures(name, {"dataset": "demo"}) for name in ("medium", "large", "small")]
+
+    run_energy(base, sizes, ["simulated"], Drive(Closed(1), 1.0), 3, BriefConsole())
+
+    told = [line.split(",") for line in capsys.readouterr().err.splitlines() if line.startswith("round ")]
+    there = ["medium", "large", "small"]
+    assert [line[1].strip() for line in told] == [*there, *reversed(there), *there]
+
+
 def test_a_log_that_is_refused_is_the_exit_code(machine: FakeNvml, monkeypatch: pytest.MonkeyPatch) -> None:
     why = "power log meter.csv does not cover the run: it ends 9.0 s before its end"
 
