@@ -171,7 +171,8 @@ def _without_work(config: RunConfig) -> Iterator[str]:
         others = ", ".join(config.devices[1:]) or "a second core set"
         yield f"{others} has no effect in SingleStream: one query at a time is for the first device alone"
     if config.lanes is not None and config.lanes < units:
-        yield f"--lanes {config.lanes} has no effect with {units} devices or core sets: each has a lane at the least"
+        kind = "devices" if len(config.devices) > 1 else "core sets"
+        yield f"--lanes {config.lanes} has no effect with {units} {kind}: each has a lane at the least"
     if "preprocess" in sets and not (config.preprocess_workers and config.times_preprocessing):
         yield "--affinity preprocess has no effect without --preprocess-workers: lanes preprocess on their own cores"
     if "loadgen" in sets and config.scenario == "SingleStream":

@@ -188,6 +188,16 @@ def test_time_has_no_effect_in_accuracy_mode() -> None:
     assert note.startswith("--time has no effect in accuracy mode")
 
 
+@pytest.mark.parametrize(
+    ("settings", "what"),
+    [({"affinity": "lanes=0/1"}, "2 core sets"), ({"device": "sim:0,sim:1", "affinity": "lanes=0/1"}, "2 devices")],
+)
+def test_fewer_lanes_than_devices_or_core_sets_are_told_of_what_there_is(settings: dict[str, Any], what: str) -> None:
+    notes = apply_flags(rules("Offline"), RunConfig(scenario="Offline", lanes=1, **settings), None, MODEL)
+
+    assert notes == [f"--lanes 1 has no effect with {what}: each has a lane at the least"]
+
+
 @pytest.mark.parametrize(("precision", "told"), [("fp32", True), ("bf16", True), ("int8", False)])
 def test_only_int8_is_calibrated_on_pictures(precision: str, told: bool) -> None:
     config = RunConfig.model_validate({"precision": precision, "calibration_list": Path("list.txt")})
