@@ -115,9 +115,12 @@ def read_power_log(path: Path) -> PowerLog:
     with refusing(f"power log {path} cannot be read"):
         written_s = path.stat().st_mtime  # before it is read: its last line may be younger then, and no older
         text = read_file(path, LARGE_BYTES).decode("utf-8-sig", "replace")
+    try:
+        lines = list(csv.reader(text[: text.rfind("\n") + 1].splitlines()))
+    except csv.Error as error:
+        raise InputError(f"power log {path} is no CSV file: {error}") from error
     rows: list[tuple[float, float]] = []
-    whole = text[: text.rfind("\n") + 1]
-    for number, row in enumerate(csv.reader(whole.splitlines()), start=1):
+    for number, row in enumerate(lines, start=1):
         try:
             if number == 1 and row and re.match(r"\W*[^\W\d]", row[0]):
                 _check_names(row)

@@ -274,6 +274,7 @@ def test_a_log_on_another_clock_is_refused_with_the_offset(tmp_path: Path, off_s
         ("1,2\n3,100 W\n", "line 2: expected a time and watts, .*, got '3,100 W'"),
         (f"1,2\n{3_000 * 'x'},1\n", r"line 2: expected a time and watts, .*, got 'x{9,200}\.\.\.'"),
         ("1,2\n2025-11-29 20:27:24,4\n", "line 2: its time 2025-11-29 20:27:24 has no zone"),
+        ("1,2\n" + 200_000 * "x" + "\n", "is no CSV file: "),
         ("1,2\n2,nan\n", "line 2: nan is no power"),
         ("1,2\n2,-1\n", "line 2: -1 is no power"),
         ("2,2\n1,2\n", "line 2: its time is before that of the line before"),
