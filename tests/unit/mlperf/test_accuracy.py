@@ -106,10 +106,10 @@ def test_a_written_log_is_read_back(
 def test_fifty_thousand_answers_are_read_quickly(tmp_path: Path) -> None:
     path = write_log(tmp_path, *((index, "00004041") for index in range(50_000)))
 
-    start = time.perf_counter()
+    start = time.process_time()
     answers = read_accuracy_log(path).answers
 
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 2
     assert len(answers) == 50_000
 
 

@@ -162,12 +162,12 @@ def test_random_resnet50_tells_pictures_apart(built: Callable[[str], Path]) -> N
 def test_random_resnet50_is_the_same_file_each_time(built: Callable[[str], Path], tmp_path: Path) -> None:
     again = tmp_path / "again.onnx"
 
-    started = time.perf_counter()
+    started = time.process_time()
     resnet.write_random(again)
-    took_s = time.perf_counter() - started
+    cpu_s = time.process_time() - started
 
     assert sha256_of(again) == sha256_of(built("resnet50"))
-    assert took_s < 15  # about 2 s on two free cores
+    assert cpu_s < 15
 
 
 def test_random_resnet50_strides_in_its_3x3_convolutions(built: Callable[[str], Path]) -> None:
