@@ -57,7 +57,10 @@ def _rows(part: Mapping[str, Any], parts: Mapping[str, Any], within: str = "") -
     for name, field in part["properties"].items():
         kinds = field.get("anyOf", [field])
         yield f"`{within}{name}`", " or ".join(map(_kind, kinds)), " ".join(field.get("description", "").split())
-        inside = [(field.get("additionalProperties"), "*."), *((kind.get("items"), "*.") for kind in kinds)]
+        entries = field.get("additionalProperties")
+        if isinstance(entries, dict):
+            entries = entries.get("anyOf", [entries])[0]  # the others have less
+        inside = [(entries, "*."), *((kind.get("items"), "*.") for kind in kinds)]
         for each, path in [*((kind, "") for kind in kinds), *inside]:
             reference = each.get("$ref", "") if isinstance(each, dict) else ""
             inner = parts.get(reference.rpartition("/")[2], part)

@@ -16,7 +16,7 @@ from sut.mlperf.audit import Audit
 from sut.mlperf.logs import Int64Array
 from sut.mlperf.metrics import PERCENTILES
 from sut.mlperf.reference_results import REFERENCE_PERCENTILES
-from sut.results.energy import Energy
+from sut.results.energy import UNMEASURED, Energy, NotMeasured
 from sut.results.gpus import GpuUse
 from sut.results.quiet import Quiet
 from sut.results.stages import Stages
@@ -288,8 +288,8 @@ class Result(_Part):
     """Seconds that the run's process took: ``import``, ``choose``, ``load``, ``first``."""
     memory_bytes: Mapping[str, int | None] = {}
     """``host_peak`` of the run's process; ``gpu_peak``: what the run took of its GPUs' memory, seen once a second."""
-    energy: Mapping[str, Energy] | None = None
-    """Of ``cpu``, ``gpu`` and ``external``, as far as measured; None where nothing is; see docs/energy.md."""
+    energy: Mapping[str, Energy | NotMeasured] = UNMEASURED
+    """Of ``cpu`` and ``gpu``, the source ``none`` alone where nothing was measured; ``external`` with a power log."""
     cpu_seconds_per_sample: float | None = None
     """CPU time of the run's process."""
     rules_compliant: bool = False

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from sut.config import TIMED_BOUNDARIES
 from sut.errors import short
 from sut.models.precision.agreement import NOT_COMPARED, reduced_name
+from sut.results.energy import Energy
 from sut.results.schema import Accuracy, Metric, Result
 
 ESTIMATE = "* LoadGen's early-stopping estimate, on the safe side; the columns are measured"
@@ -66,7 +67,8 @@ def energy_lines(results: Sequence[Result]) -> list[str]:
         parts = [
             f"{names.get(name, name)} {of.gross_joules_per_sample:.4g} J"
             + ("" if of.net_joules_per_sample is None else f", net {of.net_joules_per_sample:.4g} J")
-            for name, of in (each.energy or {}).items()
+            for name, of in each.energy.items()
+            if isinstance(of, Energy)
         ]
         if parts:
             lines.append(f"energy per sample, {kind(each)}: {'; '.join(parts)}")

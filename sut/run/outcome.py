@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -24,7 +25,7 @@ from sut.mlperf.metrics import METRICS, percentile_stats
 from sut.mlperf.rules import broken_rules, dataset_broken, dataset_note, explain_invalid, is_official_model, unexplained
 from sut.pipeline.assembly import Assembly
 from sut.pipeline.ledger import Counter, Ledger
-from sut.results.energy import Energy
+from sut.results.energy import UNMEASURED, Energy, NotMeasured
 from sut.results.gpus import peak_bytes
 from sut.results.machine import system_facts
 from sut.results.prices import limiting_stage, pipeline
@@ -103,15 +104,15 @@ def make_result(parts: Assembly, agreement: Agreement | None, outcome: Outcome, 
     )
 
 
-def _energy(outcome: Outcome, found: _Findings, samples: int) -> dict[str, Energy] | None:
+def _energy(outcome: Outcome, found: _Findings, samples: int) -> Mapping[str, Energy | NotMeasured]:
     """What the meters say of a run that came to its end and answered all; what they do not is a note."""
     window = found.detail.power_window
     spoilt = found.problems or outcome.error or outcome.interrupted or outcome.counter(Counter.FAILED)
     if outcome.metering is None or window is None or spoilt or not samples:
-        return None
+        return UNMEASURED
     energy, notes = outcome.metering.energy(window, samples)
     found.notes += notes
-    return energy
+    return {**UNMEASURED, **(energy or {})}
 
 
 def _scaling(config: RunConfig, outcome: Outcome, found: _Findings) -> Scaling | None:

@@ -43,7 +43,7 @@ def test_a_run_tells_what_its_gpu_was_like_and_that_it_was_throttled(sut: Sut, t
     gpu = result["energy"]["gpu"]
     [file] = (sut.cwd / "output").rglob(FILE)
     begin_s, end_s = read_detail(file.parent).power_window or (0.0, 0.0)
-    assert gpu["source"] == "NVML's power, integrated"  # of this driver: it has no counter
+    assert gpu["source"] == "nvml_power"  # of this driver: it has no counter
     assert gpu["gross_joules_per_sample"] == pytest.approx(69.5 * (end_s - begin_s) / result["samples"], rel=0.02)
     assert gpu["idle_watts"] == pytest.approx(69.5, rel=0.02)
     [told] = [note for note in result["notes"] if "cuda:0" in note]

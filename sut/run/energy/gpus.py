@@ -46,7 +46,7 @@ class GpuCounter:
         self._last_w = 0.0 if self._counts else self._watts()
         self._last_s, self._joules = clock(), 0.0
         self._least = 0.0
-        self.source = "NVML's energy counter" if self._counts else "NVML's power, integrated"
+        self.source = "nvml" if self._counts else "nvml_power"
 
     def joules(self) -> float:
         """Raises ``ValueError`` where the GPU does not tell any more, or counts from the start again."""

@@ -144,7 +144,7 @@ class Metering:
                 idle = log.joules(*self._idle.window) / _seconds(self._idle.window)
             except InputError as error:
                 notes.append(f"net energy is unknown: before the runs, {one_line(error)}")
-        return _energy("power log", log.joules(*window), idle, window, samples), notes
+        return _energy("power_log", log.joules(*window), idle, window, samples), notes
 
 
 def _energy(source: str, joules: float, idle_w: float | None, window: Window, samples: float) -> Energy:

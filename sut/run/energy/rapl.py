@@ -66,7 +66,7 @@ class Cpu:
 
     kind: Kind = "cpu"
     name = "cpu"
-    source = "RAPL, packages"
+    source = "rapl"
 
     def __init__(self, found: list[Counter]) -> None:
         self._counters = found

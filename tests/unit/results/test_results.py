@@ -90,7 +90,6 @@ def a_result(**changes: Any) -> Result:
         "latency_ns": {"mean": 2_000_000, "p50": 1_000_000, "p80": 2_000_000, "p90": 3_000_000, "p95": None,
                        "p99": 4_000_000, "p99_9": 5_000_000},
         "accuracy": None, "stages_ns": {}, "cost_ns": {}, "batch_sizes": {}, "padded_samples": 0,
-        "recorded_samples": 24, "cold_start_s": {}, "memory_bytes": {}, "energy": None, "cpu_seconds_per_sample": None,
         "rules_compliant": False, "rules_broken": [], "notes": [], "plan": None, "calibration": None, "config": {},
         "system": {}, "versions": {}, "started": "2026-01-01T00:00:00+00:00",
     }  # fmt: skip
@@ -116,6 +115,20 @@ def test_the_file_is_the_result() -> None:
     assert content["parity"] is None
     assert content["metric"] == {"name": "completed_samples_per_second", "value": 12.5, "higher_is_better": True}
     assert Result.model_validate(content) == result
+
+
+@pytest.mark.parametrize("how", ["as it is", "before there were meters", "left out"])
+def test_results_without_energy_are_read(how: str) -> None:
+    """Also those of versions whose fields were there, and null."""
+    written = json.loads(a_result().to_json())
+    assert written["energy"] == {"cpu": {"source": "none"}, "gpu": {"source": "none"}}
+    if how == "before there were meters":
+        nulls = {"source": "none", "gross_joules_per_sample": None, "net_joules_per_sample": None}
+        written["energy"] = {"cpu": nulls, "gpu": nulls}
+    elif how == "left out":
+        del written["energy"]
+
+    assert Result.model_validate(written) == a_result()
 
 
 @pytest.mark.parametrize(

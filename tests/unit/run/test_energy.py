@@ -118,7 +118,7 @@ class FakeGpu:
 def test_a_gpus_counter_counts_until_it_falls() -> None:
     meter = GpuCounter("cuda:0", FakeGpu([7.0, 7.5, 9.0, 0.5]))  # type: ignore[arg-type]
 
-    assert (meter.joules(), meter.joules(), meter.source) == (7.5, 9.0, "NVML's energy counter")
+    assert (meter.joules(), meter.joules(), meter.source) == (7.5, 9.0, "nvml")
     with pytest.raises(ValueError, match=r"cuda:0: its energy counter fell$"):
         meter.joules()
 
@@ -127,7 +127,7 @@ def test_without_a_counter_power_is_integrated() -> None:
     clock = iter([0.0, 1.0, 3.0])
     meter = GpuCounter("cuda:0", FakeGpu([None], [100, 200, 100]), lambda: next(clock))  # type: ignore[arg-type]
 
-    assert (meter.joules(), meter.joules(), meter.source) == (150, 450, "NVML's power, integrated")
+    assert (meter.joules(), meter.joules(), meter.source) == (150, 450, "nvml_power")
     with pytest.raises(ValueError, match="tells neither"):
         GpuCounter("cuda:0", FakeGpu([None], [None]))  # type: ignore[arg-type]
 

@@ -17,7 +17,7 @@ from sut.errors import ExitCode, InputError
 from sut.mlperf.logs import read_detail
 from sut.pipeline.assembly import Assembly
 from sut.results.collected import read_result
-from sut.results.energy import Energy
+from sut.results.energy import UNMEASURED, Energy, NotMeasured
 from sut.results.schema import FILE, PAGE, Result
 from sut.run import runner
 from sut.run.energy import metering, meters
@@ -100,7 +100,7 @@ def test_gross_and_net_of_cpus_and_gpus_are_what_was_planted(world: World) -> No
     assert rest.idle([0, 1], world.log, said.append) is idle
     assert notes == [] and energy is not None
     assert {kind: each.source for kind, each in energy.items()} == {
-        "cpu": "RAPL, packages", "gpu": "NVML's energy counter", "external": "power log"
+        "cpu": "rapl", "gpu": "nvml", "external": "power_log"
     }  # fmt: skip
     for kind, (idle, busy) in {
         "cpu": (40.0, 145.0), "gpu": (70.0, 330.0), "external": (400.0, 1000.0)
@@ -198,7 +198,7 @@ def test_the_last_line_of_a_log_is_waited_for(
 def test_a_log_that_begins_with_the_run_has_no_net(machine: FakeNvml, tmp_path: Path) -> None:
     log = tmp_path / "meter.csv"
     write(log, *range(10))
-    gross = {"external": Energy("power log", pytest.approx(50), None, None)}
+    gross = {"external": Energy("power_log", pytest.approx(50), None, None)}
 
     energy, [note] = Metering(Idle({}, (BEGIN - 5, BEGIN)), [], log).energy((BEGIN + 1, BEGIN + 4), 3)
 
@@ -263,8 +263,9 @@ def test_a_run_has_the_energy_of_loadgens_window_and_idle_is_from_before_the_mac
 
     assert (code, result.valid) == (ExitCode.OK, True)
     window = read_detail(folder).power_window
-    assert window is not None and result.energy is not None and result.energy.keys() == {"gpu"}
     gpu = result.energy["gpu"]
+    assert window is not None and isinstance(gpu, Energy)
+    assert result.energy == {"cpu": NotMeasured(), "gpu": gpu}
     assert gpu.gross_joules_per_sample == pytest.approx(250 * (window[1] - window[0]) / result.samples, rel=0.02)
     assert gpu.idle_watts == pytest.approx(50, rel=0.02)
     line = f"energy per sample, SingleStream: GPU {gpu.gross_joules_per_sample:.4g} J, net "
@@ -282,7 +283,7 @@ def test_a_meter_that_fails_in_a_run_does_not_fail_it(
     code, result, _ = run(tmp_path)
 
     why = "energy of the GPU is unknown: cuda:0: its energy counter fell silent"
-    assert (code, result.valid, result.energy) == (ExitCode.OK, True, None) and why in result.notes
+    assert (code, result.valid, result.energy) == (ExitCode.OK, True, UNMEASURED) and why in result.notes
     assert f"SingleStream performance: {why}" in capsys.readouterr().err
 
 
@@ -291,7 +292,7 @@ def test_where_nothing_can_be_read_nobody_speaks_of_joules(
 ) -> None:
     code, result, folder = run(tmp_path)
 
-    assert (code, result.energy) == (ExitCode.OK, None) and result.cpu_seconds_per_sample
+    assert (code, result.energy) == (ExitCode.OK, UNMEASURED) and result.cpu_seconds_per_sample
     shown = capsys.readouterr()
     texts = [shown.out, shown.err, *(path.read_text() for path in (folder / FILE, *(tmp_path / "out").rglob(PAGE)))]
     assert len(texts) == 4 and not any("joule" in text.lower() for text in texts)

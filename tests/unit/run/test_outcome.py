@@ -23,7 +23,7 @@ from sut.models.preparation import Prepared
 from sut.models.registry import find
 from sut.pipeline.assembly import Assembly
 from sut.pipeline.ledger import Counter, Ledger, LedgerShape
-from sut.results.energy import Energy
+from sut.results.energy import UNMEASURED, Energy
 from sut.results.quiet import Quiet
 from sut.results.stages import join
 from sut.run import outcome
@@ -177,5 +177,5 @@ def test_only_a_whole_run_of_samples_that_were_answered_has_energy(how: str) -> 
     window = {"power_begin": "11-29-2026 22:28:12.106", "power_end": "11-29-2026 22:28:15.393"}
     found = outcome._Findings(Detail(window, ()), problems=["a problem"] if how == "problems" else [])
 
-    assert outcome._energy(run, found, 10) == (energy if how == "whole" else None)
+    assert outcome._energy(run, found, 10) == (UNMEASURED | energy if how == "whole" else UNMEASURED)
     assert found.notes == (["a note"] if how == "whole" else [])
