@@ -7,7 +7,7 @@ runtime works in the primary context, which each thread makes its own by naming 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 
 from kernels.device import Dim3
 from kernels.gpu_driver import LOST
-from kernels.gpu_graph import Graph, GraphError
+from kernels.gpu_graph import CapturesGraphs, GraphError
 from plugins.errors import DeviceNotFound
 
 
-class CuPyDriver:
+class CuPyDriver(CapturesGraphs):
     """One GPU through CuPy; see ``kernels.gpu_driver.Driver``."""
 
     def __init__(self, cupy: ModuleType, index: int) -> None:
@@ -125,15 +125,6 @@ class CuPyDriver:
     def elapsed_ms(self, begin: Any, end: Any) -> float:
         end.synchronize()
         return float(self._cuda.get_elapsed_time(begin, end))
-
-    def capture(self, stream: int, work: Callable[[], None]) -> Any:
-        return Graph(stream, work)
-
-    def replay(self, graph: Any, stream: int) -> None:
-        graph.launch(stream)
-
-    def drop_graph(self, graph: Any) -> None:
-        graph.destroy()
 
     def _copy(self, target: int, source: int, nbytes: int, kind: int, stream: int | None) -> None:
         self._runtime.memcpyAsync(target, source, nbytes, kind, stream or 0)

@@ -60,3 +60,19 @@ class Graph:
 
     def _error(self, function: str, code: int) -> GraphError:
         return GraphError(f"{function} failed: {error_text(self._library, code) or code}", code)
+
+
+class CapturesGraphs:
+    """A ``Driver``'s part in graphs, which are those of the CUDA driver itself."""
+
+    def capture(self, stream: int, work: Callable[[], None]) -> Graph:
+        """See ``Driver``."""
+        return Graph(stream, work)
+
+    def replay(self, graph: Graph, stream: int) -> None:
+        """See ``Driver``."""
+        graph.launch(stream)
+
+    def drop_graph(self, graph: Graph) -> None:
+        """See ``Driver``."""
+        graph.destroy()

@@ -8,7 +8,7 @@ thread makes and frees everything, and other threads push the context for one ca
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from kernels.device import Dim3
 from kernels.gpu_driver import LOST
-from kernels.gpu_graph import Graph, GraphError
+from kernels.gpu_graph import CapturesGraphs, GraphError
 from plugins.driver import error_text
 from plugins.errors import DeviceNotFound
 
@@ -26,7 +26,7 @@ NON_BLOCKING = 1
 """CU_STREAM_NON_BLOCKING of cuda.h, which PyCUDA has no name for."""
 
 
-class PyCudaDriver:
+class PyCudaDriver(CapturesGraphs):
     """One GPU through PyCUDA; see ``kernels.gpu_driver.Driver``."""
 
     def __init__(self, cuda: ModuleType, index: int) -> None:
@@ -142,15 +142,6 @@ class PyCudaDriver:
     def elapsed_ms(self, begin: Any, end: Any) -> float:
         end.synchronize()
         return float(begin.time_till(end))
-
-    def capture(self, stream: int, work: Callable[[], None]) -> Any:
-        return Graph(stream, work)
-
-    def replay(self, graph: Any, stream: int) -> None:
-        graph.launch(stream)
-
-    def drop_graph(self, graph: Any) -> None:
-        graph.destroy()
 
     def _stream(self, stream: int | None) -> Any:
         """PyCUDA's object; None is the default stream."""

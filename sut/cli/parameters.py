@@ -13,6 +13,9 @@ from sut.config.option import Option
 
 _LISTS = ("inputs", "outputs")  # their options take comma lists
 
+OF_LOADGEN = ("demo", "scenario", "accuracy", "find_peak_performance", "time_s", "qps", "max_latency_s")
+"""What commands leave out whose load is their own."""
+
 
 def like_run(*without: str) -> type[TyperCommand]:
     """The class of a command that has the options of ``sut run``, but for the fields ``without``.

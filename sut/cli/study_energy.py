@@ -10,7 +10,7 @@ import typer
 from sut.cli.console import BriefConsole, Console
 from sut.cli.emit import emit, grid, prose
 from sut.cli.options import configs_of
-from sut.cli.parameters import like_run
+from sut.cli.parameters import OF_LOADGEN, like_run
 from sut.errors import short, writing
 from sut.results.schema import Parity
 from sut.results.wording import milliseconds
@@ -38,8 +38,8 @@ reason. Writes study-energy/study.json and report.html.
 Exit code: that of sut run; 1 where the power log is refused, 2 where nothing can run, 3 where something fails.
 """
 _NOT_TAKEN = (
-    *("trace", "demo", "scenario", "accuracy", "find_peak_performance", "time_s", "qps", "max_latency_s", "boundary"),
-    *("preprocess", "from_", "rules", "audit_conf"),
+    *OF_LOADGEN,
+    *("trace", "boundary", "preprocess", "from_", "rules", "audit_conf"),
 )
 
 

@@ -11,7 +11,7 @@ from rich.console import RenderableType
 from sut.cli.console import BriefConsole, Console
 from sut.cli.emit import emit, grid, prose
 from sut.cli.options import configs_of
-from sut.cli.parameters import like_run
+from sut.cli.parameters import OF_LOADGEN, like_run
 from sut.config import RUN_FILES
 from sut.config.words import parse_budget
 from sut.errors import short, writing
@@ -42,19 +42,8 @@ _HEADINGS = ("rung", ">samples/s", ">p50\nms", ">p99\nms", "against\nthe first",
 
 def add_ladder(group: typer.Typer) -> None:
     """Add the command ``ladder`` to the group ``study``."""
-    without = (
-        *RUN_FILES,
-        "demo",
-        "scenario",
-        "accuracy",
-        "find_peak_performance",
-        "time_s",
-        "qps",
-        "max_latency_s",
-        "boundary",
-    )
     rungs = ("backend", "preprocess", "precision", "lanes", "threads", "max_batchsize", "preprocess_workers", "from_")
-    group.command("ladder", cls=like_run(*without, *rungs), help=HELP)(ladder)
+    group.command("ladder", cls=like_run(*RUN_FILES, *OF_LOADGEN, "boundary", *rungs), help=HELP)(ladder)
 
 
 def ladder(

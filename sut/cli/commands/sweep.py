@@ -12,7 +12,7 @@ from rich.console import RenderableType
 from sut.cli.console import BriefConsole, Console
 from sut.cli.emit import emit, grid, prose
 from sut.cli.options import configs_of
-from sut.cli.parameters import like_run
+from sut.cli.parameters import OF_LOADGEN, like_run
 from sut.config import RUN_FILES
 from sut.config.words import parse_budget
 from sut.errors import ExitCode
@@ -40,17 +40,7 @@ Exit code: that of sut run; 3 where a point does not count.
 
 def register(app: typer.Typer) -> None:
     """Add the command ``sweep`` to ``app``."""
-    left_out = (
-        *RUN_FILES,
-        "demo",
-        "scenario",
-        "accuracy",
-        "find_peak_performance",
-        "time_s",
-        "qps",
-        "max_latency_s",
-    )
-    app.command(cls=like_run(*left_out), help=HELP)(sweep)
+    app.command(cls=like_run(*RUN_FILES, *OF_LOADGEN), help=HELP)(sweep)
 
 
 def sweep(

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from backends import pytorch
@@ -26,7 +25,8 @@ from sut.models.precision.calibration import preprocessed
 from sut.models.precision.fold import fold
 from tests.core import module_needs
 from tests.fake_gpu import FakeDriver, plug_in, unplug
-from tests.unit.small_models import RECIPE, SIZE, pictures, quiet, scores, write_classifier
+from tests.unit.backends.gpu_batches import BATCHES, answers
+from tests.unit.small_models import RECIPE, SIZE, pictures, quiet, write_classifier
 
 module_needs("pytorch")
 
@@ -34,23 +34,10 @@ import torch  # noqa: E402
 
 from tests.fake_torch import FakeCuda, FakeTorch, on_gpu  # noqa: E402
 
-BATCHES = (4, 1, 4, 8, 2, 4)
-
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> ModelFile:
     return ModelFile(write_classifier(tmp_path_factory.mktemp("gpu") / "small.onnx"), "fp32", (3, SIZE, SIZE))
-
-
-@pytest.fixture(scope="module")
-def samples() -> NDArray[np.float32]:
-    return preprocessed(pictures(sum(BATCHES), 9), sum(BATCHES), RECIPE)
-
-
-@pytest.fixture(scope="module")
-def truth(model: ModelFile, samples: NDArray[np.float32]) -> NDArray[np.float32]:
-    assert model.path is not None
-    return scores(model.path, samples)
 
 
 @pytest.fixture
@@ -70,25 +57,6 @@ def gpu(driver: FakeDriver) -> Iterator[type[PyTorch]]:
 
 def load(gpu: type[PyTorch], model: ModelFile, precision: str = "fp32", **options: Any) -> PyTorch:
     return gpu.load(ModelFile(model.path, precision, model.sample_shape), "cuda", 1, 1, options)
-
-
-def answers(backend: PyTorch, runner: Any, samples: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Of all samples, in ``BATCHES``; those for a slot on the GPU come on another stream, behind an event."""
-    found, at = [], 0
-    for n in BATCHES:
-        slot, rows = runner.slot(n), np.ascontiguousarray(samples[at : at + n])
-        [buffer] = slot.buffers.values()
-        if slot.place == "cuda:0":
-            assert backend._gpu is not None
-            device = backend._gpu.device
-            stream = device.new_stream()
-            device.write(buffer.__cuda_array_interface__["data"][0], rows, stream)
-            slot.ready = device.signal(stream)
-        else:
-            buffer[:] = rows
-        found.append(np.array(runner.infer(slot)["scores"]))
-        at += n
-    return np.concatenate(found)
 
 
 @pytest.mark.parametrize("place", ["cuda:0", "pinned", "host"])

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from backends import tensorrt, tensorrt_kept
@@ -24,12 +23,10 @@ from kernels.device import DeviceError
 from plugins.cache import cache_dir
 from plugins.errors import DeviceNotFound
 from sut.models.onnx_graph import OnnxGraph
-from sut.models.precision.calibration import preprocessed
 from tests.fake_gpu import FakeDriver, FakeGpuError, unplug
 from tests.fake_tensorrt import FakeContext, FakeEngine, FakeTensorRt, plug_in
-from tests.unit.small_models import RECIPE, SIZE, pictures, scores, with_weights_outside, write_classifier
-
-BATCHES = (4, 1, 4, 8, 2, 4)
+from tests.unit.backends.gpu_batches import answers
+from tests.unit.small_models import SIZE, with_weights_outside, write_classifier
 
 
 @pytest.fixture(scope="module")
@@ -37,17 +34,6 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> ModelFile:
     return ModelFile(
         write_classifier(tmp_path_factory.mktemp("gpu") / "small.onnx"), "fp32", (3, SIZE, SIZE), largest_batch=8
     )
-
-
-@pytest.fixture(scope="module")
-def samples() -> NDArray[np.float32]:
-    return preprocessed(pictures(sum(BATCHES), 9), sum(BATCHES), RECIPE)
-
-
-@pytest.fixture(scope="module")
-def truth(model: ModelFile, samples: NDArray[np.float32]) -> NDArray[np.float32]:
-    assert model.path is not None
-    return scores(model.path, samples)
 
 
 @pytest.fixture
@@ -65,24 +51,6 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeTensor
 
 def load(model: ModelFile, **options: Any) -> TensorRt:
     return TensorRt.load(model, "cuda", 1, 1, options)
-
-
-def answers(backend: TensorRt, runner: Any, samples: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Of all samples, in ``BATCHES``; those for a slot on the GPU come on another stream, behind an event."""
-    found, at = [], 0
-    for n in BATCHES:
-        slot, rows = runner.slot(n), np.ascontiguousarray(samples[at : at + n])
-        [buffer] = slot.buffers.values()
-        if slot.place.startswith("cuda"):
-            device = backend._gpu.device
-            stream = device.new_stream()
-            device.write(buffer.__cuda_array_interface__["data"][0], rows, stream)
-            slot.ready = device.signal(stream)
-        else:
-            buffer[:] = rows
-        found.append(np.array(runner.infer(slot)["scores"]))
-        at += n
-    return np.concatenate(found)
 
 
 @pytest.mark.parametrize("place", ["cuda:0", "pinned", "host"])
