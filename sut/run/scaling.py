@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import partial
+
+import numpy as np
 
 from sut.pipeline.lane import Lane
 from sut.pipeline.system import SUT
@@ -56,34 +57,35 @@ def scaling(system: SUT, indices: Sequence[int], samples_per_query: int, budget_
 
 
 def _busy_rate(system: SUT, batch: Sequence[int], seconds: float, beat: Beat, lanes: Sequence[Lane]) -> float:
-    """Samples per second of lanes that do all the work by themselves, until each device has done some batches."""
-    units = len(system.parts.units)
-    sharers = Counter(lane.number % units for lane in lanes)
-    ends: dict[int, list[int]] = {unit: [] for unit in sharers}
+    """Samples per second of lanes that do all the work by themselves, until each has done some batches."""
+    ends: dict[int, list[int]] = {lane.number: [] for lane in lanes}
 
     def of_lane(lane: Lane) -> None:
         until = time.perf_counter() + seconds
         for _ in batches_of(lane, batch, beat):
-            ends[lane.number % units].append(time.perf_counter_ns())
-            enough = all(len(ends[unit]) >= _BATCHES * count for unit, count in sharers.items())
-            if enough and time.perf_counter() >= until:
+            ends[lane.number].append(time.perf_counter_ns())
+            if time.perf_counter() >= until and min(map(len, ends.values())) >= _BATCHES:
                 return
 
     with threads_of(lanes) as pools:
         at_once(pools, of_lane)
-    return len(batch) * sum(batches_per_second(ends[unit], count) for unit, count in sharers.items())
+    units = len(system.parts.units)
+    of_units = [[each for lane, each in ends.items() if lane % units == unit] for unit in range(units)]
+    return len(batch) * sum(batches_per_second(each) for each in of_units if each)
 
 
-def batches_per_second(ends_ns: Iterable[int], lanes: int) -> float:
-    """What one device came to, by when each batch of its lanes ended.
+def batches_per_second(ends_ns: Sequence[Sequence[int]]) -> float:
+    """What one device came to, by when each batch of each of its lanes ended, two or more of each.
 
-    Without as many batches as it has lanes: these found it idle, or waited for each other, whichever it lets in first.
+    While all of its lanes were at work: from when the last of them had done its first batch to when the first ended.
+    What each did in that time is read off the straight lines between its batches' ends.
 
-    >>> batches_per_second([100_000_000, 200_000_000, 300_000_000, 400_000_000], lanes=2)
+    >>> batches_per_second([[100_000_000, 300_000_000, 500_000_000], [200_000_000, 400_000_000, 600_000_000]])
     10.0
     """
-    ordered = sorted(ends_ns)
-    return 1e9 * (len(ordered) - lanes) / max(1, ordered[-1] - ordered[lanes - 1])
+    between = max(each[0] for each in ends_ns), min(each[-1] for each in ends_ns)
+    done = sum(float(np.diff(np.interp(between, each, np.arange(len(each))))[0]) for each in ends_ns)
+    return 1e9 * done / max(1, between[1] - between[0])
 
 
 def _fed_rate(system: SUT, batch: Sequence[int], seconds: float, beat: Beat, lanes: Sequence[Lane]) -> float | None:
