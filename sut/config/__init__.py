@@ -247,9 +247,11 @@ class RunConfig(BaseModel):
     @classmethod
     def _device(cls, value: str) -> str:
         """Each device by one name, so that none hides behind another."""
-        words = ["cuda" if word == "gpu" else word for word in value.lower().replace(" ", "").split(",")]
+        words = ["cuda" if word == "gpu" else word for word in map(str.strip, value.lower().split(","))]
         if not all(words):
             raise ValueError("an empty name between commas" if len(words) > 1 else "the name of the device is empty")
+        if any(len(word.split()) > 1 for word in words):
+            raise ValueError("a blank within a name; expected commas between devices")
         if len(words) == 1:
             return words[0]
         words = [_CUDA.sub(lambda found: f"cuda:{int(found[1] or 0)}", word) for word in words]

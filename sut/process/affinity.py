@@ -25,6 +25,7 @@ Cores = frozenset[int]
 Words = Mapping[str, tuple[tuple[str, ...], ...]]
 """By stage the sets, each of numbers, ranges and nodes."""
 
+_AROUND = re.compile(r"\s*([,/=])\s*")
 _WORD = re.compile(r"node(\d{1,4})|(\d{1,4})(?:-(\d{1,4}))?", re.ASCII)
 
 
@@ -70,7 +71,7 @@ def parse(text: str) -> Words:
     stages = [field.name for field in fields(Affinity)]
     found: dict[str, str] = {}
     stage = ""
-    for part in text.replace(" ", "").split(","):
+    for part in _AROUND.sub(r"\1", text.strip()).split(","):
         name, equals, rest = part.partition("=")
         if not equals and stage:  # one more of the cores before it
             rest = f"{found[stage]},{name}"

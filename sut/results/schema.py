@@ -162,7 +162,7 @@ class Scaling(_Part):
         kind = "core sets" if len({unit.split()[0] for unit in self.units}) == 1 else "devices"
         return (
             f"{count} {kind} did {short(together)} samples/s, one {short(one)}: "
-            f"{share_in_percent(self.efficiency)} % of {count} times as much{limit}"
+            f"{share_in_percent(self.efficiency)} % of {count} times as much, median of pairs{limit}"
         )
 
 

@@ -270,6 +270,7 @@ class Course:
                 min_query_count=settings.min_query_count,
                 server_target_qps=settings.server_target_qps,
                 scaling=self._scaling,
+                units=tuple(unit.name for unit in sut.parts.units),
                 thread_cores=self._thread_cores(sut),
             )
         )

@@ -88,6 +88,8 @@ class Planned:
     min_query_count: int
     server_target_qps: float
     scaling: Scaling | None = None
+    units: tuple[str, ...] = ()
+    """The devices, or core sets, by name, on which the lanes are in turn."""
     thread_cores: Mapping[str, str] = field(default_factory=dict)
     event: Literal["planned"] = "planned"
 

@@ -34,7 +34,7 @@ _LEVELS = 4
 
 def result_home(config: RunConfig, spec: ModelSpec) -> Path:
     """The directory of all scenarios of one configuration, and of a model as it is run."""
-    device = config.device.replace(",cuda:", "+").replace("cuda:", "cuda")
+    device = config.device.replace(":", "").replace(",", "+")
     digest = config.digest(repr(spec.recipe))
     words = [config.backend, device, config.preprocess, config.precision, config.boundary, digest]
     return config.output / spec.name / "-".join(words)

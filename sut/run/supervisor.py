@@ -302,9 +302,9 @@ class _Watch:
         """Which of several devices may have the first sample that waits, as far as the order of answers tells."""
         ledger, planned, config = self._outcome.ledger, self._outcome.plan, self._config
         by_deadline = config.scenario == "Server" and config.batching == "deadline"  # may answer later ones first
-        if ledger is None or planned is None or planned.scaling is None or by_deadline:
+        if ledger is None or planned is None or by_deadline:
             return []
-        return holders(ledger, planned.scaling.units, planned.settled.choice.lanes)
+        return holders(ledger, planned.units, planned.settled.choice.lanes)
 
     def _say_goodbye(self) -> None:
         """The pipe is closed: the process is ending, in its own way or in another."""

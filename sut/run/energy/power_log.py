@@ -26,8 +26,8 @@ _ZONE_S = 900
 """Time zones differ by hours, or by halves or quarters of one."""
 _WATTS = re.compile(r"w|watts?|power")
 _NO_WATTS = re.compile(
-    r"[uµμmk]w|(micro|milli|kilo)watts?|[mk]?(va|var|[avj]|wh)|(milli|kilo)?(amp|ampere|volt|joule)s?"
-    r"|energy|current|voltage|time|timestamp|date"
+    r"[uµμmkg]w|(micro|milli|kilo|mega|giga)watts?|[mk]?(va|var|[avj]|wh|ws)|(milli|kilo)?(amp|ampere|volt|joule)s?"
+    r"|watt(hour|second)s?|dbm?|energy|current|voltage|factor|load|percent|%|time|timestamp|date"
 )
 """Words, in small letters, that name no column of times, and none of watts."""
 
@@ -140,7 +140,7 @@ def read_power_log(path: Path) -> PowerLog:
 def _check_names(row: Sequence[str]) -> None:
     """Raises ``ValueError`` where a column has, by its name, something else in it than a time, or than watts."""
     for name, expected, other in zip(row, ("times", "watts"), (_WATTS, _NO_WATTS), strict=False):
-        if any(map(other.fullmatch, re.findall(r"[^\W\d_]+", name.lower()))):
+        if any(map(other.fullmatch, re.findall(r"[^\W\d_]+|%", name.lower()))):
             raise ValueError(f"column '{shortened(name.strip())}' is not of {expected}; expected time,watts")
 
 

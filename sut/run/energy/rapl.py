@@ -60,8 +60,8 @@ def unreadable(powercap: Path = POWERCAP) -> bool:
 
 
 class Cpu:
-    """The packages' joules since this was made. To be read more often than a counter takes to come round (262 J at
-    the least of what is documented, a minute at 4 W; 65,536 J of most servers, minutes at full load).
+    """The packages' joules since this was made. To be read more often than a counter takes to come round, which is
+    minutes at full load: 32 bits in units of 15.3 uJ or more (Intel SDM, volume 3B, "RAPL Interfaces") are 65,536 J.
     """
 
     kind: Kind = "cpu"

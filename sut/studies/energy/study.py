@@ -46,17 +46,25 @@ def run_energy(
 ) -> tuple[dict[str, Any], ExitCode]:
     """Measure every size with every preprocessor: the rows and what they say, as it is written down, and the exit code.
 
-    That is of a failure where a cell failed, of wrong input where the power log was refused, of something missing where
-    none runs. Raises ``InputError`` for what no machine could run.
+    That is of an interrupt, which keeps what was measured, of a failure where a cell failed, of wrong input where the
+    power log was refused, of something missing where none runs. Raises ``InputError`` for what no machine could run,
+    and ``KeyboardInterrupt`` where nothing was measured yet.
     """
     cells = [_cell(base, each, name, console) for each in pictures for name in preprocessors]
     known = [cell.parts for cell in cells if cell.parts is not None]
     rest = AtRest()
     if known:
         rest.idle(sorted({gpu for parts in known for gpu in parts.gpus}), base.power_log, console.note)
-    for number in range(rounds):
-        for cell in reversed(cells) if number % 2 else cells:
-            _measure(cell, load, number + 1, console, rest)
+    interrupted = False
+    try:
+        for number in range(rounds):
+            for cell in reversed(cells) if number % 2 else cells:
+                _measure(cell, load, number + 1, console, rest)
+    except KeyboardInterrupt:
+        if not any(cell.rounds for cell in cells):
+            raise
+        interrupted = True
+        console.note("interrupted: what was measured is kept")
     told: dict[str, Any] = {
         "rows": rows_of(cells),
         "model": base.model_name or base.model,
@@ -70,7 +78,7 @@ def run_energy(
     codes = [ExitCode.FAILED for cell in cells if cell.failed]
     codes += [ExitCode.USAGE for row in told["rows"] for note in row["notes"] if note.startswith(POWER_LOG)]
     codes += [ExitCode.OK if any(cell.rounds for cell in cells) else ExitCode.SETUP]
-    return told, worst(codes)
+    return told, ExitCode.INTERRUPTED if interrupted else worst(codes)
 
 
 def _cell(base: RunConfig, pictures: Pictures, preprocess: str, console: Reporter) -> Cell:

@@ -47,18 +47,21 @@ class Device(Loaded):
     outputs: tuple[TensorSpec, ...] = ()
     batch_sizes: tuple[int, ...] | None = None
     transfers: bool = True
+    reads_host_arrays: bool = False
+    provider: str = "CUDA"
+    places: tuple[str, ...] = ()
     details: Mapping[str, str] = field(default_factory=dict)
     closed: bool = False
 
     def __post_init__(self) -> None:
-        self.places = (self.name, "pinned", "host")
+        self.places = self.places or (self.name, "pinned", "host")
         self.cores = os.sched_getaffinity(0)
 
     def runner(self, place: str = "host") -> Made:
         return Made(self.name, place)
 
     def attest(self) -> Attestation:
-        return Attestation(self.name, self.model, "CUDA", self.precision, self.details)
+        return Attestation(self.name, self.model, self.provider, self.precision, self.details)
 
     def close(self) -> None:
         self.closed = True
@@ -103,6 +106,9 @@ def test_a_model_and_its_lanes_are_made_on_their_cores() -> None:
         ({"batch_sizes": (1, 2)}, "batch_sizes differ"),
         ({"transfers": False}, "transfers differ"),
         ({"inputs": ()}, "inputs differ"),
+        ({"outputs": (TensorSpec("labels", "int64", (None,)),)}, "outputs differ"),
+        ({"reads_host_arrays": True}, "reads_host_arrays differ"),
+        ({"places": ("host",)}, "places differ"),
     ],
 )
 def test_devices_that_lanes_cannot_be_shared_over_are_refused(unlike: dict[str, Any], said: str) -> None:
@@ -146,12 +152,13 @@ def test_all_are_attested_and_what_differs_is_told_of_each() -> None:
     assert alike.attest() == Attestation("cuda:0,cuda:1", "A", "CUDA", "fp32", {"kernels": "x"})
 
 
-def test_devices_of_two_precisions_are_refused() -> None:
-    devices, _ = loaded({}, {"precision": "fp16"})
+@pytest.mark.parametrize(
+    ("unlike", "said"), [({"precision": "fp16"}, "fp16 by CUDA"), ({"provider": "another"}, "fp32 by another")]
+)
+def test_devices_that_execute_otherwise_are_refused(unlike: dict[str, Any], said: str) -> None:
+    devices, _ = loaded({}, unlike)
 
-    with pytest.raises(
-        SetupError, match="cuda:0 executes in fp32 by CUDA, cuda:1 in fp16 by CUDA: take devices of one"
-    ):
+    with pytest.raises(SetupError, match=f"cuda:0 executes in fp32 by CUDA, cuda:1 in {said}: take devices of one"):
         devices.attest()
 
 
@@ -184,6 +191,7 @@ def test_a_device_that_is_there_twice_is_refused(asked: str) -> None:
     [
         *((each, "an empty name between commas") for each in ("sim:0,", ",sim:0", "cpu,,sim:0")),
         ("", "the name of the device is empty"),
+        *((each, "a blank within a name; expected commas between devices") for each in ("cuda:1 2", "sim:0 sim:1")),
     ],
 )
 def test_a_device_without_a_name_is_refused(asked: str, said: str) -> None:

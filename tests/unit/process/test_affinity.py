@@ -35,6 +35,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("lanes=0-1,8/4,6-6", [{0, 1, 8}, {4, 6}], {}),
         ("lanes=node0/node1", [{0, 1, 2, 3, 8}, {4, 5, 6}], {}),
         ("lanes=node0,4 / 5, loadgen=6", [{0, 1, 2, 3, 4, 8}, {5}], {"loadgen": [{6}]}),
+        ("  lanes = 0 , 1 / 8 ,loadgen= 2 ", [{0, 1}, {8}], {"loadgen": [{2}]}),
         ("preprocess=0/1/2,lanes=3", [{3}], {"preprocess": [{0}, {1}, {2}]}),
         ("lanes=0,loadgen=0", [{0}], {"loadgen": [{0}]}),
     ],
@@ -81,6 +82,9 @@ def test_two_sets_of_a_stage_share_no_core(machine: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
+        ("lanes=0 1", "'0 1' is no core set"),
+        ("lanes=0-3 8", "'0-3 8' is no core set"),
+        ("lanes=\u0661", "is no core set"),
         ("0-3", "unknown stage '0-3'"),
         ("lane=0", "unknown stage 'lane'; did you mean lanes"),
         ("lanes=0,lanes=1", "lanes is there twice"),

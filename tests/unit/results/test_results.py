@@ -168,7 +168,10 @@ def test_a_run_of_no_time_has_no_rate() -> None:
 @pytest.mark.parametrize(
     ("units", "words"),
     [
-        (["cuda:0", "cuda:1"], "2 devices did 75 samples/s, one 50: 75.0 % of 2 times as much; decode limits"),
+        (
+            ["cuda:0", "cuda:1"],
+            "2 devices did 75 samples/s, one 50: 75.0 % of 2 times as much, median of pairs; decode limits",
+        ),
         (["cpu cores 0-3", "cpu cores 4-7"], "2 core sets did 75 samples/s, one 50: "),
         (["sim:0 cores 0", "sim:1 cores 0"], "2 devices did 75 samples/s, one 50: "),
     ],

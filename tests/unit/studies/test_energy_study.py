@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +126,33 @@ def test_cells_are_measured_by_turns_there_and_back_again(
     told = [line.split(",") for line in capsys.readouterr().err.splitlines() if line.startswith("round ")]
     there = ["medium", "large", "small"]
     assert [line[1].strip() for line in told] == [*there, *reversed(there), *there]
+
+
+@pytest.mark.parametrize("measured", [0, 1, 4])
+def test_an_interrupt_keeps_what_was_measured(
+    machine: FakeNvml, monkeypatch: pytest.MonkeyPatch, measured: int
+) -> None:
+    left = [None] * measured
+
+    def until_then(*_: object, ready: Callable[[object], None], **__: object) -> list[Driven]:
+        if not left:
+            raise KeyboardInterrupt
+        ready(left.pop())
+        return [driven(None, None)]
+
+    monkeypatch.setattr(study, "drive", until_then)
+    base = base_of([make_config({**PLANTED, "scenario": "Server"})])
+    sizes = [Pictures(name, {"dataset": "demo"}) for name in ("medium", "large")]
+    begin = partial(run_energy, base, sizes, ["simulated"], Drive(Closed(1), 1.0), 3, BriefConsole())
+    if not measured:
+        with pytest.raises(KeyboardInterrupt):
+            begin()
+        return
+
+    told, code = begin()
+
+    assert code == ExitCode.INTERRUPTED and told["words"]
+    assert [row["rounds"] for row in told["rows"]] == ([1, 0] if measured == 1 else [2, 2])
 
 
 def test_a_log_that_is_refused_is_the_exit_code(machine: FakeNvml, monkeypatch: pytest.MonkeyPatch) -> None:
