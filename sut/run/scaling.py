@@ -69,15 +69,13 @@ def _busy_rate(system: SUT, batch: Sequence[int], seconds: float, beat: Beat, la
 
     with threads_of(lanes) as pools:
         at_once(pools, of_lane)
-    units = len(system.parts.units)
-    of_units = [[each for lane, each in ends.items() if lane % units == unit] for unit in range(units)]
-    return len(batch) * sum(batches_per_second(each) for each in of_units if each)
+    return len(batch) * batches_per_second([*ends.values()])
 
 
 def batches_per_second(ends_ns: Sequence[Sequence[int]]) -> float:
-    """What one device came to, by when each batch of each of its lanes ended, two or more of each.
+    """What lanes came to, by when each batch of each of them ended, two or more of each.
 
-    While all of its lanes were at work: from when the last of them had done its first batch to when the first ended.
+    While all were at work: from when the last of them had done its first batch to when the first ended.
     What each did in that time is read off the straight lines between its batches' ends.
 
     >>> batches_per_second([[100_000_000, 300_000_000, 500_000_000], [200_000_000, 400_000_000, 600_000_000]])

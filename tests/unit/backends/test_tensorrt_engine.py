@@ -93,6 +93,28 @@ def test_a_model_that_takes_no_bytes_is_read_as_it_is_written(tmp_path: Path) ->
     assert with_casts_first(path) == path.read_bytes()
 
 
+@pytest.mark.parametrize(("kind", "casts"), [(TensorProto.FLOAT, 1), (TensorProto.UINT8, 2)])
+def test_no_other_transposes_are_swapped(tmp_path: Path, kind: int, casts: int) -> None:
+    """Of what is no byte; and of what more than one node takes, as it is or as floats."""
+    nodes = [helper.make_node("Transpose", ["x"], ["t"], perm=[0, 3, 1, 2])]
+    nodes += [helper.make_node("Cast", ["t"], [f"y{n}"], to=TensorProto.FLOAT16) for n in range(casts)]
+    given = [helper.make_tensor_value_info("x", kind, [1, 4, 4, 3])]
+    made = [helper.make_tensor_value_info(f"y{n}", TensorProto.FLOAT16, [1, 3, 4, 4]) for n in range(casts)]
+    onnx.save(helper.make_model(helper.make_graph(nodes, "other", given, made)), tmp_path / "other.onnx")
+
+    assert with_casts_first(tmp_path / "other.onnx") == (tmp_path / "other.onnx").read_bytes()
+
+
+def test_what_tensorrt_itself_misses_is_told_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(name: str) -> None:
+        raise ModuleNotFoundError("No module named 'numpy.core'", name="numpy.core")
+
+    monkeypatch.setattr("backends.tensorrt_engine.importlib.import_module", broken)
+
+    with pytest.raises(ModuleNotFoundError, match=r"^No module named 'numpy.core'$"):
+        import_tensorrt()
+
+
 def test_an_operator_that_it_does_not_have_is_named_with_its_node(tmp_path: Path) -> None:
     given, found = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", 4]) for name in ("given", "found"))
     node = helper.make_node("Bernoulli", ["given"], ["found"], name="the one")

@@ -265,7 +265,14 @@ def test_a_log_on_another_clock_is_refused_with_the_offset(tmp_path: Path, off_s
         ("time,Power [mW]\n1,2\n2,2\n", r"line 1: column 'Power \[mW\]' is not of watts"),
         ("time, power_kw\n1,2\n2,2\n", "line 1: column 'power_kw' is not of watts"),
         ("time,apparent power (VA)\n1,2\n2,2\n", "line 1: column .* is not of watts"),
-        ("time,V\n1,2\n2,2\n", "line 1: column 'V' is not of watts"),
+        *(
+            (f"time,{name}\n1,2\n2,2\n", f"line 1: column '{name}' is not of watts")
+            for name in (
+                *("V", "A", "var", "kVA", "Wh", "Ws", "mJ", "GW", "uW", "kilowatts", "amps", "volt", "joules", "dBm"),
+                *("energy", "current", "voltage", "power_factor", "load", "percent", "watthours", "date", "power %"),
+            )
+        ),
+        *((f"{name},watts\n1,2\n2,2\n", f"line 1: column '{name}' is not of times") for name in ("w", "watt", "power")),
         ("Watts,Time\n1,2\n2,2\n", "line 1: column 'Watts' is not of times"),
         ("sample,timestamp\n1,2\n2,2\n", "line 1: column 'timestamp' is not of watts"),
         ("2025-11-29T20:27:24,4\n1,2\n2,2\n", "line 1: its time 2025-11-29T20:27:24 has no zone; expected one"),
