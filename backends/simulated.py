@@ -40,6 +40,28 @@ class Planted:
     devices: int | None = option(None, "devices behind the name cpu, one unless told", least=1, most=_MOST_DEVICES)
 
 
+class _Queue:
+    """Lanes are let in one at a time, in the order they came, as a GPU's stream does it.
+
+    A plain lock lets the lane that just left in again before the one that waits has woken up.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._came = self._left = 0
+
+    def __enter__(self) -> None:
+        with self._changed:
+            turn = self._came
+            self._came += 1
+            self._changed.wait_for(lambda: self._left == turn)
+
+    def __exit__(self, *_: object) -> None:
+        with self._changed:
+            self._left += 1
+            self._changed.notify_all()
+
+
 class Simulated(Backend):
     """A device that serves one batch at a time, or as many as the option ``devices`` says.
 
@@ -57,7 +79,7 @@ class Simulated(Backend):
         self.planted = planted
         self.inputs = (TensorSpec.of("images", "float32", (None, *sample_shape)),)
         self._device = device
-        self._busy = [threading.Lock() for _ in range(planted.devices or 1)]
+        self._queues = [_Queue() for _ in range(planted.devices or 1)]
         self._lanes = _MOST_LANES * int(device.partition(":")[2] or 0)  # each device has a noise of its own
 
     @classmethod
@@ -93,7 +115,7 @@ class Simulated(Backend):
         lane = self._lanes
         self._lanes += 1
         noise = np.random.default_rng([self.planted.seed, lane])
-        return SimulatedRunner(self.planted, self._busy[lane % len(self._busy)], noise, self.inputs[0].sample_shape)
+        return SimulatedRunner(self.planted, self._queues[lane % len(self._queues)], noise, self.inputs[0].sample_shape)
 
     def attest(self) -> Attestation:
         """Nothing is executed, on as many devices as were asked for, or on one by name."""
@@ -113,12 +135,12 @@ class SimulatedRunner(Runner):
     def __init__(
         self,
         planted: Planted,
-        busy: threading.Lock,
+        queue: _Queue,
         noise: np.random.Generator,
         sample_shape: tuple[int, ...],
     ) -> None:
         self._planted = planted
-        self._busy = busy
+        self._queue = queue
         self._noise = noise
         self._rows: NDArray[Any] = np.zeros((0, *sample_shape), np.float32)
 
@@ -134,7 +156,7 @@ class SimulatedRunner(Runner):
         took_ms = planted.a_ms + slot.n * planted.b_ms
         if planted.jitter:
             took_ms *= self._noise.lognormal(-(planted.jitter**2) / 2, planted.jitter)
-        with self._busy:
+        with self._queue:
             until_ns = time.monotonic_ns() + int(took_ms * 1e6)
             [rows] = slot.buffers.values()
             sums = np.abs(rows.reshape(len(rows), -1)[:, :_LOOKED_AT]).sum(axis=1, dtype=np.float64)

@@ -81,6 +81,33 @@ def test_it_really_takes_that_time() -> None:
         assert time.monotonic_ns() - begin >= 8_000_000
 
 
+def test_lanes_of_a_device_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """None is served twice while another waits, however fast it comes back."""
+    backend, served = loaded(), list[str]()
+    [queue] = backend._queues
+
+    def until_all_wait(until_ns: int) -> None:
+        deadline = time.monotonic() + 10
+        while queue._came < min(3 * 20, len(served) + 3):
+            assert time.monotonic() < deadline
+            time.sleep(0.0005)
+        served.append(threading.current_thread().name)
+
+    def lane() -> None:
+        runner = backend.runner()
+        for _ in range(20):
+            runner.infer(runner.slot(1))
+
+    monkeypatch.setattr(backends.simulated, "sleep_until", until_all_wait)
+    threads = [threading.Thread(target=lane, name=name) for name in "abc"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+
+    assert served == served[:3] * 20 and {*served} == {*"abc"}
+
+
 def times(clock: Time, backend: Simulated, batches: int) -> list[float]:
     clock.slept_ms.clear()
     runner = backend.runner()
