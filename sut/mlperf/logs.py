@@ -80,7 +80,8 @@ class Detail:
     def power_window(self) -> tuple[float, float] | None:
         """When LoadGen began to ask and had all answers, seconds since 1970, to the millisecond; None without them.
 
-        ``power_begin`` and ``power_end``, in UTC whatever the machine's time zone is.
+        ``power_begin`` and ``power_end``, in UTC whatever the machine's time zone is; the same where all was answered
+        within a millisecond.
         """
         try:
             begin, end = (
@@ -89,7 +90,7 @@ class Detail:
             )
         except ValueError:
             return None
-        return (begin, end) if begin < end else None
+        return (begin, end) if begin <= end else None
 
     @property
     def valid(self) -> bool:

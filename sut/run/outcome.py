@@ -108,7 +108,7 @@ def _energy(outcome: Outcome, found: _Findings, samples: int) -> Mapping[str, En
     """What the meters say of a run that came to its end and answered all; what they do not is a note."""
     window = found.detail.power_window
     spoilt = found.problems or outcome.error or outcome.interrupted or outcome.counter(Counter.FAILED)
-    if outcome.metering is None or window is None or spoilt or not samples:
+    if outcome.metering is None or window is None or window[0] == window[1] or spoilt or not samples:
         return UNMEASURED
     energy, notes = outcome.metering.energy(window, samples)
     found.notes += notes

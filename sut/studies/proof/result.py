@@ -245,7 +245,7 @@ def _duration(result: Result, detail: Detail, name: str) -> Iterator[Finding]:
     """``duration_s`` between the times that LoadGen logged before its first query and after the last answer."""
     if detail.power_window is None:
         begin, end = (told(detail.values.get(key)) for key in ("power_begin", "power_end"))
-        yield Finding(f"{name}/{DETAIL}", "power_end", f"{begin} to {end}", "two times, the earlier first")
+        yield Finding(f"{name}/{DETAIL}", "power_end", f"{begin} to {end}", "two times, the second no earlier")
         return
     (begin_s, end_s), seconds = detail.power_window, result.duration_s
     most = end_s - begin_s

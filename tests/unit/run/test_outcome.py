@@ -167,14 +167,15 @@ def test_a_run_of_more_samples_than_are_recorded_lasts_until_its_last_one(done: 
     assert outcome._duration_s(found, Outcome(0.0, ledger=ledger, run_s=9.0)) == seconds
 
 
-@pytest.mark.parametrize("how", ["whole", "failed", "interrupted", "error", "problems"])
+@pytest.mark.parametrize("how", ["whole", "failed", "interrupted", "error", "problems", "no time"])
 def test_only_a_whole_run_of_samples_that_were_answered_has_energy(how: str) -> None:
     ledger = Ledger(LedgerShape.of(2))
     ledger.counters[Counter.FAILED] = how == "failed"
     energy = {"cpu": Energy("planted", 1.0, None, None)}
     run = Outcome(0.0, ledger=ledger, interrupted=how == "interrupted", error="it ended" if how == "error" else None)
     run.metering = SimpleNamespace(energy=lambda window, samples: (energy, ["a note"]))  # type: ignore[assignment]
-    window = {"power_begin": "11-29-2026 22:28:12.106", "power_end": "11-29-2026 22:28:15.393"}
+    end = f"11-29-2026 22:28:{12.106 if how == 'no time' else 15.393}"
+    window = {"power_begin": "11-29-2026 22:28:12.106", "power_end": end}
     found = outcome._Findings(Detail(window, ()), problems=["a problem"] if how == "problems" else [])
 
     assert outcome._energy(run, found, 10) == (UNMEASURED | energy if how == "whole" else UNMEASURED)

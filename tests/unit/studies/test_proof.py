@@ -212,6 +212,8 @@ def test_what_is_no_report_ends_with_a_line(tmp_path: Path, name: str, code: int
     [
         ("11-01-2026 02:00:10.000", 20.0, None),
         ("11-01-2026 02:00:10.000", 3620.0, "duration_s"),
+        ("11-01-2026 01:59:50.000", 0.0003, None),
+        ("11-01-2026 01:59:50.000", 20.0, "duration_s"),
         ("11-01-2026 01:59:40.000", 20.0, "power_end"),
         (None, 20.0, "power_end"),
     ],
