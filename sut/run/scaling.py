@@ -69,21 +69,41 @@ def _busy_rate(system: SUT, batch: Sequence[int], seconds: float, beat: Beat, la
 
     with threads_of(lanes) as pools:
         at_once(pools, of_lane)
-    return len(batch) * batches_per_second([*ends.values()])
+    units = len(system.parts.units)
+    devices = {number % units for number in ends}
+    return len(batch) * batches_per_second(
+        [[each for number, each in ends.items() if number % units == device] for device in devices]
+    )
 
 
-def batches_per_second(ends_ns: Sequence[Sequence[int]]) -> float:
-    """What lanes came to, by when each batch of each of them ended, two or more of each.
+def batches_per_second(ends_ns: Sequence[Sequence[Sequence[int]]]) -> float:
+    """What devices came to, by when each batch of each of their lanes ended, two or more of each lane.
 
-    While all were at work: from when the last of them had done its first batch to when the first ended.
-    What each did in that time is read off the straight lines between its batches' ends.
+    While all lanes were at work: from when the last of them had done its first batch to when the first ended.
 
-    >>> batches_per_second([[100_000_000, 300_000_000, 500_000_000], [200_000_000, 400_000_000, 600_000_000]])
+    >>> batches_per_second([[[100_000_000, 300_000_000, 500_000_000], [200_000_000, 400_000_000, 600_000_000]]])
     10.0
     """
-    between = max(each[0] for each in ends_ns), min(each[-1] for each in ends_ns)
-    done = sum(float(np.diff(np.interp(between, each, np.arange(len(each))))[0]) for each in ends_ns)
+    every = [lane for device in ends_ns for lane in device]
+    between = max(lane[0] for lane in every), min(lane[-1] for lane in every)
+    done = sum(_batches(device, between) for device in ends_ns)
     return 1e9 * done / max(1, between[1] - between[0])
+
+
+def _batches(ends_ns: Sequence[Sequence[int]], between: tuple[int, int]) -> float:
+    """How many batches, and parts of one, a device's lanes did between two times.
+
+    A batch is done evenly over the least time between two of a lane, up to its end. What is longer it waited before:
+    a device that does one at a time need not take its lanes by turns, and who waits does nothing.
+    """
+    least = min(int(np.diff(lane).min()) for lane in ends_ns)
+    done = 0.0
+    for lane in ends_ns:
+        times = np.repeat(lane, 2)[1:]
+        times[1::2] -= least  # the first's end, then begin and end of each
+        before, after = np.interp(between, times, np.arange(len(times)) // 2)
+        done += float(after - before)
+    return done
 
 
 def _fed_rate(system: SUT, batch: Sequence[int], seconds: float, beat: Beat, lanes: Sequence[Lane]) -> float | None:

@@ -196,11 +196,23 @@ def test_the_efficiency_is_the_median_of_pairs(
         [[2, 4, 6, 8], [2, 4, 6]],  # side by side
         [[3, 6, 9], [3, 6, 9], [3, 6]],
         [[1, 4, 7, 10, 13], [2, 5, 8, 11], [3, 6, 9, 12]],
+        [[1, 2, 3, 6, 7, 9], [4, 5, 8]],  # one of them again and again before the other
+        [[1, 2, 5, 6], [3, 8, 9], [4, 7, 10]],
     ],
 )
 def test_lanes_of_a_device_are_as_fast_as_it_is(ends: list[list[int]]) -> None:
     """A batch every 0.1 s, by whichever of them."""
-    assert batches_per_second([[10**8 * end for end in each] for each in ends]) == pytest.approx(10.0)
+    device = [[10**8 * end for end in each] for each in ends]
+
+    assert batches_per_second([device]) == pytest.approx(10.0)
+    assert batches_per_second([device, device]) == pytest.approx(20.0)
+
+
+def test_a_slow_device_is_timed_by_its_own_batches() -> None:
+    """A batch every 0.1 s on one, every 0.3 s on the other."""
+    ends = [range(1, 12), range(3, 16, 3)]
+
+    assert batches_per_second([[[10**8 * end for end in lane]] for lane in ends]) == pytest.approx(10 + 10 / 3)
 
 
 @pytest.mark.parametrize(("long_s", "known"), [(0.99, False), (1.19, False), (1.21, True), (1.5, True)])
