@@ -19,6 +19,7 @@ FLOORS = (
     "sut.qsl",
     "sut.datasets",
     "sut.tasks",
+    "sut.channels",
     "sut",
     "preprocess",
     "backends",

@@ -38,6 +38,7 @@ def test_no_column_is_forgotten() -> None:
             "precision",
             "dataset",
             "score",
+            "channel",
             "gpu",
             "energy",
             "dev",

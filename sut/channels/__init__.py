@@ -1,0 +1,1 @@
+"""What carries messages between two stages of a pipeline: in a process, between processes, through a broker."""
