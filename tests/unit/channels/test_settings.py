@@ -1,0 +1,103 @@
+"""Settings, passwords, and how a channel is found by its name."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+
+import pytest
+
+from sut.channels.base import ChannelSettings
+from sut.channels.errors import PASSWORD, ChannelClosed, redacted, split_password
+from sut.channels.registry import load, names, open_receiver, open_sender
+from sut.errors import InputError
+
+
+@pytest.mark.parametrize(
+    ("url", "clean", "password"),
+    [
+        ("redis://host:1/0", "redis://host:1/0", None),
+        ("redis://:p%40ss@host:1/0", "redis://host:1/0", "p@ss"),
+        ("redis://me:pass@host/0?timeout=3", "redis://me@host/0?timeout=3", "pass"),
+        ("redis://me@host", "redis://me@host", None),
+        ("redis://me:a:b@c@host", "redis://me@host", "a:b@c"),
+        ("redis://:@host", "redis://host", ""),
+        ("unix:///run/redis.sock?password=pass&db=1", "unix:///run/redis.sock?db=1", "pass"),
+        ("", "", None),
+        ("shared:1:2:3:4", "shared:1:2:3:4", None),
+    ],
+)
+def test_a_password_is_taken_out_of_a_url(url: str, clean: str, password: str | None) -> None:
+    assert split_password(url) == (clean, password)
+
+
+def test_what_is_no_url_is_not_shown() -> None:
+    with pytest.raises(ValueError, match=r"^the channel's URL \(redis:\.\.\.\) cannot be read$"):
+        split_password("redis://:secret@[::1")
+
+
+@pytest.mark.parametrize("url", ["redis://:secret@host", "redis://host?password=secret"])
+def test_settings_hold_no_password(url: str) -> None:
+    with pytest.raises(InputError, match="environment") as raised:
+        ChannelSettings("redis", "run", url=url)
+    assert "secret" not in str(raised.value)
+
+
+def test_a_password_is_redacted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(PASSWORD, "secret")
+    assert redacted("AUTH secret failed") == "AUTH *** failed"
+    monkeypatch.setenv(PASSWORD, "")
+    assert redacted("AUTH failed") == "AUTH failed"
+
+
+@pytest.mark.parametrize("given", [{"run": "a b"}, {"run": ""}, {"name": "a:b"}, {"run": "x" * 65}])
+def test_ids_are_words_that_any_broker_takes(given: dict[str, str]) -> None:
+    with pytest.raises(InputError, match="letters, digits"):
+        ChannelSettings("memory", **({"run": "run"} | given))
+
+
+@pytest.mark.parametrize("given", [{"capacity": 0}, {"max_bytes": 0}])
+def test_a_channel_has_room(given: dict[str, int]) -> None:
+    with pytest.raises(InputError, match="expected 1 or more"):
+        ChannelSettings("memory", "run", **given)  # type: ignore[arg-type]
+
+
+def test_settings_survive_as_plain_words() -> None:
+    settings = ChannelSettings("redis", "run", options={"expiry_s": 5})
+
+    assert ChannelSettings(**asdict(settings)) == settings
+
+
+def test_channels_are_found_by_their_names() -> None:
+    assert {"memory", "shared", "redis"} <= set(names())
+    assert load("memory").name == "memory"
+
+
+def test_an_unknown_name_is_told_with_the_nearest() -> None:
+    with pytest.raises(InputError, match="unknown channel 'reddis'; did you mean redis"):
+        open_receiver(ChannelSettings("reddis", "run"))
+
+
+def test_an_unknown_option_is_told() -> None:
+    with pytest.raises(InputError, match="memory has no option 'size'"):
+        open_receiver(ChannelSettings("memory", "run", options={"size": 1}))
+
+
+def test_a_missing_package_is_told_with_its_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("redis", "sut.channels.redis", "sut.channels.redis_link"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setitem(sys.modules, "redis", None)
+
+    with pytest.raises(ModuleNotFoundError, match="the channel redis needs redis hiredis: pip install redis hiredis"):
+        load("redis")
+
+
+def test_a_ring_has_no_more_slots_than_a_pipe_numbers() -> None:
+    with pytest.raises(InputError, match="8,192"):
+        open_receiver(ChannelSettings("shared", "run", capacity=8193))
+
+
+@pytest.mark.parametrize("url", ["", "shared:1:2:3", "shared:a:b:c:d", "shared:0:0:0:0", "redis://host"])
+def test_a_ring_that_is_not_there_is_told(url: str) -> None:
+    with pytest.raises(ChannelClosed, match="not open at"):
+        open_sender(ChannelSettings("shared", "run", url=url))
