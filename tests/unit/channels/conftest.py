@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from sut.channels.base import ChannelSettings
-from tests.brokers import Broker, Make, redis_server
+from tests.brokers import Broker, Make, kafka_broker, redis_server
 
-KINDS = ("memory", "shared", "redis")
+KINDS = ("memory", "shared", "redis", "kafka")
 
 
 @pytest.fixture(scope="session")
@@ -20,10 +20,18 @@ def the_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
         yield broker
 
 
+@pytest.fixture(scope="session")
+def the_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    with kafka_broker(tmp_path_factory.mktemp("kafka")) as broker:
+        yield broker
+
+
 def url_of(kind: str, request: pytest.FixtureRequest) -> str:
     match kind:
         case "redis":
             return f"redis://127.0.0.1:{request.getfixturevalue('the_redis').port}"
+        case "kafka":
+            return f"kafka://127.0.0.1:{request.getfixturevalue('the_kafka').port}"
         case _:
             return ""
 
@@ -34,6 +42,8 @@ def make(request: pytest.FixtureRequest) -> Make:
 
     def settings(**more: Any) -> ChannelSettings:
         given = {"run": uuid.uuid4().hex, "url": url_of(request.param, request), "capacity": 4} | more
+        if request.param == "kafka":
+            given["options"] = {"lease_s": 0.5}
         return ChannelSettings(request.param, **given)
 
     return settings

@@ -7,13 +7,14 @@ import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from sut.channels.base import ChannelSettings, Receiver, Taken
+from sut.channels.base import ChannelSettings, Receiver, Sender, Taken
 from sut.channels.errors import ChannelClosed, ChannelError, ChannelFull, MessageLost
 from sut.channels.registry import clean, open_receiver, open_sender
 from sut.channels.wire import Message
@@ -42,6 +43,16 @@ def take_all(receiver: Receiver, count: int) -> list[Taken]:
     while len(found) < count and time.monotonic() < deadline:
         found += receiver.take(count - len(found), 0.2)
     return found
+
+
+def until_it_fails(sender: Sender) -> None:
+    """Put messages, into a channel that may notice a little later that it has failed."""
+    deadline = time.monotonic() + SOON_S
+    number = 0
+    while time.monotonic() < deadline:
+        with suppress(ChannelFull):
+            sender.put(Message(number := number + 1, b"x"), 0.1)
+        time.sleep(0.01)
 
 
 def texts(taken: list[Taken]) -> list[bytes]:
@@ -160,7 +171,8 @@ def test_many_senders_and_takers_lose_and_double_nothing(make: Make) -> None:
 
         assert taken == Counter(range(total))
         assert (receiver.counters.messages, receiver.counters.bytes) == (total, sent)
-        assert 0 < receiver.counters.most_depth <= 5 + workers
+        most = 5 * workers if receiver.settings.channel == "kafka" else 5 + workers
+        assert 0 < receiver.counters.most_depth <= most
 
 
 def test_what_comes_twice_is_given_out_once_and_takes_no_room(make: Make) -> None:
@@ -186,12 +198,13 @@ def test_once_some_are_announced_no_other_is_given_out(make: Make) -> None:
 
 
 def test_a_message_that_does_not_come_is_named(make: Make) -> None:
-    with open_receiver(make(lost_after_s=0.5)) as receiver, open_sender(receiver.address) as sender:
+    with open_receiver(make(lost_after_s=2.0)) as receiver, open_sender(receiver.address) as sender:
         receiver.announce([1, 2, 3])
         sender.put(Message(2, b"x"), SOON_S)
-        with pytest.raises(MessageLost, match=r"2 of the messages .* within 0.5 s: 1, 3$"):
-            for _ in range(50):
-                receiver.done(receiver.take(1, 0.1))
+        receiver.done(take_all(receiver, 1))
+        with pytest.raises(MessageLost, match=r"2 of the messages .* within 2 s: 1, 3$"):
+            for _ in range(200):
+                assert receiver.take(1, 0.1) == []
 
 
 @pytest.mark.parametrize(
@@ -241,7 +254,7 @@ def test_a_closed_channel_says_so_at_both_ends(make: Make) -> None:
     with open_sender(receiver.address) as sender:
         receiver.close()
         with pytest.raises(ChannelClosed, match="main"):
-            sender.put(Message(1, b"x"), SOON_S)
+            until_it_fails(sender)
         with pytest.raises(ChannelClosed, match="main"):
             receiver.take(1, SOON_S)
     with pytest.raises((ChannelClosed, InputError), match="not open"):
@@ -268,6 +281,7 @@ with open_sender(ChannelSettings(**json.loads(sys.argv[1]))) as sender:
     for number in range(int(sys.argv[2])):
         sender.put(Message(number, np.full((3, 4), number)), 60)
     if len(sys.argv) > 3:
+        sender.flush(60)
         print("sent", flush=True)
         time.sleep(600)
 """
@@ -338,7 +352,7 @@ def test_a_receiver_that_is_killed_is_noticed_and_its_remains_are_removed(make: 
             child.process.wait()
             begin = time.monotonic()
             with pytest.raises(ChannelError):
-                for number in (2, 3):
+                for number in (2, 3, 4):
                     sender.put(Message(number, b"x"), 1.0)
             assert time.monotonic() - begin < SOON_S
     clean(settings)

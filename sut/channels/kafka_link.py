@@ -1,0 +1,178 @@
+"""A Kafka cluster as its clients see it: how it is reached, which topics it has, what its errors mean."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+
+from sut.channels.base import ChannelSettings
+from sut.channels.errors import PASSWORD, BrokerFull, BrokerGone, ChannelClosed, ChannelError, password, redacted
+from sut.channels.wire import HEADER
+from sut.errors import InputError, SetupError, SutError, one_line
+
+_FRAMING = 1024
+"""Bytes that Kafka puts around one message, and room to spare."""
+_MEANT = {
+    "MSG_SIZE_TOO_LARGE": InputError,
+    "INVALID_MSG_SIZE": InputError,
+    "UNKNOWN_TOPIC_OR_PART": ChannelClosed,
+    "_UNKNOWN_TOPIC": ChannelClosed,
+    "_UNKNOWN_PARTITION": ChannelClosed,
+    "_MSG_TIMED_OUT": BrokerGone,
+    "_TIMED_OUT": BrokerGone,
+    "_TRANSPORT": BrokerGone,
+    "_ALL_BROKERS_DOWN": BrokerGone,
+    "KAFKA_STORAGE_ERROR": BrokerFull,
+}
+"""What is raised for an error of Kafka's, by its name."""
+
+
+def topic_of(settings: ChannelSettings) -> str:
+    """The topic with a channel's messages."""
+    return f"sut-{settings.run}-{settings.name}"
+
+
+def control_of(topic: str) -> str:
+    """The topic beside it: partition 0 has an empty message for some that are done with, 1 some a second of the run."""
+    return f"{topic}.control"
+
+
+class Cluster:
+    """The brokers behind a URL: ``kafka://[USER@]HOST:PORT[,HOST:PORT...]``, behind ``?`` what librdkafka calls it.
+
+    Raises ``InputError`` for a bad URL or password, ``SetupError`` where no broker answers.
+    """
+
+    def __init__(self, settings: ChannelSettings) -> None:
+        self.where = f"the Kafka at {settings.url}"
+        self._settings = settings
+        self._heard: KafkaError | None = None
+        with self._refusing():
+            self._admin = AdminClient(self._configured())
+        try:
+            self.topics()
+        except BrokerGone as error:
+            if self._heard is not None and self._heard.name() == "_AUTHENTICATION":
+                raise InputError(
+                    f"{self.where} refuses us: {_said(self._heard)}; set {PASSWORD}, and the user in the URL"
+                ) from None
+            raise SetupError(str(error)) from None
+
+    def _configured(self, **more: Any) -> dict[str, Any]:
+        parts = urlsplit(self._settings.url)
+        user, _, hosts = parts.netloc.rpartition("@")
+        if parts.scheme != "kafka" or not hosts:
+            raise ValueError(f"got a channel at {self._settings.url!r}, expected a URL kafka://HOST:PORT")
+        patience_ms = max(10, int(1000 * self._settings.patience_s))
+        secret = {"sasl.username": unquote(user), "sasl.password": password() or ""} if user else {}
+        return {
+            "bootstrap.servers": hosts,
+            "client.id": f"sut-{self._settings.run}",
+            "log_level": 0,  # it would go to stderr, whatever was asked for
+            "error_cb": self._hear,
+            "socket.timeout.ms": patience_ms,
+            "reconnect.backoff.max.ms": 500,
+            **secret,
+            **dict(parse_qsl(parts.query)),
+            **more,
+        }
+
+    def _hear(self, error: KafkaError) -> None:
+        """Keep what says most: that all brokers are down follows from why the first one is."""
+        if self._heard is None or error.name() == "_AUTHENTICATION" or self._heard.name() == "_ALL_BROKERS_DOWN":
+            self._heard = error
+
+    @contextmanager
+    def _refusing(self) -> Iterator[None]:
+        """Raises ``InputError`` for settings that librdkafka does not take."""
+        try:
+            yield
+        except KafkaException as error:
+            raise InputError(f"{self.where}: {_said(error.args[0])}") from None
+
+    def producer(self, count: Callable[[str], None] | None = None, **more: Any) -> Producer:
+        """A producer that sends at once; ``count`` gets librdkafka's statistics every second."""
+        statistics = {"stats_cb": count, "statistics.interval.ms": 1000} if count else {}
+        sizes = {"message.max.bytes": self._most_bytes(), "linger.ms": 0}
+        timeout = {"message.timeout.ms": max(10, int(1000 * self._settings.patience_s))}
+        with self._refusing():
+            return Producer(self._configured(**sizes, **timeout, **statistics, **more))
+
+    def consumer(self, count: Callable[[str], None] | None = None, **more: Any) -> Consumer:
+        """A consumer that nobody shares partitions with."""
+        statistics = {"stats_cb": count, "statistics.interval.ms": 1000} if count else {}
+        group = {"group.id": f"sut-{self._settings.run}", "enable.auto.commit": False}
+        sizes = {"fetch.message.max.bytes": self._most_bytes()}
+        with self._refusing():
+            return Consumer(self._configured(**group, **sizes, **statistics, **more))
+
+    def _most_bytes(self) -> int:
+        return max(self._settings.max_bytes + HEADER.size + _FRAMING, 1000)
+
+    def topics(self) -> frozenset[str]:
+        """The names of all topics. Raises ``BrokerGone`` where none tells them in time."""
+        self._heard = None
+        try:
+            return frozenset(self._admin.list_topics(timeout=self._settings.patience_s).topics)
+        except KafkaException as error:
+            self._admin.poll(0)
+            why = _said(self._heard or error.args[0])
+            raise BrokerGone(f"{self.where} does not answer within {self._settings.patience_s:g} s: {why}") from None
+
+    def make(self, name: str, partitions: int) -> None:
+        """Make a topic of one copy. Raises ``ChannelError``."""
+        config = {"max.message.bytes": str(self._most_bytes())}
+        self._wait(self._admin.create_topics([NewTopic(name, partitions, 1, config=config)]))
+
+    def delete(self, names: Iterable[str]) -> None:
+        """Delete those topics that there are. Raises ``ChannelError``."""
+        if there := sorted(self.topics().intersection(names)):
+            self._wait(self._admin.delete_topics(there))
+
+    def _wait(self, changes: Mapping[str, Future[None]]) -> None:
+        for change in changes.values():
+            try:
+                change.result(self._settings.patience_s)
+            except KafkaException as error:
+                raise self.told(error.args[0]) from None
+            except TimeoutError:
+                raise BrokerGone(f"{self.where} did not make or delete a topic in time") from None
+
+    def told(self, error: KafkaError) -> SutError:
+        """What to raise for an error of Kafka's."""
+        text = f"the channel {self._settings.name} failed at {self.where}: {_said(error)}"
+        return _MEANT.get(error.name(), ChannelError)(text)
+
+    def end(self, consumer: Consumer, topic: str, partition: int) -> int:
+        """How many messages a partition has had. Raises ``ChannelError``."""
+        try:
+            found = consumer.get_watermark_offsets(
+                TopicPartition(topic, partition), timeout=self._settings.patience_s, cached=False
+            )
+        except KafkaException as error:
+            raise self.told(error.args[0]) from None
+        if found is None:
+            raise BrokerGone(f"{self.where} did not tell how many messages {topic} has")
+        return int(found[1])
+
+    def remove_dead(self, consumer: Consumer, lease_s: float) -> None:
+        """Delete the topics of runs that are over: nothing of theirs has been written for ``lease_s``."""
+        others = [name for name in self.topics() if name.startswith("sut-") and name.endswith(control_of(""))]
+        if not others:
+            return
+        before = {name: self.end(consumer, name, 1) for name in others}
+        time.sleep(lease_s)
+        dead = [name for name in others if name in self.topics() and self.end(consumer, name, 1) == before[name]]
+        self.delete([*dead, *(name.removesuffix(control_of("")) for name in dead)])
+
+
+def _said(error: KafkaError) -> str:
+    return redacted(one_line(Exception(error.str())))
