@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -98,9 +98,14 @@ def _not_there(settings: ChannelSettings, cluster: Cluster) -> ChannelClosed:
     )
 
 
-def _count(counters: Counters, statistics: str) -> None:
-    found = json.loads(statistics)
-    counters.wire_out, counters.wire_in = found["tx_bytes"], found["rx_bytes"]
+def _counting(counters: Counters) -> Callable[[str], None]:
+    """What takes librdkafka's statistics. It does not hold the end that holds the client that holds it."""
+
+    def count(statistics: str) -> None:
+        found = json.loads(statistics)
+        counters.wire_out, counters.wire_in = found["tx_bytes"], found["rx_bytes"]
+
+    return count
 
 
 class _KafkaSender(Sender):
@@ -111,7 +116,7 @@ class _KafkaSender(Sender):
         if self._topic not in self._cluster.topics():
             raise _not_there(settings, self._cluster)
         self._watch = _Watch(self._cluster, settings)
-        self._producer = self._cluster.producer(lambda text: _count(self.counters, text), acks=options.acks)
+        self._producer = self._cluster.producer(_counting(self.counters), acks=options.acks)
         self._probe = self._cluster.consumer()
         self._lock = threading.Lock()
         self._end = self._on_their_way = self._done = 0
@@ -185,7 +190,7 @@ class _KafkaReceiver(Receiver):
         self._cluster = Cluster(settings)
         self._topic, self._control = _topics(settings)
         self._consumer = self._cluster.consumer(
-            lambda text: _count(self.counters, text), **{"fetch.wait.max.ms": options.fetch_wait_ms}
+            _counting(self.counters), **{"fetch.wait.max.ms": options.fetch_wait_ms}
         )
         self._cluster.delete(_topics(settings))
         self._cluster.remove_dead(self._consumer, options.lease_s)

@@ -45,6 +45,24 @@ def control_of(topic: str) -> str:
     return f"{topic}.control"
 
 
+class _Heard:
+    """What librdkafka says of itself; keeps what says most: all brokers are down because of what the first one said."""
+
+    def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """Nothing was said yet."""
+        self.said = ""
+        self.is_refused = self._is_sure = False
+
+    def __call__(self, error: KafkaError) -> None:
+        refused = error.name() == "_AUTHENTICATION"
+        if refused or not self._is_sure:
+            self.said, self.is_refused = _said(error), refused
+            self._is_sure = error.name() != "_ALL_BROKERS_DOWN"
+
+
 class Cluster:
     """The brokers behind a URL: ``kafka://[USER@]HOST:PORT[,HOST:PORT...]``, behind ``?`` what librdkafka calls it.
 
@@ -54,15 +72,15 @@ class Cluster:
     def __init__(self, settings: ChannelSettings) -> None:
         self.where = f"the Kafka at {settings.url}"
         self._settings = settings
-        self._heard: KafkaError | None = None
+        self._heard = _Heard()
         with self._refusing():
             self._admin = AdminClient(self._configured())
         try:
             self.topics()
         except BrokerGone as error:
-            if self._heard is not None and self._heard.name() == "_AUTHENTICATION":
+            if self._heard.is_refused:
                 raise InputError(
-                    f"{self.where} refuses us: {_said(self._heard)}; set {PASSWORD}, and the user in the URL"
+                    f"{self.where} refuses us: {self._heard.said}; set {PASSWORD}, and the user in the URL"
                 ) from None
             raise SetupError(str(error)) from None
 
@@ -77,18 +95,13 @@ class Cluster:
             "bootstrap.servers": hosts,
             "client.id": f"sut-{self._settings.run}",
             "log_level": 0,  # it would go to stderr, whatever was asked for
-            "error_cb": self._hear,
+            "error_cb": self._heard,
             "socket.timeout.ms": patience_ms,
             "reconnect.backoff.max.ms": 500,
             **secret,
             **dict(parse_qsl(parts.query)),
             **more,
         }
-
-    def _hear(self, error: KafkaError) -> None:
-        """Keep what says most: that all brokers are down follows from why the first one is."""
-        if self._heard is None or error.name() == "_AUTHENTICATION" or self._heard.name() == "_ALL_BROKERS_DOWN":
-            self._heard = error
 
     @contextmanager
     def _refusing(self) -> Iterator[None]:
@@ -119,12 +132,12 @@ class Cluster:
 
     def topics(self) -> frozenset[str]:
         """The names of all topics. Raises ``BrokerGone`` where none tells them in time."""
-        self._heard = None
+        self._heard.forget()
         try:
             return frozenset(self._admin.list_topics(timeout=self._settings.patience_s).topics)
         except KafkaException as error:
             self._admin.poll(0)
-            why = _said(self._heard or error.args[0])
+            why = self._heard.said or _said(error.args[0])
             raise BrokerGone(f"{self.where} does not answer within {self._settings.patience_s:g} s: {why}") from None
 
     def make(self, name: str, partitions: int) -> None:
@@ -133,9 +146,17 @@ class Cluster:
         self._wait(self._admin.create_topics([NewTopic(name, partitions, 1, config=config)]))
 
     def delete(self, names: Iterable[str]) -> None:
-        """Delete those topics that there are. Raises ``ChannelError``."""
-        if there := sorted(self.topics().intersection(names)):
-            self._wait(self._admin.delete_topics(there))
+        """Delete those topics that there are, until there are none. Raises ``ChannelError``."""
+        deadline = time.monotonic() + self._settings.patience_s
+        wanted = frozenset(names)
+        while there := sorted(self.topics() & wanted):
+            try:
+                self._wait(self._admin.delete_topics(there))
+            except ChannelError:
+                if time.monotonic() > deadline:
+                    raise
+            if time.monotonic() > deadline:
+                raise ChannelError(f"{self.where} does not delete {', '.join(there)}")
 
     def _wait(self, changes: Mapping[str, Future[None]]) -> None:
         for change in changes.values():

@@ -287,5 +287,7 @@ class _SharedSender(Sender):
 
     def close(self) -> None:
         with suppress(ChannelClosed):
+            for slot, _ in self._reserved.values():
+                self._tell(_DROPPED + slot)
             self._tell(_BYE + os.getpid())
         self._pipes = None

@@ -87,6 +87,17 @@ def test_a_reserved_message_is_written_in_place(make: Make) -> None:
         assert taken.message.spans == b"s"
 
 
+def test_a_sender_that_goes_leaves_no_room_taken(make: Make) -> None:
+    with open_receiver(make(capacity=1)) as receiver:
+        with open_sender(receiver.address) as sender:
+            sender.reserve(1, (2, 2), np.float32, SOON_S)
+        receiver.take(1, 0.1)
+        with open_sender(receiver.address) as sender:
+            sender.put(Message(2, b"x"), SOON_S)
+
+        assert texts(take_all(receiver, 1)) == [b"x"]
+
+
 def test_what_was_taken_is_forwarded_like_any_other(make: Make) -> None:
     settings = make()
     with (

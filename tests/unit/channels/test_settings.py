@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +12,7 @@ from sut.channels.base import ChannelSettings
 from sut.channels.errors import PASSWORD, ChannelClosed, redacted, split_password
 from sut.channels.registry import load, names, open_receiver, open_sender
 from sut.errors import InputError
+from tests.children import run_python
 
 
 @pytest.mark.parametrize(
@@ -95,6 +97,23 @@ def test_a_missing_package_is_told_with_its_command(monkeypatch: pytest.MonkeyPa
 def test_a_ring_has_no_more_slots_than_a_pipe_numbers() -> None:
     with pytest.raises(InputError, match="8,192"):
         open_receiver(ChannelSettings("shared", "run", capacity=8193))
+
+
+@pytest.mark.slow
+def test_a_ring_for_which_there_is_no_memory_is_told_before_the_run(tmp_path: Path) -> None:
+    script = (
+        "import resource\n"
+        "from sut.channels.base import ChannelSettings\n"
+        "from sut.channels.registry import open_receiver\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, 2**20))\n"
+        "try:\n"
+        "    open_receiver(ChannelSettings('shared', 'run', capacity=4))\n"
+        "except Exception as error:\n"
+        "    print(type(error).__name__, error)\n"
+    )
+    told = run_python("-c", script, cwd=tmp_path)
+
+    assert told.out.startswith("SetupError a ring of 4 slots takes 4 MiB of memory: ")
 
 
 @pytest.mark.parametrize("url", ["", "shared:1:2:3", "shared:a:b:c:d", "shared:0:0:0:0", "redis://host"])
