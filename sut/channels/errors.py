@@ -36,12 +36,12 @@ class MessageLost(ChannelError):
 
 
 def split_password(url: str) -> tuple[str, str | None]:
-    """A URL without its password, be it before the host or a ``password=`` behind it, and that password.
+    """A URL without its password, be it before the host or a ``password=`` (``sasl.password=``) behind it, and that.
 
     >>> split_password("redis://me:secret@host:6379/0")
     ('redis://me@host:6379/0', 'secret')
 
-    Raises ``ValueError`` for what is no URL; the message has nothing of it but its scheme.
+    Raises ``ValueError`` for what is no URL, or has another password; the message has nothing of it but its scheme.
     """
     try:
         parts = urlsplit(url)
@@ -50,7 +50,9 @@ def split_password(url: str) -> tuple[str, str | None]:
     user, at, host = parts.netloc.rpartition("@")
     name, colon, secret = user.partition(":")
     words = parts.query.split("&")
-    asked = [word for word in words if word.startswith("password=")]
+    asked = [word for word in words if word.startswith(("password=", "sasl.password="))]
+    if others := [word.partition("=")[0] for word in words if "password=" in word and word not in asked]:
+        raise ValueError(f"the channel's URL ({parts.scheme}:...) has {others[0]}, for which there is no other place")
     if not colon and not asked:
         return url, None
     query = "&".join(word for word in words if word not in asked)

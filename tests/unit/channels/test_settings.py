@@ -11,8 +11,10 @@ import pytest
 from sut.channels.base import ChannelSettings
 from sut.channels.errors import PASSWORD, ChannelClosed, redacted, split_password
 from sut.channels.registry import load, names, open_receiver, open_sender
+from sut.channels.wire import Message
 from sut.errors import InputError
 from tests.children import run_python
+from tests.distributions import plug_in
 
 
 @pytest.mark.parametrize(
@@ -25,6 +27,7 @@ from tests.children import run_python
         ("redis://me:a:b@c@host", "redis://me@host", "a:b@c"),
         ("redis://:@host", "redis://host", ""),
         ("unix:///run/redis.sock?password=pass&db=1", "unix:///run/redis.sock?db=1", "pass"),
+        ("kafka://me@h:1?sasl.password=p%26s&acks=1", "kafka://me@h:1?acks=1", "p&s"),
         ("", "", None),
         ("shared:1:2:3:4", "shared:1:2:3:4", None),
     ],
@@ -38,7 +41,15 @@ def test_what_is_no_url_is_not_shown() -> None:
         split_password("redis://:secret@[::1")
 
 
-@pytest.mark.parametrize("url", ["redis://:secret@host", "redis://host?password=secret"])
+def test_a_password_that_has_no_other_place_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"\(kafka:\.\.\.\) has ssl\.key\.password, for which") as raised:
+        split_password("kafka://host:1?ssl.key.password=secret")
+    assert "secret" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["redis://:secret@host", "redis://host?password=secret", "kafka://h?sasl.password=secret"]
+)
 def test_settings_hold_no_password(url: str) -> None:
     with pytest.raises(InputError, match="environment") as raised:
         ChannelSettings("redis", "run", url=url)
@@ -73,6 +84,22 @@ def test_settings_survive_as_plain_words() -> None:
 def test_channels_are_found_by_their_names() -> None:
     assert {"memory", "shared", "redis"} <= set(names())
     assert load("memory").name == "memory"
+
+
+def test_another_packages_channel_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plug_in(
+        tmp_path,
+        "other",
+        "from sut.channels.memory import Memory\nclass Other(Memory):\n    name = 'other'\n",
+        "Other",
+        "sut.channels",
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+
+    assert "other" in names()
+    with open_receiver(ChannelSettings("other", "run")) as receiver, open_sender(receiver.address) as sender:
+        sender.put(Message(1, b"x"), 1.0)
+        assert receiver.take(1, 1.0)
 
 
 def test_an_unknown_name_is_told_with_the_nearest() -> None:

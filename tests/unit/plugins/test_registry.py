@@ -10,6 +10,7 @@ import pytest
 
 import backends.registry
 import preprocess.registry
+import sut.channels.registry
 from sut.datasets.registry import open_dataset
 from sut.errors import InputError, SetupError
 from sut.models.registry import find
@@ -28,6 +29,7 @@ SUTS: dict[str, tuple[Callable[[str], Any], str]] = {
 BELOW: dict[str, tuple[Callable[[str], Any], str]] = {
     "backend": (backends.registry.load, "openvino"),
     "preprocessor": (preprocess.registry.load, "opencv"),
+    "channel": (sut.channels.registry.load, "shared"),
 }
 ALL = SUTS | BELOW
 
