@@ -195,11 +195,19 @@ class Receiver(Closing, ABC):
         """
         deadline = time.monotonic() + timeout_s
         while True:
-            fresh, again = self._admit(self._take(most, deadline))
-            if again:
-                self.done(again)
+            arrived = self._take(most, deadline)
+            with self._book:
+                fresh = [each for each in arrived if self._is_new(each.message.id)]
+                self._count(fresh, len(arrived) - len(fresh))
+                late = self._late()
+            if len(fresh) < len(arrived):
+                self.done([each for each in arrived if each not in fresh])
+            if late:
+                raise MessageLost(
+                    f"{len(late)} of the messages announced in the channel {self.settings.name} did not come within "
+                    f"{self.settings.lost_after_s:g} s: {', '.join(cut_list(late))}"
+                )
             if fresh or time.monotonic() >= deadline:
-                self._look_for_lost()
                 return fresh
 
     @abstractmethod
@@ -217,22 +225,15 @@ class Receiver(Closing, ABC):
         """What the broker counted so far; None where there is none."""
         return None
 
-    def _admit(self, arrived: Sequence[Taken]) -> tuple[list[Taken], list[Taken]]:
-        """Those that are new, and those that were given out before (or, where some are announced, were not)."""
-        fresh: list[Taken] = []
-        again: list[Taken] = []
-        with self._book:
-            for each in arrived:
-                (fresh if self._is_new(each.message.id) else again).append(each)
-            counters = self.counters
-            counters.duplicates += len(again)
-            for each in fresh:
-                counters.messages += 1
-                counters.bytes += each.message.nbytes
-                counters.most_depth = max(counters.most_depth, each.depth)
-                counters.waited_ns += each.waited_ns
-                counters.most_waited_ns = max(counters.most_waited_ns, each.waited_ns)
-        return fresh, again
+    def _count(self, fresh: Sequence[Taken], duplicates: int) -> None:
+        counters = self.counters
+        counters.duplicates += duplicates
+        counters.messages += len(fresh)
+        for each in fresh:
+            counters.bytes += each.message.nbytes
+            counters.most_depth = max(counters.most_depth, each.depth)
+            counters.waited_ns += each.waited_ns
+            counters.most_waited_ns = max(counters.most_waited_ns, each.waited_ns)
 
     def _is_new(self, number: int) -> bool:
         if self._is_told:
@@ -244,16 +245,12 @@ class Receiver(Closing, ABC):
             self._recent.popitem(last=False)
         return True
 
-    def _look_for_lost(self) -> None:
-        with self._book:
-            if not self._announced or next(iter(self._announced.values())) > time.monotonic():
-                return
-            now = time.monotonic()
-            late = [number for number, lost_at in self._announced.items() if lost_at <= now]
-        raise MessageLost(
-            f"{len(late)} of the messages announced in the channel {self.settings.name} did not come within "
-            f"{self.settings.lost_after_s:g} s: {', '.join(cut_list([str(number) for number in late]))}"
-        )
+    def _late(self) -> list[str]:
+        """The ids that were announced too long ago: they were announced in this order."""
+        now = time.monotonic()
+        if not self._announced or next(iter(self._announced.values())) > now:
+            return []
+        return [str(number) for number, lost_at in self._announced.items() if lost_at <= now]
 
 
 class Channel(Plugin, ABC):

@@ -15,9 +15,11 @@ from confluent_kafka.cimpl import NewTopic
 
 from sut.channels.base import ChannelSettings
 from sut.channels.errors import PASSWORD, BrokerFull, BrokerGone, ChannelClosed, ChannelError, password, redacted
-from sut.channels.wire import HEADER
+from sut.channels.wire import HEADER_BYTES
 from sut.errors import InputError, SetupError, SutError, one_line
 
+Count = Callable[[str], None]
+"""Takes librdkafka's statistics, JSON, once a second."""
 _FRAMING = 1024
 """Bytes that Kafka puts around one message, and room to spare."""
 _MEANT = {
@@ -84,7 +86,7 @@ class Cluster:
                 ) from None
             raise SetupError(str(error)) from None
 
-    def _configured(self, **more: Any) -> dict[str, Any]:
+    def _configured(self, more: Mapping[str, Any] = {}) -> dict[str, Any]:
         parts = urlsplit(self._settings.url)
         user, _, hosts = parts.netloc.rpartition("@")
         if parts.scheme != "kafka" or not hosts:
@@ -111,24 +113,22 @@ class Cluster:
         except KafkaException as error:
             raise InputError(f"{self.where}: {_said(error.args[0])}") from None
 
-    def producer(self, count: Callable[[str], None] | None = None, **more: Any) -> Producer:
-        """A producer that sends at once; ``count`` gets librdkafka's statistics every second."""
-        statistics = {"stats_cb": count, "statistics.interval.ms": 1000} if count else {}
-        sizes = {"message.max.bytes": self._most_bytes(), "linger.ms": 0}
+    def producer(self, more: Mapping[str, Any] = {}, count: Count | None = None) -> Producer:
+        """A producer that sends at once, with ``more`` settings of librdkafka's; ``count`` gets its statistics."""
+        sizes = {"message.max.bytes": self._most_bytes(), "linger.ms": 0, "allow.auto.create.topics": False}
         timeout = {"message.timeout.ms": max(10, int(1000 * self._settings.patience_s))}
         with self._refusing():
-            return Producer(self._configured(**sizes, **timeout, **statistics, **more))
+            return Producer(self._configured({**sizes, **timeout, **_counted(count), **more}))
 
-    def consumer(self, count: Callable[[str], None] | None = None, **more: Any) -> Consumer:
-        """A consumer that nobody shares partitions with."""
-        statistics = {"stats_cb": count, "statistics.interval.ms": 1000} if count else {}
+    def consumer(self, more: Mapping[str, Any] = {}, count: Count | None = None) -> Consumer:
+        """The same of a consumer, who shares partitions with nobody."""
         group = {"group.id": f"sut-{self._settings.run}", "enable.auto.commit": False}
         sizes = {"fetch.message.max.bytes": self._most_bytes()}
         with self._refusing():
-            return Consumer(self._configured(**group, **sizes, **statistics, **more))
+            return Consumer(self._configured({**group, **sizes, **_counted(count), **more}))
 
     def _most_bytes(self) -> int:
-        return max(self._settings.max_bytes + HEADER.size + _FRAMING, 1000)
+        return max(self._settings.max_bytes + HEADER_BYTES + _FRAMING, 1000)
 
     def topics(self) -> frozenset[str]:
         """The names of all topics. Raises ``BrokerGone`` where none tells them in time."""
@@ -193,6 +193,10 @@ class Cluster:
         time.sleep(lease_s)
         dead = [name for name in others if name in self.topics() and self.end(consumer, name, 1) == before[name]]
         self.delete([*dead, *(name.removesuffix(control_of("")) for name in dead)])
+
+
+def _counted(count: Count | None) -> dict[str, Any]:
+    return {"stats_cb": count, "statistics.interval.ms": 1000} if count else {}
 
 
 def _said(error: KafkaError) -> str:

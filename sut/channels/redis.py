@@ -163,7 +163,7 @@ class _RedisReceiver(Receiver):
         read = self._reads.pack("XREAD", "COUNT", most, *block, "STREAMS", self._key, self._last)
         commands = before + self._reads.pack("XLEN", self._key) + read
         *_, length, streams = self._reads.ask(commands, 4 if is_due else 2, wait_s)
-        self._count()
+        self._count_wire()
         if streams is None:
             self._check_key()
             return 0, ()
@@ -193,9 +193,9 @@ class _RedisReceiver(Receiver):
             self._deletes.call("XDEL", self._key, *(each.token for each in taken))
         with self._book:
             self._held -= len(taken)
-        self._count()
+        self._count_wire()
 
-    def _count(self) -> None:
+    def _count_wire(self) -> None:
         links = (self._reads, self._deletes)
         self.counters.wire_out = sum(link.sent for link in links) - self._asked_out
         self.counters.wire_in = sum(link.received for link in links) - self._asked_in
@@ -215,7 +215,7 @@ class _RedisReceiver(Receiver):
                 int(lines["total_net_output_bytes"]) - self._asked_in,
             )
             self._asked_in += size_of(text)
-        self._count()
+        self._count_wire()
         return counted
 
     def close(self) -> None:

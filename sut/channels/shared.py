@@ -13,6 +13,7 @@ import mmap
 import os
 import select
 import struct
+import sys
 import time
 from array import array
 from collections.abc import Sequence
@@ -27,7 +28,18 @@ import numpy as np
 
 from sut.channels.base import Channel, ChannelSettings, Receiver, Sender, Taken, elsewhere, waited_ns
 from sut.channels.errors import ChannelClosed
-from sut.channels.wire import HEADER, Message, array_on, flat, header_of, unpack
+from sut.channels.wire import (
+    FORM,
+    HEADER_BYTES,
+    Message,
+    array_on,
+    body_in,
+    flat,
+    form_of,
+    size_of,
+    with_body,
+    write_head,
+)
 from sut.errors import InputError, SetupError, reason_of
 
 _ALIGNED = 64
@@ -65,10 +77,17 @@ class _Pipes:
         self.numbers, self.waiting = numbers, waiting
         """Where numbers are written, and where they are waited for."""
         os.set_blocking(waiting, False)
+        self._poll = select.epoll()
+        self.watch(waiting)
 
     def __del__(self) -> None:
+        self._poll.close()
         os.close(self.numbers)
         os.close(self.waiting)
+
+    def watch(self, descriptor: int) -> None:
+        """``wait`` for this as well, until it is closed."""
+        self._poll.register(descriptor, select.EPOLLIN)
 
     def tell(self, *numbers: int) -> None:
         """Write numbers, for the other end to wait for. Raises ``BrokenPipeError`` where there is none."""
@@ -81,16 +100,13 @@ class _Pipes:
         except BlockingIOError:
             return None
 
-    def wait(self, deadline: float, others: Sequence[int] = ()) -> list[int]:
-        """Wait until numbers are there, the other end is gone, or one of ``others`` is ready; which that is."""
-        poll = select.poll()
-        for each in (self.waiting, *others):
-            poll.register(each, select.POLLIN)
-        return [each for each, _ in poll.poll(max(0.0, 1000 * (deadline - time.monotonic())))]
+    def wait(self, deadline: float) -> list[int]:
+        """Wait until numbers are there, the other end is gone, or what is watched besides is ready; which that is."""
+        return [each for each, _ in self._poll.poll(max(0.0, deadline - time.monotonic()))]
 
 
 def _stride(settings: ChannelSettings) -> int:
-    return -(-(HEADER.size + settings.max_bytes) // _ALIGNED) * _ALIGNED
+    return -(-(HEADER_BYTES + settings.max_bytes) // _ALIGNED) * _ALIGNED
 
 
 def _title(settings: ChannelSettings) -> str:
@@ -123,7 +139,11 @@ class _SharedReceiver(Receiver):
         self._pipes: _Pipes | None = _Pipes(numbers, waiting)
         self._pipes.tell(*range(settings.capacity))
         self._processes: dict[int, int] = {}
+        """Descriptors of the processes that have senders here, as long as they have."""
         self._senders: dict[int, int] = {}
+        self._stride = _stride(settings)
+        self._bodies: list[tuple[bytes, Any]] = [(b"", None)] * settings.capacity
+        """What lay in each slot last, and its form: the next is mostly of the same, so that no array is made."""
 
     @property
     def address(self) -> ChannelSettings:
@@ -135,24 +155,32 @@ class _SharedReceiver(Receiver):
         if pipes is None:
             raise self._closed()
         while (found := pipes.next(most)) is None:
-            with self._book:
-                watched = {descriptor: process for process, descriptor in self._processes.items()}
-            ready = pipes.wait(deadline, [each for each in watched if each >= 0])
-            ended = [watched[each] for each in (*ready, _UNWATCHED) if each in watched]
-            # What it sent before it ended comes first.
-            if ended and (found := pipes.next(most)) is None:
-                raise ChannelClosed(f"the sender's process {ended[0]} ended and had not closed the channel")
-            if found is not None:
-                break
-            if not ready:
-                return []
+            ready = pipes.wait(deadline)
+            if pipes.waiting not in ready:
+                # What it sent before it ended comes first.
+                if (ended := self._ended(ready)) and (found := pipes.next(most)) is None:
+                    raise ChannelClosed(f"the sender's process {ended} ended and had not closed the channel")
+                if found is not None:
+                    break
+                if not ready:
+                    return []
         slots = [number for number in found if number < _MOST_SLOTS or self._note(number, pipes)]
         depth = len(slots) + _there(pipes.waiting)
         return [self._taken(slot, depth) for slot in slots]
 
+    def _ended(self, ready: list[int]) -> int | None:
+        """A process that has ended: one whose descriptor is ready, or that had when it was to be watched."""
+        with self._book:
+            found = (process for process, each in self._processes.items() if each in ready or each == _UNWATCHED)
+            return next(found, None)
+
     def _taken(self, slot: int, depth: int) -> Taken:
-        start = slot * _stride(self.settings)
-        message, sent_ns = unpack(self._slots[start : start + _stride(self.settings)])
+        start = slot * self._stride
+        buffer = self._slots[start : start + self._stride]
+        form, body = self._bodies[slot]
+        if form != buffer[FORM]:
+            form, body = self._bodies[slot] = bytes(buffer[FORM]), body_in(buffer)
+        message, sent_ns = with_body(buffer, body)
         return Taken(message, waited_ns(sent_ns), depth, slot)
 
     def _note(self, number: int, pipes: _Pipes) -> bool:
@@ -166,7 +194,9 @@ class _SharedReceiver(Receiver):
         with self._book:
             self._senders[process] = self._senders.get(process, 0) + here
             if process != os.getpid() and here > 0 and process not in self._processes:
-                self._processes[process] = _watched(process)
+                self._processes[process] = descriptor = _watched(process)
+                if descriptor != _UNWATCHED:
+                    pipes.watch(descriptor)
             elif self._senders[process] == 0 and (descriptor := self._processes.pop(process, _UNWATCHED)) >= 0:
                 os.close(descriptor)
         return False
@@ -197,9 +227,7 @@ def _watched(process: int) -> int:
 
 def _there(descriptor: int) -> int:
     """How many numbers a pipe has."""
-    buffer = array("i", [0])
-    ioctl(descriptor, FIONREAD, buffer)
-    return buffer[0] // _NUMBER.size
+    return int.from_bytes(ioctl(descriptor, FIONREAD, bytes(4)), sys.byteorder) // _NUMBER.size
 
 
 class _SharedSender(Sender):
@@ -229,7 +257,9 @@ class _SharedSender(Sender):
         dtype = np.dtype(dtype)
         self._fitting(number, prod(shape) * dtype.itemsize)
         slot = self._slot(number, time.monotonic() + timeout_s)
-        body = array_on(self._slots[slot * self._stride + HEADER.size :], shape, dtype)
+        start = slot * self._stride
+        body = array_on(self._slots[start + HEADER_BYTES :], shape, dtype)
+        self._slots[start:][FORM] = form_of(body)
         self._reserved[number] = slot, body
         return Message(number, body)
 
@@ -251,11 +281,14 @@ class _SharedSender(Sender):
 
     def _fill(self, slot: int, message: Message, is_there: bool) -> None:
         start = slot * self._stride
-        slots, begin, end = self._slots, start + HEADER.size, start + HEADER.size + message.nbytes
-        slots[start:begin] = header_of(message, time.monotonic_ns())
+        slots, begin = self._slots, start + HEADER_BYTES
         if not is_there:
-            slots[begin : end - len(message.spans)] = flat(message.body)
-        slots[end - len(message.spans) : end] = message.spans
+            slots[start:][FORM] = form_of(message.body)
+            slots[begin : begin + size_of(message.body)] = flat(message.body)
+        if message.spans:
+            end = begin + message.nbytes
+            slots[end - len(message.spans) : end] = message.spans
+        write_head(slots, start, message, time.monotonic_ns())
 
     def _slot(self, number: int, deadline: float) -> int:
         """A free slot; waits for one."""

@@ -1,6 +1,7 @@
 """A message as bytes, the same in a ring and in every broker: a fixed header, the body, the spans. Nothing is pickled.
 
-The header is 128 bytes, so that a body behind it is as aligned as the buffer is.
+The header is 128 bytes, so that a body behind it is as aligned as the buffer is. Its head is each message's own; its
+form is what the body is, and is mostly that of the message before.
 """
 
 from __future__ import annotations
@@ -14,10 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 MAX_ID = 2**63 - 1
-HEADER = Struct("<2sBBI8sqq8Q32x")
-"""Mark, version, dimensions (``_BYTES`` where the body is no array), bytes of spans, dtype as NumPy spells it, id, when
-it was sent (ns of the machine's monotonic clock), shape (of bytes their number).
-"""
+HEADER_BYTES = 128
+_HEAD = Struct("<2sBxIqq")
+"""Mark, version, bytes of spans, id, when it was sent (ns of the machine's monotonic clock)."""
+_FORM = Struct("<8s8QB31x")
+"""dtype as NumPy spells it, shape (of bytes their number), dimensions (``_BYTES`` where the body is no array)."""
+FORM = slice(_HEAD.size, HEADER_BYTES)
+"""Where in a message its form is."""
 _MARK, _VERSION = b"sc", 1
 _BYTES = 255
 _DIMENSIONS = 8
@@ -40,36 +44,33 @@ class Message:
     @property
     def nbytes(self) -> int:
         """Bytes of body and spans."""
-        body = self.body.nbytes if isinstance(self.body, np.ndarray) else memoryview(self.body).nbytes
-        return int(body) + len(self.spans)
+        return size_of(self.body) + len(self.spans)
 
 
-def header_of(message: Message, sent_ns: int) -> bytes:
-    """The header. Raises ``ValueError`` for an id, or an array, that a message cannot have."""
-    body = message.body
-    dimensions, dtype, shape = _BYTES, b"", (0,)
+def size_of(body: Any) -> int:
+    """A body's bytes, as many as it takes where it lies in one piece."""
+    return int(body.nbytes) if isinstance(body, np.ndarray) else memoryview(body).nbytes
+
+
+def form_of(body: Any) -> bytes:
+    """What is written of a body into the header. Raises ``ValueError`` for an array that a message cannot have."""
     if not isinstance(body, np.ndarray):
-        shape = (memoryview(body).nbytes,)
-    elif body.dtype.kind in _KINDS and body.ndim <= _DIMENSIONS:
-        dimensions, dtype, shape = body.ndim, body.dtype.str.encode(), body.shape
-    else:
+        return _FORM.pack(b"", size_of(body), *(0,) * (_DIMENSIONS - 1), _BYTES)
+    if body.dtype.kind not in _KINDS or body.ndim > _DIMENSIONS:
         raise ValueError(
-            f"message {message.id}: got an array of {body.dtype} with {body.ndim} dimensions, expected numbers and at "
-            f"most {_DIMENSIONS}"
+            f"got an array of {body.dtype} with {body.ndim} dimensions, expected numbers and at most {_DIMENSIONS}"
         )
-    sizes = (*shape, *(0,) * (_DIMENSIONS - len(shape)))
+    return _FORM.pack(body.dtype.str.encode(), *body.shape, *(0,) * (_DIMENSIONS - body.ndim), body.ndim)
+
+
+def write_head(buffer: Any, at: int, message: Message, sent_ns: int) -> None:
+    """Write into ``buffer`` what stands before the form. Raises ``ValueError`` for an id that a message cannot have."""
+    if not 0 <= message.id <= MAX_ID:
+        raise ValueError(f"got message id {message.id}, expected one from 0 to {MAX_ID}")
     try:
-        return HEADER.pack(
-            _MARK, _VERSION, dimensions, len(message.spans), dtype, _checked(message.id), sent_ns, *sizes
-        )
+        _HEAD.pack_into(buffer, at, _MARK, _VERSION, len(message.spans), message.id, sent_ns)
     except error:
         raise ValueError(f"message {message.id}: its spans have {len(message.spans)} bytes") from None
-
-
-def _checked(number: int) -> int:
-    if not 0 <= number <= MAX_ID:
-        raise ValueError(f"got message id {number}, expected one from 0 to {MAX_ID}")
-    return number
 
 
 def flat(body: Any) -> memoryview:
@@ -79,7 +80,14 @@ def flat(body: Any) -> memoryview:
     return memoryview(body).cast("B")
 
 
-def pack(message: Message, sent_ns: int) -> tuple[bytes, memoryview, bytes]:
+def header_of(message: Message, sent_ns: int) -> bytearray:
+    """The header. Raises ``ValueError`` for a message that cannot be."""
+    header = bytearray(_HEAD.size) + form_of(message.body)
+    write_head(header, 0, message, sent_ns)
+    return header
+
+
+def pack(message: Message, sent_ns: int) -> tuple[bytearray, memoryview, bytes]:
     """The pieces of a message, in order. Raises as ``header_of`` does."""
     return header_of(message, sent_ns), flat(message.body), message.spans
 
@@ -89,21 +97,38 @@ def unpack(buffer: bytes | memoryview) -> tuple[Message, int]:
 
     Raises ``ValueError`` for what is no message, or less than one.
     """
-    if len(buffer) < HEADER.size:
-        raise ValueError(f"got {len(buffer)} bytes, expected a message, whose header alone has {HEADER.size}")
-    mark, version, dimensions, spans, name, number, sent_ns, *sizes = HEADER.unpack_from(buffer)
-    if (mark, version) != (_MARK, _VERSION) or not (dimensions == _BYTES or dimensions <= _DIMENSIONS):
-        raise ValueError(f"got bytes that begin with {bytes(buffer[:4])!r}, expected a message")
+    if len(buffer) < HEADER_BYTES:
+        raise ValueError(f"got {len(buffer)} bytes, expected a message, whose header alone has {HEADER_BYTES}")
+    view = memoryview(buffer)
+    return with_body(view, body_in(view))
+
+
+def with_body(view: memoryview, body: Any) -> tuple[Message, int]:
+    """The same, for who knows the body already. Raises ``ValueError`` as ``unpack`` does."""
+    mark, version, spans, number, sent_ns = _HEAD.unpack_from(view)
+    if (mark, version) != (_MARK, _VERSION):
+        raise ValueError(f"got bytes that begin with {bytes(view[:4])!r}, expected a message")
+    end = HEADER_BYTES + body.nbytes
+    if end + spans > len(view):
+        raise ValueError(f"message {number}: got {len(view)} bytes, expected {end + spans}")
+    return Message(number, body, bytes(view[end : end + spans]) if spans else b""), sent_ns
+
+
+def body_in(view: memoryview) -> Any:
+    """The body that a message's form tells of, which lies in ``view``: an array, or a part of it.
+
+    Raises ``ValueError`` for a form that is none, or of a body that is larger than ``view``.
+    """
+    name, *sizes, dimensions = _FORM.unpack_from(view, _HEAD.size)
+    if dimensions > _DIMENSIONS and dimensions != _BYTES:
+        raise ValueError(f"got a message of {dimensions} dimensions, expected at most {_DIMENSIONS}")
     dtype = np.dtype(np.uint8) if dimensions == _BYTES else _dtype(name)
     shape = tuple(sizes[: 1 if dimensions == _BYTES else dimensions])
-    end = HEADER.size + prod(shape) * dtype.itemsize
-    if end + spans > len(buffer):
-        raise ValueError(f"message {number}: got {len(buffer)} bytes, expected {end + spans}")
-    view = memoryview(buffer)
-    body: Any = view[HEADER.size : end]
-    if dimensions != _BYTES:
-        body = array_on(body, shape, dtype)
-    return Message(number, body, bytes(view[end : end + spans])), sent_ns
+    end = HEADER_BYTES + prod(shape) * dtype.itemsize
+    if end > len(view):
+        raise ValueError(f"got a message of {len(view)} bytes, expected {end}")
+    body = view[HEADER_BYTES:end]
+    return body if dimensions == _BYTES else array_on(body, shape, dtype)
 
 
 def array_on(buffer: memoryview, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
