@@ -15,6 +15,8 @@ import pytest
 
 from sut.channels.base import ChannelSettings
 
+KINDS = ("memory", "shared", "redis", "kafka")
+"""The channels that ``tests/unit/channels`` asks the same of."""
 Make = Callable[..., ChannelSettings]
 START_S = 30.0
 """Against hangs only."""

@@ -24,7 +24,7 @@ from sut.channels.wire import Message
 from sut.errors import InputError, cut_list
 
 _REMEMBERED = 65_536
-"""Ids that a receiver remembers, beyond any number that can be on its way, where nobody announces any."""
+"""Ids that a receiver remembers where nobody announces any, or four times as many as can be on their way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +181,7 @@ class Receiver(Closing, ABC):
         return self.settings
 
     def announce(self, ids: Iterable[int]) -> None:
-        """These messages were put, or will be at once. From the first call on no other is given out."""
+        """These messages will be put now, told before they are: from the first call on no other is given out."""
         lost_at = time.monotonic() + self.settings.lost_after_s
         with self._book:
             self._is_told = True
@@ -241,7 +241,7 @@ class Receiver(Closing, ABC):
         if number in self._recent:
             return False
         self._recent[number] = None
-        if len(self._recent) > _REMEMBERED:
+        if len(self._recent) > max(_REMEMBERED, 4 * self.settings.capacity):
             self._recent.popitem(last=False)
         return True
 

@@ -31,6 +31,8 @@ from sut.errors import SutError
 _CHECK_S = 1.0
 """How often both ends look whether the topic is still there: not every broker says so to who writes to it."""
 _FULL_POLL_S = 0.002
+_SIGN_S = 0.2
+"""How often a run gives a sign of life, whatever lease others believe in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,7 @@ class KafkaOptions:
     fetch_wait_ms: int = option(
         10, "how long the broker may hold back an empty answer; Kafka itself answers when there is a message", least=1
     )
-    lease_s: float = option(10.0, "after so many seconds without a sign of life a run is over", least=0.5)
+    lease_s: float = option(10.0, "after so many seconds without a sign of life another run is over", least=1)
 
 
 class Kafka(Channel):
@@ -208,12 +210,12 @@ class _KafkaReceiver(Receiver):
         self._reading = threading.Lock()
         self._done = self._told = 0
         self._over = threading.Event()
-        self._living = threading.Thread(target=self._live, args=(options.lease_s / 5,), daemon=True)
+        self._living = threading.Thread(target=self._live, daemon=True)
         self._living.start()
 
-    def _live(self, every_s: float) -> None:
+    def _live(self) -> None:
         """Give signs of life until this end is closed."""
-        while not self._over.wait(every_s):
+        while not self._over.wait(_SIGN_S):
             self._tell(1)
 
     def _tell(self, partition: int) -> None:

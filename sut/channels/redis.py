@@ -23,6 +23,8 @@ from sut.channels.wire import Message, pack, unpack
 
 _KEYS = "sut:channels"
 """The set of all channels' keys, by which those of killed runs are found."""
+_CHECK_S = 1.0
+"""How often a receiver that waits looks whether its key is there."""
 _FULL_POLL_S = 0.001
 """How often a sender asks whether a full channel has room again."""
 
@@ -150,7 +152,7 @@ class _RedisReceiver(Receiver):
         try:
             if self._is_closed:
                 raise self._closed()
-            depth, entries = self._read(most, max(0.0, deadline - time.monotonic()))
+            depth, entries = self._read(most, min(max(0.0, deadline - time.monotonic()), _CHECK_S))
         finally:
             self._reading.release()
         return [self._taken(entry, value, max(depth, len(entries))) for entry, (_, value) in entries]
@@ -177,6 +179,8 @@ class _RedisReceiver(Receiver):
     def _check_key(self) -> None:
         """A blocked read does not tell that there is nothing to read from."""
         if not self._reads.call("EXISTS", self._key):
+            if self._is_closed:
+                raise self._closed()
             raise ChannelClosed(_vanished(self.settings, self._reads))
 
     def _taken(self, entry: bytes, value: bytes, depth: int) -> Taken:
@@ -219,11 +223,11 @@ class _RedisReceiver(Receiver):
         return counted
 
     def close(self) -> None:
+        self._is_closed = True
         with suppress(ChannelError), self._deleting:  # a server that is gone has told so before
             self._deletes.call("DEL", self._key)
             self._deletes.call("SREM", _KEYS, self._key)
         with self._reading:
-            self._is_closed = True
             self._reads.close()
         self._deletes.close()
 

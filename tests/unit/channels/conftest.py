@@ -9,9 +9,7 @@ from typing import Any
 import pytest
 
 from sut.channels.base import ChannelSettings
-from tests.brokers import Broker, Make, kafka_broker, redis_server
-
-KINDS = ("memory", "shared", "redis", "kafka")
+from tests.brokers import KINDS, Broker, Make, kafka_broker, redis_server
 
 
 @pytest.fixture(scope="session")
@@ -43,7 +41,7 @@ def make(request: pytest.FixtureRequest) -> Make:
     def settings(**more: Any) -> ChannelSettings:
         given = {"run": uuid.uuid4().hex, "url": url_of(request.param, request), "capacity": 4} | more
         if request.param == "kafka":
-            given["options"] = {"lease_s": 0.5}
+            given["options"] = {"lease_s": 1.0}
         return ChannelSettings(request.param, **given)
 
     return settings

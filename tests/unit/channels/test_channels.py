@@ -19,7 +19,7 @@ from sut.channels.errors import ChannelClosed, ChannelError, ChannelFull, Messag
 from sut.channels.registry import clean, open_receiver, open_sender
 from sut.channels.wire import Message
 from sut.errors import InputError
-from tests.brokers import Make, left
+from tests.brokers import KINDS, Make, left
 from tests.children import python_started, run_python
 
 SOON_S = 60.0
@@ -273,6 +273,16 @@ def test_a_closed_channel_says_so_at_both_ends(make: Make) -> None:
         open_sender(receiver.settings)
 
 
+def test_closing_ends_a_take_that_waits(make: Make) -> None:
+    receiver = open_receiver(make())
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(receiver.take, 1, 10 * SOON_S)
+        time.sleep(0.2)
+        receiver.close()
+        with pytest.raises(ChannelClosed, match="is closed"):
+            waiting.result(SOON_S)
+
+
 def test_nothing_is_left(make: Make) -> None:
     settings = make()
     with open_receiver(settings) as receiver, open_sender(receiver.address) as sender:
@@ -309,14 +319,12 @@ time.sleep(600)
 """
 
 
-def between_processes(settings: ChannelSettings) -> None:
-    if settings.channel == "memory":
-        pytest.skip("joins threads of one process")
+between_processes = pytest.mark.parametrize("make", [kind for kind in KINDS if kind != "memory"], indirect=True)
 
 
 @pytest.mark.slow
+@between_processes
 def test_a_sender_in_another_process(make: Make, tmp_path: Path) -> None:
-    between_processes(make())
     with open_receiver(make()) as receiver, ThreadPoolExecutor(1) as pool:
         arguments = ("-c", SENDER, json.dumps(asdict(receiver.address)), "20")
         child = pool.submit(run_python, *arguments, cwd=tmp_path)
@@ -333,9 +341,9 @@ def test_a_sender_in_another_process(make: Make, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@between_processes
 def test_a_sender_that_is_killed_is_noticed_after_what_it_sent(make: Make, tmp_path: Path) -> None:
     settings = make(lost_after_s=2.0)
-    between_processes(settings)
     with open_receiver(settings) as receiver:
         arguments = ("-c", SENDER, json.dumps(asdict(receiver.address)), "3", "stay")
         with python_started(*arguments, cwd=tmp_path) as child:
@@ -352,9 +360,9 @@ def test_a_sender_that_is_killed_is_noticed_after_what_it_sent(make: Make, tmp_p
 
 
 @pytest.mark.slow
+@between_processes
 def test_a_receiver_that_is_killed_is_noticed_and_its_remains_are_removed(make: Make, tmp_path: Path) -> None:
     settings = make(capacity=2)
-    between_processes(settings)
     with python_started("-c", RECEIVER, json.dumps(asdict(settings)), cwd=tmp_path) as child:
         assert child.process.stdout is not None
         address = ChannelSettings(**json.loads(child.process.stdout.readline()))

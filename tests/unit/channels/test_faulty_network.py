@@ -32,7 +32,7 @@ class Way:
 
     def settings(self, **more: Any) -> ChannelSettings:
         url = f"{self.channel}://127.0.0.1:{self.proxy.port}"
-        options = {"lease_s": 0.5} if self.channel == "kafka" else {}
+        options = {"lease_s": 1.0} if self.channel == "kafka" else {}
         return ChannelSettings(self.channel, uuid.uuid4().hex, **{"url": url, "options": options, "capacity": 8} | more)
 
 

@@ -25,7 +25,7 @@ SOON_S = 20.0
 
 
 def settings_of(broker: Broker, **more: Any) -> ChannelSettings:
-    given: dict[str, Any] = {"url": f"kafka://127.0.0.1:{broker.port}", "options": {"lease_s": 0.5}} | more
+    given: dict[str, Any] = {"url": f"kafka://127.0.0.1:{broker.port}", "options": {"lease_s": 1.0}} | more
     return ChannelSettings("kafka", uuid.uuid4().hex, **given)
 
 
@@ -70,7 +70,7 @@ def test_its_own_counter_is_ours(the_kafka: Broker) -> None:
 
 
 def test_what_durability_is_depends_on_the_broker(the_kafka: Broker) -> None:
-    with open_receiver(settings_of(the_kafka, options={"lease_s": 0.5, "acks": "1"})) as receiver:
+    with open_receiver(settings_of(the_kafka, options={"lease_s": 1.0, "acks": "1"})) as receiver:
         assert receiver.durability == "the broker's own affair, acks=1"
 
 
