@@ -113,7 +113,7 @@ class Sender(Closing, ABC):
     def reserve(self, number: int, shape: tuple[int, ...], dtype: Any, timeout_s: float) -> Message:
         """A message whose body is an array to be written into: in a ring, so that putting it copies nothing.
 
-        It is put, or as ``dataclasses.replace`` gives it spans, or dropped. Raises as ``put`` does.
+        It is put, or another with its id, its body and spans, or it is dropped. Raises as ``put`` does.
         """
         return Message(number, np.empty(shape, dtype))
 
@@ -247,8 +247,7 @@ class Receiver(Closing, ABC):
 
     def _late(self) -> list[str]:
         """The ids that were announced too long ago: they were announced in this order."""
-        now = time.monotonic()
-        if not self._announced or next(iter(self._announced.values())) > now:
+        if not self._announced or next(iter(self._announced.values())) > (now := time.monotonic()):
             return []
         return [str(number) for number, lost_at in self._announced.items() if lost_at <= now]
 

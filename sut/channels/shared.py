@@ -165,7 +165,7 @@ class _SharedReceiver(Receiver):
                 if not ready:
                     return []
         slots = [number for number in found if number < _MOST_SLOTS or self._note(number, pipes)]
-        depth = len(slots) + _there(pipes.waiting)
+        depth = len(slots) + (_there(pipes.waiting) if len(found) == most else 0)
         return [self._taken(slot, depth) for slot in slots]
 
     def _ended(self, ready: list[int]) -> int | None:

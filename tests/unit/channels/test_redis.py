@@ -13,6 +13,9 @@ from typing import Any
 
 import pytest
 import redis
+from redis.backoff import ConstantBackoff
+from redis.exceptions import RedisError
+from redis.retry import Retry
 
 from sut.channels.base import ChannelSettings, Receiver, Sender
 from sut.channels.errors import PASSWORD, BrokerFull, BrokerGone, ChannelClosed, ChannelError
@@ -169,6 +172,23 @@ def test_a_server_that_dies_in_the_run(own: Broker, again: bool) -> None:
 
         assert isinstance(failed[0], BrokerGone)
         assert given == [1]
+
+
+def test_a_server_that_is_started_again_ends_the_run_whatever_it_has_kept(tmp_path: Path) -> None:
+    with redis_server(tmp_path, "--appendonly", "yes", "--appendfsync", "always") as broker:
+        receiver, sender = ends(settings_of(broker))
+        sender.put(Message(1, b"x"), SOON_S)
+        broker.kill()
+        broker.start()
+        client = redis.Redis(port=broker.port, retry=Retry(ConstantBackoff(0.1), 50, (RedisError,)))
+        assert client.xlen(f"sut:{receiver.settings.run}:main") == 1
+        for failing in (lambda: sender.put(Message(2, b"x"), SOON_S), lambda: receiver.take(1, SOON_S)):
+            with pytest.raises(BrokerGone, match="was started again in the run"):
+                failing()
+        sender.close()
+        receiver.close()
+        clean(receiver.settings)
+        assert left(receiver.settings) == []
 
 
 def test_a_server_that_does_not_answer(own: Broker) -> None:
