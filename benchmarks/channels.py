@@ -43,15 +43,15 @@ CROPS = (5_000, 40_000, 150_000)
 """Bytes of a crop: a small face, a large one, and the largest as pixels."""
 GAP_S = 0.002
 MOST = 8
-"""What is asked for at once, as a lane asks for a batch; there is never more than one."""
+"""What is asked for at once, as a lane asks for a batch."""
 WARM = 20
 """Messages before those that count."""
 LIMIT_S = 60.0
 STAMP = struct.Struct("q")
 
 Send = Callable[[int], None]
-Take = Callable[[], int]
-"""Puts a message of a number; waits for one and gives how long it took, in ns."""
+Take = Callable[[], list[int]]
+"""Puts a message of a number; waits for some and gives how long each took, in ns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,10 +105,10 @@ def taking(side: Side) -> Iterator[tuple[Take, dict[str, Any]]]:
     if side.library == "ours":
         with open_receiver(settings) as receiver:
 
-            def take() -> int:
-                [taken] = receiver.take(MOST, LIMIT_S)
-                waited_ns = _since(taken.message.spans)
-                receiver.done([taken])
+            def take() -> list[int]:
+                taken = receiver.take(MOST, LIMIT_S)
+                waited_ns = [_since(each.message.spans) for each in taken]
+                receiver.done(taken)
                 return waited_ns
 
             yield take, asdict(receiver.address)
@@ -116,7 +116,7 @@ def taking(side: Side) -> Iterator[tuple[Take, dict[str, Any]]]:
         import redis
 
         client = redis.Redis.from_url(settings.url)
-        yield lambda: _since(client.blpop([name], timeout=int(LIMIT_S))[1]), side.settings
+        yield lambda: [_since(client.blpop([name], timeout=int(LIMIT_S))[1])], side.settings
         client.delete(name)
     else:
         yield from _taking_bare_kafka(settings, name)
@@ -131,7 +131,7 @@ def _taking_bare_kafka(settings: ChannelSettings, name: str) -> Iterator[tuple[T
     cluster.make(name, 1)
     consumer = cluster.consumer({"fetch.wait.max.ms": 10})
     consumer.assign([TopicPartition(name, 0, 0)])
-    yield lambda: _since(consumer.poll(LIMIT_S).value()), asdict(settings)
+    yield lambda: [_since(consumer.poll(LIMIT_S).value())], asdict(settings)
     consumer.close()
     cluster.delete([name])
 
@@ -157,15 +157,17 @@ def run(side: Side) -> tuple[float, float]:
         orders = json.dumps(asdict(Side(side.library, address, side.size, side.count)))
         command = [sys.executable, "-P", __file__, "--send", orders]
         with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment(), text=True) as child:
-            for _ in range(WARM):
-                take()
-            begin = time.process_time()
-            waited = [take() for _ in range(side.count)]
+            waited: list[int] = []
+            begin = 0.0
+            while len(waited) < WARM + side.count:
+                if not begin and len(waited) >= WARM:
+                    begin = time.process_time()
+                waited += take()
             cpu = time.process_time() - begin
             said, _ = child.communicate(timeout=LIMIT_S)
     if child.returncode != 0:
         raise MeasurementError(f"{side.library}: the sender ended with {child.returncode}")
-    return statistics.median(waited) / 1e3, 1e6 * (cpu + float(said)) / side.count
+    return statistics.median(waited[WARM:]) / 1e3, 1e6 * (cpu + float(said)) / side.count
 
 
 def run_threads(count: int, is_ours: bool) -> tuple[float, float]:
@@ -187,7 +189,7 @@ def run_threads(count: int, is_ours: bool) -> tuple[float, float]:
         thread.start()
         for _ in range(count):
             if is_ours:
-                [taken] = receiver.take(MOST, LIMIT_S)
+                [taken] = receiver.take(1, LIMIT_S)
                 waited.append(_since(taken.message.spans))
                 receiver.done([taken])
             else:

@@ -20,7 +20,7 @@ import numpy as np
 
 from plugins.base import Closing, Plugin
 from sut.channels.errors import ChannelClosed, ChannelFull, MessageLost, split_password
-from sut.channels.wire import Message
+from sut.channels.wire import Message, check
 from sut.errors import InputError, cut_list
 
 _REMEMBERED = 65_536
@@ -127,6 +127,7 @@ class Sender(Closing, ABC):
         than ``max_bytes``, ``ValueError`` for one that no channel takes, and a ``ChannelError`` where the channel
         failed, be it with an earlier message; that takes ``patience_s`` more at most.
         """
+        check(message)
         nbytes = self._fitting(message.id, message.nbytes)
         depth = self._put(message, time.monotonic() + timeout_s)
         with self._counting:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from sut.channels.base import Channel, ChannelSettings, Receiver, Sender, Taken, waited_ns
 from sut.channels.errors import ChannelClosed
-from sut.channels.wire import Message, header_of
+from sut.channels.wire import Message
 from sut.errors import InputError
 
 
@@ -57,7 +57,6 @@ class _MemorySender(Sender):
         self._room = room
 
     def _put(self, message: Message, deadline: float) -> int:
-        header_of(message, 0)  # what no other channel takes this one does not either
         room = self._room
         with room.changed:
             while room.held >= self.settings.capacity and not room.closed:

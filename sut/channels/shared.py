@@ -258,10 +258,10 @@ class _SharedSender(Sender):
         self._fitting(number, prod(shape) * dtype.itemsize)
         slot = self._slot(number, time.monotonic() + timeout_s)
         start = slot * self._stride
-        body = array_on(self._slots[start + HEADER_BYTES :], shape, dtype)
-        self._slots[start:][FORM] = form_of(body)
-        self._reserved[number] = slot, body
-        return Message(number, body)
+        message = Message(number, array_on(self._slots[start + HEADER_BYTES :], shape, dtype))
+        self._slots[start:][FORM] = form_of(message.body)
+        self._reserved[number] = slot, message.body
+        return message
 
     def drop(self, message: Message) -> None:
         """See ``Sender``."""

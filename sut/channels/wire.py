@@ -52,21 +52,26 @@ def size_of(body: Any) -> int:
     return int(body.nbytes) if isinstance(body, np.ndarray) else memoryview(body).nbytes
 
 
-def form_of(body: Any) -> bytes:
-    """What is written of a body into the header. Raises ``ValueError`` for an array that a message cannot have."""
-    if not isinstance(body, np.ndarray):
-        return _FORM.pack(b"", size_of(body), *(0,) * (_DIMENSIONS - 1), _BYTES)
-    if body.dtype.kind not in _KINDS or body.ndim > _DIMENSIONS:
+def check(message: Message) -> None:
+    """Raises ``ValueError`` for an id, or an array, that a message cannot have."""
+    if not 0 <= message.id <= MAX_ID:
+        raise ValueError(f"got message id {message.id}, expected one from 0 to {MAX_ID}")
+    body = message.body
+    if isinstance(body, np.ndarray) and (body.dtype.kind not in _KINDS or body.ndim > _DIMENSIONS):
         raise ValueError(
             f"got an array of {body.dtype} with {body.ndim} dimensions, expected numbers and at most {_DIMENSIONS}"
         )
+
+
+def form_of(body: Any) -> bytes:
+    """What is written of a checked body into the header."""
+    if not isinstance(body, np.ndarray):
+        return _FORM.pack(b"", size_of(body), *(0,) * (_DIMENSIONS - 1), _BYTES)
     return _FORM.pack(body.dtype.str.encode(), *body.shape, *(0,) * (_DIMENSIONS - body.ndim), body.ndim)
 
 
 def write_head(buffer: Any, at: int, message: Message, sent_ns: int) -> None:
-    """Write into ``buffer`` what stands before the form. Raises ``ValueError`` for an id that a message cannot have."""
-    if not 0 <= message.id <= MAX_ID:
-        raise ValueError(f"got message id {message.id}, expected one from 0 to {MAX_ID}")
+    """Write what stands before a checked message's form into ``buffer``. Raises ``ValueError`` for endless spans."""
     try:
         _HEAD.pack_into(buffer, at, _MARK, _VERSION, len(message.spans), message.id, sent_ns)
     except error:
@@ -80,16 +85,11 @@ def flat(body: Any) -> memoryview:
     return memoryview(body).cast("B")
 
 
-def header_of(message: Message, sent_ns: int) -> bytearray:
-    """The header. Raises ``ValueError`` for a message that cannot be."""
+def pack(message: Message, sent_ns: int) -> tuple[bytearray, memoryview, bytes]:
+    """The pieces of a checked message, in order. Raises as ``write_head`` does."""
     header = bytearray(_HEAD.size) + form_of(message.body)
     write_head(header, 0, message, sent_ns)
-    return header
-
-
-def pack(message: Message, sent_ns: int) -> tuple[bytearray, memoryview, bytes]:
-    """The pieces of a message, in order. Raises as ``header_of`` does."""
-    return header_of(message, sent_ns), flat(message.body), message.spans
+    return header, flat(message.body), message.spans
 
 
 def unpack(buffer: bytes | memoryview) -> tuple[Message, int]:
