@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -20,12 +22,18 @@ KINDS = ("memory", "shared", "redis", "kafka")
 Make = Callable[..., ChannelSettings]
 START_S = 30.0
 """Against hangs only."""
+_PR_SET_PDEATHSIG = 1
 
 
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def _die_with_parent() -> None:
+    """Whoever kills the tests has no broker left over."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 class Broker:
@@ -38,7 +46,9 @@ class Broker:
 
     def start(self) -> None:
         with (self._folder / "broker.log").open("ab") as log:
-            self._process = subprocess.Popen(self._command, cwd=self._folder, stdout=log, stderr=log)
+            self._process = subprocess.Popen(
+                self._command, cwd=self._folder, stdout=log, stderr=log, preexec_fn=_die_with_parent
+            )
         deadline = time.monotonic() + START_S
         while not self._answers():
             assert self._process.poll() is None, (self._folder / "broker.log").read_text()
