@@ -55,6 +55,7 @@ TIMED_BOUNDARIES = ("pixels", "jpeg")
 _in_server = partial(Only, "scenario", ("Server",))
 _in_int8 = partial(Only, "precision", ("int8",))
 _with_several = partial(Only, "scenario", SCENARIOS[1:])  # samples at a time
+_timed = Only("boundary", TIMED_BOUNDARIES, "preprocessing is done before the clock")
 _ready = Only("boundary", ("tensor",), "preprocessing is timed, or ends on the device")
 
 AUTO = ("lanes", "threads", "max_batchsize")
@@ -164,9 +165,15 @@ class RunConfig(BaseModel):
         "Cores or NUMA nodes by stage, a slash between those of devices: lanes=node0/node1,preprocess=8-11,loadgen=12."
     )
     preprocess_workers: Annotated[int, Field(ge=0, le=_MOST_THREADS)] = setting(
-        "Threads that only preprocess and feed the lanes; default 0: each lane preprocesses for itself.",
+        "Workers that only preprocess and feed the lanes; default 0: each lane preprocesses for itself.",
         0,
-        only=Only("boundary", TIMED_BOUNDARIES, "preprocessing is done before the clock"),
+        only=_timed,
+    )
+    preprocess_place: Literal["thread", "process"] = setting(
+        "Where these are: threads, or processes with the tensors in shared memory.", "thread", only=_timed
+    )
+    preprocess_batch: Annotated[int, Field(ge=1, le=65536)] = setting(
+        "Samples that each of them takes up at once; default 1.", 1, only=_timed
     )
     max_wait_ms: Annotated[float, Field(ge=0, le=1000 * _MOST_SECONDS)] = setting(
         "How long Server waits to fill a batch; default 0.",
@@ -317,6 +324,16 @@ class RunConfig(BaseModel):
     def times_preprocessing(self) -> bool:
         """Whether any of it lies inside the clock."""
         return self.boundary in TIMED_BOUNDARIES
+
+    @property
+    def stages_preprocessing(self) -> bool:
+        """Whether preprocessing has workers of its own, where there is any."""
+        return self.preprocess_workers > 0 and self.times_preprocessing
+
+    @property
+    def shares_pictures(self) -> bool:
+        """Whether processes of their own preprocess."""
+        return self.stages_preprocessing and self.preprocess_place == "process"
 
     @property
     def is_file(self) -> bool:

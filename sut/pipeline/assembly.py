@@ -34,6 +34,7 @@ from sut.qsl.device_library import DeviceLibrary, device_place
 from sut.qsl.library import Library, Loading, NothingLibrary, TensorLibrary
 from sut.qsl.picture_library import PictureLibrary
 from sut.qsl.preprocessed import PreprocessedDir
+from sut.qsl.shared_pictures import SharedPictures
 from sut.qsl.tensor_cache import TensorCache
 from sut.qsl.tensor_store import TensorStore
 from sut.tasks.base import Task
@@ -152,7 +153,7 @@ class Assembly:
             place = device_place(self.config.backend, backend.places)
             gpu = open_device(place, with_kernels=False)
             return DeviceLibrary(how, recipe, device=gpu, gather=gpu.gather, place=place)
-        return PictureLibrary(how, self.config.boundary)
+        return PictureLibrary(how, self.config.boundary, SharedPictures() if self.config.shares_pictures else None)
 
     def place_for(self, backend: Loaded) -> str:
         """Where slots are to lie: on the GPU where what fills them can write there, else in the host's memory.
@@ -162,7 +163,7 @@ class Assembly:
         config = self.config
         if config.boundary == "device":
             return device_place(config.backend, backend.places)
-        on_gpu = f"cuda:{self._preprocess_options().get('gpu', 0)}"
+        on_gpu = f"cuda:{self.preprocess_options_of().get('gpu', 0)}"
         writes_there = "cuda" in self.preprocessor.places and config.times_preprocessing
         if len(config.devices) > 1 and "gpu" in config.preprocess_options:
             writes_there = False  # one GPU cannot write into the slots of another
@@ -175,14 +176,15 @@ class Assembly:
 
         Raises ``ValueError`` for a bad value of an option, and whatever else its constructor raises.
         """
-        return self.preprocessor(recipe, **self._preprocess_options(lane))
+        return self.preprocessor(recipe, **self.preprocess_options_of(lane))
 
     @property
     def shortcuts(self) -> tuple[str, ...]:
         """The preprocessor's options that change pixels, those that are taken."""
-        return shortcuts(self.preprocessor.read_options(self._preprocess_options()))
+        return shortcuts(self.preprocessor.read_options(self.preprocess_options_of()))
 
-    def _preprocess_options(self, lane: int = 0) -> dict[str, Any]:
+    def preprocess_options_of(self, lane: int = 0) -> dict[str, Any]:
+        """Options of the preprocessor that a lane or worker has; one on a GPU is on that of the lane."""
         devices = self.config.devices
         kind, _, number = devices[lane % len(devices)].partition(":")
         takes_gpu = any(each.name == "gpu" for each in fields(self.preprocessor.options))
@@ -193,7 +195,7 @@ class Assembly:
     def gpus(self) -> list[int]:
         """CUDA's numbers of the GPUs that the backend and the preprocessor work on."""
         devices = [word.partition(":") for word in self.config.devices]
-        preprocessors = getattr(self.preprocessor.read_options(self._preprocess_options()), "gpu", None)
+        preprocessors = getattr(self.preprocessor.read_options(self.preprocess_options_of()), "gpu", None)
         numbers = {int(number or 0) for kind, _, number in devices if kind == "cuda"} | {preprocessors}
         return sorted(number for number in numbers if isinstance(number, int))
 

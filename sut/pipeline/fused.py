@@ -3,40 +3,17 @@
 from __future__ import annotations
 
 import threading
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from sut.pipeline.batching import BatchingPolicy
 from sut.pipeline.deadline import Deadline
 from sut.pipeline.lane import Lane
 from sut.pipeline.queues import queue_for
+from sut.pipeline.stage import POLL_S, Stage, joined, started
 from sut.process.affinity import stay_on
 
-POLL_S = 0.5
-_GOODBYE_S = 30
 
-
-class Way(ABC):
-    """How queries reach the lanes."""
-
-    answers_alone = False
-    """Whether a lane answers a query by itself."""
-
-    def start(self) -> None:
-        """Start the threads, if that was not done."""
-
-    @abstractmethod
-    def put(self, ids: Sequence[int], indices: Sequence[int], start: int) -> None:
-        """Have a query answered; its samples are numbered from ``start``."""
-
-    def expect(self, deadline: Deadline | None) -> None:
-        """From now on batch by what can be in time, where that is known. No query waits."""
-
-    def close(self) -> None:
-        """Answer what was put, and end the threads."""
-
-
-class Inline(Way):
+class Inline(Stage):
     """In the thread of who asks, without another one in between."""
 
     answers_alone = True
@@ -45,12 +22,12 @@ class Inline(Way):
         self._process, self._cut = lane.process, policy.cut
 
     def put(self, ids: Sequence[int], indices: Sequence[int], start: int) -> None:
-        """See ``Way``."""
+        """See ``Stage``."""
         for batch in self._cut(ids, indices, start):
             self._process(batch)
 
 
-class Fused(Way):
+class Fused(Stage):
     """Through a queue, from which each lane takes batches in a thread of its own."""
 
     def __init__(self, lanes: Sequence[Lane], policy: BatchingPolicy) -> None:
@@ -60,18 +37,18 @@ class Fused(Way):
         self._threads: list[threading.Thread] = []
 
     def start(self) -> None:
-        """See ``Way``."""
+        """See ``Stage``."""
         if not self._threads:
             self._threads = [started(f"lane-{n}", self._serve, lane) for n, lane in enumerate(self._lanes)]
 
     def put(self, ids: Sequence[int], indices: Sequence[int], start: int) -> None:
-        """See ``Way``."""
+        """See ``Stage``."""
         if not self._threads:
             self.start()
         self._queue.put(ids, indices, start)
 
     def expect(self, deadline: Deadline | None) -> None:
-        """See ``Way``."""
+        """See ``Stage``."""
         before, self._queue = self._queue, queue_for(self._policy, deadline)
         before.close()  # whoever waits there goes on to the new one
 
@@ -82,20 +59,6 @@ class Fused(Way):
                 lane.process(batch)
 
     def close(self) -> None:
-        """See ``Way``."""
+        """See ``Stage``."""
         self._queue.close()
         joined(self._threads)
-
-
-def started(name: str, target: Callable[..., None], *arguments: object) -> threading.Thread:
-    """A thread of that name, which is at work."""
-    thread = threading.Thread(target=target, args=arguments, name=name, daemon=True)
-    thread.start()
-    return thread
-
-
-def joined(threads: list[threading.Thread]) -> None:
-    """Wait for all to end, and forget them."""
-    for thread in threads:
-        thread.join(timeout=_GOODBYE_S)
-    threads.clear()

@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from numpy.typing import NDArray
+
 from backends.base import Runner, Slot
 from preprocess.base import BadPicture, Geometry, Mark, Target, unmarked
 from sut.errors import RunError, one_line
@@ -62,7 +64,8 @@ class Failures:
         batch = f"in a batch of {len(indices)}" if bad is None and len(indices) > 1 else ""
         where = ", ".join(filter(None, (batch, "" if isinstance(error, BadPicture) else on)))
         told = f" ({where})" if where else ""
-        return f"{self.name_of(indices[bad or 0])}{told}: {type(error).__name__}: {one_line(error)}"
+        kind = getattr(error, "kind", type(error).__name__)  # of one that was raised in another process
+        return f"{self.name_of(indices[bad or 0])}{told}: {kind}: {one_line(error)}"
 
 
 class Recorder:
@@ -213,6 +216,16 @@ class Lane:
             shared.failures.record(error, batch.indices, self.on)
             payloads, stamps = None, shared.failed_stamps(len(self._source.stages))
         finish(shared, batch.ids, payloads, batch.starts, stamps, self.number)
+
+    def lent(self, storage: NDArray[Any], rows: Sequence[int]) -> Slot | None:
+        """A slot that is these rows of ``storage`` where they lie; None where they must be copied into the runner's.
+
+        As they must be where the runner takes no other buffers, or they do not follow each other, or are to be padded.
+        """
+        first, n = rows[0], len(rows)
+        if not self._input or rows[-1] - first != n - 1 or self._shared.policy.padded(n) != n:
+            return None
+        return Slot(n, {self._input: storage[first : first + n]})
 
     def slot(self, n: int) -> Slot:
         """The runner's slot for ``n`` samples, padded to a size that the backend takes."""

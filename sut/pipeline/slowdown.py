@@ -94,7 +94,7 @@ class Slowdown:
                 f"{config.lane_count} lanes share {devices} device{'s' * (devices > 1)}, which stands idle while one "
                 f"of them is stretched: {inferring[0]} cannot be; add --lanes {devices}"
             )
-        self._filling: Delay = sleep if not preprocessor.computes_pixels and config.times_preprocessing else Burn(1)
+        self._filling = _filling(preprocessor) if config.times_preprocessing else Burn(1)
         self._inferring: Delay = sleep if idle or on_device else Burn(config.threads_per_lane, config.lane_count)
 
     def runner(self, runner: Runner) -> Runner:
@@ -108,6 +108,15 @@ class Slowdown:
     def decoder(self, decoder: Decoder) -> Decoder:
         """A task, as a lane sees it, whose stages are stretched."""
         return _SlowDecoder(decoder, self._factors)
+
+
+def slow_source(source: Source, factors: Mapping[str, float], preprocessor: type[Preprocessor]) -> Source:
+    """A source of a preprocessor of that class, with stages stretched by these factors."""
+    return _SlowSource(source, factors, _filling(preprocessor))
+
+
+def _filling(preprocessor: type[Preprocessor]) -> Delay:
+    return Burn(1) if preprocessor.computes_pixels else sleep
 
 
 def sleep(share: float, wall_ns: int, cpu_ns: int) -> None:

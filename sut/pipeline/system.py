@@ -14,22 +14,23 @@ from dataclasses import replace
 from functools import partial
 from typing import Self
 
-from backends.base import Loaded, Runner
+from backends.base import Loaded
 from sut.config import RunConfig
 from sut.errors import RunError
 from sut.mlperf.loadgen import Complete
 from sut.mlperf.loadgen import complete as complete_loadgen
 from sut.pipeline.assembly import Assembly, assemble
 from sut.pipeline.batching import BatchingPolicy
+from sut.pipeline.building import Builder
 from sut.pipeline.choice import prior
-from sut.pipeline.fused import Fused, Inline, Way
-from sut.pipeline.lane import Clock, Failures, Lane, Recorder, Surroundings, lane_stages
+from sut.pipeline.lane import Clock, Failures, Recorder, Surroundings, lane_stages
 from sut.pipeline.ledger import Counter, Ledger, LedgerShape
-from sut.pipeline.ranges import RangedRunner, RangedSource, nvtx_for
+from sut.pipeline.ranges import nvtx_for
 from sut.pipeline.slowdown import Slowdown
-from sut.pipeline.staged import Channel, Staged
+from sut.pipeline.stage import entry, stages_of
 from sut.process.affinity import staying_on
-from sut.qsl.library import Library, Source
+from sut.process.workers import cpu_ns_of
+from sut.qsl.library import Library
 from sut.tasks.base import Payloads, Task
 
 
@@ -73,18 +74,17 @@ class SUT:
                 config.lane_count,
                 config.batching,
             )
-            self.staged = config.preprocess_workers > 0 and config.times_preprocessing and bool(self.backend.inputs)
-            """Whether preprocessing has workers of its own."""
+            self.stage_settings = stages_of(config, self.policy, bool(self.backend.inputs))
             self.task: Task = self.parts.task_for(self.backend)
             """What turns the model's outputs into answers."""
             stages, lane = self.library.stages, lane_stages(self.backend.transfers, self.task.stages)
             before, with_batch = (stages, ("gather", *lane)) if self.staged else ((), (*stages, *lane))
             self._ledger_shape = partial(LedgerShape.of, stages=with_batch, before=before)
-            self._slowdown: Slowdown | None = None
+            slowdown: Slowdown | None = None
             if config.slowdown:
-                self._slowdown = Slowdown(config, self.backend, self.parts.preprocessor, (*before, *with_batch))
+                slowdown = Slowdown(config, self.backend, self.parts.preprocessor, (*before, *with_batch))
             self._shared = Surroundings(
-                task=self._slowdown.decoder(self.task) if self._slowdown else self.task,
+                task=slowdown.decoder(self.task) if slowdown else self.task,
                 policy=self.policy,
                 recorder=Recorder(Ledger(self._ledger_shape(65536))),
                 failures=self.failures,
@@ -92,48 +92,20 @@ class SUT:
                 clock=clock,
                 transfers=self.backend.transfers,
             )
-            self._sources: list[Source] = []
-            self._nvtx = nvtx_for(config)
-            self.lanes = self._make_lanes(stack)
-            self._way = self._make_way(stack)
-            self._put = self._way.put
+            builder = Builder(
+                *(self.parts, self.backend, self.library, self.policy, self._shared, stack),
+                *(slowdown, nvtx_for(config)),
+            )
+            self._sources = builder.sources
+            self.lanes = builder.lanes()
+            self.stages = builder.stages(self.stage_settings, self.lanes)
+            self._put = entry(self.stages)
             self._stack = stack.pop_all()
 
-    def _make_lanes(self, stack: ExitStack) -> list[Lane]:
-        one = self.backend.reads_host_arrays and len(self.backend.inputs) == 1 and self.policy.padded(1) == 1
-        lend_to = self.backend.inputs[0].name if one else None
-        place = self.parts.place_for(self.backend)
-        runners = [stack.enter_context(self._make_runner(place)) for _ in range(self.config.lane_count)]
-        units = self.parts.units
-        several = len(units) > 1 or units[0].cores is not None
-        return [
-            Lane(
-                each, self._make_source(stack, n), self._shared, lend_to, n, units[n % len(units)] if several else None
-            )
-            for n, each in enumerate(runners)
-        ]
-
-    def _make_runner(self, place: str) -> Runner:
-        runner = self.backend.runner(place)
-        if self._slowdown:
-            runner = self._slowdown.runner(runner)
-        return RangedRunner(runner, self._nvtx) if self._nvtx is not None else runner
-
-    def _make_source(self, stack: ExitStack, lane: int) -> Source:
-        source = self.library.source(lane)
-        if self._nvtx is not None:
-            source = RangedSource(source, self._nvtx)
-        self._sources.append(source)
-        stack.callback(source.close)
-        return self._slowdown.source(source) if self._slowdown else source
-
-    def _make_way(self, stack: ExitStack) -> Way:
-        if self.staged:
-            sources = [self._make_source(stack, n) for n in range(self.config.preprocess_workers)]
-            fill_up = self.config.scenario != "Server"
-            channel = Channel(self.parts.spec.recipe, self.policy.max_batch, len(sources), fill_up)
-            return Staged(self.lanes, sources, channel, self._shared, self.parts.affinity.preprocess)
-        return Inline(self.lanes[0], self.policy) if self.policy.inline else Fused(self.lanes, self.policy)
+    @property
+    def staged(self) -> bool:
+        """Whether preprocessing has workers of its own."""
+        return len(self.stage_settings) > 1
 
     @property
     def output(self) -> str | None:
@@ -153,9 +125,18 @@ class SUT:
     def notes(self) -> list[str]:
         """What a reader of the result must know so far: what happened in preprocessing, how often, and of answers."""
         found: Counts[str] = Counts()
-        for source in self._sources:
-            found.update(source.counts())
+        for counts in (each.counts() for of in (self._sources, self.stages) for each in of):
+            found.update(counts)
         return [*(f"{count:,} {what}" for what, count in found.items() if count), *self.task.notes()]
+
+    @property
+    def processes(self) -> dict[str, int]:
+        """Numbers of the processes that work for this one, by name."""
+        return {name: number for stage in self.stages for name, number in stage.processes.items()}
+
+    def cpu_s(self) -> float:
+        """CPU time so far, in seconds, of this process and of those that work for it."""
+        return time.process_time() + sum(map(cpu_ns_of, self.processes.values())) / 1e9
 
     def ledger_shape(self, samples: int, traced: bool) -> LedgerShape:
         """The shape of a ledger for so many samples of this system, and for joining it with a trace or not."""
@@ -167,7 +148,8 @@ class SUT:
             self._shared.recorder.ledger = ledger
         self._issued = 0
         self.task.start()
-        self._way.start()
+        for stage in reversed(self.stages):
+            stage.start()
 
     def asking(self) -> AbstractContextManager[None]:
         """While a thread asks, it stays on LoadGen's cores, or on those of the lane that works in it."""
@@ -189,7 +171,7 @@ class SUT:
 
         Raises ``RunError`` with the first failure, or when nothing is answered for a minute.
         """
-        if self._way.answers_alone:
+        if self.stages[0].answers_alone:
             for at in range(0, len(indices), self.policy.max_batch):
                 self.lanes[0].rehearse(indices[at : at + self.policy.max_batch])
             return
@@ -216,19 +198,27 @@ class SUT:
 
     def know_service_times(self, batch_ns: Mapping[int, int], latency_bound_ns: int) -> None:
         """What batches take, in ns by size, and Server's latency bound: what its batching needs to answer in time."""
-        self._way.expect(self.policy.deadline(batch_ns, latency_bound_ns))
+        deadline = self.policy.deadline(batch_ns, latency_bound_ns)
+        for stage in self.stages:
+            stage.expect(deadline)
 
     def rest(self, lanes: Collection[int]) -> None:
-        """Have workers feed all lanes but those of these numbers, for calibration; no other way has workers."""
-        if isinstance(self._way, Staged):
-            self._way.rest(lanes)
+        """Have workers feed all lanes but those of these numbers, for calibration."""
+        for stage in self.stages:
+            stage.rest(lanes)
+
+    def rehearse(self, indices: Sequence[int]) -> None:
+        """Have all workers but the lanes, which are rehearsed by size, do their work on some loaded samples."""
+        for stage in self.stages:
+            stage.rehearse(indices)
 
     def flush(self) -> None:
         """LoadGen has issued the last query of a set. Nothing is held back here that a lane would not take."""
 
     def close(self) -> None:
         """Answer what was issued, stop the lanes, unload the model."""
-        self._way.close()
+        for stage in self.stages:
+            stage.close()
         self._stack.close()
 
     def __enter__(self) -> Self:

@@ -180,3 +180,12 @@ def cores_of_threads() -> dict[str, str]:
                 others[cores] += 1
     counted = ", ".join(f"{count} on {cores}" for cores, count in sorted(others.items()))
     return dict(sorted(found.items())) | ({"others": counted} if counted else {})
+
+
+def cores_of_processes(processes: Mapping[str, int]) -> dict[str, str]:
+    """On which cores the kernel lets other processes, by name their numbers, run their first threads."""
+    found = {}
+    for name, number in processes.items():
+        with suppress(OSError):  # it may have ended
+            found[name] = ranges(frozenset(os.sched_getaffinity(number)))
+    return found

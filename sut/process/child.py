@@ -153,29 +153,41 @@ def spawn(
     What it prints goes to ``log``. It inherits ``fds`` beside the pipe. However the ``with`` is left, Ctrl-C included,
     the process and all it started, in whatever session, are gone then.
     """
-    ours, theirs = os.pipe()
     mark = uuid.uuid4().hex
+    with _adopting() as strangers:
+        try:
+            with spawn_alone(module, orders, log, fds, {**(variables or {}), _MARK: mark}) as child:
+                yield child
+        finally:
+            with undisturbed():
+                _end_adopted(strangers, mark)
+                log.cut()
+
+
+@contextmanager
+def spawn_alone(
+    module: str, orders: object, log: Log, fds: Sequence[int] = (), variables: Mapping[str, str] | None = None
+) -> Iterator[Child]:
+    """``spawn``, but what the process left behind outside its session is left to whoever supervises this one."""
+    ours, theirs = os.pipe()
     try:
-        with _adopting() as strangers:
-            try:
-                process = subprocess.Popen(
-                    [sys.executable, "-P", "-m", module, to_text(orders), str(theirs)],
-                    stdin=subprocess.DEVNULL,
-                    stdout=log.file,
-                    stderr=log.file,
-                    pass_fds=(theirs, *fds),
-                    start_new_session=True,  # Ctrl-C is for us to hear
-                    env={**environment(), **(variables or {}), _MARK: mark},
-                )
-            finally:
-                os.close(theirs)
-            try:
-                yield Child(process, ours, log)
-            finally:
-                with undisturbed():
-                    _end(process)
-                    _end_adopted(strangers, mark)
-                    log.cut()
+        try:
+            process = subprocess.Popen(
+                [sys.executable, "-P", "-m", module, to_text(orders), str(theirs)],
+                stdin=subprocess.DEVNULL,
+                stdout=log.file,
+                stderr=log.file,
+                pass_fds=(theirs, *fds),
+                start_new_session=True,  # Ctrl-C is for us to hear
+                env={**environment(), **(variables or {})},
+            )
+        finally:
+            os.close(theirs)
+        try:
+            yield Child(process, ours, log)
+        finally:
+            with undisturbed():
+                _end(process)
     finally:
         os.close(ours)
 

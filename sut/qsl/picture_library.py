@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from typing import Any, Literal
 
 from preprocess.base import Geometry, Mark, Preprocessor, Target
 from preprocess.parts.decode import decode
 from sut.qsl.library import Library, Loading, Source
+from sut.qsl.shared_pictures import SharedPictures
 
 
 class PictureLibrary(Library):
     """Pictures as they are before the clock: files' bytes (``jpeg``) or decoded pixels (``pixels``)."""
 
-    def __init__(self, how: Loading, boundary: Literal["pixels", "jpeg"]) -> None:
+    def __init__(self, how: Loading, boundary: Literal["pixels", "jpeg"], shared: SharedPictures | None = None) -> None:
+        """``shared``: where to hold them for other processes."""
         super().__init__(how)
         self._decoded = boundary == "pixels"
-        self.held: dict[int, Any] = {}
+        self.shared = shared
+        self.held: MutableMapping[int, Any] = {} if shared is None else shared
         with how.make() as one:
             self.stages = one.pixel_stages() if self._decoded else one.stages
 
     def source(self, lane: int = 0) -> Source:
         """A source with a preprocessor of its own."""
         return _Preprocess(self, self._how.make(lane), self._decoded)
+
+    def close(self) -> None:
+        """See ``Library``."""
+        if self.shared is not None:
+            self.shared.close()
 
     def _load_chunk(self, chunk: Sequence[int]) -> None:
         for index in chunk:

@@ -101,7 +101,8 @@ def join(ledger: Ledger, trace: Trace | None) -> Stages:
     else:
         latency = trace.latency_ns[who]
         stages["residual"] = latency - sum(stages.values(), np.zeros(len(who), np.int64))
-    cost = {name: float(stages[name].mean()) for name in ledger.shape.before if len(who)} | _cost(ledger, names)
+    own = ledger.shape.before if len(who) else ()
+    cost = (_cost_before(ledger.before[who], own) if own else {}) | _cost(ledger, names)
     return Stages(latency, stages, cost, batch_sizes(ledger))
 
 
@@ -134,6 +135,16 @@ def latency_bounds(ledger: Ledger, scenario: str, per_query: int) -> tuple[Int64
     before = np.concatenate([[started], last[:-1]])
     after = np.concatenate([issued[1:], [last[-1] + PAUSE_NS]])
     return first - issued, after - before
+
+
+def _cost_before(before: Int64Array, names: Sequence[str]) -> dict[str, float]:
+    """Mean busy time per sample of the stages before a batch: those that a worker took up together follow each other
+    and have the same begin.
+    """
+    taken = before[:, [0, -1]]
+    is_first = np.append(True, (np.diff(taken, axis=0) != 0).any(axis=1))
+    spans = np.diff(before[is_first, :-1], axis=1).sum(axis=0)
+    return {name: float(span) / len(before) for name, span in zip(names, spans, strict=True)}
 
 
 def _cost(ledger: Ledger, names: Sequence[str]) -> dict[str, float]:

@@ -22,7 +22,7 @@ from sut.models.preparation import check_unchanged
 from sut.pipeline.assembly import assemble
 from sut.pipeline.ledger import Counter, Ledger
 from sut.pipeline.system import SUT
-from sut.process.affinity import cores_of_threads
+from sut.process.affinity import cores_of_processes, cores_of_threads
 from sut.process.cgroup import Periods, cpu_periods, cpu_quota, free_memory, held_back, most_throttled
 from sut.process.memory import peak_bytes
 from sut.process.messages import from_text
@@ -280,7 +280,7 @@ class Course:
         if self._config.affinity is None:
             return {}
         with sut.asking():
-            return cores_of_threads()
+            return cores_of_threads() | cores_of_processes(sut.processes)
 
     def _run(self, sut: SUT, plan: Plan) -> tuple[float, Quiet, CpuQuota | None]:
         """Let LoadGen ask. Returns the CPU time that took in seconds, and what disturbed it."""
@@ -292,12 +292,12 @@ class Course:
         sut.ledger.words[Counter.RUN_START_SYSTEM_NS] = time.time_ns()
         # In accuracy mode LoadGen loads pictures first, and generates little.
         self._tell(Phase("run" if self._is_accuracy else "generate"))
-        periods, ready, cpu = cpu_periods(Path("/")), look(os.getppid()), time.process_time()
+        periods, ready, cpu = cpu_periods(Path("/")), look(os.getppid()), sut.cpu_s()
         audit = self._config.audit_conf and self._config.audit_conf.resolve()
         sizes = (self._parts.dataset.count, self._at_a_time)
         with sut.asking():
             loadgen.run(callbacks, self._settings, *sizes, self._orders.directory, audit, plan.trace)
-        cpu_s = time.process_time() - cpu
+        cpu_s = sut.cpu_s() - cpu
         quiet = between(ready, look(os.getppid()), before=between(self._began, ready))
         return cpu_s, quiet, self._held_back(periods)
 

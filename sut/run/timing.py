@@ -83,6 +83,8 @@ def calibrate(
     """
     lanes, policy = system.lanes, system.policy
     first = timed(lanes[0].rehearse, some(indices, 1))
+    system.rehearse(indices)
+    beat()
     batch_ns: dict[int, int] = {}
     # The largest first: a GPU decoder, DALI's pipeline and buffers are made anew for each batch larger than any before.
     for size in reversed(sizes_to_warm(scenario, policy, samples_per_query)):

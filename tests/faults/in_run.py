@@ -60,11 +60,13 @@ RAISED = [
     _raises("sut.pipeline.ledger:Ledger.batch", "BufferError('batch')"),
     _raises("sut.pipeline.ledger:Ledger.batch", "BufferError('batch on a thread')", "Offline", options=WATCHED),
     _raises("sut.pipeline.ledger:Ledger.prepared", "BufferError('prepared')", "Offline", options=(*STAGED, *WATCHED)),
-    _raises("sut.pipeline.staged:_prepare", "RuntimeError('prepare')", "Offline", options=(*STAGED, *WATCHED)),
-    _raises("sut.pipeline.staged:Channel.reserve", "MemoryError('reserve')", "Offline", options=(*STAGED, *WATCHED)),
-    _raises("sut.pipeline.staged:Channel.put", "RuntimeError('channel')", "Server", options=(*STAGED, *WATCHED)),
-    _raises("sut.pipeline.staged:Channel.take", "RuntimeError('take')", "Offline", options=(*STAGED, *WATCHED)),
-    _raises("sut.pipeline.staged:Channel.release", "RuntimeError('release')", "Offline", options=(*STAGED, *WATCHED)),
+    _raises(
+        "sut.pipeline.staged:Preprocess._prepare", "RuntimeError('prepare')", "Offline", options=(*STAGED, *WATCHED)
+    ),
+    _raises("sut.pipeline.channel:Channel.reserve", "MemoryError('reserve')", "Offline", options=(*STAGED, *WATCHED)),
+    _raises("sut.pipeline.channel:Channel.put", "RuntimeError('channel')", "Server", options=(*STAGED, *WATCHED)),
+    _raises("sut.pipeline.channel:Channel.take", "RuntimeError('take')", "Offline", options=(*STAGED, *WATCHED)),
+    _raises("sut.pipeline.channel:Channel.done", "RuntimeError('done')", "Offline", options=(*STAGED, *WATCHED)),
     _raises("sut.pipeline.staged:_process", "RuntimeError('process')", "Offline", options=(*STAGED, *WATCHED)),
     _raises("sut.mlperf.loadgen:responses", "MemoryError('responses')"),
     _raises("sut.mlperf.loadgen:_Pool.responses", "MemoryError('pool')", "Offline", options=WATCHED),

@@ -401,6 +401,9 @@ class Asked:
     def ask(self, indices: Sequence[int]) -> None:
         self.lanes[0].rehearse(indices)
 
+    def rehearse(self, indices: Sequence[int]) -> None:
+        """It has no workers but its lanes."""
+
 
 def test_server_is_calibrated_with_all_lanes_at_every_size() -> None:
     workers = [Worker(), Worker()]

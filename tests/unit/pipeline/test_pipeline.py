@@ -19,9 +19,10 @@ from sut.errors import RunError
 from sut.models.registry import MODELS
 from sut.pipeline import staged
 from sut.pipeline.batching import Batch, BatchingPolicy
+from sut.pipeline.channel import Channel
 from sut.pipeline.lane import Failures, Lane, Recorder, Surroundings, lane_stages
 from sut.pipeline.ledger import Counter, Ledger, LedgerShape
-from sut.pipeline.staged import Channel, Filled
+from sut.pipeline.trays import Filled, Trays
 from sut.qsl.library import Source
 from sut.results.stages import answered
 from sut.tasks.base import Payloads
@@ -135,13 +136,15 @@ def test_what_was_preprocessed_elsewhere_keeps_its_index_and_geometry(monkeypatc
     given: list[Any] = []
     lane = SimpleNamespace(
         number=0,
+        lent=lambda storage, rows: None,
         slot=lambda n: Slot(n, {"input": np.zeros((n, 3, 1, 1), np.float32)}),
         answer=lambda slot, indices, geometries, stamps: given.append((slot.buffers["input"], indices, geometries)),
     )
-    channel = Channel(Recipe(name="dot", size=1, fit="stretch", interpolation="linear"), 4, 1, fill_up=True)
+    channel = Channel(Recipe(name="dot", size=1, fit="stretch", interpolation="linear"), Trays(1, 4, True), 4)
     channel.storage[:] = np.arange(len(channel.storage)).reshape(-1, 1, 1, 1)
     geometries = [Geometry(128, 64, 0.5, 0.5, 0, -32), Geometry(16, 32, 2, 2, -8, 0)]
     samples = [Filled(100, 5, 0, 3, geometries[0]), Filled(101, 2, 1, 1, geometries[1])]
+    channel.reserve(4)
     monkeypatch.setattr(staged, "finish", lambda *told: None)
 
     staged._process(lane, samples, channel, SimpleNamespace(clock=Ticks()))

@@ -55,6 +55,9 @@ class System:
     def ask(self, indices: Sequence[int]) -> None:
         self.lanes[0].rehearse(indices)
 
+    def rehearse(self, indices: Sequence[int]) -> None:
+        """It has no workers but its lanes."""
+
 
 def test_the_largest_batch_is_warmed_first_in_every_lane() -> None:
     system = System(lanes=2)

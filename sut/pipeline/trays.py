@@ -1,0 +1,144 @@
+"""Rows between two stages, on trays of as many as a batch has.
+
+The rows of a tray follow each other in memory, so that whoever takes a whole tray reads its batch where it lies. Rows
+are reserved one after another, so a tray's samples are those of one time. Not for several threads: a channel has a lock
+around it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from preprocess.base import Geometry
+
+
+@dataclass(frozen=True, slots=True)
+class Filled:
+    """One preprocessed sample on its way: its tensor is row ``row`` of a channel's storage."""
+
+    id: int
+    index: int
+    number: int
+    row: int
+    geometry: Geometry
+
+
+@dataclass(slots=True)
+class _Tray:
+    ready: list[Filled]
+    reserved: int = 0
+    """Rows that somebody is about to fill."""
+    held: int = 0
+    """Rows that are reserved, ready, or taken and not done."""
+
+
+class Trays:
+    """``trays`` of ``rows`` each. ``fill_up``: a tray is taken as a whole, and else what is ready, tray or not."""
+
+    def __init__(self, trays: int, rows: int, fill_up: bool) -> None:
+        self.capacity = trays * rows
+        self._rows, self._fill_up = rows, fill_up
+        self._trays = [_Tray([]) for _ in range(trays)]
+        self._empty = list(range(trays))
+        self._open: int | None = None
+        self._next = 0
+        self._ready: deque[Filled] = deque()
+        """Where trays do not matter, in the order of coming."""
+        self._whole: deque[list[Filled]] = deque()
+        self._coming = 0
+
+    def announce(self, samples: int) -> None:
+        """So many more samples will come, or fail on the way."""
+        self._coming += samples
+
+    def reserve(self, most: int = 1) -> range:
+        """Up to so many free rows that follow each other; none where all are held."""
+        if self._open is None:
+            if not self._empty:
+                return range(0)
+            self._open, self._next = self._empty.pop(), 0
+        first, count = self._open * self._rows + self._next, min(most, self._rows - self._next)
+        tray = self._trays[self._open]
+        tray.reserved += count
+        tray.held += count
+        self._next += count
+        if self._next == self._rows:
+            self._open = None
+        return range(first, first + count)
+
+    def put(self, sample: Filled) -> None:
+        """A sample that was announced is ready, in a row that was reserved."""
+        at = sample.row // self._rows
+        if self._fill_up:
+            self._trays[at].ready.append(sample)
+        else:
+            self._ready.append(sample)
+        self._came(at)
+
+    def drop(self, row: int) -> None:
+        """A sample that was announced failed; its row is free again."""
+        at = row // self._rows
+        self._came(at)
+        self._give_back(at)
+
+    def cancel(self, samples: int) -> None:
+        """So many that were announced, and for which no row was reserved, will not come."""
+        self._coming -= samples
+        if self._fill_up and not self._coming:
+            self._finish_all()
+
+    def _came(self, at: int) -> None:
+        self._trays[at].reserved -= 1
+        self._coming -= 1
+        if self._fill_up and not self._coming:
+            self._finish_all()
+        elif self._fill_up:
+            self._finish(at)
+
+    def _finish_all(self) -> None:
+        """Nothing is on its way any more: what there is goes as it is, and so does the tray that is being filled."""
+        for at in range(len(self._trays)):
+            self._finish(at)
+
+    def _finish(self, at: int) -> None:
+        tray = self._trays[at]
+        if tray.reserved or not tray.ready or (at == self._open and self._coming):
+            return
+        if at == self._open:
+            self._open = None
+        self._whole.append(sorted(tray.ready, key=lambda sample: sample.row))
+        tray.ready = []
+
+    def take(self) -> list[Filled]:
+        """The next batch, in the order of its rows; empty where there is none yet."""
+        if self._fill_up:
+            return self._whole.popleft() if self._whole else []
+        count = min(self._rows, len(self._ready))
+        return sorted((self._ready.popleft() for _ in range(count)), key=lambda sample: sample.row)
+
+    def done(self, rows: Iterable[int]) -> None:
+        """Rows that were taken are free again."""
+        for row in rows:
+            self._give_back(row // self._rows)
+
+    def _give_back(self, at: int) -> None:
+        tray = self._trays[at]
+        tray.held -= 1
+        if tray.held:
+            return
+        if at == self._open:
+            self._next = 0
+        else:
+            self._empty.append(at)
+
+    @property
+    def waiting(self) -> int:
+        """Samples that may be taken now."""
+        return sum(map(len, self._whole)) if self._fill_up else len(self._ready)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is announced and everything is taken."""
+        return self._coming <= 0 and not self.waiting
