@@ -42,8 +42,9 @@ _HEADINGS = ("rung", ">samples/s", ">p50\nms", ">p99\nms", "against\nthe first",
 
 def add_ladder(group: typer.Typer) -> None:
     """Add the command ``ladder`` to the group ``study``."""
-    rungs = ("backend", "preprocess", "precision", "lanes", "threads", "max_batchsize", "preprocess_workers", "from_")
-    group.command("ladder", cls=like_run(*RUN_FILES, *OF_LOADGEN, "boundary", *rungs), help=HELP)(ladder)
+    rungs = ("backend", "preprocess", "precision", "lanes", "threads", "max_batchsize", "from_")
+    workers = ("preprocess_workers", "preprocess_place", "preprocess_batch")
+    group.command("ladder", cls=like_run(*RUN_FILES, *OF_LOADGEN, "boundary", *rungs, *workers), help=HELP)(ladder)
 
 
 def ladder(

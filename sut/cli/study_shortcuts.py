@@ -40,7 +40,8 @@ _NOT_TAKEN = (
         "fold",
         *RUN_FILES,
     ),
-    *("lanes", "threads", "max_batchsize", "preprocess_workers", "rules", "audit_conf"),
+    *("lanes", "threads", "max_batchsize", "rules", "audit_conf"),
+    *("preprocess_workers", "preprocess_place", "preprocess_batch"),
 )
 
 

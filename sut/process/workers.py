@@ -68,7 +68,7 @@ class Workers(Generic[T]):
         self._error: BaseException | None = None
         self._are_ready = threading.Event()
         self._is_ending = False
-        self._thread = threading.Thread(target=self._own, name=f"{name}-workers", daemon=True)
+        self._thread = threading.Thread(target=self._own, name=f"owner-of-{name}", daemon=True)
 
     def start(self) -> None:
         """Start them all, and wait until they are ready.

@@ -28,7 +28,7 @@ def capacity_qps(settings: Settings, config: RunConfig, measured: Pace) -> float
     """
     if not measured.batch_ns:
         return None
-    workers = config.preprocess_workers if config.times_preprocessing else 0
+    workers = config.preprocess_workers if config.stages_preprocessing else 0
     lanes = (config.lane_count + workers) * max(size * 1e9 / took for size, took in measured.batch_ns.items())
     return lanes if settings.server_coalesce_queries else _with_loadgen(lanes, _LEAST_QUERY_NS)
 

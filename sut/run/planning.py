@@ -173,7 +173,11 @@ def _without_work(config: RunConfig) -> Iterator[str]:
     if config.lanes is not None and config.lanes < units:
         kind = "devices" if len(config.devices) > 1 else "core sets"
         yield f"--lanes {config.lanes} has no effect with {units} {kind}: each has a lane at the least"
-    if "preprocess" in sets and not (config.preprocess_workers and config.times_preprocessing):
+    if config.times_preprocessing and not config.preprocess_workers:
+        for name in ("preprocess_place", "preprocess_batch"):
+            if (value := getattr(config, name)) != RunConfig.model_fields[name].default:
+                yield f"{OPTIONS[name].flag} {value} has no effect without --preprocess-workers"
+    if "preprocess" in sets and not config.stages_preprocessing:
         yield "--affinity preprocess has no effect without --preprocess-workers: lanes preprocess on their own cores"
     if "loadgen" in sets and config.scenario == "SingleStream":
         yield "--affinity loadgen has no effect in SingleStream: LoadGen's thread does the work of the lane"

@@ -89,6 +89,8 @@ def key_of(parts: Assembly, samples_per_query: int) -> Key:
         "cores": [usable_cores(), cpu_quota(Path("/"))],
         "machine": f"{read_cpuinfo().model}, {platform.machine()}, {os.cpu_count()} cores",
     }
+    if config.stages_preprocessing and (config.preprocess_place, config.preprocess_batch) != ("thread", 1):
+        key["workers"] = [config.preprocess_place, config.preprocess_batch]
     if config.slowdown:
         key["slowdown"] = dict(config.slowdown)
     if config.times_preprocessing:  # larger pictures take longer, whatever the settings

@@ -27,7 +27,8 @@ ROUNDS = 8
 _SAME = ("backend", "precision", "preprocess", "boundary", "scenario")
 WHERE_TOLD = (
     *("lanes", "threads", "max_batchsize", "fold", "weights", "device", "backend_options", "preprocess_options"),
-    *("preprocess_workers", "dataset", "dataset_path", "count", "performance_sample_count", "samples_per_query", "qps"),
+    *("preprocess_workers", "preprocess_place", "preprocess_batch"),
+    *("dataset", "dataset_path", "count", "performance_sample_count", "samples_per_query", "qps"),
 )
 """Other settings without which figures are of other work. A compare.json of before they were told does not say."""
 

@@ -24,7 +24,6 @@ def estimate(config: RunConfig, row: Measured) -> float | None:
     batch_ns = {int(size): took for size, took in row.batch_ns.items()}
     largest = min(config.max_batchsize or max(batch_ns), max(batch_ns))
     service_ns = service_times(batch_ns, range(1, largest + 1))
-    staged = config.preprocess_workers > 0 and config.times_preprocessing
     rate, queries = 0.0, 0
     for _ in range(2):  # how many may be late depends on how many are asked, which depends on the rate
         queries = max(EARLY_STOPPING_QUERIES["Server"], int((config.time_s or 0.0) * rate))
@@ -32,7 +31,7 @@ def estimate(config: RunConfig, row: Measured) -> float | None:
             service_ns,
             int(row.bound_ns),
             config.lanes or row.used.get("lanes", 1),
-            by_deadline=config.batching == "deadline" and not staged,
+            by_deadline=config.batching == "deadline" and not config.stages_preprocessing,
             run_queries=queries,
             sigma=_SIGMA,
             queries=_QUERIES,

@@ -22,7 +22,10 @@ BACKEND_OPTIONS = "backend_options."
 
 EFFECTS: Mapping[str, tuple[str, ...]] = {
     name: only.values if (only := OPTIONS[name].only) and only.setting == "scenario" else SCENARIOS
-    for name in ("lanes", "threads", "max_batchsize", "max_wait_ms", "batching", "precision", "preprocess_workers")
+    for name in (
+        *("lanes", "threads", "max_batchsize", "max_wait_ms", "batching", "precision"),
+        *("preprocess_workers", "preprocess_place", "preprocess_batch"),
+    )
 }
 """The settings that change how fast the same work is done, and the scenarios in which each does."""
 
@@ -118,8 +121,8 @@ def _check_key(key: str, config: RunConfig) -> None:
         raise InputError(f"--space cannot vary '{key}'; {suggest(key, EFFECTS)}, {BACKEND_OPTIONS}NAME")
     if config.scenario not in EFFECTS[key]:
         raise InputError(f"--space {key} has no effect in {config.scenario}; leave it out")
-    if key == "preprocess_workers" and not config.times_preprocessing:
-        raise InputError(f"--space preprocess_workers has no effect at the boundary {config.boundary}; leave it out")
+    if (only := OPTIONS[key].only) and only.setting == "boundary" and config.boundary not in only.values:
+        raise InputError(f"--space {key} has no effect at the boundary {config.boundary}; leave it out")
 
 
 def default_space(config: RunConfig, cores: int) -> dict[str, list[Any]]:
@@ -188,6 +191,8 @@ def _effect(config: RunConfig) -> str:
     same: dict[str, Any] = {"threads": config.threads_per_lane, "lanes": config.lane_count} if config.lanes else {}
     if config.max_batchsize == 1:
         same["max_wait_ms"] = 0.0  # nothing to wait for
+    if not config.stages_preprocessing:
+        same |= {"preprocess_place": "thread", "preprocess_batch": 1}  # of no worker
     return repr(config.model_dump() | same)
 
 
