@@ -12,7 +12,6 @@ from sut.pipeline.batching import BatchingPolicy
 from sut.pipeline.channel import Channel, trays_for
 from sut.pipeline.fused import Fused, Inline
 from sut.pipeline.lane import Lane, Surroundings
-from sut.pipeline.processes import preprocess_in_processes
 from sut.pipeline.ranges import Nvtx, RangedRunner, RangedSource
 from sut.pipeline.slowdown import Slowdown
 from sut.pipeline.stage import Stage, StageSettings
@@ -66,6 +65,8 @@ class Builder:
     def _in_processes(
         self, before: StageSettings, infer: StageSettings, trays: Trays, lanes: Sequence[Lane]
     ) -> list[Stage]:
+        from sut.pipeline.processes import preprocess_in_processes  # which a run in one process need not hold
+
         assert isinstance(self.library, PictureLibrary) and self.library.shared is not None
         pictures, stages = self.library.shared, self.library.stages
         preprocess, channel = preprocess_in_processes(

@@ -29,7 +29,7 @@ from sut.pipeline.ranges import nvtx_for
 from sut.pipeline.slowdown import Slowdown
 from sut.pipeline.stage import entry, stages_of
 from sut.process.affinity import staying_on
-from sut.process.workers import cpu_ns_of
+from sut.process.cpu import cpu_ns_of
 from sut.qsl.library import Library
 from sut.tasks.base import Payloads, Task
 

@@ -169,14 +169,3 @@ class Workers(Generic[T]):
         code = worker.child.wait(_GOODBYE_S)
         how = "closed its pipe but did not end" if code is None else end_of(code, worker.child.log)
         return f"{worker.name}: {how}"
-
-
-def cpu_ns_of(process: int) -> int:
-    """CPU time of another process in ns, all of its threads together; 0 where it has ended.
-
-    Its clock is numbered as clock_getcpuclockid(3) has it.
-    """
-    try:
-        return time.clock_gettime_ns((~process << 3) | 2)
-    except OSError:
-        return 0

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import queue
 import signal
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +14,7 @@ import pytest
 from sut.errors import RunError, SetupError
 from sut.process import workers
 from sut.process.messages import Failed, vocabulary
-from sut.process.workers import Ready, Workers, cpu_ns_of
+from sut.process.workers import Ready, Workers
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,14 +148,3 @@ def test_one_that_does_not_end_when_it_is_told_is_ended(modules: Path, monkeypat
     team.end()
 
     assert are_gone([*there.values()]) and team.lost.empty()
-
-
-def test_the_cpu_time_of_another_process_is_known_as_long_as_it_is_there() -> None:
-    begin = time.process_time_ns()
-    while time.process_time_ns() < begin + 20_000_000:
-        pass
-
-    found = cpu_ns_of(os.getpid())
-
-    assert begin + 20_000_000 <= found <= time.process_time_ns()
-    assert cpu_ns_of(2**22 + 1) == 0
