@@ -24,6 +24,8 @@ from sut.process.workers import Ready
 from sut.qsl.library import Rows, Source
 from sut.qsl.shared_pictures import PictureReader, Span
 
+CLOCKS = {"system": time.time_ns, "monotonic": time.monotonic_ns}
+"""Those that all processes of a machine read alike, in ns."""
 _NOWHERE = Geometry(0, 0, 0.0, 0.0, 0.0, 0.0)
 
 
@@ -43,6 +45,8 @@ class Orders:
     pictures: int
     jobs: int
     done: int
+    clock: str
+    """By whose name in ``CLOCKS`` all of them stamp."""
     slowdown: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -82,7 +86,7 @@ class _Handed(Source):
 class _Worker:
     def __init__(self, orders: Orders) -> None:
         stay_on(frozenset(orders.cores) if orders.cores else None)
-        self._orders = orders
+        self._orders, self._clock = orders, CLOCKS[orders.clock]
         kind = preprocess.registry.load(orders.preprocess, orders.options)
         self.preprocessor = kind(orders.recipe, **orders.options)
         self._handed = _Handed(self.preprocessor, orders.stages, PictureReader(orders.pictures))
@@ -103,14 +107,14 @@ class _Worker:
         """Preprocess pictures into rows that follow each other, and say so."""
         self._handed.jobs = jobs
         first, positions = jobs[0].row, range(len(jobs))
-        stamps = [time.time_ns()]
+        stamps = [self._clock()]
         try:
             target = Rows.of(self._rows.storage[first : first + len(jobs)])
-            geometries = fill_stamped(self._source, positions, target, stamps, time.time_ns)
+            geometries = fill_stamped(self._source, positions, target, stamps, self._clock)
             ends = (stamps[0], *stamps[1::2])
             told = [Told(job.number, where, ends) for job, where in zip(jobs, geometries, strict=True)]
         except BaseException as error:
-            now = (time.time_ns(),) * self._orders.layout.stamps
+            now = (self._clock(),) * self._orders.layout.stamps
             bad = error.position if isinstance(error, BadPicture) else 0
             # The first that is heard of is the one that is named.
             jobs = [jobs[bad], *jobs[:bad], *jobs[bad + 1 :]]

@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from itertools import cycle, islice
 
-from sut.errors import RunError
+from sut.errors import InputError, RunError
 from sut.pipeline.assembly import Assembly
 from sut.pipeline.lane import Surroundings
-from sut.pipeline.preprocess_worker import Counted, Orders
+from sut.pipeline.preprocess_worker import CLOCKS, Counted, Orders
 from sut.pipeline.process_channel import ProcessChannel
 from sut.pipeline.shared import Layout, SharedRows, memory_for
 from sut.pipeline.stage import Stage, StageSettings
@@ -89,6 +89,9 @@ def preprocess_in_processes(
     Raises ``SutError`` in one line where there is too little memory, or a worker cannot be started.
     """
     recipe = parts.spec.recipe
+    clock = next((name for name, clock in CLOCKS.items() if clock is shared.clock), None)
+    if clock is None:
+        raise InputError(f"processes that preprocess stamp by a clock of the machine: {', '.join(CLOCKS)}")
     layout = Layout.of(trays.capacity, recipe, stages)
     rows = memory_for(layout)
     stack.callback(os.close, rows)
@@ -110,6 +113,7 @@ def preprocess_in_processes(
             pictures=pictures.descriptor,
             jobs=channel.jobs,
             done=channel.done_in,
+            clock=clock,
             slowdown=parts.config.slowdown,
         )
         for number in range(settings.workers)

@@ -7,7 +7,7 @@ import mmap
 import threading
 import time
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -55,10 +55,13 @@ class Answers:
 class Window:
     """The time that is measured: its edges are where somebody looked, and so is the CPU time in it, in seconds.
 
+    ``cpu_s`` tells that time so far.
+
     It ``waits`` with its begin, and with its end while it is ``short`` of samples, until it is let go.
     """
 
-    def __init__(self, begin_ns: int, drive: Drive) -> None:
+    def __init__(self, begin_ns: int, drive: Drive, cpu_s: Callable[[], float]) -> None:
+        self._cpu_s = cpu_s
         self.begin_ns = begin_ns + int(1e9 * drive.warm_s)
         self._long_ns = int(1e9 * drive.seconds)
         self.end_ns = self.begin_ns + self._long_ns
@@ -70,7 +73,7 @@ class Window:
     def look(self, now: int) -> None:
         """Begin or end it where it is time."""
         if not self._is_begun and now >= self.begin_ns and not self.waits:
-            self._is_begun, self.begin_ns, self.cpu_s = True, now, -time.process_time()
+            self._is_begun, self.begin_ns, self.cpu_s = True, now, -self._cpu_s()
             self.end_ns = now + self._long_ns
         if self._is_begun and now >= self.end_ns and not self.is_short:
             self.close(now)
@@ -79,7 +82,7 @@ class Window:
         """End it now, where it has not ended."""
         if not self.is_over:
             self.is_over, self.end_ns = True, max(now, self.begin_ns + 1)
-            self.cpu_s = self.cpu_s + time.process_time() if self._is_begun else 0.0
+            self.cpu_s = self.cpu_s + self._cpu_s() if self._is_begun else 0.0
 
     def left_s(self, now: int) -> float:
         """Until the next edge; endless where somebody must let it go before."""
@@ -109,7 +112,7 @@ class Asking:
         answers.take(0)
         sut.start(self.ledger)
         self.begin_ns = self._moved_ns = self._looked_ns = clock()
-        self.window = Window(self.begin_ns, drive)
+        self.window = Window(self.begin_ns, drive, sut.cpu_s)
         self.window.look(self.begin_ns)
 
     @property
