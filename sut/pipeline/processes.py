@@ -19,6 +19,7 @@ from sut.pipeline.trays import Trays
 from sut.process.messages import Failed, vocabulary
 from sut.process.workers import Ready, Workers
 from sut.qsl.shared_pictures import SharedPictures
+from sut.text import Progress
 
 _KINDS = vocabulary(Ready | Counted | Failed)
 _REHEARSALS = 2
@@ -28,15 +29,17 @@ _REHEARSALS = 2
 class PreprocessInProcesses(Stage):
     """Workers that are processes. They are started when this is made, and wait for work."""
 
-    def __init__(self, settings: StageSettings, channel: ProcessChannel, orders: Sequence[Orders]) -> None:
-        """Raises ``SutError`` in one line where a worker cannot be started."""
+    def __init__(
+        self, settings: StageSettings, channel: ProcessChannel, orders: Sequence[Orders], progress: Progress
+    ) -> None:
+        """``progress`` is told that they are being started. Raises ``SutError`` in one line where one cannot be."""
         self._settings, self._channel = settings, channel
         self._counted: Counter[str] = Counter()
         fds = {each for one in orders for each in (one.rows, one.pictures, one.jobs, one.done)}
         module = "sut.pipeline.preprocess_worker"
         self._workers = Workers("preprocess", module, orders, [*fds], _KINDS, self._lost, self._count)
         try:
-            self._workers.start()
+            self._workers.start(lambda: progress(0, 0))
         except BaseException:
             self._workers.end(channel.close_jobs)
             raise
@@ -118,4 +121,4 @@ def preprocess_in_processes(
         )
         for number in range(settings.workers)
     ]
-    return PreprocessInProcesses(settings, channel, orders), channel
+    return PreprocessInProcesses(settings, channel, orders, parts.progress), channel

@@ -70,13 +70,14 @@ class Workers(Generic[T]):
         self._is_ending = False
         self._thread = threading.Thread(target=self._own, name=f"owner-of-{name}", daemon=True)
 
-    def start(self) -> None:
-        """Start them all, and wait until they are ready.
+    def start(self, beat: Callable[[], None] = lambda: None) -> None:
+        """Start them all, and wait until they are ready; ``beat`` is called meanwhile.
 
         Raises ``SutError`` in one line where one cannot do its work, ends, or is not ready after two minutes.
         """
         self._thread.start()
-        self._are_ready.wait()  # bounded by READY_S
+        while not self._are_ready.wait(POLL_S):  # bounded by READY_S
+            beat()
         if self._error is not None:
             raise self._error
 

@@ -45,7 +45,7 @@ class Fault:
     do: str = ""
     after: str = ""
     call: int = 1
-    side: Literal["child", "parent"] = "child"
+    side: Literal["child", "parent", "worker"] = "child"
     options: tuple[str, ...] = ()
     scenario: str = "SingleStream"
     prepare: Callable[[Sut], Sequence[str]] | None = None

@@ -9,6 +9,7 @@ from tests.faults.harness import Fault
 FAILED = (3,)
 ACCURACY = ("--accuracy",)
 STAGED = ("--boundary", "jpeg", "--preprocess-workers", "2")
+PROCESSES = (*STAGED, "--preprocess-place", "process")
 JPEG = ("--boundary", "jpeg")
 WATCHED = ("--watchdog", "2")
 
@@ -68,6 +69,19 @@ RAISED = [
     _raises("sut.pipeline.channel:Channel.take", "RuntimeError('take')", "Offline", options=(*STAGED, *WATCHED)),
     _raises("sut.pipeline.channel:Channel.done", "RuntimeError('done')", "Offline", options=(*STAGED, *WATCHED)),
     _raises("sut.pipeline.staged:_process", "RuntimeError('process')", "Offline", options=(*STAGED, *WATCHED)),
+    *(
+        _raises(f"sut.pipeline.{at}", error, "Offline", options=(*PROCESSES, *WATCHED))
+        for at, error in (
+            ("process_channel:ProcessChannel._hear", "RuntimeError('hear')"),
+            ("process_channel:ProcessChannel.take", "RuntimeError('take of a process')"),
+            ("process_channel:ProcessChannel.done", "RuntimeError('done with a row')"),
+            ("trays:Trays.put", "IndexError('put on a tray')"),
+            ("shared:SharedRows.told", "BufferError('told')"),
+        )
+    ),
+    _raises("sut.pipeline.process_channel:ProcessChannel.ask", "RuntimeError('ask')", "Offline", 1, options=PROCESSES),
+    _raises("sut.pipeline.shared:SharedRows.tell", "BufferError('tell')", "Server", side="worker", options=PROCESSES),
+    _raises("sut.qsl.shared_pictures:PictureReader.read", "OSError(5, 'read')", side="worker", options=PROCESSES),
     _raises("sut.mlperf.loadgen:responses", "MemoryError('responses')"),
     _raises("sut.mlperf.loadgen:_Pool.responses", "MemoryError('pool')", "Offline", options=WATCHED),
     _raises("sut.tasks.classification:Classification.decode", "ValueError('decode')", "Server"),
@@ -149,6 +163,19 @@ PROCESS = [
         for name in ("SIGABRT", "SIGBUS", "SIGFPE", "SIGILL")
     ),
     _process("a read of address 0", f"{NO_CORE}ctypes.string_at(0)", says="SIGSEGV", worst=True),
+    *(
+        _process(
+            f"{name} to a process that preprocesses",
+            f"os.kill(os.getpid(), signal.{name}); time.sleep(1)",
+            at="sut.qsl.shared_pictures:PictureReader.read",
+            side="worker",
+            options=("--boundary", "jpeg", "--preprocess-workers", "1", "--preprocess-place", "process", *WATCHED),
+            scenario="Offline",
+            says=says,
+            worst=True,
+        )
+        for name, says in (("SIGKILL", "its process was killed by SIGKILL"), ("SIGSTOP", "no progress"))
+    ),
     _process("SIGSTOP to the run's process", "os.kill(os.getpid(), signal.SIGSTOP)", options=WATCHED, worst=True),
     *(_process(f"os._exit({code})", f"os._exit({code})", scenario="Offline") for code in (0, 1, 2, 3, 4, 130)),
     _process("a hang in infer", "time.sleep(3600)", options=WATCHED, worst=True),

@@ -130,7 +130,8 @@ def mark_start(original):
 def main():
     text = os.environ.get("SUT_FAULT")
     modules = sys.orig_argv[sys.orig_argv.index("-m") + 1 :] if "-m" in sys.orig_argv else []
-    side = {"sut": "parent", "sut.run.worker": "child"}.get(modules[0] if modules else "")
+    sides = {"sut": "parent", "sut.run.worker": "child", "sut.pipeline.preprocess_worker": "worker"}
+    side = sides.get(modules[0] if modules else "")
     if not text or side is None:
         return
     fault = json.loads(text)
