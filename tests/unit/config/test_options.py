@@ -23,6 +23,8 @@ WORDS = {
     "data_format": "NHWC",
     "cache": "1",
     "affinity": "lanes=0",
+    "preprocess_place": "process",
+    "preprocess_batch": "2",
 }
 OWN = {
     "boundary": {"--rounds"},

@@ -55,6 +55,8 @@ def test_a_space_is_read_as_yaml_in_one_or_several_words() -> None:
         ("max_wait_ms=1", {}, "--space max_wait_ms has no effect in Offline; leave it out"),
         ("lanes=1", {"scenario": "SingleStream"}, "--space lanes has no effect in SingleStream"),
         ("preprocess_workers=1", {}, "no effect at the boundary tensor"),
+        ("preprocess_place=thread,process", {}, "no effect at the boundary tensor"),
+        ("preprocess_batch=1,4", {"boundary": "device"}, "no effect at the boundary device"),
         ("precision=int8", {"backend": "null"}, "null cannot run precision int8; it has fp32"),
         ("backend_options.streams=2", {"backend": "null"}, "null has no option 'streams'; it has none"),
         ("backend_options.=2", {}, "cannot vary 'backend_options.'"),
@@ -72,6 +74,27 @@ def test_a_dotted_setting_is_one_entry_of_a_map() -> None:
 
     assert (found.backend_options, found.lanes) == ({"a_ms": 3, "b_ms": 2}, 2)
     assert base.backend_options == {"a_ms": 3}
+
+
+def test_place_and_batch_are_those_of_workers() -> None:
+    base = make_config({"scenario": "Offline", "boundary": "jpeg", "lanes": 1, "max_batchsize": 8})
+    space = parse_space(["preprocess_workers=0,2", "preprocess_place=thread,process", "preprocess_batch=1,4"], base)
+
+    points = points_of(space, base)
+
+    assert [(dict(each.settings) or {"preprocess_workers": 0})["preprocess_workers"] for each in points] == [
+        0,
+        2,
+        2,
+        2,
+        2,
+    ]
+    assert {(each.apply(base).preprocess_place, each.apply(base).preprocess_batch) for each in points[1:]} == {
+        ("thread", 1),
+        ("thread", 4),
+        ("process", 1),
+        ("process", 4),
+    }
 
 
 def test_points_begin_with_the_default_and_none_does_what_another_does(monkeypatch: pytest.MonkeyPatch) -> None:
