@@ -10,13 +10,13 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import preprocess.registry
 from preprocess.base import BadPicture, Geometry, Mark, Preprocessor, Recipe, Target
 from sut.errors import one_line
 from sut.pipeline.lane import fill_stamped
-from sut.pipeline.shared import DONE, JOB, Layout, SharedRows, Told
+from sut.pipeline.shared import DONE, JOB, Layout, SharedRows
 from sut.process.affinity import stay_on
 from sut.process.messages import from_text
 from sut.process.telling import Teller, carry_out
@@ -26,7 +26,6 @@ from sut.qsl.shared_pictures import PictureReader, Span
 
 CLOCKS = {"system": time.time_ns, "monotonic": time.monotonic_ns}
 """Those that all processes of a machine read alike, in ns."""
-_NOWHERE = Geometry(0, 0, 0.0, 0.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +57,7 @@ class Counted:
     event: Literal["counted"] = "counted"
 
 
-@dataclass(frozen=True, slots=True)
-class _Job:
+class _Job(NamedTuple):
     number: int
     span: Span
     row: int
@@ -112,18 +110,22 @@ class _Worker:
             target = Rows.of(self._rows.storage[first : first + len(jobs)])
             geometries = fill_stamped(self._source, positions, target, stamps, self._clock)
             ends = (stamps[0], *stamps[1::2])
-            told = [Told(job.number, where, ends) for job, where in zip(jobs, geometries, strict=True)]
+            for job, geometry in zip(jobs, geometries, strict=True):
+                self._rows.tell(job.row, job.number, geometry, ends)
         except BaseException as error:
-            now = (self._clock(),) * self._orders.layout.stamps
-            bad = error.position if isinstance(error, BadPicture) else 0
-            # The first that is heard of is the one that is named.
-            jobs = [jobs[bad], *jobs[:bad], *jobs[bad + 1 :]]
-            others = "" if isinstance(error, BadPicture) or len(jobs) == 1 else f" (in a batch of {len(jobs)})"
-            what = type(error).__name__, f"{one_line(error)}{others}"
-            told = [Told(job.number, _NOWHERE, now, what) for job in jobs]
-        for job, each in zip(jobs, told, strict=True):
-            self._rows.tell(job.row, each)
+            jobs = self._tell_failed(jobs, error)
         os.write(self._orders.done, b"".join(DONE.pack(job.row, self._orders.number) for job in jobs))
+
+    def _tell_failed(self, jobs: Sequence[_Job], error: BaseException) -> Sequence[_Job]:
+        """Write what was raised into all of the rows. Returns the jobs, the one to blame first: it is the one named."""
+        now = (self._clock(),) * self._orders.layout.stamps
+        is_known = isinstance(error, BadPicture)
+        bad = error.position if isinstance(error, BadPicture) else 0
+        others = f" (in a batch of {len(jobs)})" if len(jobs) > 1 and not is_known else ""
+        for job in jobs:
+            text = f"{one_line(error)}{others}"
+            self._rows.tell_failed(job.row, job.number, type(error).__name__, text, now)
+        return [jobs[bad], *jobs[:bad], *jobs[bad + 1 :]]
 
 
 def in_runs(jobs: Sequence[_Job]) -> list[Sequence[_Job]]:

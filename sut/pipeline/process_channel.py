@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from sut.errors import RunError
 from sut.pipeline.channel import Patience
 from sut.pipeline.lane import Surroundings
-from sut.pipeline.shared import DONE, JOB, MOST_JOBS, Remote, SharedRows, Told
+from sut.pipeline.shared import DONE, JOB, MOST_JOBS, Remote, SharedRows
 from sut.pipeline.stage import GOODBYE_S, POLL_S, StageSettings
 from sut.pipeline.staged import fail
 from sut.pipeline.trays import Filled, Trays
@@ -36,7 +36,7 @@ _REHEARSAL_S = 60.0
 _NO_LANE = -1
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Sample:
     id: int
     index: int
@@ -64,7 +64,7 @@ class ProcessChannel:
         self._waiting: deque[_Sample] = deque()
         self._at_work: dict[int, _Sample] = {}
         """By row, what workers have."""
-        self._rehearsed: list[tuple[_Sample, Told]] = []
+        self._rehearsed: list[tuple[_Sample, Remote | None]] = []
         self._resting: frozenset[int] = frozenset()
         self._closed = False
         self.broken: str | None = None
@@ -89,6 +89,8 @@ class ProcessChannel:
 
     def _send(self) -> None:
         """Send as many jobs as there are free rows."""
+        if not self._waiting:
+            return
         jobs: list[bytes] = []
         room = MOST_JOBS - len(self._at_work) if self.broken is None else 0
         while self._waiting and len(jobs) < room and (free := self._trays.reserve()):
@@ -122,32 +124,30 @@ class ProcessChannel:
 
     def _hear(self, told: bytes) -> None:
         """Take in what workers say."""
-        failed = []
+        failed: list[tuple[_Sample, Remote, int]] = []
         with self._state:
             for row, worker in DONE.iter_unpack(told):
                 sample = self._at_work.pop(row, None)
                 if sample is None:  # a nudge, or of a run that has been given up
                     continue
-                about = self._rows.told(row)
-                if about.number != sample.number:
-                    raise RunError(f"preprocess-{worker} answered for sample {about.number}, not {sample.number}")
+                told_number, error, geometry, stamps = self._rows.told(row)
+                if told_number != sample.number:
+                    raise RunError(f"preprocess-{worker} answered for sample {told_number}, not {sample.number}")
                 if sample.number == _REHEARSED:
-                    self._rehearsed.append((sample, about))
+                    self._rehearsed.append((sample, error))
                     self._trays.drop(row)
-                elif about.error is None:
-                    self._shared.recorder.ledger.prepared(sample.number, about.stamps, worker)
-                    self._trays.put(Filled(sample.id, sample.index, sample.number, row, about.geometry))
+                elif error is None:
+                    self._shared.recorder.ledger.prepared(sample.number, stamps, worker)
+                    self._trays.put(Filled(sample.id, sample.index, sample.number, row, geometry))
                 else:
                     self._trays.drop(row)
-                    failed.append((sample, about, worker))
+                    failed.append((sample, error, worker))
             self._send()
-            self._state.notify_all()
-        for sample, about, worker in failed:
-            self._fail(sample, about, worker)
-
-    def _fail(self, sample: _Sample, about: Told, worker: int) -> None:
-        self._shared.failures.record(Remote.of(about), [sample.index])
-        fail(self._shared, [sample.id], [sample.number], self._rows.stages, worker)
+            if not self._at_work:  # for which ``drain`` waits
+                self._state.notify_all()
+        for sample, error, worker in failed:
+            self._shared.failures.record(error, [sample.index])
+            fail(self._shared, [sample.id], [sample.number], self._rows.stages, worker)
 
     def done(self, rows: Iterable[int]) -> None:
         """See ``Channel``."""
@@ -194,9 +194,9 @@ class ProcessChannel:
             if self.broken is not None or time.monotonic() > deadline:
                 raise RunError(self.broken or f"preprocessing {len(indices)} samples took over {_REHEARSAL_S:.0f} s")
             self.take(_NO_LANE)
-        for sample, about in self._rehearsed:
-            if about.error is not None:
-                raise RunError(self._shared.failures.described(Remote.of(about), [sample.index]))
+        for sample, error in self._rehearsed:
+            if error is not None:
+                raise RunError(self._shared.failures.described(error, [sample.index])) from error
 
     def drain(self) -> None:
         """Wait until workers have done all that was asked, 30 s at the most."""

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from struct import Struct
-from typing import Any, Self
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,8 +33,7 @@ MOST_JOBS = 1024
 """On their way at once: their bytes fit into a pipe, so that no writer ever waits for a reader."""
 
 _HEADER_BYTES = 4096
-_PLACED = Struct("<q?qq4d")
-"""The sample's number, whether it failed, and its geometry."""
+"""Of each row: the sample's number, whether it failed, its geometry and stamps; then what it failed of."""
 _ERROR_BYTES = 3000
 
 
@@ -64,16 +63,6 @@ class Layout:
         return self.tensor_bytes + self.rows * _HEADER_BYTES
 
 
-@dataclass(frozen=True, slots=True)
-class Told:
-    """What a worker says of a sample. ``error`` is the class and the text of what was raised."""
-
-    number: int
-    geometry: Geometry
-    stamps: tuple[int, ...]
-    error: tuple[str, str] | None = None
-
-
 class Remote(Exception):
     """What was raised in another process. ``kind`` is the class that it had there."""
 
@@ -81,10 +70,14 @@ class Remote(Exception):
         super().__init__(text)
         self.kind = kind
 
-    @classmethod
-    def of(cls, told: Told) -> Self:
-        """What a worker says that was raised."""
-        return cls(*(told.error or ("", "")))
+
+class Told(NamedTuple):
+    """What a worker says of a sample."""
+
+    number: int
+    error: Remote | None
+    geometry: Geometry
+    stamps: Sequence[int]
 
 
 class SharedRows:
@@ -94,36 +87,40 @@ class SharedRows:
         self.stages = layout.stamps - 1
         self._memory = mmap.mmap(descriptor, layout.nbytes)
         self._headers_at = layout.tensor_bytes
-        self._stamps = Struct(f"<{layout.stamps}q")
+        self._header = Struct(f"<q?qq4d{layout.stamps}q")
         tensors = np.frombuffer(self._memory, layout.dtype, layout.rows * prod(layout.shape))
         self.storage: NDArray[Any] = tensors.reshape(layout.rows, *layout.shape)
         """The tensors, shape (rows, ...) in the recipe's layout and dtype."""
 
-    def tell(self, row: int, told: Told) -> None:
-        """Write a row's header."""
-        at, where = self._headers_at + row * _HEADER_BYTES, told.geometry
-        span = (where.width, where.height, where.scale_x, where.scale_y, where.left, where.top)
-        _PLACED.pack_into(self._memory, at, told.number, told.error is not None, *span)
-        at += _PLACED.size
-        self._stamps.pack_into(self._memory, at, *told.stamps)
-        if told.error is not None:
-            at += self._stamps.size
-            text = "\0".join(told.error).encode("utf-8", "backslashreplace")[:_ERROR_BYTES]
-            self._memory[at : at + 2 + len(text)] = len(text).to_bytes(2, "little") + text
+    def tell(self, row: int, number: int, geometry: Geometry, stamps: Sequence[int]) -> None:
+        """Write the header of a sample that is ready."""
+        where = geometry
+        self._header.pack_into(
+            *(self._memory, self._headers_at + row * _HEADER_BYTES, number, False, where.width, where.height),
+            *(where.scale_x, where.scale_y, where.left, where.top, *stamps),
+        )
+
+    def tell_failed(self, row: int, number: int, kind: str, text: str, stamps: Sequence[int]) -> None:
+        """Write the header of a sample that failed of what is of a class ``kind``; a long text is cut."""
+        at = self._headers_at + row * _HEADER_BYTES
+        self._header.pack_into(self._memory, at, number, True, 0, 0, 0.0, 0.0, 0.0, 0.0, *stamps)
+        at += self._header.size
+        what = f"{kind}\0{text}".encode("utf-8", "backslashreplace")[:_ERROR_BYTES]
+        self._memory[at : at + 2 + len(what)] = len(what).to_bytes(2, "little") + what
 
     def told(self, row: int) -> Told:
         """Read a row's header."""
         at = self._headers_at + row * _HEADER_BYTES
-        number, has_failed, *where = _PLACED.unpack_from(self._memory, at)
-        at += _PLACED.size
-        stamps = self._stamps.unpack_from(self._memory, at)
+        number, has_failed, width, height, scale_x, scale_y, left, top, *stamps = self._header.unpack_from(
+            self._memory, at
+        )
         error = None
         if has_failed:
-            at += self._stamps.size
+            at += self._header.size
             length = int.from_bytes(self._memory[at : at + 2], "little")
             kind, _, text = self._memory[at + 2 : at + 2 + length].decode("utf-8", "replace").partition("\0")
-            error = kind, text
-        return Told(number, Geometry(*where), stamps, error)
+            error = Remote(kind, text)
+        return Told(number, error, Geometry(width, height, scale_x, scale_y, left, top), stamps)
 
 
 def memory_for(layout: Layout) -> int:

@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
+from operator import attrgetter
 
 from preprocess.base import Geometry
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Filled:
     """One preprocessed sample on its way: its tensor is row ``row`` of a channel's storage."""
 
@@ -23,6 +24,9 @@ class Filled:
     number: int
     row: int
     geometry: Geometry
+
+
+_by_row = attrgetter("row")
 
 
 @dataclass(slots=True)
@@ -86,37 +90,39 @@ class Trays:
     def cancel(self, samples: int) -> None:
         """So many that were announced, and for which no row was reserved, will not come."""
         self._coming -= samples
-        if self._fill_up and not self._coming:
-            self._finish_all()
+        self._finish_open()
 
     def _came(self, at: int) -> None:
-        self._trays[at].reserved -= 1
-        self._coming -= 1
-        if self._fill_up and not self._coming:
-            self._finish_all()
-        elif self._fill_up:
-            self._finish(at)
-
-    def _finish_all(self) -> None:
-        """Nothing is on its way any more: what there is goes as it is, and so does the tray that is being filled."""
-        for at in range(len(self._trays)):
-            self._finish(at)
-
-    def _finish(self, at: int) -> None:
         tray = self._trays[at]
-        if tray.reserved or not tray.ready or (at == self._open and self._coming):
-            return
-        if at == self._open:
-            self._open = None
-        self._whole.append(sorted(tray.ready, key=lambda sample: sample.row))
-        tray.ready = []
+        tray.reserved -= 1
+        self._coming -= 1
+        if self._fill_up:
+            if not tray.reserved and at != self._open:
+                self._finish(tray)
+            self._finish_open()
+
+    def _finish_open(self) -> None:
+        """The tray that is being filled goes as it is, once nothing is on its way any more."""
+        if self._fill_up and not self._coming and self._open is not None:
+            tray = self._trays[self._open]
+            if tray.ready:
+                self._open = None
+                self._finish(tray)
+
+    def _finish(self, tray: _Tray) -> None:
+        """A tray whose samples have all come."""
+        if tray.ready:
+            tray.ready.sort(key=_by_row)
+            self._whole.append(tray.ready)
+            tray.ready = []
 
     def take(self) -> list[Filled]:
         """The next batch, in the order of its rows; empty where there is none yet."""
         if self._fill_up:
             return self._whole.popleft() if self._whole else []
-        count = min(self._rows, len(self._ready))
-        return sorted((self._ready.popleft() for _ in range(count)), key=lambda sample: sample.row)
+        found = [self._ready.popleft() for _ in range(min(self._rows, len(self._ready)))]
+        found.sort(key=_by_row)
+        return found
 
     def done(self, rows: Iterable[int]) -> None:
         """Rows that were taken are free again."""

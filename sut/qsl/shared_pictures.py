@@ -6,8 +6,7 @@ import mmap
 import os
 import threading
 from collections.abc import Iterator, MutableMapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +14,7 @@ from numpy.typing import NDArray
 _ALIGNED = 64
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
+class Span(NamedTuple):
     """Where a picture lies: ``nbytes`` from ``offset``; ``height`` and ``width`` are 0 for a file's bytes."""
 
     offset: int

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from preprocess.base import Geometry, Recipe
 from sut.errors import RunError
 from sut.pipeline import shared
-from sut.pipeline.shared import DONE, JOB, MOST_JOBS, Layout, Remote, SharedRows, Told, memory_for
+from sut.pipeline.shared import DONE, JOB, MOST_JOBS, Layout, SharedRows, memory_for
 
 RECIPE = Recipe(name="dot", size=5, fit="stretch", interpolation="linear")
 STAGES = ("decode", "resize", "normalize")
@@ -31,13 +31,13 @@ def descriptor() -> int:
 def test_two_who_map_the_same_memory_see_the_same_rows(descriptor: int) -> None:
     one, other = SharedRows(LAYOUT, descriptor), SharedRows(LAYOUT, descriptor)
     one.storage[1] = np.arange(75).reshape(3, 5, 5)
-    told = Told(7, WHERE, (10**18, 10**18 + 1, 2**62, 2**62 + 5))
+    stamps = [10**18, 10**18 + 1, 2**62, 2**62 + 5]
 
-    one.tell(1, told)
+    one.tell(1, 7, WHERE, stamps)
 
     assert (other.storage.shape, other.storage.dtype) == ((3, 3, 5, 5), np.float32)
     assert np.array_equal(other.storage[1].ravel(), np.arange(75)) and not other.storage[[0, 2]].any()
-    assert other.told(1) == told
+    assert other.told(1) == (7, None, WHERE, stamps)
     assert one.storage.flags.c_contiguous and one.storage.ctypes.data % 64 == 0
 
 
@@ -49,29 +49,23 @@ def test_two_who_map_the_same_memory_see_the_same_rows(descriptor: int) -> None:
 def test_any_error_arrives(kind: str, text: str, number: int) -> None:
     rows = SharedRows(LAYOUT, memory_for(LAYOUT))
 
-    rows.tell(2, Told(number, WHERE, (1, 2, 3, 4), (kind, text)))
+    rows.tell_failed(2, number, kind, text, (1, 2, 3, 4))
 
     found = rows.told(2)
-    assert (found.number, found.geometry, found.stamps) == (number, WHERE, (1, 2, 3, 4))
-    assert found.error is not None and (found.error[0] == kind or not kind.isascii())
-    assert found.error[1][:500] == text[:500] or not text.isascii()
+    assert (found.number, found.stamps) == (number, [1, 2, 3, 4])
+    assert found.error is not None and (found.error.kind == kind or not kind.isascii())
+    assert str(found.error)[:500] == text[:500] or not text.isascii()
 
 
 def test_a_long_error_is_cut_within_its_row() -> None:
     rows = SharedRows(LAYOUT, memory_for(LAYOUT))
-    rows.tell(1, Told(1, WHERE, (1, 2, 3, 4)))
+    rows.tell(1, 1, WHERE, (1, 2, 3, 4))
 
-    rows.tell(0, Told(0, WHERE, (1, 2, 3, 4), ("ValueError", "é" * 10_000)))
+    rows.tell_failed(0, 0, "ValueError", "é" * 10_000, (1, 2, 3, 4))
 
-    assert rows.told(1) == Told(1, WHERE, (1, 2, 3, 4))
-    kind, text = rows.told(0).error or ("", "")
-    assert kind == "ValueError" and text.startswith("é" * 1000)
-
-
-def test_an_error_of_another_process_has_the_class_that_it_had_there() -> None:
-    remote = Remote.of(Told(0, WHERE, (), ("BadPicture", "no picture")))
-
-    assert (remote.kind, str(remote)) == ("BadPicture", "no picture")
+    assert rows.told(1) == (1, None, WHERE, [1, 2, 3, 4])
+    error = rows.told(0).error
+    assert error is not None and error.kind == "ValueError" and str(error).startswith("é" * 1000)
 
 
 def test_messages_are_written_as_a_whole_and_no_writer_ever_waits() -> None:

@@ -23,7 +23,7 @@ from sut.pipeline.channel import Channel, Patience, trays_for
 from sut.pipeline.lane import Failures, Recorder, Surroundings, lane_stages
 from sut.pipeline.ledger import Counter, Ledger, LedgerShape
 from sut.pipeline.process_channel import ProcessChannel
-from sut.pipeline.shared import DONE, JOB, Layout, SharedRows, Told, memory_for
+from sut.pipeline.shared import DONE, JOB, Layout, SharedRows, memory_for
 from sut.pipeline.stage import Stage, StageSettings, entry, stages_of
 from sut.pipeline.staged import Preprocess
 from sut.pipeline.trays import Filled, Trays
@@ -236,14 +236,13 @@ class Process(threading.Thread):
         while found := os.read(self._jobs, JOB.size):
             number, offset, nbytes, row, _, _ = JOB.unpack(found)
             self.met.append(number)
-            error = None
             if nbytes < 0:
-                error = "ValueError", "the sample is not loaded"
+                self._rows.tell_failed(row, number, "ValueError", "the sample is not loaded", (1, 2, 3))
             elif (picture := os.pread(self._pictures.descriptor, nbytes, offset)) == b"bad":
-                error = "BadPicture", "no picture"
+                self._rows.tell_failed(row, number, "BadPicture", "no picture", (1, 2, 3))
             else:
                 self._rows.storage[row] = len(picture)
-            self._rows.tell(row, Told(number + self.lies, WHERE, (1, 2, 3), error))
+                self._rows.tell(row, number + self.lies, WHERE, (1, 2, 3))
             os.write(self._done, DONE.pack(row, 5))
 
 
