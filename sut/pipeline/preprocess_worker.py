@@ -57,7 +57,9 @@ class Counted:
     event: Literal["counted"] = "counted"
 
 
-class _Job(NamedTuple):
+class Job(NamedTuple):
+    """A picture, by the number of its sample, that is to go into a row."""
+
     number: int
     span: Span
     row: int
@@ -68,7 +70,7 @@ class _Handed(Source):
 
     def __init__(self, preprocessor: Preprocessor, stages: tuple[str, ...], pictures: PictureReader) -> None:
         self.stages = stages
-        self.jobs: Sequence[_Job] = ()
+        self.jobs: Sequence[Job] = ()
         self._preprocessor, self._pictures = preprocessor, pictures
 
     def fill(self, indices: Sequence[int], target: Target, mark: Mark) -> list[Geometry]:
@@ -95,13 +97,13 @@ class _Worker:
         """Do what jobs there are, until there will be no more."""
         while found := os.read(self._orders.jobs, self._orders.batch * JOB.size):
             jobs = [
-                _Job(number, Span(offset, nbytes, height, width), row)
+                Job(number, Span(offset, nbytes, height, width), row)
                 for number, offset, nbytes, row, height, width in JOB.iter_unpack(found)
             ]
             for some in in_runs(jobs):
                 self._do(some)
 
-    def _do(self, jobs: Sequence[_Job]) -> None:
+    def _do(self, jobs: Sequence[Job]) -> None:
         """Preprocess pictures into rows that follow each other, and say so."""
         self._handed.jobs = jobs
         first, positions = jobs[0].row, range(len(jobs))
@@ -116,7 +118,7 @@ class _Worker:
             jobs = self._tell_failed(jobs, error)
         os.write(self._orders.done, b"".join(DONE.pack(job.row, self._orders.number) for job in jobs))
 
-    def _tell_failed(self, jobs: Sequence[_Job], error: BaseException) -> Sequence[_Job]:
+    def _tell_failed(self, jobs: Sequence[Job], error: BaseException) -> Sequence[Job]:
         """Write what was raised into all of the rows. Returns the jobs, the one to blame first: it is the one named."""
         now = (self._clock(),) * self._orders.layout.stamps
         is_known = isinstance(error, BadPicture)
@@ -128,7 +130,7 @@ class _Worker:
         return [jobs[bad], *jobs[:bad], *jobs[bad + 1 :]]
 
 
-def in_runs(jobs: Sequence[_Job]) -> list[Sequence[_Job]]:
+def in_runs(jobs: Sequence[Job]) -> list[Sequence[Job]]:
     """Jobs whose rows follow each other, together."""
     ends = [at for at in range(1, len(jobs)) if jobs[at].row != jobs[at - 1].row + 1]
     return [jobs[begin:end] for begin, end in zip([0, *ends], [*ends, len(jobs)], strict=True)]

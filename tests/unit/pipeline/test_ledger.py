@@ -98,6 +98,23 @@ def test_cost_is_the_busy_time_shared_by_the_batch(run: Run) -> None:
     assert stages.batch_sizes == {size: run.sizes.count(size) for size in run.sizes}
 
 
+def test_what_a_worker_does_at_once_is_shared_by_the_samples_that_it_is_done_for() -> None:
+    ledger = Ledger(LedgerShape.of(5, stages=("gather", "infer"), before=("decode", "resize")))
+    ledger.issue(0, [0, 1, 2, 3, 4], BEGIN_NS)
+    # The first two by worker 0, the next two at that very time by worker 1, the last alone.
+    for number, (at, worker) in enumerate([(0, 0), (0, 0), (0, 1), (0, 1), (9_000, 0)]):
+        took = 6_000 if number < 4 else 1_000
+        ledger.prepared(number, [BEGIN_NS + at, BEGIN_NS + at + took, BEGIN_NS + at + took + 500], worker)
+        ledger.batch(number, [(number, 1)], 0, [BEGIN_NS + 20_000] * 4, 0)
+    ledger.words[Counter.ISSUED] = ledger.words[Counter.BATCHES] = 5
+
+    stages = join(ledger, None)
+
+    assert stages.per_sample["decode"].tolist() == [6_000] * 4 + [1_000]
+    assert stages.cost_ns["decode"] == (2 * 6_000 + 1_000) / 5
+    assert stages.cost_ns["resize"] == 3 * 500 / 5
+
+
 def recorded(indices: list[int], batch: int = 3) -> tuple[Ledger, Trace]:
     """Samples issued and answered in batches: 10 us per stage, 100 us from one batch to the next, 2 us in no stage."""
     ledger = Ledger(LedgerShape.of(len(indices)))

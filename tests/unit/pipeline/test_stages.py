@@ -22,13 +22,14 @@ from sut.pipeline.batching import BatchingPolicy
 from sut.pipeline.channel import Channel, Patience, trays_for
 from sut.pipeline.lane import Failures, Recorder, Surroundings, lane_stages
 from sut.pipeline.ledger import Counter, Ledger, LedgerShape
+from sut.pipeline.preprocess_worker import Job, in_runs
 from sut.pipeline.process_channel import ProcessChannel
 from sut.pipeline.shared import DONE, JOB, Layout, SharedRows, memory_for
 from sut.pipeline.stage import Stage, StageSettings, entry, stages_of
 from sut.pipeline.staged import Preprocess
 from sut.pipeline.trays import Filled, Trays
 from sut.qsl.library import Source
-from sut.qsl.shared_pictures import SharedPictures
+from sut.qsl.shared_pictures import SharedPictures, Span
 from sut.tasks.classification import Classification
 
 RECIPE = Recipe(name="dot", size=1, fit="stretch", interpolation="linear")
@@ -217,6 +218,13 @@ def test_threads_are_rehearsed_each_and_a_bad_file_is_named() -> None:
         stage.rehearse([0, 3])
 
     assert (channel.storage[:] != 3).all()
+
+
+def test_jobs_are_done_together_as_far_as_their_rows_follow_each_other() -> None:
+    jobs = [Job(number, Span(0, 1), row) for number, row in enumerate([4, 5, 6, 0, 1, 7])]
+
+    assert [[job.row for job in some] for some in in_runs(jobs)] == [[4, 5, 6], [0, 1], [7]]
+    assert in_runs(jobs[:1]) == [jobs[:1]]
 
 
 LAYOUT = Layout.of(8, RECIPE, STAGES)
