@@ -34,6 +34,7 @@ _REHEARSED = -1
 """The number of a sample that nobody asked for."""
 _REHEARSAL_S = 60.0
 _NO_LANE = -1
+_LOOK_S = 0.005
 
 
 @dataclass(slots=True)
@@ -69,7 +70,7 @@ class ProcessChannel:
         self._closed = False
         self.broken: str | None = None
         """Why no worker does anything any more."""
-        self._state = threading.Condition(threading.Lock())
+        self._state = threading.Lock()
         self._listener = threading.Lock()
         self._poll = select.poll()
         self._poll.register(self._done_out, select.POLLIN)
@@ -89,8 +90,6 @@ class ProcessChannel:
 
     def _send(self) -> None:
         """Send as many jobs as there are free rows."""
-        if not self._waiting:
-            return
         jobs: list[bytes] = []
         room = MOST_JOBS - len(self._at_work) if self.broken is None else 0
         while self._waiting and len(jobs) < room and (free := self._trays.reserve()):
@@ -104,10 +103,9 @@ class ProcessChannel:
 
     def take(self, lane: int) -> list[Filled]:
         """See ``Channel``."""
-        with self._state:
-            if lane in self._resting:
-                self._state.wait(POLL_S)
-                return []
+        if lane in self._resting:
+            time.sleep(_LOOK_S)
+            return []
         with self._listener:
             return self._listen(lane)
 
@@ -142,9 +140,8 @@ class ProcessChannel:
                 else:
                     self._trays.drop(row)
                     failed.append((sample, error, worker))
-            self._send()
-            if not self._at_work:  # for which ``drain`` waits
-                self._state.notify_all()
+            if self._waiting:
+                self._send()
         for sample, error, worker in failed:
             self._shared.failures.record(error, [sample.index])
             fail(self._shared, [sample.id], [sample.number], self._rows.stages, worker)
@@ -153,13 +150,12 @@ class ProcessChannel:
         """See ``Channel``."""
         with self._state:
             self._trays.done(rows)
-            self._send()
+            if self._waiting:
+                self._send()
 
     def rest(self, lanes: Collection[int]) -> None:
         """See ``Channel``."""
-        with self._state:
-            self._resting = frozenset(lanes)
-            self._state.notify_all()
+        self._resting = frozenset(lanes)
         os.write(self.done_in, _NUDGE)
 
     def give_up(self, why: str) -> None:
@@ -177,8 +173,9 @@ class ProcessChannel:
             self._trays.cancel(len(samples) - len(lost))
             for row, _ in lost:
                 self._trays.drop(row)
-            self._state.notify_all()
         for sample in samples:
+            if sample.number == _REHEARSED:
+                continue
             self._shared.failures.record(RunError(self.broken), [sample.index])
             fail(self._shared, [sample.id], [sample.number], self._rows.stages, 0)
 
@@ -200,8 +197,9 @@ class ProcessChannel:
 
     def drain(self) -> None:
         """Wait until workers have done all that was asked, 30 s at the most."""
-        with self._state:
-            self._state.wait_for(lambda: not self._waiting and not self._at_work, GOODBYE_S)
+        deadline = time.monotonic() + GOODBYE_S
+        while (self._waiting or self._at_work) and time.monotonic() < deadline:
+            time.sleep(_LOOK_S)
 
     def close_jobs(self) -> None:
         """Tell the workers that nothing more comes."""

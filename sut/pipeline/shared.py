@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from struct import Struct
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,15 +71,6 @@ class Remote(Exception):
         self.kind = kind
 
 
-class Told(NamedTuple):
-    """What a worker says of a sample."""
-
-    number: int
-    error: Remote | None
-    geometry: Geometry
-    stamps: Sequence[int]
-
-
 class SharedRows:
     """The mapping, as each of the processes has it."""
 
@@ -108,8 +99,8 @@ class SharedRows:
         what = f"{kind}\0{text}".encode("utf-8", "backslashreplace")[:_ERROR_BYTES]
         self._memory[at : at + 2 + len(what)] = len(what).to_bytes(2, "little") + what
 
-    def told(self, row: int) -> Told:
-        """Read a row's header."""
+    def told(self, row: int) -> tuple[int, Remote | None, Geometry, Sequence[int]]:
+        """Read a row's header: the sample's number, what was raised, geometry and stamps."""
         at = self._headers_at + row * _HEADER_BYTES
         number, has_failed, width, height, scale_x, scale_y, left, top, *stamps = self._header.unpack_from(
             self._memory, at
@@ -120,7 +111,7 @@ class SharedRows:
             length = int.from_bytes(self._memory[at : at + 2], "little")
             kind, _, text = self._memory[at + 2 : at + 2 + length].decode("utf-8", "replace").partition("\0")
             error = Remote(kind, text)
-        return Told(number, error, Geometry(width, height, scale_x, scale_y, left, top), stamps)
+        return number, error, Geometry(width, height, scale_x, scale_y, left, top), stamps
 
 
 def memory_for(layout: Layout) -> int:

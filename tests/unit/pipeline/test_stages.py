@@ -336,6 +336,24 @@ def test_a_rehearsal_leaves_no_trace_and_names_a_bad_file(pictures: SharedPictur
     assert len(worker.met) == 43
 
 
+def test_a_rehearsal_whose_workers_are_gone_answers_nobody(pictures: SharedPictures) -> None:
+    bench = Bench()
+    with channel_of(bench, pictures) as (channel, _):
+
+        def rehearse() -> None:
+            with pytest.raises(RunError, match="was killed"):
+                channel.rehearse([0, 1])
+
+        rehearsal = threading.Thread(target=rehearse)
+        rehearsal.start()
+        os.read(channel.jobs, 1)  # it has been asked
+        channel.give_up("preprocess-0: its process was killed")
+        rehearsal.join(60)
+
+    assert not rehearsal.is_alive()
+    assert (bench.completed, bench.failures.samples, bench.ledger.before.any()) == ([], 0, False)
+
+
 def test_when_all_workers_are_gone_nobody_waits(pictures: SharedPictures) -> None:
     bench = Bench()
     with channel_of(bench, pictures) as (channel, _):
