@@ -91,9 +91,10 @@ class Simulated(Preprocessor):
         until_ns = self._stage("normalize", count, time.monotonic_ns())
         buffer[...] = 0
         buffer[:, 0, 0, 0] = (np.array(codes) - self.recipe.mean[0]) / self.recipe.std[0]
+        geometries = [fit(self.recipe, max(1, width), max(1, height)).geometry for width, height in sizes]
         sleep_until(until_ns)
         mark("normalize")
-        return [fit(self.recipe, max(1, width), max(1, height)).geometry for width, height in sizes]
+        return geometries
 
     def _stage(self, name: str, pictures: int, begin_ns: int) -> int:
         """When a stage that began then ends, in ns."""

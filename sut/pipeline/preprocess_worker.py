@@ -116,7 +116,7 @@ class _Worker:
                 self._rows.tell(job.row, job.number, geometry, ends)
         except BaseException as error:
             jobs = self._tell_failed(jobs, error)
-        os.write(self._orders.done, b"".join(DONE.pack(job.row, self._orders.number) for job in jobs))
+        os.write(self._orders.done, b"".join([DONE.pack(job.row, self._orders.number) for job in jobs]))
 
     def _tell_failed(self, jobs: Sequence[Job], error: BaseException) -> Sequence[Job]:
         """Write what was raised into all of the rows. Returns the jobs, the one to blame first: it is the one named."""

@@ -35,6 +35,7 @@ _REHEARSED = -1
 _REHEARSAL_S = 60.0
 _NO_LANE = -1
 _LOOK_S = 0.005
+_MOST_HEARD = select.PIPE_BUF // DONE.size * DONE.size
 
 
 @dataclass(slots=True)
@@ -117,7 +118,7 @@ class ProcessChannel:
                 if wait_s == 0:
                     return self._trays.take()
             if self._poll.poll(1000 * (left_s if wait_s is None else min(left_s, wait_s))):
-                self._hear(os.read(self._done_out, select.PIPE_BUF // DONE.size * DONE.size))
+                self._hear(os.read(self._done_out, _MOST_HEARD))
         return []
 
     def _hear(self, told: bytes) -> None:
