@@ -153,6 +153,33 @@ def test_what_was_preprocessed_elsewhere_keeps_its_index_and_geometry(monkeypatc
     assert (rows[:, 0, 0, 0].tolist(), indices, places) == ([3, 1], [5, 2], geometries)
 
 
+def lane_that_takes(sizes: tuple[int, ...] | None = None, lend_to: str | None = "input") -> Lane:
+    bench = Bench(Doubler(), sizes=sizes)
+    return Lane(bench.runner, bench.source, bench.lane._shared, lend_to)
+
+
+def test_rows_that_follow_each_other_are_inferred_where_they_lie() -> None:
+    storage = np.arange(12).reshape(6, 2)
+
+    slot = lane_that_takes().lent(storage, [2, 3, 4])
+
+    assert slot is not None and slot.n == 3
+    assert np.shares_memory(slot.buffers["input"], storage)
+    assert slot.buffers["input"].tolist() == [[4, 5], [6, 7], [8, 9]]
+
+
+@pytest.mark.parametrize(
+    ("lane", "rows"),
+    [
+        (lane_that_takes(), [1, 2, 4]),  # one between them failed
+        (lane_that_takes(sizes=(1, 4)), [1, 2, 3]),  # it is padded to four rows
+        (lane_that_takes(lend_to=None), [1, 2]),  # a GPU's slots are its own
+    ],
+)
+def test_other_rows_are_copied(lane: Lane, rows: list[int]) -> None:
+    assert lane.lent(np.zeros((6, 2)), rows) is None
+
+
 def test_stages_follow_each_other_without_a_reading_between_them() -> None:
     bench = Bench(Doubler())
 
