@@ -6,16 +6,18 @@ import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from itertools import cycle, islice
 
 from sut.errors import InputError, RunError
 from sut.pipeline.assembly import Assembly
-from sut.pipeline.lane import Surroundings
+from sut.pipeline.lane import Clock, Surroundings
 from sut.pipeline.preprocess_worker import CLOCKS, Counted, Orders
 from sut.pipeline.process_channel import ProcessChannel
 from sut.pipeline.shared import Layout, SharedRows, memory_for
 from sut.pipeline.stage import Stage, StageSettings
 from sut.pipeline.trays import Trays
+from sut.process.affinity import Affinity
 from sut.process.messages import Failed, vocabulary
 from sut.process.workers import Ready, Workers
 from sut.qsl.shared_pictures import SharedPictures
@@ -91,34 +93,41 @@ def preprocess_in_processes(
 
     Raises ``SutError`` in one line where there is too little memory, or a worker cannot be started.
     """
-    recipe = parts.spec.recipe
-    clock = next((name for name, clock in CLOCKS.items() if clock is shared.clock), None)
-    if clock is None:
-        raise InputError(f"processes that preprocess stamp by a clock of the machine: {', '.join(CLOCKS)}")
-    layout = Layout.of(trays.capacity, recipe, stages)
+    layout = Layout.of(trays.capacity, parts.spec.recipe, stages)
     rows = memory_for(layout)
     stack.callback(os.close, rows)
-    memory = SharedRows(layout, rows)
-    channel = ProcessChannel(memory, trays, infer, pictures, shared)
+    channel = ProcessChannel(SharedRows(layout, rows), trays, infer, pictures, shared)
     stack.callback(channel.close_pipes)
-    cores = parts.affinity.preprocess or (None,)
+    common = partial(
+        Orders,
+        preprocess=parts.config.preprocess,
+        recipe=parts.spec.recipe,
+        stages=stages,
+        batch=settings.batch,
+        layout=layout,
+        rows=rows,
+        pictures=pictures.descriptor,
+        jobs=channel.jobs,
+        done=channel.done_in,
+        clock=_name_of(shared.clock),
+        slowdown=parts.config.slowdown,
+    )
     orders = [
-        Orders(
-            number=number,
-            preprocess=parts.config.preprocess,
-            options=parts.preprocess_options_of(number),
-            recipe=recipe,
-            stages=stages,
-            batch=settings.batch,
-            cores=tuple(sorted(own)) if (own := cores[number % len(cores)]) is not None else None,
-            layout=layout,
-            rows=rows,
-            pictures=pictures.descriptor,
-            jobs=channel.jobs,
-            done=channel.done_in,
-            clock=clock,
-            slowdown=parts.config.slowdown,
-        )
+        common(number=number, options=parts.preprocess_options_of(number), cores=_cores_of(parts.affinity, number))
         for number in range(settings.workers)
     ]
     return PreprocessInProcesses(settings, channel, orders, parts.progress), channel
+
+
+def _name_of(clock: Clock) -> str:
+    """The name by which other processes know a clock. Raises ``InputError`` for one that they cannot read."""
+    found = next((name for name, known in CLOCKS.items() if known is clock), None)
+    if found is None:
+        raise InputError(f"processes that preprocess stamp by a clock of the machine: {', '.join(CLOCKS)}")
+    return found
+
+
+def _cores_of(affinity: Affinity, number: int) -> tuple[int, ...] | None:
+    """Where a worker is to stay: the sets are taken in turn; None: anywhere."""
+    sets = affinity.preprocess
+    return tuple(sorted(sets[number % len(sets)])) if sets else None

@@ -77,30 +77,32 @@ class SUT:
             self.stage_settings = stages_of(config, self.policy, bool(self.backend.inputs))
             self.task: Task = self.parts.task_for(self.backend)
             """What turns the model's outputs into answers."""
-            stages, lane = self.library.stages, lane_stages(self.backend.transfers, self.task.stages)
-            before, with_batch = (stages, ("gather", *lane)) if self.staged else ((), (*stages, *lane))
-            self._ledger_shape = partial(LedgerShape.of, stages=with_batch, before=before)
-            slowdown: Slowdown | None = None
-            if config.slowdown:
-                slowdown = Slowdown(config, self.backend, self.parts.preprocessor, (*before, *with_batch))
-            self._shared = Surroundings(
-                task=slowdown.decoder(self.task) if slowdown else self.task,
-                policy=self.policy,
-                recorder=Recorder(Ledger(self._ledger_shape(65536))),
-                failures=self.failures,
-                complete=self._complete,
-                clock=clock,
-                transfers=self.backend.transfers,
-            )
-            builder = Builder(
-                *(self.parts, self.backend, self.library, self.policy, self._shared, stack),
-                *(slowdown, nvtx_for(config)),
-            )
-            self._sources = builder.sources
-            self.lanes = builder.lanes()
-            self.stages = builder.stages(self.stage_settings, self.lanes)
-            self._put = entry(self.stages)
+            self._build(clock, stack)
             self._stack = stack.pop_all()
+
+    def _build(self, clock: Clock, stack: ExitStack) -> None:
+        """Make the pipeline, and what its threads share."""
+        config, stages, lane = self.config, self.library.stages, lane_stages(self.backend.transfers, self.task.stages)
+        before, with_batch = (stages, ("gather", *lane)) if self.staged else ((), (*stages, *lane))
+        self._ledger_shape = partial(LedgerShape.of, stages=with_batch, before=before)
+        slowdown: Slowdown | None = None
+        if config.slowdown:
+            slowdown = Slowdown(config, self.backend, self.parts.preprocessor, (*before, *with_batch))
+        self._shared = Surroundings(
+            task=slowdown.decoder(self.task) if slowdown else self.task,
+            policy=self.policy,
+            recorder=Recorder(Ledger(self._ledger_shape(65536))),
+            failures=self.failures,
+            complete=self._complete,
+            clock=clock,
+            transfers=self.backend.transfers,
+        )
+        system = (self.parts, self.backend, self.library, self.policy, self._shared)
+        builder = Builder(*system, stack, slowdown, nvtx_for(config))
+        self._sources = builder.sources
+        self.lanes = builder.lanes()
+        self.stages = builder.stages(self.stage_settings, self.lanes)
+        self._put = entry(self.stages)
 
     @property
     def staged(self) -> bool:
