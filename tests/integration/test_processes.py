@@ -242,11 +242,12 @@ def test_a_worker_that_ends_by_itself_is_named_with_what_it_said(tmp_path: Path,
     assert "its process ended with exit code 7; it said: this is what a library said" in child.error
 
 
+@pytest.mark.slow
 def test_a_worker_that_hangs_is_ended_with_the_run(tmp_path: Path, plugins: Path) -> None:
-    child = run(tmp_path, plugins, "--preprocess", "hanging", "--watchdog", "3", *LONG)
+    child = run(tmp_path, plugins, "--preprocess", "hanging", "--watchdog", "15", *LONG)
 
     assert child.code == 3
-    assert "no progress for 3 s with 1 samples outstanding" in child.error
+    assert "no progress for 15 s with 1 samples outstanding" in child.error
 
 
 def test_a_worker_that_cannot_begin_ends_the_run_before_it_starts(tmp_path: Path, plugins: Path) -> None:
