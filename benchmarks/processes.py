@@ -59,7 +59,7 @@ def rates(preprocess: str, seconds: float, rounds: int) -> list[dict[str, object
     for number in range(rounds):
         for system in SYSTEMS if number % 2 == 0 else reversed(SYSTEMS):
             with loaded(config_of(*system, "Offline", preprocess, {})) as sut:
-                asked, begin = [*range(sut.library.count)] * 4, time.perf_counter()
+                asked, begin = [*range(sut.library.count)] * 20, time.perf_counter()
                 done = 0
                 while (took := time.perf_counter() - begin) < seconds:
                     sut.ask(asked)
