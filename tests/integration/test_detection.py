@@ -64,7 +64,7 @@ WAYS = (
     "Offline jpeg dali-resize --max-batchsize 16 --lanes 1",
     "Offline jpeg fused --max-batchsize 4 --lanes 1 --preprocess-workers 2",
     "MultiStream jpeg opencv --max-batchsize 8 --lanes 2 --preprocess-workers 2",
-    "Server jpeg fused --max-batchsize 4 --lanes 2 --qps 40 --preprocess-workers 2 --preprocess-place process",
+    "Server jpeg fused --max-batchsize 4 --qps 40 --preprocess-workers 2 --preprocess-place process",
     "Offline tensor opencv --max-batchsize 64 --lanes 1 --fold",
     "Offline tensor opencv --max-batchsize 7 --lanes 2 --backend pytorch",
     "Offline jpeg cuda-host --max-batchsize 3 --lanes 1 --count 16",
