@@ -121,7 +121,9 @@ class Ledger:
         self._pack_row = Struct(f"{shape.columns}q").pack_into
         self._rows_at = view[words:rows_end]
         self.issued_ns: Int64Array = np.frombuffer(view[before_end:issued_end], np.int64)
-        prepared = np.frombuffer(view[rows_end:before_end], np.int64)
+        self._pack_before = Struct(f"{shape.before_columns}q").pack_into
+        self._before_at = view[rows_end:before_end]
+        prepared = np.frombuffer(self._before_at, np.int64)
         self.before: Int64Array = prepared.reshape(shape.samples, shape.before_columns)
         self.batch_of: Int32Array = np.frombuffer(view[issued_end:batch_end], np.int32)
         self.index_of: Int32Array = np.frombuffer(view[batch_end : batch_end + 4 * shape.samples], np.int32)
@@ -142,7 +144,7 @@ class Ledger:
     def prepared(self, number: int, stamps: Sequence[int], worker: int) -> None:
         """Record a sample's stages before its batch: the begin of the first, then the end of each, ns; and who did."""
         if number < self.shape.samples:
-            self.before[number] = (*stamps, worker)
+            self._pack_before(self._before_at, 8 * self.shape.before_columns * number, *stamps, worker)
 
     def batch(
         self, number: int, starts: Sequence[tuple[int, int]], padded: int, stamps: Sequence[int], lane: int

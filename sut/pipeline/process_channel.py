@@ -35,7 +35,7 @@ _REHEARSED = -1
 _REHEARSAL_S = 60.0
 _NO_LANE = -1
 _LOOK_S = 0.005
-_MOST_HEARD = select.PIPE_BUF // DONE.size * DONE.size
+_MOST_HEARD = 64 * DONE.size
 
 
 @dataclass(slots=True)

@@ -12,6 +12,7 @@ import mmap
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from math import prod
 from pathlib import Path
 from struct import Struct
@@ -35,6 +36,10 @@ MOST_JOBS = 1024
 _HEADER_BYTES = 4096
 """Of each row: the sample's number, whether it failed, its geometry and stamps; then what it failed of."""
 _ERROR_BYTES = 3000
+
+
+_placed = lru_cache(4096)(Geometry)
+"""The same pictures come again and again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +90,9 @@ class SharedRows:
 
     def tell(self, row: int, number: int, geometry: Geometry, stamps: Sequence[int]) -> None:
         """Write the header of a sample that is ready."""
-        where = geometry
-        self._header.pack_into(
-            *(self._memory, self._headers_at + row * _HEADER_BYTES, number, False, where.width, where.height),
-            *(where.scale_x, where.scale_y, where.left, where.top, *stamps),
-        )
+        at, where = self._headers_at + row * _HEADER_BYTES, geometry
+        scales, corner = (where.scale_x, where.scale_y), (where.left, where.top)
+        self._header.pack_into(self._memory, at, number, False, where.width, where.height, *scales, *corner, *stamps)
 
     def tell_failed(self, row: int, number: int, kind: str, text: str, stamps: Sequence[int]) -> None:
         """Write the header of a sample that failed of what is of a class ``kind``; a long text is cut."""
@@ -111,7 +114,7 @@ class SharedRows:
             length = int.from_bytes(self._memory[at : at + 2], "little")
             kind, _, text = self._memory[at + 2 : at + 2 + length].decode("utf-8", "replace").partition("\0")
             error = Remote(kind, text)
-        return number, error, Geometry(width, height, scale_x, scale_y, left, top), stamps
+        return number, error, _placed(width, height, scale_x, scale_y, left, top), stamps
 
 
 def memory_for(layout: Layout) -> int:

@@ -75,39 +75,37 @@ class Trays:
     def put(self, sample: Filled) -> None:
         """A sample that was announced is ready, in a row that was reserved."""
         at = sample.row // self._rows
-        if self._fill_up:
-            self._trays[at].ready.append(sample)
-        else:
-            self._ready.append(sample)
-        self._came(at)
+        tray = self._trays[at]
+        (tray.ready if self._fill_up else self._ready).append(sample)
+        self._came(at, tray)
 
     def drop(self, row: int) -> None:
         """A sample that was announced failed; its row is free again."""
         at = row // self._rows
-        self._came(at)
+        self._came(at, self._trays[at])
         self._give_back(at)
 
     def cancel(self, samples: int) -> None:
         """So many that were announced, and for which no row was reserved, will not come."""
         self._coming -= samples
-        self._finish_open()
+        if self._fill_up and not self._coming:
+            self._finish_open()
 
-    def _came(self, at: int) -> None:
-        tray = self._trays[at]
+    def _came(self, at: int, tray: _Tray) -> None:
         tray.reserved -= 1
         self._coming -= 1
-        if self._fill_up:
-            if not tray.reserved and at != self._open:
-                self._finish(tray)
+        if not self._fill_up:
+            return
+        if at != self._open and not tray.reserved:
+            self._finish(tray)
+        if not self._coming:
             self._finish_open()
 
     def _finish_open(self) -> None:
-        """The tray that is being filled goes as it is, once nothing is on its way any more."""
-        if self._fill_up and not self._coming and self._open is not None:
-            tray = self._trays[self._open]
-            if tray.ready:
-                self._open = None
-                self._finish(tray)
+        """Nothing is on its way any more: the tray that is being filled goes as it is."""
+        if self._open is not None and (tray := self._trays[self._open]).ready:
+            self._open = None
+            self._finish(tray)
 
     def _finish(self, tray: _Tray) -> None:
         """A tray whose samples have all come."""
@@ -141,8 +139,10 @@ class Trays:
 
     @property
     def waiting(self) -> int:
-        """Samples that may be taken now."""
-        return sum(map(len, self._whole)) if self._fill_up else len(self._ready)
+        """Samples that may be taken now, up to a batch: a tray that is taken as a whole counts as a full one."""
+        if self._fill_up:
+            return self._rows if self._whole else 0
+        return min(self._rows, len(self._ready))
 
     @property
     def is_empty(self) -> bool:
