@@ -9,13 +9,15 @@ from contextlib import contextmanager
 
 import pytest
 
-from sut.errors import RunError
+from sut.config import make_config
+from sut.errors import InputError, RunError
 from sut.pipeline import process_channel
 from sut.pipeline.ledger import Counter
 from sut.pipeline.preprocess_worker import Job, in_runs
 from sut.pipeline.process_channel import ProcessChannel
 from sut.pipeline.shared import DONE, JOB, Layout, SharedRows, memory_for
 from sut.pipeline.stage import StageSettings
+from sut.pipeline.system import SUT
 from sut.pipeline.trays import Filled, Trays
 from sut.qsl.shared_pictures import SharedPictures, Span
 from tests.unit.staged_bench import RECIPE, STAGES, WHERE, Bench, taken
@@ -204,3 +206,11 @@ def test_a_lane_that_rests_takes_nothing_and_hears_for_nobody(pictures: SharedPi
         channel.announce(1)
         channel.ask([71], [1], 1)
         assert [sample.id for sample in taken(channel, 1)] == [71]
+
+
+def test_a_clock_that_other_processes_cannot_read_is_refused_before_any_is_started() -> None:
+    workers = {"preprocess_workers": 1, "preprocess_place": "process"}
+    config = make_config({"backend": "simulated", "boundary": "jpeg", "dataset": "demo", **workers})
+
+    with pytest.raises(InputError, match="stamp by a clock of the machine: system, monotonic"):
+        SUT(config, clock=lambda: 7)
