@@ -20,6 +20,7 @@ from sut.errors import InputError, SetupError, SutError, one_line
 
 Count = Callable[[str], None]
 """Takes librdkafka's statistics, JSON, once a second."""
+_DEFAULT = "kafka://127.0.0.1:9092"
 _FRAMING = 1024
 """Bytes that Kafka puts around one message, and room to spare."""
 _MEANT = {
@@ -72,7 +73,8 @@ class Cluster:
     """
 
     def __init__(self, settings: ChannelSettings) -> None:
-        self.where = f"the Kafka at {settings.url}"
+        self._url = settings.url or _DEFAULT
+        self.where = f"the Kafka at {self._url}"
         self._settings = settings
         self._heard = _Heard()
         with self._refusing():
@@ -87,10 +89,10 @@ class Cluster:
             raise SetupError(str(error)) from None
 
     def _configured(self, more: Mapping[str, Any] = {}) -> dict[str, Any]:
-        parts = urlsplit(self._settings.url)
+        parts = urlsplit(self._url)
         user, _, hosts = parts.netloc.rpartition("@")
         if parts.scheme != "kafka" or not hosts:
-            raise ValueError(f"got a channel at {self._settings.url!r}, expected a URL kafka://HOST:PORT")
+            raise ValueError(f"got a channel at {self._url!r}, expected a URL kafka://HOST:PORT")
         patience_ms = max(10, int(1000 * self._settings.patience_s))
         secret = {"sasl.username": unquote(user), "sasl.password": password() or ""} if user else {}
         return {

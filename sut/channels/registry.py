@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from plugins.extras import entries
-from plugins.registry import load_class, plugged
+from plugins.registry import load_class, plugged, suggest
 from sut.channels.base import Channel, ChannelSettings, Receiver, Sender
 from sut.channels.errors import redacted
 from sut.errors import InputError
@@ -34,6 +34,21 @@ def load(name: str) -> type[Channel]:
         needed = " ".join(package.name for package in entry.packages) if entry else str(error.name)
         raise ModuleNotFoundError(f"the channel {name} needs {needed}: pip install {needed}", name=error.name) from None
     return loaded
+
+
+def settings_of(text: str) -> ChannelSettings:
+    """What a channel is opened with that is told in one word: its name, or a broker's URL, whose scheme says which.
+
+    Raises ``InputError`` for an unknown name and for a URL with a password, which the message does not show.
+    """
+    scheme, is_url, _ = text.partition(":")
+    name = _SCHEMES.get(scheme, scheme)
+    if name not in names():
+        raise InputError(f"unknown channel '{name}'; {suggest(name, ['none', *names()])}, or a broker's URL")
+    return ChannelSettings(name, "run", url=text if is_url else "")
+
+
+_SCHEMES = {"rediss": "redis", "unix": "redis"}
 
 
 def open_receiver(settings: ChannelSettings) -> Receiver:

@@ -61,6 +61,10 @@ _ready = Only("boundary", ("tensor",), "preprocessing is timed, or ends on the d
 AUTO = ("lanes", "threads", "max_batchsize")
 """What is chosen where it is not set, or is set to ``auto``."""
 
+FAN_OUT = re.compile(r"(\d{1,9})(?:\.\.(\d{1,9}))?")
+"""``RunConfig.fan_out``: the least crops of a frame, and the most where that is another number."""
+MOST_CROPS = 10_000
+
 _CUDA = re.compile(r"^cuda(?::(\d+))?$")
 _MOST_PATH_BYTES = 4095
 _MOST_NAME_BYTES = 255
@@ -175,6 +179,24 @@ class RunConfig(BaseModel):
     preprocess_batch: Annotated[int, Field(ge=1, le=65536)] = setting(
         "Samples that each of them takes up at once; default 1.", 1, only=_timed
     )
+    identify: str | None = setting(
+        "A second model, which says what is in the boxes of the first: a known model's name, or a file."
+    )
+    identify_backend: _Name | None = setting("Its runtime; default the first model's.")
+    identify_precision: Literal["fp32", "fp16", "bf16", "int8"] = setting("What that must execute.", "fp32")
+    identify_options: _Options = setting("That runtime's own settings, by name.", {}, flag=None)
+    identify_workers: _Threads = setting(
+        "Workers behind a channel, each with that model; default 1. Without a channel each lane identifies.", 1
+    )
+    identify_batch: Annotated[int, Field(ge=1, le=65536)] = setting(
+        "Crops in a batch at most, of any frames; default 8.", 8
+    )
+    channel: str = setting(
+        "How crops reach the second model: none (in the lane), memory, shared, redis, kafka, or a broker's URL.", "none"
+    )
+    fan_out: str | None = setting(
+        "How many crops a frame has, N or A..B by turns, instead of one for each box that is found."
+    )
     max_wait_ms: Annotated[float, Field(ge=0, le=1000 * _MOST_SECONDS)] = setting(
         "How long Server waits to fill a batch; default 0.",
         0.0,
@@ -273,6 +295,18 @@ class RunConfig(BaseModel):
             parse_affinity(value)
         return value
 
+    @field_validator("fan_out", mode="before")
+    @classmethod
+    def _fan_out(cls, value: Any) -> Any:
+        if value is None:
+            return None
+        found = FAN_OUT.fullmatch(str(value))
+        if isinstance(value, bool) or found is None or int(found[1]) > int(found[2] or found[1]):
+            raise ValueError("expected a number of crops, N, or from the least to the most, A..B")
+        if int(found[2] or found[1]) > MOST_CROPS:
+            raise ValueError(f"expected at most {MOST_CROPS:,} crops")
+        return str(value)
+
     @field_validator("known_models")
     @classmethod
     def _hashes(cls, value: dict[str, str]) -> dict[str, str]:
@@ -334,6 +368,30 @@ class RunConfig(BaseModel):
     def shares_pictures(self) -> bool:
         """Whether processes of their own preprocess."""
         return self.stages_preprocessing and self.preprocess_place == "process"
+
+    @property
+    def identifier(self) -> RunConfig:
+        """The second model's own config, as far as this one decides it. Raises ``ValueError`` where there is none."""
+        if self.identify is None:
+            raise ValueError("no second model: identify is not set")
+        lanes = self.lane_count if self.channel == "none" else self.identify_workers
+        return RunConfig(
+            model=self.identify,
+            backend=self.identify_backend or self.backend,
+            device=self.devices[0],
+            precision=self.identify_precision,
+            backend_options=self.identify_options,
+            preprocess=self.preprocess,
+            preprocess_options=self.preprocess_options,
+            boundary="pixels",
+            weights=self.weights,
+            known_models=self.known_models,
+            scenario="Offline",
+            lanes=1 if self.channel not in ("none", "memory") else lanes,
+            threads=self.threads or max(1, usable_cores() // lanes),
+            max_batchsize=self.identify_batch,
+            rules=None,
+        )
 
     @property
     def is_file(self) -> bool:

@@ -62,6 +62,13 @@ class Assembly:
     preprocessor: type[Preprocessor]
     affinity: Affinity = NOWHERE
     progress: Progress = lambda done, total: None
+    second: Assembly | None = None
+    """Those of the model that identifies what the first has found, where there is one."""
+
+    @property
+    def scored_by(self) -> type[Task]:
+        """What scores the answers."""
+        return find_task("identification" if self.second is not None else self.spec.task)
 
     @property
     def units(self) -> tuple[Unit, ...]:
@@ -153,7 +160,8 @@ class Assembly:
             place = device_place(self.config.backend, backend.places)
             gpu = open_device(place, with_kernels=False)
             return DeviceLibrary(how, recipe, device=gpu, gather=gpu.gather, place=place)
-        return PictureLibrary(how, self.config.boundary, SharedPictures() if self.config.shares_pictures else None)
+        shared = SharedPictures() if self.config.shares_pictures else None
+        return PictureLibrary(how, self.config.boundary, shared, shows_frames=self.second is not None)
 
     def place_for(self, backend: Loaded) -> str:
         """Where slots are to lie: on the GPU where what fills them can write there, else in the host's memory.
@@ -241,6 +249,7 @@ def assemble(
     _check_device(config, backend)
     affinity = _affinity_of(config)
     _check_options(config, backend)
+    _check_identify(config, preprocessor)
     spec = _spec_of(config, backend, say)
     if config.data_format and config.data_format != spec.recipe.layout:
         raise InputError(
@@ -260,7 +269,54 @@ def assemble(
         model = prepared or identified(config, spec, backend, dataset, say, progress)
     elif config.fold:
         raise InputError(f"--fold puts normalisation into the model, and backend {config.backend} has none")
-    return Assembly(config, spec_to_run(spec, config), model, dataset, backend, preprocessor, affinity, progress)
+    second = _second(config, spec, say, progress) if config.identify is not None else None
+    return Assembly(
+        config, spec_to_run(spec, config), model, dataset, backend, preprocessor, affinity, progress, second
+    )
+
+
+def _second(config: RunConfig, first: ModelSpec, say: Say, progress: Progress) -> Assembly:
+    """The parts of the model that identifies, which takes pixels where its file can be made to: crops are smaller."""
+    own = config.identifier
+    backend = load_backend(own.backend)
+    if not (own.is_file or find_for(own.model, backend.reads).recipe.dtype == "uint8"):
+        own = own.model_copy(update={"fold": backend.needs_model and ".onnx" in backend.reads})
+    parts = assemble(own, say, progress)
+    if parts.spec.task != "classification":
+        raise InputError(
+            f"--identify {own.model}: its task is {parts.spec.task}, and what identifies a crop is a classifier"
+        )
+    if config.fan_out is None and first.task != "detection":
+        raise InputError(
+            f"--identify needs boxes, and {first.name} finds none (its task is {first.task}): take a detector such as "
+            "planted-photos, or say by --fan-out how many crops a frame has"
+        )
+    return parts
+
+
+def _check_identify(config: RunConfig, preprocessor: type[Preprocessor]) -> None:
+    """Refuse what a pipeline of two models cannot have, and settings of the second where there is none."""
+    if config.identify is None:
+        names = [name for name in RunConfig.model_fields if name.startswith("identify_")] + ["channel", "fan_out"]
+        given = (name for name in names if getattr(config, name) != RunConfig.model_fields[name].default)
+        if name := next(given, None):
+            raise InputError(f"{name} is of a second model, and there is none; add --identify MODEL")
+        return
+    if not config.times_preprocessing:
+        raise InputError(
+            f"--identify cuts crops out of the frame, which is not there at the boundary {config.boundary}; "
+            "take --boundary jpeg or pixels"
+        )
+    for name in ("preprocess_workers", "slowdown", "rules"):
+        if getattr(config, name) != RunConfig.model_fields[name].default:
+            raise InputError(f"{name} is for one model: leave it out, or --identify")
+    if preprocessor.run_pixels is Preprocessor.run_pixels or "host" not in preprocessor.places:
+        raise InputError(
+            f"--identify cuts crops out of decoded pixels, and the preprocessor {config.preprocess} "
+            "shows none in the host's memory; take opencv or fused"
+        )
+    if config.fan_out is not None and config.mode == "accuracy":
+        raise InputError("--fan-out makes crops that nobody has labelled: leave it out, or --accuracy")
 
 
 def load_backend(name: str) -> type[Backend]:

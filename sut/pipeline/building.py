@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from backends.base import Loaded, Runner
 from sut.pipeline.assembly import Assembly
 from sut.pipeline.batching import BatchingPolicy
 from sut.pipeline.channel import Channel, trays_for
 from sut.pipeline.fused import Fused, Inline
+from sut.pipeline.identify.build import Identification
 from sut.pipeline.lane import Lane, Surroundings
 from sut.pipeline.ranges import Nvtx, RangedRunner, RangedSource
 from sut.pipeline.slowdown import Slowdown
@@ -18,7 +19,7 @@ from sut.pipeline.stage import Stage, StageSettings
 from sut.pipeline.staged import Infer, Preprocess
 from sut.pipeline.trays import Trays
 from sut.qsl.library import Library, Source
-from sut.qsl.picture_library import PictureLibrary
+from sut.qsl.picture_library import Frames, PictureLibrary
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,7 @@ class Builder:
     stack: ExitStack
     slowdown: Slowdown | None = None
     nvtx: Nvtx | None = None
+    second: Identification | None = None
     sources: list[Source] = field(default_factory=list)
     """All that were made, as the library made them."""
 
@@ -45,9 +47,17 @@ class Builder:
         units = self.parts.units
         several = len(units) > 1 or units[0].cores is not None
         return [
-            Lane(each, self._source(n), self.shared, lend_to, n, units[n % len(units)] if several else None)
+            Lane(each, self._source(n), self._shared_by(n), lend_to, n, units[n % len(units)] if several else None)
             for n, each in enumerate(runners)
         ]
+
+    def _shared_by(self, lane: int) -> Surroundings:
+        """What a lane shares with others, whose source was made; with two models it decodes by itself."""
+        if self.second is None:
+            return self.shared
+        frames = self.sources[lane]
+        assert isinstance(frames, Frames)
+        return replace(self.shared, task=self.second.decoder(self.shared.task, frames, lane))
 
     def stages(self, settings: Sequence[StageSettings], lanes: Sequence[Lane]) -> list[Stage]:
         """The pipeline, of which ``lanes`` do the last stage."""

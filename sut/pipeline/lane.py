@@ -200,7 +200,7 @@ class Lane:
         if len(task.stages) == 1:
             payloads = task.decode(outputs, indices, geometries, slot.n)
         else:
-            payloads = task.decode(outputs, indices, geometries, slot.n, stamping(stamps, clock))
+            payloads = task.decode(outputs, indices, geometries, slot.n, Stamping(stamps, clock))
         if len(payloads) != len(indices):
             raise ValueError(f"{len(payloads)} answers for {len(indices)} samples")
         stamps.append(clock())
@@ -241,6 +241,30 @@ def stamping(stamps: list[int], clock: Clock) -> Mark:
         stamps.append(now)
 
     return mark
+
+
+class Stamping:
+    """The ``Mark`` of a lane's decoder, which may know better than now when a stage ended."""
+
+    def __init__(self, stamps: list[int], clock: Clock) -> None:
+        """``stamps`` has the begin of the first stage."""
+        self._stamps, self._clock = stamps, clock
+
+    def __call__(self, stage: str) -> None:
+        self.at(self._clock())
+
+    def at(self, end_ns: int) -> None:
+        """A stage ended then, not before the one before it, and the next one began."""
+        end_ns = max(end_ns, self._stamps[-1])
+        self._stamps += (end_ns, end_ns)
+
+
+def ended(mark: Mark, stage: str, end_ns: int) -> None:
+    """``mark`` a stage that ended at another time than now, in ns of the lane's clock."""
+    if isinstance(mark, Stamping):
+        mark.at(end_ns)
+    else:
+        mark(stage)
 
 
 def fill_stamped(

@@ -23,6 +23,7 @@ from sut.pipeline.assembly import Assembly, assemble
 from sut.pipeline.batching import BatchingPolicy
 from sut.pipeline.building import Builder
 from sut.pipeline.choice import prior
+from sut.pipeline.identify.build import Identification
 from sut.pipeline.lane import Clock, Failures, Recorder, Surroundings, lane_stages
 from sut.pipeline.ledger import Counter, Ledger, LedgerShape
 from sut.pipeline.ranges import nvtx_for
@@ -40,7 +41,8 @@ class SUT:
     ``SUT(RunConfig(...))`` loads everything for the config's scenario; ``issue(ids, indices)`` and ``flush()`` are
     LoadGen's callbacks (``ConstructFastSUT``), ``library.load`` and ``library.unload`` those of its sample library.
     ``complete`` gets each batch of answers; by default they go to LoadGen. Use it as a context manager: its lanes are
-    threads. What is ``auto`` in the config is guessed from the model's size and the cores; ``config`` says how.
+    threads. ``run`` is the run's id in a broker, by chance unless told. What is ``auto`` in the config is guessed from
+    the model's size and the cores; ``config`` says how.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class SUT:
         tell: Callable[[str], None] = lambda message: None,
         performance_samples: int | None = None,
         assembly: Assembly | None = None,
+        run: str | None = None,
     ) -> None:
         parts = assembly or assemble(config)
         self.config = config = prior(config, parts.lane_cores, parts.model_bytes).apply(config)
@@ -77,12 +80,16 @@ class SUT:
             self.stage_settings = stages_of(config, self.policy, bool(self.backend.inputs))
             self.task: Task = self.parts.task_for(self.backend)
             """What turns the model's outputs into answers."""
+            self.second = Identification(self.parts, clock, stack, run) if self.parts.second is not None else None
+            """The model that identifies what the first finds, where there is one."""
             self._build(clock, stack)
             self._stack = stack.pop_all()
 
     def _build(self, clock: Clock, stack: ExitStack) -> None:
         """Make the pipeline, and what its threads share."""
-        config, stages, lane = self.config, self.library.stages, lane_stages(self.backend.transfers, self.task.stages)
+        config, stages = self.config, self.library.stages
+        decoding = (*self.task.stages, *(self.second.stages if self.second is not None else ()))
+        lane = lane_stages(self.backend.transfers, decoding)
         before, with_batch = (stages, ("gather", *lane)) if self.staged else ((), (*stages, *lane))
         self._ledger_shape = partial(LedgerShape.of, stages=with_batch, before=before)
         slowdown: Slowdown | None = None
@@ -98,7 +105,7 @@ class SUT:
             transfers=self.backend.transfers,
         )
         system = (self.parts, self.backend, self.library, self.policy, self._shared)
-        builder = Builder(*system, stack, slowdown, nvtx_for(config))
+        builder = Builder(*system, stack, slowdown, nvtx_for(config), self.second)
         self._sources = builder.sources
         self.lanes = builder.lanes()
         self.stages = builder.stages(self.stage_settings, self.lanes)
@@ -134,7 +141,8 @@ class SUT:
     @property
     def processes(self) -> dict[str, int]:
         """Numbers of the processes that work for this one, by name."""
-        return {name: number for stage in self.stages for name, number in stage.processes.items()}
+        of_second = self.second.pool.processes if self.second is not None and self.second.pool is not None else {}
+        return {name: number for stage in self.stages for name, number in stage.processes.items()} | dict(of_second)
 
     def cpu_s(self) -> float:
         """CPU time so far, in seconds, of this process and of those that work for it."""
@@ -150,6 +158,8 @@ class SUT:
             self._shared.recorder.ledger = ledger
         self._issued = 0
         self.task.start()
+        if self.second is not None and self.second.pool is not None:
+            self.second.pool.start()
         for stage in reversed(self.stages):
             stage.start()
 

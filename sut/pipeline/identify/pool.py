@@ -1,0 +1,226 @@
+"""Behind a channel: lanes put crops into it, workers put labels into another, one thread here takes those.
+
+Crops of all lanes are numbered, and so are their labels: one that does not come in time is a message that was lost on
+either way, and fails the run with its number. Each worker has a crops channel of its own, all labels come through one.
+"""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from itertools import count
+
+import numpy as np
+
+from preprocess.base import Mark, Preprocessor, unmarked
+from sut.channels.base import ChannelSettings, Sender, Taken
+from sut.channels.errors import ChannelClosed
+from sut.channels.registry import clean, open_receiver, open_sender
+from sut.errors import RunError, SutError, one_line
+from sut.pipeline.assembly import Assembly
+from sut.pipeline.identify.crops import Crop
+from sut.pipeline.identify.hands import Hands, Processes, Threads
+from sut.pipeline.identify.messages import END, Carried, Told
+from sut.pipeline.identify.second import INFER, PREPROCESS, Labels
+from sut.pipeline.identify.worker import PUT_S
+from sut.pipeline.lane import Clock, ended
+from sut.pipeline.stage import POLL_S
+from sut.qsl.library import Rows
+
+SEND, WAIT, RETURN = "identify/send", "identify/wait", "identify/return"
+CROPS, ANSWERS = "crops", "answers"
+_BATCHES = 4
+"""Of crops, that a channel has room for."""
+_MOST_ANSWER_BYTES = 4096
+_LOST_AFTER_S = 60.0
+_MOST_TAKEN = 256
+
+
+_NOTHING = Told(0, 0, 0, 0)
+
+
+@dataclass(slots=True)
+class _Asked:
+    """Crops of one lane that are on their way, and what the worker said of the one that came back the last."""
+
+    labels: Labels
+    left: int
+    last: int = 0
+    told: Told = _NOTHING
+    failed: str | None = None
+    done: threading.Event = field(default_factory=threading.Event)
+
+
+class Pool:
+    """The second model's workers. Lanes ask it, several at a time."""
+
+    def __init__(
+        self, parts: Assembly, workers: int, settings: ChannelSettings, clock: Clock, run: str | None = None
+    ) -> None:
+        """``parts`` are the second model's; ``settings`` say which channel, and where. ``run``: its id, if it has one.
+
+        Raises ``SutError`` in one line where there is no such channel, no room for it, or no worker.
+        """
+        self.parts, self.clock = parts, clock
+        self.carried = {CROPS: Carried(), ANSWERS: Carried()}
+        self._numbers = count()
+        self._asked: dict[int, tuple[_Asked, int, int]] = {}
+        """By crop: who asked, which of its crops it is, and which worker has it."""
+        self._outstanding = [0] * workers
+        self._lock = threading.Lock()
+        self._broken: str | None = None
+        self._closing = False
+        recipe = parts.spec.recipe
+        self._sample, self._dtype = recipe.sample_shape, np.dtype(recipe.dtype)
+        room = _BATCHES * parts.config.largest_batch
+        common = replace(settings, run=run or uuid.uuid4().hex[:12], lost_after_s=_LOST_AFTER_S)
+        self._crops = [
+            replace(
+                common, name=f"{CROPS}-{n}", capacity=room, max_bytes=int(np.prod(self._sample)) * self._dtype.itemsize
+            )
+            for n in range(workers)
+        ]
+        answers = replace(common, name=ANSWERS, capacity=workers * room, max_bytes=_MOST_ANSWER_BYTES)
+        self.answers = open_receiver(answers)
+        kind = Threads if settings.channel == "memory" else Processes
+        self.hands: Hands = kind(parts, self._crops, self.answers.address, clock, self._break)
+        self._senders: list[Sender] = []
+        self._collector = threading.Thread(target=self._collect, name="answers", daemon=True)
+        try:
+            self.hands.start()
+            addresses = {each.crops.name: each.crops for each in self.hands.opened}
+            self._senders += [open_sender(addresses[each.name]) for each in self._crops]
+        except BaseException:
+            self._broken = "it did not start"
+            self.close()
+            raise
+        self._collector.start()
+
+    def start(self) -> None:
+        """A run begins: what is remembered is of it."""
+        self.carried = {CROPS: Carried(), ANSWERS: Carried()}
+
+    def ask(self, crops: Sequence[Crop], preprocessor: Preprocessor, mark: Mark) -> Labels:
+        """The labels of crops, each preprocessed into the channel's own memory where it has any.
+
+        Raises ``RunError`` where a worker or the channel fails, and what preprocessing raises.
+        """
+        clock, begin, preprocessed_ns = self.clock, self.clock(), 0
+        asked = _Asked(np.empty(len(crops), np.float32), len(crops))
+        sent: list[tuple[int, int]] = []
+        for place, crop in enumerate(crops):
+            took_ns = self._put(asked, place, crop, preprocessor)
+            preprocessed_ns += took_ns
+            sent.append((preprocessed_ns, clock()))
+        while crops and not asked.done.wait(POLL_S):
+            self._check()
+        if asked.failed is not None:
+            raise RunError(asked.failed)
+        self._check()
+        before_ns, sent_ns = sent[asked.last] if sent else (0, begin)
+        told = asked.told
+        ended(mark, PREPROCESS, begin + before_ns)
+        ended(mark, SEND, sent_ns)
+        ended(mark, WAIT, told.begin_ns)
+        ended(mark, INFER, told.end_ns)
+        return asked.labels
+
+    def _put(self, asked: _Asked, place: int, crop: Crop, preprocessor: Preprocessor) -> int:
+        """Send one crop to the worker with the fewest. Returns what preprocessing took, in ns."""
+        self._check()
+        with self._lock:
+            number = next(self._numbers)
+            worker = self._outstanding.index(min(self._outstanding))
+            self._outstanding[worker] += 1
+        sender = self._senders[worker]
+        message = sender.reserve(number, self._sample, self._dtype, PUT_S)
+        began = self.clock()
+        try:
+            preprocessor.run_pixels([crop], Rows.of(message.body[np.newaxis]), unmarked)
+        except BaseException:
+            sender.drop(message)
+            with self._lock:
+                self._outstanding[worker] -= 1
+            raise
+        took_ns = self.clock() - began
+        with self._lock:
+            self._asked[number] = asked, place, worker
+        self.answers.announce([number])
+        sender.put(message, PUT_S)
+        return took_ns
+
+    def _check(self) -> None:
+        if self._broken is not None:
+            raise RunError(self._broken)
+
+    def _collect(self) -> None:
+        """One thread: takes labels and gives them to who asked, until all is done."""
+        try:
+            while not self._closing:
+                if taken := self.answers.take(_MOST_TAKEN, POLL_S):
+                    for each in taken:
+                        self._give(each)
+                    self.answers.done(taken)
+        except ChannelClosed as error:
+            if not self._closing:
+                self._break(one_line(error))
+        except Exception as error:
+            self._break(one_line(error))
+
+    def _give(self, taken: Taken) -> None:
+        message, told = taken.message, Told.of(taken.message.spans)
+        self.carried[ANSWERS].take(taken)
+        self.carried[CROPS].add(self._crops[0].max_bytes, told.depth, told.waited_ns)
+        with self._lock:
+            asked, place, worker = self._asked.pop(message.id)
+            self._outstanding[worker] -= 1
+        if told.failed:
+            asked.failed = f"identifying a crop: {bytes(message.body).decode(errors='replace')}"
+        else:
+            asked.labels[place] = np.frombuffer(message.body, "<f4")[0]
+        asked.left -= 1
+        if not asked.left:
+            asked.last, asked.told = place, told
+            asked.done.set()
+
+    def _break(self, why: str) -> None:
+        """No label will come any more: nobody is left waiting."""
+        with self._lock:
+            self._broken = self._broken or why
+            waiting = {id(asked): asked for asked, _, _ in self._asked.values()}
+        for asked in waiting.values():
+            asked.done.set()
+
+    @property
+    def processes(self) -> Mapping[str, int]:
+        """Numbers of the workers' processes, by name."""
+        return self.hands.processes
+
+    def close(self) -> None:
+        """Have the workers end, and leave nothing in the channel, whatever has happened to them."""
+        self.hands.end(self._say_goodbye)
+        self._closing = True
+        for sender in self._senders:
+            with suppress(SutError):
+                sender.close()
+        with suppress(SutError):
+            self.answers.close()
+        if self._collector.is_alive():
+            self._collector.join()
+        if len(self.hands.counted) < len(self._crops):
+            clean_up(self._crops)
+
+    def _say_goodbye(self) -> None:
+        for sender in self._senders:
+            with suppress(SutError):
+                sender.put(END, POLL_S)
+
+
+def clean_up(channels: Sequence[ChannelSettings]) -> None:
+    """Remove what a worker that was killed has left at the broker, where that can be reached."""
+    for each in channels:
+        with suppress(SutError):
+            clean(each)
