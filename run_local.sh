@@ -90,6 +90,9 @@ add_extras() {
     done <"$ROOT/plugins/extras.txt"
 }
 
+# Prints the names of the channels in a comma list of names and brokers' URLs.
+channels_of() { sed -E 's/:[^,]*//g; s/\b(rediss|unix)\b/redis/g' <<<"$1"; }
+
 refuse_gpu() {
     [[ $cuda == *[!0-9]* ]] ||
         die "the device ${flag[device]} needs a driver for CUDA 12 or newer, and this one has CUDA $cuda: update the driver"
@@ -130,7 +133,8 @@ if [[ ${1-} == --version ]] || is_command "${1-}"; then
 fi
 
 # Backend, model and device come first: as options of run, as words of what takes them so.
-declare -A flag=([backend]='' [model]='' [device]='' [dataset]='' [preprocess]='' [precision]='' [config]='' [from]='')
+declare -A flag=([backend]='' [model]='' [device]='' [dataset]='' [preprocess]='' [precision]='' [config]='' [from]=''
+    [identify]='' [identify_backend]='' [identify_precision]='' [channel]='')
 declare -A setting=()
 for name in backend model device; do
     [[ $# -gt 0 && $1 != -* ]] || break
@@ -160,7 +164,7 @@ for argument in "${arguments[@]}"; do
     fi
     [[ $previous != --vary ]] || is_matrix=1
     for name in "${!flag[@]}"; do
-        [[ $previous != "--$name" ]] || flag[$name]=$argument
+        [[ ${previous//-/_} != "__$name" ]] || flag[$name]=$argument
         [[ ! $previous =~ ^--(set|space|vary)$ || $argument != "$name="* ]] || setting[$name]=${argument#*=}
     done
     previous=$argument
@@ -172,7 +176,7 @@ done
 for file in "${flag[config]}" "${flag[from]}"; do
     [[ -f $file ]] || continue
     ! grep -q '^matrix[[:space:]]*:' -- "$file" 2>/dev/null || is_matrix=1
-    for name in backend preprocess precision model device dataset; do
+    for name in backend preprocess precision model device dataset identify identify_backend identify_precision channel; do
         [[ -n ${flag[$name]}${setting[$name]-} ]] || flag[$name]=$(values_of "$file" "$name")
     done
 done
@@ -209,6 +213,10 @@ case $command in
             add_extras preprocess "${flag[preprocess]:-${default[1]}}"
             add_extras precision "${flag[precision]:-${default[2]}}"
             add_extras model "${flag[model]}"
+            add_extras backend "${flag[identify_backend]}"
+            add_extras precision "${flag[identify_precision]}"
+            add_extras model "${flag[identify]}"
+            add_extras channel "$(channels_of "${flag[channel]}")"
             add_extras score "${flag[dataset]}"
         fi
         ;;

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from plugins.base import Closing, Plugin
-from sut.channels.errors import ChannelClosed, ChannelFull, MessageLost, split_password
+from sut.channels.errors import PASSWORD, ChannelClosed, ChannelFull, MessageLost, split_password
 from sut.channels.wire import Message, check
 from sut.errors import InputError, cut_list
 
@@ -55,7 +55,7 @@ class ChannelSettings:
         if self.capacity < 1 or self.max_bytes < 1:
             raise InputError(f"a channel for {self.capacity} messages of {self.max_bytes} bytes: expected 1 or more")
         if split_password(self.url)[1] is not None:
-            raise InputError("a channel's URL has a password here: it belongs into the environment")
+            raise InputError(f"a channel's URL has a password here: it belongs into the environment, as {PASSWORD}")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

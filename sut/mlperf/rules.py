@@ -136,6 +136,8 @@ def broken_before(
     # With it, every list but MLCommons' was refused, and every file that was quantised already.
     if (config.precision == "int8" or (model is not None and model.quantised)) and config.rules != "closed":
         found.append("int8 is not known to be calibrated on MLCommons' list (--rules closed)")
+    if config.identify is not None:
+        found.append(f"two models: what {spec.name} finds, {config.identify} identifies; MLPerf's benchmarks have one")
     if config.slowdown:
         stretched = ", ".join(f"{stage} x {factor:.4g}" for stage, factor in config.slowdown.items())
         found.append(f"slowdown stretches stages on purpose: {stretched}")

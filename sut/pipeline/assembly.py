@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import backends.registry
 import preprocess.registry
+import sut.channels.registry
 from backends.base import Attestation, Backend, Loaded, ModelFile
 from kernels.device import HOST_PLACES
 from plugins.cache import code_dir, private_dir
@@ -19,6 +20,7 @@ from plugins.files import utf8_path
 from plugins.options import shortcuts
 from plugins.registry import suggest
 from preprocess.base import Preprocessor, Recipe
+from sut.channels.registry import settings_of
 from sut.config import RunConfig, expanded
 from sut.datasets.base import DataSet
 from sut.datasets.registry import open_dataset
@@ -315,6 +317,8 @@ def _check_identify(config: RunConfig, preprocessor: type[Preprocessor]) -> None
             f"--identify cuts crops out of decoded pixels, and the preprocessor {config.preprocess} "
             "shows none in the host's memory; take opencv or fused"
         )
+    if config.channel != "none":
+        _loaded(sut.channels.registry.load, "channel", settings_of(config.channel).channel)
     if config.fan_out is not None and config.mode == "accuracy":
         raise InputError("--fan-out makes crops that nobody has labelled: leave it out, or --accuracy")
 

@@ -141,8 +141,8 @@ class SUT:
     @property
     def processes(self) -> dict[str, int]:
         """Numbers of the processes that work for this one, by name."""
-        of_second = self.second.pool.processes if self.second is not None and self.second.pool is not None else {}
-        return {name: number for stage in self.stages for name, number in stage.processes.items()} | dict(of_second)
+        found = {name: number for stage in self.stages for name, number in stage.processes.items()}
+        return found if self.second is None else {**found, **self.second.processes}
 
     def cpu_s(self) -> float:
         """CPU time so far, in seconds, of this process and of those that work for it."""
@@ -158,8 +158,8 @@ class SUT:
             self._shared.recorder.ledger = ledger
         self._issued = 0
         self.task.start()
-        if self.second is not None and self.second.pool is not None:
-            self.second.pool.start()
+        if self.second is not None:
+            self.second.start()
         for stage in reversed(self.stages):
             stage.start()
 

@@ -18,6 +18,7 @@ from sut.mlperf.metrics import PERCENTILES
 from sut.mlperf.reference_results import REFERENCE_PERCENTILES
 from sut.results.energy import UNMEASURED, Energy, NotMeasured
 from sut.results.gpus import GpuUse
+from sut.results.identified import Identified
 from sut.results.quiet import Quiet
 from sut.results.stages import Stages
 from sut.text import encodable, share_in_percent
@@ -57,11 +58,11 @@ class Accuracy(_Part):
     """How many answers were right."""
 
     name: str
-    """``top1``, of detectors ``mAP``."""
+    """``top1``, of detectors ``mAP``, of two models ``identities``."""
     value: float
     """A fraction: 1.0 is all."""
     count: int
-    """Pictures that were scored."""
+    """Pictures that were scored; of ``identities`` what was to be found in them."""
     target: float | None = None
     """What MLPerf asks for, where this is its model and data set; else None."""
     met: bool | None = None
@@ -70,7 +71,7 @@ class Accuracy(_Part):
     @property
     def share(self) -> str:
         """How many are right, where that is what is counted; else the value in percent."""
-        if self.name == "top1":
+        if self.name in ("top1", "identities"):
             return f"{round(self.value * self.count)} of {self.count}"
         return f"{share_in_percent(self.value)} %"
 
@@ -280,6 +281,8 @@ class Result(_Part):
     """Samples in the ledger, which ``latency_ns`` and ``stages_ns`` are of."""
     clock_change_ns: int | None = None
     """The largest change of the system clock against the monotonic one."""
+    identified: Identified | None = None
+    """The second model, of a pipeline of two; None where there is one, or the run did not come to its end."""
     scaling: Scaling | None = None
     """None with one device, in SingleStream, and where the run did not come to its plan."""
     thread_cores: Mapping[str, str] = {}

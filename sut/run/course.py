@@ -33,6 +33,7 @@ from sut.results.schema import CpuQuota, Scaling
 from sut.run.answers import check
 from sut.run.closed import end_where_broken, settings_broken
 from sut.run.events import Checked, Failure, Finished, Flushed, Loaded, Orders, Planned, Preprocessed
+from sut.run.identified import identified_by
 from sut.run.overload import fitting_qps, stop_overload
 from sut.run.planning import Plan, Room, apply_calibration, make_plan, settings_before
 from sut.run.pulse import Phase, Pulse, never_raising
@@ -142,10 +143,13 @@ class Course:
                 performance_samples=self._at_a_time,
                 assembly=self._parts,
                 complete=self._sum.complete if self._sum else loadgen.complete,
+                run=self._orders.run,
             )
             self._lap("load")
         finally:
             check_unchanged(self._parts.model)
+            if self._parts.second is not None:
+                check_unchanged(self._parts.second.model)
         return sut
 
     def _tell_what_is_loaded(self, sut: SUT) -> None:
@@ -329,6 +333,9 @@ class Course:
         if self._parts.model is not None and len(self._parts.model.loads) > 1:
             check_unchanged(self._parts.model)  # runtimes map weights in files of their own, and read them all along
         sut.close()
+        identified = identified_by(sut.second) if sut.second is not None else None
+        if sut.second is not None and self._config.keep_samples:
+            sut.second.save(self._orders.directory)
         data_broken, data_notes = [], []
         if self._is_accuracy:
             data_broken, data_notes = sut.library.rules_broken(), sut.library.notes()
@@ -344,6 +351,7 @@ class Course:
                 data_broken=bool(data_broken),
                 answers_sum=self._sum.sum if self._sum else None,
                 notes=(*self._late_notes, *sut.notes(), *data_notes),
+                identified=identified,
                 cuda_library=found_library(),
             )
         )

@@ -14,6 +14,7 @@ from sut.mlperf.audit import Audit
 from sut.models.preparation import Prepared
 from sut.pipeline.ledger import LedgerShape
 from sut.process.messages import Failed, Step, vocabulary
+from sut.results.identified import Identified
 from sut.results.quiet import Quiet
 from sut.results.schema import Answers, CpuQuota, Parity, Scaling
 from sut.run.planning import Plan
@@ -31,6 +32,8 @@ class Orders:
     directory: Path
     memory_fd: int
     started_s: float
+    run: str
+    """Its id in a broker."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +132,8 @@ class Finished:
     """Whether the data is not what MLPerf's rules ask for."""
     answers_sum: int | None
     notes: tuple[str, ...]
+    identified: Identified | None = None
+    """The second model of a pipeline of two, and its channel."""
     cuda_library: str | None = None
     """What loaded the kernels, or gave a backend its memory on a GPU."""
     event: Literal["finished"] = "finished"

@@ -46,7 +46,6 @@ from sut.results.trace import write_trace
 from sut.run.events import Planned
 from sut.run.supervisor import Outcome
 from sut.tasks.base import Score
-from sut.tasks.registry import find_task
 from sut.version import NAME
 
 _TAKE_PART = ("project", "backend", "preprocess", "precision", "runtime", "instead", "gpu")
@@ -99,6 +98,7 @@ def make_result(parts: Assembly, agreement: Agreement | None, outcome: Outcome, 
         system={**system_facts(), "load_average": outcome.load_average},
         versions={NAME: outcome.version, **versions(config, parts.spec.name)},
         scaling=_scaling(config, outcome, found),
+        identified=outcome.finished.identified if outcome.finished else None,
         **_told(outcome, samples),
         **_figures(config, outcome, found, samples),
     )
@@ -347,7 +347,7 @@ def score_log(parts: Assembly, directory: Path, answers_sum: int | None, depend:
     truth = parts.dataset.truth
     if truth is None:
         raise ValueError(f"data set {parts.dataset.name} has nothing to score against")
-    log, task = read_accuracy_log(directory / ACCURACY), find_task(parts.spec.task)
+    log, task = read_accuracy_log(directory / ACCURACY), parts.scored_by
     if not (depend or task.inexact):
         log.check_consistent(directory / ACCURACY)
     score = task.score(log.answers, truth)
@@ -360,10 +360,9 @@ def score_log(parts: Assembly, directory: Path, answers_sum: int | None, depend:
 
 def _doubts(parts: Assembly, score: Score) -> list[str]:
     """What makes an accuracy hard to believe of a model."""
-    spec = parts.spec
     if parts.model is None:
         return []
-    return find_task(spec.task).doubts(score, spec, parts.model.weights != "random")
+    return parts.scored_by.doubts(score, parts.spec, parts.model.weights != "random")
 
 
 def _accuracy(parts: Assembly, score: Score | None, data_broken: bool) -> Accuracy | None:

@@ -11,6 +11,7 @@ import mmap
 import os
 import signal
 import time
+import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,6 +20,7 @@ import numpy as np
 from sut.config import RunConfig
 from sut.errors import ExitCode, one_line
 from sut.models.preparation import Prepared
+from sut.pipeline.identify.settings import clean_up
 from sut.pipeline.ledger import Counter, Ledger, LedgerShape
 from sut.process.cgroup import bytes_told, usable_cores
 from sut.process.child import Child, Lines, Log, signal_name, spawn
@@ -92,11 +94,14 @@ def supervise(
     """
     memory = os.memfd_create("ledger", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
-        orders = Orders(config, prepared, directory, memory, time.monotonic())
+        run = uuid.uuid4().hex[:12]
+        orders = Orders(config, prepared, directory, memory, time.monotonic(), run)
         with (directory / WORKER_LOG).open("wb+") as log, spawn("sut.run.worker", orders, Log(log), [memory]) as child:
             _Watch(config, child, memory, outcome, observer, ending).watch()
     finally:
         os.close(memory)
+    if config.channel != "none" and outcome.finished is None:
+        clean_up(config, run)
 
 
 class _Watch:

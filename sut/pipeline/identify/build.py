@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
 
 from preprocess.base import Mark, Preprocessor
-from sut.channels.registry import settings_of
 from sut.pipeline.assembly import Assembly
 from sut.pipeline.identify.crops import Crop, FanOut
 from sut.pipeline.identify.decoder import CROP, Identifier, TwoModels
+from sut.pipeline.identify.messages import save
 from sut.pipeline.identify.pool import RETURN, SEND, WAIT, Pool
 from sut.pipeline.identify.second import INFER, PREPROCESS, Fused, Labels
 from sut.pipeline.lane import Clock, Decoder
@@ -35,14 +38,15 @@ class Identification:
     def __init__(self, parts: Assembly, clock: Clock, stack: ExitStack, run: str | None = None) -> None:
         """``parts`` are the first model's, which has a second. Raises ``SutError`` as ``Pool`` does."""
         assert parts.second is not None
-        config, self._parts, self._clock, self._stack = parts.config, parts.second, clock, stack
+        config, self.parts, self._clock, self._stack = parts.config, parts.second, clock, stack
         self._fan_out = FanOut.of(config.fan_out) if config.fan_out is not None else None
         self.pool: Pool | None = None
         if config.channel == "none":
-            self._backend = stack.enter_context(self._parts.load_backend())
-            self._parts.check_attested(self._backend.attest())
+            self._backend = stack.enter_context(self.parts.load_backend())
+            self.parts.check_attested(attested := self._backend.attest())
+            self._attested = asdict(attested)
         else:
-            self.pool = Pool(self._parts, config.identify_workers, settings_of(config.channel), clock, run)
+            self.pool = Pool(config, self.parts, clock, run)
             stack.callback(self.pool.close)
 
     @property
@@ -54,9 +58,29 @@ class Identification:
         """What a lane decodes with, whose frames are those."""
         identifier: Identifier
         if self.pool is None:
-            identifier = Fused(self._parts, self._backend, self._stack, self._clock, lane)
+            identifier = Fused(self.parts, self._backend, self._stack, self._clock, lane)
         else:
-            preprocessor = self._parts.preprocessor_for(self._parts.spec.recipe, lane)
+            preprocessor = self.parts.preprocessor_for(self.parts.spec.recipe, lane)
             self._stack.callback(preprocessor.close)
             identifier = ThroughPool(self.pool, preprocessor)
         return TwoModels(task, identifier, self._fan_out, frames)
+
+    @property
+    def processes(self) -> Mapping[str, int]:
+        """Numbers of the processes that identify, by name."""
+        return self.pool.processes if self.pool is not None else {}
+
+    def start(self) -> None:
+        """A run begins: what is told of the channel is of it."""
+        if self.pool is not None:
+            self.pool.start()
+
+    @property
+    def attested(self) -> Mapping[str, Any]:
+        """What executes, as the runtime tells."""
+        return self._attested if self.pool is None else self.pool.hands.opened[0].attested
+
+    def save(self, folder: Path) -> None:
+        """Keep each message of the run in a folder. Raises ``OSError``."""
+        if self.pool is not None:
+            save(folder, self.pool.carried)

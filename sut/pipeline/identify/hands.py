@@ -113,6 +113,7 @@ class Threads(Hands):
     def _serve(self, second: Second, crops: Receiver, answers: Sender) -> None:
         try:
             serve(second, crops, answers, self._clock)
+            self.counted.append(Counted(crops.counters, answers.counters, None))
         except Exception as error:
             self._lost(f"{threading.current_thread().name}: {one_line(error)}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from struct import Struct
@@ -13,6 +14,8 @@ import numpy as np
 from sut.channels.base import Taken
 from sut.channels.wire import Message
 
+FILE = "messages.npz"
+"""Each message of a run, beside its result, where samples are kept."""
 END = Message((1 << 62) + 1, b"")
 """Tells a worker that no more crops will come."""
 _SPANS = Struct("<4q?")
@@ -71,7 +74,7 @@ class Carried:
         return {f"{name}:{what}": np.array(values, np.int64) for what, values in kept.items()}
 
 
-def save(path: Path, carried: dict[str, Carried]) -> None:
-    """Write all messages as NumPy's .npz. Raises ``OSError``."""
+def save(folder: Path, carried: Mapping[str, Carried]) -> None:
+    """Write all messages into a folder as NumPy's .npz. Raises ``OSError``."""
     columns = {key: values for name, each in carried.items() for key, values in each.columns(name).items()}
-    np.savez(path, **columns)  # type: ignore[arg-type]
+    np.savez(folder / FILE, **columns)  # type: ignore[arg-type]

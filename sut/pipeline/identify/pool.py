@@ -10,32 +10,29 @@ import threading
 import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import count
 
 import numpy as np
 
 from preprocess.base import Mark, Preprocessor, unmarked
-from sut.channels.base import ChannelSettings, Sender, Taken
+from sut.channels.base import Sender, Taken
 from sut.channels.errors import ChannelClosed
 from sut.channels.registry import clean, open_receiver, open_sender
+from sut.config import RunConfig
 from sut.errors import RunError, SutError, one_line
 from sut.pipeline.assembly import Assembly
 from sut.pipeline.identify.crops import Crop
 from sut.pipeline.identify.hands import Hands, Processes, Threads
 from sut.pipeline.identify.messages import END, Carried, Told
 from sut.pipeline.identify.second import INFER, PREPROCESS, Labels
+from sut.pipeline.identify.settings import ANSWERS, CROPS, channels_of
 from sut.pipeline.identify.worker import PUT_S
 from sut.pipeline.lane import Clock, ended
 from sut.pipeline.stage import POLL_S
 from sut.qsl.library import Rows
 
 SEND, WAIT, RETURN = "identify/send", "identify/wait", "identify/return"
-CROPS, ANSWERS = "crops", "answers"
-_BATCHES = 4
-"""Of crops, that a channel has room for."""
-_MOST_ANSWER_BYTES = 4096
-_LOST_AFTER_S = 60.0
 _MOST_TAKEN = 256
 
 
@@ -57,44 +54,34 @@ class _Asked:
 class Pool:
     """The second model's workers. Lanes ask it, several at a time."""
 
-    def __init__(
-        self, parts: Assembly, workers: int, settings: ChannelSettings, clock: Clock, run: str | None = None
-    ) -> None:
-        """``parts`` are the second model's; ``settings`` say which channel, and where. ``run``: its id, if it has one.
+    def __init__(self, config: RunConfig, parts: Assembly, clock: Clock, run: str | None = None) -> None:
+        """``config`` is the run's, ``parts`` are the second model's; ``run`` is its id, by chance unless told.
 
         Raises ``SutError`` in one line where there is no such channel, no room for it, or no worker.
         """
-        self.parts, self.clock = parts, clock
+        recipe = parts.spec.recipe
+        self._clock, self._sample, self._dtype = clock, recipe.sample_shape, np.dtype(recipe.dtype)
+        self.crop_bytes = int(np.prod(self._sample)) * self._dtype.itemsize
+        self.crops, answers = channels_of(config, run or uuid.uuid4().hex[:12], self.crop_bytes)
         self.carried = {CROPS: Carried(), ANSWERS: Carried()}
         self._numbers = count()
         self._asked: dict[int, tuple[_Asked, int, int]] = {}
         """By crop: who asked, which of its crops it is, and which worker has it."""
-        self._outstanding = [0] * workers
+        self._outstanding = [0] * len(self.crops)
         self._lock = threading.Lock()
         self._broken: str | None = None
-        self._closing = False
-        recipe = parts.spec.recipe
-        self._sample, self._dtype = recipe.sample_shape, np.dtype(recipe.dtype)
-        room = _BATCHES * parts.config.largest_batch
-        common = replace(settings, run=run or uuid.uuid4().hex[:12], lost_after_s=_LOST_AFTER_S)
-        self._crops = [
-            replace(
-                common, name=f"{CROPS}-{n}", capacity=room, max_bytes=int(np.prod(self._sample)) * self._dtype.itemsize
-            )
-            for n in range(workers)
-        ]
-        answers = replace(common, name=ANSWERS, capacity=workers * room, max_bytes=_MOST_ANSWER_BYTES)
+        self._is_closing = False
         self.answers = open_receiver(answers)
-        kind = Threads if settings.channel == "memory" else Processes
-        self.hands: Hands = kind(parts, self._crops, self.answers.address, clock, self._break)
-        self._senders: list[Sender] = []
+        self.broker_before = self.broker_after = self.answers.broker_counters()
+        kind = Threads if config.channel == "memory" else Processes
+        self.hands: Hands = kind(parts, self.crops, self.answers.address, clock, self._lost)
+        self.senders: list[Sender] = []
         self._collector = threading.Thread(target=self._collect, name="answers", daemon=True)
         try:
             self.hands.start()
             addresses = {each.crops.name: each.crops for each in self.hands.opened}
-            self._senders += [open_sender(addresses[each.name]) for each in self._crops]
+            self.senders += [open_sender(addresses[each.name]) for each in self.crops]
         except BaseException:
-            self._broken = "it did not start"
             self.close()
             raise
         self._collector.start()
@@ -108,7 +95,7 @@ class Pool:
 
         Raises ``RunError`` where a worker or the channel fails, and what preprocessing raises.
         """
-        clock, begin, preprocessed_ns = self.clock, self.clock(), 0
+        clock, begin, preprocessed_ns = self._clock, self._clock(), 0
         asked = _Asked(np.empty(len(crops), np.float32), len(crops))
         sent: list[tuple[int, int]] = []
         for place, crop in enumerate(crops):
@@ -135,9 +122,9 @@ class Pool:
             number = next(self._numbers)
             worker = self._outstanding.index(min(self._outstanding))
             self._outstanding[worker] += 1
-        sender = self._senders[worker]
+        sender = self.senders[worker]
         message = sender.reserve(number, self._sample, self._dtype, PUT_S)
-        began = self.clock()
+        began = self._clock()
         try:
             preprocessor.run_pixels([crop], Rows.of(message.body[np.newaxis]), unmarked)
         except BaseException:
@@ -145,7 +132,7 @@ class Pool:
             with self._lock:
                 self._outstanding[worker] -= 1
             raise
-        took_ns = self.clock() - began
+        took_ns = self._clock() - began
         with self._lock:
             self._asked[number] = asked, place, worker
         self.answers.announce([number])
@@ -159,21 +146,21 @@ class Pool:
     def _collect(self) -> None:
         """One thread: takes labels and gives them to who asked, until all is done."""
         try:
-            while not self._closing:
+            while not self._is_closing:
                 if taken := self.answers.take(_MOST_TAKEN, POLL_S):
                     for each in taken:
                         self._give(each)
                     self.answers.done(taken)
         except ChannelClosed as error:
-            if not self._closing:
-                self._break(one_line(error))
+            if not self._is_closing:
+                self._lost(one_line(error))
         except Exception as error:
-            self._break(one_line(error))
+            self._lost(one_line(error))
 
     def _give(self, taken: Taken) -> None:
         message, told = taken.message, Told.of(taken.message.spans)
         self.carried[ANSWERS].take(taken)
-        self.carried[CROPS].add(self._crops[0].max_bytes, told.depth, told.waited_ns)
+        self.carried[CROPS].add(self.crop_bytes, told.depth, told.waited_ns)
         with self._lock:
             asked, place, worker = self._asked.pop(message.id)
             self._outstanding[worker] -= 1
@@ -186,13 +173,14 @@ class Pool:
             asked.last, asked.told = place, told
             asked.done.set()
 
-    def _break(self, why: str) -> None:
-        """No label will come any more: nobody is left waiting."""
+    def _lost(self, why: str) -> None:
+        """No label will come any more: nobody is left waiting, and the run comes to its end."""
         with self._lock:
             self._broken = self._broken or why
             waiting = {id(asked): asked for asked, _, _ in self._asked.values()}
         for asked in waiting.values():
             asked.done.set()
+        raise RunError(why)
 
     @property
     def processes(self) -> Mapping[str, int]:
@@ -202,25 +190,23 @@ class Pool:
     def close(self) -> None:
         """Have the workers end, and leave nothing in the channel, whatever has happened to them."""
         self.hands.end(self._say_goodbye)
-        self._closing = True
-        for sender in self._senders:
+        self._is_closing = True
+        for sender in self.senders:
             with suppress(SutError):
                 sender.close()
+        if self._broken is None:
+            with suppress(SutError):
+                self.broker_after = self.answers.broker_counters()
         with suppress(SutError):
             self.answers.close()
         if self._collector.is_alive():
             self._collector.join()
-        if len(self.hands.counted) < len(self._crops):
-            clean_up(self._crops)
+        if len(self.hands.counted) < len(self.crops):  # one that was killed has left its channel behind
+            for each in self.crops:
+                with suppress(SutError):
+                    clean(each)
 
     def _say_goodbye(self) -> None:
-        for sender in self._senders:
+        for sender in self.senders:
             with suppress(SutError):
                 sender.put(END, POLL_S)
-
-
-def clean_up(channels: Sequence[ChannelSettings]) -> None:
-    """Remove what a worker that was killed has left at the broker, where that can be reached."""
-    for each in channels:
-        with suppress(SutError):
-            clean(each)

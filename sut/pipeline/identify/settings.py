@@ -1,0 +1,39 @@
+"""The channels of one run: what they are opened with, by whoever opens them, and how they are removed."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import replace
+
+from sut.channels.base import ChannelSettings
+from sut.channels.registry import clean, settings_of
+from sut.config import RunConfig
+from sut.errors import SutError
+
+CROPS, ANSWERS = "crops", "answers"
+_BATCHES = 4
+"""Of crops, that a channel has room for."""
+_MOST_ANSWER_BYTES = 4096
+_LOST_AFTER_S = 60.0
+
+
+def channels_of(config: RunConfig, run: str, crop_bytes: int = 1) -> tuple[list[ChannelSettings], ChannelSettings]:
+    """A channel of crops for each worker, and the one that all answers come through.
+
+    Raises ``InputError`` for a channel that there is not, and a URL with a password.
+    """
+    room = _BATCHES * config.identify_batch
+    common = replace(settings_of(config.channel), run=run, lost_after_s=_LOST_AFTER_S)
+    crops = [
+        replace(common, name=f"{CROPS}-{number}", capacity=room, max_bytes=crop_bytes)
+        for number in range(config.identify_workers)
+    ]
+    return crops, replace(common, name=ANSWERS, capacity=room * len(crops), max_bytes=_MOST_ANSWER_BYTES)
+
+
+def clean_up(config: RunConfig, run: str) -> None:
+    """Remove what a run has left at its broker whose processes were ended, as far as the broker can be reached."""
+    crops, answers = channels_of(config, run)
+    for each in (*crops, answers):
+        with suppress(SutError):
+            clean(each)
