@@ -21,7 +21,7 @@ from sut.mlperf.finding import Finding, Rule, Severity
 from sut.mlperf.logs import ACCURACY, DETAIL, Detail, read_detail
 from sut.mlperf.metrics import METRICS
 from sut.mlperf.official import Benchmark
-from sut.tasks.detection.coco_map import ANSWER_WIDTH
+from sut.tasks.detection.answers import ANSWER_WIDTH
 from sut.tasks.detection.likeness import BoxLook, boxes_of
 from sut.text import shortened
 

@@ -18,13 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sut.tasks.base import Score
+from sut.tasks.detection.answers import rows_of
 from sut.tasks.detection.truth import BoxTruth
 from sut.tasks.top1 import sample_indices
-
-ANSWER_WIDTH = 7
-"""Values of a box: its sample's index, ymin, xmin, ymax, xmax as shares of the picture, score, category."""
-_VALUE = np.dtype("<f4")
-_BOX_BYTES = ANSWER_WIDTH * _VALUE.itemsize
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +59,8 @@ def score_boxes(answers: Mapping[int, bytes], truth: BoxTruth, whole: bool = Tru
     samples = sample_indices(answers, len(truth.image_ids), whole)
     if not len(samples):
         raise ValueError("there is no answer to score")
-    rows, of = _rows(answers)
-    _check(rows, of, truth)
+    rows, of = rows_of(answers)
+    _check_categories(rows, of, truth)
     found = np.array(truth.image_ids)[of]
     boxes = _in_pixels(rows, np.array(truth.sizes, np.float32)[of])
     evaluated = {truth.image_ids[sample] for sample in samples.tolist()}
@@ -83,32 +79,8 @@ def score_boxes(answers: Mapping[int, bytes], truth: BoxTruth, whole: bool = Tru
     )
 
 
-def _rows(answers: Mapping[int, bytes]) -> tuple[NDArray[np.float32], NDArray[np.intp]]:
-    """All boxes, (n, 7), in the order of their answers, and which sample's each is: (n,)."""
-    for index, answer in answers.items():
-        if len(answer) % _BOX_BYTES:
-            raise ValueError(
-                f"the answer of sample {index} has {len(answer)} bytes; expected {_BOX_BYTES} for each box, as "
-                f"{ANSWER_WIDTH} float32"
-            )
-    rows = np.frombuffer(b"".join(answers.values()), _VALUE).reshape(-1, ANSWER_WIDTH)
-    counts = [len(answer) // _BOX_BYTES for answer in answers.values()]
-    return rows, np.repeat(np.fromiter(answers, np.intp, len(answers)), counts)
-
-
-def _check(rows: NDArray[np.float32], of: NDArray[np.intp], truth: BoxTruth) -> None:
-    """Raise ``ValueError`` for what MLPerf's script takes, or stumbles over, and no model means."""
-    finite = np.isfinite(rows).all(axis=1)
-    if not finite.all():
-        at = int(finite.argmin())
-        values = ", ".join(f"{value:g}" for value in rows[at])
-        raise ValueError(f"a box of sample {of[at]} is {values}; expected {ANSWER_WIDTH} finite values")
-    own = rows[:, 0] == of
-    if not own.all():
-        at = int(own.argmin())
-        raise ValueError(
-            f"a box of sample {of[at]} says that it is sample {rows[at, 0]:.9g}'s; expected the sample's own index"
-        )
+def _check_categories(rows: NDArray[np.float32], of: NDArray[np.intp], truth: BoxTruth) -> None:
+    """Raise ``ValueError`` for a category that the data set does not have."""
     known = np.isin(rows[:, 6], truth.categories)
     if not known.all():
         at = int(known.argmin())

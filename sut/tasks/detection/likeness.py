@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sut.tasks.agreement import Agreement, Tally
-from sut.tasks.detection.coco_map import ANSWER_WIDTH, check_pycocotools, score_boxes
+from sut.tasks.detection.answers import ANSWER_WIDTH, VALUE
+from sut.tasks.detection.coco_map import check_pycocotools, score_boxes
 from sut.tasks.detection.truth import BoxTruth, TrueBox
 from sut.tasks.likeness import Look
 from sut.text import share_in_percent
@@ -33,7 +34,7 @@ Boxes = NDArray[np.float32]
 
 def boxes_of(answer: bytes) -> Boxes:
     """What ``Detection.decode`` answers."""
-    return np.frombuffer(answer, "<f4").reshape(-1, ANSWER_WIDTH)
+    return np.frombuffer(answer, VALUE).reshape(-1, ANSWER_WIDTH)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +79,9 @@ class BoxLook(Look):
         found: list[tuple[NDArray[np.float32], NDArray[np.float32] | None]] = []
         for box in _shown(self.boxes):
             candidates = other.boxes[other.boxes[:, 6] == box[6]]
-            overlaps = _overlaps(box, candidates)
-            at = int(overlaps.argmax()) if len(overlaps) else 0
-            found.append((box, candidates[at] if len(overlaps) and overlaps[at] > SAME_PLACE else None))
+            shares = overlaps(box, candidates)
+            at = int(shares.argmax()) if len(shares) else 0
+            found.append((box, candidates[at] if len(shares) and shares[at] > SAME_PLACE else None))
         return found
 
 
@@ -174,7 +175,7 @@ def _broad(boxes: Boxes) -> Boxes:
     return boxes[(boxes[:, 3:5] - boxes[:, 1:3] > _THIN).all(axis=1)]
 
 
-def _overlaps(box: NDArray[np.float32], others: Boxes) -> NDArray[np.float64]:
+def overlaps(box: NDArray[np.float32], others: Boxes) -> NDArray[np.float64]:
     """Intersection over union of a box with each of others; 0 where both are without area."""
     one, rest = box[1:5].astype(np.float64), others[:, 1:5].astype(np.float64)
     common = np.clip(np.minimum(one[2:], rest[:, 2:]) - np.maximum(one[:2], rest[:, :2]), 0, None).prod(axis=1)

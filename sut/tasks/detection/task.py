@@ -15,13 +15,14 @@ from backends.base import TensorSpec
 from plugins.options import option
 from preprocess.base import Geometry, Mark, unmarked
 from sut.tasks.base import Payloads, Score, Spec, Task, Told
+from sut.tasks.detection.answers import ANSWER_WIDTH, VALUE
 from sut.tasks.detection.categories import Categories, categories_of
-from sut.tasks.detection.coco_map import ANSWER_WIDTH, MeanAP, check_pycocotools, score_boxes
+from sut.tasks.detection.coco_map import MeanAP, check_pycocotools, score_boxes
 from sut.tasks.detection.kinds import Form, Found, form_of, told
 from sut.tasks.detection.likeness import BoxLook, BoxTally, boxes_of
 from sut.tasks.detection.truth import BoxTruth
 
-_ANSWER_BYTES = 4 * ANSWER_WIDTH
+_ANSWER_BYTES = VALUE.itemsize * ANSWER_WIDTH
 _BEYOND_ROUNDING = 0.01
 """Pixels of the picture: a box that ends at its edge may end a little behind it by rounding."""
 _IN_THE_CORNER = 2
@@ -164,7 +165,7 @@ class Detection(Task):
             found = self._find(outputs, n, rows)
         except ValueError as error:
             raise ValueError(f"output {self.form}: {error}") from None
-        answers = np.empty((len(found.boxes), ANSWER_WIDTH), "<f4")
+        answers = np.empty((len(found.boxes), ANSWER_WIDTH), VALUE)
         answers[:, 0] = np.repeat(np.asarray(indices), found.counts)
         answers[:, [2, 1, 4, 3]] = self._in_picture(found, geometries)
         answers[:, 5] = found.scores
