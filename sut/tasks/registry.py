@@ -10,11 +10,13 @@ from sut.plugged import load_other
 from sut.tasks.base import Task
 from sut.tasks.classification import Classification
 from sut.tasks.detection.task import Detection
+from sut.tasks.identification import Identification
 from sut.tasks.maps import Depth, Segmentation
 
 GROUP = "sut.tasks"
 
-TASKS: dict[str, type[Task]] = {task.name: task for task in (Detection, Classification, Segmentation, Depth)}
+_OURS = (Detection, Classification, Segmentation, Depth, Identification)
+TASKS: dict[str, type[Task]] = {task.name: task for task in _OURS}
 """By name; of two that could take the same outputs, the one that is harder to mistake stands first."""
 
 
