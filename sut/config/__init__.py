@@ -119,7 +119,9 @@ class RunConfig(BaseModel):
     scenario: Scenario = setting("What LoadGen asks, and when.", "SingleStream", flag=None)
     mode: Mode = setting("What the run is for; find_peak: Server's highest rate.", "performance", flag=None)
 
-    dataset: str | None = setting("demo, rectangles, imagenet, coco, openimages, or folder (nothing to score against).")
+    dataset: str | None = setting(
+        "demo, rectangles, albums, imagenet, coco, openimages, or folder (nothing to score against)."
+    )
     dataset_path: Path | None = setting("Folder of the pictures; default $DATA_DIR.")
     dataset_list: Path | None = setting(
         "List or annotations; default val_map.txt in that folder, or what COCO's layout has."

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from plugins.registry import plugged
+from sut.datasets.albums import ALBUMS, open_albums
 from sut.datasets.base import DataSet
 from sut.datasets.coco import LAYOUTS, list_of, open_coco
 from sut.datasets.demo import DEMO, open_demo
@@ -21,7 +22,7 @@ GROUP = "sut.datasets"
 
 IMAGENET_NAMES = ("imagenet", "imagenet_mobilenet", "imagenet_pytorch")
 """MLPerf's reference harness has a name per preprocessing; the files are the same, and here the model knows it."""
-_OURS = {DEMO: "imagenet", RECTANGLES: "coco"}
+_OURS = {DEMO: "imagenet", RECTANGLES: "coco", ALBUMS: "folder"}
 """Those that come with the project, and what a folder of the kind is called."""
 
 
@@ -88,6 +89,8 @@ def _open_ours(name: str, path: Path | None, list_file: Path | None, count: int 
         )
     if name == RECTANGLES:
         return open_rectangles(count)
+    if name == ALBUMS:
+        return open_albums(count)
     demo = open_demo()
     used = entries_to_use(count, demo.count, "the demo data set")
     return replace(demo, files=demo.files[:used], truth=demo.truth[:used])

@@ -14,6 +14,7 @@ from typing import Any
 
 from plugins.registry import plugged
 from sut.config import expanded, is_model_file
+from sut.datasets.albums import ALBUMS
 from sut.datasets.rectangles import RECTANGLES
 from sut.errors import InputError, SetupError
 from sut.models import tflite
@@ -124,6 +125,18 @@ MODELS: dict[str, ModelSpec] = {
             dataset=RECTANGLES,
             task="detection",
             classes=len(COCO80),
+            loadgen_model="yolo",
+        ),
+        ModelSpec(
+            name="planted-photos",
+            recipe=RECIPES["yolo"],
+            build=planted.build_photos,
+            makes=("planted",),
+            dataset=ALBUMS,
+            task="detection",
+            # Each anchor within a photo answers with it: they overlap almost wholly, and photos not at all.
+            task_options={"outputs": "yolo", "iou_threshold": 0.5, "agnostic": True},
+            classes=1,
             loadgen_model="yolo",
         ),
     )

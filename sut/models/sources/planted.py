@@ -1,20 +1,24 @@
-"""A detector that finds coloured rectangles exactly: nobody trained it, so what its boxes lose is lost around it.
+"""Detectors that find what was drawn exactly: nobody trained them, so what their boxes lose is lost around them.
 
-It reads pictures as ``sut/datasets/rectangles.py`` draws them: rectangles of ``COLOURS``, whose channels are all fully
+One reads pictures as ``sut/datasets/rectangles.py`` draws them: rectangles of ``COLOURS``, whose channels are all fully
 on or off, on a grey that is neither. A pixel that is half rectangle and half background is half-way between, in every
 channel: a threshold there finds each edge within half a pixel of the input, however the picture was resized.
+
+The other reads frames as ``sut/datasets/albums.py`` draws them: photos on ``BACKGROUND``, which none of their pixels is
+near. How far a pixel at an edge is from it depends on the photo's there: edges are found within a pixel.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from backends.base import TensorSpec
+from sut.datasets.albums import BACKGROUND
 from sut.datasets.rectangles import COLOURS
 from sut.files import cached
 from sut.models.base import Weights
@@ -35,6 +39,9 @@ DEPTH = 4
 
 _MIDDLE, _MARGIN = 127.5 / 255, 63.75 / 255
 """A channel is on or off where it is further from the middle than half of the way."""
+_NEAR = 50 / 255
+"""A pixel is background where each channel is within it: twice the most that JPEG's noise around photos is, and half of
+what the photos' pixels have in the furthest one, so that an edge lies about where half of a pixel is photo."""
 _FLOAT = 1
 """What ONNX calls float32."""
 
@@ -51,16 +58,32 @@ def build(weights: Weights, say: Say) -> Path:
     return cached("planted.onnx", f"builder {BUILDER}", write_yolo, say)
 
 
+def build_photos(weights: Weights, say: Say) -> Path:
+    """The ``ModelSpec.build`` of the planted detector of photos, which has no weights to choose from.
+
+    As ``build`` has it, with one class: the output is float32 [batch, 5, 1600].
+    """
+    return cached("planted-photos.onnx", f"builder {BUILDER}", write_photos, say)
+
+
+def write_photos(path: Path, size: int = SIZE) -> None:
+    """Write the detector of photos on a plain background: ``write_yolo`` with one class."""
+    _write(path, _PhotoFinder(size, range(1)), size, 1)
+
+
 def write_yolo(path: Path, size: int = SIZE) -> None:
     """Write the detector with the output of a YOLO export: [batch, 4 + classes, anchors], boxes as centre and size."""
-    finder = _Finder(size, COCO80)
+    _write(path, _Finder(size, COCO80), size, len(COCO80))
+
+
+def _write(path: Path, finder: _Finder, size: int, classes: int) -> None:
     graph = finder.graph
     half = graph.weight("half", np.array(0.5, np.float32))
     centres = [graph.node("Mul", [graph.node("Add", ends, f"{axis}.sum"), half], axis) for axis, ends in finder.ends]
     sides = [graph.node("Sub", [end, begin], f"{axis}.side") for axis, (begin, end) in finder.ends]
     whole = graph.node("Concat", [*centres, *sides, finder.scores], "whole", axis=1)
-    graph.node("Reshape", [whole, graph.weight("flat", np.array([0, 4 + len(COCO80), -1]))], "output0")
-    output = TensorSpec("output0", "float32", (None, 4 + len(COCO80), finder.anchors**2))
+    graph.node("Reshape", [whole, graph.weight("flat", np.array([0, 4 + classes, -1]))], "output0")
+    output = TensorSpec("output0", "float32", (None, 4 + classes, finder.anchors**2))
     graph.save(path, [TensorSpec("images", "float32", (None, 3, size, size))], [output])
 
 
@@ -100,6 +123,9 @@ class _Finder:
     [batch, channels, anchors down, anchors across].
     """
 
+    margin: ClassVar[float] = _MARGIN
+    """How far a level is from what tells background from the rest: the middle, or its level in the background."""
+
     def __init__(self, size: int, categories: Sequence[int]) -> None:
         """``categories`` has that of each class."""
         if size % STRIDE:
@@ -108,7 +134,7 @@ class _Finder:
         self.anchors = size // STRIDE
         self._size = size
         shift = graph.weight("middle", np.array(_MIDDLE, np.float32))
-        self._margin = graph.weight("margin", np.array(_MARGIN, np.float32))
+        self._margin = graph.weight("margin", np.array(self.margin, np.float32))
         rows, columns = (
             graph.node("Sub", [self._every_stride("images", axis, f"images.{axis}"), shift], f"levels.{axis}")
             for axis in (2, 3)
@@ -163,7 +189,13 @@ class _Finder:
         return graph.node("ReduceMax", [each], name, axes=[axis + 1], keepdims=0)
 
     def _within(self) -> str:
-        """1 where an anchor has ``DEPTH`` pixels of its rectangle on all sides, else 0."""
+        """1 where each of ``_depths`` is at least ``DEPTH``, else 0."""
+        graph = self.graph
+        least = graph.node("Min", self._depths(), "depth")
+        return self._is("Greater", least, graph.weight("depth.least", np.array(DEPTH - 0.5, np.float32)), "within")
+
+    def _depths(self) -> list[str]:
+        """How many pixels of its rectangle an anchor has on each side."""
         graph = self.graph
         at = np.arange(self.anchors, dtype=np.float32) * STRIDE
         depths = []
@@ -173,8 +205,7 @@ class _Finder:
                 graph.node("Sub", [pixel, begin], f"{name}.behind"),
                 graph.node("Sub", [end, pixel], f"{name}.left"),
             ]
-        least = graph.node("Min", depths, "depth")
-        return self._is("Greater", least, graph.weight("depth.least", np.array(DEPTH - 0.5, np.float32)), "within")
+        return depths
 
     def _colours(self, rows: str, categories: Sequence[int]) -> str:
         """1 for the class whose colour an anchor has, else 0: all three channels on or off as they must be."""
@@ -189,3 +220,28 @@ class _Finder:
         return graph.node(
             "Relu", [graph.conv("colours", sides, weight, np.full(len(categories), -2, np.float32))], "classes"
         )
+
+
+class _PhotoFinder(_Finder):
+    """The same for photos, of one class, on ``BACKGROUND``. What reaches the input's edge is a letterbox's padding."""
+
+    margin = _NEAR
+
+    def _outside(self, levels: str) -> str:
+        """1 where each channel is near the background's; else 0."""
+        graph = self.graph
+        background = np.array(BACKGROUND, np.float32).reshape(1, 3, 1, 1) / 255 - _MIDDLE
+        away = graph.node("Sub", [levels, graph.weight(f"{levels}.background", background)], f"{levels}.away")
+        most = graph.node("ReduceMax", [graph.node("Abs", [away], f"{levels}.far")], f"{levels}.most", axes=[1])
+        return self._is("Less", most, self._margin, f"{levels}.outside")
+
+    def _depths(self) -> list[str]:
+        """Those within the photo, and how many pixels lie between it and the input's edges."""
+        graph = self.graph
+        size = graph.weight("size", np.array(self._size, np.float32))
+        beside = [[begin, graph.node("Sub", [size, end], f"{name}.beyond")] for name, (begin, end) in self.ends]
+        return [*super()._depths(), *beside[0], *beside[1]]
+
+    def _colours(self, rows: str, categories: Sequence[int]) -> str:
+        """1 for the one class: whatever lies on the background is a photo."""
+        return self.graph.weight("any", np.ones((1, 1, 1, 1), np.float32))
