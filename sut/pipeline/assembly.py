@@ -258,7 +258,7 @@ def assemble(
             f"--data-format {config.data_format}: the recipe of {spec.name} makes {spec.recipe.layout}; leave it out"
         )
     files = (config.dataset_path, config.dataset_list)
-    task = find_task(spec.task)
+    task = find_task("identification" if config.identify is not None else spec.task)
     pictures, labels, layout = config.reads_pictures, spec.labels_end, task.layout
     dataset = open_dataset(config.dataset, *files, config.count, pictures, labels, layout, spec.dataset)
     if config.mode == "accuracy" and dataset.truth is not None:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sut.config import FAN_OUT
-from sut.tasks.detection.coco_map import ANSWER_WIDTH
+from sut.tasks.detection.answers import ANSWER_WIDTH
 
 Rows = NDArray[np.float32]
 """Boxes as a detector answers: n x 7, index, ymin, xmin, ymax, xmax as shares of the frame, score, category."""
