@@ -30,6 +30,8 @@ class ModelSpec:
     build: Build
     other_builds: Mapping[str, Build] = field(default_factory=dict)
     """The same for backends that read no ONNX files, by how the names of those end that they do read."""
+    adapt: Callable[[Path, Say], Path] | None = None
+    """What makes the file that runs of an .onnx file that the user gives, where that is not run itself."""
     makes: tuple[Made, ...] = ()
     """The weights that ``build`` itself puts into the file, as opposed to those that the user must bring."""
     dataset: str = "demo"

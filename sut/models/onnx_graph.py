@@ -13,7 +13,7 @@ from backends.base import TensorSpec
 from sut.models.files import import_onnx
 
 if TYPE_CHECKING:
-    from onnx import TensorProto
+    from onnx import GraphProto, TensorProto
 
 OPSET = 17
 """ONNX operator set of the graphs made here: old enough for every supported runtime, new enough for their exporters."""
@@ -30,6 +30,13 @@ class OnnxGraph:
         self._name = name
         self._nodes: list[Any] = []
         self._weights: list[TensorProto] = []
+
+    def begin_with(self, graph: GraphProto) -> None:
+        """Take over the nodes and constants of a graph of operator set ``OPSET``; nodes without a name get one."""
+        for node in graph.node:
+            node.name = node.name or node.output[0]
+        self._nodes.extend(graph.node)
+        self._weights.extend(graph.initializer)
 
     def weight(self, name: str, values: NDArray[Any]) -> str:
         """Add a constant of the array's shape and dtype; returns ``name``."""

@@ -16,7 +16,7 @@ from preprocess.base import Recipe
 from preprocess.oracle import check_recipe
 from sut.config import expanded, read_config_file
 from sut.errors import InputError, one_line
-from sut.models.sources import dpt, lraspp, resnet, retinanet, yolo11
+from sut.models.sources import centerface, dpt, lraspp, resnet, retinanet, yolo11
 from sut.models.sources.efficientnet_lite import VARIANTS
 from sut.models.sources.random_network import IMAGENET_MEAN, IMAGENET_STD
 from sut.tasks.registry import find_task
@@ -96,6 +96,9 @@ RECIPES: dict[str, Recipe] = {
         Recipe(name="yolo", size=yolo11.SIZE, fit="letterbox", interpolation="linear", std=(255.0, 255.0, 255.0)),
         # x / 255 in MLPerf's reference: mean and std are inside the model.
         Recipe(name="retinanet", size=800, fit="stretch", interpolation="linear", std=(255.0, 255.0, 255.0)),
+        # Levels as they are. The authors stretch a picture's sides to multiples of 32, so that it hardly changes its
+        # shape; of one size it keeps it by a border, of zeros as each convolution's own.
+        Recipe(name="centerface", size=centerface.SIZE, fit="letterbox", interpolation="linear", pad_level=0),
     )
 }
 """The published recipes. For a file of the user's they keep all but size, layout and dtype, which the file decides."""
@@ -105,13 +108,25 @@ _USUAL_CLASSES = {
     "mobilenet": 1001,
     "yolo": yolo11.CLASSES,
     "retinanet": retinanet.CLASSES,
+    "centerface": centerface.CLASSES,
     "lraspp": lraspp.CLASSES,
 }
-_TASKS = {"yolo": "detection", "retinanet": "detection", "lraspp": "segmentation", "dpt": "depth"}
+_TASKS = {
+    "yolo": "detection",
+    "retinanet": "detection",
+    "centerface": "detection",
+    "lraspp": "segmentation",
+    "dpt": "depth",
+}
 """Of the models that a recipe is for, where they do not classify."""
 _TASK_OPTIONS = {
     "yolo": {},
     "retinanet": {"score_threshold": retinanet.SCORE_THRESHOLD, "categories": "index"},
+    "centerface": {
+        "score_threshold": centerface.SCORE_THRESHOLD,
+        "iou_threshold": centerface.IOU_THRESHOLD,
+        "categories": "index1",
+    },
 }
 """Of the recipes for detectors."""
 _EXPECTED = {

@@ -25,6 +25,7 @@ from sut.models.folder import model_in, recipe_in
 from sut.models.own import describe, own_model, shown
 from sut.models.recipes import RECIPES, RecipeFile, find_recipe
 from sut.models.sources import (
+    centerface,
     dpt,
     efficientnet_lite,
     lraspp,
@@ -116,6 +117,17 @@ MODELS: dict[str, ModelSpec] = {
             classes=retinanet.CLASSES,
             loadgen_model="retinanet",
             exports_differ=True,
+        ),
+        ModelSpec(
+            name="centerface",
+            recipe=RECIPES["centerface"],
+            build=centerface.build,
+            adapt=centerface.adapt,
+            makes=("trained",),
+            task="detection",
+            task_options=find_recipe("centerface").task_options,
+            classes=centerface.CLASSES,
+            loadgen_model="yolo",
         ),
         ModelSpec(
             name="planted",
@@ -215,7 +227,8 @@ def for_file(
     spec = find(model_name)
     if spec.exports_differ:
         return exported(spec, path, outputs)
-    return _built(spec, path.suffix, lambda weights, say: path)
+    adapt = spec.adapt if path.suffix == ".onnx" else None
+    return _built(spec, path.suffix, lambda weights, say: adapt(path, say) if adapt else path)
 
 
 def with_folder(settings: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -76,6 +76,7 @@ def extras(checkout: Path, line: str, cuda: str = "none", extra_ops: str = "") -
         ("onnxruntime efficientnet-lite1 --model resnet50", {"onnxruntime"}),
         ("onnxruntime yolo11 cpu --weights random --scenario SingleStream", {"onnxruntime", "numba", "detection"}),
         ("openvino yolo-99 cpu", {"openvino", "numba", "detection"}),
+        ("openvino centerface cpu", {"openvino", "numba", "detection"}),
         ("onnxruntime retinanet cpu --accuracy --time 60 --qps 100", {"onnxruntime", "detection"}),
         ("--preprocess fused", {"onnxruntime", "numba"}),
         ("--preprocess fused --preprocess opencv", {"onnxruntime"}),

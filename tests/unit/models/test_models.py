@@ -352,12 +352,12 @@ def test_find_takes_both_ways_of_writing(name: str) -> None:
     [
         (
             "resnet",
-            "unknown model 'resnet'; did you mean resnet50? known: dpt, efficientnet-lite0, efficientnet-lite1,",
+            "unknown model 'resnet'; did you mean resnet50? known: centerface, dpt, efficientnet-lite0,",
         ),
         ("efficientnet", "did you mean efficientnet-lite"),
         (
             "",
-            "unknown model ''; known: dpt, efficientnet-lite0, efficientnet-lite1, efficientnet-lite2, lraspp,",
+            "unknown model ''; known: centerface, dpt, efficientnet-lite0, efficientnet-lite1, efficientnet-lite2,",
         ),
     ],
 )

@@ -46,6 +46,7 @@ def test_the_named_recipes_are_the_references() -> None:
         "pytorch": 224,
         "yolo": 640,
         "retinanet": 800,
+        "centerface": 640,
     }
 
 
@@ -184,7 +185,7 @@ def test_a_file_that_is_no_recipe(tmp_path: Path, text: str, fragment: str) -> N
 @pytest.mark.parametrize(
     ("word", "fragment"),
     [
-        ("pytorsh", "unknown recipe 'pytorsh'; did you mean pytorch? known: dpt, efficientnet-lite0"),
+        ("pytorsh", "unknown recipe 'pytorsh'; did you mean pytorch? known: centerface, dpt, efficientnet-lite0"),
         ("none.yaml", "none.yaml: no such file; --recipe takes a YAML file or one of efficientnet-lite0"),
         ("./none", "none: no such file; --recipe takes"),
         ("/", "not a readable YAML file"),
