@@ -11,10 +11,10 @@ import numpy as np
 
 from sut.config import RunConfig
 from sut.results.statistics import difference
-from sut.studies.breakdown.cells import BACK_TO_BACK, BASELINE, FIFTH, ZERO, Cell, CellRun, Load, Plan
+from sut.studies.breakdown.cells import BACK_TO_BACK, BASELINE, FIFTH, ZERO, Cell, CellRun, Plan
 from sut.studies.breakdown.overtaking import overtaking
 from sut.studies.breakdown.pictures import nearest
-from sut.studies.breakdown.split import WAITING, closes, cuts, percentiles, tail_by_size
+from sut.studies.breakdown.split import closes, cuts, percentiles, shares, tail_by_size
 from sut.studies.breakdown.study import Study
 from sut.studies.breakdown.timed import Timings
 from sut.studies.breakdown.words import sentences, warnings
@@ -81,24 +81,12 @@ def rows_of(cell: Cell, runs: Sequence[CellRun]) -> list[dict[str, Any]]:
                 "tail_by_size": tail_by_size(load.samples, run.size_of, run.loads[ZERO].samples) if several else None,
                 "trouble": load.trouble,
                 "rounds": len(runs),
-                "by_round": [_shares(each.loads[name]) for each in runs],
+                "by_round": [shares(each.loads[name].samples) for each in runs],
                 "valid": run.result.valid if name == BACK_TO_BACK else None,
                 "parity": run.result.parity.model_dump() if run.result.parity else None,
             }
         )
     return rows
-
-
-def _shares(load: Load) -> dict[str, dict[str, float | None] | None]:
-    """At each place of ``cuts``: ``tax``, and ``waiting``, in which nobody worked on the samples."""
-    return {
-        at: cut
-        and {
-            "tax": cut["tax"],
-            "waiting": sum(cut["stages_ns"].get(name, 0.0) for name in WAITING) / cut["latency_ns"],
-        }
-        for at, cut in cuts(load.samples).items()
-    }
 
 
 def zero_load(study: Study) -> list[dict[str, Any]]:

@@ -52,6 +52,18 @@ def _cut(samples: Samples, which: Int64Array) -> dict[str, Any]:
     }
 
 
+def shares(samples: Samples) -> dict[str, dict[str, float | None] | None]:
+    """At each place of ``cuts``: ``tax``, and ``waiting``, in which nobody worked on the samples."""
+    return {
+        at: cut
+        and {
+            "tax": cut["tax"],
+            "waiting": sum(cut["stages_ns"].get(name, 0.0) for name in WAITING) / cut["latency_ns"],
+        }
+        for at, cut in cuts(samples).items()
+    }
+
+
 def closes(found: Mapping[str, Mapping[str, Any] | None]) -> bool | None:
     """Whether the stages of ``cuts`` explain the latency as far as ``MOST_RESIDUAL`` asks; None: that is unknown."""
     shares = {name: cut["residual_share"] for name in MOST_RESIDUAL if (cut := found[name]) is not None}

@@ -14,7 +14,7 @@ from sut.studies.driving.driven import Driven
 from sut.studies.energy.cell import Cell
 
 METERS = {"cpu": "CPU", "gpu": "GPU", "external": "external"}
-_UNMEASURED = (
+UNMEASURED = (
     "energy is not measured: no counter of a CPU or GPU can be read here, and no --power-log was given (docs/energy.md "
     "says what it takes); CPU time is the process's own"
 )
@@ -106,7 +106,7 @@ def words_of(told: Mapping[str, Any]) -> Iterator[str]:
             words = in_words(Difference(**found))
             yield f"{row['pictures']} pictures, {what}: {row['preprocess']} against {row['first']}: {words}"
     if measured and not any(row["energy"] or row["notes"] for row in measured):
-        yield _UNMEASURED
+        yield UNMEASURED
     yield from dict.fromkeys(note for row in measured for note in row["notes"])
     for row in rows:
         if row["reason"]:

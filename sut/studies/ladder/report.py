@@ -24,7 +24,8 @@ PAPER = (
 def rows_of(steps: Sequence[Step]) -> list[dict[str, Any]]:
     """A row for each rung, from the bottom up; null is what was not measured, times are in ns.
 
-    ``samples_per_second`` is the median of the rounds; the percentiles are over the samples of all rounds.
+    ``samples_per_second`` is the median of the rounds, ``by_round`` has each; the percentiles are over the samples of
+    all rounds.
     ``against_first`` and ``against_before`` are those of the throughput, by the rounds that both were measured in, and
     of ``p99`` likewise; the rung ``before`` is the nearest below that was measured. As the best rung is picked from
     them, each asks for that much more evidence.
@@ -48,7 +49,7 @@ def _figures(step: Step) -> dict[str, Any]:
     names = ("p50_ns", "p99_ns")
     if not rounds:
         nothing = ("samples_per_second", *names, "lanes", "threads", "max_batchsize", "workers", "mean_batch", "parity")
-        return {"rounds": 0, "samples": 0, "samples_per_second_range": None, **dict.fromkeys(nothing)}
+        return {"rounds": 0, "samples": 0, "samples_per_second_range": None, "by_round": [], **dict.fromkeys(nothing)}
     rates = [each.driven.samples_per_second for each in rounds]
     latencies = np.concatenate([each.latency_ns for each in rounds])
     ready, batches = rounds[0].ready, [each.driven.batch_sizes for each in rounds]
@@ -58,6 +59,7 @@ def _figures(step: Step) -> dict[str, Any]:
         "samples": len(latencies),
         "samples_per_second": statistics.median(rates),
         "samples_per_second_range": [min(rates), max(rates)],
+        "by_round": rates,
         **dict(zip(names, map(float, np.percentile(latencies, (50, 99))), strict=True)),
         "lanes": ready.lanes,
         "threads": ready.threads,

@@ -157,7 +157,7 @@ class Cell:
         if self.way == WAYS[0]:
             settings |= workers
         elif self.way == WAYS[1]:
-            settings |= _no_time() | workers if base.preprocess == "simulated" else _on_gpu(base)
+            settings |= on_gpu(base) | (workers if base.preprocess == "simulated" else {})
         settings |= _with_devices(base, self.devices)
         return as_offline(with_settings(base, settings), self.cores, model_bytes)
 
@@ -168,14 +168,11 @@ def cells(asked: Asked, base: RunConfig) -> list[Cell]:
     return [Cell(way, size, cores, devices) for size in SIZES for way in WAYS for cores, devices in numbers]
 
 
-def _no_time() -> dict[str, Any]:
-    """Simulated preprocessing as on a GPU that is never busy: it takes no time, and workers read the files."""
-    names = ("decode_ms", "decode_ms_per_megapixel", "resize_ms", "normalize_ms")
-    return {f"preprocess_options.{name}": 0 for name in names}
-
-
-def _on_gpu(base: RunConfig) -> dict[str, Any]:
-    """Preprocessing that takes no core."""
+def on_gpu(base: RunConfig) -> dict[str, Any]:
+    """The settings that make ``base`` preprocess on a GPU: a simulated one is never busy, so that it takes no time."""
+    if base.preprocess == "simulated":
+        names = ("decode_ms", "decode_ms_per_megapixel", "resize_ms", "normalize_ms")
+        return {f"preprocess_options.{name}": 0 for name in names}
     return {"preprocess": base.preprocess if base.preprocess in ("cuda", "dali-gpu") else "cuda"}
 
 

@@ -91,7 +91,7 @@ def _base_of(configs: Sequence[RunConfig], asked: Asked) -> RunConfig:
                 f"--devices has systems of other numbers of devices than --affinity {base.affinity} has core sets for "
                 "the lanes; leave one of them out"
             )
-        base = with_settings(base, {"boundary": "jpeg"} | _where_devices_begin(base, asked))
+        base = with_settings(base, {"boundary": "jpeg"} | (where_devices_begin(base) if asked.devices else {}))
         first_devices(base, max(asked.devices or (1,)))  # which refuses more than there are
     elif isinstance(asked.arrivals, FromFile):
         arrivals_ns(asked.arrivals, asked.seconds)  # which refuses a file that cannot be read, or goes back in time
@@ -104,9 +104,9 @@ def _base_of(configs: Sequence[RunConfig], asked: Asked) -> RunConfig:
     return base
 
 
-def _where_devices_begin(base: RunConfig, asked: Asked) -> dict[str, Any]:
+def where_devices_begin(base: RunConfig) -> dict[str, Any]:
     """Where none is named, devices that are counted are those beside the CPU, if the backend lists any."""
-    if not asked.devices or "device" in base.model_fields_set:
+    if "device" in base.model_fields_set:
         return {}
     others = [name for name in load_backend(base.backend).devices() if name != "cpu"]
     return {"device": others[0]} if others else {}
