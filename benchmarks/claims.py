@@ -6,31 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sut.results.statistics import Difference, difference
+from sut.results.statistics import Difference
+from sut.studies.beyond_inference.predicates import DECLINE, IN_ALL, LARGE, SMALL
 from sut.studies.breakdown.cells import BASELINE
+from sut.studies.claims import AbsentError, Ours, UntestableError, at_least, lost, share
 from sut.studies.sweeping.grids import MOST_CONCURRENCY
 
 Content = Mapping[str, Any]
 """What a study's file has."""
-_SMALL, _LARGE = "mobilenet-v2", "vit-b"
-_DECLINE = 0.05
-"""Of the throughput: less is none to ``sut sweep``."""
-
-
-class UntestableError(Exception):
-    """A claim that this machine cannot decide; the text says why."""
-
-
-class AbsentError(Exception):
-    """A study that has no figure for a claim; the text says which."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ours:
-    """What was measured, in words: whether the claim holds; None where its limit lies within the interval."""
-
-    holds: bool | None
-    words: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,37 +34,6 @@ class Claim:
     needs: str = ""
 
 
-# ---- figures with an interval, against a limit
-
-
-def at_least(limit: float, found: Difference, unit: str = " x") -> Ours:
-    """Whether a ratio with its interval is ``limit`` or more; without an interval that cannot be told.
-
-    >>> at_least(3.7, Difference(4.0, 3.8, 4.2, 5, "better", None))
-    Ours(holds=True, words='4 x (3.8 to 4.2)')
-    """
-    value, low, high = found.ratio, found.low, found.high
-    if value is None:
-        raise AbsentError("no round has a figure for it")
-    factor = 100 if unit == " %" else 1
-    words = f"{factor * value:.3g}{unit}"
-    if low is None or high is None:
-        return Ours(None, f"{words}, no interval of so few rounds")
-    holds = True if low >= limit else False if high < limit else None
-    return Ours(holds, f"{words} ({factor * low:.3g} to {factor * high:.3g})")
-
-
-def _share(values: Sequence[float | None]) -> Difference:
-    """A share of which there is one for each round, as a ratio to the whole."""
-    return difference([1.0] * len(values), values, higher_is_better=True)
-
-
-def _lost(found: Difference) -> Difference:
-    """What is lost, where ``found`` is what is left of a whole."""
-    value, low, high = (None if each is None else 1 - each for each in (found.ratio, found.low, found.high))
-    return replace(found, ratio=value, low=high, high=low)
-
-
 def _row(rows: Sequence[Content], **wanted: str) -> Content:
     for row in rows:
         if all(row[key] == value for key, value in wanted.items()):
@@ -98,7 +50,7 @@ def in_all(content: Content) -> Ours:
     if not above:
         raise UntestableError("no two rungs run here")
     best = max(above, key=lambda row: float(row["samples_per_second"]))
-    ours = at_least(3.7, Difference(**best["against_first"]))
+    ours = at_least(IN_ALL, Difference(**best["against_first"]))
     return replace(ours, words=f"{ours.words}: {best['name']} against {best['first']}")
 
 
@@ -124,11 +76,11 @@ def rung(name: str, content: Content) -> Ours:
 
 def share_grows(content: Content) -> Ours:
     """How many times inference's share of the largest model is that of the smallest, by the ends of all rounds."""
-    small, large = (_row(content["rows"], model=name, preprocess=content["against"]) for name in (_SMALL, _LARGE))
+    small, large = (_row(content["rows"], model=name, preprocess=content["against"]) for name in (SMALL, LARGE))
     if not small["rounds"] or not large["rounds"]:
         raise AbsentError("no figures of both models")
     shares = [row["inference_share"] for row in (small, large)]
-    words = f"{_SMALL} {100 * shares[0]:.3g} %, {_LARGE} {100 * shares[1]:.3g} %"
+    words = f"{SMALL} {100 * shares[0]:.3g} %, {LARGE} {100 * shares[1]:.3g} %"
     if min(small["rounds"], large["rounds"]) < 2:
         return Ours(None, f"{words}, one round each")
     (low, high), (least, most) = (row["inference_share_range"] for row in (small, large))
@@ -148,14 +100,14 @@ def outlier(content: Content) -> Ours:
 def of_throughput(pictures: str, limit: float, content: Content) -> Ours:
     """What of inference's throughput is lost end to end."""
     row = _row(content["bottleneck"], pictures=pictures, preprocess=BASELINE)
-    return at_least(limit, _lost(Difference(**row["end_to_end_by_inference"])), " %")
+    return at_least(limit, lost(Difference(**row["end_to_end_by_inference"])), " %")
 
 
-def of_latency(pictures: str, load: str, at: str, share: str, limit: float, content: Content) -> Ours:
-    """``share`` of the latency, ``tax`` or ``waiting``, at a place of a load's conditional percentiles."""
+def of_latency(pictures: str, load: str, at: str, of: str, limit: float, content: Content) -> Ours:
+    """``of`` the latency, ``tax`` or ``waiting``, at a place of a load's conditional percentiles."""
     row = _row(content["rows"], pictures=pictures, preprocess=BASELINE, load=load)
-    values = [each[at][share] if each[at] else None for each in row["by_round"]]
-    return at_least(limit, _share(values), " %")
+    values = [each[at][of] if each[at] else None for each in row["by_round"]]
+    return at_least(limit, share(values), " %")
 
 
 def _outcome(content: Content) -> Content:
@@ -171,7 +123,7 @@ def declines(content: Content) -> Ours:
     most = outcome["highest_concurrency"]
     if outcome["decline_concurrency"] is None:
         return Ours(False if most >= MOST_CONCURRENCY else None, f"no decline up to {most:,} outstanding")
-    ours = at_least(_DECLINE, _lost(Difference(**outcome["decline"])), " %")
+    ours = at_least(DECLINE, lost(Difference(**outcome["decline"])), " %")
     return replace(ours, words=f"{ours.words} less, from {outcome['decline_concurrency']:,.0f} outstanding on")
 
 

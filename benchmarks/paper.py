@@ -1,8 +1,6 @@
-"""What the paper "Beyond Inference" and the thesis say, claim by claim.
+"""What the paper "Beyond Inference" and the thesis say, claim by claim, and which study's file tells of it.
 
-The paper: A. F. AbouElhamayed, S. Balle, D. Singh, M. S. Abdelfattah, "Beyond Inference: Performance Analysis of DNN
-Server Overheads for Computer Vision", DAC 2024, arXiv 2403.12981. A claim has a number where its abstract or text is
-known to have it.
+What the paper says, ``sut/studies/beyond_inference/paper.py`` has, but for the brokers.
 """
 
 from __future__ import annotations
@@ -21,10 +19,12 @@ from benchmarks.claims import (
     rung,
     share_grows,
 )
+from sut.studies.beyond_inference.paper import A_LARGE_SHARE, LOST_THROUGHPUT, NOT_INFERENCE
+from sut.studies.beyond_inference.paper import CLAIMS as PAPER
+from sut.studies.beyond_inference.predicates import GPU_RUNG
 from sut.studies.breakdown.cells import LOADED, ZERO
 
-_A_LARGE_SHARE = 0.5
-"""Where the source has no number."""
+_SAYS = {claim.key: claim.says for claim in PAPER}
 _NO_BROKER = "a message broker between two models; the product has none yet"
 _NO_GPU = "an NVIDIA GPU"
 CLAIMS = (
@@ -37,76 +37,76 @@ CLAIMS = (
     Claim("2, 10, 11", "Below 9 faces a frame both models in one process are better than any broker", needs=_NO_BROKER),
     Claim(
         "3",
-        "All optimisations of serving together: 431 to 1,600 images/s, which is 3.7 x, not the 8 x of the text",
+        _SAYS["ladder"],
         study="ladder",
         judge=in_all,
         needs=f"{_NO_GPU} for the paper's own rungs (`--config configs/ladder-gpu.yaml`)",
     ),
-    Claim("3", "Each optimisation adds throughput to those before", study="ladder", judge=each_rung),
+    Claim("3", _SAYS["rungs"], study="ladder", judge=each_rung),
     Claim(
         "3",
-        "Decoding on the GPU adds throughput to decoding in batches on the CPU",
+        _SAYS["gpu-decode"],
         study="ladder",
-        judge=partial(rung, "GPU decode"),
+        judge=partial(rung, GPU_RUNG),
     ),
     Claim(
         "4",
-        "From MobileNetV2 to ViT-B inference's share of the work grows: with small models preprocessing decides",
+        _SAYS["models"],
         study="models",
         judge=share_grows,
     ),
     Claim(
         "4",
-        "Preprocessing on the GPU instead of the CPU raises throughput, by a different factor for each model",
+        _SAYS["models-gpu"],
         command="study models --preprocess opencv,cuda",
         needs=_NO_GPU,
     ),
     Claim(
         "TinyViT",
-        "TinyViT is faster end to end than its inference alone",
+        _SAYS["tinyvit"],
         study="tinyvit",
         judge=outlier,
         needs=f"{_NO_GPU} for tensors that have to be moved to one",
     ),
-    Claim("5", "At high concurrency throughput declines", study="sweep", judge=declines),
+    Claim("5", _SAYS["decline"], study="sweep", judge=declines),
     Claim(
         "5",
-        "The decline is memory that is full (the authors only postulate eviction)",
+        _SAYS["memory"],
         study="sweep",
         judge=by_memory,
     ),
     *(
         Claim(
             "6",
-            f"At zero load up to {100 * share:.0f} % of a {pictures} picture's latency is not inference (here {model})",
+            f"{_SAYS[f'latency-{pictures}']} (here {model})",
             study=study,
-            judge=partial(of_latency, pictures, ZERO, "p50", "tax", share),
+            judge=partial(of_latency, pictures, ZERO, "p50", "tax", NOT_INFERENCE[pictures]),
             needs=f"{_NO_GPU}: on the CPU inference takes longer, and the rest a smaller share",
         )
-        for study, model, pictures, share in (
-            ("breakdown", "EfficientNet-Lite0", "medium", 0.56),
-            ("breakdown-large", "EfficientNet-Lite0", "large", 0.97),
-            ("breakdown-vit-b", "ViT-B", "medium", 0.56),
-            ("breakdown-vit-b-large", "ViT-B", "large", 0.97),
+        for study, model, pictures in (
+            ("breakdown", "EfficientNet-Lite0", "medium"),
+            ("breakdown-large", "EfficientNet-Lite0", "large"),
+            ("breakdown-vit-b", "ViT-B", "medium"),
+            ("breakdown-vit-b-large", "ViT-B", "large"),
         )
     ),
     Claim(
         "6",
-        "Preprocessing on the GPU changes the latency at zero load, by the size of the picture",
+        _SAYS["latency-gpu"],
         command="breakdown --preprocess opencv,cuda",
         needs=_NO_GPU,
     ),
     Claim(
         "7",
-        "Loaded, waiting is a large share of the latency (more than half, at p99 of medium pictures)",
+        _SAYS["waiting"],
         study="breakdown",
-        judge=partial(of_latency, "medium", LOADED, "p99", "waiting", _A_LARGE_SHARE),
+        judge=partial(of_latency, "medium", LOADED, "p99", "waiting", A_LARGE_SHARE),
     ),
     Claim(
         "abstract",
-        "Data processing and movement cost about 80 % of the throughput of large pictures",
+        _SAYS["throughput"],
         study="bottleneck",
-        judge=partial(of_throughput, "large", 0.8),
+        judge=partial(of_throughput, "large", LOST_THROUGHPUT),
     ),
     Claim(
         "8",

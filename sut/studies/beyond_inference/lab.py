@@ -1,0 +1,179 @@
+"""What the parts of a study of claims are measured with, what they find, and how that is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from sut.config import RunConfig, make_config
+from sut.errors import SetupError, SutError, one_line
+from sut.pipeline.assembly import assemble
+from sut.run.energy.metering import AtRest
+from sut.run.reporter import Reporter
+from sut.studies.claims import Value
+from sut.studies.generated import generated_pictures
+from sut.studies.ladder.rungs import Ladder
+from sut.studies.sweeping.grids import first_devices, on_gpu
+from sut.studies.sweeping.study import where_devices_begin
+from sut.studies.tuning.space import with_settings
+
+MOST_DEVICES = 4
+"""Of those that there are, as many as the paper's figure has."""
+_OF_THE_SYSTEM = (
+    *("backend", "backend_options", "device", "preprocess", "preprocess_options", "preprocess_workers", "affinity"),
+    *("lanes", "threads", "max_batchsize", "time_s", "watchdog_s", "debug"),
+)
+"""What holds of other models too."""
+
+
+@dataclass(slots=True)
+class Lab:
+    """One study's machine and model: ``base`` preprocesses on the CPU. ``directory`` has what the parts leave."""
+
+    base: RunConfig
+    model_bytes: int | None
+    ladder: Ladder
+    ladder_base: RunConfig
+    own_ladder: bool
+    """Whether the user has brought it."""
+    rounds: int
+    directory: Path
+    console: Reporter
+    rest: AtRest = field(default_factory=AtRest)
+    _gpu: list[str | None] = field(default_factory=list)
+    """What ``no_gpu`` has found."""
+
+    def config(self, pictures: str, way: str = "cpu", of: RunConfig | None = None) -> RunConfig:
+        """``of``, or the base, over generated pictures of a size, preprocessed on the CPU or by ``way`` ``gpu``."""
+        base = of or self.base
+        settings = generated_pictures(pictures, self.console.note) | {"boundary": "jpeg"}
+        settings |= {"output": self.directory / "runs", "power_log": None}
+        settings |= on_gpu(base) if way == "gpu" else {}
+        return with_settings(base, settings)
+
+    def other_model(self, name: str, weights: str) -> RunConfig:
+        """The same system with another model, in FP32."""
+        given = self.base.model_dump(exclude_unset=True)
+        kept = {key: given[key] for key in _OF_THE_SYSTEM if key in given}
+        return make_config(kept | {"model": name, "weights": weights})
+
+    def on_devices(self) -> RunConfig:
+        """The base where its devices are counted from."""
+        return with_settings(self.base, where_devices_begin(self.base))
+
+    @property
+    def devices(self) -> int:
+        """How many devices of the first one's kind there are, four at the most."""
+        for count in range(MOST_DEVICES, 1, -1):
+            with suppress(SetupError):
+                return len(first_devices(self.on_devices(), count))
+        return 1
+
+    def no_gpu(self) -> str | None:
+        """Why nothing is preprocessed on a GPU here; None where it can be."""
+        if not self._gpu:
+            try:
+                assemble(self.config("medium", "gpu"), self.console.note)
+            except (SutError, ModuleNotFoundError) as error:
+                self._gpu.append(one_line(error))
+            else:
+                self._gpu.append(None)
+        return self._gpu[0]
+
+
+Need = Callable[[Lab], str | None]
+"""Why a machine and model do not have what a part needs; None where they have it."""
+
+# ---- what is found
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The figures of a round by name, a value each, or one for each round of a part that measures all at once.
+
+    ``absent`` has, by the name of a figure, why this machine cannot have it; ``parity`` what no speed of a preprocessor
+    is shown without, by its name.
+    """
+
+    figures: dict[str, list[Value]]
+    absent: dict[str, str] = field(default_factory=dict)
+    parity: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """A round of a part, as it is kept."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    part: str
+    number: int
+    figures: dict[str, list[Value]]
+    absent: dict[str, str]
+    parity: dict[str, str]
+    took_s: float
+
+    @property
+    def key(self) -> str:
+        """Tells it from all others of a study."""
+        return f"{self.part}, round {self.number}"
+
+
+_ROUND = TypeAdapter(Round)
+
+
+def round_of_line(line: str) -> Round:
+    """A round from its line of JSON. Raises ``ValueError`` for a line that is none."""
+    try:
+        return _ROUND.validate_json(line)
+    except ValidationError as error:
+        raise ValueError(error.errors()[0]["msg"]) from None
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Measures what some claims need, a round at a time, and raises where it cannot.
+
+    ``seconds`` is what a round is planned to take: a plan, not a measurement, and without what models take to be made
+    the first time. ``at_once``: it measures all rounds in one. ``needs`` say, before anything is measured, why this
+    machine cannot.
+    """
+
+    measure: Callable[[Lab, int], Found]
+    seconds: float
+    at_once: bool = False
+    needs: tuple[Need, ...] = ()
+
+    def rounds(self, asked: int) -> int:
+        """How many rounds of it there are where so many are asked for."""
+        return 1 if self.at_once else asked
+
+    def why_not(self, lab: Lab) -> str | None:
+        """Why this machine cannot measure it; None where it can."""
+        return next((why for need in self.needs if (why := need(lab)) is not None), None)
+
+
+Parts = Mapping[str, Part]
+
+
+def no_devices(lab: Lab) -> str | None:
+    """Why there are not several devices here."""
+    try:
+        first_devices(lab.on_devices(), 2)
+    except SetupError as error:
+        return one_line(error)
+    return None
+
+
+def not_planted(why: str) -> Need:
+    """The need of a backend that does not only sleep as planted."""
+
+    def need(lab: Lab) -> str | None:
+        return f"the backend simulated {why}" if lab.base.backend == "simulated" else None
+
+    return need
