@@ -18,12 +18,13 @@ from sut.cli.app import app, register
 from sut.cli.commands import COMMANDS
 from sut.errors import ExitCode
 from sut.models.registry import find
+from sut.studies.beyond_inference.paper import CLAIMS as PAPER
 from tests.children import CHECKOUT
 
 PAGES = (
     *("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"),
     *("docs/architecture.md", "docs/contract.md", "docs/results.md", "docs/submission.md"),
-    *("docs/channels.md", "docs/detection.md", "docs/studies.md", "docs/pipelines.md"),
+    *("docs/beyond-inference.md", "docs/channels.md", "docs/detection.md", "docs/studies.md", "docs/pipelines.md"),
 )
 PATH = re.compile(r"`((?:\.ci|\.github|sut|backends|preprocess|kernels|plugins|docs|tests|tools|docker)/[\w./-]*)`")
 """A path as a page writes it; one with NAME in it is the reader's."""
@@ -70,7 +71,7 @@ def commands_of(page: str) -> list[str]:
     return [line for block in blocks for line in block.splitlines() if "./run_local.sh" in line]
 
 
-@pytest.mark.parametrize("line", commands_of("docs/detection.md"))
+@pytest.mark.parametrize("line", [*commands_of("docs/detection.md"), *commands_of("docs/beyond-inference.md")])
 def test_the_commands_of_a_walk_are_commands(line: str) -> None:
     words = shlex.split(line.partition("./run_local.sh ")[2])
     product()
@@ -85,6 +86,7 @@ def test_the_commands_of_a_walk_are_commands(line: str) -> None:
     [
         *(study.command for study in STUDIES.values()),
         *(claim.command for claim in (*CLAIMS, *THESIS) if claim.command and not claim.command.startswith("python ")),
+        *dict.fromkeys(claim.command for claim in PAPER),
     ],
 )
 def test_the_commands_of_the_studies_are_commands(line: str) -> None:

@@ -32,7 +32,7 @@ PROFILES: dict[str, dict[str, str]] = {
 }
 """The reference harness's presets that work here."""
 
-RUN_FILES = {"trace": "sut run", "power_log": "sut run and sut study energy"}
+RUN_FILES = {"trace": "sut run", "power_log": "sut run, sut study energy and sut study beyond-inference"}
 """Files beside a command's own runs, and the commands that take these settings: those of many runs leave them out."""
 HOW_KEPT = frozenset({"mode", "output", "overwrite", "debug", "keep_samples", *RUN_FILES, "watchdog_s"})
 """How and where it is run and kept, as opposed to what is run."""

@@ -31,6 +31,7 @@ Raises ``ValueError``, ``KeyError`` or ``TypeError`` for content that its study 
 READERS: dict[str, str] = {
     "breakdown": "sut.studies.breakdown.page",
     "plan": "sut.studies.capacity.page",
+    "study beyond-inference": "sut.studies.beyond_inference.page",
     "study energy": "sut.studies.energy.page",
     "study ladder": "sut.studies.ladder.page",
     "study models": "sut.studies.models.page",
