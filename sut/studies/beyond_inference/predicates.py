@@ -90,21 +90,27 @@ def declines(figures: Figures) -> Ours:
     most = _one(figures, "highest")
     if not _has(figures, "decline_at"):
         return Ours(False if most >= MOST_CONCURRENCY else None, f"no decline up to {most:,.0f} outstanding")
-    left = compared(*(values(figures, "concurrency", name) for name in ("best", "most")))
-    ours = at_least(DECLINE, lost(left), " %")
-    return replace(ours, words=f"{ours.words} less, from {_one(figures, 'decline_at'):,.0f} outstanding on")
+    at = f"from {_one(figures, 'decline_at'):,.0f} outstanding on"
+    if not _has(figures, "best"):
+        return Ours(None, f"it looks lower {at}, which was not measured again")
+    ours = at_least(DECLINE, lost(_left(figures)), " %")
+    return replace(ours, words=f"{ours.words} less, {at}")
 
 
 def by_memory(figures: Figures) -> Ours:
     """Whether a decline sets in where memory is full."""
     _one(figures, "highest")
-    sides = [figures["concurrency"].get(name, ()) for name in ("best", "most")]
-    if not _has(figures, "decline_at") or compared(*sides).verdict != "worse":
+    if not _has(figures, "decline_at") or _left(figures).verdict != "worse":
         raise UntestableError("throughput did not decline here, so there is nothing to explain")
     at = _one(figures, "decline_at")
     full = _one(figures, "memory_full_at") if _has(figures, "memory_full_at") else None
     words = "memory was never full" if full is None else f"memory is full at {full:,.0f} outstanding"
     return Ours(sets_in_with_memory(at, full), f"decline from {at:,.0f} on, {words}")
+
+
+def _left(figures: Figures) -> Difference:
+    """The throughput at the highest concurrency against the best, by the rounds after that in which it was picked."""
+    return compared(*(figures["concurrency"].get(name, ()) for name in ("best", "most")))
 
 
 def _has(figures: Figures, name: str) -> bool:
