@@ -82,9 +82,11 @@ def judged(claim: Claim, figures: Figures, absent: Mapping[str, Mapping[str, str
 
 def values(figures: Figures, part: str, name: str) -> Sequence[Value]:
     """A figure of a part by rounds. Raises ``AbsentError`` where no round has it."""
-    found = figures.get(part, {}).get(name, ())
+    if part not in figures:
+        raise AbsentError(f"no round of {part} was measured", part, name)
+    found = figures[part].get(name, ())
     if all(each is None for each in found):
-        raise AbsentError(f"{part}: no round has measured {name}", part, name)
+        raise AbsentError(f"no round of {part} has measured {name}", part, name)
     return found
 
 

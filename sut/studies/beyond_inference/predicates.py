@@ -144,9 +144,9 @@ def _joules(figures: Figures, *which: tuple[str, str]) -> tuple[list[Sequence[Va
             return found, f"{kind} meter"
     for part, size in which:
         if part not in figures:
-            raise AbsentError(f"{part}: no round of it was measured", part)
+            raise AbsentError(f"no round of {part} was measured", part)
         if not any(name.startswith(size) for name in figures[part]):
-            raise AbsentError(f"{part}: no energy of {size} pictures", part, size)
+            raise AbsentError(f"no round of {part} has measured {size} pictures", part, size)
     raise UntestableError("no meter has measured both")
 
 
@@ -199,7 +199,7 @@ def gpu_rung(figures: Figures) -> Ours:
 def _rungs(figures: Figures) -> list[str]:
     """The rungs that run, from the bottom up: two at least."""
     if "ladder" not in figures:
-        raise AbsentError("ladder: no round of it was measured", "ladder")
+        raise AbsentError("no round of ladder was measured", "ladder")
     names = [name for name, rates in figures["ladder"].items() if any(rates)]
     if len(names) < 2:
         raise UntestableError("no two rungs run here")

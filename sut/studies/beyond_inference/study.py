@@ -66,6 +66,7 @@ def open_study(
     lab = Lab(base, None, rungs, make_config(settings), ladder is not None, rounds, directory, console)
     with console.working("preparing the model") as progress:
         found = assemble(lab.config("medium"), console.note, progress)
+        lab.config("large")  # whose pictures are not made within a round
     lab.model_bytes = found.model_bytes
     weights = found.model.weights if found.model else None
     with held(directory, "a study"):
@@ -122,9 +123,8 @@ class Study:
         return [number for number in range(1, self.parts[name].rounds(self.lab.rounds) + 1) if number not in there]
 
     def planned_s(self, name: str) -> float:
-        """What a round of a part is thought to take: as long as the last one, if there was one."""
-        done = self.done(name)
-        return done[-1].took_s if done else self.parts[name].seconds
+        """What a round of a part is thought to take: as long as the shortest, since the first may make a model."""
+        return min((each.took_s for each in self.done(name)), default=self.parts[name].seconds)
 
     def plan(self, budget_s: float) -> dict[str, float]:
         """The parts that fit into the budget with all of their rounds, and what they are thought to take.

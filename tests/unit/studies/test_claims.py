@@ -69,8 +69,8 @@ FIGURES = {"a": {"base": [1.0] * 4, "other": [2.0] * 4, "none": [None] * 4}}
     [
         ("other", {}, "holds", "2 x (2 to 2)"),
         ("other", {"a": {"": "there is no GPU"}}, "holds", "2 x (2 to 2)"),
-        ("none", {}, "not measured yet", "a: no round has measured none"),
-        ("none", {"b": {"": "there is no GPU"}}, "not measured yet", "a: no round has measured none"),
+        ("none", {}, "not measured yet", "no round of a has measured none"),
+        ("none", {"b": {"": "there is no GPU"}}, "not measured yet", "no round of a has measured none"),
         ("none", {"a": {"": "there is no GPU"}}, "cannot be tested here", "there is no GPU"),
         ("none", {"a": {"": "no", "none": "it is broken"}}, "cannot be tested here", "it is broken"),
     ],

@@ -145,7 +145,7 @@ def words(key: str, change: Planted) -> str:
         (
             "gpu-decode",
             {"ladder": {"GPU decode": [None]}},
-            "not measured yet: ladder: no round has measured GPU",
+            "not measured yet: no round of ladder has measured GPU",
         ),
     ],
 )
