@@ -36,7 +36,6 @@ class Lab:
     """One study's machine and model: ``base`` preprocesses on the CPU. ``directory`` has what the parts leave."""
 
     base: RunConfig
-    model_bytes: int | None
     ladder: Ladder
     ladder_base: RunConfig
     own_ladder: bool
@@ -44,9 +43,10 @@ class Lab:
     rounds: int
     directory: Path
     console: Reporter
+    model_bytes: int | None = None
+    no_gpu: str | None = None
+    """Why nothing can be preprocessed on a GPU here; None where it can be."""
     rest: AtRest = field(default_factory=AtRest)
-    _gpu: list[str | None] = field(default_factory=list)
-    """What ``no_gpu`` has found."""
 
     def config(self, pictures: str, way: str = "cpu", of: RunConfig | None = None) -> RunConfig:
         """``of``, or the base, over generated pictures of a size, preprocessed on the CPU or by ``way`` ``gpu``."""
@@ -74,16 +74,12 @@ class Lab:
                 return len(first_devices(self.on_devices(), count))
         return 1
 
-    def no_gpu(self) -> str | None:
-        """Why nothing is preprocessed on a GPU here; None where it can be."""
-        if not self._gpu:
-            try:
-                assemble(self.config("medium", "gpu"), self.console.note)
-            except (SutError, ModuleNotFoundError) as error:
-                self._gpu.append(one_line(error))
-            else:
-                self._gpu.append(None)
-        return self._gpu[0]
+    def look_for_gpu(self) -> None:
+        """Find out whether anything can be preprocessed on a GPU here."""
+        try:
+            assemble(self.config("medium", "gpu"), self.console.note)
+        except (SutError, ModuleNotFoundError) as error:
+            self.no_gpu = one_line(error)
 
 
 Need = Callable[[Lab], str | None]
@@ -161,8 +157,13 @@ class Part:
 Parts = Mapping[str, Part]
 
 
-def no_devices(lab: Lab) -> str | None:
-    """Why there are not several devices here."""
+def preprocessing_on_gpu(lab: Lab) -> str | None:
+    """The need of a GPU that preprocesses."""
+    return lab.no_gpu
+
+
+def several_devices(lab: Lab) -> str | None:
+    """The need of more than one device."""
     try:
         first_devices(lab.on_devices(), 2)
     except SetupError as error:

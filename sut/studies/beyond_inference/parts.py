@@ -16,7 +16,7 @@ from sut.process.cgroup import usable_cores
 from sut.results.samples import Samples
 from sut.results.schema import Parity
 from sut.run.energy.metering import opened
-from sut.studies.beyond_inference.lab import Found, Lab, Part, no_devices, not_planted
+from sut.studies.beyond_inference.lab import Found, Lab, Part, not_planted, preprocessing_on_gpu, several_devices
 from sut.studies.beyond_inference.predicates import LARGE, SMALL
 from sut.studies.breakdown import study as breakdown
 from sut.studies.breakdown.alone import IN_TURN, INFER
@@ -114,7 +114,7 @@ def _models(lab: Lab, number: int) -> Found:
     """Inference's share and the throughput of a small and a large model, preprocessed on the CPU, and on a GPU."""
     base = lab.config("medium", of=lab.other_model(SMALL, "random")).model_copy(update={"overwrite": True})
     base = base.model_copy(update={"scenario": "Offline", "time_s": base.time_s or 1.0})
-    on_gpu, why = lab.config("medium", "gpu").preprocess, lab.no_gpu()
+    on_gpu, why = lab.config("medium", "gpu").preprocess, lab.no_gpu
     names = [base.preprocess] if why else [base.preprocess, on_gpu]
     measured = run_models(base, (SMALL, LARGE), names, 1, math.inf, lab.console)
     if ExitCode.INTERRUPTED in measured.codes:
@@ -220,7 +220,8 @@ def _by_meter(joules: dict[str, float]) -> dict[str, float]:
     return found | ({"CPU and GPU": found["CPU"] + found["GPU"]} if {"CPU", "GPU"} <= found.keys() else {})
 
 
-def _no_meter(lab: Lab) -> str | None:
+def _meter(lab: Lab) -> str | None:
+    """The need of a meter."""
     if lab.base.power_log is not None:
         return None
     with opened(settled(lab.config("medium"), "Server").gpus) as (meters, _):
@@ -230,8 +231,8 @@ def _no_meter(lab: Lab) -> str | None:
 # ---- all of them
 
 
-def _default_ladder(lab: Lab) -> str | None:
-    """The paper's ladder is one of runtimes, whatever the study's own backend is."""
+def _rungs(lab: Lab) -> str | None:
+    """The need of runtimes, which the paper's ladder is one of; rungs of one's own may be anything."""
     planted = not_planted("has no runtimes to climb; --ladder names rungs of your own")
     return None if lab.own_ladder else planted(lab)
 
@@ -240,7 +241,7 @@ PARTS = {
     "latency-medium": Part(partial(_latency, pictures="medium"), 20),
     "latency-large": Part(partial(_latency, pictures="large"), 40),
     "throughput-large": Part(partial(_throughput, pictures="large"), 15),
-    "latency-gpu": Part(_latency_on_gpu, 60, needs=(Lab.no_gpu,)),
+    "latency-gpu": Part(_latency_on_gpu, 60, needs=(preprocessing_on_gpu,)),
     "concurrency": Part(
         _concurrency,
         _CONCURRENCY_S,
@@ -248,11 +249,11 @@ PARTS = {
         needs=(not_planted("has no memory that could be full, and takes as long at any concurrency"),),
     ),
     "models": Part(_models, 40, needs=(_ONE_MODEL,)),
-    "devices": Part(partial(_devices, ways=(WAYS[0], WAYS[2])), 40, needs=(no_devices,)),
-    "devices-gpu": Part(partial(_devices, ways=(WAYS[1],)), 20, needs=(no_devices, Lab.no_gpu)),
-    "energy": Part(partial(_energy, way="cpu"), 40, needs=(_no_meter,)),
-    "energy-gpu": Part(partial(_energy, way="gpu"), 40, needs=(Lab.no_gpu, _no_meter)),
+    "devices": Part(partial(_devices, ways=(WAYS[0], WAYS[2])), 40, needs=(several_devices,)),
+    "devices-gpu": Part(partial(_devices, ways=(WAYS[1],)), 20, needs=(several_devices, preprocessing_on_gpu)),
+    "energy": Part(partial(_energy, way="cpu"), 40, needs=(_meter,)),
+    "energy-gpu": Part(partial(_energy, way="gpu"), 40, needs=(preprocessing_on_gpu, _meter)),
     "tinyvit": Part(partial(_throughput, pictures="medium", other="tinyvit"), 15, needs=(_ONE_MODEL,)),
-    "ladder": Part(_ladder, _LADDER_S, at_once=True, needs=(_default_ladder,)),
+    "ladder": Part(_ladder, _LADDER_S, at_once=True, needs=(_rungs,)),
 }
 """In the order of their worth: what a budget does not reach is from the end."""

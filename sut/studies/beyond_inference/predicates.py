@@ -70,7 +70,8 @@ def share_grows(figures: Figures) -> Ours:
     """Whether inference's share of the largest model is at least that of the smallest."""
     small, large = (values(figures, "models", f"share of {name}") for name in (SMALL, LARGE))
     ours = at_least(1, compared(small, large))
-    return replace(ours, words=f"{SMALL} {100 * _median(small):.3g} %, {LARGE} {100 * _median(large):.3g} %")
+    told = f"{SMALL} {100 * _median(small):.3g} %, {LARGE} {100 * _median(large):.3g} %"
+    return replace(ours, words=f"{told}: {ours.words}")
 
 
 def gain_by_model(figures: Figures) -> Ours:

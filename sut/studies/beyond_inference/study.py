@@ -63,10 +63,11 @@ def open_study(
     rungs, settings = read_ladder(ladder or (ON_GPU if base.device.startswith("cuda") else DEFAULT))
     asked = [base.digest(), rungs.model_dump(mode="json")]
     directory = study_folder(base, f"beyond-inference-{base.backend}", asked)
-    lab = Lab(base, None, rungs, make_config(settings), ladder is not None, rounds, directory, console)
+    lab = Lab(base, rungs, make_config(settings), ladder is not None, rounds, directory, console)
     with console.working("preparing the model") as progress:
         found = assemble(lab.config("medium"), console.note, progress)
         lab.config("large")  # whose pictures are not made within a round
+        lab.look_for_gpu()
     lab.model_bytes = found.model_bytes
     weights = found.model.weights if found.model else None
     with held(directory, "a study"):

@@ -33,9 +33,8 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Lab]:
 
     def make(gpu: bool = False, own_ladder: bool = False, **settings: Any) -> Lab:
         base = make_config({"output": tmp_path, **settings})
-        made = Lab(base, None, read_ladder(DEFAULT)[0], base, own_ladder, 4, tmp_path / "here", BriefConsole())
-        made._gpu.append(None if gpu else NO_GPU)
-        return made
+        here, no_gpu = tmp_path / "here", None if gpu else NO_GPU
+        return Lab(base, read_ladder(DEFAULT)[0], base, own_ladder, 4, here, BriefConsole(), no_gpu=no_gpu)
 
     return make
 
@@ -65,12 +64,12 @@ def test_another_model_has_the_system_and_nothing_of_the_first_model(lab: Callab
 
 
 def test_devices_are_counted_up_to_four_of_a_kind(lab: Callable[..., Lab]) -> None:
-    assert lab(backend="simulated").devices == 4 and labs.no_devices(lab(backend="simulated")) is None
+    assert lab(backend="simulated").devices == 4 and labs.several_devices(lab(backend="simulated")) is None
     assert lab(backend="simulated", device="sim:0,sim:1").devices == 2
-    assert "2 devices were asked for, onnxruntime has cpu" in str(labs.no_devices(lab(backend="onnxruntime")))
+    assert "2 devices were asked for, onnxruntime has cpu" in str(labs.several_devices(lab(backend="onnxruntime")))
 
 
-def test_a_gpu_is_looked_for_once(lab: Callable[..., Lab], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_why_there_is_no_gpu_its_preprocessor_says(lab: Callable[..., Lab], monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[RunConfig] = []
 
     def assemble(config: RunConfig, *_: object) -> None:
@@ -78,10 +77,9 @@ def test_a_gpu_is_looked_for_once(lab: Callable[..., Lab], monkeypatch: pytest.M
         raise SetupError(NO_GPU)
 
     monkeypatch.setattr(labs, "assemble", assemble)
-    here = lab()
-    here._gpu.clear()
-    assert (here.no_gpu(), here.no_gpu()) == (NO_GPU, NO_GPU)
-    assert [config.preprocess for config in asked] == ["cuda"]
+    here = lab(gpu=True)
+    here.look_for_gpu()
+    assert here.no_gpu == NO_GPU and [config.preprocess for config in asked] == ["cuda"]
 
 
 @pytest.mark.parametrize(

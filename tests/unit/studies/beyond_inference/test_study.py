@@ -77,7 +77,7 @@ def opened(machine: Machine, tmp_path: Path) -> Callable[..., Study]:
 
     def open_(rounds: int = 2, figures: str | None = None) -> Study:
         base = make_config({"output": tmp_path, "boundary": "jpeg"})
-        lab = Lab(base, None, ladder, base, False, rounds, tmp_path, BriefConsole())
+        lab = Lab(base, ladder, base, False, rounds, tmp_path, BriefConsole())
         claims = claims_of(figures)
         kept = Kept.read(tmp_path / FILE, HEADER, round_of_line, "a study", overwrite=False)
         return Study(lab, claims, parts_of(claims), kept, "a model", "random")
