@@ -31,7 +31,7 @@ def study_of(content: Mapping[str, Any], key: str) -> Study:
 def _claims(caption: str, rows: Rows, heading: str, name: str) -> Table:
     return Table(
         caption,
-        Column("claim", [Shown((row["says"],), (f"Fig. {row['figure']}",)) for row in rows]),
+        Column("claim", [Shown((row["says"],), (_place(row["figure"]),)) for row in rows]),
         [
             Column("verdict", [Shown((row["verdict"],), (), _BADGES.get(row["verdict"], "")) for row in rows], False),
             Column(heading, [Shown((row[name],)) for row in rows], False),
@@ -40,6 +40,10 @@ def _claims(caption: str, rows: Rows, heading: str, name: str) -> Table:
         ],
         is_sortable=False,
     )
+
+
+def _place(figure: str) -> str:
+    return f"Fig. {figure}" if figure.isdecimal() else figure
 
 
 def _parts(rows: Rows) -> Table:

@@ -85,8 +85,10 @@ def words_of(told: Mapping[str, Any], machine: str, day: str) -> Iterator[str]:
     """What the study says: first what was measured here, then what was not, and why."""
     rows: Sequence[Mapping[str, Any]] = told["rows"]
     counts = Counter(row["verdict"] for row in rows)
-    measured = ", ".join(f"{counts[verdict]} {words}" for verdict, words in _COUNTED.items())
-    yield f"measured on {machine}, {day}, {told['model']} on {told['backend']} {told['device']}: {measured}"
+    counted = ", ".join(f"{counts[verdict]} {words}" for verdict, words in _COUNTED.items())
+    open_ = sum(row["verdict"] not in DECIDED for row in rows)
+    where = f"{machine}, {day}, {told['model']} on {told['backend']} {told['device']}"
+    yield f"measured on {where}: of {len(rows)} claims {counted}, {open_} are not measured"
     for verdict in ("cannot be tested here", "not measured yet"):
         some = [row for row in rows if row["verdict"] == verdict]
         for why in dict.fromkeys(row["reason"] for row in some):

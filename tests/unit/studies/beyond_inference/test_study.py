@@ -208,7 +208,7 @@ def test_the_page_leads_with_what_was_measured_here(opened: Callable[..., Study]
 
     told = told_of(study, 1000)
     page = make_page([], studies=[study_of(told, "s0")])
-    lead = page.index("1 hold, 0 do not, 1 cannot be told")
+    lead = page.index("of 3 claims 1 hold, 0 do not, 1 cannot be told, 1 are not measured")
     assert "Measured on " in page and lead < page.index("a1 is twice as much") < page.index("b2 is twice as much")
     assert "there is &lt;no&gt; GPU" in page and "2 x (2 to 2)" in page and "./run_local.sh show b2" in page
     assert "Parity of opencv: the same." in page and "the weights are random" in page.lower()
