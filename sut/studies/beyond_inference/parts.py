@@ -40,9 +40,10 @@ from sut.studies.sweeping.points import Point
 from sut.studies.sweeping.study import run_sweep
 
 SIZES = ("medium", "large")
-_LOOP_S, _ENERGY_S, _LARGE_S = 2.0, 5.0, 4.0
-"""Of a closed loop, of one whose energy is counted, and of a load of large pictures, of which few come at zero load;
-unless ``--time`` says else."""
+_LOOP_S, _ENERGY_S = 2.0, 5.0
+"""Of a closed loop, and of one whose energy is counted, unless ``--time`` says else."""
+_LARGE_S = 4.0
+"""Of a load of large pictures at the least: at zero load few come."""
 _LEAST = 12
 """Samples of a closed loop, however long they take."""
 _CONCURRENCY_S, _LADDER_S = 300.0, 540.0
@@ -73,7 +74,7 @@ def _loads(lab: Lab, pictures: str, way: str, number: int) -> tuple[dict[str, Sa
     """The samples of a breakdown's loads by name, and the preprocessor's parity; loaded only what a claim is of."""
     config = lab.config(pictures, way)
     if pictures == "large":
-        config = config.model_copy(update={"time_s": config.time_s or _LARGE_S})
+        config = config.model_copy(update={"time_s": max(config.time_s or 0, _LARGE_S)})
     parts = settled(config, "Server")
     left_out = {FIFTH} if (pictures, way) == ("medium", "cpu") else {FIFTH, LOADED}
     asked = {name: each for name, each in drives(parts.config, number).items() if name not in left_out}
