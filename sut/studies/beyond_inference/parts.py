@@ -21,9 +21,9 @@ from sut.studies.beyond_inference.predicates import LARGE, SMALL
 from sut.studies.breakdown import study as breakdown
 from sut.studies.breakdown.alone import IN_TURN, INFER
 from sut.studies.breakdown.bottleneck import END_TO_END
-from sut.studies.breakdown.cells import FIFTH, LOADED, ZERO, Cell, Plan, drives, outstanding, settled
+from sut.studies.breakdown.cells import FIFTH, FULL, LOADED, ZERO, Cell, Plan, drives, outstanding, settled
 from sut.studies.breakdown.pictures import Pictures
-from sut.studies.breakdown.split import shares
+from sut.studies.breakdown.split import INFERENCE, shares
 from sut.studies.claims import UntestableError, Value
 from sut.studies.driving.drive import drive
 from sut.studies.driving.driven import Drive, Ready
@@ -42,7 +42,7 @@ from sut.studies.sweeping.study import run_sweep
 SIZES = ("medium", "large")
 _LOOP_S, _ENERGY_S = 2.0, 5.0
 """Of a closed loop, and of one whose energy is counted, unless ``--time`` says else."""
-_LARGE_S = 4.0
+_LARGE_S = 3.0
 """Of a load of large pictures at the least: at zero load few come."""
 _LEAST = 12
 """Samples of a closed loop, however long they take."""
@@ -56,8 +56,11 @@ _ONE_MODEL = not_planted("takes as planted whatever the model is")
 def _latency(lab: Lab, number: int, pictures: str) -> Found:
     """What of the latency at zero load is not inference, and how much of it is waiting where the system is loaded."""
     loads, parity = _loads(lab, pictures, "cpu", number)
-    zero = shares(loads[ZERO])["p50"]
-    figures: dict[str, list[Value]] = {"latency_ns": [_p50(loads[ZERO])], "tax": [zero["tax"] if zero else None]}
+    zero = loads[ZERO]
+    # Of each request, and their median: of large pictures a round has a few, too few for those around a percentile.
+    tax = 1 - zero.stages_ns[INFERENCE] / zero.latency_ns
+    medians = {"latency_ns": zero.latency_ns, "tax": tax}
+    figures: dict[str, list[Value]] = {name: [float(np.median(each))] for name, each in medians.items()}
     if LOADED in loads:
         tail = shares(loads[LOADED])["p99"]
         figures["waiting"] = [tail["waiting"] if tail else None]
@@ -66,8 +69,8 @@ def _latency(lab: Lab, number: int, pictures: str) -> Found:
 
 def _latency_on_gpu(lab: Lab, number: int) -> Found:
     found = {pictures: _loads(lab, pictures, "gpu", number) for pictures in SIZES}
-    figures = {pictures: [_p50(loads[ZERO])] for pictures, (loads, _) in found.items()}
-    return Found(figures, parity=found["medium"][1])
+    medians = {pictures: float(np.median(loads[ZERO].latency_ns)) for pictures, (loads, _) in found.items()}
+    return Found({pictures: [each] for pictures, each in medians.items()}, parity=found["medium"][1])
 
 
 def _loads(lab: Lab, pictures: str, way: str, number: int) -> tuple[dict[str, Samples], dict[str, str]]:
@@ -76,7 +79,7 @@ def _loads(lab: Lab, pictures: str, way: str, number: int) -> tuple[dict[str, Sa
     if pictures == "large":
         config = config.model_copy(update={"time_s": max(config.time_s or 0, _LARGE_S)})
     parts = settled(config, "Server")
-    left_out = {FIFTH} if (pictures, way) == ("medium", "cpu") else {FIFTH, LOADED}
+    left_out = {FIFTH} if (pictures, way) == ("medium", "cpu") else {FIFTH, FULL, LOADED}
     asked = {name: each for name, each in drives(parts.config, number).items() if name not in left_out}
     loaded: list[Ready] = []
     with tempfile.TemporaryDirectory() as scratch:
@@ -90,10 +93,6 @@ def _loads(lab: Lab, pictures: str, way: str, number: int) -> tuple[dict[str, Sa
 
 def _told(parts: Assembly, parity: Parity | None) -> dict[str, str]:
     return {parts.config.preprocess: parity.line()} if parity else {}
-
-
-def _p50(samples: Samples) -> float | None:
-    return float(np.median(samples.latency_ns)) if len(samples.latency_ns) else None
 
 
 # ---- throughput
