@@ -16,13 +16,16 @@ from sut.studies.beyond_inference import lab as labs
 from sut.studies.beyond_inference import parts
 from sut.studies.beyond_inference.lab import Lab
 from sut.studies.beyond_inference.paper import CLAIMS, PARTS
+from sut.studies.breakdown.cells import FULL, LOADED, ZERO, drives, settled
 from sut.studies.claims import UntestableError, judged
+from sut.studies.driving.driven import Drive
 from sut.studies.ladder.rungs import DEFAULT, read_ladder
 from sut.studies.models.study import Measured
 from sut.studies.sweeping.findings import closed_findings
 from sut.studies.sweeping.study import SweepResult
+from tests.unit.studies.breakdown.samples import samples
 from tests.unit.studies.test_models import result
-from tests.unit.studies.test_sweeping import closed
+from tests.unit.studies.test_sweeping import MS, closed
 
 NO_GPU = "there is no GPU"
 
@@ -117,6 +120,47 @@ def test_energy_needs_a_meter(
     monkeypatch.setattr(parts, "opened", opened)
     found = PARTS["energy"].why_not(lab(backend="simulated", preprocess="simulated"))
     assert found is None if why is None else str(found).startswith(why)
+
+
+@pytest.mark.parametrize(("requests", "waiting"), [(100, 0.75), (99, None)])
+def test_shares_are_those_of_the_median_request_and_of_the_slowest(
+    requests: int, waiting: float | None, lab: Callable[..., Lab], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # One of three is held up: it does not count, nor would it in a mean of a few around a percentile.
+    zero = samples(decode=[15 * MS, 15 * MS, 495 * MS], infer=[5 * MS] * 3)
+    loads = {ZERO: zero, LOADED: samples(queue=[30 * MS] * requests, infer=[10 * MS] * requests)}
+    monkeypatch.setattr(parts, "_loads", lambda lab, pictures, way, number: (loads, {"opencv": "the same"}))
+
+    found = PARTS["latency-medium"].measure(lab(), 1)
+    assert found.figures == {"latency_ns": [20e6], "tax": [0.75], "waiting": [waiting]}
+    assert found.parity == {"opencv": "the same"}
+    assert PARTS["latency-gpu"].measure(lab(), 1).figures == {"medium": [20e6], "large": [20e6]}
+
+
+@pytest.mark.parametrize(
+    ("size", "way", "asked"),
+    [
+        ("medium", "cpu", ["batch 1", FULL, ZERO, LOADED]),
+        ("large", "cpu", ["batch 1", ZERO]),
+        ("medium", "gpu", ["batch 1", ZERO]),
+    ],
+)
+def test_only_those_loads_are_asked_that_a_claim_is_of(
+    size: str, way: str, asked: list[str], lab: Callable[..., Lab], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = lab(backend="simulated", preprocess="simulated", time_s=1.0)
+    seen: list[Drive] = []
+
+    def drive(made: Any, drives: list[Drive], *_: object, **__: object) -> None:
+        seen.extend(drives)
+        raise RunError("seen")
+
+    monkeypatch.setattr(parts, "drive", drive)
+    with pytest.raises(RunError, match="seen"):
+        parts._loads(here, size, way, 1)
+    whole = drives(settled(here.config(size), "Server").config.model_copy(update={"time_s": seen[-1].seconds}), 1)
+    assert [name for name, each in whole.items() if each in seen] == asked
+    assert seen[1].seconds == (1.0 if size == "medium" else 3.0)
 
 
 POINTS = [closed(n, rate) for n, rate in ((1, 100.0), (4, 400.0), (16, 500.0), (4096, 300.0))]
