@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from sut.studies.breakdown.pictures import Pictures
 from sut.studies.breakdown.split import INFERENCE, shares
 from sut.studies.claims import UntestableError, Value
 from sut.studies.driving.drive import drive
-from sut.studies.driving.driven import Drive, Ready
+from sut.studies.driving.driven import Drive, Ready, Relative
 from sut.studies.driving.loads import Closed, Poisson
 from sut.studies.energy.report import UNMEASURED
 from sut.studies.energy.study import run_energy
@@ -42,8 +43,10 @@ from sut.studies.sweeping.study import run_sweep
 SIZES = ("medium", "large")
 _LOOP_S, _ENERGY_S = 2.0, 5.0
 """Of a closed loop, and of one whose energy is counted, unless ``--time`` says else."""
-_LARGE_S = 3.0
-"""Of a load of large pictures at the least: at zero load few come."""
+_FEWEST = {"medium": 24, "large": 8}
+"""Requests at zero load, however far apart they come."""
+_LONGEST_S = 60.0
+"""For these."""
 _LEAST = 12
 """Samples of a closed loop, however long they take."""
 _CONCURRENCY_S, _LADDER_S = 300.0, 540.0
@@ -75,12 +78,10 @@ def _latency_on_gpu(lab: Lab, number: int) -> Found:
 
 def _loads(lab: Lab, pictures: str, way: str, number: int) -> tuple[dict[str, Samples], dict[str, str]]:
     """The samples of a breakdown's loads by name, and the preprocessor's parity; loaded only what a claim is of."""
-    config = lab.config(pictures, way)
-    if pictures == "large":
-        config = config.model_copy(update={"time_s": max(config.time_s or 0, _LARGE_S)})
-    parts = settled(config, "Server")
+    parts = settled(lab.config(pictures, way), "Server")
     left_out = {FIFTH} if (pictures, way) == ("medium", "cpu") else {FIFTH, FULL, LOADED}
     asked = {name: each for name, each in drives(parts.config, number).items() if name not in left_out}
+    asked[ZERO] = replace(asked[ZERO], relative=Relative(0, _FEWEST[pictures], _LONGEST_S))
     loaded: list[Ready] = []
     with tempfile.TemporaryDirectory() as scratch:
         driven = drive(parts, [*asked.values()], Path(scratch), ready=loaded.append, rest=lab.rest)

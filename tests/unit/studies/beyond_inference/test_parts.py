@@ -18,7 +18,7 @@ from sut.studies.beyond_inference.lab import Lab
 from sut.studies.beyond_inference.paper import CLAIMS, PARTS
 from sut.studies.breakdown.cells import FULL, LOADED, ZERO, drives, settled
 from sut.studies.claims import UntestableError, judged
-from sut.studies.driving.driven import Drive
+from sut.studies.driving.driven import Drive, Relative
 from sut.studies.ladder.rungs import DEFAULT, read_ladder
 from sut.studies.models.study import Measured
 from sut.studies.sweeping.findings import closed_findings
@@ -158,9 +158,10 @@ def test_only_those_loads_are_asked_that_a_claim_is_of(
     monkeypatch.setattr(parts, "drive", drive)
     with pytest.raises(RunError, match="seen"):
         parts._loads(here, size, way, 1)
-    whole = drives(settled(here.config(size), "Server").config.model_copy(update={"time_s": seen[-1].seconds}), 1)
-    assert [name for name, each in whole.items() if each in seen] == asked
-    assert seen[1].seconds == (1.0 if size == "medium" else 3.0)
+    whole = drives(settled(here.config(size), "Server").config, 1)
+    assert [name for name, each in whole.items() if each.load in [one.load for one in seen]] == asked
+    [few] = [each.relative for each in seen if each.load == whole[ZERO].load]
+    assert few == Relative(0, 24 if size == "medium" else 8, 60.0)  # of the batch-1 rate, the first that is asked
 
 
 POINTS = [closed(n, rate) for n, rate in ((1, 100.0), (4, 400.0), (16, 500.0), (4096, 300.0))]
