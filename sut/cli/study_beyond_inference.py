@@ -55,24 +55,20 @@ def beyond_inference(
     figures: Annotated[str | None, typer.Option(help="Of the paper, comma list: 6,7; default: all.")] = None,
     rounds: Annotated[int, typer.Option(min=1, max=100, help="How often each part is measured.")] = FEWEST_PAIRS,
     budget: Annotated[str, typer.Option(help="Time for all of it: 90s, 30m, 1h.")] = "30m",
-    ladder: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Rungs of Fig. 3; default: those of configs/."),
-    ] = None,
+    ladder: Annotated[Path | None, typer.Option(metavar="FILE", help="Rungs of Fig. 3, else of configs/.")] = None,
 ) -> None:
     """See HELP."""
     options, budget_s = context.obj, parse_budget(budget)
-    configs = configs_of(options)
-    with open_study(configs, claims_of(figures), ladder, rounds, BriefConsole()) as study:
+    with open_study(configs_of(options), claims_of(figures), ladder, rounds, BriefConsole()) as study:
         chosen = study.plan(budget_s)
         _tell_plan(study, chosen, budget_s)
         try:
             study.go(chosen, budget_s, tell)
         except KeyboardInterrupt:
             tell(f"rounds kept: {len(study.kept.rows)}; the same command without --overwrite goes on behind them")
-            _leave(study, budget_s, options.as_json)
             raise
-        _leave(study, budget_s, options.as_json)
+        finally:
+            _leave(study, budget_s, options.as_json)
     raise typer.Exit(code_of_study(study))
 
 
@@ -81,25 +77,22 @@ def _tell_plan(study: Study, chosen: Mapping[str, float], budget_s: float) -> No
     tell(f"beyond-inference: about {takes} of {duration(budget_s)}; files: {study.lab.directory}")
     if study.kept.rows:
         tell(f"rounds there already: {len(study.kept.rows)}; it goes on behind them; --overwrite starts anew")
-    for name, seconds in chosen.items():
-        tell(f"planned: {name}: {len(study.todo(name))} rounds, about {duration(seconds)}")
-    for name, why in study.left_out.items():
-        tell(f"left out: {name}: {why}")
-    for name, why in study.absent.items():
-        tell(f"cannot be tested here: {name}: {why}")
+    planned = {name: f"{len(study.todo(name))} rounds, about {duration(each)}" for name, each in chosen.items()}
+    found = {"planned": planned, "left out": study.left_out, "cannot be tested here": study.absent}
+    for what, parts in found.items():
+        for name, why in parts.items():
+            tell(f"{what}: {name}: {why}")
 
 
 def _leave(study: Study, budget_s: float, as_json: bool) -> None:
-    found = told_of(study, budget_s)
-    beside = {name: value for name, value in found.items() if name != "rows"}
-    emit(COMMAND, found["rows"], _shown(found, study.lab.directory), as_json, **beside)
-    leave_study(study.lab.directory, COMMAND, found, Console(as_json))
+    told, directory = told_of(study, budget_s), study.lab.directory
+    emit(COMMAND, table=_shown(told, directory), as_json=as_json, **told)
+    leave_study(directory, COMMAND, told, Console(as_json))
 
 
-def _shown(found: Mapping[str, Any], directory: Path) -> Iterator[RenderableType]:
-    rows = [row for row in found["rows"] if row["verdict"] in DECIDED]
-    if rows:
-        lines = [[row["figure"], row["says"], row["verdict"], row["ours"], row["theirs"] or "-"] for row in rows]
+def _shown(told: Mapping[str, Any], directory: Path) -> Iterator[RenderableType]:
+    names = ("figure", "says", "verdict", "ours", "theirs")
+    if lines := [[row[name] or "-" for name in names] for row in told["rows"] if row["verdict"] in DECIDED]:
         yield grid(("<fig.", "they say", "<here", "measured", ">theirs"), lines)
-    yield from map(prose, found["words"])
+    yield from map(prose, told["words"])
     yield f"files: {directory / STUDY}"

@@ -1,8 +1,6 @@
 """Claims of a source, each a predicate over what was measured here, and the verdict that comes of it.
 
-A module of claims has ``CLAIMS`` and, by name, the ``PARTS`` that measure what they need (``sut.studies.
-beyond_inference``). A predicate is a pure function of figures, a value for each round, so that it can be asked of
-planted ones.
+A predicate is a pure function of figures, a value for each round, so that it can be asked of planted ones.
 """
 
 from __future__ import annotations
@@ -10,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import zip_longest
-from typing import Literal
+from typing import Literal, Self
 
 from sut.results.statistics import Difference, difference
 
@@ -28,10 +26,6 @@ class UntestableError(Exception):
 class AbsentError(Exception):
     """A figure that a claim needs and nobody has measured."""
 
-    def __init__(self, text: str, part: str = "", name: str = "") -> None:
-        super().__init__(text)
-        self.part, self.name = part, name
-
 
 @dataclass(frozen=True, slots=True)
 class Ours:
@@ -44,10 +38,14 @@ class Ours:
     words: str
     found: Difference | None = field(default=None, compare=False, repr=False)
 
+    def told(self, words: str) -> Self:
+        """The same in more words; ``{}`` in them is where those that it has go."""
+        return replace(self, words=words.replace("{}", self.words, 1))
+
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A claim of a ``figure`` of a source: what it ``says``, and ``theirs``, the source's own number, ``-`` for none.
+    """A claim of a ``figure`` of a source: what it ``says``, and ``theirs``, the source's own number, where it has one.
 
     ``judge`` holds it against the figures of ``parts``. ``command`` is what measures it by itself, and shows more.
     """
@@ -55,24 +53,20 @@ class Claim:
     key: str
     figure: str
     says: str
-    theirs: str
+    theirs: str | None
     parts: tuple[str, ...]
     judge: Callable[[Figures], Ours]
     command: str
 
 
-def judged(claim: Claim, figures: Figures, absent: Mapping[str, Mapping[str, str]]) -> tuple[Verdict, Ours]:
-    """The verdict on a claim, and our figure, or in words why there is none.
-
-    ``absent`` has by part, and by figure, why this machine cannot have it: "" for all of a part.
-    """
+def judged(claim: Claim, figures: Figures, absent: Mapping[str, str]) -> tuple[Verdict, Ours]:
+    """The verdict on a claim, and our figure, or in words why there is none; ``absent``: by part, why it cannot be."""
     try:
         ours = claim.judge(figures)
     except UntestableError as error:
         return "cannot be tested here", Ours(None, str(error))
     except AbsentError as error:
-        reasons = absent.get(error.part, {})
-        why = reasons.get(error.name) or reasons.get("")
+        why = next((absent[part] for part in claim.parts if part in absent), None)
         return ("cannot be tested here", Ours(None, why)) if why else ("not measured yet", Ours(None, str(error)))
     return _DECIDED[ours.holds], ours
 
@@ -83,10 +77,10 @@ def judged(claim: Claim, figures: Figures, absent: Mapping[str, Mapping[str, str
 def values(figures: Figures, part: str, name: str) -> Sequence[Value]:
     """A figure of a part by rounds. Raises ``AbsentError`` where no round has it."""
     if part not in figures:
-        raise AbsentError(f"no round of {part} was measured", part, name)
+        raise AbsentError(f"no round of {part} was measured")
     found = figures[part].get(name, ())
     if all(each is None for each in found):
-        raise AbsentError(f"no round of {part} has measured {name}", part, name)
+        raise AbsentError(f"no round of {part} has measured {name}")
     return found
 
 
@@ -94,8 +88,7 @@ def compared(
     before: Sequence[Value], after: Sequence[Value], *, higher_is_better: bool = True, verdicts: int = 1
 ) -> Difference:
     """``after`` against ``before``, by the rounds that both have. See ``difference``."""
-    pairs = list(zip_longest(before, after))
-    sides = ([pair[at] for pair in pairs] for at in (0, 1))
+    sides = [list(side) for side in zip(*zip_longest(before, after), strict=True)] or [[], []]
     return difference(*sides, higher_is_better=higher_is_better, verdicts=verdicts)
 
 
@@ -116,10 +109,10 @@ def at_least(limit: float, found: Difference, unit: str = " x") -> Ours:
     >>> at_least(3.7, Difference(4.0, 3.8, 4.2, 5, "better", None))
     Ours(holds=True, words='4 x (3.8 to 4.2)')
     """
-    words = in_figures(found, unit)
-    if found.low is None or found.high is None:
-        return Ours(None, words, found)
-    return Ours(True if found.low >= limit else False if found.high < limit else None, words, found)
+    holds = None
+    if found.low is not None and found.high is not None:
+        holds = True if found.low >= limit else False if found.high < limit else None
+    return Ours(holds, in_figures(found, unit), found)
 
 
 def differs(found: Difference, least: float = 0.05) -> Ours:
@@ -128,12 +121,12 @@ def differs(found: Difference, least: float = 0.05) -> Ours:
     >>> differs(Difference(1.01, 0.99, 1.03, 5, "open", None)).holds
     False
     """
-    words = in_figures(found)
+    holds = True if found.verdict != "open" else None
     if found.low is None or found.high is None:
-        return Ours(None, words, found)
-    if 1 - least < found.low and found.high < 1 + least:
-        return Ours(False, words, found)
-    return Ours(True if found.verdict != "open" else None, words, found)
+        holds = None
+    elif 1 - least < found.low and found.high < 1 + least:
+        holds = False
+    return Ours(holds, in_figures(found), found)
 
 
 def in_figures(found: Difference, unit: str = " x") -> str:

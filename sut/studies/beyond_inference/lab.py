@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from sut.config import RunConfig, make_config
 from sut.errors import SetupError, SutError, one_line
@@ -56,11 +55,11 @@ class Lab:
         settings |= on_gpu(base) if way == "gpu" else {}
         return with_settings(base, settings)
 
-    def other_model(self, name: str, weights: str) -> RunConfig:
-        """The same system with another model, in FP32."""
+    def other_model(self, name: str) -> RunConfig:
+        """The same system with another model, in FP32 and with random weights."""
         given = self.base.model_dump(exclude_unset=True)
         kept = {key: given[key] for key in _OF_THE_SYSTEM if key in given}
-        return make_config(kept | {"model": name, "weights": weights})
+        return make_config(kept | {"model": name, "weights": "random"})
 
     def on_devices(self) -> RunConfig:
         """The base where its devices are counted from."""
@@ -82,22 +81,14 @@ class Lab:
             self.no_gpu = one_line(error)
 
 
-Need = Callable[[Lab], str | None]
-"""Why a machine and model do not have what a part needs; None where they have it."""
-
-# ---- what is found
-
-
 @dataclass(frozen=True, slots=True)
 class Found:
     """The figures of a round by name, a value each, or one for each round of a part that measures all at once.
 
-    ``absent`` has, by the name of a figure, why this machine cannot have it; ``parity`` what no speed of a preprocessor
-    is shown without, by its name.
+    ``parity`` has, by its name, what no speed of a preprocessor is shown without.
     """
 
     figures: dict[str, list[Value]]
-    absent: dict[str, str] = field(default_factory=dict)
     parity: dict[str, str] = field(default_factory=dict)
 
 
@@ -105,13 +96,9 @@ class Found:
 class Round:
     """A round of a part, as it is kept."""
 
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
-
     part: str
     number: int
-    figures: dict[str, list[Value]]
-    absent: dict[str, str]
-    parity: dict[str, str]
+    found: Found
     took_s: float
 
     @property
@@ -131,6 +118,10 @@ def round_of_line(line: str) -> Round:
         raise ValueError(error.errors()[0]["msg"]) from None
 
 
+Need = Callable[[Lab], str | None]
+"""Why a machine and model do not have what a part needs; None where they have it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Part:
     """Measures what some claims need, a round at a time, and raises where it cannot.
@@ -145,16 +136,9 @@ class Part:
     at_once: bool = False
     needs: tuple[Need, ...] = ()
 
-    def rounds(self, asked: int) -> int:
-        """How many rounds of it there are where so many are asked for."""
-        return 1 if self.at_once else asked
-
     def why_not(self, lab: Lab) -> str | None:
         """Why this machine cannot measure it; None where it can."""
         return next((why for need in self.needs if (why := need(lab)) is not None), None)
-
-
-Parts = Mapping[str, Part]
 
 
 def preprocessing_on_gpu(lab: Lab) -> str | None:
@@ -164,17 +148,9 @@ def preprocessing_on_gpu(lab: Lab) -> str | None:
 
 def several_devices(lab: Lab) -> str | None:
     """The need of more than one device."""
-    try:
-        first_devices(lab.on_devices(), 2)
-    except SetupError as error:
-        return one_line(error)
-    return None
+    return None if lab.devices > 1 else f"the backend {lab.base.backend} has one device of its kind here"
 
 
 def not_planted(why: str) -> Need:
     """The need of a backend that does not only sleep as planted."""
-
-    def need(lab: Lab) -> str | None:
-        return f"the backend simulated {why}" if lab.base.backend == "simulated" else None
-
-    return need
+    return lambda lab: f"the backend simulated {why}" if lab.base.backend == "simulated" else None

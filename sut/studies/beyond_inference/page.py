@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from sut.results.page.figures import number
 from sut.results.page.study import Study
-from sut.results.page.tables import Column, Shown, Table, figures
+from sut.results.page.tables import Column, Shown, Table
 from sut.studies.beyond_inference.report import DECIDED
 
 Rows = Sequence[Mapping[str, Any]]
@@ -24,35 +23,21 @@ def study_of(content: Mapping[str, Any], key: str) -> Study:
     sentences = [f"{words[:1].upper()}{words[1:]}." for words in content["words"]]
     tables = [_claims(_MEASURED, measured, "here", "ours")] if measured else []
     tables += [_claims(_OPEN, open_, "why", "reason")] if open_ else []
-    title = f'"Beyond Inference" on this machine: {content["model"]} on {content["backend"]}'
-    return Study(title, sentences, [], [*tables, _parts(content["parts"])])
-
-
-def _claims(caption: str, rows: Rows, heading: str, name: str) -> Table:
-    return Table(
-        caption,
-        Column("claim", [Shown((row["says"],), (_place(row["figure"]),)) for row in rows]),
-        [
-            Column("verdict", [Shown((row["verdict"],), (), _BADGES.get(row["verdict"], "")) for row in rows], False),
-            Column(heading, [Shown((row[name],)) for row in rows], False),
-            Column("theirs", [Shown((row["theirs"],) if row["theirs"] else ()) for row in rows], False),
-            Column("command", [Shown((row["command"],)) for row in rows], False),
-        ],
-        is_sortable=False,
+    return Study(
+        f'"Beyond Inference" on this machine: {content["model"]} on {content["backend"]}', sentences, [], tables
     )
 
 
-def _place(figure: str) -> str:
-    return f"Fig. {figure}" if figure.isdecimal() else figure
-
-
-def _parts(rows: Rows) -> Table:
+def _claims(caption: str, rows: Rows, heading: str, name: str) -> Table:
+    verdicts = [Shown((row["verdict"],), (), _BADGES.get(row["verdict"], "")) for row in rows]
+    more = {heading: name, "theirs": "theirs", "command": "command"}
+    where = [f"Fig. {row['figure']}" if row["figure"].isdecimal() else row["figure"] for row in rows]
     return Table(
-        "What was measured, round by round",
-        Column("part", [Shown((row["part"],), (row["reason"] or "",)) for row in rows]),
+        caption,
+        Column("claim", [Shown((row["says"],), (each,)) for row, each in zip(rows, where, strict=True)]),
         [
-            figures("rounds", [number(row["rounds"]) for row in rows]),
-            figures("s", [number(sum(row["took_s"])) for row in rows]),
+            Column("verdict", verdicts, False),
+            *(Column(head, [Shown((row[at] or "",)) for row in rows], False) for head, at in more.items()),
         ],
         is_sortable=False,
     )

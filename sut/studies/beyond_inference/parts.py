@@ -15,7 +15,6 @@ from sut.errors import ExitCode, RunError
 from sut.pipeline.assembly import Assembly, assemble
 from sut.process.cgroup import usable_cores
 from sut.results.samples import Samples
-from sut.results.schema import Parity
 from sut.run.energy.metering import opened
 from sut.studies.beyond_inference.lab import Found, Lab, Part, not_planted, preprocessing_on_gpu, several_devices
 from sut.studies.beyond_inference.predicates import LARGE, SMALL
@@ -27,9 +26,9 @@ from sut.studies.breakdown.pictures import Pictures
 from sut.studies.breakdown.split import INFERENCE, shares
 from sut.studies.claims import UntestableError, Value
 from sut.studies.driving.drive import drive
-from sut.studies.driving.driven import Drive, Ready, Relative
+from sut.studies.driving.driven import Drive, Driven, Ready, Relative
 from sut.studies.driving.loads import Closed, Poisson
-from sut.studies.energy.report import UNMEASURED
+from sut.studies.energy.report import METERS, UNMEASURED
 from sut.studies.energy.study import run_energy
 from sut.studies.generated import generated_pictures
 from sut.studies.ladder.study import run_ladder
@@ -37,20 +36,17 @@ from sut.studies.models.study import model_rows, run_models
 from sut.studies.sweeping.curves import pair_of_decline
 from sut.studies.sweeping.grids import WAYS, Asked, parse_concurrency
 from sut.studies.sweeping.grids import Cell as System
-from sut.studies.sweeping.points import Point
 from sut.studies.sweeping.study import run_sweep
 
 SIZES = ("medium", "large")
 _LOOP_S, _ENERGY_S = 2.0, 5.0
 """Of a closed loop, and of one whose energy is counted, unless ``--time`` says else."""
 _FEWEST = {"medium": 24, "large": 8}
-"""Requests at zero load, however far apart they come."""
+"""Requests at zero load, however far apart they come, for a minute at the most."""
 _LONGEST_S = 60.0
-"""For these."""
 _LEAST = 12
 """Samples of a closed loop, however long they take."""
 _CONCURRENCY_S, _LADDER_S = 300.0, 540.0
-_ONE_MODEL = not_planted("takes as planted whatever the model is")
 
 
 # ---- latency
@@ -62,8 +58,10 @@ def _latency(lab: Lab, number: int, pictures: str) -> Found:
     zero = loads[ZERO]
     # Of each request, and their median: of large pictures a round has a few, too few for those around a percentile.
     tax = 1 - zero.stages_ns[INFERENCE] / zero.latency_ns
-    medians = {"latency_ns": zero.latency_ns, "tax": tax}
-    figures: dict[str, list[Value]] = {name: [float(np.median(each))] for name, each in medians.items()}
+    figures: dict[str, list[Value]] = {
+        "latency_ns": [float(np.median(zero.latency_ns))],
+        "tax": [float(np.median(tax))],
+    }
     if LOADED in loads:
         tail = shares(loads[LOADED])["p99"]
         figures["waiting"] = [tail["waiting"] if tail else None]
@@ -82,18 +80,23 @@ def _loads(lab: Lab, pictures: str, way: str, number: int) -> tuple[dict[str, Sa
     left_out = {FIFTH} if (pictures, way) == ("medium", "cpu") else {FIFTH, FULL, LOADED}
     asked = {name: each for name, each in drives(parts.config, number).items() if name not in left_out}
     asked[ZERO] = replace(asked[ZERO], relative=Relative(0, _FEWEST[pictures], _LONGEST_S))
+    done, parity = _driven(lab, parts, [*asked.values()])
+    return dict(zip(asked, (samples for _, samples in done), strict=True)), parity
+
+
+def _driven(
+    lab: Lab, parts: Assembly, asked: Sequence[Drive], cores: int | None = None
+) -> tuple[list[tuple[Driven, Samples]], dict[str, str]]:
+    """What a system did under some loads, and its preprocessor's parity. Raises ``RunError`` where a sample failed."""
     loaded: list[Ready] = []
     with tempfile.TemporaryDirectory() as scratch:
-        driven = drive(parts, [*asked.values()], Path(scratch), ready=loaded.append, rest=lab.rest)
+        driven = drive(parts, asked, Path(scratch), cores=cores, ready=loaded.append, rest=lab.rest)
         for each in driven:
             if not each.ok:
                 raise RunError(each.first_error or f"{each.failed} samples failed")
-        samples = {name: each.per_sample() for name, each in zip(asked, driven, strict=True)}
-    return samples, _told(parts, loaded[0].parity)
-
-
-def _told(parts: Assembly, parity: Parity | None) -> dict[str, str]:
-    return {parts.config.preprocess: parity.line()} if parity else {}
+        done = [(each, each.per_sample()) for each in driven]
+    parity = loaded[0].parity
+    return done, {parts.config.preprocess: parity.line()} if parity else {}
 
 
 # ---- throughput
@@ -101,47 +104,37 @@ def _told(parts: Assembly, parity: Parity | None) -> dict[str, str]:
 
 def _throughput(lab: Lab, number: int, pictures: str, other: str | None = None) -> Found:
     """Inference alone, and end to end, in samples per second."""
-    config = lab.config(pictures, of=None if other is None else lab.other_model(other, "random"))
+    config = lab.config(pictures, of=None if other is None else lab.other_model(other))
     cell = Cell(pictures, config.preprocess, config)
-    folder = lab.directory / "runs"
-    measured = breakdown.Study(Plan([cell]), folder, lab.console, lab.console.note, math.inf, 1)
+    measured = breakdown.Study(Plan([cell]), lab.directory / "runs", lab.console, lab.console.note, math.inf, 1)
     measured.run_parts()
     rates = measured.parts[cell.label]["rates"]
-    whole = rates[END_TO_END] if END_TO_END in rates else rates[IN_TURN]
-    return Found({"infer": rates[INFER], "end_to_end": whole})
+    return Found({"infer": rates[INFER], "end_to_end": rates.get(END_TO_END) or rates[IN_TURN]})
 
 
-def _models(lab: Lab, number: int) -> Found:
-    """Inference's share and the throughput of a small and a large model, preprocessed on the CPU, and on a GPU."""
-    base = lab.config("medium", of=lab.other_model(SMALL, "random")).model_copy(update={"overwrite": True})
-    base = base.model_copy(update={"scenario": "Offline", "time_s": base.time_s or 1.0})
-    on_gpu, why = lab.config("medium", "gpu").preprocess, lab.no_gpu
-    names = [base.preprocess] if why else [base.preprocess, on_gpu]
-    measured = run_models(base, (SMALL, LARGE), names, 1, math.inf, lab.console)
+def _models(lab: Lab, number: int, way: str) -> Found:
+    """The throughput of a small and a large model, preprocessed on the CPU or a GPU, and inference's share."""
+    base = lab.config("medium", way, lab.other_model(SMALL))
+    update = {"overwrite": True, "scenario": "Offline", "time_s": base.time_s or 1.0}
+    models, names = (SMALL, LARGE), [base.preprocess]
+    measured = run_models(base.model_copy(update=update), models, names, 1, math.inf, lab.console)
     if ExitCode.INTERRUPTED in measured.codes:
         raise KeyboardInterrupt
-    figures, absent = dict[str, list[Value]](), dict[str, str]()
-    for row in model_rows(measured, (SMALL, LARGE), names):
-        way = "cpu" if row["preprocess"] == base.preprocess else "gpu"
-        if row["reason"] and way == "cpu":
+    figures = dict[str, list[Value]]()
+    for row in model_rows(measured, models, names):
+        if row["reason"]:
             raise RunError(row["reason"]) if ExitCode.FAILED in measured.codes else UntestableError(row["reason"])
-        figures[f"rate of {row['model']}, {way}"] = [row["samples_per_second"]]
-        if way == "cpu":
-            figures[f"share of {row['model']}"] = [row["inference_share"]]
-    if why:
-        absent = {f"rate of {name}, gpu": why for name in (SMALL, LARGE)}
-    return Found(figures, absent)
+        figures[f"rate of {row['model']}"] = [row["samples_per_second"]]
+        figures[f"share of {row['model']}"] = [row["inference_share"]]
+    return Found(figures)
 
 
 def _ladder(lab: Lab, number: int) -> Found:
     """The rungs' throughput, in all rounds at once: what a rung is, a search of the first round decides."""
-    told, _ = run_ladder(lab.ladder, lab.ladder_base, lab.rounds, _LADDER_S, lab.console)
-    figures = {row["name"]: row["by_round"] for row in told["rows"] if row["rounds"]}
-    absent = {row["name"]: row["reason"] for row in told["rows"] if row["reason"] and not row["failed"]}
-    failed = [f"{row['name']}: {row['reason']}" for row in told["rows"] if row["failed"]]
-    if failed:
+    rows = run_ladder(lab.ladder, lab.ladder_base, lab.rounds, _LADDER_S, lab.console)[0]["rows"]
+    if failed := [f"{row['name']}: {row['reason']}" for row in rows if row["failed"]]:
         raise RunError("; ".join(failed))
-    return Found(figures, absent)
+    return Found({row["name"]: row["by_round"] for row in rows if row["rounds"]})
 
 
 # ---- concurrency, devices
@@ -149,32 +142,24 @@ def _ladder(lab: Lab, number: int) -> Found:
 
 def _concurrency(lab: Lab, number: int) -> Found:
     """The closed loop up to the paper's concurrency, a decline by pairs: a sweep, which keeps its points itself."""
-    seconds = lab.base.time_s or _LOOP_S
-    asked = Asked(parse_concurrency(None), None, Poisson, seconds, _CONCURRENCY_S)
+    asked = Asked(parse_concurrency(None), None, Poisson, lab.base.time_s or _LOOP_S, _CONCURRENCY_S)
     found = run_sweep([lab.config("medium")], asked, lab.console)
     outcome, points = found.told["outcome"], [each for each in found.points if each.part == "closed" and each.ok]
     if not outcome:
         raise RunError("no point of the closed loop counts")
-    best, most = pair_of_decline([each for each in points if each.round == 1])
-    figures: dict[str, list[Value]] = {
-        "highest": [outcome["highest_concurrency"]],
-        "decline_at": [outcome["decline_concurrency"]],
-        "memory_full_at": [outcome["memory_full_concurrency"]],
-        "best": _again(points, best),
-        "most": _again(points, most),
-    }
+    names = {"highest": "highest", "decline_at": "decline", "memory_full_at": "memory_full"}
+    figures: dict[str, list[Value]] = {key: [outcome[f"{name}_concurrency"]] for key, name in names.items()}
+    pair = pair_of_decline([each for each in points if each.round == 1])
+    for key, concurrency in zip(("best", "most"), pair, strict=True):
+        # The best was picked in the first round, so that it is not one of those that count.
+        again = {each.round: each for each in points if each.round > 1 and each.concurrency == concurrency}
+        figures[key] = [again[number].samples_per_second for number in sorted(again)]
     return Found(figures)
-
-
-def _again(points: Sequence[Point], concurrency: int) -> list[Value]:
-    """The rounds after the first, in which the best was picked."""
-    again = [each for each in points if each.round > 1 and each.concurrency == concurrency]
-    return [each.samples_per_second for each in sorted(again, key=lambda each: each.round)]
 
 
 def _devices(lab: Lab, number: int, ways: Sequence[str]) -> Found:
     """Large pictures on one device and on all, in some ways to serve them."""
-    figures, loaded = dict[str, list[Value]](), list[Ready]()
+    figures, parity = dict[str, list[Value]](), dict[str, str]()
     base = lab.config("large", of=lab.on_devices())
     for way in ways:
         for count, name in ((1, "one device"), (lab.devices, "all devices")):
@@ -182,13 +167,10 @@ def _devices(lab: Lab, number: int, ways: Sequence[str]) -> Found:
             parts = assemble(system.config(base, lab.model_bytes, lab.console.note), lab.console.note)
             enough = outstanding(parts.config) + 2 * parts.config.preprocess_workers
             load = Drive(Closed(enough), lab.base.time_s or _LOOP_S, least=_LEAST)
-            with tempfile.TemporaryDirectory() as scratch:
-                ready, cores = loaded.append, system.cores
-                [driven] = drive(parts, [load], Path(scratch), cores=cores, ready=ready, rest=lab.rest)
-            if not driven.ok:
-                raise RunError(driven.first_error or f"{driven.failed} samples failed")
+            [(driven, _)], told = _driven(lab, parts, [load], system.cores)
             figures[f"{way}, {name}"] = [driven.samples_per_second]
-    return Found(figures, parity=_told(parts, loaded[0].parity))
+            parity |= told
+    return Found(figures, parity=parity)
 
 
 # ---- energy
@@ -198,8 +180,7 @@ def _energy(lab: Lab, number: int, way: str) -> Found:
     """What a picture of each size takes by each meter, in joules, gross."""
     base = lab.config("medium", way).model_copy(update={"power_log": lab.base.power_log, "scenario": "Server"})
     sets = [Pictures(name, generated_pictures(name, lab.console.note)) for name in SIZES]
-    enough = outstanding(settled(base, "Server").config)
-    load = Drive(Closed(enough), base.time_s or _ENERGY_S)
+    load = Drive(Closed(outstanding(settled(base, "Server").config)), base.time_s or _ENERGY_S)
     told, code = run_energy(base, sets, [base.preprocess], load, 1, lab.console)
     if code == ExitCode.INTERRUPTED:
         raise KeyboardInterrupt
@@ -209,16 +190,14 @@ def _energy(lab: Lab, number: int, way: str) -> Found:
             raise RunError(row["reason"]) if row["failed"] else UntestableError(row["reason"])
         if not row["energy"]:
             raise UntestableError("; ".join(row["notes"]) or UNMEASURED)
-        joules = {kind: each["gross_joules_per_sample"] for kind, each in row["energy"].items()}
-        figures |= {f"{row['pictures']}, {kind}": [value] for kind, value in _by_meter(joules).items()}
+        joules = {METERS[kind]: each["gross_joules_per_sample"] for kind, each in row["energy"].items()}
+        if {"CPU", "GPU"} <= joules.keys():
+            joules["CPU and GPU"] = joules["CPU"] + joules["GPU"]
+        figures |= {f"{row['pictures']}, {kind}": [value] for kind, value in joules.items()}
     return Found(figures)
 
 
-def _by_meter(joules: dict[str, float]) -> dict[str, float]:
-    """By what a claim calls a meter; that of both together where both were read."""
-    names = {"external": "external", "cpu": "CPU", "gpu": "GPU"}
-    found = {names[kind]: value for kind, value in joules.items()}
-    return found | ({"CPU and GPU": found["CPU"] + found["GPU"]} if {"CPU", "GPU"} <= found.keys() else {})
+# ---- all of them
 
 
 def _meter(lab: Lab) -> str | None:
@@ -229,32 +208,27 @@ def _meter(lab: Lab) -> str | None:
         return None if meters else UNMEASURED
 
 
-# ---- all of them
-
-
 def _rungs(lab: Lab) -> str | None:
     """The need of runtimes, which the paper's ladder is one of; rungs of one's own may be anything."""
-    planted = not_planted("has no runtimes to climb; --ladder names rungs of your own")
-    return None if lab.own_ladder else planted(lab)
+    return None if lab.own_ladder else not_planted("has no runtimes to climb; --ladder names rungs of your own")(lab)
 
 
+_MEMORY = not_planted("has no memory that could be full, and takes as long at any concurrency")
+_MODELS = not_planted("takes as planted whatever the model is")
+_TINYVIT = partial(_throughput, pictures="medium", other="tinyvit")
 PARTS = {
     "latency-medium": Part(partial(_latency, pictures="medium"), 20),
     "latency-large": Part(partial(_latency, pictures="large"), 40),
     "throughput-large": Part(partial(_throughput, pictures="large"), 15),
     "latency-gpu": Part(_latency_on_gpu, 60, needs=(preprocessing_on_gpu,)),
-    "concurrency": Part(
-        _concurrency,
-        _CONCURRENCY_S,
-        at_once=True,
-        needs=(not_planted("has no memory that could be full, and takes as long at any concurrency"),),
-    ),
-    "models": Part(_models, 40, needs=(_ONE_MODEL,)),
+    "concurrency": Part(_concurrency, _CONCURRENCY_S, at_once=True, needs=(_MEMORY,)),
+    "models": Part(partial(_models, way="cpu"), 40, needs=(_MODELS,)),
+    "models-gpu": Part(partial(_models, way="gpu"), 40, needs=(_MODELS, preprocessing_on_gpu)),
     "devices": Part(partial(_devices, ways=(WAYS[0], WAYS[2])), 40, needs=(several_devices,)),
     "devices-gpu": Part(partial(_devices, ways=(WAYS[1],)), 20, needs=(several_devices, preprocessing_on_gpu)),
     "energy": Part(partial(_energy, way="cpu"), 40, needs=(_meter,)),
     "energy-gpu": Part(partial(_energy, way="gpu"), 40, needs=(preprocessing_on_gpu, _meter)),
-    "tinyvit": Part(partial(_throughput, pictures="medium", other="tinyvit"), 15, needs=(_ONE_MODEL,)),
+    "tinyvit": Part(_TINYVIT, 15, needs=(_MODELS,)),
     "ladder": Part(_ladder, _LADDER_S, at_once=True, needs=(_rungs,)),
 }
 """In the order of their worth: what a budget does not reach is from the end."""

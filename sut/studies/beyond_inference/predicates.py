@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from itertools import pairwise, zip_longest
 
 from sut.results.statistics import Difference
@@ -18,6 +17,7 @@ from sut.studies.claims import (
     at_least,
     compared,
     differs,
+    in_figures,
     lost,
     share,
     values,
@@ -25,8 +25,10 @@ from sut.studies.claims import (
 from sut.studies.sweeping.curves import sets_in_with_memory
 from sut.studies.sweeping.grids import MOST_CONCURRENCY, WAYS
 
+Judge = Callable[[Figures], Ours]
 SMALL, LARGE = "mobilenet-v2", "vit-b"
 """Of the paper's models the one with the fewest FLOPs, and the one with the most that serving is studied with."""
+AT_ZERO_LOAD = ("latency-medium", "latency-large", "latency-gpu")
 GPU_RUNG = "GPU decode"
 """Of the ladder's files."""
 IN_ALL = 3.7
@@ -42,128 +44,100 @@ def share_of_latency(part: str, name: str, limit: float, figures: Figures) -> Ou
 
 def lost_throughput(part: str, limit: float, figures: Figures) -> Ours:
     """Whether end to end as much of inference's throughput is lost as ``limit``."""
-    return at_least(limit, lost(_end_to_end(part, figures)), " %")
+    return at_least(limit, lost(_ratio(figures, part, "infer", "end_to_end")), " %")
 
 
 def beats_inference(part: str, figures: Figures) -> Ours:
     """Whether end to end is faster than inference alone."""
-    ours = at_least(1, _end_to_end(part, figures))
-    return replace(ours, words=f"{ours.words} of inference alone")
-
-
-def _end_to_end(part: str, figures: Figures) -> Difference:
-    return compared(values(figures, part, "infer"), values(figures, part, "end_to_end"))
+    return at_least(1, _ratio(figures, part, "infer", "end_to_end")).told("{} of inference alone")
 
 
 def gain_by_size(figures: Figures) -> Ours:
     """Whether what preprocessing on the GPU gains at zero load is another factor for large pictures than for medium."""
-    gains = [
-        _ratios(values(figures, f"latency-{size}", "latency_ns"), values(figures, "latency-gpu", size))
-        for size in ("medium", "large")
-    ]
-    ours = differs(compared(*gains))
-    told = ", ".join(f"{size} {_median(each):.3g} x" for size, each in zip(("medium", "large"), gains, strict=True))
-    return replace(ours, words=f"{told}: {ours.words} apart")
+    sizes = {name: name.partition("-")[2] for name in AT_ZERO_LOAD[:2]}
+    gains = {
+        size: _ratios(values(figures, part, "latency_ns"), values(figures, AT_ZERO_LOAD[2], size))
+        for part, size in sizes.items()
+    }
+    return differs(compared(*gains.values())).told(f"{_medians(gains, 'x')}: {{}} apart")
 
 
 def share_grows(figures: Figures) -> Ours:
     """Whether inference's share of the largest model is at least that of the smallest."""
-    small, large = (values(figures, "models", f"share of {name}") for name in (SMALL, LARGE))
-    ours = at_least(1, compared(small, large))
-    told = f"{SMALL} {100 * _median(small):.3g} %, {LARGE} {100 * _median(large):.3g} %"
-    return replace(ours, words=f"{told}: {ours.words}")
+    shares = {name: values(figures, "models", f"share of {name}") for name in (SMALL, LARGE)}
+    return at_least(1, compared(*shares.values())).told(f"{_medians(shares, '%', 100)}: {{}}")
 
 
 def gain_by_model(figures: Figures) -> Ours:
     """Whether preprocessing on the GPU raises the throughput of both models, and by another factor for each."""
-    gains = []
-    for name in (SMALL, LARGE):
-        sides = (values(figures, "models", f"rate of {name}, {way}") for way in ("cpu", "gpu"))
-        gains.append(_ratios(*reversed([*sides])))
-    each = [at_least(1, share(gain)) for gain in gains]
-    apart = differs(compared(*gains))
+    sides = ("models-gpu", "models")
+    gains = [_ratios(*(values(figures, part, f"rate of {name}") for part in sides)) for name in (SMALL, LARGE)]
+    each, apart = [at_least(1, share(gain)) for gain in gains], differs(compared(*gains))
     told = ", ".join(f"{name} {ours.words}" for name, ours in zip((SMALL, LARGE), each, strict=True))
     return Ours(all_of([*each, apart]), f"{told}; {apart.words} apart", apart.found)
 
 
 def declines(figures: Figures) -> Ours:
     """Whether throughput has lost as much as a decline is at the highest concurrency."""
-    most = _one(figures, "highest")
-    if not _has(figures, "decline_at"):
-        return Ours(False if most >= MOST_CONCURRENCY else None, f"no decline up to {most:,.0f} outstanding")
-    at = f"from {_one(figures, 'decline_at'):,.0f} outstanding on"
-    if not _has(figures, "best"):
-        return Ours(None, f"it looks lower {at}, which was not measured again")
-    ours = at_least(DECLINE, lost(_left(figures)), " %")
-    return replace(ours, words=f"{ours.words} less, {at}")
+    highest, at, _, left = _concurrency(figures)
+    if at is None:
+        return Ours(False if highest >= MOST_CONCURRENCY else None, f"no decline up to {highest:,.0f} outstanding")
+    if not left.pairs:
+        return Ours(None, f"it looks lower from {at:,.0f} outstanding on, which was not measured again")
+    return at_least(DECLINE, lost(left), " %").told(f"{{}} less, from {at:,.0f} outstanding on")
 
 
 def by_memory(figures: Figures) -> Ours:
     """Whether a decline sets in where memory is full."""
-    _one(figures, "highest")
-    if not _has(figures, "decline_at") or _left(figures).verdict != "worse":
+    _, at, full, left = _concurrency(figures)
+    if at is None or left.verdict != "worse":
         raise UntestableError("throughput did not decline here, so there is nothing to explain")
-    at = _one(figures, "decline_at")
-    full = _one(figures, "memory_full_at") if _has(figures, "memory_full_at") else None
     words = "memory was never full" if full is None else f"memory is full at {full:,.0f} outstanding"
     return Ours(sets_in_with_memory(at, full), f"decline from {at:,.0f} on, {words}")
 
 
-def _left(figures: Figures) -> Difference:
-    """The throughput at the highest concurrency against the best, by the rounds after that in which it was picked."""
-    return compared(*(figures["concurrency"].get(name, ()) for name in ("best", "most")))
+def _concurrency(figures: Figures) -> tuple[float, Value, Value, Difference]:
+    """The highest, where a decline sets in and where memory is full; the throughput at the highest against the best.
 
-
-def _has(figures: Figures, name: str) -> bool:
-    return any(each is not None for each in figures["concurrency"].get(name, ()))
-
-
-def _one(figures: Figures, name: str) -> float:
-    """A figure of the concurrencies that is measured once."""
-    return _median(values(figures, "concurrency", name))
+    That is of the rounds after the one in which the best was picked.
+    """
+    highest = _median(values(figures, "concurrency", "highest"))
+    found = figures["concurrency"]
+    return highest, found["decline_at"][0], found["memory_full_at"][0], compared(found["best"], found["most"])
 
 
 def energy_by_size(figures: Figures) -> Ours:
     """Whether a large picture takes at least the energy of a medium one."""
-    sides, kind = _joules(figures, ("energy", "medium"), ("energy", "large"))
-    ours = at_least(1, compared(*sides))
-    return replace(ours, words=f"{_in_joules(sides, ('medium', 'large'))}, {ours.words}, {kind}")
+    sides, kind = _joules(figures, {"medium": "energy", "large": "energy"}, ("medium", "large"))
+    return at_least(1, compared(*sides.values())).told(f"{_medians(sides, 'J')}, {{}}, {kind} meter")
 
 
 def energy_by_place(figures: Figures) -> Ours:
     """Whether it makes a difference to a medium picture's energy where it is preprocessed."""
-    sides, kind = _joules(figures, ("energy", "medium"), ("energy-gpu", "medium"))
-    ours = differs(compared(*sides, higher_is_better=False))
-    return replace(ours, words=f"{_in_joules(sides, ('CPU', 'GPU'))}, {ours.words} less, {kind}")
+    sides, kind = _joules(figures, {"CPU": "energy", "GPU": "energy-gpu"}, ("medium", "medium"))
+    found = compared(*sides.values(), higher_is_better=False)
+    return differs(found).told(f"{_medians(sides, 'J')}, {{}} less, {kind} meter")
 
 
-def _joules(figures: Figures, *which: tuple[str, str]) -> tuple[list[Sequence[Value]], str]:
-    """Of each part and size the joules by one meter: an external one sees all, else that of CPU and GPU together."""
-    for kind in ("external", "CPU and GPU", "CPU", "GPU"):
-        found = [figures.get(part, {}).get(f"{size}, {kind}", ()) for part, size in which]
-        if all(any(each is not None for each in side) for side in found):
-            return found, f"{kind} meter"
-    for part, size in which:
+def _joules(figures: Figures, parts: dict[str, str], sizes: Sequence[str]) -> tuple[dict[str, Sequence[Value]], str]:
+    """Of each side's part and size the joules by one meter: an external one sees all, else CPU and GPU together."""
+    for part in parts.values():
         if part not in figures:
-            raise AbsentError(f"no round of {part} was measured", part)
-        if not any(name.startswith(size) for name in figures[part]):
-            raise AbsentError(f"no round of {part} has measured {size} pictures", part, size)
+            raise AbsentError(f"no round of {part} was measured")
+    for kind in ("external", "CPU and GPU", "CPU", "GPU"):
+        names = [(part, f"{size}, {kind}") for part, size in zip(parts.values(), sizes, strict=True)]
+        if all(name in figures[part] for part, name in names):
+            return dict(zip(parts, (values(figures, *each) for each in names), strict=True)), kind
     raise UntestableError("no meter has measured both")
-
-
-def _in_joules(sides: Sequence[Sequence[Value]], names: Sequence[str]) -> str:
-    return ", ".join(f"{name} {_median(each):.3g} J" for name, each in zip(names, sides, strict=True))
 
 
 def more_from_devices(part: str, way: str, figures: Figures) -> Ours:
     """Whether one way to serve large pictures gains more from more devices than preprocessing on the CPU does."""
-    cpu, other = (
-        _ratios(*(values(figures, where, f"{name}, {count}") for count in ("all devices", "one device")))
+    gains = {
+        name: _ratios(*(values(figures, where, f"{name}, {count}") for count in ("all devices", "one device")))
         for where, name in (("devices", WAYS[0]), (part, way))
-    )
-    ours = at_least(1, compared(cpu, other))
-    words = f"{way} {_median(other):.3g} x of one device, {WAYS[0]} {_median(cpu):.3g} x: {ours.words}"
-    return replace(ours, words=words)
+    }
+    return at_least(1, compared(*gains.values())).told(f"from one device to all {_medians(gains, 'x')}: {{}}")
 
 
 # ---- the ladder
@@ -173,8 +147,7 @@ def in_all(figures: Figures) -> Ours:
     """What the best rung of a ladder has of the first one's throughput."""
     first, *above = _rungs(figures)
     best = max(above, key=lambda name: _median(figures["ladder"][name]))
-    ours = at_least(IN_ALL, compared(figures["ladder"][first], figures["ladder"][best], verdicts=len(above)))
-    return replace(ours, words=f"{ours.words}: {best} against {first}")
+    return at_least(IN_ALL, _ratio(figures, "ladder", first, best, len(above))).told(f"{{}}: {best} against {first}")
 
 
 def each_rung(figures: Figures) -> Ours:
@@ -182,25 +155,24 @@ def each_rung(figures: Figures) -> Ours:
     steps = [(before, name) for before, name in pairwise(_rungs(figures)) if name != GPU_RUNG]
     if not steps:
         raise UntestableError("no two rungs run here")
-    gains = [at_least(1, compared(*(figures["ladder"][name] for name in step))) for step in steps]
-    least = min(range(len(steps)), key=lambda at: _ratio(gains[at]))
-    words = f"the least of {len(steps)}: {gains[least].words}, {steps[least][1]}"
-    return Ours(all_of(gains), words, gains[least].found)
+    found = {name: _ratio(figures, "ladder", before, name) for before, name in steps}
+    least = min(found, key=lambda name: found[name].ratio or 0)
+    told = f"the least of {len(steps)}: {in_figures(found[least])}, {least}"
+    return Ours(all_of([at_least(1, each) for each in found.values()]), told, found[least])
 
 
 def gpu_rung(figures: Figures) -> Ours:
     """What decoding on the GPU gains on the rung below."""
-    values(figures, "ladder", GPU_RUNG)
-    below = [before for before, name in pairwise(_rungs(figures)) if name == GPU_RUNG]
-    if not below:
-        raise UntestableError("no rung below it runs here")
-    return at_least(1, compared(figures["ladder"][below[0]], figures["ladder"][GPU_RUNG]))
+    for before, name in pairwise(_rungs(figures)):
+        if name == GPU_RUNG:
+            return at_least(1, _ratio(figures, "ladder", before, name))
+    raise UntestableError("it does not run here, or none below it; sut study ladder says why")
 
 
 def _rungs(figures: Figures) -> list[str]:
     """The rungs that run, from the bottom up: two at least."""
     if "ladder" not in figures:
-        raise AbsentError("no round of ladder was measured", "ladder")
+        raise AbsentError("no round of ladder was measured")
     names = [name for name, rates in figures["ladder"].items() if any(rates)]
     if len(names) < 2:
         raise UntestableError("no two rungs run here")
@@ -208,6 +180,10 @@ def _rungs(figures: Figures) -> list[str]:
 
 
 # ---- rounds
+
+
+def _ratio(figures: Figures, part: str, before: str, after: str, verdicts: int = 1) -> Difference:
+    return compared(values(figures, part, before), values(figures, part, after), verdicts=verdicts)
 
 
 def _ratios(above: Sequence[Value], below: Sequence[Value]) -> list[Value]:
@@ -221,6 +197,5 @@ def _median(rounds: Sequence[Value]) -> float:
     return statistics.median(known)
 
 
-def _ratio(ours: Ours) -> float:
-    assert ours.found is not None and ours.found.ratio is not None
-    return ours.found.ratio
+def _medians(sides: dict[str, Sequence[Value]] | dict[str, list[Value]], unit: str, factor: float = 1) -> str:
+    return ", ".join(f"{name} {factor * _median(each):.3g} {unit}" for name, each in sides.items())

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -59,15 +57,9 @@ def claim(name: str) -> Claim:
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
     found = Machine()
-    module = ModuleType("planted_claims")
-    module.__dict__["CLAIMS"] = [claim("a1"), claim("b2"), claim("c3")]
-    module.__dict__["PARTS"] = {
-        "a1": found.part("a1", 10),
-        "b2": found.part("b2", 20),
-        "c3": found.part("c3", 100, at_once=True),
-    }
-    monkeypatch.setitem(sys.modules, "planted_claims", module)
-    monkeypatch.setattr(studies, "SOURCES", ("planted_claims",))
+    monkeypatch.setattr(studies, "CLAIMS", [claim("a1"), claim("b2"), claim("c3")])
+    parts = {"a1": found.part("a1", 10), "b2": found.part("b2", 20), "c3": found.part("c3", 100, at_once=True)}
+    monkeypatch.setattr(studies, "PARTS", parts)
     return found
 
 
