@@ -50,6 +50,7 @@ def _tax(pictures: str, figures: Figures) -> Ours:
 
 
 _BOTTLENECK = "breakdown --bottleneck --pictures large"
+_ZERO_LOAD = [f"latency-{size}{way}" for way in ("", "-gpu") for size in when.SIZES]
 _TINYVIT = "breakdown --bottleneck --model tinyvit --weights random --pictures medium"
 _WAITING = partial(when.share_of_latency, "latency-medium", "waiting", A_LARGE_SHARE)
 _LOST = partial(when.lost_throughput, "throughput-large", LOST_THROUGHPUT)
@@ -59,7 +60,7 @@ _SWEEP = "sweep --boundary jpeg --rates none"
 CLAIMS = (
     _claim("latency-medium", "6", partial(_tax, "medium"), "breakdown --pictures medium", theirs="56 %"),
     _claim("latency-large", "6", partial(_tax, "large"), "breakdown --pictures large", theirs="97 %"),
-    _claim("latency-gpu", "6", when.gain_by_size, "breakdown --preprocess opencv,cuda", *when.AT_ZERO_LOAD),
+    _claim("latency-gpu", "6", when.gain_by_size, "breakdown --preprocess opencv,cuda", *_ZERO_LOAD),
     _claim("waiting", "7", _WAITING, "breakdown --pictures medium", "latency-medium"),
     _claim("throughput", "abstract", _LOST, _BOTTLENECK, "throughput-large", theirs="80 %"),
     _claim("decline", "5", when.declines, _SWEEP, "concurrency"),

@@ -17,7 +17,7 @@ from sut.process.cgroup import usable_cores
 from sut.results.samples import Samples
 from sut.run.energy.metering import opened
 from sut.studies.beyond_inference.lab import Found, Lab, Part, not_planted, preprocessing_on_gpu, several_devices
-from sut.studies.beyond_inference.predicates import LARGE, SMALL
+from sut.studies.beyond_inference.predicates import LARGE, SIZES, SMALL
 from sut.studies.breakdown import study as breakdown
 from sut.studies.breakdown.alone import IN_TURN, INFER
 from sut.studies.breakdown.bottleneck import END_TO_END
@@ -38,7 +38,6 @@ from sut.studies.sweeping.grids import WAYS, Asked, parse_concurrency
 from sut.studies.sweeping.grids import Cell as System
 from sut.studies.sweeping.study import run_sweep
 
-SIZES = ("medium", "large")
 _LOOP_S, _ENERGY_S = 2.0, 5.0
 """Of a closed loop, and of one whose energy is counted, unless ``--time`` says else."""
 _FEWEST = {"medium": 24, "large": 8}
@@ -52,9 +51,9 @@ _CONCURRENCY_S, _LADDER_S = 300.0, 540.0
 # ---- latency
 
 
-def _latency(lab: Lab, number: int, pictures: str) -> Found:
+def _latency(lab: Lab, number: int, pictures: str, way: str = "cpu") -> Found:
     """What of the latency at zero load is not inference, and how much of it is waiting where the system is loaded."""
-    loads, parity = _loads(lab, pictures, "cpu", number)
+    loads, parity = _loads(lab, pictures, way, number)
     zero = loads[ZERO]
     # Of each request, and their median: of large pictures a round has a few, too few for those around a percentile.
     tax = 1 - zero.stages_ns[INFERENCE] / zero.latency_ns
@@ -66,12 +65,6 @@ def _latency(lab: Lab, number: int, pictures: str) -> Found:
         tail = shares(loads[LOADED])["p99"]
         figures["waiting"] = [tail["waiting"] if tail else None]
     return Found(figures, parity=parity)
-
-
-def _latency_on_gpu(lab: Lab, number: int) -> Found:
-    found = {pictures: _loads(lab, pictures, "gpu", number) for pictures in SIZES}
-    medians = {pictures: float(np.median(loads[ZERO].latency_ns)) for pictures, (loads, _) in found.items()}
-    return Found({pictures: [each] for pictures, each in medians.items()}, parity=found["medium"][1])
 
 
 def _loads(lab: Lab, pictures: str, way: str, number: int) -> tuple[dict[str, Samples], dict[str, str]]:
@@ -220,7 +213,8 @@ PARTS = {
     "latency-medium": Part(partial(_latency, pictures="medium"), 20),
     "latency-large": Part(partial(_latency, pictures="large"), 40),
     "throughput-large": Part(partial(_throughput, pictures="large"), 15),
-    "latency-gpu": Part(_latency_on_gpu, 60, needs=(preprocessing_on_gpu,)),
+    "latency-medium-gpu": Part(partial(_latency, pictures="medium", way="gpu"), 20, needs=(preprocessing_on_gpu,)),
+    "latency-large-gpu": Part(partial(_latency, pictures="large", way="gpu"), 40, needs=(preprocessing_on_gpu,)),
     "concurrency": Part(_concurrency, _CONCURRENCY_S, at_once=True, needs=(_MEMORY,)),
     "models": Part(partial(_models, way="cpu"), 40, needs=(_MODELS,)),
     "models-gpu": Part(partial(_models, way="gpu"), 40, needs=(_MODELS, preprocessing_on_gpu)),

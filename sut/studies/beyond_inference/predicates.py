@@ -28,7 +28,7 @@ from sut.studies.sweeping.grids import MOST_CONCURRENCY, WAYS
 Judge = Callable[[Figures], Ours]
 SMALL, LARGE = "mobilenet-v2", "vit-b"
 """Of the paper's models the one with the fewest FLOPs, and the one with the most that serving is studied with."""
-AT_ZERO_LOAD = ("latency-medium", "latency-large", "latency-gpu")
+SIZES = ("medium", "large")
 GPU_RUNG = "GPU decode"
 """Of the ladder's files."""
 IN_ALL = 3.7
@@ -54,10 +54,9 @@ def beats_inference(part: str, figures: Figures) -> Ours:
 
 def gain_by_size(figures: Figures) -> Ours:
     """Whether what preprocessing on the GPU gains at zero load is another factor for large pictures than for medium."""
-    sizes = {name: name.partition("-")[2] for name in AT_ZERO_LOAD[:2]}
     gains = {
-        size: _ratios(values(figures, part, "latency_ns"), values(figures, AT_ZERO_LOAD[2], size))
-        for part, size in sizes.items()
+        size: _ratios(*(values(figures, f"latency-{size}{way}", "latency_ns") for way in ("", "-gpu")))
+        for size in SIZES
     }
     return differs(compared(*gains.values())).told(f"{_medians(gains, 'x')}: {{}} apart")
 
@@ -108,7 +107,7 @@ def _concurrency(figures: Figures) -> tuple[float, Value, Value, Difference]:
 
 def energy_by_size(figures: Figures) -> Ours:
     """Whether a large picture takes at least the energy of a medium one."""
-    sides, kind = _joules(figures, {"medium": "energy", "large": "energy"}, ("medium", "large"))
+    sides, kind = _joules(figures, dict.fromkeys(SIZES, "energy"), SIZES)
     return at_least(1, compared(*sides.values())).told(f"{_medians(sides, 'J')}, {{}}, {kind} meter")
 
 

@@ -24,7 +24,8 @@ def rounds(value: float, spread: Sequence[float] = SPREAD) -> list[Value]:
 HOLDING: Planted = {
     "latency-medium": {"latency_ns": rounds(10e6), "tax": rounds(0.6), "waiting": rounds(0.7)},
     "latency-large": {"latency_ns": rounds(300e6), "tax": rounds(0.982, (0.999, 1, 1.001, 1))},
-    "latency-gpu": {"medium": rounds(8e6), "large": rounds(60e6)},
+    "latency-medium-gpu": {"latency_ns": rounds(8e6)},
+    "latency-large-gpu": {"latency_ns": rounds(60e6)},
     "throughput-large": {"infer": rounds(1000), "end_to_end": rounds(150)},
     "concurrency": {
         "highest": [MOST_CONCURRENCY],
@@ -61,7 +62,7 @@ HOLDING: Planted = {
 CONTRADICTIONS: dict[str, Planted] = {
     "latency-medium": {"latency-medium": {"tax": rounds(0.5)}},
     "latency-large": {"latency-large": {"tax": rounds(0.9)}},
-    "latency-gpu": {"latency-gpu": {"large": rounds(240e6)}},  # 1.25 x, as of medium ones
+    "latency-gpu": {"latency-large-gpu": {"latency_ns": rounds(240e6)}},  # 1.25 x, as of medium ones
     "waiting": {"latency-medium": {"waiting": rounds(0.4)}},
     "throughput": {"throughput-large": {"end_to_end": rounds(400)}},
     "decline": {"concurrency": {"most": rounds(490, (1.0, 1.001, 0.999, 1.0)), "best": rounds(500, (1.0,) * 4)}},
