@@ -42,6 +42,8 @@ _LOOP_S, _ENERGY_S = 2.0, 5.0
 """Of a closed loop, and of one whose energy is counted, unless ``--time`` says else."""
 _FEWEST = {"medium": 24, "large": 8}
 """Requests at zero load, however far apart they come, for a minute at the most."""
+_FEWEST_LOADED = 120
+"""Of those that come loaded, likewise: the slowest hundredth is of a hundred at least."""
 _LONGEST_S = 60.0
 _LEAST = 12
 """Samples of a closed loop, however long they take."""
@@ -72,7 +74,9 @@ def _loads(lab: Lab, pictures: str, way: str, number: int) -> tuple[dict[str, Sa
     parts = settled(lab.config(pictures, way), "Server")
     left_out = {FIFTH} if (pictures, way) == ("medium", "cpu") else {FIFTH, FULL, LOADED}
     asked = {name: each for name, each in drives(parts.config, number).items() if name not in left_out}
-    asked[ZERO] = replace(asked[ZERO], relative=Relative(0, _FEWEST[pictures], _LONGEST_S))
+    for name, to, fewest in ((ZERO, 0, _FEWEST[pictures]), (LOADED, 1, _FEWEST_LOADED)):
+        if name in asked:
+            asked[name] = replace(asked[name], relative=Relative(to, fewest, _LONGEST_S))
     done, parity = _driven(lab, parts, [*asked.values()])
     return dict(zip(asked, (samples for _, samples in done), strict=True)), parity
 

@@ -163,6 +163,8 @@ def test_only_those_loads_are_asked_that_a_claim_is_of(
         parts._loads(here, size, way, 1)
     whole = drives(settled(here.config(size), "Server").config, 1)
     assert [name for name, each in whole.items() if each.load in [one.load for one in seen]] == asked
+    loaded = [each.relative for each in seen if each.load == whole[LOADED].load]
+    assert loaded == ([Relative(1, 120, 60.0)] if LOADED in asked else [])
     [few] = [each.relative for each in seen if each.load == whole[ZERO].load]
     assert few == Relative(0, 24 if size == "medium" else 8, 60.0)  # of the batch-1 rate, the first that is asked
 
