@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -205,3 +206,20 @@ def test_the_page_leads_with_what_was_measured_here(opened: Callable[..., Study]
     assert "there is &lt;no&gt; GPU" in page and "2 x (2 to 2)" in page and "./run_local.sh show b2" in page
     assert "Parity of opencv: the same." in page and "the weights are random" in page.lower()
     assert page.index("Measured here: a verdict") < page.index("Not measured here, and why")
+
+
+@pytest.mark.parametrize(
+    ("settings", "fragment"),
+    [
+        ({"dataset": "demo"}, "generates the paper's sizes of pictures; leave dataset out"),
+        ({"slowdown": {"infer": 2.0}}, "measures the system as it is"),
+        ({"preprocess": "cuda"}, "--preprocess cuda is on the GPU; name what preprocesses on the CPU"),
+        ({"power_log": "none.csv"}, "power log none.csv: no such file"),
+        ({"mode": "accuracy"}, "leave out --accuracy"),
+    ],
+)
+def test_what_cannot_be_studied_is_refused(settings: dict[str, Any], fragment: str) -> None:
+    opening = studies.open_study([make_config(settings)], [], None, 4, BriefConsole())
+
+    with pytest.raises(InputError, match=re.escape(fragment)):
+        opening.__enter__()
