@@ -19,12 +19,10 @@ from benchmarks.claims import (
     rung,
     share_grows,
 )
-from sut.studies.beyond_inference.paper import A_LARGE_SHARE, LOST_THROUGHPUT, NOT_INFERENCE
-from sut.studies.beyond_inference.paper import CLAIMS as PAPER
+from sut.studies.beyond_inference.paper import A_LARGE_SHARE, LOST_THROUGHPUT, NOT_INFERENCE, SAYS
 from sut.studies.beyond_inference.predicates import GPU_RUNG
 from sut.studies.breakdown.cells import LOADED, ZERO
 
-_SAYS = {claim.key: claim.says for claim in PAPER}
 _NO_BROKER = "a message broker between two models; the product has none yet"
 _NO_GPU = "an NVIDIA GPU"
 CLAIMS = (
@@ -37,48 +35,48 @@ CLAIMS = (
     Claim("2, 10, 11", "Below 9 faces a frame both models in one process are better than any broker", needs=_NO_BROKER),
     Claim(
         "3",
-        _SAYS["ladder"],
+        SAYS["ladder"],
         study="ladder",
         judge=in_all,
         needs=f"{_NO_GPU} for the paper's own rungs (`--config configs/ladder-gpu.yaml`)",
     ),
-    Claim("3", _SAYS["rungs"], study="ladder", judge=each_rung),
+    Claim("3", SAYS["rungs"], study="ladder", judge=each_rung),
     Claim(
         "3",
-        _SAYS["gpu-decode"],
+        SAYS["gpu-decode"],
         study="ladder",
         judge=partial(rung, GPU_RUNG),
     ),
     Claim(
         "4",
-        _SAYS["models"],
+        SAYS["models"],
         study="models",
         judge=share_grows,
     ),
     Claim(
         "4",
-        _SAYS["models-gpu"],
+        SAYS["models-gpu"],
         command="study models --preprocess opencv,cuda",
         needs=_NO_GPU,
     ),
     Claim(
         "TinyViT",
-        _SAYS["tinyvit"],
+        SAYS["tinyvit"],
         study="tinyvit",
         judge=outlier,
         needs=f"{_NO_GPU} for tensors that have to be moved to one",
     ),
-    Claim("5", _SAYS["decline"], study="sweep", judge=declines),
+    Claim("5", SAYS["decline"], study="sweep", judge=declines),
     Claim(
         "5",
-        _SAYS["memory"],
+        SAYS["memory"],
         study="sweep",
         judge=by_memory,
     ),
     *(
         Claim(
             "6",
-            f"{_SAYS[f'latency-{pictures}']} (here {model})",
+            f"{SAYS[f'latency-{pictures}']} (here {model})",
             study=study,
             judge=partial(of_latency, pictures, ZERO, "p50", "tax", NOT_INFERENCE[pictures]),
             needs=f"{_NO_GPU}: on the CPU inference takes longer, and the rest a smaller share",
@@ -92,19 +90,19 @@ CLAIMS = (
     ),
     Claim(
         "6",
-        _SAYS["latency-gpu"],
+        SAYS["latency-gpu"],
         command="breakdown --preprocess opencv,cuda",
         needs=_NO_GPU,
     ),
     Claim(
         "7",
-        _SAYS["waiting"],
+        SAYS["waiting"],
         study="breakdown",
         judge=partial(of_latency, "medium", LOADED, "p99", "waiting", A_LARGE_SHARE),
     ),
     Claim(
         "abstract",
-        _SAYS["throughput"],
+        SAYS["throughput"],
         study="bottleneck",
         judge=partial(of_throughput, "large", LOST_THROUGHPUT),
     ),
