@@ -32,6 +32,7 @@ READERS: dict[str, str] = {
     "breakdown": "sut.studies.breakdown.page",
     "plan": "sut.studies.capacity.page",
     "study beyond-inference": "sut.studies.beyond_inference.page",
+    "study brokers": "sut.studies.brokers.page",
     "study energy": "sut.studies.energy.page",
     "study ladder": "sut.studies.ladder.page",
     "study models": "sut.studies.models.page",

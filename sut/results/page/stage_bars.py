@@ -33,14 +33,19 @@ def stage_bar(key: str, title: str, parts: Mapping[str, float]) -> Markup:
 
 
 def _segments(
-    parts: Mapping[str, float], titles: Mapping[str, str], scale: float, corner: tuple[float, float], height: float
+    parts: Mapping[str, float],
+    titles: Mapping[str, str],
+    scale: float,
+    corner: tuple[float, float],
+    height: float,
+    classes: Mapping[str, str] = {},
 ) -> Markup:
     """The stages one behind the other, from the corner at the top left; ``scale`` is units of width by value."""
     x, top = corner
     drawn = Markup()
     for name, value in parts.items():
         drawn += Markup('<path class="{}" d="M{:.2f} {:g}h{:.2f}v{}h-{:.2f}z"><title>{}</title></path>').format(
-            css_of(name), x, top, scale * value, height, scale * value, titles[name]
+            classes.get(name) or css_of(name), x, top, scale * value, height, scale * value, titles[name]
         )
         x += scale * value
     return drawn
@@ -54,8 +59,13 @@ class Stacked:
     parts: Mapping[str, float]
 
 
-def stage_bars(key: str, title: str, bars: Sequence[Stacked], unit: str = "ms") -> Markup:
-    """The bars, one below the other, from 0 to the longest. There is at least one, and one is longer than 0."""
+def stage_bars(
+    key: str, title: str, bars: Sequence[Stacked], unit: str = "ms", classes: Mapping[str, str] = {}
+) -> Markup:
+    """The bars, one below the other, from 0 to the longest. There is at least one, and one is longer than 0.
+
+    ``classes`` are those of parts that are no stages, by name.
+    """
     drawn_parts = [{name: value for name, value in bar.parts.items() if value > 0} for bar in bars]
     most = max(sum(parts.values()) for parts in drawn_parts)
     scale, bottom = (_WIDTH - _LEFT - _RIGHT) / most, _ROW * len(bars)
@@ -65,7 +75,7 @@ def stage_bars(key: str, title: str, bars: Sequence[Stacked], unit: str = "ms") 
         drawn += Markup('<path class="grid" d="M{:.1f} 0V{}"/>').format(x, bottom)
         drawn += Markup('<text class="tick x" x="{:.1f}" y="{}">{}</text>').format(x, bottom + 14, brief(tick))
     for row, (bar, parts) in enumerate(zip(bars, drawn_parts, strict=True)):
-        drawn += _bar(bar.name, parts, scale, row * _ROW, unit)
+        drawn += _bar(bar.name, parts, scale, row * _ROW, unit, classes)
     middle = (_LEFT + _WIDTH - _RIGHT) / 2
     drawn += Markup('<text class="tick x" x="{}" y="{}">{}</text>').format(middle, bottom + 29, unit)
     words = "; ".join(
@@ -75,10 +85,12 @@ def stage_bars(key: str, title: str, bars: Sequence[Stacked], unit: str = "ms") 
     return svg(key, title, words, drawn, (_WIDTH, bottom + _BOTTOM), 'class="chart wide"')
 
 
-def _bar(name: str, parts: Mapping[str, float], scale: float, top: float, unit: str) -> Markup:
+def _bar(
+    name: str, parts: Mapping[str, float], scale: float, top: float, unit: str, classes: Mapping[str, str]
+) -> Markup:
     drawn = Markup('<text class="tick y" x="{}" y="{}">{}</text>').format(_LEFT - 6, top + _BAR - 4, name)
     titles = {stage: f"{name}: {stage} {short(value)} {unit}" for stage, value in parts.items()}
-    drawn += _segments(parts, titles, scale, (_LEFT, top + 2), _BAR)
+    drawn += _segments(parts, titles, scale, (_LEFT, top + 2), _BAR, classes)
     total = sum(parts.values())
     end = _LEFT + scale * total + 5
     return drawn + Markup('<text class="tick" x="{:.1f}" y="{}">{}</text>').format(end, top + _BAR - 4, short(total))

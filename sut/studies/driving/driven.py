@@ -122,6 +122,8 @@ class Driven:
     """Per sample, as a run's result has it."""
     energy_notes: tuple[str, ...] = ()
     """Why something of it is not known."""
+    carried_bytes_per_sample: float = 0.0
+    """Of all messages between two models, there and back, warm-up included."""
     event: Literal["driven"] = "driven"
 
     @property

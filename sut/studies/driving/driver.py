@@ -77,7 +77,14 @@ class Driver:
             host_bytes=peak_bytes(),
             path=path,
             begin_s=time.time() - (clock() - window.begin_ns) / 1e9,
+            carried_bytes_per_sample=_carried_bytes(self._sut) / max(1, int(ledger.words[Counter.DONE])),
         )
+
+
+def _carried_bytes(sut: SUT) -> int:
+    """Of all messages of a load between its two models; 0 where it has one, or nothing between them."""
+    pool = sut.second.pool if sut.second is not None else None
+    return sum(each.bytes for each in pool.carried.values()) if pool is not None else 0
 
 
 def _schedule(ledger: Ledger, scheduled_ns: Int64Array) -> Trace:
