@@ -165,7 +165,7 @@ def _reasons(rows: Sequence[Mapping[str, Any]], best: Mapping[int, Best], cores:
             "cores busy"
             for name, row in sides
         )
-        yield f"at {fan_out} crops a frame, of the rest of the machine's work not counted, {busy}"
+        yield f"at {fan_out} crops a frame, other users of the machine not counted, {busy}"
 
 
 def _broker_words(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
@@ -200,10 +200,10 @@ def lines_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[list[str]]]:
         bar = "#" * max(1, round(_BAR * row["frames_per_second"] / most))
         rates.append([*name, short(row["frames_per_second"]), bar, _ratio(row["against_fused"])])
         ms = [row["latency_ns"], row["parts_ns"][BROKER]]
-        beyond = "-" if row["beyond_ns"] is None else f"{row['beyond_ns'] / 1e6:+.3g}"
+        beyond = "-" if row["beyond_ns"] is None else f"{row['beyond_ns'] / 1e6:+,.4g}"
         costs.append([
             *name,
-            *(f"{each / 1e6:.3g}" for each in ms),
+            *(short(each / 1e6) for each in ms),
             f"{100 * row['broker_share']:.3g}",
             beyond,
             f"{row['bytes_per_frame'] / 1e3:.4g}",
