@@ -27,9 +27,9 @@ PAGE = Path(__file__).resolve().parent.parent / "docs" / "brokers.md"
 def section(content: Mapping[str, Any], sentences: Sequence[str], about: str) -> Iterator[str]:
     """Lines of Markdown: where, the sentences, the claims, the tables with their bars."""
     system = content["system"]
-    asked = f"{content['lanes']} lanes, {content['identify_workers']} workers, crops in batches of up to "
+    asked = f"lanes {content['lanes']}, workers {content['identify_workers']}, crops in batches of up to "
     where = f"Measured on {named(system)}, {system['utc'][:10]}, with {asked}{content['identify_batch']}"
-    yield from (f"{where}; {content['rounds']} rounds were asked for. {about}".strip(), "")
+    yield from (f"{where}; rounds asked for: {content['rounds']}. {about}".strip(), "")
     yield from (f"- {words}" for words in sentences if not words.startswith("They say: "))
     yield ""
     columns = ("they say", "theirs", "here", "our figure, or why there is none", "command")

@@ -143,7 +143,7 @@ def _crossing_words(found: Crossing, best: Mapping[int, Best]) -> str:
             f"there is no N* up to {most} crops a frame here: the best, {last}, has {ratio} of fused's throughput there"
         )
     if found.verdict == "open":
-        return f"whether there is an N* up to {most} crops a frame cannot be told: {last} has {ratio} of fused's there"
+        return f"an N* up to {most} crops a frame cannot be told: against fused's {last} has {ratio} there"
     form, gain = _form_and_ratio(best[found.at or most])
     return (
         f"N* is {found.at} crops a frame (from {found.low} to {found.high}, of those that were measured): there {form} "

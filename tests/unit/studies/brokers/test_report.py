@@ -39,7 +39,7 @@ def test_the_first_sentence_decides_and_the_next_give_the_reason(tmp_path: Path)
 
     assert "N* is 25 crops a frame (from 25 to 25, of those that were measured): there redis has 2 x (" in found[0]
     assert "there is no N* up to 25 crops a frame here: the best, redis, has 0.9 x (" in none[0]
-    assert "cannot be told: redis has 2.01 x, no interval of so few rounds of fused's" in few[0]
+    assert "cannot be told: against fused's redis has 2.01 x, no interval of so few rounds there" in few[0]
     assert none[2].startswith("at 25 crops a frame") and "fused 10 ms of CPU a frame, with 0.1 of " in none[2]
 
 
