@@ -70,7 +70,7 @@ def pipeline(cost_ns: Mapping[str, float], scenario: str, lanes: int, workers: i
     # Only lanes that workers feed gather; a run whose preprocessing is not timed has no workers, whatever was asked.
     staged = "gather" in cost_ns and scenario != "SingleStream"
     preprocessing = sum(cost_ns.get(stage, 0) for stage in PREPROCESSING)
-    inference = cost_ns.get("infer", 0)
+    inference = cost_ns.get("infer", 0) + cost_ns.get("identify/infer", 0)
     rest = sum(cost_ns.values()) - preprocessing - inference
     return Pipeline(preprocessing, inference, lanes, workers if staged else 0, rest)
 

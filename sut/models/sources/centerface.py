@@ -93,7 +93,8 @@ def rewrite(source: Path, path: Path, size: int = SIZE) -> None:
     )
     graph = OnnxGraph("centerface")
     graph.begin_with(network.graph)
-    _decode(graph, *heads, size // STRIDE)
+    scores, sizes, offsets = heads
+    _decode(graph, scores, sizes, offsets, size // STRIDE)
     output = TensorSpec("output0", "float32", (None, 4 + CLASSES, (size // STRIDE) ** 2))
     graph.save(path, [TensorSpec(images, "float32", (None, 3, size, size))], [output])
 

@@ -31,8 +31,10 @@ class Split:
         return sum(self.parts.values())
 
     def share(self, name: str) -> Number | None:
-        """A stage's share; None where nothing is known of it."""
-        return Number(self.parts[name] / self.total_ns, "%") if name in self.parts and self.total_ns > 0 else None
+        """A stage's share, of both models' where there are two; None where nothing is known of it."""
+        if name not in self.parts or self.total_ns <= 0:
+            return None
+        return Number((self.parts[name] + self.parts.get(f"identify/{name}", 0)) / self.total_ns, "%")
 
 
 def splits(result: Result) -> list[Split]:

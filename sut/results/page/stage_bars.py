@@ -98,4 +98,4 @@ def _bar(
 
 def css_of(stage: str) -> str:
     """The class of a stage's or meter's colour. A name that only a plug-in knows is never part of the page's code."""
-    return f"st-{stage}" if stage in (*STAGES, *_METERS) else "st-other"
+    return f"st-{stage.replace('/', '-')}" if stage in (*STAGES, *_METERS) else "st-other"

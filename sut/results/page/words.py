@@ -40,6 +40,12 @@ STAGES = {
     "d2h": "copying the model's numbers back",
     "postprocess": "from the model's numbers to an answer",
     "copy": "copying the answer into memory of its own",
+    "crop": "cutting what was found out of the frame",
+    "identify/preprocess": "crops to the second model's size",
+    "identify/send": "putting crops into the channel",
+    "identify/wait": "crops waiting for a worker",
+    "identify/infer": "the second model itself",
+    "identify/return": "labels coming back",
     "complete": "handing the answer over",
     "residual": "what no stage explains",
 }
