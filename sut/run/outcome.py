@@ -405,7 +405,8 @@ def versions(config: RunConfig, model: str) -> dict[str, str | None]:
 
     Those that stand in for one of them, and those whose plug-ins were chosen, are told where they are there.
     """
-    lines = (entry for entry in TABLE if entry.kind in _TAKE_PART or (entry.kind, entry.name) == ("model", model))
+    named = {("model", model), ("model", config.identify), ("channel", config.channel.partition(":")[0])}
+    lines = (entry for entry in TABLE if entry.kind in _TAKE_PART or (entry.kind, entry.name) in named)
     packages = dict.fromkeys(each.name for entry in lines for each in entry.packages)
     found: dict[str, str | None] = {"python": platform.python_version(), **packages}
     for package in (*packages, *(other for others in SUBSTITUTES.values() for other in others)):

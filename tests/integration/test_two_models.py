@@ -103,6 +103,7 @@ def check_carried(run: dict[str, Any], channel: str) -> None:
     if channel not in ("redis", "kafka"):
         assert (crops["broker_messages"], answers["broker_messages"]) == (None, None)
         return
+    assert run["versions"]["redis" if channel == "redis" else "confluent-kafka"]
     # The broker of these tests leaves out what else is in the last batch of a topic: Kafka itself does not.
     missing = 32 if channel == "kafka" else 0
     for told_of in (crops, answers):

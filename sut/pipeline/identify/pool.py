@@ -34,6 +34,7 @@ from sut.qsl.library import Rows
 
 SEND, WAIT, RETURN = "identify/send", "identify/wait", "identify/return"
 _MOST_TAKEN = 256
+_MOMENT_S = 2.0
 
 
 _NOTHING = Told(0, 0, 0, 0)
@@ -70,6 +71,7 @@ class Pool:
         self._outstanding = [0] * len(self.crops)
         self._lock = threading.Lock()
         self._broken: str | None = None
+        self._is_over = threading.Event()
         self._is_closing = False
         self.answers = open_receiver(answers)
         self.broker_before = self.broker_after = self.answers.broker_counters()
@@ -152,7 +154,8 @@ class Pool:
                         self._give(each)
                     self.answers.done(taken)
         except ChannelClosed as error:
-            if not self._is_closing:
+            # Who owns the worker knows best why it is gone, and may learn of it a moment later.
+            if not self._is_closing and not self._is_over.wait(_MOMENT_S):
                 self._lost(one_line(error))
         except Exception as error:
             self._lost(one_line(error))
@@ -177,6 +180,7 @@ class Pool:
         """No label will come any more: nobody is left waiting, and the run comes to its end."""
         with self._lock:
             self._broken = self._broken or why
+            self._is_over.set()
             waiting = {id(asked): asked for asked, _, _ in self._asked.values()}
         for asked in waiting.values():
             asked.done.set()
@@ -202,8 +206,8 @@ class Pool:
         if self._collector.is_alive():
             self._collector.join()
         if len(self.hands.counted) < len(self.crops):  # one that was killed has left its channel behind
-            for each in self.crops:
-                with suppress(SutError):
+            with suppress(SutError):
+                for each in self.crops:
                     clean(each)
 
     def _say_goodbye(self) -> None:

@@ -34,6 +34,6 @@ def channels_of(config: RunConfig, run: str, crop_bytes: int = 1) -> tuple[list[
 def clean_up(config: RunConfig, run: str) -> None:
     """Remove what a run has left at its broker whose processes were ended, as far as the broker can be reached."""
     crops, answers = channels_of(config, run)
-    for each in (*crops, answers):
-        with suppress(SutError):
+    with suppress(SutError):
+        for each in (*crops, answers):
             clean(each)
