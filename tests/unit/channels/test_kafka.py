@@ -85,7 +85,6 @@ def test_a_broker_that_is_not_there() -> None:
 @pytest.mark.parametrize(
     ("url", "text"),
     [
-        ("", "expected a URL kafka://HOST:PORT"),
         ("redis://127.0.0.1", "expected a URL kafka://HOST:PORT"),
         ("kafka://", "expected a URL kafka://HOST:PORT"),
         ("kafka://127.0.0.1:1?no.such.thing=1", 'No such configuration property: "no.such.thing"'),

@@ -16,6 +16,9 @@ from sut.studies.ladder.rungs import DEFAULT
 
 FLAGS = {name: option for name, option in OPTIONS.items() if option.flag is not None}
 WORDS = {
+    "identify_precision": "bf16",
+    "identify_workers": "2",
+    "fan_out": "3",
     "weights": "random",
     "boundary": "jpeg",
     "precision": "int8",

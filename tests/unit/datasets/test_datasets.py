@@ -301,7 +301,7 @@ def test_a_path_is_the_imagenet_layout(tmp_path: Path, name: str | None) -> None
         ("imagenet", None, None, ["imagenet has no path", "--dataset-path", "DATA_DIR"]),
         (None, None, Path("list.txt"), ["no path", "--dataset-path"]),
         ("imagnet", None, None, ["unknown data set 'imagnet'", "did you mean imagenet?", "demo"]),
-        ("voc", Path("/"), None, ["unknown data set 'voc'", "known: coco, demo, folder, imagenet"]),
+        ("voc", Path("/"), None, ["unknown data set 'voc'", "known: albums, coco, demo, folder, imagenet"]),
         ("demo", Path("/pictures"), None, ["demo comes with the project", "/pictures"]),
         ("demo", None, Path("list.txt"), ["demo comes with the project", "list.txt"]),
         (None, Path("/nowhere"), None, ["/nowhere does not exist"]),

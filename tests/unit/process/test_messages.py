@@ -73,7 +73,7 @@ def test_orders_are_the_same_and_leave_open_what_was(quantised_already: bool) ->
         sources={Path("c.onnx"): "0c"},
         loads={Path("a.xml"): "0a", Path("a.bin"): "0b"},
     )
-    orders = Orders(config, prepared, Path("out"), 5, 0.25)
+    orders = Orders(config, prepared, Path("out"), 5, 0.25, "4f1c")
 
     found = from_text(Orders, to_text(orders))
 
