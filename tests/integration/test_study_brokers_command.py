@@ -15,7 +15,7 @@ from tests.children import Finished, python_started, run_python
 PLANTED = {"backend_options.a_ms": 0, "backend_options.b_ms": 0}
 NO_TIME = {"decode_ms": 0, "normalize_ms": 0}
 CROP_BYTES = 3 * 224 * 224 * 4
-ROUNDS = "6"
+ROUNDS = "5"
 """Of which a busy machine may spoil one."""
 
 
@@ -119,8 +119,8 @@ def test_ctrl_c_keeps_what_was_measured_and_the_same_command_goes_on(tmp_path: P
 def test_batches_over_frames_pay_at_once_where_a_batch_costs_much(tmp_path: Path) -> None:
     """Four lanes share a device: fused, each batch is one frame's crops; through a channel, those of all frames."""
     with redis_server(tmp_path) as broker:
-        words = (*planted(lanes=4, crop_ms=0, a_ms=60, b_ms=0.1), "--redis", f"redis://127.0.0.1:{broker.port}")
-        forms = ("--forms", "memory,redis", "--fan-outs", "1", "--rounds", ROUNDS, "--time", "1")
+        words = (*planted(lanes=4, crop_ms=0, a_ms=30, b_ms=0.1), "--redis", f"redis://127.0.0.1:{broker.port}")
+        forms = ("--forms", "memory,redis", "--fan-outs", "1", "--rounds", ROUNDS, "--time", "0.5")
         told = told_by(study(tmp_path, *words, *forms, "--json"))
 
     assert told["crossing"] == {"verdict": "found", "at": 1, "low": 1, "high": 1}
@@ -130,19 +130,9 @@ def test_batches_over_frames_pay_at_once_where_a_batch_costs_much(tmp_path: Path
 @pytest.mark.timed
 @pytest.mark.slow
 def test_n_star_is_where_two_workers_come_to_be_faster_than_one_lane(tmp_path: Path) -> None:
-    """Of 3 crops a worker does the first alone and then another: 2 x 50 ms, fused 70; of 25 each worker has half."""
-    words = planted(workers=2, devices=2, a_ms=40, b_ms=10)
-    told = told_by(study(tmp_path, *words, "--forms", "memory", "--fan-outs", "3,25", "--rounds", ROUNDS, "--json"))
+    """Of 3 crops a worker does the first alone and then another: 2 x 20 ms, fused 28; of 25 each worker has half."""
+    words = (*planted(workers=2, devices=2, crop_ms=1, a_ms=16, b_ms=4), "--forms", "memory", "--fan-outs", "3,25")
+    told = told_by(study(tmp_path, *words, "--rounds", ROUNDS, "--time", "0.5", "--json"))
 
     assert told["crossing"] == {"verdict": "found", "at": 25, "low": 25, "high": 25}
     assert told["best"]["3"]["found"]["verdict"] == "worse"
-
-
-@pytest.mark.timed
-@pytest.mark.slow
-def test_there_is_no_n_star_where_a_worker_takes_two_batches_for_one(tmp_path: Path) -> None:
-    words = planted(a_ms=60, b_ms=0.1)
-    told = told_by(study(tmp_path, *words, "--forms", "memory", "--fan-outs", "3", "--rounds", ROUNDS, "--json"))
-
-    assert told["crossing"]["verdict"] == "none"
-    assert told["words"][0].partition(": ")[2].startswith("there is no N* up to 3 crops a frame here: the best, memory")
