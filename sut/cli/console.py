@@ -27,6 +27,7 @@ from sut.results.wording import (
     agreement_lines,
     energy_lines,
     figure,
+    identified_lines,
     is_estimate,
     kind,
     milliseconds,
@@ -259,7 +260,8 @@ class Watcher:
 def _shown(results: Sequence[Result], home: Path) -> Iterator[RenderableType]:
     columns = ("<scenario", "<result", ">figure", ">p50 ms", ">p90 ms", ">p99 ms", ">samples", ">CPU ms")
     yield grid(columns, map(_row, results))
-    yield from (*parity_lines(results), *agreement_lines(results), *scaling_lines(results), *energy_lines(results))
+    yield from (*parity_lines(results), *agreement_lines(results), *identified_lines(results))
+    yield from (*scaling_lines(results), *energy_lines(results))
     if any(is_estimate(result.metric) for result in results):
         yield prose(ESTIMATE)
     if broken := list(dict.fromkeys(rule for result in results for rule in result.rules_broken)):

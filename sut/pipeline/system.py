@@ -136,7 +136,8 @@ class SUT:
         found: Counts[str] = Counts()
         for counts in (each.counts() for of in (self._sources, self.stages) for each in of):
             found.update(counts)
-        return [*(f"{count:,} {what}" for what, count in found.items() if count), *self.task.notes()]
+        of_second = self.second.notes() if self.second is not None else ()
+        return [*(f"{count:,} {what}" for what, count in found.items() if count), *self.task.notes(), *of_second]
 
     @property
     def processes(self) -> dict[str, int]:

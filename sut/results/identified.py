@@ -84,3 +84,15 @@ class Identified:
     """Back from them."""
     broker: Broker | None
     """null where there is no broker."""
+
+    def line(self) -> str:
+        """Itself in words, and what its channel carried."""
+        what = f"identified by {self.model} on {self.backend}"
+        if self.crops is None or not self.crops.messages:
+            return f"{what}, {'in the lane' if self.workers is None else f'through {self.channel}: no crop'}"
+        crops = self.crops
+        size = f"{crops.bytes / crops.messages / 1000:.4g} kB each"
+        waited = f"waited {(crops.waited_p50_ns or 0) / 1e6:.3g} ms p50, {(crops.waited_p99_ns or 0) / 1e6:.3g} ms p99"
+        return (
+            f"{what} through {self.channel} (durability: {self.durability}): {crops.messages:,} crops, {size}, {waited}"
+        )

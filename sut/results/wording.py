@@ -80,6 +80,11 @@ def scaling_lines(results: Sequence[Result]) -> list[str]:
     return [f"scaling, {each.scenario}: {each.scaling.line()}" for each in results if each.scaling]
 
 
+def identified_lines(results: Sequence[Result]) -> list[str]:
+    """The second model of each scenario's run, where there are two."""
+    return [f"{each.scenario}: {each.identified.line()}" for each in results if each.identified]
+
+
 def agreement_lines(results: Sequence[Result]) -> list[str]:
     """What no figure of a reduced precision is shown without."""
     lines = []

@@ -132,6 +132,17 @@ def test_the_demo_runs_from_its_config(tmp_path: Path, channel: str) -> None:
     assert run["identified"]["attested"]["provider"] == "CPUExecutionProvider"
 
 
+@pytest.mark.slow
+def test_with_a_fan_out_the_first_model_need_not_be_a_detector(tmp_path: Path) -> None:
+    models = ("--model", "efficientnet-lite0", "--identify", "efficientnet-lite0", "--boundary", "jpeg")
+
+    child = run_sut(*models, "--fan-out", "2", "--time", "0.5", "--count", "2", cwd=tmp_path)
+
+    [run] = results(tmp_path).values()
+    assert (child.code, run["failed_samples"]) == (0, 0), child.err
+    assert "identified by efficientnet-lite0 on onnxruntime, in the lane" in child.out
+
+
 def check_parts(run: dict[str, Any], channel: str) -> None:
     """The parts of the second model's time, which close the latency as all stages do."""
     parts = [stage for stage in run["stages_ns"] if stage.startswith("identify/")]

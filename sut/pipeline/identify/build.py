@@ -80,6 +80,10 @@ class Identification:
         """What executes, as the runtime tells."""
         return self._attested if self.pool is None else self.pool.hands.opened[0].attested
 
+    def notes(self) -> Sequence[str]:
+        """What a reader of the result must know of the channel's broker."""
+        return self.pool.answers.remarks if self.pool is not None else ()
+
     def save(self, folder: Path) -> None:
         """Keep each message of the run in a folder. Raises ``OSError``."""
         if self.pool is not None:

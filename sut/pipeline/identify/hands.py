@@ -6,6 +6,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import asdict
 from typing import Any
 
 from sut.channels.base import ChannelSettings, Receiver, Sender
@@ -100,14 +101,14 @@ class Threads(Hands):
         """See ``Hands``."""
         parts, stack = self._parts, self._stack
         backend = stack.enter_context(parts.load_backend())
-        parts.check_attested(backend.attest())
+        parts.check_attested(attested := backend.attest())
         for number, settings in enumerate(self._crops):
             second = Second(parts, backend, stack)
-            second.warm_up()
+            batch_s = second.warm_up()
             ends = stack.enter_context(open_receiver(settings)), stack.enter_context(open_sender(self._answers))
             thread = threading.Thread(target=self._serve, args=(second, *ends), name=f"identify-{number}", daemon=True)
             self._threads.append(thread)
-            self.opened.append(Opened(ends[0].address, {}, parts.backend.version()))
+            self.opened.append(Opened(ends[0].address, batch_s, asdict(attested), parts.backend.version()))
             thread.start()
 
     def _serve(self, second: Second, crops: Receiver, answers: Sender) -> None:

@@ -10,7 +10,7 @@ import threading
 import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 
 import numpy as np
@@ -26,8 +26,7 @@ from sut.pipeline.identify.crops import Crop
 from sut.pipeline.identify.hands import Hands, Processes, Threads
 from sut.pipeline.identify.messages import END, Carried, Told
 from sut.pipeline.identify.second import INFER, PREPROCESS, Labels
-from sut.pipeline.identify.settings import ANSWERS, CROPS, channels_of
-from sut.pipeline.identify.worker import PUT_S
+from sut.pipeline.identify.settings import ANSWERS, BATCHES, CROPS, PATIENCE_S, channels_of
 from sut.pipeline.lane import Clock, ended
 from sut.pipeline.stage import POLL_S
 from sut.qsl.library import Rows
@@ -35,6 +34,8 @@ from sut.qsl.library import Rows
 SEND, WAIT, RETURN = "identify/send", "identify/wait", "identify/return"
 _MOST_TAKEN = 256
 _MOMENT_S = 2.0
+_SLOWER = 20
+"""Times as long as in warm-up a batch may take, as for the watchdog of a run."""
 
 
 _NOTHING = Told(0, 0, 0, 0)
@@ -72,6 +73,7 @@ class Pool:
         self._lock = threading.Lock()
         self._broken: str | None = None
         self._is_over = threading.Event()
+        self._patience_s = PATIENCE_S
         self._is_closing = False
         self.answers = open_receiver(answers)
         self.broker_before = self.broker_after = self.answers.broker_counters()
@@ -82,11 +84,17 @@ class Pool:
         try:
             self.hands.start()
             addresses = {each.crops.name: each.crops for each in self.hands.opened}
+            self._bound_waits(max(each.batch_s for each in self.hands.opened))
             self.senders += [open_sender(addresses[each.name]) for each in self.crops]
         except BaseException:
             self.close()
             raise
         self._collector.start()
+
+    def _bound_waits(self, batch_s: float) -> None:
+        """How long a crop may be on its way where a batch takes so long: a slow model loses no messages."""
+        self._patience_s = max(PATIENCE_S, _SLOWER * (BATCHES + 1) * batch_s)
+        self.answers.settings = replace(self.answers.settings, lost_after_s=self._patience_s)
 
     def start(self) -> None:
         """A run begins: what is remembered is of it."""
@@ -125,7 +133,7 @@ class Pool:
             worker = self._outstanding.index(min(self._outstanding))
             self._outstanding[worker] += 1
         sender = self.senders[worker]
-        message = sender.reserve(number, self._sample, self._dtype, PUT_S)
+        message = sender.reserve(number, self._sample, self._dtype, self._patience_s)
         began = self._clock()
         try:
             preprocessor.run_pixels([crop], Rows.of(message.body[np.newaxis]), unmarked)
@@ -138,7 +146,7 @@ class Pool:
         with self._lock:
             self._asked[number] = asked, place, worker
         self.answers.announce([number])
-        sender.put(message, PUT_S)
+        sender.put(message, self._patience_s)
         return took_ns
 
     def _check(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any
@@ -57,14 +58,17 @@ class Second:
             row[...] = crop
         return self.labels(slot, len(crops))
 
-    def warm_up(self) -> None:
-        """Meet each batch size once that there will be."""
+    def warm_up(self) -> float:
+        """Meet each batch size once that there will be. Returns what the largest took, in seconds."""
+        began = time.monotonic()
         for n in range(1, self.most + 1):
             if self._policy.padded(n) == n:
                 slot = self.slot(n)
                 [buffer] = slot.buffers.values()
                 buffer[...] = 0
+                began = time.monotonic()
                 self.labels(slot, n)
+        return time.monotonic() - began
 
 
 class Fused:

@@ -11,10 +11,11 @@ from sut.config import RunConfig
 from sut.errors import SutError
 
 CROPS, ANSWERS = "crops", "answers"
-_BATCHES = 4
+BATCHES = 4
 """Of crops, that a channel has room for."""
 _MOST_ANSWER_BYTES = 4096
-_LOST_AFTER_S = 60.0
+PATIENCE_S = 60.0
+"""How long a crop may be on its way, and a channel may stay full, before the run fails; longer for a slow model."""
 
 
 def channels_of(config: RunConfig, run: str, crop_bytes: int = 1) -> tuple[list[ChannelSettings], ChannelSettings]:
@@ -22,8 +23,8 @@ def channels_of(config: RunConfig, run: str, crop_bytes: int = 1) -> tuple[list[
 
     Raises ``InputError`` for a channel that there is not, and a URL with a password.
     """
-    room = _BATCHES * config.identify_batch
-    common = replace(settings_of(config.channel), run=run, lost_after_s=_LOST_AFTER_S)
+    room = BATCHES * config.identify_batch
+    common = replace(settings_of(config.channel), run=run, lost_after_s=PATIENCE_S)
     crops = [
         replace(common, name=f"{CROPS}-{number}", capacity=room, max_bytes=crop_bytes)
         for number in range(config.identify_workers)

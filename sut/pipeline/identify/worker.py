@@ -21,6 +21,7 @@ from sut.models.preparation import Prepared
 from sut.pipeline.assembly import assemble
 from sut.pipeline.identify.messages import END, Told
 from sut.pipeline.identify.second import Second
+from sut.pipeline.identify.settings import PATIENCE_S
 from sut.pipeline.lane import Clock
 from sut.pipeline.preprocess_worker import CLOCKS
 from sut.process.messages import from_text
@@ -28,8 +29,6 @@ from sut.process.telling import Teller, carry_out
 from sut.process.workers import Ready
 
 _POLL_S = 1.0
-PUT_S = 60.0
-"""How long a channel may stay full before the run fails, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +45,10 @@ class Orders:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """Where a worker's channel is to be found, and what its model executes on."""
+    """Where a worker's channel is to be found, how long its largest batch takes, and what its model executes on."""
 
     crops: ChannelSettings
+    batch_s: float
     attested: dict[str, Any]
     backend_version: str
     event: Literal["opened"] = "opened"
@@ -92,7 +92,7 @@ def _identify(second: Second, taken: Sequence[Taken], crops: Receiver, answers: 
     ]
     crops.done(taken)
     for reply in replies:
-        answers.put(reply, PUT_S)
+        answers.put(reply, PATIENCE_S)
 
 
 def _work(text: str, teller: Teller) -> None:
@@ -102,13 +102,13 @@ def _work(text: str, teller: Teller) -> None:
         backend = stack.enter_context(parts.load_backend())
         parts.check_attested(attested := backend.attest())
         second = Second(parts, backend, stack)
-        second.warm_up()
+        batch_s = second.warm_up()
         crops = stack.enter_context(open_receiver(orders.crops))
         answers = stack.enter_context(open_sender(orders.answers))
-        teller.tell(Opened(crops.address, asdict(attested), parts.backend.version()))
+        teller.tell(Opened(crops.address, batch_s, asdict(attested), parts.backend.version()))
         teller.tell(Ready())
         serve(second, crops, answers, CLOCKS[orders.clock])
-        answers.flush(PUT_S)
+        answers.flush(PATIENCE_S)
         teller.tell(Counted(crops.counters, answers.counters, crops.broker_counters()))
 
 

@@ -29,7 +29,7 @@ from sut.results.page.stage_bars import css_of, stage_bar
 from sut.results.page.study import Study
 from sut.results.page.tables import Column, Decision, Shown, Table, beside, figures
 from sut.results.schema import setting
-from sut.results.wording import agreement_lines, energy_lines, parity_lines, scaling_lines, verdict
+from sut.results.wording import agreement_lines, energy_lines, identified_lines, parity_lines, scaling_lines, verdict
 from sut.text import printable_lines
 
 MOST_DETAILS = 12
@@ -155,6 +155,7 @@ def _content(found: Sequence[Found], best: Sequence[Path | None]) -> dict[str, A
         "agreement": cut_list(agreement_lines(results)),
         "energy": cut_list([line for run in runs for line in energy_lines([run.result])]),
         "scaling": cut_list(scaling_lines(results)),
+        "identified": cut_list(identified_lines(results)),
         "details": [_detail(run) for run in chosen],
         "setups": _setups(runs),
     }

@@ -213,7 +213,7 @@ def test_a_worker_that_is_gone_leaves_nobody_waiting() -> None:
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_label_that_does_not_come_fails_the_run_with_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sut.pipeline.identify.settings._LOST_AFTER_S", 0.5)
+    monkeypatch.setattr("sut.pipeline.identify.pool.PATIENCE_S", 0.5)
     with system("memory", lanes=1) as (sut, answers), pool_of(sut) as pool:
         [sender] = pool.senders
         put = sender.put
