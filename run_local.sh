@@ -192,6 +192,8 @@ if [[ $command == compare && -z $is_matrix$is_help ]]; then # all that works her
 elif [[ "$command ${arguments[0]-}" == "study ladder" && -z $is_help ]]; then # what the rungs of configs/ladder*.yaml name
     default=("pytorch,openvino" "opencv,fused,dali" "fp32,int8")
     [[ -z $on_gpu ]] || default=("pytorch,onnxruntime" "opencv,dali,cuda" fp16)
+elif [[ "$command ${arguments[0]-}" == "study brokers" && -z $is_help ]]; then # its forms, and configs/detect-identify.yaml
+    flag[channel]=redis,kafka flag[model]=${flag[model]:-planted-photos}
 fi
 
 extras=(models opencv)
