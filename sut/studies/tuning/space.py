@@ -19,12 +19,15 @@ from sut.pipeline.assembly import load_backend
 from sut.text import shortened
 
 BACKEND_OPTIONS = "backend_options."
+_OF_SECOND = ("channel", "identify_workers", "identify_batch", "identify_precision")
+"""Those of a second model, where there is one."""
 
 EFFECTS: Mapping[str, tuple[str, ...]] = {
     name: only.values if (only := OPTIONS[name].only) and only.setting == "scenario" else SCENARIOS
     for name in (
         *("lanes", "threads", "max_batchsize", "max_wait_ms", "batching", "precision"),
         *("preprocess_workers", "preprocess_place", "preprocess_batch"),
+        *_OF_SECOND,
     )
 }
 """The settings that change how fast the same work is done, and the scenarios in which each does."""
@@ -121,6 +124,8 @@ def _check_key(key: str, config: RunConfig) -> None:
         raise InputError(f"--space cannot vary '{key}'; {suggest(key, EFFECTS)}, {BACKEND_OPTIONS}NAME")
     if config.scenario not in EFFECTS[key]:
         raise InputError(f"--space {key} has no effect in {config.scenario}; leave it out")
+    if key in _OF_SECOND and config.identify is None:
+        raise InputError(f"--space {key} has no effect without a second model; add --identify MODEL, or leave it out")
     if (only := OPTIONS[key].only) and only.setting == "boundary" and config.boundary not in only.values:
         raise InputError(f"--space {key} has no effect at the boundary {config.boundary}; leave it out")
 

@@ -57,6 +57,8 @@ def test_a_space_is_read_as_yaml_in_one_or_several_words() -> None:
         ("preprocess_workers=1", {}, "no effect at the boundary tensor"),
         ("preprocess_place=thread,process", {}, "no effect at the boundary tensor"),
         ("preprocess_batch=1,4", {"boundary": "device"}, "no effect at the boundary device"),
+        ("channel=none,shared", {}, "--space channel has no effect without a second model; add --identify MODEL"),
+        ("identify_workers=1,2", {}, "no effect without a second model"),
         ("precision=int8", {"backend": "null"}, "null cannot run precision int8; it has fp32"),
         ("backend_options.streams=2", {"backend": "null"}, "null has no option 'streams'; it has none"),
         ("backend_options.=2", {}, "cannot vary 'backend_options.'"),
