@@ -29,6 +29,12 @@ from tests.unit.studies.gpu_report.figures import run_found
 
 FINE = {"cases": 1, "wrong": []}
 GPUS = {"gpus": [{"name": "a GPU"}]}
+ONE_OF_EACH = tuple(
+    {
+        (getattr(part.work, "func", part.work), *part.variables): name for name, part in PARTS.items() if name != "gpu"
+    }.values()
+)
+"""Parts that do other work than each other, or in another environment: most do the same with other models."""
 Ends = Mapping[str, PartEnd]
 Ran = Callable[[Ends], list[tuple[str, float]]]
 
@@ -324,14 +330,18 @@ def test_a_report_that_is_ended_leaves_no_part_behind(tmp_path: Path, ended_by: 
             time.sleep(0.02)
 
 
+@without_gpu
+def test_without_a_driver_no_part_that_needs_a_gpu_is_begun() -> None:
+    ends = {name: parts.carry_out(name) for name, part in PARTS.items() if part.needs_gpu}
+
+    assert {"kernels_check", "ladder"} <= ends.keys() and not any(end.ok or end.found for end in ends.values())
+    assert all("no NVIDIA driver" in (end.why or "") for end in ends.values())
+
+
 @pytest.mark.slow
 @without_gpu
 @pytest.mark.parametrize(
-    "names",
-    [
-        ("kernels_check", "pytorch_resnet50_fp16_device", "labels_onnxruntime"),
-        tuple(name for name in PARTS if name != "gpu"),
-    ],
+    "names", [("kernels_check", "pytorch_resnet50_fp16_device", "labels_onnxruntime"), ONE_OF_EACH]
 )
 def test_without_a_gpu_it_comes_to_its_end_with_every_part_failing_by_name(
     tmp_path: Path, names: tuple[str, ...]
