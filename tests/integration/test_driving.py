@@ -15,7 +15,9 @@ from sut.studies.driving.driven import Drive
 from sut.studies.driving.loads import FromFile, Poisson
 from tests.children import results, run_sut
 
-_RATE = 25.0
+_LANES = 3
+"""Each with a device of its own: the more, the sooner have the requests come that LoadGen's early stopping asks for."""
+_RATE = 25.0 * _LANES
 _SCHEDULED = re.compile(r'"name":"Sample","cat":"default","ph":"b".*?"ts":([\d.]+)')
 
 
@@ -23,10 +25,10 @@ _SCHEDULED = re.compile(r'"name":"Sample","cat":"default","ph":"b".*?"ts":([\d.]
 @pytest.mark.slow
 def test_the_open_loop_measures_what_loadgens_server_does(tmp_path: Path) -> None:
     """With LoadGen's own times of arrival; those that are drawn here are another sample of the same process."""
-    planted = {"a_ms": 50, "b_ms": 5}
+    planted = {"a_ms": 50, "b_ms": 5, "devices": _LANES}
     child = run_sut(
         *("--backend", "simulated", "--scenario", "Server", "--qps", str(_RATE), "--time", "2", "--max-latency", "1"),
-        *("--max-batchsize", "4", "--set", "batching=fifo", "--debug"),
+        *("--max-batchsize", "4", "--lanes", str(_LANES), "--set", "batching=fifo", "--debug"),
         *(word for name, value in planted.items() for word in ("--set", f"backend_options.{name}={value}")),
         cwd=tmp_path,
     )
@@ -39,8 +41,9 @@ def test_the_open_loop_measures_what_loadgens_server_does(tmp_path: Path) -> Non
     arrivals.write_text("".join(f"{each - seconds[0]:.9f}\n" for each in seconds))
 
     settings = {"backend": "simulated", "backend_options": planted, "max_batchsize": 4, "batching": "fifo"}
+    settings |= {"lanes": _LANES}
     loads = [FromFile(arrivals), Poisson(_RATE, seed=1)]
-    drives = [Drive(each, seconds) for each, seconds in zip(loads, (40.0, 20.0), strict=True)]
+    drives = [Drive(each, seconds) for each, seconds in zip(loads, (40.0 / _LANES, 20.0 / _LANES), strict=True)]
     same, drawn = drive(assemble(make_config(settings)), drives, tmp_path / "driven")
 
     assert same.ok and same.samples == result["samples"]
