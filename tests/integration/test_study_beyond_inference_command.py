@@ -103,7 +103,7 @@ def test_where_nothing_can_be_measured_the_reasons_are_told(tmp_path: Path) -> N
 
 @pytest.mark.slow
 def test_ctrl_c_keeps_what_was_measured_and_the_same_command_goes_on(tmp_path: Path) -> None:
-    words = ("--output", "out", *planted(), "--figures", "7", "--rounds", "2", "--time", "0.5")
+    words = ("--output", "out", *planted(infer_ms=1, over=1), "--figures", "7", "--rounds", "2", "--time", "0.2")
     with python_started("-m", "sut", "study", "beyond-inference", *words, cwd=tmp_path) as running:
         running.wait_until(lambda: [*tmp_path.glob("out/*/beyond-inference-*/rounds.jsonl")])
         running.signal(signal.SIGINT)
