@@ -159,7 +159,7 @@ def test_devices_and_joules_hold_where_they_are_planted(tmp_path: Path) -> None:
     # Two that take long enough for two cores to read large files for them.
     devices = ("--device", "sim:0,sim:1", "--set", "lanes=2")
     with meter(tmp_path / "meter.csv", slope=0):
-        words = (*planted(infer_ms=40, over=1, large=0.9), "--figures", "8,9", "--power-log", "meter.csv")
+        words = (*planted(infer_ms=40, over=1, large=0.8), "--figures", "8,9", "--power-log", "meter.csv")
         rows = judged_as_four(tmp_path, *words, *devices)
 
     assert {claim: row["verdict"] for claim, row in rows.items()} == dict.fromkeys(
