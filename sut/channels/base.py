@@ -188,6 +188,12 @@ class Receiver(Closing, ABC):
             self._is_told = True
             self._announced.update(dict.fromkeys(ids, lost_at))
 
+    def withdraw(self, ids: Iterable[int]) -> None:
+        """These messages, which were announced, will not be put after all: one that comes is none of ours."""
+        with self._book:
+            for number in ids:
+                self._announced.pop(number, None)
+
     def take(self, most: int, timeout_s: float) -> list[Taken]:
         """Up to ``most`` messages, waiting for the first; none where nothing came within ``timeout_s``.
 

@@ -188,7 +188,12 @@ class Cluster:
 
     def remove_dead(self, consumer: Consumer, lease_s: float) -> None:
         """Delete the topics of runs that are over: nothing of theirs has been written for ``lease_s``."""
-        others = [name for name in self.topics() if name.startswith("sut-") and name.endswith(control_of(""))]
+        own = f"sut-{self._settings.run}-"
+        others = [
+            name
+            for name in self.topics()
+            if name.startswith("sut-") and name.endswith(control_of("")) and not name.startswith(own)
+        ]
         if not others:
             return
         before = {name: self.end(consumer, name, 1) for name in others}

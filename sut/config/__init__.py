@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
+from urllib.parse import unquote
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
@@ -64,6 +65,9 @@ AUTO = ("lanes", "threads", "max_batchsize")
 FAN_OUT = re.compile(r"(\d{1,9})(?:\.\.(\d{1,9}))?")
 """``RunConfig.fan_out``: the least crops of a frame, and the most where that is another number."""
 MOST_CROPS = 10_000
+
+_SECRETS = ("password", "passwd", "passphrase", "secret", "token", "credential", ".pem")
+"""What is in the names of options of a broker's URL that nobody may see."""
 
 _CUDA = re.compile(r"^cuda(?::(\d+))?$")
 _MOST_PATH_BYTES = 4095
@@ -309,6 +313,17 @@ class RunConfig(BaseModel):
             raise ValueError(f"expected at most {MOST_CROPS:,} crops")
         return str(value)
 
+    @field_validator("channel")
+    @classmethod
+    def _channel(cls, value: str) -> str:
+        """Nothing that is secret: a config is shown, kept and told to other processes."""
+        url, _, query = value.partition("?")
+        asked = [unquote(word.partition("=")[0]).lower() for word in query.split("&")]
+        user = url.partition("://")[2].rpartition("@")[0]
+        if ":" in user or any(secret in name for name in asked for secret in _SECRETS):
+            raise ValueError("a password in a URL would be seen; it belongs into the environment, SUT_CHANNEL_PASSWORD")
+        return value
+
     @field_validator("known_models")
     @classmethod
     def _hashes(cls, value: dict[str, str]) -> dict[str, str]:
@@ -453,7 +468,8 @@ def make_config(settings: Mapping[str, Any]) -> RunConfig:
         text = first["msg"].removeprefix("Value error, ")
         if len(first["loc"]) > 2:  # one value of a mapping, which fits none of several types
             text = "expected a number, a word, true or false"
-        raise InputError(f"{name}: {text}, got '{shortened(str(first['input']))}'") from None
+        got = "" if name == "channel" else f", got '{shortened(str(first['input']))}'"  # it may hold a password
+        raise InputError(f"{name}: {text}{got}") from None
 
 
 def read_config_file(path: Path, hint: str = "--config takes one of configs/*.yaml or your own") -> dict[str, Any]:

@@ -72,6 +72,8 @@ class Identified:
     """As it tells itself."""
     attested: Mapping[str, Any]
     """The runtime's own word for what executed."""
+    identified: int
+    """Crops that got a label in the run."""
     channel: str
     """``none`` where each lane identifies by itself; else what carries crops and labels."""
     durability: str
@@ -89,7 +91,8 @@ class Identified:
         """Itself in words, and what its channel carried."""
         what = f"identified by {self.model} on {self.backend}"
         if self.crops is None or not self.crops.messages:
-            return f"{what}, {'in the lane' if self.workers is None else f'through {self.channel}: no crop'}"
+            way = "in the lane" if self.workers is None else f"through {self.channel}"
+            return f"{what}, {way}: {self.identified:,} crops"
         crops = self.crops
         size = f"{crops.bytes / crops.messages / 1000:.4g} kB each"
         waited = f"waited {(crops.waited_p50_ns or 0) / 1e6:.3g} ms p50, {(crops.waited_p99_ns or 0) / 1e6:.3g} ms p99"

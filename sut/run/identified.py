@@ -22,6 +22,7 @@ def identified_by(second: Identification) -> Identified:
         backend=parts.config.backend,
         backend_version=parts.backend.version(),
         attested=second.attested,
+        identified=second.identified,
         channel=pool.answers.settings.channel if pool else "none",
         durability=pool.answers.durability if pool else "none",
         workers=len(pool.crops) if pool else None,

@@ -11,7 +11,6 @@ import mmap
 import os
 import signal
 import time
-import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,7 +19,7 @@ import numpy as np
 from sut.config import RunConfig
 from sut.errors import ExitCode, one_line
 from sut.models.preparation import Prepared
-from sut.pipeline.identify.settings import clean_up
+from sut.pipeline.identify.settings import cleaned_up, new_run
 from sut.pipeline.ledger import Counter, Ledger, LedgerShape
 from sut.process.cgroup import bytes_told, usable_cores
 from sut.process.child import Child, Lines, Log, signal_name, spawn
@@ -94,14 +93,16 @@ def supervise(
     """
     memory = os.memfd_create("ledger", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
-        run = uuid.uuid4().hex[:12]
+        run = new_run()
         orders = Orders(config, prepared, directory, memory, time.monotonic(), run)
-        with (directory / WORKER_LOG).open("wb+") as log, spawn("sut.run.worker", orders, Log(log), [memory]) as child:
+        with (
+            cleaned_up(config, run),
+            (directory / WORKER_LOG).open("wb+") as log,
+            spawn("sut.run.worker", orders, Log(log), [memory]) as child,
+        ):
             _Watch(config, child, memory, outcome, observer, ending).watch()
     finally:
         os.close(memory)
-    if config.channel != "none" and outcome.finished is None:
-        clean_up(config, run)
 
 
 class _Watch:

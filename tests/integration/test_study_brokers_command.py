@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.brokers import free_port, redis_server
+from tests.brokers import Broker, free_port, redis_server
 from tests.children import Finished, python_started, run_python
 
 PLANTED = {"backend_options.a_ms": 0, "backend_options.b_ms": 0}
@@ -101,17 +101,28 @@ def test_bad_input_is_one_line_before_anything_runs(
 
 
 @pytest.mark.slow
-def test_ctrl_c_keeps_what_was_measured_and_the_same_command_goes_on(tmp_path: Path) -> None:
-    words = (*planted(a_ms=5, b_ms=0), "--forms", "memory", "--fan-outs", "1", "--rounds", "2", "--time", "0.2")
-    with python_started("-m", "sut", "study", "brokers", "--output", "out", *words, cwd=tmp_path) as running:
-        running.wait_until(lambda: [*tmp_path.glob("out/*/brokers-*/rounds.jsonl")])
-        running.signal(signal.SIGINT)
-        child = running.finish()
+def test_ctrl_c_keeps_what_was_measured_leaves_nothing_and_the_same_command_goes_on(tmp_path: Path) -> None:
+    with redis_server(tmp_path) as broker:
+        words = (*planted(a_ms=5, b_ms=0), "--forms", "redis", "--redis", f"redis://127.0.0.1:{broker.port}")
+        words = (*words, "--fan-outs", "1", "--rounds", "2", "--time", "0.2")
+        with python_started("-m", "sut", "study", "brokers", "--output", "out", *words, cwd=tmp_path) as running:
+            running.wait_until(lambda: [*tmp_path.glob("out/*/brokers-*/rounds.jsonl")])
+            running.wait_until(lambda: keys(broker))
+            running.signal(signal.SIGINT)
+            child = running.finish()
+        assert child.code == 130 and child.left == [] and "rounds kept: " in child.err
+        assert keys(broker) == []
+        before = kept(tmp_path)
+        assert [row["rounds"] for row in told_by(study(tmp_path, *words, "--json"))["rows"]] == [2, 2]
+        assert keys(broker) == []
 
-    assert child.code == 130 and child.left == [] and "rounds kept: " in child.err
-    before = kept(tmp_path)
-    assert [row["rounds"] for row in told_by(study(tmp_path, *words, "--json"))["rows"]] == [2, 2]
     assert kept(tmp_path)[: len(before)] == before
+
+
+def keys(broker: Broker) -> list[bytes]:
+    import redis  # --core may be without
+
+    return [*redis.Redis(port=broker.port, protocol=2).keys("*")]
 
 
 @pytest.mark.timed

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from tests.brokers import Broker, kafka_broker, redis_server
-from tests.children import Finished, Running, results, run_sut, started, variables
+from tests.children import Finished, Running, results, run_python, run_sut, started, variables
 
 ALBUMS = (
     *("--model", "planted-photos", "--identify", "efficientnet-lite0", "--boundary", "jpeg", "--count", "6"),
@@ -89,6 +89,7 @@ def check_accuracy(run: dict[str, Any]) -> None:
 def check_carried(run: dict[str, Any], channel: str) -> None:
     """What the result says of the channel, against the answers and the broker's own counters."""
     told = run["identified"]
+    assert told["identified"] == run["accuracy"]["count"]
     assert (told["channel"], told["model"], told["weights"]) == (channel, "efficientnet-lite0", "trained")
     if channel == "none":
         assert (told["crops"], told["broker"], told["workers"]) == (None, None, None)
@@ -294,7 +295,11 @@ def test_two_runs_on_one_broker_do_not_meet(tmp_path: Path, the_redis: Broker) -
     [
         ("redis://127.0.0.1:9", 2, "the Redis at redis://127.0.0.1:9 cannot be used: .*refused"),
         ("kafka://127.0.0.1:9", 2, "the Kafka at kafka://127.0.0.1:9 does not answer"),
-        ("redis://me:secret@127.0.0.1:9", 1, "a password here: it belongs into the environment, as SUT_CHANNEL_PASS"),
+        (
+            "redis://me:secret@127.0.0.1:9",
+            1,
+            "channel: a password in a URL would be seen; it belongs into the environment",
+        ),
         ("rabbit", 1, "unknown channel 'rabbit'; known: kafka, memory, none, redis, shared"),
     ],
 )
@@ -355,3 +360,21 @@ def test_what_two_models_cannot_have_is_refused(tmp_path: Path, words: tuple[str
 
     assert child.code == 1
     assert says in child.error
+
+
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        (("whatif", "--identify", "efficientnet-lite0", "--boundary", "jpeg"), "the stages of one model"),
+        (("submit", "--rehearse", "--identify", "efficientnet-lite0", "--boundary", "jpeg"), "have one model"),
+        (("tune", "--space", "channel=none,shared"), "has no effect without a second model"),
+        (("compare", "--vary", "channel=none,redis://:geheim@127.0.0.1:9"), "channel: a password in a URL would be"),
+    ],
+)
+def test_what_is_of_one_model_says_so_before_anything_runs(tmp_path: Path, command: tuple[str, ...], says: str) -> None:
+    child = run_python("-m", "sut", *command, cwd=tmp_path, OUTPUT_DIR=str(tmp_path / "output"))
+
+    assert child.code == 1
+    assert says in child.error
+    assert "geheim" not in child.out + child.err
+    assert not [*(tmp_path / "output").rglob("*.json")]

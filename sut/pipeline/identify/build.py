@@ -18,6 +18,8 @@ from sut.pipeline.identify.second import INFER, PREPROCESS, Fused, Labels
 from sut.pipeline.lane import Clock, Decoder
 from sut.qsl.picture_library import Frames
 
+_NOTHING = "nothing was identified: no frame had a box, so the second model did no work"
+
 
 class ThroughPool:
     """A lane's own way to workers behind a channel."""
@@ -40,6 +42,7 @@ class Identification:
         assert parts.second is not None
         config, self.parts, self._clock, self._stack = parts.config, parts.second, clock, stack
         self._fan_out = FanOut.of(config.fan_out) if config.fan_out is not None else None
+        self._decoders: list[TwoModels] = []
         self.pool: Pool | None = None
         if config.channel == "none":
             self._backend = stack.enter_context(self.parts.load_backend())
@@ -63,7 +66,8 @@ class Identification:
             preprocessor = self.parts.preprocessor_for(self.parts.spec.recipe, lane)
             self._stack.callback(preprocessor.close)
             identifier = ThroughPool(self.pool, preprocessor)
-        return TwoModels(task, identifier, self._fan_out, frames)
+        self._decoders.append(TwoModels(task, identifier, self._fan_out, frames))
+        return self._decoders[-1]
 
     @property
     def processes(self) -> Mapping[str, int]:
@@ -71,7 +75,9 @@ class Identification:
         return self.pool.processes if self.pool is not None else {}
 
     def start(self) -> None:
-        """A run begins: what is told of the channel is of it."""
+        """A run begins: what is told of crops and channel is of it."""
+        for decoder in self._decoders:
+            decoder.crops = 0
         if self.pool is not None:
             self.pool.start()
 
@@ -80,9 +86,15 @@ class Identification:
         """What executes, as the runtime tells."""
         return self._attested if self.pool is None else self.pool.hands.opened[0].attested
 
+    @property
+    def identified(self) -> int:
+        """Crops that were identified in the run."""
+        return sum(decoder.crops for decoder in self._decoders)
+
     def notes(self) -> Sequence[str]:
-        """What a reader of the result must know of the channel's broker."""
-        return self.pool.answers.remarks if self.pool is not None else ()
+        """What a reader of the result must know of the crops and of the channel's broker."""
+        remarks = self.pool.answers.remarks if self.pool is not None else ()
+        return remarks if self.identified else (_NOTHING, *remarks)
 
     def save(self, folder: Path) -> None:
         """Keep each message of the run in a folder. Raises ``OSError``."""

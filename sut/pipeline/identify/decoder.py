@@ -35,6 +35,8 @@ class TwoModels:
         self.stages = (*task.stages, CROP, *identifier.stages)
         self._task, self._identifier, self._fan_out = task, identifier, fan_out
         self._source = source
+        self.crops = 0
+        """That were identified since somebody set this to 0."""
 
     def decode(
         self,
@@ -53,4 +55,6 @@ class TwoModels:
         ]
         crops = [crop for frame, each in zip(self._source.frames, boxes, strict=True) for crop in cut(frame, each)]
         mark(CROP)
-        return answers(boxes, self._identifier.identify(crops, mark))
+        labels = self._identifier.identify(crops, mark)
+        self.crops += len(crops)
+        return answers(boxes, labels)

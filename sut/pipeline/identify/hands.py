@@ -22,6 +22,7 @@ from sut.process.messages import Failed, vocabulary
 from sut.process.workers import Ready, Workers
 
 _KINDS = vocabulary(Ready | Opened | Counted | Failed)
+_TOLD_S = 2.0
 Lost = Callable[[str], None]
 """Called with one line when a worker is gone."""
 
@@ -94,7 +95,8 @@ class Threads(Hands):
     ) -> None:
         super().__init__()
         self._parts, self._crops, self._answers, self._clock, self._lost = parts, crops, answers, clock, lost
-        self._stack = ExitStack()
+        self._stack, self._ends = ExitStack(), ExitStack()
+        self._is_ending = False
         self._threads: list[threading.Thread] = []
 
     def start(self) -> None:
@@ -105,7 +107,8 @@ class Threads(Hands):
         for number, settings in enumerate(self._crops):
             second = Second(parts, backend, stack)
             batch_s = second.warm_up()
-            ends = stack.enter_context(open_receiver(settings)), stack.enter_context(open_sender(self._answers))
+            opened = (open_receiver(settings), open_sender(self._answers))
+            ends = self._ends.enter_context(opened[0]), self._ends.enter_context(opened[1])
             thread = threading.Thread(target=self._serve, args=(second, *ends), name=f"identify-{number}", daemon=True)
             self._threads.append(thread)
             self.opened.append(Opened(ends[0].address, batch_s, asdict(attested), parts.backend.version()))
@@ -116,11 +119,16 @@ class Threads(Hands):
             serve(second, crops, answers, self._clock)
             self.counted.append(Counted(crops.counters, answers.counters, None))
         except Exception as error:
-            self._lost(f"{threading.current_thread().name}: {one_line(error)}")
+            if not self._is_ending:
+                self._lost(f"{threading.current_thread().name}: {one_line(error)}")
 
     def end(self, tell: Callable[[], None]) -> None:
         """See ``Hands``."""
+        self._is_ending = True
         tell()
+        for thread in self._threads:
+            thread.join(_TOLD_S)
+        self._ends.close()  # whoever was not reached hears of it by that
         for thread in self._threads:
             thread.join(GOODBYE_S)
         self._stack.close()

@@ -7,17 +7,19 @@ either way, and fails the run with its number. Each worker has a crops channel o
 from __future__ import annotations
 
 import threading
-import uuid
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import count
+from typing import TypeVar
 
 import numpy as np
 
 from preprocess.base import Mark, Preprocessor, unmarked
 from sut.channels.base import Sender, Taken
-from sut.channels.errors import ChannelClosed
+from sut.channels.errors import ChannelClosed, ChannelFull
 from sut.channels.registry import clean, open_receiver, open_sender
 from sut.config import RunConfig
 from sut.errors import RunError, SutError, one_line
@@ -26,12 +28,13 @@ from sut.pipeline.identify.crops import Crop
 from sut.pipeline.identify.hands import Hands, Processes, Threads
 from sut.pipeline.identify.messages import END, Carried, Told
 from sut.pipeline.identify.second import INFER, PREPROCESS, Labels
-from sut.pipeline.identify.settings import ANSWERS, BATCHES, CROPS, PATIENCE_S, channels_of
+from sut.pipeline.identify.settings import ANSWERS, BATCHES, CROPS, PATIENCE_S, channels_of, new_run
 from sut.pipeline.lane import Clock, ended
 from sut.pipeline.stage import POLL_S
 from sut.qsl.library import Rows
 
 SEND, WAIT, RETURN = "identify/send", "identify/wait", "identify/return"
+T = TypeVar("T")
 _MOST_TAKEN = 256
 _MOMENT_S = 2.0
 _SLOWER = 20
@@ -64,7 +67,7 @@ class Pool:
         recipe = parts.spec.recipe
         self._clock, self._sample, self._dtype = clock, recipe.sample_shape, np.dtype(recipe.dtype)
         self.crop_bytes = int(np.prod(self._sample)) * self._dtype.itemsize
-        self.crops, answers = channels_of(config, run or uuid.uuid4().hex[:12], self.crop_bytes)
+        self.crops, answers = channels_of(config, run or new_run(), self.crop_bytes)
         self.carried = {CROPS: Carried(), ANSWERS: Carried()}
         self._numbers = count()
         self._asked: dict[int, tuple[_Asked, int, int]] = {}
@@ -76,9 +79,13 @@ class Pool:
         self._patience_s = PATIENCE_S
         self._is_closing = False
         self.answers = open_receiver(answers)
-        self.broker_before = self.broker_after = self.answers.broker_counters()
-        kind = Threads if config.channel == "memory" else Processes
-        self.hands: Hands = kind(parts, self.crops, self.answers.address, clock, self._lost)
+        try:
+            self.broker_before = self.broker_after = self.answers.broker_counters()
+            kind = Threads if config.channel == "memory" else Processes
+            self.hands: Hands = kind(parts, self.crops, self.answers.address, clock, self._lost)
+        except BaseException:
+            self.answers.close()
+            raise
         self.senders: list[Sender] = []
         self._collector = threading.Thread(target=self._collect, name="answers", daemon=True)
         try:
@@ -127,27 +134,44 @@ class Pool:
 
     def _put(self, asked: _Asked, place: int, crop: Crop, preprocessor: Preprocessor) -> int:
         """Send one crop to the worker with the fewest. Returns what preprocessing took, in ns."""
-        self._check()
         with self._lock:
             number = next(self._numbers)
             worker = self._outstanding.index(min(self._outstanding))
             self._outstanding[worker] += 1
-        sender = self.senders[worker]
-        message = sender.reserve(number, self._sample, self._dtype, self._patience_s)
+            self._asked[number] = asked, place, worker
+        try:
+            return self._send(self.senders[worker], number, crop, preprocessor)
+        except BaseException:
+            self.answers.withdraw([number])
+            with self._lock:
+                if self._asked.pop(number, None) is not None:
+                    self._outstanding[worker] -= 1
+            self._check()  # who owns the worker knows better why a channel failed
+            raise
+
+    def _send(self, sender: Sender, number: int, crop: Crop, preprocessor: Preprocessor) -> int:
+        message = self._patiently(partial(sender.reserve, number, self._sample, self._dtype))
         began = self._clock()
         try:
             preprocessor.run_pixels([crop], Rows.of(message.body[np.newaxis]), unmarked)
         except BaseException:
             sender.drop(message)
-            with self._lock:
-                self._outstanding[worker] -= 1
             raise
         took_ns = self._clock() - began
-        with self._lock:
-            self._asked[number] = asked, place, worker
         self.answers.announce([number])
-        sender.put(message, self._patience_s)
+        self._patiently(partial(sender.put, message))
         return took_ns
+
+    def _patiently(self, work: Callable[[float], T]) -> T:
+        """``work`` that waits so many seconds for room, again and again while there are workers to make some."""
+        deadline = time.monotonic() + self._patience_s
+        while True:
+            self._check()
+            try:
+                return work(POLL_S)
+            except ChannelFull:
+                if time.monotonic() > deadline:
+                    raise
 
     def _check(self) -> None:
         if self._broken is not None:

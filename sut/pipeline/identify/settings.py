@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 from sut.channels.base import ChannelSettings
@@ -32,9 +34,22 @@ def channels_of(config: RunConfig, run: str, crop_bytes: int = 1) -> tuple[list[
     return crops, replace(common, name=ANSWERS, capacity=room * len(crops), max_bytes=_MOST_ANSWER_BYTES)
 
 
-def clean_up(config: RunConfig, run: str) -> None:
-    """Remove what a run has left at its broker whose processes were ended, as far as the broker can be reached."""
-    crops, answers = channels_of(config, run)
-    with suppress(SutError):
-        for each in (*crops, answers):
-            clean(each)
+def new_run() -> str:
+    """An id that no other run has."""
+    return uuid.uuid4().hex[:12]
+
+
+@contextmanager
+def cleaned_up(config: RunConfig, run: str) -> Iterator[None]:
+    """Whatever becomes of the processes of a run, nothing of it is left at its broker, where that can be reached.
+
+    A run that closed its channels itself has left nothing: then this takes a moment.
+    """
+    try:
+        yield
+    finally:
+        if config.channel not in ("none", "memory", "shared"):  # these end with their processes
+            crops, answers = channels_of(config, run)
+            with suppress(SutError):
+                for each in (*crops, answers):
+                    clean(each)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 
 from sut.errors import RunError, one_line
@@ -30,14 +31,15 @@ def _be_driven(text: str, teller: Teller) -> None:
     pulse = Pulse(teller)
     parts = assemble(orders.config, progress=pulse.step, prepared=orders.prepared)
     answers = Answers()
-    with SUT(orders.config, complete=answers.complete, clock=clock, loaded=pulse.loaded, assembly=parts) as sut:
+    own = partial(SUT, orders.config, complete=answers.complete, clock=clock, loaded=pulse.loaded)
+    with own(assembly=parts, run=orders.run or None) as sut:
         check_unchanged(orders.prepared)
         ready = range(sut.library.performance_count)
         pulse.samples = len(ready)
         sut.library.load(ready)
-        told = _warmed(sut, ready, pulse)
-        teller.tell(told)
-        watchdog_s = sut.config.watchdog_s or max(_WATCHDOG_S, 20 * told.pace.slowest_batch_ns / 1e9)
+        warmed = _warmed(sut, ready, pulse)
+        teller.tell(warmed)
+        watchdog_s = sut.config.watchdog_s or max(_WATCHDOG_S, 20 * warmed.pace.slowest_batch_ns / 1e9)
         driver = Driver(sut, answers, ready, watchdog_s, pulse.beat)
         driven: list[Driven] = []
         for number, drive in enumerate(orders.drives):

@@ -11,6 +11,7 @@ from typing import Any
 
 from sut.errors import RunError, error_of, writing
 from sut.pipeline.assembly import Assembly
+from sut.pipeline.identify.settings import cleaned_up, new_run
 from sut.process.child import follow
 from sut.process.messages import Failed
 from sut.run.energy.metering import AtRest, Metering
@@ -53,8 +54,9 @@ def drive(
     # Before there is a process that warms the machine.
     idle = (rest or AtRest()).idle(parts.gpus, config.power_log, say)
     heard = _Heard(parts.gpus, partial(Metering, idle, parts.gpus, config.power_log), told, ready)
-    with heard.stack:
-        orders = Orders(config, parts.model, tuple(drives), directory.resolve(), cores)
+    run = new_run()
+    with heard.stack, cleaned_up(config, run):
+        orders = Orders(config, parts.model, tuple(drives), directory.resolve(), cores, run)
         last = follow("sut.studies.driving.child", orders, STORY, "the load", heard=heard.hear, silence_s=_SILENCE_S)
     if isinstance(last, Failed):
         raise error_of(last.code, last.named if last.kind else last.message)

@@ -65,6 +65,8 @@ class Orders:
     drives: tuple[Drive, ...]
     directory: Path
     cores: int | None = None
+    run: str = ""
+    """The run's id in a broker; by chance where there is none."""
 
 
 @dataclass(frozen=True, slots=True)

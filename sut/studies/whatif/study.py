@@ -83,6 +83,8 @@ def check_config(configs: Sequence[RunConfig]) -> RunConfig:
         raise InputError("sut whatif asks about one scenario in performance mode; give one --scenario")
     if configs[0].slowdown:
         raise InputError("sut whatif stretches stages by itself; leave the setting slowdown out")
+    if configs[0].identify is not None:
+        raise InputError("sut whatif stretches the stages of one model; leave --identify out")
     if configs[0].rules:
         raise InputError("--rules closed refuses stretched stages, and sut whatif stretches them; leave it out")
     return configs[0]

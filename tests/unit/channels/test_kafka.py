@@ -6,7 +6,7 @@ import json
 import time
 import uuid
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +170,14 @@ def test_topics_that_vanish_are_told_at_both_ends(the_kafka: Broker) -> None:
     receiver.close()
     sender.close()
     assert left(receiver.settings) == []
+
+
+def test_a_run_does_not_wait_for_its_own_channels(the_kafka: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = settings_of(the_kafka, name="answers")
+    with open_receiver(first):
+        monkeypatch.setattr("sut.channels.kafka_link.time.sleep", lambda seconds: pytest.fail("it waits"))
+        with open_receiver(replace(first, name="crops")):
+            assert len(left(first)) == 4
 
 
 @pytest.mark.slow

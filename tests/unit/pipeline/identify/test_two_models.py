@@ -121,8 +121,12 @@ def test_several_workers_share_the_crops(fused: list[bytes | None]) -> None:
 
 
 @pytest.mark.parametrize("channel", ["none", "memory"])
-def test_a_frame_may_have_no_crops(channel: str) -> None:
-    assert answered(channel, fan_out="0") == [b""] * FRAMES
+def test_a_frame_may_have_no_crops_and_that_none_has_any_is_said(channel: str) -> None:
+    with system(channel, fan_out="0") as (sut, answers):
+        sut.issue(list(range(FRAMES)), list(range(FRAMES)))
+        assert answers.of(FRAMES) == [b""] * FRAMES
+        assert any(note.startswith("nothing was identified") for note in sut.notes())
+    assert sut.second is not None and identified_by(sut.second).identified == 0
 
 
 @pytest.mark.parametrize("channel", ["memory", "shared"])
@@ -176,6 +180,7 @@ def test_a_run_remembers_its_own_messages_and_none_of_the_warm_up() -> None:
     assert (told.answers.messages, told.answers.all_messages) == (3 * FRAMES, 3 * FRAMES + 6)
     assert told.crops.bytes == 3 * FRAMES * 4 * 3 * 224 * 224, "float32: simulated devices take no pixels"
     assert (told.crops.broker_messages, told.broker, told.workers) == (None, None, 1)
+    assert told.identified == 3 * FRAMES and not sut.second.notes()
 
 
 @pytest.mark.parametrize("channel", ["none", "memory"])
@@ -193,6 +198,20 @@ def test_what_the_second_model_raises_fails_the_frame(channel: str, monkeypatch:
     assert sut.failures.samples == 1
 
 
+def test_a_crop_that_cannot_be_preprocessed_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    with system("memory", lanes=1) as (sut, answers), pool_of(sut) as pool:
+
+        def fail(*_: object) -> Any:
+            raise ValueError("too small")
+
+        way = sut.second._decoders[0]._identifier if sut.second else None
+        monkeypatch.setattr(way._preprocessor, "run_pixels", fail)  # type: ignore[union-attr]
+        sut.issue([0], [0])
+        assert answers.of(1) == [None]
+        assert (pool._asked, pool._outstanding, [*pool.answers._announced]) == ({}, [0], [])
+    assert sut.failures.first_error is not None and "too small" in sut.failures.first_error
+
+
 @contextmanager
 def pool_of(sut: SUT) -> Iterator[Pool]:
     assert sut.second is not None and sut.second.pool is not None
@@ -208,6 +227,23 @@ def test_a_worker_that_is_gone_leaves_nobody_waiting() -> None:
         assert answers.of(FRAMES).count(None) >= FRAMES - 2
         sut.issue([FRAMES], [0])
         assert answers.of(FRAMES + 1)[-1] is None
+    assert sut.failures.first_error is not None and "identify-0: it is gone" in sut.failures.first_error
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_who_waits_for_room_hears_that_the_worker_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    slow = {"a_ms": 1000.0, "b_ms": 0.0}
+    with system("memory", identify_options=slow, fan_out="500") as (sut, answers), pool_of(sut) as pool:
+        sut.issue([0, 1], [0, 1])
+        deadline = time.monotonic() + 60
+        while pool.carried["crops"].messages < 8 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        with pytest.raises(RunError, match="identify-0: it is gone"):
+            pool._lost("identify-0: it is gone")
+        began = time.monotonic()
+        assert answers.of(2) == [None, None]
+        assert time.monotonic() - began < 30, "the channel was full, and nobody would have taken anything"
+        assert pool._asked.keys() <= set(range(100)), "what could not be put is not waited for"
     assert sut.failures.first_error is not None and "identify-0: it is gone" in sut.failures.first_error
 
 
