@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from backends.base import TensorSpec
 from preprocess.base import Geometry, Mark, unmarked
 from sut.tasks.base import Payloads, Score, Spec, Task
-from sut.tasks.detection.answers import ANSWER_WIDTH, VALUE, rows_of
+from sut.tasks.detection.answers import ANSWER_WIDTH, rows_of
 from sut.tasks.detection.likeness import Boxes, overlaps
 from sut.tasks.top1 import sample_indices
 
@@ -32,23 +32,6 @@ class IdentityTruth:
     sizes: tuple[tuple[int, int], ...]
     boxes: tuple[tuple[tuple[int, int, int, int], ...], ...]
     labels: tuple[tuple[int, ...], ...]
-
-
-def pack(index: int, boxes: ArrayLike, scores: ArrayLike, labels: ArrayLike) -> bytes:
-    """The answer to sample ``index``: n x 7 float32, little endian; empty where no box was found.
-
-    ``boxes`` are [n, 4]: ymin, xmin, ymax and xmax as shares of the picture; ``scores`` [n] are the boxes', and
-    ``labels`` [n] those of their crops. Raises ``ValueError`` where they are not as many.
-    """
-    labels = np.asarray(labels, VALUE)
-    rows = np.empty((len(labels), ANSWER_WIDTH), VALUE)
-    columns = np.asarray(boxes, VALUE), np.asarray(scores, VALUE)
-    if columns[0].size != 4 * len(rows) or columns[1].shape != (len(rows),):
-        raise ValueError(f"{len(rows)} labels for boxes {columns[0].shape} and scores {columns[1].shape}")
-    rows[:, 0] = index
-    rows[:, 1:5] = columns[0].reshape(-1, 4)
-    rows[:, 5], rows[:, 6] = columns[1], labels
-    return rows.tobytes()
 
 
 class Identification(Task):

@@ -22,7 +22,8 @@ from sut.models.registry import MODELS
 from sut.models.sources.planted import SIZE, write_photos
 from sut.tasks.detection.likeness import boxes_of, overlaps
 from sut.tasks.detection.task import Detection
-from sut.tasks.identification import Identification, pack
+from sut.tasks.identification import Identification
+from tests.identities import pack
 
 Array = NDArray[Any]
 SPEC = MODELS["planted-photos"]

@@ -1,11 +1,10 @@
-"""Identities: how answers are packed, which are right, and one line for what is no answer."""
+"""Identities: which are right, and one line for what is no answer."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from itertools import permutations
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +12,8 @@ import pytest
 from backends.base import TensorSpec
 from sut.models.registry import MODELS
 from sut.tasks.detection.truth import BoxTruth
-from sut.tasks.identification import Identification, IdentityTruth, pack
+from sut.tasks.identification import Identification, IdentityTruth
+from tests.identities import pack
 
 TRUTH = IdentityTruth(
     sizes=((200, 100), (50, 80), (64, 64)),
@@ -44,23 +44,6 @@ def right_and_answered(given: dict[int, bytes], whole: bool = True) -> tuple[int
     assert (score.name, int(said["total"])) == ("identities", score.count)
     assert score.value == pytest.approx(int(said["right"]) / max(score.count, int(said["boxes"]), 1))
     return int(said["right"]), int(said["boxes"])
-
-
-def test_an_answer_is_seven_numbers_for_each_box_and_empty_for_none() -> None:
-    packed = pack(3, np.array([LEFT, THIRD]), [0.5, 1], np.array([281, -1]))
-
-    rows = np.frombuffer(packed, "<f4").reshape(-1, 7)
-    assert rows.tolist() == [[3, 0, 0, 0.5, 0.5, 0.5, 281], [3, 0.125, 0.125, 0.625, 0.625, 1, -1]]
-    assert pack(3, [], [], []) == pack(3, np.empty((0, 4)), np.empty(0), np.empty(0)) == b""
-
-
-@pytest.mark.parametrize(
-    ("boxes", "scores", "labels"),
-    [([LEFT], [1, 1], [281, 309]), ([LEFT, RIGHT], [1], [281, 309]), ([LEFT, RIGHT], [1, 1], [281]), ([LEFT], 1, [2])],
-)
-def test_boxes_scores_and_labels_are_as_many(boxes: Any, scores: Any, labels: Any) -> None:
-    with pytest.raises(ValueError, match="labels for boxes"):
-        pack(0, boxes, scores, labels)
 
 
 def test_all_right() -> None:
