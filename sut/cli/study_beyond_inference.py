@@ -16,8 +16,9 @@ from sut.config.words import parse_budget
 from sut.process.streams import tell
 from sut.results.schema import STUDY
 from sut.results.statistics import FEWEST_PAIRS
-from sut.studies.beyond_inference.report import DECIDED, code_of_study, told_of
+from sut.studies.beyond_inference.report import code_of_study, told_of
 from sut.studies.beyond_inference.study import Study, claims_of, open_study
+from sut.studies.claims import DECIDED
 from sut.studies.pages import leave_study
 from sut.text import duration
 

@@ -6,9 +6,9 @@ A predicate is a pure function of figures, a value for each round, so that it ca
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import zip_longest
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from sut.results.statistics import Difference, difference
 
@@ -16,7 +16,9 @@ Value = float | None
 Figures = Mapping[str, Mapping[str, Sequence[Value]]]
 """By part, and by the name of a figure in it: a value for each round, in their order, None where a round has none."""
 Verdict = Literal["holds", "does not hold", "cannot be told", "cannot be tested here", "not measured yet"]
-_DECIDED: dict[bool | None, Verdict] = {True: "holds", False: "does not hold", None: "cannot be told"}
+_VERDICTS: dict[bool | None, Verdict] = {True: "holds", False: "does not hold", None: "cannot be told"}
+DECIDED = (*_VERDICTS.values(),)
+"""The verdicts on what was measured."""
 
 
 class UntestableError(Exception):
@@ -68,7 +70,23 @@ def judged(claim: Claim, figures: Figures, absent: Mapping[str, str]) -> tuple[V
     except AbsentError as error:
         why = next((absent[part] for part in claim.parts if part in absent), None)
         return ("cannot be tested here", Ours(None, why)) if why else ("not measured yet", Ours(None, str(error)))
-    return _DECIDED[ours.holds], ours
+    return _VERDICTS[ours.holds], ours
+
+
+def row_of(claim: Claim, verdict: Verdict, ours: Ours, why: str) -> dict[str, Any]:
+    """A claim and what came of it as ``study.json`` has it; ``why`` there is no figure, where there is none."""
+    is_decided = verdict in DECIDED
+    return {
+        "claim": claim.key,
+        "figure": claim.figure,
+        "says": claim.says,
+        "theirs": claim.theirs,
+        "verdict": verdict,
+        "ours": ours.words if is_decided else None,
+        "reason": None if is_decided else why,
+        "ratio": asdict(ours.found) if ours.found else None,
+        "command": f"./run_local.sh {claim.command}",
+    }
 
 
 # ---- figures with an interval, against a limit

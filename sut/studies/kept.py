@@ -10,6 +10,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
 
+from pydantic import TypeAdapter, ValidationError
+
 from plugins.files import LARGE_BYTES, read_file
 from sut.config import RunConfig, model_stem
 from sut.errors import InputError, one_line, writing
@@ -42,6 +44,19 @@ class Row(Protocol):
 
 
 R = TypeVar("R", bound=Row)
+
+
+def reader_of(kind: type[R]) -> Callable[[str], R]:
+    """What makes a row of that kind of its line of JSON, or raises ``ValueError``."""
+    adapter = TypeAdapter(kind)
+
+    def read(line: str) -> R:
+        try:
+            return adapter.validate_json(line)
+        except ValidationError as error:
+            raise ValueError(error.errors()[0]["msg"]) from None
+
+    return read
 
 
 class Kept(Generic[R]):

@@ -7,8 +7,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pydantic import TypeAdapter, ValidationError
-
 from sut.config import RunConfig, make_config
 from sut.errors import SetupError, SutError, one_line
 from sut.pipeline.assembly import assemble
@@ -16,6 +14,7 @@ from sut.run.energy.metering import AtRest
 from sut.run.reporter import Reporter
 from sut.studies.claims import Value
 from sut.studies.generated import generated_pictures
+from sut.studies.kept import reader_of
 from sut.studies.ladder.rungs import Ladder
 from sut.studies.sweeping.grids import first_devices, on_gpu
 from sut.studies.sweeping.study import where_devices_begin
@@ -107,15 +106,8 @@ class Round:
         return f"{self.part}, round {self.number}"
 
 
-_ROUND = TypeAdapter(Round)
-
-
-def round_of_line(line: str) -> Round:
-    """A round from its line of JSON. Raises ``ValueError`` for a line that is none."""
-    try:
-        return _ROUND.validate_json(line)
-    except ValidationError as error:
-        raise ValueError(error.errors()[0]["msg"]) from None
+round_of_line = reader_of(Round)
+"""A round from its line of JSON. Raises ``ValueError`` for a line that is none."""
 
 
 Need = Callable[[Lab], str | None]

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from sut.results.page.study import Study
 from sut.results.page.tables import Column, Shown, Table
-from sut.studies.beyond_inference.report import DECIDED
+from sut.studies.claims import DECIDED
 
 Rows = Sequence[Mapping[str, Any]]
 _BADGES: dict[str, Literal["", "good", "bad"]] = {"holds": "good", "does not hold": "bad"}

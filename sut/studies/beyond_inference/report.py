@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,9 +11,8 @@ from sut.errors import ExitCode, worst
 from sut.results.machine import named, system_facts
 from sut.results.wording import RANDOM_WEIGHTS
 from sut.studies.beyond_inference.study import Study
-from sut.studies.claims import Claim, Ours, Verdict, judged
+from sut.studies.claims import DECIDED, Claim, Ours, Verdict, judged, row_of
 
-DECIDED: tuple[Verdict, ...] = ("holds", "does not hold", "cannot be told")
 _THEIRS = (
     "their figures are of their machines and models, with GPUs: a verdict is of the claim on this machine, not of the "
     "paper; loads of seconds, to compare with each other, are no results by MLPerf's rules"
@@ -48,18 +46,7 @@ def _row(study: Study, claim: Claim, verdict: Verdict, ours: Ours) -> dict[str, 
     if verdict == "not measured yet":
         troubles = study.left_out | study.failed
         why = next((troubles[name] for name in claim.parts if name in troubles), why)
-    return {
-        "claim": claim.key,
-        "figure": claim.figure,
-        "says": claim.says,
-        "theirs": claim.theirs,
-        "verdict": verdict,
-        "ours": ours.words if verdict in DECIDED else None,
-        "reason": None if verdict in DECIDED else why,
-        "ratio": asdict(ours.found) if ours.found else None,
-        "parts": list(claim.parts),
-        "command": f"./run_local.sh {claim.command}",
-    }
+    return row_of(claim, verdict, ours, why) | {"parts": list(claim.parts)}
 
 
 def _words(told: Mapping[str, Any], where: str) -> Iterator[str]:

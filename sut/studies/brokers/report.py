@@ -17,9 +17,8 @@ from sut.studies.brokers.forms import BROKERS, FUSED
 from sut.studies.brokers.paper import NOT_DURABLE, claims_of, rate_at, share_at
 from sut.studies.brokers.rounds import BROKER, GROUPS, Round
 from sut.studies.brokers.study import Study
-from sut.studies.claims import Claim, Ours, Value, Verdict, compared, in_figures, judged
+from sut.studies.claims import Value, compared, in_figures, judged, row_of
 
-_DECIDED = ("holds", "does not hold", "cannot be told")
 MEMORY_ONLY = (
     "of this Kafka nobody has said that it keeps messages on disks: its figures are of this broker, and stand beside "
     "none of the paper's"
@@ -43,7 +42,11 @@ def told_of(study: Study, budget_s: float) -> dict[str, Any]:
         "rows": [_row(form, each, rounds, cells[FUSED, each]) for (form, each), rounds in cells.items()],
         "crossing": asdict(crossing(best)),
         "best": {str(each): asdict(found) for each, found in best.items()},
-        "claims": [_claim_row(claim, *judged(claim, *_figures(study, cells))) for claim in claims_of(study.fan_outs)],
+        "claims": [
+            row_of(claim, verdict, ours, ours.words)
+            for claim in claims_of(study.fan_outs)
+            for verdict, ours in [judged(claim, *_figures(study, cells))]
+        ],
         "absent": study.absent,
         "failed": study.failed,
         "durable": {form.name: form.durable for form in study.forms if form.name in BROKERS},
@@ -99,21 +102,6 @@ def _row(form: str, fan_out: int, rounds: Sequence[Round], fused: Sequence[Round
         "bytes_per_frame": median(each.bytes_per_frame for each in rounds),
         "cpu_s_per_frame": median(each.cpu_s_per_frame for each in rounds),
         "busy_cores": median(each.cpu_s_per_frame * each.frames_per_second for each in rounds),
-    }
-
-
-def _claim_row(claim: Claim, verdict: Verdict, ours: Ours) -> dict[str, Any]:
-    decided = verdict in _DECIDED
-    return {
-        "claim": claim.key,
-        "figure": claim.figure,
-        "says": claim.says,
-        "theirs": claim.theirs,
-        "verdict": verdict,
-        "ours": ours.words if decided else None,
-        "reason": None if decided else ours.words,
-        "ratio": asdict(ours.found) if ours.found else None,
-        "command": f"./run_local.sh {claim.command}",
     }
 
 

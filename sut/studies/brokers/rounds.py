@@ -7,8 +7,6 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pydantic import TypeAdapter, ValidationError
-
 from sut.errors import RunError
 from sut.pipeline.assembly import Assembly
 from sut.pipeline.choice import prior
@@ -22,6 +20,7 @@ from sut.studies.brokers.forms import Form
 from sut.studies.driving.drive import drive
 from sut.studies.driving.driven import Drive
 from sut.studies.driving.loads import Closed
+from sut.studies.kept import reader_of
 from sut.text import Say
 
 TIME_S = 2.0
@@ -77,15 +76,8 @@ class Round:
         return self.parts_ns[BROKER] / self.latency_ns
 
 
-_ROUND = TypeAdapter(Round)
-
-
-def round_of_line(line: str) -> Round:
-    """A round from its line of JSON. Raises ``ValueError`` for a line that is none."""
-    try:
-        return _ROUND.validate_json(line)
-    except ValidationError as error:
-        raise ValueError(error.errors()[0]["msg"]) from None
+round_of_line = reader_of(Round)
+"""A round from its line of JSON. Raises ``ValueError`` for a line that is none."""
 
 
 def drives(parts: Assembly) -> list[Drive]:
