@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 
 from plugins.base import Closing, Plugin
-from sut.channels.errors import PASSWORD, ChannelClosed, ChannelFull, MessageLost, split_password
+from sut.channels.errors import ChannelClosed, ChannelFull, MessageLost
 from sut.channels.wire import Message, check
+from sut.config.secrets import PASSWORD, shows_secret
 from sut.errors import InputError, cut_list
 
 _REMEMBERED = 65_536
@@ -33,7 +34,7 @@ class ChannelSettings:
 
     ``channel`` is one of ``sut/channels/registry.py``, ``run`` the run's id and ``name`` the channel's in it. ``url``
     says where the broker is, or what else a channel needs to be found; its password is in the environment alone, see
-    ``split_password``. ``capacity`` is the most messages that are in it, ``max_bytes`` the most of body and spans.
+    ``sut.config.secrets``. ``capacity`` is the most messages that are in it, ``max_bytes`` the most of body and spans.
     """
 
     channel: str
@@ -54,7 +55,7 @@ class ChannelSettings:
                 raise InputError(f"a channel's {what}: got {text!r}, expected up to 64 letters, digits, - and _")
         if self.capacity < 1 or self.max_bytes < 1:
             raise InputError(f"a channel for {self.capacity} messages of {self.max_bytes} bytes: expected 1 or more")
-        if split_password(self.url)[1] is not None:
+        if shows_secret(self.url):
             raise InputError(f"a channel's URL has a password here: it belongs into the environment, as {PASSWORD}")
 
 

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import os
-from urllib.parse import unquote, urlsplit
 
+from sut.config.secrets import PASSWORD
 from sut.errors import RunError
-
-PASSWORD = "SUT_CHANNEL_PASSWORD"
-"""The variable with the broker's password. No settings hold one, so no result, message or command line can show it."""
 
 
 class ChannelError(RunError):
@@ -33,31 +30,6 @@ class BrokerFull(ChannelError):
 
 class MessageLost(ChannelError):
     """A message that was announced did not come in time."""
-
-
-def split_password(url: str) -> tuple[str, str | None]:
-    """A URL without its password, be it before the host or a ``password=`` (``sasl.password=``) behind it, and that.
-
-    >>> split_password("redis://me:secret@host:6379/0")
-    ('redis://me@host:6379/0', 'secret')
-
-    Raises ``ValueError`` for what is no URL, or has another password; the message has nothing of it but its scheme.
-    """
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        raise ValueError(f"the channel's URL ({url.partition(':')[0]}:...) cannot be read") from None
-    user, at, host = parts.netloc.rpartition("@")
-    name, colon, secret = user.partition(":")
-    words = parts.query.split("&")
-    asked = [word for word in words if word.startswith(("password=", "sasl.password="))]
-    if others := [word.partition("=")[0] for word in words if "password=" in word and word not in asked]:
-        raise ValueError(f"the channel's URL ({parts.scheme}:...) has {others[0]}, for which there is no other place")
-    if not colon and not asked:
-        return url, None
-    query = "&".join(word for word in words if word not in asked)
-    clean = f"{parts.scheme}://{name}{at if name else ''}{host}{parts.path}{'?' if query else ''}{query}"
-    return clean, unquote(secret if colon else asked[-1].partition("=")[2])
 
 
 def password() -> str | None:

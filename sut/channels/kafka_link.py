@@ -14,8 +14,9 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from sut.channels.base import ChannelSettings
-from sut.channels.errors import PASSWORD, BrokerFull, BrokerGone, ChannelClosed, ChannelError, password, redacted
+from sut.channels.errors import BrokerFull, BrokerGone, ChannelClosed, ChannelError, password, redacted
 from sut.channels.wire import HEADER_BYTES
+from sut.config.secrets import PASSWORD
 from sut.errors import InputError, SetupError, SutError, one_line
 
 Count = Callable[[str], None]

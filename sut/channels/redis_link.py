@@ -11,7 +11,8 @@ from redis.exceptions import AuthenticationError, OutOfMemoryError, RedisError, 
 from redis.retry import Retry
 
 from sut.channels.base import ChannelSettings
-from sut.channels.errors import PASSWORD, BrokerFull, BrokerGone, ChannelError, password, redacted
+from sut.channels.errors import BrokerFull, BrokerGone, ChannelError, password, redacted
+from sut.config.secrets import PASSWORD
 from sut.errors import InputError, SetupError, one_line
 
 _DEFAULT = "redis://127.0.0.1:6379"

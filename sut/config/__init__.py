@@ -10,13 +10,13 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
-from urllib.parse import unquote
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from plugins.files import SMALL_BYTES, read_file
 from plugins.registry import suggest
 from sut.config.option import Only, kinds_of, options_of, setting
+from sut.config.secrets import PASSWORD, shows_secret
 from sut.config.strict_yaml import load_yaml
 from sut.errors import InputError, one_line, reason_of
 from sut.process.affinity import parse as parse_affinity
@@ -65,9 +65,6 @@ AUTO = ("lanes", "threads", "max_batchsize")
 FAN_OUT = re.compile(r"(\d{1,9})(?:\.\.(\d{1,9}))?")
 """``RunConfig.fan_out``: the least crops of a frame, and the most where that is another number."""
 MOST_CROPS = 10_000
-
-_SECRETS = ("password", "passwd", "passphrase", "secret", "token", "credential", ".pem")
-"""What is in the names of options of a broker's URL that nobody may see."""
 
 _CUDA = re.compile(r"^cuda(?::(\d+))?$")
 _MOST_PATH_BYTES = 4095
@@ -317,11 +314,8 @@ class RunConfig(BaseModel):
     @classmethod
     def _channel(cls, value: str) -> str:
         """Nothing that is secret: a config is shown, kept and told to other processes."""
-        url, _, query = value.partition("?")
-        asked = [unquote(word.partition("=")[0]).lower() for word in query.split("&")]
-        user = url.partition("://")[2].rpartition("@")[0]
-        if ":" in user or any(secret in name for name in asked for secret in _SECRETS):
-            raise ValueError("a password in a URL would be seen; it belongs into the environment, SUT_CHANNEL_PASSWORD")
+        if shows_secret(value):
+            raise ValueError(f"a password in a URL would be seen; it belongs into the environment, {PASSWORD}")
         return value
 
     @field_validator("known_models")

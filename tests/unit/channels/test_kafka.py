@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 
 from sut.channels.base import BrokerCounters, ChannelSettings, Receiver, Sender
-from sut.channels.errors import PASSWORD, BrokerGone, ChannelClosed, ChannelError, ChannelFull
+from sut.channels.errors import BrokerGone, ChannelClosed, ChannelError, ChannelFull
 from sut.channels.kafka_link import Cluster, control_of, topic_of
 from sut.channels.registry import clean, open_receiver, open_sender
 from sut.channels.wire import HEADER_BYTES, Message
+from sut.config.secrets import PASSWORD
 from sut.errors import InputError, SetupError
 from tests.brokers import Broker, free_port, kafka_broker, left
 from tests.children import python_started

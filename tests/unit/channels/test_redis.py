@@ -18,9 +18,10 @@ from redis.exceptions import RedisError
 from redis.retry import Retry
 
 from sut.channels.base import ChannelSettings, Receiver, Sender
-from sut.channels.errors import PASSWORD, BrokerFull, BrokerGone, ChannelClosed, ChannelError
+from sut.channels.errors import BrokerFull, BrokerGone, ChannelClosed, ChannelError
 from sut.channels.registry import clean, open_receiver, open_sender
 from sut.channels.wire import Message
+from sut.config.secrets import PASSWORD
 from sut.errors import InputError, SetupError
 from tests.brokers import Broker, free_port, left, redis_server
 from tests.children import python_started
