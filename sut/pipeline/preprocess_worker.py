@@ -7,7 +7,6 @@ that the lanes read. It ends when that pipe is closed, so also when the process 
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
@@ -18,14 +17,12 @@ from sut.errors import one_line
 from sut.pipeline.lane import fill_stamped
 from sut.pipeline.shared import DONE, JOB, Layout, SharedRows
 from sut.process.affinity import stay_on
+from sut.process.clock import CLOCKS
 from sut.process.messages import from_text
 from sut.process.telling import Teller, carry_out
 from sut.process.workers import Ready
 from sut.qsl.library import Rows, Source
 from sut.qsl.shared_pictures import PictureReader, Span
-
-CLOCKS = {"system": time.time_ns, "monotonic": time.monotonic_ns}
-"""Those that all processes of a machine read alike, in ns."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,15 +9,16 @@ from contextlib import ExitStack
 from functools import partial
 from itertools import cycle, islice
 
-from sut.errors import InputError, RunError
+from sut.errors import RunError
 from sut.pipeline.assembly import Assembly
-from sut.pipeline.lane import Clock, Surroundings
-from sut.pipeline.preprocess_worker import CLOCKS, Counted, Orders
+from sut.pipeline.lane import Surroundings
+from sut.pipeline.preprocess_worker import Counted, Orders
 from sut.pipeline.process_channel import ProcessChannel
 from sut.pipeline.shared import Layout, SharedRows, memory_for
 from sut.pipeline.stage import Stage, StageSettings
 from sut.pipeline.trays import Trays
 from sut.process.affinity import Affinity
+from sut.process.clock import name_of
 from sut.process.messages import Failed, vocabulary
 from sut.process.workers import Ready, Workers
 from sut.qsl.shared_pictures import SharedPictures
@@ -109,7 +110,7 @@ def preprocess_in_processes(
         pictures=pictures.descriptor,
         jobs=channel.jobs,
         done=channel.done_in,
-        clock=_name_of(shared.clock),
+        clock=name_of(shared.clock),
         slowdown=parts.config.slowdown,
     )
     orders = [
@@ -117,14 +118,6 @@ def preprocess_in_processes(
         for number in range(settings.workers)
     ]
     return PreprocessInProcesses(settings, channel, orders, parts.progress), channel
-
-
-def _name_of(clock: Clock) -> str:
-    """The name by which other processes know a clock. Raises ``InputError`` for one that they cannot read."""
-    found = next((name for name, known in CLOCKS.items() if known is clock), None)
-    if found is None:
-        raise InputError(f"processes that preprocess stamp by a clock of the machine: {', '.join(CLOCKS)}")
-    return found
 
 
 def _cores_of(affinity: Affinity, number: int) -> tuple[int, ...] | None:

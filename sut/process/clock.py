@@ -7,9 +7,13 @@ slews it slews in both. So the difference of the two stays the same until the sy
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
+from sut.errors import InputError
+
+CLOCKS: Mapping[str, Callable[[], int]] = {"system": time.time_ns, "monotonic": time.monotonic_ns}
+"""Those that all processes of a machine read alike, in ns."""
 _LOOKS = 5
 _WIDEST_NS = 200_000
 _STEP_NS = 1_000_000
@@ -76,3 +80,11 @@ def larger_change(*changes_ns: int | None) -> int | None:
     -7
     """
     return max((each for each in changes_ns if each is not None), key=abs, default=None)
+
+
+def name_of(clock: Callable[[], int]) -> str:
+    """By which other processes know one of ``CLOCKS``. Raises ``InputError`` for one that they cannot read."""
+    found = next((name for name, known in CLOCKS.items() if known is clock), None)
+    if found is None:
+        raise InputError(f"processes that work for this one stamp by a clock of the machine: {', '.join(CLOCKS)}")
+    return found

@@ -34,7 +34,7 @@ def identified_by(second: Identification) -> Identified:
 
 def _crops(pool: Pool) -> Carriage:
     """Workers count at their end, each one message more than crops: the one that tells it of the end."""
-    counted = pool.hands.counted
+    counted = pool.hands.ended
     ends = [each.crops for each in counted]
     brokers = [each.broker.messages if each.broker else None for each in counted]
     is_whole = len(counted) == len(pool.crops)
@@ -71,7 +71,7 @@ def _broker(pool: Pool) -> Broker | None:
     if before is None or after is None:
         return None
     ends = [pool.answers.counters, *(sender.counters for sender in pool.senders)]
-    ends += [end for each in pool.hands.counted for end in (each.crops, each.answers)]
+    ends += [end for each in pool.hands.ended for end in (each.crops, each.answers)]
     return Broker(
         _since(before, after, "bytes_in"),
         _since(before, after, "bytes_out"),

@@ -11,17 +11,17 @@ from typing import Any
 
 from sut.channels.base import ChannelSettings, Receiver, Sender
 from sut.channels.registry import open_receiver, open_sender
-from sut.errors import InputError, one_line
+from sut.errors import one_line
 from sut.pipeline.assembly import Assembly
 from sut.pipeline.identify.second import Second
-from sut.pipeline.identify.worker import Counted, Opened, Orders, serve
+from sut.pipeline.identify.worker import Ended, Opened, Orders, serve
 from sut.pipeline.lane import Clock
-from sut.pipeline.preprocess_worker import CLOCKS
 from sut.pipeline.stage import GOODBYE_S
+from sut.process.clock import name_of
 from sut.process.messages import Failed, vocabulary
 from sut.process.workers import Ready, Workers
 
-_KINDS = vocabulary(Ready | Opened | Counted | Failed)
+_KINDS = vocabulary(Ready | Opened | Ended | Failed)
 _TOLD_S = 2.0
 Lost = Callable[[str], None]
 """Called with one line when a worker is gone."""
@@ -33,7 +33,7 @@ class Hands(ABC):
     def __init__(self) -> None:
         self.opened: list[Opened] = []
         """What each has told when it was ready, not in their order."""
-        self.counted: list[Counted] = []
+        self.ended: list[Ended] = []
         """What each has told at its end."""
 
     @abstractmethod
@@ -58,10 +58,7 @@ class Processes(Hands):
     ) -> None:
         """Raises ``InputError`` for a clock that other processes cannot read."""
         super().__init__()
-        name = next((name for name, known in CLOCKS.items() if known is clock), None)
-        if name is None:
-            raise InputError(f"workers that identify stamp by a clock of the machine: {', '.join(CLOCKS)}")
-        orders = [Orders(parts.config, parts.model, each, answers, name) for each in crops]
+        orders = [Orders(parts.config, parts.model, each, answers, name_of(clock)) for each in crops]
         self._progress = parts.progress
         module = "sut.pipeline.identify.worker"
         self._workers: Workers[Any] = Workers("identify", module, orders, [], _KINDS, lost, self._hear)
@@ -83,8 +80,8 @@ class Processes(Hands):
         match event:
             case Opened():
                 self.opened.append(event)
-            case Counted():
-                self.counted.append(event)
+            case Ended():
+                self.ended.append(event)
 
 
 class Threads(Hands):
@@ -117,7 +114,7 @@ class Threads(Hands):
     def _serve(self, second: Second, crops: Receiver, answers: Sender) -> None:
         try:
             serve(second, crops, answers, self._clock)
-            self.counted.append(Counted(crops.counters, answers.counters, None))
+            self.ended.append(Ended(crops.counters, answers.counters, None))
         except Exception as error:
             if not self._is_ending:
                 self._lost(f"{threading.current_thread().name}: {one_line(error)}")

@@ -237,7 +237,7 @@ class Pool:
             self.answers.close()
         if self._collector.is_alive():
             self._collector.join()
-        if len(self.hands.counted) < len(self.crops):  # one that was killed has left its channel behind
+        if len(self.hands.ended) < len(self.crops):  # one that was killed has left its channel behind
             with suppress(SutError):
                 for each in self.crops:
                     clean(each)

@@ -23,7 +23,7 @@ from sut.pipeline.identify.messages import END, Told
 from sut.pipeline.identify.second import Second
 from sut.pipeline.identify.settings import PATIENCE_S
 from sut.pipeline.lane import Clock
-from sut.pipeline.preprocess_worker import CLOCKS
+from sut.process.clock import CLOCKS
 from sut.process.messages import from_text
 from sut.process.telling import Teller, carry_out
 from sut.process.workers import Ready
@@ -55,13 +55,13 @@ class Opened:
 
 
 @dataclass(frozen=True, slots=True)
-class Counted:
+class Ended:
     """What went through a worker's two ends for all its life, and what the broker counted of its channel."""
 
     crops: Counters
     answers: Counters
     broker: BrokerCounters | None
-    event: Literal["counted"] = "counted"
+    event: Literal["ended"] = "ended"
 
 
 def serve(second: Second, crops: Receiver, answers: Sender, clock: Clock) -> None:
@@ -109,7 +109,7 @@ def _work(text: str, teller: Teller) -> None:
         teller.tell(Ready())
         serve(second, crops, answers, CLOCKS[orders.clock])
         answers.flush(PATIENCE_S)
-        teller.tell(Counted(crops.counters, answers.counters, crops.broker_counters()))
+        teller.tell(Ended(crops.counters, answers.counters, crops.broker_counters()))
 
 
 if __name__ == "__main__":

@@ -117,7 +117,7 @@ def test_several_workers_share_the_crops(fused: list[bytes | None]) -> None:
         assert sut.second is not None and sut.second.pool is not None
         pool = sut.second.pool
     assert [labels_in(each) for each in found] == [labels_in(each) for each in fused]
-    assert min(each.crops.messages for each in pool.hands.counted) > 1, "one of them had nothing but the word to end"
+    assert min(each.crops.messages for each in pool.hands.ended) > 1, "one of them had nothing but the word to end"
 
 
 @pytest.mark.parametrize("channel", ["none", "memory"])
