@@ -30,7 +30,6 @@ from sut.pipeline.lane import Lane
 from sut.pipeline.system import SUT
 from sut.results.schema import Answers
 from sut.run.timing import Beat, sizes_to_warm
-from sut.tasks.detection.likeness import BoxLook, boxes_of
 from sut.tasks.likeness import Look
 
 MOST_ALONE = 4
@@ -216,9 +215,7 @@ def _compare(pairs: list[tuple[Look, Look]], size: int, beyond: float, found: Ex
 
 def _ask(sut: SUT, indices: list[int], lane: Lane) -> Sequence[Look]:
     payloads, outputs = lane.examine(indices)
-    if sut.second is not None:  # whatever the first model answers, these are boxes with labels
-        return [BoxLook(boxes_of(bytes(answer))) for answer in payloads]
-    return sut.task.looks(payloads, outputs)
+    return sut.task.looks(payloads, outputs) if sut.second is None else sut.second.looks(payloads)
 
 
 def _look_behind(sut: SUT, output: str, indices: Sequence[int], found: Examined, beat: Beat) -> None:

@@ -17,6 +17,8 @@ from sut.pipeline.identify.pool import RETURN, SEND, WAIT, Pool
 from sut.pipeline.identify.second import INFER, PREPROCESS, Fused, Labels
 from sut.pipeline.lane import Clock, Decoder
 from sut.qsl.picture_library import Frames
+from sut.tasks.base import Payloads
+from sut.tasks.detection.likeness import BoxLook, boxes_of
 
 _NOTHING = "nothing was identified: no frame had a box, so the second model did no work"
 
@@ -68,6 +70,10 @@ class Identification:
             identifier = ThroughPool(self.pool, preprocessor)
         self._decoders.append(TwoModels(task, identifier, self._fan_out, frames))
         return self._decoders[-1]
+
+    def looks(self, payloads: Payloads) -> list[BoxLook]:
+        """The answers of one batch as they are compared with others: boxes, whatever the first model answers."""
+        return [BoxLook(boxes_of(bytes(answer))) for answer in payloads]
 
     @property
     def processes(self) -> Mapping[str, int]:

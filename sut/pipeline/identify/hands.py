@@ -16,7 +16,7 @@ from sut.pipeline.assembly import Assembly
 from sut.pipeline.identify.second import Second
 from sut.pipeline.identify.worker import Ended, Opened, Orders, serve
 from sut.pipeline.lane import Clock
-from sut.pipeline.stage import GOODBYE_S
+from sut.pipeline.stage import GOODBYE_S, started
 from sut.process.clock import name_of
 from sut.process.messages import Failed, vocabulary
 from sut.process.workers import Ready, Workers
@@ -104,12 +104,10 @@ class Threads(Hands):
         for number, settings in enumerate(self._crops):
             second = Second(parts, backend, stack)
             batch_s = second.warm_up()
-            opened = (open_receiver(settings), open_sender(self._answers))
-            ends = self._ends.enter_context(opened[0]), self._ends.enter_context(opened[1])
-            thread = threading.Thread(target=self._serve, args=(second, *ends), name=f"identify-{number}", daemon=True)
-            self._threads.append(thread)
-            self.opened.append(Opened(ends[0].address, batch_s, asdict(attested), parts.backend.version()))
-            thread.start()
+            crops = self._ends.enter_context(open_receiver(settings))
+            answers = self._ends.enter_context(open_sender(self._answers))
+            self._threads.append(started(f"identify-{number}", self._serve, second, crops, answers))
+            self.opened.append(Opened(crops.address, batch_s, asdict(attested), parts.backend.version()))
 
     def _serve(self, second: Second, crops: Receiver, answers: Sender) -> None:
         try:
