@@ -78,6 +78,14 @@ def test_a_dotted_setting_is_one_entry_of_a_map() -> None:
     assert base.backend_options == {"a_ms": 3}
 
 
+def test_the_settings_of_a_second_model_can_be_varied_where_there_is_one() -> None:
+    base = RunConfig(scenario="Offline", boundary="jpeg", identify="efficientnet-lite0")
+
+    space = parse_space(["channel=none,shared identify_workers=1,2", "identify_batch=1,8"], base)
+
+    assert space == {"channel": ["none", "shared"], "identify_workers": [1, 2], "identify_batch": [1, 8]}
+
+
 def test_place_and_batch_are_those_of_workers() -> None:
     base = make_config({"scenario": "Offline", "boundary": "jpeg", "lanes": 1, "max_batchsize": 8})
     space = parse_space(["preprocess_workers=0,2", "preprocess_place=thread,process", "preprocess_batch=1,4"], base)

@@ -266,6 +266,14 @@ def test_a_label_that_does_not_come_fails_the_run_with_its_number(monkeypatch: p
     assert "1 of the messages announced in the channel answers did not come within 0.5 s: 1" in sut.failures.first_error
 
 
+@pytest.mark.parametrize(("batch_ms", "bound_s"), [(0.0, 60), (1000.0, 100)])
+def test_a_slow_second_model_loses_no_messages(batch_ms: float, bound_s: float) -> None:
+    """Those that wait before a crop, and its own batch, may take twenty times as long as in warm-up."""
+    slow = {"a_ms": batch_ms, "b_ms": 0.0}
+    with system("memory", identify_options=slow, identify_batch=1) as (sut, _), pool_of(sut) as pool:
+        assert pool.answers.settings.lost_after_s == pytest.approx(bound_s, rel=0.1)
+
+
 def test_a_label_that_comes_twice_is_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
     with system("memory", lanes=1) as (sut, answers), pool_of(sut) as pool:
         [sender] = pool.senders
