@@ -121,7 +121,7 @@ def test_a_strangers_model_without_a_word_about_it_gets_a_decision(tmp_path: Pat
     write_classifier(tmp_path / "stranger.onnx")
 
     child = compare(
-        "--model", "stranger.onnx", "--precision", "fp32", "--time", "0.3", "--budget", "120s", cwd=tmp_path
+        "--model", "stranger.onnx", "--precision", "fp32", "--time", "0.3", "--budget", "30s", "--yes", cwd=tmp_path
     )
 
     assert child.code == 0, child.err
