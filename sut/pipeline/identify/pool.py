@@ -127,7 +127,8 @@ class Pool:
         before_ns, sent_ns = sent[asked.last] if sent else (0, begin)
         told = asked.told
         ended(mark, PREPROCESS, begin + before_ns)
-        ended(mark, SEND, sent_ns)
+        # A worker may have begun before this thread, which it took the core of, came to look at the clock.
+        ended(mark, SEND, min(sent_ns, told.begin_ns))
         ended(mark, WAIT, told.begin_ns)
         ended(mark, INFER, told.end_ns)
         return asked.labels

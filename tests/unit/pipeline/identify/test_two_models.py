@@ -167,6 +167,30 @@ def test_the_parts_of_identifying_add_up_to_the_latency(channel: str, parts: lis
     assert (stages.per_sample["identify/infer"] >= 20e6).all()
 
 
+def test_a_worker_that_begins_before_its_sender_goes_on_has_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who sends may lose its core to whom it wakes up; what that does meanwhile is no part of sending."""
+    with system("memory", identify_options={"a_ms": 300.0, "b_ms": 0.0}, fan_out="1", lanes=1) as (sut, answers):
+        assert sut.second is not None and sut.second.pool is not None
+        [sender] = sut.second.pool.senders
+        put = sender.put
+
+        def put_and_wait(message: Message, timeout_s: float) -> None:
+            put(message, timeout_s)
+            assert taken.wait(60)
+
+        taken = threading.Event()
+        give = sut.second.pool._give
+        monkeypatch.setattr(sut.second.pool, "_give", lambda each: (give(each), taken.set()))
+        monkeypatch.setattr(sender, "put", put_and_wait)
+        sut.start()
+        sut.issue([0], [0])
+        answers.of(1)
+        monkeypatch.undo()
+        [infer], [send] = (join(sut.ledger, None).per_sample[f"identify/{each}"] for each in ("infer", "send"))
+    assert infer >= 300e6
+    assert send < infer, "only until the worker began"
+
+
 def test_a_run_remembers_its_own_messages_and_none_of_the_warm_up() -> None:
     with system("memory", lanes=1) as (sut, answers):
         sut.lanes[0].rehearse([0, 1])
