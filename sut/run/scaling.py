@@ -19,6 +19,8 @@ from sut.results.schema import Scaling
 from sut.run.timing import Beat, at_once, batches_of, sizes_to_warm, some, threads_of, timed
 
 _FEWEST_PAIRS, _MOST_PAIRS = 3, 20
+_TRIES = 3 * _FEWEST_PAIRS
+"""For so many pairs, where a busy machine spoils some."""
 _BATCHES = 3
 """Of each lane in a window, at the least."""
 _FED_BATCHES = 4
@@ -40,7 +42,7 @@ def scaling(system: SUT, indices: Sequence[int], samples_per_query: int, budget_
     rate = partial(_fed_rate if system.staged else _busy_rate, system, batch, budget_s / _MOST_PAIRS, beat)
     pairs: list[tuple[float, float]] = []
     end, tried = time.perf_counter() + budget_s, 0
-    while tried < _FEWEST_PAIRS or (time.perf_counter() < end and tried < _MOST_PAIRS):
+    while tried < (_TRIES if len(pairs) < _FEWEST_PAIRS else _MOST_PAIRS if time.perf_counter() < end else 0):
         tried += 1
         alone, together = rate(first), rate(system.lanes)
         if alone is not None and together is not None:

@@ -173,12 +173,15 @@ def test_a_window_lasts_as_long_as_it_may(machine: Machine) -> None:
     ("pairs", "efficiency"),
     [
         ([(10, 20), (20, 60), (40, 60)], 1.0),  # 1, 1.5 and 0.75; of the medians it would be 1.5
-        ([(10, 20), (None, 60), (40, 60)], None),
-        ([(10, 20), (20, None), (40, 60)], None),
+        ([(10, 20), (None, 60), (20, 60), (20, None), (40, 60)], 1.0),  # what was spoiled is tried again
+        ([(10, 20), (40, 60), *[(None, 60)] * 7], None),  # but not for ever
     ],
 )
 def test_the_efficiency_is_the_median_of_pairs(
-    machine: Machine, monkeypatch: pytest.MonkeyPatch, pairs: list[tuple[float, float]], efficiency: float | None
+    machine: Machine,
+    monkeypatch: pytest.MonkeyPatch,
+    pairs: list[tuple[float | None, float | None]],
+    efficiency: float | None,
 ) -> None:
     rates = iter(itertools.chain.from_iterable(pairs))
     monkeypatch.setattr(scaling_module, "_busy_rate", lambda *_: next(rates))
@@ -186,6 +189,7 @@ def test_the_efficiency_is_the_median_of_pairs(
     found = scaling(System(machine, 2, [0.1] * 2), range(3), 1, 0.0, lambda: None)  # type: ignore[arg-type]
 
     assert (found and found.efficiency) == efficiency
+    assert next(rates, None) is None
 
 
 @pytest.mark.parametrize(
