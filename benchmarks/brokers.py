@@ -27,7 +27,7 @@ PAGE = Path(__file__).resolve().parent.parent / "docs" / "brokers.md"
 def section(content: Mapping[str, Any], sentences: Sequence[str], about: str) -> Iterator[str]:
     """Lines of Markdown: where, the sentences, the claims, the tables with their bars."""
     system = content["system"]
-    asked = f"lanes {content['lanes']}, workers {content['identify_workers']}, crops in batches of up to "
+    asked = f"lanes {content['lanes'] or 'auto'}, workers {content['identify_workers']}, crops in batches of up to "
     where = f"Measured on {named(system)}, {system['utc'][:10]}, with {asked}{content['identify_batch']}"
     yield from (f"{where}; rounds asked for: {content['rounds']}. {about}".strip(), "")
     yield from (f"- {words}" for words in sentences if not words.startswith("They say: "))
