@@ -42,7 +42,7 @@ def scaling(system: SUT, indices: Sequence[int], samples_per_query: int, budget_
     rate = partial(_fed_rate if system.staged else _busy_rate, system, batch, budget_s / _MOST_PAIRS, beat)
     pairs: list[tuple[float, float]] = []
     end, tried = time.perf_counter() + budget_s, 0
-    while tried < (_TRIES if len(pairs) < _FEWEST_PAIRS else _MOST_PAIRS if time.perf_counter() < end else 0):
+    while tried < (_MOST_PAIRS if time.perf_counter() < end else _TRIES if len(pairs) < _FEWEST_PAIRS else 0):
         tried += 1
         alone, together = rate(first), rate(system.lanes)
         if alone is not None and together is not None:
