@@ -95,7 +95,8 @@ def _may_tell_more(trial: Trial | None, seconds: float, is_quiet: bool, higher_i
 
 def _have_room(parts: Assembly) -> bool:
     """Whether all candidates may be in memory at once."""
-    free, size = free_memory(Path("/")), parts.model_bytes or 0
+    free = free_memory(Path("/"))
+    size = sum(each.model_bytes or 0 for each in (parts, parts.second) if each is not None)
     return free is None or 3 * _MEMORY_PER_MODEL_BYTE * size < free / 2
 
 

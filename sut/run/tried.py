@@ -70,19 +70,19 @@ class Tried:
 _TRIED = TypeAdapter(Tried)
 
 
+def _model(parts: Assembly) -> dict[str, Any]:
+    """A model and what runs it."""
+    config = parts.config
+    runtime = [config.backend, parts.backend.version(), config.device, dict(config.backend_options), config.affinity]
+    model = digest_of(parts.model.loads) if parts.model else None
+    return {"model": model, "backend": runtime, "precision": config.precision}
+
+
 def key_of(parts: Assembly, samples_per_query: int) -> Key:
     """What tells a system from others: its model's content, what runs it and how, on what, and the machine."""
     config = parts.config
     key: dict[str, Any] = {
-        "model": digest_of(parts.model.loads) if parts.model else None,
-        "backend": [
-            config.backend,
-            parts.backend.version(),
-            config.device,
-            dict(config.backend_options),
-            config.affinity,
-        ],
-        "precision": config.precision,
+        **_model(parts),
         "boundary": [config.boundary, config.preprocess, config.preprocess_workers, dict(config.preprocess_options)],
         "scenario": config.scenario,
         "samples": min(config.performance_sample_count or parts.performance_samples, parts.dataset.count),
@@ -91,6 +91,9 @@ def key_of(parts: Assembly, samples_per_query: int) -> Key:
     }
     if config.stages_preprocessing and (config.preprocess_place, config.preprocess_batch) != ("thread", 1):
         key["workers"] = [config.preprocess_place, config.preprocess_batch]
+    if parts.second is not None:
+        how = [config.identify_workers, config.identify_batch, config.channel, config.fan_out]
+        key["second"] = [_model(parts.second), how]
     if config.slowdown:
         key["slowdown"] = dict(config.slowdown)
     if config.times_preprocessing:  # larger pictures take longer, whatever the settings

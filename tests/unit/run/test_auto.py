@@ -382,6 +382,9 @@ def test_figures_of_other_pictures_or_of_fewer_samples_say_nothing(tmp_path: Pat
     ready, elsewhere = (an_assembly(each) for each in (tmp_path, tmp_path / "other"))
 
     assert len({json.dumps(tried.key_of(each, 8)) for each in (here, there, few, slow)}) == 4
+    two = {"boundary": "jpeg", "identify": "efficientnet-lite0", "identify_backend": "simulated", "fan_out": "2"}
+    others = ({}, {"fan_out": "3"}, {"channel": "memory"}, {"identify_options": {"a_ms": 1}}, {"identify_batch": 2})
+    assert len({json.dumps(tried.key_of(an_assembly(tmp_path, **two | each), 8)) for each in others}) == len(others)
     assert tried.key_of(ready, 8) == tried.key_of(elsewhere, 8), "at the boundary tensor all pictures are of one size"
 
 
