@@ -10,6 +10,7 @@ from typing import Any
 from backends.registry import load
 from sut.config import RunConfig
 from sut.errors import ExitCode, InputError, worst
+from sut.pipeline.identify.settings import check_one_model
 from sut.results.prices import limiting_stage, pipeline_of, price_ns, step_cost_of, step_ns, step_of, time_ns
 from sut.results.schema import Result, used
 from sut.results.statistics import Difference
@@ -48,6 +49,7 @@ def run_rounds(configs: list[RunConfig], rounds: int | None, console: Reporter) 
         raise InputError("sut boundary runs one scenario in performance mode; give one --scenario")
     if "boundary" in configs[0].model_fields_set:
         raise InputError("sut boundary runs all boundaries; leave the setting boundary out")
+    check_one_model(configs[0], "sut boundary prices the steps of")
     base = configs[0].model_copy(update={"time_s": configs[0].time_s or _TIME_S})
     boundaries = boundaries_of(base, console)
     check_effect([base.model_copy(update={"boundary": boundary}) for boundary in boundaries])

@@ -332,6 +332,7 @@ def test_a_broker_that_is_full_fails_the_run(tmp_path: Path) -> None:
         assert keys(broker) == []
 
 
+OF_TWO = ("--identify", "efficientnet-lite0", "--boundary", "jpeg")
 NOT_OF_TWO = ("--channel", "shared"), ("--fan-out", "3"), ("--identify-workers", "2"), ("--identify-backend", "null")
 
 
@@ -365,8 +366,15 @@ def test_what_two_models_cannot_have_is_refused(tmp_path: Path, words: tuple[str
 @pytest.mark.parametrize(
     ("command", "says"),
     [
-        (("whatif", "--identify", "efficientnet-lite0", "--boundary", "jpeg"), "the stages of one model"),
-        (("submit", "--rehearse", "--identify", "efficientnet-lite0", "--boundary", "jpeg"), "have one model"),
+        (("whatif", *OF_TWO), "the stages of one model"),
+        (("submit", "--rehearse", *OF_TWO), "have one model"),
+        (("plan", "--rate", "9", "--p99", "1s", *OF_TWO), "sut plan times the batches of one model"),
+        (("boundary", *OF_TWO[:2]), "sut boundary prices the steps of one model"),
+        (("breakdown", *OF_TWO[:2]), "sut breakdown tells the share of one model"),
+        (("study", "models", *OF_TWO[:2]), "sut study models tells the share of one model"),
+        (("study", "shortcuts", *OF_TWO[:2]), "sut study shortcuts times one model"),
+        (("study", "beyond-inference", *OF_TWO[:2]), "tells the share of one model"),
+        (("sweep", "--cores", "1", *OF_TWO[:2]), "--cores and --devices scale the parts of one model"),
         (("tune", "--space", "channel=none,shared"), "has no effect without a second model"),
         (("compare", "--vary", "channel=none,redis://:geheim@127.0.0.1:9"), "channel: a password in a URL would be"),
     ],

@@ -16,6 +16,7 @@ from sut.cli.parameters import like_run
 from sut.config import RUN_FILES, RunConfig
 from sut.config.words import parse_budget
 from sut.errors import ExitCode, InputError, worst
+from sut.pipeline.identify.settings import check_one_model
 from sut.pipeline.slowdown import check_as_it_is
 from sut.process.streams import tell
 from sut.results.prices import PREPROCESSING
@@ -86,6 +87,7 @@ def breakdown(
     if len(configs) != 1:
         raise InputError("sut breakdown sets the scenario itself; leave it out of the file")
     check_as_it_is(configs[0], "breakdown")
+    check_one_model(configs[0], "sut breakdown tells the share of")
     raise typer.Exit(_run(configs[0], (pictures, preprocess), rounds, parse_budget(budget), bottleneck, context.obj))
 
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 from sut.channels.base import ChannelSettings
 from sut.channels.registry import clean, settings_of
 from sut.config import RunConfig
-from sut.errors import SutError
+from sut.errors import InputError, SutError
 
 CROPS, ANSWERS = "crops", "answers"
 BATCHES = 4
@@ -37,6 +37,12 @@ def channels_of(config: RunConfig, run: str, crop_bytes: int = 1) -> tuple[list[
 def new_run() -> str:
     """An id that no other run has."""
     return uuid.uuid4().hex[:12]
+
+
+def check_one_model(config: RunConfig, does: str) -> None:
+    """Raise ``InputError`` for two models, where what is asked for ``does`` something with one: ``sut plan times``."""
+    if config.identify is not None:
+        raise InputError(f"{does} one model; leave --identify out")
 
 
 @contextmanager

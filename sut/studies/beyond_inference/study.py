@@ -12,6 +12,7 @@ from pathlib import Path
 from sut.config import RunConfig, make_config
 from sut.errors import ExitCode, InputError, SutError, one_line
 from sut.pipeline.assembly import assemble
+from sut.pipeline.identify.settings import check_one_model
 from sut.pipeline.slowdown import check_as_it_is
 from sut.process.telling import code_of
 from sut.results.statistics import FEWEST_PAIRS
@@ -75,6 +76,7 @@ def _base_of(configs: Sequence[RunConfig]) -> RunConfig:
     if len(configs) != 1 or base.mode != "performance":
         raise InputError(f"sut {command} asks by itself; leave out --accuracy and several scenarios")
     check_as_it_is(base, command)
+    check_one_model(base, f"sut {command} tells the share of")
     if given := [name for name in _PICTURES if name in base.model_fields_set]:
         raise InputError(f"sut {command} generates the paper's sizes of pictures; leave {given[0]} out")
     if on_gpu(base) == {"preprocess": base.preprocess}:

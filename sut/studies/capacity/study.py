@@ -11,6 +11,7 @@ from sut.config import RunConfig
 from sut.errors import InputError, writing
 from sut.files import write_text
 from sut.pipeline.assembly import Assembly, assemble
+from sut.pipeline.identify.settings import check_one_model
 from sut.pipeline.slowdown import check_as_it_is
 from sut.process.cgroup import usable_cores
 from sut.process.streams import tell
@@ -38,6 +39,7 @@ def run_plan(configs: Sequence[RunConfig], rate: float | None, p99: str | None, 
     if base.mode != "performance":
         raise InputError(f"sut plan takes the mode performance, got '{base.mode}'; leave it out")
     check_as_it_is(base, "plan")
+    check_one_model(base, "sut plan times the batches of")
     check_effect([base])
     with console.working("preparing the model") as progress:
         parts = assemble(base, console.note, progress)

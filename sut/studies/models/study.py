@@ -15,6 +15,7 @@ from sut.config import RunConfig, expanded, is_model_file
 from sut.errors import ExitCode, InputError, SutError, one_line, worst
 from sut.models.registry import find, for_file, with_folder
 from sut.models.size import ModelSize, size_of_file
+from sut.pipeline.identify.settings import check_one_model
 from sut.pipeline.slowdown import check_as_it_is
 from sut.results.schema import Result, used
 from sut.results.statistics import Difference, difference
@@ -81,6 +82,7 @@ def base_of(configs: Sequence[RunConfig]) -> RunConfig:
     if len(configs) != 1 or base.mode != "performance":
         raise InputError("sut study models runs one scenario in performance mode; give one --scenario")
     check_as_it_is(base, "study models")
+    check_one_model(base, "sut study models tells the share of")
     for name, instead in {"model": "--models A,B", "preprocess": "--preprocess A,B", "boundary": None}.items():
         if name in base.model_fields_set:
             way = f"give {instead}" if instead else "it runs at the boundary jpeg"

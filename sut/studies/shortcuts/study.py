@@ -17,6 +17,7 @@ from sut.config import RunConfig
 from sut.datasets.mosaics import SIZES
 from sut.errors import InputError, SutError, one_line
 from sut.pipeline.assembly import assemble, load_backend
+from sut.pipeline.identify.settings import check_one_model
 from sut.pipeline.slowdown import check_as_it_is
 from sut.results.parity import preprocessed_levels
 from sut.results.statistics import difference
@@ -59,6 +60,7 @@ def base_of(configs: Sequence[RunConfig]) -> RunConfig:
     if len(configs) != 1 or base.mode != "performance":
         raise InputError("sut study shortcuts asks its pictures itself; leave out --accuracy and several scenarios")
     check_as_it_is(base, "study shortcuts")
+    check_one_model(base, "sut study shortcuts times")
     if taken := next((name for name in _OWN if name in base.model_fields_set), None):
         raise InputError(f"sut study shortcuts does not take the setting {taken}: it sets that itself; leave it out")
     one = {"preprocess": "fused", "boundary": "jpeg", "lanes": 1, "threads": 1, "max_batchsize": 1}

@@ -8,9 +8,10 @@ from functools import partial
 from pathlib import Path
 
 from sut.config import RunConfig
-from sut.errors import ExitCode, InputError, worst
+from sut.errors import ExitCode, worst
 from sut.mlperf import official
 from sut.mlperf.official import Benchmark
+from sut.pipeline.identify.settings import check_one_model
 from sut.run.energy.metering import AtRest
 from sut.run.planning import OVERHEAD_S
 from sut.run.reporter import Reporter
@@ -51,8 +52,7 @@ def run_rehearsal(configs: Sequence[RunConfig], about: About, console: Reporter)
     ``configs`` differ in the scenario only. Where the exit code is not OK, some are missing, and the same call goes on
     behind those that are there. Raises ``InputError`` for two models.
     """
-    if configs[0].identify is not None:
-        raise InputError("MLPerf's benchmarks have one model: leave --identify out of what is to be submitted")
+    check_one_model(configs[0], "MLPerf's benchmarks have")
     time_s = configs[0].time_s or TIME_S
     timed = [config.model_copy(update={"mode": "performance", "time_s": time_s}) for config in configs]
     scored = [config.model_copy(update={"mode": "accuracy"}) for config in timed]

@@ -10,6 +10,7 @@ from typing import Any
 from sut.config import RunConfig
 from sut.errors import InputError
 from sut.pipeline.assembly import Assembly, assemble, load_backend
+from sut.pipeline.identify.settings import check_one_model
 from sut.pipeline.slowdown import check_as_it_is
 from sut.process.cgroup import bytes_told, memory_limit
 from sut.process.streams import tell
@@ -83,6 +84,7 @@ def _base_of(configs: Sequence[RunConfig], asked: Asked) -> RunConfig:
     check_as_it_is(config, "sweep")
     base = config.model_copy(update={"scenario": "Server"})
     if asked.is_scaling:
+        check_one_model(config, "--cores and --devices scale the parts of")
         for name in ("boundary", "dataset", "dataset_path", "dataset_list"):
             if name in config.model_fields_set:
                 raise InputError(f"--cores and --devices choose boundaries and pictures themselves; leave {name} out")

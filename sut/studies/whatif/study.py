@@ -10,6 +10,7 @@ from sut.config import RunConfig
 from sut.errors import InputError
 from sut.mlperf.official import benchmark_of
 from sut.pipeline.assembly import Assembly
+from sut.pipeline.identify.settings import check_one_model
 from sut.pipeline.lane import lane_stages
 from sut.pipeline.slowdown import NOT_STRETCHED, check_names
 from sut.results.statistics import FEWEST_PAIRS, Difference, difference
@@ -83,8 +84,7 @@ def check_config(configs: Sequence[RunConfig]) -> RunConfig:
         raise InputError("sut whatif asks about one scenario in performance mode; give one --scenario")
     if configs[0].slowdown:
         raise InputError("sut whatif stretches stages by itself; leave the setting slowdown out")
-    if configs[0].identify is not None:
-        raise InputError("sut whatif stretches the stages of one model; leave --identify out")
+    check_one_model(configs[0], "sut whatif stretches the stages of")
     if configs[0].rules:
         raise InputError("--rules closed refuses stretched stages, and sut whatif stretches them; leave it out")
     return configs[0]
