@@ -73,7 +73,8 @@ _WORDS: TypeAdapter[Step | Failed | Bare] = vocabulary(Step | Failed | Bare)
 
 def has_loop(config: RunConfig) -> bool:
     """Whether there is a bare loop that does a run's work."""
-    return config.scenario != "Server" and not config.preprocess_workers
+    # The loop answers with the first model alone: of two the rest would count as the harness's cost.
+    return config.scenario != "Server" and not config.preprocess_workers and config.identify is None
 
 
 def run_bare(

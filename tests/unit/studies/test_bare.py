@@ -55,7 +55,8 @@ def test_what_a_run_would_be_refused_for_is_refused_here() -> None:
         loop_of(device="sim:0")
 
 
-def test_there_is_no_loop_where_somebody_else_sets_the_pace() -> None:
-    for settings in ({"scenario": "Server"}, {"preprocess_workers": 2}):
+def test_there_is_no_loop_where_somebody_else_sets_the_pace_or_another_model_answers_too() -> None:
+    second = {"scenario": "Offline", "boundary": "jpeg", "identify": "efficientnet-lite0"}
+    for settings in ({"scenario": "Server"}, {"preprocess_workers": 2}, second):
         assert not has_loop(make_config(settings))
     assert has_loop(make_config({"scenario": "Offline"}))
