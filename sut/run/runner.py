@@ -132,11 +132,14 @@ def run_each(configs: Sequence[RunConfig], console: Reporter, command: str, rest
 
 def check_same_model(results: Sequence[Result]) -> None:
     """Raise ``RunError`` where results that are to be compared are not of one model, or one version of it."""
-    found = list(dict.fromkeys(result.model_sha256 for result in results))
-    if len(found) > 1:
-        raise RunError(
-            f"the model changed during the runs: it has SHA-256 {found[1]}, expected {found[0]}; run all of it again"
-        )
+    seconds = [each.identified.model_sha256 for each in results if each.identified and each.identified.model_sha256]
+    for which, of_runs in (("model", [each.model_sha256 for each in results]), ("second model", seconds)):
+        found = list(dict.fromkeys(of_runs))
+        if len(found) > 1:
+            raise RunError(
+                f"the {which} changed during the runs: it has SHA-256 {found[1]}, expected {found[0]}; "
+                "run all of it again"
+            )
 
 
 def run_experiment(

@@ -116,10 +116,12 @@ def held(directory: Path, what: str) -> AbstractContextManager[None]:
 
 
 def header_of(parts: Assembly) -> dict[str, Any]:
-    """What all rows of a study have in common, beside the words of its config."""
+    """What all rows of a study have in common, beside the words of its config; of both models where there are two."""
     digest = f", sha256 {content_digest(parts.model.source)[:_DIGITS]}" if parts.model is not None else ""
+    second = header_of(parts.second) if parts.second is not None else {}
     return {
         "machine": named(system_facts()),
         "backend": f"{parts.config.backend} {parts.backend.version()}",
         "model": f"{parts.spec.name}{digest}",
+        **{f"identify {name}": words for name, words in second.items()},
     }

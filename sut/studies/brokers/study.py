@@ -46,7 +46,7 @@ def open_study(
         parts = assemble(there[0].config(base, fan_outs[0]), console.note, progress)
     directory = study_folder(base, "brokers", [base.digest(), {form.name: form.channel for form in forms}])
     with held(directory, "a study"):
-        kept = Kept.read(directory / FILE, _header(parts), round_of_line, "a study", overwrite=base.overwrite)
+        kept = Kept.read(directory / FILE, header_of(parts), round_of_line, "a study", overwrite=base.overwrite)
         yield Study(parts, there, [*fan_outs], rounds, kept, absent)
 
 
@@ -61,12 +61,6 @@ def _base_of(configs: Sequence[RunConfig]) -> RunConfig:
     if base.identify is None:
         raise InputError(f"sut {COMMAND} is about what lies between two models; name the second: --identify MODEL")
     return with_settings(base, {"scenario": "Server"})
-
-
-def _header(parts: Assembly) -> dict[str, str]:
-    """What all rounds have in common, of both models."""
-    assert parts.second is not None
-    return header_of(parts) | {f"identify {name}": words for name, words in header_of(parts.second).items()}
 
 
 @dataclass(slots=True)

@@ -76,8 +76,8 @@ class CellBench:
         self._say = say
         self._limit_s = limit_s
         self._rest = AtRest()
-        self._first: dict[tuple[str, bool], Result] = {}
-        """Of each model, and of what reads none of its files."""
+        self._first: dict[tuple[str, str | None, bool], Result] = {}
+        """Of each model, or two, and of what reads none of its files."""
         self._chosen: dict[str, dict[str, int]] = {}
         """What a cell's first run chose, by label: auto learns from every run, and all of a cell's do the same."""
         self._known: dict[str, SutError | float] = {}
@@ -130,7 +130,8 @@ class CellBench:
         if ExitCode.INTERRUPTED in ran.codes:
             raise KeyboardInterrupt
         result, code = ran.results[0], ran.codes[0]
-        check_same_model([self._first.setdefault((config.model, result.model_sha256 is None), result), result])
+        models = (config.model, config.identify, result.model_sha256 is None)
+        check_same_model([self._first.setdefault(models, result), result])
         failed = result.failed or code in (ExitCode.USAGE, ExitCode.SETUP, ExitCode.FAILED)
         if mode == "performance":
             self._keep(cell, result, ran.home, failed)

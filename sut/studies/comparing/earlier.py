@@ -29,6 +29,8 @@ WHERE_TOLD = (
     *("lanes", "threads", "max_batchsize", "fold", "weights", "device", "backend_options", "preprocess_options"),
     *("preprocess_workers", "preprocess_place", "preprocess_batch"),
     *("dataset", "dataset_path", "count", "performance_sample_count", "samples_per_query", "qps"),
+    *("identify", "identify_backend", "identify_precision", "identify_options", "identify_workers", "identify_batch"),
+    *("channel", "fan_out"),
 )
 """Other settings without which figures are of other work. A compare.json of before they were told does not say."""
 

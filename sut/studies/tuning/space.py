@@ -147,7 +147,8 @@ def default_space(config: RunConfig, cores: int) -> dict[str, list[Any]]:
     space: dict[str, list[Any]] = {"lanes": lanes, "max_batchsize": [*_BATCHES[config.scenario]]}
     if config.scenario == "Server":
         space["max_wait_ms"] = [0.0, 2.0]
-    if config.times_preprocessing and config.scenario in ("Server", "Offline"):
+    has_workers = config.times_preprocessing and config.identify is None  # beside a second model they are refused
+    if has_workers and config.scenario in ("Server", "Offline"):
         space["preprocess_workers"] = sorted({0, max(1, cores // 2)})
     for name, its in tuned(backend.options).items():
         values = [value for each in lanes if (value := its.of_lanes(each))]

@@ -742,9 +742,10 @@ def test_other_pictures_or_another_rate_are_no_baseline(tmp_path: Path) -> None:
     (tmp_path / "result.json").write_text(result_of(BASE, 50.0, duration_s=2.0).to_json())
     cell = comparison.cells[0]
 
+    others = ({"dataset_path": Path("others")}, {"qps": 3.0}, {"backend_options": {"hint": "latency"}})
     for found in (read_earlier(tmp_path / "compare.json")[0], read_earlier(tmp_path / "result.json")[0]):
         assert found.is_of(cell)
-        for other in ({"dataset_path": Path("others")}, {"qps": 3.0}, {"backend_options": {"hint": "latency"}}):
+        for other in (*others, {"identify": "efficientnet-lite0"}):
             assert not found.is_of(replace(cell, config=cell.config.model_copy(update=other)))
 
 

@@ -86,6 +86,14 @@ def test_the_settings_of_a_second_model_can_be_varied_where_there_is_one() -> No
     assert space == {"channel": ["none", "shared"], "identify_workers": [1, 2], "identify_batch": [1, 8]}
 
 
+@pytest.mark.parametrize("scenario", ["Server", "Offline"])
+def test_beside_a_second_model_no_workers_are_tried(scenario: str) -> None:
+    base = make_config({"scenario": scenario, "boundary": "jpeg"})
+
+    assert "preprocess_workers" in default_space(base, 4)
+    assert "preprocess_workers" not in default_space(base.model_copy(update={"identify": "efficientnet-lite0"}), 4)
+
+
 def test_place_and_batch_are_those_of_workers() -> None:
     base = make_config({"scenario": "Offline", "boundary": "jpeg", "lanes": 1, "max_batchsize": 8})
     space = parse_space(["preprocess_workers=0,2", "preprocess_place=thread,process", "preprocess_batch=1,4"], base)

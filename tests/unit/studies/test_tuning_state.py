@@ -6,7 +6,7 @@ import io
 import itertools
 import json
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, get_args
@@ -22,9 +22,10 @@ from sut.cli.commands import tune as command
 from sut.cli.console import BriefConsole
 from sut.config import RUN_FILES, RunConfig, make_config
 from sut.errors import ExitCode, InputError, RunError
+from sut.pipeline.assembly import assemble
 from sut.results.schema import Agreement, Metric, Result
 from sut.run.runner import Ran
-from sut.studies.kept import held
+from sut.studies.kept import header_of, held
 from sut.studies.tuning import report
 from sut.studies.tuning.bench import Bench, line_of
 from sut.studies.tuning.page import study_of
@@ -32,6 +33,7 @@ from sut.studies.tuning.space import DEFAULT, Point
 from sut.studies.tuning.state import Job, Measured, State
 from sut.studies.tuning.study import TuneResult, directory_of
 from sut.studies.tuning.tuner import TuneOutcome, Tuner
+from tests.unit.results.test_identified import FUSED
 from tests.unit.small_models import RECIPE_FILE, write_classifier
 from tests.unit.tuning_runs import HEADER, SAID, batched, p, planted, run_of, server_tuner
 
@@ -141,6 +143,21 @@ def test_runs_of_a_model_that_changed_are_not_compared(tmp_path: Path, monkeypat
     assert a_bench(tmp_path).rows == [first]
 
 
+def test_nor_are_those_of_a_second_model_that_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def answer(config: RunConfig) -> Result:
+        found = replace(FUSED, model_sha256=("0a", None, "0b")[config.lane_count - 1])
+        return a_result(config, identified=found if config.lane_count < 4 else None)
+
+    monkeypatch.setattr("sut.config.usable_cores", lambda: 1)
+    runs_made(monkeypatch, answer)
+    bench = a_bench(tmp_path)
+    bench(Job("round 1", 1, 3, DEFAULT, 2.0))
+    bench(Job("round 1", 2, 3, p(lanes=2), 2.0))  # reads no file
+
+    with pytest.raises(RunError, match="the second model changed during the runs: it has SHA-256 0b, expected 0a; run"):
+        bench(Job("round 1", 3, 3, p(lanes=3), 2.0))
+
+
 # ---- the state
 
 
@@ -161,6 +178,19 @@ def test_a_state_of_another_backend_version_or_model_file_is_refused(tmp_path: P
     with pytest.raises(InputError, match=f"of {key} '{header[key]}', here it is 'another'; --overwrite starts anew"):
         State.open(tmp_path, header | {key: "another"}, overwrite=False)
     assert list(State.open(tmp_path, header, overwrite=False).rows.values()) == [run_of()]
+
+
+def test_what_rows_have_in_common_is_of_both_models(tmp_path: Path) -> None:
+    model = write_classifier(tmp_path / "small.onnx", bias=np.zeros(10))
+    (tmp_path / "small.yaml").write_text(RECIPE_FILE)
+    first = assemble(make_config({"backend": "simulated"}))
+    second = make_config({"model": str(model), "recipe": str(tmp_path / "small.yaml")})
+    before = header_of(replace(first, second=assemble(second)))
+    write_classifier(model, bias=np.ones(10))
+
+    after = header_of(replace(first, second=assemble(second)))
+
+    assert [name for name in after if after[name] != before[name]] == ["identify model"]
 
 
 def test_a_state_that_does_not_say_all_that_is_said_today_is_read(tmp_path: Path) -> None:
