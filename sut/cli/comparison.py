@@ -13,6 +13,7 @@ from sut.errors import short
 from sut.results.wording import milliseconds
 from sut.studies.comparing.comparison import Comparison
 from sut.studies.comparing.matrix import group_of, within
+from sut.studies.comparing.report import second_of
 from sut.studies.comparing.sentence import title_of
 from sut.text import printable, share_in_percent, shortened
 
@@ -84,10 +85,11 @@ def _latency(row: Mapping[str, Any]) -> str:
 
 def _quality_words(row: Mapping[str, Any]) -> str:
     accuracy, agreement, parity = row["accuracy"], row["agreement"], row["parity"]
-    labels = "fp32" if row["precision"] == "fp32" else "-"
+    unknown = second_of(row)
+    labels = "fp32" if row["precision"] == "fp32" and not unknown else "-"
     if accuracy:
         labels = f"{round(accuracy['value'] * accuracy['count'])}/{accuracy['count']}"
-    elif agreement and row["weights"] != "random":
+    elif agreement and not unknown and row["weights"] != "random":
         labels = f"{share_in_percent(agreement['value'])} %"
     levels = "-"
     if parity:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from sut.config import TIMED_BOUNDARIES
 from sut.errors import short
-from sut.models.precision.agreement import NOT_COMPARED, reduced_name
+from sut.models.precision.agreement import NOT_COMPARED, reduced_name, second_unknown
 from sut.results.energy import Energy
 from sut.results.schema import Accuracy, Metric, Result
 
@@ -95,4 +95,6 @@ def agreement_lines(results: Sequence[Result]) -> list[str]:
         elif folded or each.precision != "fp32":
             why = next((note for note in each.notes if NOT_COMPARED in note), f"the labels {NOT_COMPARED}")
             lines.append(f"{reduced_name(each.precision, folded).rstrip(',')}: {why}")
+        if line := second_unknown(each.config.get("identify"), each.config.get("identify_precision", "fp32")):
+            lines.append(line)
     return list(dict.fromkeys(lines))

@@ -147,3 +147,10 @@ def agree(
 def reduced_name(precision: str, fold: bool) -> str:
     """What a model in a reduced precision is called where its labels are compared."""
     return f"{precision}, folded," if fold else precision
+
+
+def second_unknown(identify: str | None, precision: str) -> str | None:
+    """What is said of a second model in a reduced precision, whose labels nobody compares; None for any other."""
+    if identify is None or precision == "fp32":
+        return None
+    return f"{precision} of the second model: its labels against fp32's are not known"

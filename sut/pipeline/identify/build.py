@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from preprocess.base import Mark, Preprocessor
+from sut.models.precision.agreement import second_unknown
 from sut.pipeline.assembly import Assembly
 from sut.pipeline.identify.crops import Crop, FanOut
 from sut.pipeline.identify.decoder import CROP, Identifier, TwoModels
@@ -100,7 +101,8 @@ class Identification:
     def notes(self) -> Sequence[str]:
         """What a reader of the result must know of the crops and of the channel's broker."""
         remarks = self.pool.answers.remarks if self.pool is not None else ()
-        return remarks if self.identified else (_NOTHING, *remarks)
+        unknown = second_unknown(self.parts.spec.name, self.parts.config.precision)
+        return [*([unknown] if unknown else ()), *(() if self.identified else (_NOTHING,)), *remarks]
 
     def save(self, folder: Path) -> None:
         """Keep each message of the run in a folder. Raises ``OSError``."""

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from sut.models.precision.agreement import second_unknown
 from sut.results.schema import Result, more_is_better, used
 from sut.results.statistics import FEWEST_PAIRS
 from sut.run.compared import is_reduced
@@ -72,7 +73,8 @@ def _row(comparison: Comparison, cell: Cell, directory: Path, price_per_hour: fl
         "model_sha256": result.model_sha256 if result else None,
         "backend_version": result.backend_version if result else None,
         "weights": result.weights if result else None,
-        "reduced": is_reduced(cell.config),
+        "reduced": is_reduced(cell.config)
+        or bool(second_unknown(cell.config.identify, cell.config.identify_precision)),
         "result": str(path.relative_to(directory)) if path else None,
         "reason": runs[-1].reason if runs[-1].failed else None,
     }
@@ -132,6 +134,11 @@ def _verdict(contest: Contest, cell: str) -> str:
     return "not told from the best" if is_open else "slower"
 
 
+def second_of(row: Mapping[str, Any]) -> str | None:
+    """What a row says of its second model's labels, where nothing is known of them."""
+    return second_unknown(row["config"].get("identify"), row["config"].get("identify_precision", "fp32"))
+
+
 def _quality(row: Mapping[str, Any]) -> float:
     """The share of right answers where they were scored, else of those that are FP32's, which has them all.
 
@@ -139,6 +146,8 @@ def _quality(row: Mapping[str, Any]) -> float:
     """
     if row["accuracy"]:
         return float(row["accuracy"]["value"])
+    if second_of(row):
+        return 0.0
     if row["agreement"] and row["weights"] != "random":
         return float(row["agreement"]["value"])
     return 0.0 if row["reduced"] else 1.0

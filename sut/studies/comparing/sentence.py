@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sut.config import model_stem
+from sut.models.precision.agreement import second_unknown
 from sut.results.statistics import FEWEST_PAIRS, Difference, about_pairs, difference, interval
 from sut.run.compared import is_reduced
 from sut.studies.comparing.comparison import Comparison
@@ -83,14 +84,19 @@ def _labels(comparison: Comparison, cell: str, baseline: str) -> str:
     accuracy = comparison.accuracies.get(cell)
     if accuracy is not None:
         return f" with {accuracy.share} {'right' if accuracy.name == 'top1' else accuracy.name}"
+    configs = {each.label: each.config for each in comparison.cells}
+    unknown, before = (
+        second_unknown(each.identify, each.identify_precision) for each in (configs[cell], configs[baseline])
+    )
+    of_second = f"; {unknown}" if unknown and unknown != before else ""
     result = comparison.bench.results[cell]
-    if result.agreement is None or result.weights == "random":
-        configs = {each.label: each.config for each in comparison.cells}
-        forms = {(configs[each].precision, configs[each].fold) for each in (cell, baseline)}
-        if len(forms) == 1 or not is_reduced(configs[cell]):
-            return ""
-        return "; its answers are not compared with fp32's" + (", random weights" if result.weights == "random" else "")
-    return f" at {result.agreement.short}"
+    if result.agreement is not None and result.weights != "random":
+        return f" at {result.agreement.short}{of_second}"
+    forms = {(configs[each].precision, configs[each].fold) for each in (cell, baseline)}
+    if len(forms) == 1 or not is_reduced(configs[cell]):
+        return of_second
+    weights = ", random weights" if result.weights == "random" else ""
+    return f"; its answers are not compared with fp32's{weights}{of_second}"
 
 
 def _needed(found: Difference) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from sut.config import RunConfig
 from sut.errors import ExitCode
-from sut.models.precision.agreement import reduced_name
+from sut.models.precision.agreement import reduced_name, second_unknown
 from sut.results.statistics import FEWEST_PAIRS, Difference, difference, in_words
 from sut.run.compared import is_reduced
 from sut.run.planning import EARLY_STOPPING_QUERIES
@@ -187,12 +187,16 @@ class Tuner:
         rows = [row for rows in (*outcome.search.rounds, *outcome.pairs) for row in rows]
         rows += [*outcome.probes, *outcome.confirmations]
         said: dict[str, str | None] = {}
+        seconds: dict[str, None] = {}
         for row in rows:
             config = row.point.apply(self.base)
             if is_reduced(config) and not row.failed:
                 name = reduced_name(config.precision, config.fold)
                 said[name] = said.get(name) or row.agreement_line
-        return [line or f"{name} against fp32: no run says how many labels are the same" for name, line in said.items()]
+            if not row.failed and (unknown := second_unknown(config.identify, config.identify_precision)):
+                seconds[unknown] = None
+        none = "against fp32: no run says how many labels are the same"
+        return [*(line or f"{name} {none}" for name, line in said.items()), *seconds]
 
 
 def _points(search: Search) -> str:

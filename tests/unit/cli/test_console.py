@@ -61,6 +61,15 @@ def test_a_precision_without_its_agreement_is_shown_with_why(
     assert agreement_lines([result(precision, None, **more)]) == lines
 
 
+def test_a_second_model_in_a_reduced_precision_is_shown_with_what_is_not_known() -> None:
+    line = "int8 of the second model: its labels against fp32's are not known"
+
+    assert agreement_lines([result("fp32", None, identify="a", identify_precision="int8")]) == [line]
+    assert agreement_lines([result("fp32", None, identify="a", identify_precision="fp32")]) == []
+    both = agreement_lines([result("bf16", SAID, identify="a", identify_precision="int8", notes=[line])])
+    assert both == [f"bf16 against fp32: {SAID}", line]
+
+
 def test_different_agreements_are_all_shown() -> None:
     found = agreement_lines([result("int8", SAID), result("fp32", None), result("bf16", "other words")])
 

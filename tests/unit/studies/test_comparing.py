@@ -96,8 +96,10 @@ class Drawn:
         return Bare(0.01, 1.25 * self.rates[cell.label], 4_000_000, 5_000_000, 0.001)
 
 
-def compared(bench: Drawn, axes: Mapping[str, list[Any]], budget_s: float = 400.0, **more: Any) -> Comparison:
-    comparison = Comparison(cells_of(axes, BASE), bench, budget_s, lambda text: None, clock=lambda: bench.now, **more)
+def compared(
+    bench: Drawn, axes: Mapping[str, list[Any]], budget_s: float = 400.0, base: RunConfig = BASE, **more: Any
+) -> Comparison:
+    comparison = Comparison(cells_of(axes, base), bench, budget_s, lambda text: None, clock=lambda: bench.now, **more)
     comparison.run()
     return comparison
 
@@ -553,6 +555,16 @@ def test_labels_that_nobody_has_compared_are_not_taken_for_the_same(changes: dic
 
     assert sentence_of(comparison).endswith(f" against fp32{said}")
     assert [row["pareto"] for row in rows_of(comparison, Path())] == [True, True]
+
+
+def test_nor_are_those_of_a_second_model() -> None:
+    base = make_config(BASE.model_dump(exclude_unset=True) | {"boundary": "jpeg", "identify": "efficientnet-lite0"})
+    axes = {"identify_precision": ["fp32", "int8"]}
+    comparison = compared(Drawn({"identify_precision=fp32": 100.0, "identify_precision=int8": 300.0}), axes, base=base)
+
+    assert sentence_of(comparison).endswith("; int8 of the second model: its labels against fp32's are not known")
+    rows = rows_of(comparison, Path())
+    assert [(row["pareto"], row["reduced"]) for row in rows] == [(True, False), (True, True)]
 
 
 def test_who_is_chosen_without_a_valid_run_is_said_to_be() -> None:

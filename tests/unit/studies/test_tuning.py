@@ -227,6 +227,19 @@ def test_no_gain_of_a_reduced_precision_is_told_without_its_labels(tmp_path: Pat
     assert "against" in report.svg(outcome, "sut tune")
 
 
+def test_no_gain_of_a_second_model_in_a_reduced_precision_is_told_without_what_is_not_known(tmp_path: Path) -> None:
+    config = RunConfig(scenario="Offline", time_s=8.0, boundary="jpeg", identify="efficientnet-lite0")
+
+    def measure(job: Job) -> Measured:
+        reduced = dict(job.point.settings).get("identify_precision") == "int8"
+        return run_of(job, metric={"name": "a", "value": 200.0 if reduced else 100.0, "higher_is_better": True})
+
+    outcome = Tuner(config, [DEFAULT, p(identify_precision="int8")], planted(tmp_path, measure), estimate).run()
+
+    assert outcome.chosen == p(identify_precision="int8")
+    assert outcome.words[1:] == ["int8 of the second model: its labels against fp32's are not known"]
+
+
 @pytest.mark.parametrize(
     ("base", "points", "labels"),
     [

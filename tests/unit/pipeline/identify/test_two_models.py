@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from backends.simulated import Simulated
 from sut.channels.wire import Message
 from sut.config import make_config
 from sut.errors import InputError, RunError
@@ -118,6 +119,14 @@ def test_several_workers_share_the_crops(fused: list[bytes | None]) -> None:
         pool = sut.second.pool
     assert [labels_in(each) for each in found] == [labels_in(each) for each in fused]
     assert min(each.crops.messages for each in pool.hands.ended) > 1, "one of them had nothing but the word to end"
+
+
+def test_a_second_model_in_a_reduced_precision_says_what_is_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Simulated, "precisions", {"fp32": "fp32", "int8": "int8"})
+    with system("none", identify_precision="int8") as (sut, answers):
+        sut.issue([0], [0])
+        answers.of(1)
+        assert sut.notes() == ["int8 of the second model: its labels against fp32's are not known"]
 
 
 @pytest.mark.parametrize("channel", ["none", "memory"])
