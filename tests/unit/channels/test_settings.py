@@ -22,6 +22,7 @@ from tests.distributions import plug_in
     "url",
     [
         *("redis://:secret@host", "redis://:@host", "redis://me:se:cr@et@host/0?timeout=3", "redis://:secret@[::1"),
+        *("kafka:me:secret@host:9092", "kafka:/me:secret@host", "redis::secret@host", "redis://me:se?cret@host"),
         *("redis://host?password=secret", "redis://host?pass%77ord=secret", "unix:///redis.sock?password=secret&db=1"),
         *("kafka://h?sasl.password=secret", "kafka://host:1?ssl.key.password=secret", "kafka://h?SASL.PASSWORD=secret"),
         *("kafka://h?sasl.oauthbearer.client.secret=secret", "kafka://h?acks=1&ssl.key.pem=secret"),
@@ -33,7 +34,13 @@ def test_settings_hold_no_password(url: str) -> None:
     assert "secret" not in str(raised.value)
 
 
-@pytest.mark.parametrize("url", ["", "redis://me@host", "redis://host:1/0", "unix:///run/redis.sock", "shared:1:2:3:4"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("", "redis://me@host", "redis://host:1/0", "unix:///run/redis.sock", "shared:1:2:3:4", "kafka://a:1,b:2"),
+        "kafka://host:1?sasl.kerberos.principal=me%40REALM",
+    ],
+)
 def test_settings_take_what_is_no_secret(url: str) -> None:
     assert ChannelSettings("redis", "run", url=url).url == url
 

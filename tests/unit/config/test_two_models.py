@@ -21,6 +21,8 @@ def test_what_a_channel_may_be(channel: str) -> None:
     [
         f"redis://:{SECRET}@host",
         f"redis://me:{SECRET}@host:6379/1",
+        f"kafka:me:{SECRET}@host:9092",
+        f"redis://me:what?{SECRET}@host",
         f"redis://host?password={SECRET}",
         f"redis://host?pass%77ord={SECRET}",
         f"kafka://host:1?sasl.oauthbearer.client.secret={SECRET}",
