@@ -84,7 +84,7 @@ class Identification:
     def start(self) -> None:
         """A run begins: what is told of crops and channel is of it."""
         for decoder in self._decoders:
-            decoder.crops = 0
+            decoder.forget()
         if self.pool is not None:
             self.pool.start()
 
@@ -102,7 +102,10 @@ class Identification:
         """What a reader of the result must know of the crops and of the channel's broker."""
         remarks = self.pool.answers.remarks if self.pool is not None else ()
         unknown = second_unknown(self.parts.spec.name, self.parts.config.precision)
-        return [*([unknown] if unknown else ()), *(() if self.identified else (_NOTHING,)), *remarks]
+        # Where nothing was identified, either model may have raised for all that it was given: then that is told.
+        has_frames, has_boxes = any(each.frames for each in self._decoders), any(each.cut for each in self._decoders)
+        nothing = has_frames and not has_boxes
+        return [*([unknown] if unknown else ()), *([_NOTHING] if nothing else ()), *remarks]
 
     def save(self, folder: Path) -> None:
         """Keep each message of the run in a folder. Raises ``OSError``."""

@@ -35,8 +35,12 @@ class TwoModels:
         self.stages = (*task.stages, CROP, *identifier.stages)
         self._task, self._identifier, self._fan_out = task, identifier, fan_out
         self._source = source
-        self.crops = 0
-        """That were identified since somebody set this to 0."""
+        self.forget()
+
+    def forget(self) -> None:
+        """Count from here on."""
+        self.frames = self.cut = self.crops = 0
+        """Frames that the first model has answered, crops cut out of them, and those of them that were identified."""
 
     def decode(
         self,
@@ -54,6 +58,8 @@ class TwoModels:
             for index, answer in zip(indices, found, strict=True)
         ]
         crops = [crop for frame, each in zip(self._source.frames, boxes, strict=True) for crop in cut(frame, each)]
+        self.frames += len(boxes)
+        self.cut += len(crops)
         mark(CROP)
         labels = self._identifier.identify(crops, mark)
         self.crops += len(crops)

@@ -227,8 +227,23 @@ def test_what_the_second_model_raises_fails_the_frame(channel: str, monkeypatch:
         monkeypatch.setattr(second.Second, "labels", fail)
         sut.issue([0], [0])
         assert answers.of(1) == [None]
+        assert not sut.notes(), "there were boxes"
     assert sut.failures.first_error is not None and "ValueError: no such face" in sut.failures.first_error
     assert sut.failures.samples == 1
+
+
+def test_where_the_first_model_raises_nothing_is_said_of_boxes(monkeypatch: pytest.MonkeyPatch) -> None:
+    with system("none", lanes=1) as (sut, answers):
+
+        def fail(*_: object) -> Any:
+            raise ValueError("no such frame")
+
+        assert sut.second is not None
+        monkeypatch.setattr(sut.second._decoders[0]._task, "decode", fail)
+        sut.issue([0], [0])
+        assert answers.of(1) == [None]
+        assert not sut.notes()
+    assert sut.failures.first_error is not None and "no such frame" in sut.failures.first_error
 
 
 def test_a_crop_that_cannot_be_preprocessed_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
