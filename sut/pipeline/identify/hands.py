@@ -107,7 +107,7 @@ class Threads(Hands):
             crops = self._ends.enter_context(open_receiver(settings))
             answers = self._ends.enter_context(open_sender(self._answers))
             self._threads.append(started(f"identify-{number}", self._serve, second, crops, answers))
-            self.opened.append(Opened(crops.address, batch_s, asdict(attested), parts.backend.version()))
+            self.opened.append(Opened(crops.address, batch_s, asdict(attested)))
 
     def _serve(self, second: Second, crops: Receiver, answers: Sender) -> None:
         try:

@@ -50,7 +50,6 @@ class Opened:
     crops: ChannelSettings
     batch_s: float
     attested: dict[str, Any]
-    backend_version: str
     event: Literal["opened"] = "opened"
 
 
@@ -105,7 +104,7 @@ def _work(text: str, teller: Teller) -> None:
         batch_s = second.warm_up()
         crops = stack.enter_context(open_receiver(orders.crops))
         answers = stack.enter_context(open_sender(orders.answers))
-        teller.tell(Opened(crops.address, batch_s, asdict(attested), parts.backend.version()))
+        teller.tell(Opened(crops.address, batch_s, asdict(attested)))
         teller.tell(Ready())
         serve(second, crops, answers, CLOCKS[orders.clock])
         answers.flush(PATIENCE_S)

@@ -279,7 +279,7 @@ def test_a_worker_that_is_gone_leaves_nobody_waiting() -> None:
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_who_waits_for_room_hears_that_the_worker_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_waits_for_room_hears_that_the_worker_is_gone() -> None:
     slow = {"a_ms": 1000.0, "b_ms": 0.0}
     with system("memory", identify_options=slow, fan_out="500") as (sut, answers), pool_of(sut) as pool:
         sut.issue([0, 1], [0, 1])
