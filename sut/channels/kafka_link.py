@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -195,12 +195,20 @@ class Cluster:
             for name in self.topics()
             if name.startswith("sut-") and name.endswith(control_of("")) and not name.startswith(own)
         ]
-        if not others:
+        if not (before := self._signs(consumer, others)):
             return
-        before = {name: self.end(consumer, name, 1) for name in others}
         time.sleep(lease_s)
-        dead = [name for name in others if name in self.topics() and self.end(consumer, name, 1) == before[name]]
+        after = self._signs(consumer, self.topics() & before.keys())
+        dead = [name for name, signs in after.items() if signs == before[name]]
         self.delete([*dead, *(name.removesuffix(control_of("")) for name in dead)])
+
+    def _signs(self, consumer: Consumer, topics: Iterable[str]) -> dict[str, int]:
+        """How many signs of life runs have given, but for those that have deleted their topic since it was listed."""
+        found = {}
+        for name in topics:
+            with suppress(ChannelClosed):
+                found[name] = self.end(consumer, name, 1)
+        return found
 
 
 def _counted(count: Count | None) -> dict[str, Any]:

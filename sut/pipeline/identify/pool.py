@@ -239,8 +239,8 @@ class Pool:
         if self._collector.is_alive():
             self._collector.join()
         if len(self.hands.ended) < len(self.crops):  # one that was killed has left its channel behind
-            with suppress(SutError):
-                for each in self.crops:
+            for each in self.crops:
+                with suppress(SutError):
                     clean(each)
 
     def _say_goodbye(self) -> None:

@@ -56,6 +56,6 @@ def cleaned_up(config: RunConfig, run: str) -> Iterator[None]:
     finally:
         if config.channel not in ("none", "memory", "shared"):  # these end with their processes
             crops, answers = channels_of(config, run)
-            with suppress(SutError):
-                for each in (*crops, answers):
+            for each in (*crops, answers):
+                with suppress(SutError):  # one that cannot be removed keeps none of the others
                     clean(each)

@@ -181,6 +181,18 @@ def test_a_run_does_not_wait_for_its_own_channels(the_kafka: Broker, monkeypatch
             assert len(left(first)) == 4
 
 
+def test_topics_that_another_run_deletes_before_they_are_read_are_gone(
+    the_kafka: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deleted, own = settings_of(the_kafka), settings_of(the_kafka)
+    topics = Cluster.topics
+    monkeypatch.setattr(Cluster, "topics", lambda cluster: topics(cluster) | {control_of(topic_of(deleted))})
+    with open_receiver(own):
+        assert len(left(own)) == 2
+    monkeypatch.undo()
+    assert left(own) == []
+
+
 @pytest.mark.slow
 def test_the_next_run_removes_what_a_killed_one_left_and_nothing_of_a_living_one(
     the_kafka: Broker, tmp_path: Path

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,11 +12,14 @@ import numpy as np
 import pytest
 
 from backends.simulated import Simulated
+from sut.channels.base import ChannelSettings
+from sut.channels.errors import ChannelError
 from sut.channels.wire import Message
 from sut.config import make_config
 from sut.errors import InputError, RunError
 from sut.pipeline.identify.messages import END, Carried, Told
 from sut.pipeline.identify.pool import Pool
+from sut.pipeline.identify.settings import cleaned_up
 from sut.pipeline.system import SUT
 from sut.results.stages import join
 from sut.run.identified import identified_by
@@ -340,6 +343,34 @@ def test_a_label_that_comes_twice_is_counted_once(monkeypatch: pytest.MonkeyPatc
     assert told is not None and told.crops is not None and told.answers is not None
     assert told.answers.messages == 3 * FRAMES
     assert told.crops.duplicates == 3 * FRAMES
+
+
+def failing_clean(cleaned: list[str]) -> Callable[[ChannelSettings], None]:
+    def clean(settings: ChannelSettings) -> None:
+        cleaned.append(settings.name)
+        raise ChannelError("it cannot be removed")
+
+    return clean
+
+
+def test_a_channel_that_cannot_be_removed_keeps_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    cleaned: list[str] = []
+    monkeypatch.setattr("sut.pipeline.identify.settings.clean", failing_clean(cleaned))
+    config = make_config(
+        {"identify": "efficientnet-lite0", "boundary": "jpeg", "channel": "redis", "identify_workers": 2}
+    )
+    with cleaned_up(config, "run"):
+        assert cleaned == []
+    assert cleaned == ["crops-0", "crops-1", "answers"]
+
+
+def test_a_pool_whose_workers_were_killed_removes_each_channel(monkeypatch: pytest.MonkeyPatch) -> None:
+    cleaned: list[str] = []
+    monkeypatch.setattr("sut.pipeline.identify.pool.clean", failing_clean(cleaned))
+    with system("memory", identify_workers=2) as (sut, _), pool_of(sut) as pool:
+        end = pool.hands.end
+        monkeypatch.setattr(pool.hands, "end", lambda tell: (end(tell), pool.hands.ended.clear()))
+    assert cleaned == ["crops-0", "crops-1"]
 
 
 def test_a_clock_that_other_processes_cannot_read_is_refused() -> None:
