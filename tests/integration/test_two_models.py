@@ -25,14 +25,14 @@ ALBUMS = (
 PLANTED = (
     *("--backend", "simulated", "--identify", "efficientnet-lite0", "--identify-backend", "simulated"),
     *("--boundary", "pixels", "--fan-out", "30", "--scenario", "SingleStream", "--set", "identify_batch=32"),
-    *("--set", "identify_options.a_ms=1", "--set", "backend_options.a_ms=1"),
+    *("--set", "identify_options.a_ms=38", "--set", "identify_options.b_ms=0", "--set", "backend_options.a_ms=2"),
 )
-"""Nothing is computed, so that faults are soon reached."""
+"""Nothing is computed, so that faults are soon reached. A frame takes 40 ms or more, however fast the machine is."""
 LONG = ("--time", "120")
 SOON_S = 60
 """Against hangs only."""
-UNDER_WAY = 6000
-"""Labels: more than warm-up asks for, which takes two seconds, with 30 for each 10 ms or more."""
+UNDER_WAY = 2400
+"""Labels: more than warm-up asks for, which takes two seconds and some frames, with 30 for each of ``PLANTED``."""
 
 
 @pytest.fixture

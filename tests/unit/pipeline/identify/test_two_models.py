@@ -168,7 +168,7 @@ def test_the_parts_of_identifying_add_up_to_the_latency(channel: str, parts: lis
         for index in range(FRAMES):
             sut.issue([index], [index])
         answers.of(FRAMES)
-        stages = join(sut.ledger, None)
+    stages = join(sut.ledger, None)  # a batch is recorded after it was answered
     names = [name for name in stages.per_sample if name.startswith("identify/")]
     assert names == parts
     assert [*stages.per_sample][-len(parts) - 3 : -len(parts) - 1] == ["postprocess", "crop"]
@@ -198,7 +198,8 @@ def test_a_worker_that_begins_before_its_sender_goes_on_has_its_time(monkeypatch
         sut.issue([0], [0])
         answers.of(1)
         monkeypatch.undo()
-        [infer], [send] = (join(sut.ledger, None).per_sample[f"identify/{each}"] for each in ("infer", "send"))
+    stages = join(sut.ledger, None)  # a batch is recorded after it was answered
+    [infer], [send] = (stages.per_sample[f"identify/{each}"] for each in ("infer", "send"))
     assert infer >= 300e6
     assert send < infer, "only until the worker began"
 
