@@ -7,14 +7,16 @@ import os
 import re
 import signal
 import time
-from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from sut.channels.base import ChannelSettings
 from tests.brokers import Broker, kafka_broker, redis_server
 from tests.children import Finished, Running, results, run_python, run_sut, started, variables
 
@@ -42,6 +44,14 @@ def the_redis(tmp_path: Path) -> Iterator[Broker]:
         yield broker
 
 
+@pytest.fixture
+def the_broker(scheme: str, tmp_path: Path) -> Iterator[Broker]:
+    """Of the kind that a test asks for."""
+    (tmp_path / "broker").mkdir()
+    with (kafka_broker if scheme == "kafka" else redis_server)(tmp_path / "broker") as broker:
+        yield broker
+
+
 def url(broker: Broker, scheme: str = "redis") -> str:
     return f"{scheme}://127.0.0.1:{broker.port}"
 
@@ -54,6 +64,27 @@ def client(broker: Broker) -> Any:
 
 def keys(broker: Broker) -> list[bytes]:
     return [*client(broker).keys("*")]
+
+
+@contextmanager
+def looked_at(broker: Broker, scheme: str) -> Iterator[tuple[Callable[[], bool], Callable[[], list[Any]]]]:
+    """What tells whether a run is under way there, and what is left of it."""
+    if scheme == "redis":
+        yield partial(is_under_way, broker), partial(keys, broker)
+        return
+    from sut.channels.kafka_link import Cluster  # --core may be without
+
+    cluster = Cluster(ChannelSettings("kafka", "test", url=url(broker, "kafka")))
+    consumer = cluster.consumer()
+
+    def has_labels() -> bool:
+        topics = [name for name in cluster.topics() if name.endswith("-answers")]
+        return any(cluster.end(consumer, name, 0) > UNDER_WAY for name in topics)
+
+    try:
+        yield has_labels, lambda: [*cluster.topics()]
+    finally:
+        consumer.close()
 
 
 def labels_of(run: dict[str, Any]) -> dict[int, str]:
@@ -215,32 +246,39 @@ def test_a_worker_that_is_killed_ends_the_run_over_shared_memory(tmp_path: Path)
     assert child.left == []
 
 
-@pytest.mark.parametrize("again", [False, True])
-def test_a_broker_that_dies_in_the_run_fails_it_soon(tmp_path: Path, the_redis: Broker, again: bool) -> None:
-    with running(tmp_path, url(the_redis), *LONG) as sut:
-        sut.wait_until(lambda: is_under_way(the_redis))
-        the_redis.kill()
-        if again:
-            the_redis.start()
-        child = sut.finish(SOON_S)
+@pytest.mark.parametrize(
+    ("scheme", "again"), [("redis", False), ("redis", True), pytest.param("kafka", False, marks=pytest.mark.slow)]
+)
+def test_a_broker_that_dies_in_the_run_fails_it_soon(
+    tmp_path: Path, the_broker: Broker, scheme: str, again: bool
+) -> None:
+    place = url(the_broker, scheme)
+    with looked_at(the_broker, scheme) as (has_labels, left):
+        with running(tmp_path, place, *LONG) as sut:
+            sut.wait_until(has_labels)
+            the_broker.kill()
+            if again:
+                the_broker.start()
+            child = sut.finish(SOON_S)
+        assert not again or left() == []
 
     assert child.code == 3
     assert child.left == []
-    assert f"the Redis at {url(the_redis)}" in child.err
+    assert f"the {scheme.capitalize()} at {place}" in child.err
     [run] = results(tmp_path).values()
     assert run["valid"] is False
-    if again:
-        assert keys(the_redis) == []
 
 
-def test_an_interrupted_run_leaves_nothing(tmp_path: Path, the_redis: Broker) -> None:
-    with running(tmp_path, url(the_redis), *LONG) as sut:
-        sut.wait_until(lambda: is_under_way(the_redis))
-        sut.signal(signal.SIGINT)
-        child = sut.finish(SOON_S)
+@pytest.mark.parametrize("scheme", ["redis", pytest.param("kafka", marks=pytest.mark.slow)])
+def test_an_interrupted_run_leaves_nothing(tmp_path: Path, the_broker: Broker, scheme: str) -> None:
+    with looked_at(the_broker, scheme) as (has_labels, left):
+        with running(tmp_path, url(the_broker, scheme), *LONG) as sut:
+            sut.wait_until(has_labels)
+            sut.signal(signal.SIGINT)
+            child = sut.finish(SOON_S)
+        assert left() == []
 
     assert (child.code, child.left) == (130, [])
-    assert keys(the_redis) == []
 
 
 def test_what_a_killed_command_has_left_is_removed_by_the_next(tmp_path: Path, the_redis: Broker) -> None:
