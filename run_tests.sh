@@ -32,7 +32,8 @@ for argument; do
         *) pytest_arguments+=("$argument") ;;
     esac
 done
-[[ ${#pytest_arguments[@]} -gt 0 ]] || pytest_arguments=(-n 2 --dist worksteal)
+# One more at a time than two cores have: many tests sleep with the devices that they plant.
+[[ ${#pytest_arguments[@]} -gt 0 ]] || pytest_arguments=(-n 3 --dist worksteal)
 [[ -n $all ]] || pytest_arguments=(-m "not slow" "${pytest_arguments[@]}")
 
 steps="always start core tests"
