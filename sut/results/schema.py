@@ -264,7 +264,10 @@ class Result(_Part):
     parity: Parity | None = None
     """None where nothing was preprocessed."""
     agreement: Agreement | None = None
-    """For a reduced precision or a folded model, which no result shows without it, or without a note of why not."""
+    """For a reduced precision or a folded model, which no result shows without it, or without a note of why not.
+
+    Of two models the first's; of a second in a reduced precision a note says that its labels are not known.
+    """
     output: str | None = None
     """Name of the model's output that answers."""
     answers: Answers | None = None
