@@ -183,7 +183,7 @@ def test_experiments_that_are_compared_are_of_one_model(
     digests = iter(["0a", second, second])
 
     def run(configs: Any, console: Any, command: str, rest: object) -> Ran:
-        result: Any = SimpleNamespace(model_sha256=next(digests))
+        result: Any = SimpleNamespace(model_sha256=next(digests), identified=None)
         return Ran([result], [ExitCode.OK])
 
     monkeypatch.setattr("sut.run.runner.run_experiment", run)
