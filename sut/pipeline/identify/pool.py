@@ -20,7 +20,7 @@ import numpy as np
 from preprocess.base import Mark, Preprocessor, unmarked
 from sut.channels.base import Sender, Taken
 from sut.channels.errors import ChannelClosed, ChannelFull
-from sut.channels.registry import clean, open_receiver, open_sender
+from sut.channels.registry import open_receiver, open_sender
 from sut.config import RunConfig
 from sut.errors import RunError, SutError, one_line
 from sut.pipeline.assembly import Assembly
@@ -28,7 +28,7 @@ from sut.pipeline.identify.crops import Crop
 from sut.pipeline.identify.hands import Hands, Processes, Threads
 from sut.pipeline.identify.messages import END, Carried, Told
 from sut.pipeline.identify.second import INFER, PREPROCESS, Labels
-from sut.pipeline.identify.settings import ANSWERS, BATCHES, CROPS, PATIENCE_S, channels_of, new_run
+from sut.pipeline.identify.settings import ANSWERS, BATCHES, CROPS, PATIENCE_S, channels_of, new_run, remove
 from sut.pipeline.lane import Clock, ended
 from sut.pipeline.stage import POLL_S
 from sut.qsl.library import Rows
@@ -239,9 +239,7 @@ class Pool:
         if self._collector.is_alive():
             self._collector.join()
         if len(self.hands.ended) < len(self.crops):  # one that was killed has left its channel behind
-            for each in self.crops:
-                with suppress(SutError):
-                    clean(each)
+            remove(self.crops)
 
     def _say_goodbye(self) -> None:
         for sender in self.senders:

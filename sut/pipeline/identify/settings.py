@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 from sut.channels.base import ChannelSettings
+from sut.channels.errors import ChannelError
 from sut.channels.registry import clean, settings_of
 from sut.config import RunConfig
 from sut.errors import InputError, SutError
@@ -56,6 +57,15 @@ def cleaned_up(config: RunConfig, run: str) -> Iterator[None]:
     finally:
         if config.channel not in ("none", "memory", "shared"):  # these end with their processes
             crops, answers = channels_of(config, run)
-            for each in (*crops, answers):
-                with suppress(SutError):  # one that cannot be removed keeps none of the others
-                    clean(each)
+            remove((*crops, answers))
+
+
+def remove(channels: Iterable[ChannelSettings]) -> None:
+    """Remove what these have left at their broker. One that cannot be removed keeps no other.
+
+    Where the broker does not answer it is given up: each of the others would wait for it as long.
+    """
+    with suppress(SutError):
+        for each in channels:
+            with suppress(ChannelError):
+                clean(each)

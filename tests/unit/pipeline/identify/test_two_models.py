@@ -16,7 +16,7 @@ from sut.channels.base import ChannelSettings
 from sut.channels.errors import ChannelError
 from sut.channels.wire import Message
 from sut.config import make_config
-from sut.errors import InputError, RunError
+from sut.errors import InputError, RunError, SetupError, SutError
 from sut.pipeline.identify.messages import END, Carried, Told
 from sut.pipeline.identify.pool import Pool
 from sut.pipeline.identify.settings import cleaned_up
@@ -346,28 +346,33 @@ def test_a_label_that_comes_twice_is_counted_once(monkeypatch: pytest.MonkeyPatc
     assert told.crops.duplicates == 3 * FRAMES
 
 
-def failing_clean(cleaned: list[str]) -> Callable[[ChannelSettings], None]:
+def failing_clean(cleaned: list[str], error: type[SutError] = ChannelError) -> Callable[[ChannelSettings], None]:
     def clean(settings: ChannelSettings) -> None:
         cleaned.append(settings.name)
-        raise ChannelError("it cannot be removed")
+        raise error("it cannot be removed")
 
     return clean
 
 
-def test_a_channel_that_cannot_be_removed_keeps_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("error", "tried"), [(ChannelError, ["crops-0", "crops-1", "answers"]), (SetupError, ["crops-0"])]
+)
+def test_a_channel_that_cannot_be_removed_keeps_no_other_but_a_broker_that_is_gone_is_asked_once(
+    monkeypatch: pytest.MonkeyPatch, error: type[SutError], tried: list[str]
+) -> None:
     cleaned: list[str] = []
-    monkeypatch.setattr("sut.pipeline.identify.settings.clean", failing_clean(cleaned))
+    monkeypatch.setattr("sut.pipeline.identify.settings.clean", failing_clean(cleaned, error))
     config = make_config(
         {"identify": "efficientnet-lite0", "boundary": "jpeg", "channel": "redis", "identify_workers": 2}
     )
     with cleaned_up(config, "run"):
         assert cleaned == []
-    assert cleaned == ["crops-0", "crops-1", "answers"]
+    assert cleaned == tried
 
 
 def test_a_pool_whose_workers_were_killed_removes_each_channel(monkeypatch: pytest.MonkeyPatch) -> None:
     cleaned: list[str] = []
-    monkeypatch.setattr("sut.pipeline.identify.pool.clean", failing_clean(cleaned))
+    monkeypatch.setattr("sut.pipeline.identify.settings.clean", failing_clean(cleaned))
     with system("memory", identify_workers=2) as (sut, _), pool_of(sut) as pool:
         end = pool.hands.end
         monkeypatch.setattr(pool.hands, "end", lambda tell: (end(tell), pool.hands.ended.clear()))
