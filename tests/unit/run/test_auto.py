@@ -362,6 +362,17 @@ def in_turns(parts: Assembly, key: tried.Key) -> Choice:
     return better
 
 
+def test_candidates_that_memory_does_not_hold_are_not_tried_be_it_for_the_second_model(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = an_assembly(tmp_path)
+    free = 36 * (parts.model_bytes or 0)  # a half of it holds one and a half times what three candidates take
+    monkeypatch.setattr(module, "free_memory", lambda _: free)
+
+    assert settled(parts)[1]
+    assert not settled(replace(parts, second=parts))[1]
+
+
 def test_finished_runs_overrule_what_they_disprove(tmp_path: Path, cache: Path) -> None:
     parts = an_assembly(tmp_path)
     key = tried.key_of(parts, 8)
