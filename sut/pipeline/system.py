@@ -24,7 +24,7 @@ from sut.pipeline.batching import BatchingPolicy
 from sut.pipeline.building import Builder
 from sut.pipeline.choice import prior
 from sut.pipeline.identify.build import Identification
-from sut.pipeline.lane import Clock, Failures, Recorder, Surroundings, lane_stages
+from sut.pipeline.lane import Clock, Decoder, Failures, Recorder, Surroundings, lane_stages
 from sut.pipeline.ledger import Counter, Ledger, LedgerShape
 from sut.pipeline.ranges import nvtx_for
 from sut.pipeline.slowdown import Slowdown
@@ -62,12 +62,11 @@ class SUT:
         self.parts = replace(parts, config=config)
         self._issued = 0
         self._deliver = complete
-        dataset = self.parts.dataset
-        self.failures = Failures(lambda index: dataset.files[index], tell)
+        self.failures = self._failures(tell)
         with ExitStack() as stack:
             self.backend: Loaded = stack.enter_context(self.parts.load_backend())
             self.parts.check_attested(self.backend.attest())
-            self.library: Library = self.parts.library(self.backend, performance_samples, loaded)
+            self.library: Library = self._library(performance_samples, loaded)
             stack.callback(self.library.close)
             self.policy = BatchingPolicy.of(
                 config.scenario,
@@ -85,6 +84,21 @@ class SUT:
             self._build(clock, stack)
             self._stack = stack.pop_all()
 
+    # What is another's where queries do not come from a data set, and answers do not go to LoadGen: see sut/serve.
+
+    def _failures(self, tell: Callable[[str], None]) -> Failures:
+        dataset = self.parts.dataset
+        return Failures(lambda index: dataset.files[index], tell)
+
+    def _library(self, samples: int | None, loaded: Callable[[int], None]) -> Library:
+        return self.parts.library(self.backend, samples, loaded)
+
+    def _decoder(self) -> Decoder:
+        return self.task
+
+    def _recorder(self, ledger: Ledger) -> Recorder:
+        return Recorder(ledger)
+
     def _build(self, clock: Clock, stack: ExitStack) -> None:
         """Make the pipeline, and what its threads share."""
         config, stages = self.config, self.library.stages
@@ -96,9 +110,9 @@ class SUT:
         if config.slowdown:
             slowdown = Slowdown(config, self.backend, self.parts.preprocessor, (*before, *with_batch))
         self._shared = Surroundings(
-            task=slowdown.decoder(self.task) if slowdown else self.task,
+            task=slowdown.decoder(self.task) if slowdown else self._decoder(),
             policy=self.policy,
-            recorder=Recorder(Ledger(self._ledger_shape(65536))),
+            recorder=self._recorder(Ledger(self._ledger_shape(65536))),
             failures=self.failures,
             complete=self._complete,
             clock=clock,

@@ -2,6 +2,6 @@
 
 COMMANDS = (
     *("run", "doctor", "accuracy", "audit", "boundary", "breakdown", "check-log", "compare", "dataset", "kernels"),
-    *("parity", "plan", "report", "show", "study", "submit", "sweep", "tune", "verify", "whatif"),
+    *("parity", "plan", "report", "serve", "show", "study", "submit", "sweep", "tune", "verify", "whatif"),
 )
 """As they are called, in the order of the help: each is a file here, of that name with ``_``."""
