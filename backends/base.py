@@ -112,6 +112,8 @@ class ModelFile:
     quantised: bool = False
     largest_batch: int | None = None
     progress: Callable[[int, int], None] = lambda done, total: None
+    name: str = ""
+    """What the model is called, for a backend that asks somebody else for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +125,24 @@ class Attestation:
     provider: str
     precision: str
     details: Mapping[str, str] = field(default_factory=dict)
+    model: str = ""
+    """Which model it is, of a runtime that was given no file: name, version and hash, as far as it tells them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """What went to servers and came from them: requests that were answered, bytes of their tensors."""
+
+    requests: int = 0
+    sent_bytes: int = 0
+    received_bytes: int = 0
+
+    def __add__(self, other: Traffic) -> Traffic:
+        return Traffic(
+            self.requests + other.requests,
+            self.sent_bytes + other.sent_bytes,
+            self.received_bytes + other.received_bytes,
+        )
 
 
 @dataclass(slots=True)
@@ -146,6 +166,8 @@ class Runner(Closing, ABC):
 
     transfers_ns: tuple[int, int] = (0, 0)
     """Of a backend that ``transfers``: what the last batch took to the device and back, by the device's own clock."""
+    details_ns: tuple[int, ...] = ()
+    """Of a backend with ``details``: what each of them took of the last batch, by whoever did it."""
 
     @abstractmethod
     def slot(self, n: int) -> Slot:
@@ -169,6 +191,8 @@ class Loaded(Closing, ABC):
     """Whether a slot may be given to it that it did not lend, with any C-contiguous host array as its buffer."""
     transfers: bool = False
     """Whether ``infer`` begins with a copy to the device and ends with one back, whose times its runners tell."""
+    details: tuple[str, ...] = ()
+    """Parts of ``infer`` whose times its runners tell, in order: what a server says of itself."""
 
     @abstractmethod
     def runner(self, place: str = "host") -> Runner:
@@ -177,6 +201,10 @@ class Loaded(Closing, ABC):
     @abstractmethod
     def attest(self) -> Attestation:
         """Device, provider and precision as really executed."""
+
+    def traffic(self) -> Traffic | None:
+        """What its runners have sent and received so far, where there is a server; None elsewhere."""
+        return None
 
     def close(self) -> None:
         """Unload. Called once, after all runners were closed."""
@@ -187,6 +215,8 @@ class Backend(Plugin, Loaded):
 
     needs_model: ClassVar[bool] = True
     """False for a backend that answers without a model file."""
+    model_elsewhere: ClassVar[bool] = False
+    """Whether it runs a model all the same, whose file somebody else has loaded: a server."""
     precisions: ClassVar[Mapping[str, str]] = {"fp32": "fp32"}
     """The precisions that can be asked for, each with the form of the model file it needs: ``fp32`` (the ONNX file as
     it is), ``fp16`` (ONNX cast to float16), ``int8`` (ONNX with Q/DQ, unsigned activations), ``int8-signed`` (ONNX with
@@ -206,6 +236,11 @@ class Backend(Plugin, Loaded):
     def devices(cls) -> list[str]:
         """Names of the devices this backend can use here, as ``--device`` takes them."""
         return ["cpu"]
+
+    @classmethod
+    def takes_device(cls, word: str) -> bool:
+        """Whether a word is a device's name, here or not; beside ``cpu``, ``cuda`` and those of ``devices``."""
+        return False
 
     @classmethod
     def precisions_on(cls, device: str) -> Mapping[str, str]:

@@ -32,6 +32,8 @@ BLOCK_LIMIT: Dim3 = (1024, 1024, 64)
 THREADS_LIMIT = 1024
 """CUDA's limits of a launch, the same since compute capability 3 (Programming Guide, "Compute Capabilities")."""
 
+SENT_PLACES = ("files", "pixels")
+"""Where a slot has an object for each picture, which is sent to a server as it is: its file's bytes, or RGB pixels."""
 HOST_PLACES = ("host", "pinned")
 """Places of slots that are NumPy arrays: ``pinned`` ones are page-locked, and copied to a GPU without being staged."""
 

@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from kernels.device import SENT_PLACES
 from kernels.placement import Interpolation
 from plugins.base import Plugin
 
@@ -132,6 +133,11 @@ class Preprocessor(Plugin, ABC):
     def __init__(self, recipe: Recipe) -> None:
         """One with ``options`` gets those that the user set as keywords, which ``read_options`` reads."""
         self.recipe = recipe
+
+    @classmethod
+    def forwards(cls) -> bool:
+        """Whether it makes no tensor, but hands pictures on to a server that preprocesses them itself."""
+        return cls.places[0] in SENT_PLACES
 
     @classmethod
     def check_machine(cls) -> None:

@@ -6,7 +6,6 @@ steps have no times of their own.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -22,6 +21,7 @@ from preprocess.base import BadPicture, Geometry, Mark, Preprocessor, Recipe, Ta
 from preprocess.oracle import Fit, check_recipe, fit
 from preprocess.parts.compiled import kernels
 from preprocess.parts.decode import JPEG_START, check, decode
+from preprocess.parts.jpeg import may_be_rotated
 from preprocess.parts.pillow_compiled import Filtered
 from preprocess.parts.scaled import shrunk
 
@@ -32,12 +32,6 @@ _HALVING_BIAS = 0.125
 """Turns half to even into the half up that OpenCV has for exact halves only: their values are multiples of 1/4."""
 
 _NO_FLOATS = np.empty(0, np.float32)
-
-# Start of an EXIF orientation entry in either byte order, and one that says "upright".
-_ORIENTATION = {
-    b"II": (re.compile(rb"\x12\x01.{0,8}", re.DOTALL), b"\x12\x01\x03\0\x01\0\0\0\x01\0"),
-    b"MM": (re.compile(rb"\x01\x12.{0,8}", re.DOTALL), b"\x01\x12\0\x03\0\0\0\x01\0\x01"),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,26 +213,10 @@ class Fused(Preprocessor):
 
 def _plain_jpeg(data: bytes) -> tuple[int, int] | None:
     """Height and width of a JPEG that libjpeg-turbo decodes as OpenCV would; None for anything else."""
-    if not data.startswith(JPEG_START) or _may_be_rotated(data):
+    if not data.startswith(JPEG_START) or may_be_rotated(data):
         return None
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
     except ValueError:
         return None
     return (height, width) if colours in ("YCbCr", "Gray") and height * width <= _MAX_PIXELS else None
-
-
-def _may_be_rotated(data: bytes) -> bool:
-    """Whether EXIF might say that the picture is not upright: OpenCV decides. In doubt, yes."""
-    at = 2
-    while data[at : at + 1] == b"\xff":
-        kind = data[at + 1]
-        end = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-        if kind == 0xE1 and data[at + 4 : at + 10] == b"Exif\0\0":
-            tags = _ORIENTATION.get(data[at + 10 : at + 12])
-            if tags is None or any(entry != tags[1] for entry in tags[0].findall(data[at + 12 : end])):
-                return True
-        if kind == 0xDA:
-            return False
-        at = end
-    return True

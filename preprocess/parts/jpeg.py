@@ -6,6 +6,7 @@ OpenCV: a JFIF segment means YCbCr, else Adobe's segment says it, else the compo
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,6 +16,12 @@ _CODINGS: dict[int, Coding] = {0xC0: "baseline", 0xC1: "extended", 0xC2: "progre
 _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 _ALONE = {0x01, *range(0xD0, 0xD9)}
 _APP0, _APP14 = 0xE0, 0xEE
+
+# Start of an EXIF orientation entry in either byte order, and one that says "upright".
+_ORIENTATION = {
+    b"II": (re.compile(rb"\x12\x01.{0,8}", re.DOTALL), b"\x12\x01\x03\0\x01\0\0\0\x01\0"),
+    b"MM": (re.compile(rb"\x01\x12.{0,8}", re.DOTALL), b"\x01\x12\0\x03\0\0\0\x01\0\x01"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,3 +80,19 @@ def _colours(
         return "YCbCr"
     is_rgb = names == b"RGB" if transform is None else transform == 0
     return "RGB" if is_rgb else "YCbCr"
+
+
+def may_be_rotated(data: bytes) -> bool:
+    """Whether EXIF might say that the picture is not upright: OpenCV decides. In doubt, yes."""
+    at = 2
+    while data[at : at + 1] == b"\xff":
+        kind = data[at + 1]
+        end = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+        if kind == 0xE1 and data[at + 4 : at + 10] == b"Exif\0\0":
+            tags = _ORIENTATION.get(data[at + 10 : at + 12])
+            if tags is None or any(entry != tags[1] for entry in tags[0].findall(data[at + 12 : end])):
+                return True
+        if kind == 0xDA:
+            return False
+        at = end
+    return True

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from backends.registry import BACKENDS
+from backends.registry import BACKENDS, load
 from preprocess.registry import PREPROCESSORS
 from sut.config import RunConfig
 from sut.datasets.base import DataSet
@@ -25,6 +25,7 @@ IN_SHORT = {
     "random weights": "random weights",
     "planted weights": "planted weights",
     "runs no model": "no model",
+    "weights are the server's ": "unseen weights",
     "the run did not come to its end": "no end",
     "slowdown stretches stages": "stretched stages",
     "LoadGen left no log ": "no log",
@@ -51,6 +52,7 @@ IN_SHORT = {
 }
 """Rules by what is in them, in a few words, the most telling first."""
 _COLUMNS = 80
+_UNSEEN = "the model's weights are the server's own: nobody here has seen them"
 
 
 def is_official_model(spec: ModelSpec, model: Prepared | None) -> bool:
@@ -223,7 +225,8 @@ def _not_official(config: RunConfig, spec: ModelSpec, benchmark: Benchmark, mode
     if benchmark.retired:
         found.append(f"MLPerf's {benchmark.name} is retired: no round takes it any more")
     if model is None:
-        found.append(f"the {config.backend} backend runs no model")
+        seen = f"the {config.backend} backend runs no model"
+        found.append(_UNSEEN if load(config.backend).model_elsewhere else seen)
     elif model.weights in ("random", "planted"):
         found.append(f"{model.weights} weights")
     elif spec.name == benchmark.name and not is_official_model(spec, model):

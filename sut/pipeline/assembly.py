@@ -13,7 +13,7 @@ import backends.registry
 import preprocess.registry
 import sut.channels.registry
 from backends.base import Attestation, Backend, Loaded, ModelFile
-from kernels.device import HOST_PLACES
+from kernels.device import HOST_PLACES, SENT_PLACES
 from plugins.cache import code_dir, private_dir
 from plugins.errors import DeviceNotFound
 from plugins.files import utf8_path
@@ -68,6 +68,11 @@ class Assembly:
     """Those of the model that identifies what the first has found, where there is one."""
 
     @property
+    def has_model(self) -> bool:
+        """Whether answers come from a model, be it one that a server has loaded."""
+        return self.model is not None or self.backend.model_elsewhere
+
+    @property
     def scored_by(self) -> type[Task]:
         """What scores the answers."""
         return find_task("identification" if self.second is not None else self.spec.task)
@@ -106,7 +111,8 @@ class Assembly:
         config = self.config
         rest = (device, lanes, config.threads_per_lane, config.backend_options)
         if self.model is None:
-            return self.backend.load(ModelFile(None, config.precision, self.spec.recipe.sample_shape), *rest)
+            file = ModelFile(None, config.precision, self.spec.recipe.sample_shape, name=self.spec.name)
+            return self.backend.load(file, *rest)
         file = self.model.model_file(config.precision, self.spec)
         with utf8_path(self.model.file) as path:
             file = replace(file, path=path, largest_batch=config.max_batchsize, progress=self.progress)
@@ -123,7 +129,8 @@ class Assembly:
             raise SetupError(
                 f"asked {config.backend} for the device {config.device}, but it executes on {found.device}"
             )
-        if found.precision in (config.precision, "none"):  # "none": there is no model to execute
+        # "none": there is no model to execute; "unknown": somebody else executes it, and does not say.
+        if found.precision in (config.precision, "none", "unknown"):
             return
         instead = ""
         if self.model is not None and self.model.quantised:
@@ -141,7 +148,7 @@ class Assembly:
     def task_for(self, backend: Loaded) -> Task:
         """The task that reads this backend's outputs, of a model only those that ``--outputs`` names."""
         spec = self.spec
-        wanted = self.config.outputs if self.model is not None else None
+        wanted = self.config.outputs if self.has_model else None
         outputs = [each for each in backend.outputs if not wanted or each.name in wanted]
         try:
             return find_task(spec.task).of(spec, outputs)
@@ -154,6 +161,7 @@ class Assembly:
         how = Loading(self.dataset, partial(self.preprocessor_for, recipe), at_a_time, usable_cores(), loaded)
         if not backend.inputs:
             return NothingLibrary(how)
+        self._check_wire(backend)
         if self.config.boundary == "tensor":
             return TensorLibrary(how, recipe, self.tensor_store())
         if self.config.boundary == "device":
@@ -164,6 +172,20 @@ class Assembly:
             return DeviceLibrary(how, recipe, device=gpu, gather=gpu.gather, place=place)
         shared = SharedPictures() if self.config.shares_pictures else None
         return PictureLibrary(how, self.config.boundary, shared, shows_frames=self.second is not None)
+
+    def _check_wire(self, backend: Loaded) -> None:
+        """Raise ``InputError`` where a server takes tensors and is to be sent pictures, or the other way round."""
+        forwards, takes_pictures = self.preprocessor.forwards(), backend.places[0] in SENT_PLACES
+        if forwards and not takes_pictures:
+            raise InputError(
+                f"the server takes ready tensors (input {backend.inputs[0].name}): preprocess here, with --preprocess "
+                "opencv"
+            )
+        if takes_pictures and not forwards:
+            raise InputError(
+                f"the server takes pictures (input {backend.inputs[0].name}), which it preprocesses itself: add "
+                "--preprocess server --boundary jpeg"
+            )
 
     def place_for(self, backend: Loaded) -> str:
         """Where slots are to lie: on the GPU where what fills them can write there, else in the host's memory.
@@ -251,6 +273,7 @@ def assemble(
     _check_device(config, backend)
     affinity = _affinity_of(config)
     _check_options(config, backend)
+    _check_forwarding(config, backend, preprocessor)
     _check_identify(config, preprocessor)
     spec = _spec_of(config, backend, say)
     if config.data_format and config.data_format != spec.recipe.layout:
@@ -269,7 +292,7 @@ def assemble(
     model = None
     if backend.needs_model:
         model = prepared or identified(config, spec, backend, dataset, say, progress)
-    elif config.fold:
+    elif config.fold and not backend.model_elsewhere:
         raise InputError(f"--fold puts normalisation into the model, and backend {config.backend} has none")
     second = _second(config, spec, say, progress) if config.identify is not None else None
     return Assembly(
@@ -294,6 +317,24 @@ def _second(config: RunConfig, first: ModelSpec, say: Say, progress: Progress) -
             "planted-photos, or say by --fan-out how many crops a frame has"
         )
     return parts
+
+
+def _check_forwarding(config: RunConfig, backend: type[Backend], preprocessor: type[Preprocessor]) -> None:
+    """Refuse a preprocessor that leaves all to a server, where there is none, or nothing is left to do."""
+    if not preprocessor.forwards():
+        return
+    if not backend.model_elsewhere:
+        raise InputError(
+            f"the preprocessor {config.preprocess} leaves preprocessing to a server, and the backend {config.backend} "
+            "is none; take opencv, or the backend kserve"
+        )
+    if not config.times_preprocessing:
+        raise InputError(
+            f"--preprocess {config.preprocess} sends pictures, and at the boundary {config.boundary} they are "
+            "preprocessed before the clock: take --boundary jpeg or pixels"
+        )
+    if config.preprocess_workers:
+        raise InputError(f"preprocess_workers: --preprocess {config.preprocess} has nothing to do; leave them out")
 
 
 def _check_identify(config: RunConfig, preprocessor: type[Preprocessor]) -> None:
@@ -392,7 +433,7 @@ def _check_device(config: RunConfig, backend: type[Backend]) -> None:
     known = {*backend.devices(), "cpu", "gpu", "cuda"}
     for word in config.devices:
         kind, _, number = word.partition(":")
-        if word not in known and not (kind == "cuda" and number.isdigit()):
+        if not (word in known or (kind == "cuda" and number.isdigit()) or backend.takes_device(word)):
             raise InputError(f"unknown device '{word}'; {suggest(word, known)}, cuda:N")
     if config.boundary == "device" and len(config.devices) > 1:
         raise InputError(
@@ -404,6 +445,8 @@ def _check_device(config: RunConfig, backend: type[Backend]) -> None:
             backend.check_device(word)
     except DeviceNotFound as error:
         raise SetupError(one_line(error)) from error
+    except ValueError as error:
+        raise InputError(one_line(error)) from error
 
 
 def _affinity_of(config: RunConfig) -> Affinity:

@@ -11,12 +11,12 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import count
 
-from backends.base import Attestation, Loaded, Runner
+from backends.base import Attestation, Loaded, Runner, Traffic
 from kernels.device import HOST_PLACES
 from sut.errors import SetupError
 from sut.process.affinity import Cores, ranges, staying_on
 
-_ALIKE = ("inputs", "outputs", "batch_sizes", "reads_host_arrays", "transfers")
+_ALIKE = ("inputs", "outputs", "batch_sizes", "reads_host_arrays", "transfers", "details")
 """What lanes take for granted of each other."""
 
 
@@ -50,6 +50,7 @@ class Devices(Loaded):
             first = self._loaded[0]
             self.inputs, self.outputs, self.batch_sizes = first.inputs, first.outputs, first.batch_sizes
             self.reads_host_arrays, self.transfers = first.reads_host_arrays, first.transfers
+            self.details = first.details
             self.places = first.places
             self._check_alike()
             self._stack = stack.pop_all()
@@ -86,6 +87,8 @@ class Devices(Loaded):
                     f"{names[0]} executes in {first.precision} by {first.provider}, {name} in {each.precision} by "
                     f"{each.provider}: take devices of one kind, or a precision that both have"
                 )
+        if len({each.model for each in told}) > 1:
+            raise SetupError(f"not the same model: {_joined(names, [each.model for each in told])}")
         details = {
             key: _joined(names, [each.details.get(key, "") for each in told])
             for key in dict.fromkeys(key for each in told for key in each.details)
@@ -94,7 +97,12 @@ class Devices(Loaded):
         if len(models) > 1:
             details["different_devices"] = _joined(names, [each.device_name for each in told])
         devices = dict.fromkeys(each.device for each in told)
-        return Attestation(",".join(devices), ", ".join(models), first.provider, first.precision, details)
+        return Attestation(",".join(devices), ", ".join(models), first.provider, first.precision, details, first.model)
+
+    def traffic(self) -> Traffic | None:
+        """That of all units."""
+        found = [each for each in (loaded.traffic() for loaded in self._loaded) if each is not None]
+        return sum(found, Traffic()) if found else None
 
     def close(self) -> None:
         """Unload all."""

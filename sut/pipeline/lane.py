@@ -28,12 +28,15 @@ Clock = Callable[[], int]
 """Nanoseconds of the system clock."""
 
 
-def lane_stages(transfers: bool, decoding: tuple[str, ...] = Task.stages) -> tuple[str, ...]:
+def lane_stages(
+    transfers: bool, decoding: tuple[str, ...] = Task.stages, details: tuple[str, ...] = ()
+) -> tuple[str, ...]:
     """What follows on a filled slot; where the backend ``transfers``, the copies are stages of their own.
 
-    ``decoding`` are the task's.
+    ``decoding`` are the task's, ``details`` the backend's, each a part of ``infer``.
     """
-    return (*(("h2d", "infer", "d2h") if transfers else ("infer",)), *decoding, "complete")
+    infer = ("h2d", "infer", "d2h") if transfers else ("infer", *(f"infer/{each}" for each in details))
+    return (*infer, *decoding, "complete")
 
 
 @dataclass(slots=True)
@@ -118,10 +121,12 @@ class Surroundings:
     clock: Clock
     transfers: bool = False
     """``Backend.transfers``."""
+    details: tuple[str, ...] = ()
+    """``Backend.details``."""
 
     def failed_stamps(self, stages_before: int) -> list[int]:
         """Begin and end, now, of all stages of a batch that failed, so many before the lane's, but of ``complete``."""
-        stages = stages_before + len(lane_stages(self.transfers, self.task.stages)) - 1
+        stages = stages_before + len(lane_stages(self.transfers, self.task.stages, self.details)) - 1
         return [self.clock()] * (2 * stages)
 
 
@@ -195,6 +200,8 @@ class Lane:
             computed = max(end - down, sent)
             stamps += (sent, sent, computed, computed)
         stamps.append(end)
+        if self._shared.details:
+            stamps += within(stamps[-2], end, self._runner.details_ns)
         stamps.append(clock())
         task = self._shared.task
         if len(task.stages) == 1:
@@ -230,6 +237,21 @@ class Lane:
     def slot(self, n: int) -> Slot:
         """The runner's slot for ``n`` samples, padded to a size that the backend takes."""
         return self._runner.slot(self._shared.policy.padded(n))
+
+
+def within(begin: int, end: int, parts_ns: Sequence[int]) -> list[int]:
+    """Begin and end of parts that follow each other in the middle of a stage: how long each took is all that is known.
+
+    What is told of another machine may be more than there was: it is cut.
+
+    >>> within(100, 200, (20, 40))
+    [120, 140, 140, 180]
+    """
+    at = begin + max(0, end - begin - sum(parts_ns)) // 2
+    stamps = []
+    for part in parts_ns:
+        stamps += [at, at := min(at + part, end)]
+    return stamps
 
 
 def stamping(stamps: list[int], clock: Clock) -> Mark:

@@ -103,7 +103,7 @@ class SUT:
         """Make the pipeline, and what its threads share."""
         config, stages = self.config, self.library.stages
         decoding = (*self.task.stages, *(self.second.stages if self.second is not None else ()))
-        lane = lane_stages(self.backend.transfers, decoding)
+        lane = lane_stages(self.backend.transfers, decoding, self.backend.details)
         before, with_batch = (stages, ("gather", *lane)) if self.staged else ((), (*stages, *lane))
         self._ledger_shape = partial(LedgerShape.of, stages=with_batch, before=before)
         slowdown: Slowdown | None = None
@@ -117,6 +117,7 @@ class SUT:
             complete=self._complete,
             clock=clock,
             transfers=self.backend.transfers,
+            details=self.backend.details,
         )
         system = (self.parts, self.backend, self.library, self.policy, self._shared)
         builder = Builder(*system, stack, slowdown, nvtx_for(config), self.second)
@@ -133,7 +134,7 @@ class SUT:
     @property
     def output(self) -> str | None:
         """Name of the model's output that answers; None where no model is run, or the task needs several."""
-        return self.task.output.name if self.parts.model is not None and self.task.output is not None else None
+        return self.task.output.name if self.parts.has_model and self.task.output is not None else None
 
     @property
     def failed_samples(self) -> int:

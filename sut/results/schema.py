@@ -54,6 +54,17 @@ class Metric(_Part):
         return next((word for word in self.name.split("_") if word in PERCENTILES), None)
 
 
+class Traffic(_Part):
+    """What went to servers in the run, and came back: their tensors, without what the protocol has around them."""
+
+    requests: int
+    """Requests that were answered."""
+    sent_bytes: int
+    """Of inputs; 0 where they lay in shared memory."""
+    received_bytes: int
+    """Of outputs."""
+
+
 class Accuracy(_Part):
     """How many answers were right."""
 
@@ -284,6 +295,8 @@ class Result(_Part):
     """Samples in the ledger, which ``latency_ns`` and ``stages_ns`` are of."""
     clock_change_ns: int | None = None
     """The largest change of the system clock against the monotonic one."""
+    traffic: Traffic | None = None
+    """Where the model is behind a server: what crossed."""
     identified: Identified | None = None
     """The second model, of a pipeline of two; None where there is one, or the run did not come to its end."""
     scaling: Scaling | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +34,16 @@ back by a quota."""
 
 class LedgerError(ValueError):
     """The ledger and LoadGen's trace do not tell the same story."""
+
+
+def is_detail(name: str, stages: Container[str]) -> bool:
+    """Whether a stage is a part of another one that is there, too: it adds nothing to the latency.
+
+    >>> is_detail("infer/queue", ("infer", "infer/queue")), is_detail("identify/send", ("infer", "identify/send"))
+    (True, False)
+    """
+    parent, slash, _ = name.partition("/")
+    return bool(slash) and parent in stages
 
 
 def answered(ledger: Ledger) -> Int64Array:
@@ -100,7 +110,8 @@ def join(ledger: Ledger, trace: Trace | None) -> Stages:
         latency: Int64Array = end - issued
     else:
         latency = trace.latency_ns[who]
-        stages["residual"] = latency - sum(stages.values(), np.zeros(len(who), np.int64))
+        whole = (values for name, values in stages.items() if not is_detail(name, stages))
+        stages["residual"] = latency - sum(whole, np.zeros(len(who), np.int64))
     own = ledger.shape.before if len(who) else ()
     cost = (_cost_before(ledger.before[who], own) if own else {}) | _cost(ledger, names)
     return Stages(latency, stages, cost, batch_sizes(ledger))

@@ -68,9 +68,9 @@ def check(sut: SUT, indices: Sequence[int], samples_per_query: int, beat: Beat) 
     answers, from one device or from two, or has scores that are not finite.
     """
     found = Examined()
-    if sut.parts.model is None or not sut.backend.inputs:
+    if not (sut.parts.has_model and sut.backend.inputs):
         return found
-    if (output := sut.task.hides_scores) is not None:
+    if sut.parts.model is not None and (output := sut.task.hides_scores) is not None:
         _look_behind(sut, output, indices[: sut.policy.max_batch], found, beat)
     alone, took_s = _alone(sut, indices, found, beat)
     seen = dict(zip(indices, alone, strict=False))
@@ -134,8 +134,7 @@ def _tell_change(sut: SUT, index: int, asked: str, how: str, found: Examined) ->
     A batch norm in training mode is told instead, as it is where it shows within a batch only: ONNX Runtime keeps its
     statistics from one batch to the next, OpenVINO does not.
     """
-    assert sut.parts.model is not None
-    if not normalises_in_training(sut.parts.model.onnx):
+    if sut.parts.model is None or not normalises_in_training(sut.parts.model.onnx):
         raise RunError(f"{sut.failures.name_of(index)}: the model answers the same picture differently {asked}: {how}")
     found.depends = True
     found.tell_broken("answers depend on what was asked before: the model has a batch norm in training mode")

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from backends.base import Traffic as Sent
 from kernels.gpu_library import found_library
 from sut.errors import RunError, one_line
 from sut.mlperf import loadgen
@@ -29,7 +30,7 @@ from sut.process.messages import from_text
 from sut.process.telling import Teller
 from sut.results.parity import measure_quickly
 from sut.results.quiet import Look, Quiet, between, look
-from sut.results.schema import CpuQuota, Scaling
+from sut.results.schema import CpuQuota, Scaling, Traffic
 from sut.run.answers import check
 from sut.run.closed import end_where_broken, settings_broken
 from sut.run.events import Checked, Failure, Finished, Flushed, Loaded, Orders, Planned, Preprocessed
@@ -62,6 +63,7 @@ class Course:
         self._lap_s = self._orders.started_s
         self._broken: list[str] = []
         """Rules of MLPerf that are found to be broken in here."""
+        self._traffic_before: Sent | None = None
         self._late_notes: list[str] = []
         """What is found out only in the run."""
         check_unchanged(self._orders.prepared)
@@ -157,11 +159,14 @@ class Course:
         sums, details = model.loaded_sha256 if model else {}, attested.details
         self._tell(Loaded(sums, asdict(attested), attested.device_name, version, sut.output))
         self._notes += [f"{key}: {details[key]}" for key in _TOLD if key in details]
+        if attested.precision == "unknown":
+            self._notes.append(f"in which precision {attested.device_name} executes the model, it does not tell")
         if model is not None and model.quantised and (work := details.get("multiply_accumulates")):
             self._notes.append(f"{self._config.backend} executes the quantised file's multiply-accumulates in {work}")
 
     def _check_parity(self, sut: SUT) -> None:
-        if not sut.backend.inputs or self._config.use_preprocessed_dataset:
+        forwards = self._parts.preprocessor.forwards()
+        if not sut.backend.inputs or self._config.use_preprocessed_dataset or forwards:
             return
         taken = self._parts.shortcuts
         parity = measure_quickly(self._parts.preprocessor_for, self._parts.spec.recipe, with_large=bool(taken))
@@ -296,6 +301,7 @@ class Course:
         sut.ledger.words[Counter.RUN_START_SYSTEM_NS] = time.time_ns()
         # In accuracy mode LoadGen loads pictures first, and generates little.
         self._tell(Phase("run" if self._is_accuracy else "generate"))
+        self._traffic_before = sut.backend.traffic()
         periods, ready, cpu = cpu_periods(Path("/")), look(os.getppid()), sut.cpu_s()
         audit = self._config.audit_conf and self._config.audit_conf.resolve()
         sizes = (self._parts.dataset.count, self._at_a_time)
@@ -327,11 +333,23 @@ class Course:
             self._broken.append(told)
         return CpuQuota(cores=cores, periods=periods, throttled_periods=throttled)
 
+    def _traffic(self, sut: SUT) -> Traffic | None:
+        """What went to servers in the run alone."""
+        before, now = self._traffic_before, sut.backend.traffic()
+        if before is None or now is None:
+            return None
+        return Traffic(
+            requests=now.requests - before.requests,
+            sent_bytes=now.sent_bytes - before.sent_bytes,
+            received_bytes=now.received_bytes - before.received_bytes,
+        )
+
     def _finish(self, sut: SUT, cpu_s: float, quiet: Quiet, quota: CpuQuota | None) -> None:
         """Tell what is known only afterwards."""
         self._tell(Phase("finish"))
         if self._parts.model is not None and len(self._parts.model.loads) > 1:
             check_unchanged(self._parts.model)  # runtimes map weights in files of their own, and read them all along
+        traffic = self._traffic(sut)
         sut.close()
         identified = identified_by(sut.second) if sut.second is not None else None
         if sut.second is not None and self._config.keep_samples:
@@ -352,6 +370,7 @@ class Course:
                 answers_sum=self._sum.sum if self._sum else None,
                 notes=(*self._late_notes, *sut.notes(), *data_notes),
                 identified=identified,
+                traffic=traffic,
                 cuda_library=found_library(),
             )
         )

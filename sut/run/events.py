@@ -16,7 +16,7 @@ from sut.pipeline.ledger import LedgerShape
 from sut.process.messages import Failed, Step, vocabulary
 from sut.results.identified import Identified
 from sut.results.quiet import Quiet
-from sut.results.schema import Answers, CpuQuota, Parity, Scaling
+from sut.results.schema import Answers, CpuQuota, Parity, Scaling, Traffic
 from sut.run.planning import Plan
 from sut.run.pulse import Clock, Phase
 from sut.run.timing import Pace
@@ -134,6 +134,8 @@ class Finished:
     notes: tuple[str, ...]
     identified: Identified | None = None
     """The second model of a pipeline of two, and its channel."""
+    traffic: Traffic | None = None
+    """What went to servers, and came back."""
     cuda_library: str | None = None
     """What loaded the kernels, or gave a backend its memory on a GPU."""
     event: Literal["finished"] = "finished"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -28,13 +29,15 @@ _RESERVE = ".reserve"
 _RESERVED_BYTES = 64 * 2**10
 """Room that each run holds for its result, which is then written although the run has filled the disk."""
 
+_NO_NAME = re.compile(r"[^\w.+-]")
+"""What of a device's name is in no folder's: colons, and all of a URL but host and port."""
 _LEVELS = 4
 """Folders below --output that lead to a run's results: of its model, configuration, scenario and mode."""
 
 
 def result_home(config: RunConfig, spec: ModelSpec) -> Path:
     """The directory of all scenarios of one configuration, and of a model as it is run."""
-    device = config.device.replace(":", "").replace(",", "+")
+    device = _NO_NAME.sub("", config.device.replace("://", "-").replace(",", "+"))
     digest = config.digest(repr(spec.recipe))
     words = [config.backend, device, config.preprocess, config.precision, config.boundary, digest]
     return config.output / spec.name / "-".join(words)

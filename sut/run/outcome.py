@@ -99,6 +99,7 @@ def make_result(parts: Assembly, agreement: Agreement | None, outcome: Outcome, 
         versions={NAME: outcome.version, **versions(config, parts.spec.name)},
         scaling=_scaling(config, outcome, found),
         identified=outcome.finished.identified if outcome.finished else None,
+        traffic=outcome.finished.traffic if outcome.finished else None,
         **_told(outcome, samples),
         **_figures(config, outcome, found, samples),
     )

@@ -1,0 +1,179 @@
+"""A server of the open inference protocol over HTTP, with tensors as bytes behind the JSON.
+
+By the standard library's connections: tritonclient's own belong to the thread that made them, and a lane's runner is
+used by several in turn.
+"""
+
+from __future__ import annotations
+
+import json
+import ssl
+import time
+from collections.abc import Mapping, Sequence
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backends.kserve_client import Call, Endpoint, Rejected, Reply, Shared, Tensor, Unreachable
+from backends.kserve_tensors import DTYPES, from_bytes
+
+_LENGTH = "Inference-Header-Content-Length"
+_PIECE = 1 << 20
+
+
+class HttpClient:
+    """See ``Client``."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
+        self._connection = _connection(endpoint)
+
+    def server(self) -> Mapping[str, Any]:
+        """See ``Client``."""
+        return self._json("GET", "/v2")
+
+    def model(self, name: str, version: str) -> Mapping[str, Any]:
+        """See ``Client``."""
+        return self._json("GET", _path(name, version))
+
+    def is_ready(self, name: str, version: str) -> bool:
+        """See ``Client``."""
+        try:
+            self._asked("GET", f"{_path(name, version)}/ready")
+        except Rejected:
+            return False
+        return True
+
+    def config(self, name: str, version: str) -> Mapping[str, Any]:
+        """See ``Client``."""
+        return self._json("GET", f"{_path(name, version)}/config")
+
+    def infer(self, call: Call, tensors: Sequence[Tensor]) -> Reply:
+        """See ``Client``."""
+        outputs = [{"name": name, "parameters": {"binary_data": True}} for name in call.outputs]
+        head = json.dumps({"inputs": list(map(_told, tensors)), "outputs": outputs}).encode()
+        bodies = [each.body for each in tensors if not isinstance(each.body, Shared)]
+        body = b"".join([head, *(each if isinstance(each, bytes) else each.data.cast("B") for each in bodies)])
+        headers = {_LENGTH: str(len(head)), "Content-Type": "application/octet-stream"}
+        raw, length = self._asked("POST", f"{_path(call.model, call.version)}/infer", body, headers)
+        try:
+            return _read(raw, length)
+        except (ValueError, KeyError, TypeError) as error:
+            told = f"{type(error).__name__}: {error}"
+            raise Rejected(f"{self._endpoint.url}: an answer that cannot be read: {told}") from error
+
+    def share(self, region: str, key: str, size: int) -> None:
+        """See ``Client``."""
+        body = json.dumps({"key": key, "offset": 0, "byte_size": size}).encode()
+        self._asked("POST", f"/v2/systemsharedmemory/region/{region}/register", body)
+
+    def unshare(self, region: str) -> None:
+        """See ``Client``."""
+        self._asked("POST", f"/v2/systemsharedmemory/region/{region}/unregister", b"")
+
+    def close(self) -> None:
+        """See ``Client``."""
+        self._connection.close()
+
+    def _json(self, method: str, path: str) -> Mapping[str, Any]:
+        raw, _ = self._asked(method, path)
+        try:
+            found = json.loads(raw)
+        except ValueError as error:
+            raise Rejected(f"{self._endpoint.url}{path}: got {raw[:60]!r}, expected JSON") from error
+        if not isinstance(found, dict):
+            raise Rejected(f"{self._endpoint.url}{path}: got JSON of {type(found).__name__}, expected an object")
+        return found
+
+    def _asked(
+        self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] = {}
+    ) -> tuple[bytearray, str | None]:
+        """A whole answer in time, and how much of it is JSON. Raises ``Unreachable`` or ``Rejected``."""
+        until = time.monotonic() + self._endpoint.timeout_s
+        connection = self._connection
+        try:
+            self._allow(until)
+            connection.request(method, path, body, dict(headers))
+            self._allow(until)
+            response = connection.getresponse()
+            raw = self._whole(response, until)
+        except (OSError, HTTPException) as error:
+            connection.close()
+            reason = "no answer in time" if isinstance(error, TimeoutError) else str(error) or type(error).__name__
+            raise Unreachable(f"{self._endpoint.url}: {reason}") from error
+        if response.status != 200:
+            raise Rejected(
+                f"{self._endpoint.url}: {response.status} {_reason(raw)}", unknown=response.status in (404, 405)
+            )
+        return raw, response.headers.get(_LENGTH)
+
+    def _allow(self, until: float) -> None:
+        """Let the next step take until then. Raises ``TimeoutError`` where that has passed."""
+        left = until - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        self._connection.timeout = left
+        if self._connection.sock is not None:
+            self._connection.sock.settimeout(left)
+
+    def _whole(self, response: HTTPResponse, until: float) -> bytearray:
+        """The body. Raises ``HTTPException`` for a part of one."""
+        raw = bytearray()
+        while piece := response.read1(_PIECE):
+            raw += piece
+            if self._connection.sock is not None:
+                self._allow(until)
+        if response.length:
+            raise HTTPException(f"the answer ended {response.length:,} bytes early")
+        response.close()  # ``read1`` leaves that open, and the connection is for the next request
+        return raw
+
+
+def _connection(endpoint: Endpoint) -> HTTPConnection:
+    if not endpoint.is_secure:
+        return HTTPConnection(endpoint.host, endpoint.port)
+    context = ssl.create_default_context(cafile=endpoint.certificate)
+    return HTTPSConnection(endpoint.host, endpoint.port, context=context)
+
+
+def _path(model: str, version: str) -> str:
+    return f"/v2/models/{model}" + (f"/versions/{version}" if version else "")
+
+
+def _told(tensor: Tensor) -> dict[str, Any]:
+    """An input as the JSON tells it."""
+    body, how = tensor.body, dict[str, Any]()
+    if isinstance(body, Shared):
+        how = {"shared_memory_region": body.region, "shared_memory_byte_size": body.size}
+    else:
+        how = {"binary_data_size": len(body) if isinstance(body, bytes) else body.nbytes}
+    return {"name": tensor.name, "shape": tensor.shape, "datatype": tensor.datatype, "parameters": how}
+
+
+def _read(raw: bytearray, length: str | None) -> Reply:
+    """An answer. Raises ``ValueError``, ``KeyError`` or ``TypeError`` for what is none."""
+    json_bytes = int(length) if length is not None else len(raw)
+    told, at = json.loads(raw[:json_bytes]), json_bytes
+    outputs: dict[str, NDArray[Any]] = {}
+    view = memoryview(raw)
+    for each in told["outputs"]:
+        name, datatype, shape = each["name"], each["datatype"], tuple(each["shape"])
+        size = (each.get("parameters") or {}).get("binary_data_size")
+        if size is None:
+            outputs[name] = np.array(each["data"], DTYPES[datatype]).reshape(shape)
+            continue
+        body = view[at : at + size]
+        outputs[name] = from_bytes(bytes(body), datatype, shape)
+        at += size
+    times = {name: value for name, value in (told.get("parameters") or {}).items() if isinstance(value, int)}
+    return Reply(str(told.get("model_version", "")), outputs, times, len(raw) - json_bytes)
+
+
+def _reason(raw: bytearray) -> str:
+    """What a server says of an error: the text in its JSON, or what there is."""
+    try:
+        return " ".join(str(json.loads(raw)["error"]).split())
+    except (ValueError, KeyError, TypeError):
+        return repr(bytes(raw[:100]).decode("utf-8", "replace"))
