@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -119,30 +120,37 @@ class Service:
         if version not in ("", VERSION):
             raise Refused(UNKNOWN, f"model '{name}' has no version '{version}'; its version is {VERSION}")
 
-    async def infer(self, given: Sequence[Given], wanted: Sequence[str]) -> Answer:
-        """Answer a request with the outputs of these names, or all of them.
-
-        Raises ``Refused`` for one that does not fit, beyond the cap, and while the server stops; ``Broken`` for one
-        that was taken up and failed.
-        """
-        unknown = next((name for name in wanted if name not in self._outputs), None)
-        if unknown is not None:
-            raise Refused(INVALID, f"there is no output '{unknown}'; there are {', '.join(self._outputs)}")
+    @contextmanager
+    def admitted(self) -> Iterator[None]:
+        """While a request is in flight. Raises ``Refused`` beyond the cap, and while the server stops."""
         if not self.ready:
             raise Refused(BUSY, "the server is stopping")
         if self._inflight >= self.limits.inflight:
             raise Refused(BUSY, f"{self.limits.inflight:,} requests are in flight, which is the cap; try again later")
-        samples = [Sample(body) for body in self._bodies(given)]
-        self._inflight += 1
-        self._idle.clear()
-        self.meters.inflight.set(self._inflight)
+        self._count(1)
         try:
-            await self._answered(samples)
+            yield
         finally:
-            self._inflight -= 1
-            self.meters.inflight.set(self._inflight)
-            if not self._inflight:
-                self._idle.set()
+            self._count(-1)
+
+    def _count(self, more: int) -> None:
+        self._inflight += more
+        self.meters.inflight.set(self._inflight)
+        if self._inflight:
+            self._idle.clear()
+        else:
+            self._idle.set()
+
+    async def infer(self, given: Sequence[Given], wanted: Sequence[str]) -> Answer:
+        """Answer a request that was admitted with the outputs of these names, or all of them.
+
+        Raises ``Refused`` for one that does not fit; ``Broken`` for one that was taken up and failed.
+        """
+        unknown = next((name for name in wanted if name not in self._outputs), None)
+        if unknown is not None:
+            raise Refused(INVALID, f"there is no output '{unknown}'; there are {', '.join(self._outputs)}")
+        samples = [Sample(body) for body in self._bodies(given)]
+        await self._answered(samples)
         outputs = {name: np.stack([each.outputs[name] for each in samples]) for name in wanted or self._outputs}
         last = max(samples, key=lambda each: each.computed_ns)
         spans = (last.taken_ns - last.came_ns, last.ready_ns - last.taken_ns, last.computed_ns - last.ready_ns)
