@@ -223,7 +223,7 @@ class RunConfig(BaseModel):
     )
     performance_sample_count: int | None = setting("Samples that are loaded at a time.", ge=1, le=1_000_000_000)
     serve: Literal["none", "grpc", "http"] = setting(
-        "Put the system behind sut serve, which the run starts on this host, and ask it over that: the price of serving.",
+        "Put the system behind sut serve, which the run starts on this host, and ask it over that.",
         "none",
     )
     slowdown: dict[str, _Factor] = setting(
