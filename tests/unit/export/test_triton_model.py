@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import json
 import os
@@ -98,6 +99,10 @@ def request(*some: bytes) -> dict[str, np.ndarray]:
     rows = np.empty((len(some), 1), object)
     rows[:, 0] = some
     return {"jpeg": rows}
+
+
+def test_any_python_that_a_server_may_have_reads_it(home: Path) -> None:
+    ast.parse((home / "1/model.py").read_text(), feature_version=(3, 8))
 
 
 def test_requests_go_to_the_pipeline_and_come_back_each_with_its_own(home: Path) -> None:
