@@ -32,7 +32,7 @@ Form = Literal["onnxruntime", "python"]
 FORMS: tuple[Form, ...] = get_args(Form)
 _CONFIG = "config.pbtxt"
 _VERSION = "1"
-_OF_RUNS = ("preprocess_workers", "affinity", "slowdown", "rules")
+_OF_RUNS = ("preprocess_workers", "affinity", "slowdown", "rules", "serve")
 """What says how a run works, and no server is told."""
 
 

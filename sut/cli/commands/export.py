@@ -39,7 +39,7 @@ _SERVER = CHECKOUT / ".venv-triton/bin/tritonserver"
 _OF_A_RUN = (
     *("user_conf", "mlperf_conf", "audit_conf", "samples_per_query", "performance_sample_count", "watchdog_s"),
     *("cache", "cache_dir", "preprocessed_dir", "use_preprocessed_dataset", "agreement", "find_peak_performance"),
-    *("preprocess_workers", "preprocess_place", "preprocess_batch", "affinity", "rules"),
+    *("preprocess_workers", "preprocess_place", "preprocess_batch", "affinity", "rules", "serve"),
     *("identify_backend", "identify_precision", "identify_workers", "identify_batch", "channel", "fan_out"),
 )
 """What is nothing to the system that is exported, or is no part of it."""

@@ -187,6 +187,7 @@ def test_a_pipeline_pads_for_a_model_of_one_batch_size(tmp_path: Path, cache: Pa
             "preprocess_workers is of runs, and the server that this is exported for",
         ),
         ("python", {"affinity": "lanes=0"}, "affinity is of runs"),
+        ("python", {"serve": "grpc"}, "serve is of runs"),
         ("onnxruntime", {"model": "no/model.tflite"}, "model no/model.tflite does not exist, expected a .tflite file"),
     ],
 )
