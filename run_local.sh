@@ -208,6 +208,7 @@ case $command in
             add_extras precision int8 # for TensorRT, where somebody has installed it
         fi
         ;;
+    export) extras+=(kserve serve) ;;& # the messages that read what is written for Triton; what its Python model runs
     accuracy) [[ " ${arguments[*]}" != *" --annotations"* ]] || extras+=(detection) ;;
     check-log | kernels | show | verify) ;;
     *) # of submit only a rehearsal runs anything

@@ -17,7 +17,7 @@ from sut.errors import one_line
 from sut.serve.engine import Engine
 from sut.serve.refused import BUSY, INVALID, TOO_LATE, UNKNOWN, Broken, Refused
 from sut.serve.regions import Regions
-from sut.serve.samples import Request, Sample
+from sut.serve.samples import Request, Sample, bodies
 from sut.version import NAME
 
 VERSION = "1"
@@ -93,16 +93,6 @@ class Service:
     def config(self) -> dict[str, Any]:
         """The model's configuration, as Triton has it; ``parameters`` say what runs, by its content."""
         engine, config = self.engine, self.engine.config
-        attested, model = engine.backend.attest(), engine.parts.model
-        facts = {
-            "sha256": model.sha256 if model is not None else "",
-            "precision": attested.precision,
-            "device": attested.device,
-            "provider": attested.provider,
-            "backend_version": engine.parts.backend.version(),
-            "preprocess": config.preprocess if config.times_preprocessing else "",
-            "recipe": engine.parts.spec.recipe.name,
-        }
         return {
             "name": self.name,
             "platform": self.metadata["platform"],
@@ -110,7 +100,7 @@ class Service:
             "max_batch_size": engine.policy.max_batch,
             "input": [_configured(self._input)],
             "output": [_configured(each) for each in self._outputs.values()],
-            "parameters": {key: {"string_value": str(value)} for key, value in facts.items()},
+            "parameters": {key: {"string_value": value} for key, value in engine.facts.items()},
         }
 
     def check_name(self, name: str, version: str = "") -> None:
@@ -193,9 +183,7 @@ class Service:
             array = one.raw if isinstance(one.raw, np.ndarray) else from_bytes(one.raw, one.datatype, one.shape)
         except ValueError as error:
             raise Refused(INVALID, f"input '{spec.name}': {one_line(error)}") from error
-        if self.engine.wire == "jpeg":
-            return list(array.reshape(-1))
-        return [_bgr(each) for each in array] if self.engine.wire == "pixels" else list(array)
+        return bodies(self.engine.wire, array)
 
     async def drained(self, patience_s: float) -> bool:
         """Take up nothing any more; whether all that was taken up is answered within so many seconds."""
@@ -211,12 +199,6 @@ class Service:
 def _settle(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
-
-
-def _bgr(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    import cv2
-
-    return cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR).astype(np.uint8, copy=False)
 
 
 def _told(spec: TensorSpec) -> dict[str, Any]:

@@ -107,6 +107,7 @@ def extras(checkout: Path, line: str, cuda: str = "none", extra_ops: str = "") -
         ("compare --vary lanes=1,2", {"onnxruntime"}),
         ("compare --help", {"onnxruntime"}),
         ("study ladder", {"pytorch", "openvino", "numba", "dali", "nncf"}),
+        ("export triton --boundary jpeg --preprocess fused", {"onnxruntime", "numba", "kserve", "serve"}),
         ("dataset imagenet /data", {"imagenet"}),
         ("dataset sums /data", set()),
         ("doctor --json", {"onnxruntime"}),
@@ -285,8 +286,8 @@ def test_help_names_every_command(checkout: Path) -> None:
     help_text = " ".join(word for words in start(checkout, "--help") for word in words)
 
     known = (
-        "run, doctor, accuracy, audit, boundary, breakdown, check-log, compare, dataset, kernels, parity, plan, report, "
-        "serve, show, study, submit, sweep, tune, verify, whatif"
+        "run, doctor, accuracy, audit, boundary, breakdown, check-log, compare, dataset, export, kernels, parity, plan, "
+        "report, serve, show, study, submit, sweep, tune, verify, whatif"
     )
     assert f"COMMAND is one of {known}: see" in help_text
     assert help_text.endswith("-P -m sut run --help")
