@@ -102,6 +102,10 @@ class Assembly:
 
     def load_backend(self) -> Loaded:
         """Load the model, once for each unit. Raises ``InputError`` where backend and recipe do not fit together."""
+        if self.config.infer_place == "ray":
+            raise InputError(
+                "--infer-place ray: what loads the model in this process alone has no use for it; leave it out"
+            )
         units, lanes = self.units, self.config.lane_count
         if len(units) == 1 and units[0].cores is None:
             return self._load_on(units[0].device, lanes)
@@ -270,6 +274,7 @@ def assemble(
     """
     backend = load_backend(config.backend)
     preprocessor = load_preprocessor(config.preprocess, config.preprocess_options)
+    _check_cluster(config)
     _check_device(config, backend)
     affinity = _affinity_of(config)
     _check_options(config, backend)
@@ -364,6 +369,38 @@ def _check_identify(config: RunConfig, preprocessor: type[Preprocessor]) -> None
         raise InputError("--fan-out makes crops that nobody has labelled: leave it out, or --accuracy")
 
 
+_OF_CLUSTER = {
+    "infer_resources": "infer_place=ray",
+    "preprocess_resources": "preprocess_place=ray and preprocess_workers",
+    "redo_lost": "infer_place=ray or preprocess_place=ray",
+    "cluster": "--infer-place ray, or --preprocess-place ray with --preprocess-workers",
+}
+"""Settings, and those without which each has nothing to do."""
+
+
+def _check_cluster(config: RunConfig) -> None:
+    """Refuse a stage on Ray without a cluster, what it cannot have, and settings of it where there is none."""
+    infers, prepares = config.infer_place == "ray", config.prepares_on_ray
+    if (infers or prepares) and config.cluster is None:
+        place = "--infer-place" if infers else "--preprocess-place"
+        raise InputError(f"{place} ray needs a cluster: add --cluster auto, HOST:PORT or ray://HOST:PORT")
+    used = {"infer_resources": infers, "preprocess_resources": prepares}
+    for name, needed in _OF_CLUSTER.items():
+        given = getattr(config, name) != RunConfig.model_fields[name].default
+        if given and not used.get(name, infers or prepares):
+            raise InputError(f"{name} has no effect without {needed}: leave it out")
+    if not (infers or prepares):
+        return
+    for name in ("slowdown", "identify"):
+        if getattr(config, name) != RunConfig.model_fields[name].default:
+            raise InputError(f"{name} is of stages in this process: leave it out, or the stages on Ray")
+    if infers and (len(config.devices) > 1 or config.lane_sets or config.boundary == "device"):
+        raise InputError(
+            "--infer-place ray: each lane's actor has one device and the cores that its node gives it, so --device "
+            f"takes one name (got {config.device}), --affinity no lanes, and --boundary not device"
+        )
+
+
 def load_backend(name: str) -> type[Backend]:
     """The class of a backend. Raises ``InputError``, ``SetupError`` or ``ModuleNotFoundError`` in one line."""
     return _loaded(backends.registry.load, "backend", name)
@@ -440,6 +477,8 @@ def _check_device(config: RunConfig, backend: type[Backend]) -> None:
             f"--boundary device keeps the samples in the memory of one GPU, got --device {config.device}: name one "
             "device, or take --boundary tensor"
         )
+    if config.infer_place == "ray":  # of another machine, where it is asked again
+        return
     try:
         for word in config.devices:
             backend.check_device(word)
