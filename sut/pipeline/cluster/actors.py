@@ -25,7 +25,7 @@ from plugins.files import sha256_of, utf8_path
 from preprocess.base import Geometry, Recipe
 from sut.errors import SetupError, one_line
 from sut.pipeline.assembly import load_backend, load_preprocessor
-from sut.pipeline.cluster.member import Where, here
+from sut.pipeline.cluster.member import Where, here, telling
 from sut.qsl.library import Rows
 from sut.version import source_sha256
 
@@ -69,6 +69,7 @@ class Opened:
 class Infer(Actor):
     """A model on a node."""
 
+    @telling
     def load(self, orders: ModelOrders, *contents: bytes) -> Opened | None:
         """Load it from where the files are, or from the cache, into which ``contents`` are written.
 
@@ -92,10 +93,12 @@ class Infer(Actor):
         sums = {each.name: sha256_of(each) for each in files}
         return Opened(loaded.inputs, loaded.outputs, loaded.batch_sizes, loaded.attest(), kind.version(), sums)
 
+    @telling
     def infer(self, n: int, *tensors: NDArray[Any]) -> tuple[dict[str, NDArray[Any]], int, int]:
         """Outputs for ``n`` rows of each input in order; in ns what that took, and the process's CPU time so far."""
         return self._infer(n, lambda buffers: _copy(buffers, tensors))
 
+    @telling
     def infer_rows(self, n: int, *rows: NDArray[Any]) -> tuple[dict[str, NDArray[Any]], int, int]:
         """The same for rows of the only input, which may be fewer than ``n``: a batch that is padded."""
         return self._infer(n, lambda buffers: np.stack(rows, out=buffers[0][: len(rows)]))
@@ -178,6 +181,7 @@ class Made:
 class Prepare(Actor):
     """A preprocessor on a node."""
 
+    @telling
     def load(self, orders: PreprocessOrders) -> None:
         """Make it. Raises ``SutError`` or ``ModuleNotFoundError``."""
         _check_source(orders.source_sha256)
@@ -187,6 +191,7 @@ class Prepare(Actor):
         except ValueError as error:
             raise SetupError(one_line(error)) from error
 
+    @telling
     def prepare(self, *pictures: Any) -> tuple[Any, ...]:
         """Preprocess files' bytes, or pixels: what was done, then a tensor for each. Raises as a preprocessor does."""
         recipe, ends = self._orders.recipe, [time.perf_counter_ns()]

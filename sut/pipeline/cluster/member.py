@@ -6,13 +6,19 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, NoReturn, Protocol
+from functools import wraps
+from typing import Any, NoReturn, Protocol, TypeVar
 
 import ray
 from ray.exceptions import GetTimeoutError, ObjectLostError, RayActorError, RayError, RayTaskError
 
-from sut.errors import RunError, SetupError, SutError, one_line
+from preprocess.base import BadPicture
+from sut.errors import ExitCode, RunError, SetupError, SutError, error_of, one_line
 from sut.pipeline.cluster.session import Beat, Cluster, nodes
+from sut.pipeline.shared import Remote
+from sut.process.telling import code_of
+
+T = TypeVar("T")
 
 PLACED_S = 60.0
 """How long an actor may wait for a node with room, and for its process there."""
@@ -24,6 +30,41 @@ _SLOWEST = 100
 _BEAT_S = 0.5
 _MOST_TRIES = 5
 _OWN = {"CPU": "num_cpus", "GPU": "num_gpus"}
+
+
+class Raised(Exception):
+    """What an actor's method raised, as its arguments: whatever is raised there, this can be sent."""
+
+    def __init__(self, kind: str, text: str, code: int | None = None, position: int | None = None) -> None:
+        super().__init__(kind, text, code, position)
+
+    @classmethod
+    def of(cls, error: Exception) -> Raised:
+        """``error`` in the words that are told of it, with what else decides what becomes of it."""
+        code, position = code_of(error), error.position if isinstance(error, BadPicture) else None
+        is_told = isinstance(error, SutError) or code == ExitCode.SETUP
+        return cls(type(error).__name__, one_line(error), code if is_told else None, position)
+
+    @property
+    def here(self) -> Exception:
+        """What is raised in its place in this process."""
+        kind, text, code, position = self.args
+        if position is not None:
+            return BadPicture(position, text)
+        return error_of(code, text) if code is not None else Remote(kind, text)
+
+
+def telling(method: Callable[..., T]) -> Callable[..., T]:
+    """A method of an actor that raises ``Raised`` alone."""
+
+    @wraps(method)
+    def told(*arguments: Any) -> T:
+        try:
+            return method(*arguments)
+        except Exception as error:
+            raise Raised.of(error) from None
+
+    return told
 
 
 class TensorLost(Exception):
@@ -101,8 +142,8 @@ class Member:
             return self._answer(self._actor.load.remote(*arguments), LOADED_S)
         except SutError as error:
             raise error if self.name in str(error) else type(error)(f"{self.on}: {one_line(error)}") from error
-        except (ModuleNotFoundError, OSError) as error:
-            raise SetupError(f"{self.on}: {type(error).__name__}: {one_line(error)}") from error
+        except Remote as error:
+            raise RunError(f"{self.on}: {error.kind}: {one_line(error)}") from error
 
     def ask(self, method: str, *arguments: Any, returns: int = 1) -> Any:
         """What a method gives; of one that ``returns`` several objects, the first, and references to the others.
@@ -164,13 +205,18 @@ class Member:
         with self._lock:
             if self._made != made:
                 return
-            self._let_go()
-            try:
-                _check_there_is_room(self.name, self._resources)
-                self._actor = self._new()
-                self.start()
-            except SutError as error:
-                self._lost(f"{self.on} is lost and cannot be made again: {one_line(error)}", error)
+            deadline = time.monotonic() + PLACED_S
+            while self._made == made:
+                self._let_go()
+                try:
+                    _check_there_is_room(self.name, self._resources)
+                    self._actor = self._new()
+                    self.start()
+                except SutError as error:
+                    # For some seconds the cluster may not know that a node is gone, and give it another actor.
+                    if time.monotonic() > deadline:
+                        self._lost(f"{self.on} is lost and cannot be made again: {one_line(error)}", error)
+                    time.sleep(_BEAT_S)
 
     def _new(self) -> Any:
         own = {_OWN[name]: amount for name, amount in self._resources.items() if name in _OWN}
@@ -207,7 +253,7 @@ def _raise_cause(error: RayTaskError) -> NoReturn:
     cause = error.cause
     if isinstance(cause, ObjectLostError):
         raise TensorLost(one_line(cause)) from error
-    raise cause if isinstance(cause, Exception) else RunError(one_line(error))
+    raise cause.here if isinstance(cause, Raised) else RunError(first_words(error)) from None
 
 
 def first_words(error: BaseException) -> str:

@@ -22,11 +22,11 @@ from sut.errors import RunError, SetupError, one_line, reason_of
 from sut.process.signals import ENDING
 from sut.text import Progress
 
-JOIN_S = 30.0
+JOIN_S = 20.0
 """How long joining may take: on two busy cores it took 0.8 s."""
 _PROBE_S = 5.0
 _LOOK_S = 0.5
-"""Ray ends a driver some seconds after its head is gone, without a word of ours."""
+"""Ray would end this process after a minute without a head, and without a word of ours."""
 _MISSES = 2
 _INSTALL = "pip install 'ray>=2.60,<3'"
 
