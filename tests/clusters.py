@@ -55,12 +55,12 @@ def children(pid: int) -> list[int]:
     return [*map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
 
 
-def actors() -> list[str]:
-    """What the actors of this project that live are called, on whichever node."""
+def actors() -> list[int]:
+    """Processes of the actors of this project that live, on whichever node."""
     found = []
     for entry in Path("/proc").glob("[0-9]*/cmdline"):
         with suppress(OSError):  # ended meanwhile
             name = entry.read_text(errors="replace").partition("\0")[0]
             if name.startswith(("ray::Infer", "ray::Prepare")):
-                found.append(name)
+                found.append(int(entry.parent.name))
     return found

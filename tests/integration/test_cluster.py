@@ -5,6 +5,7 @@ Nodes are lost one after the other: the head with the last test.
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import socket
@@ -186,6 +187,18 @@ def wait_for_no_actors() -> None:
     while left := actors():
         assert time.monotonic() < deadline, left
         time.sleep(0.1)
+
+
+def test_an_actor_that_hangs_fails_the_run(tmp_path: Path, nodes: Nodes) -> None:
+    with running(tmp_path, nodes, *LONG, "--watchdog", "5", *SMALL) as sut:
+        sut.wait_until(lambda: has_begun(tmp_path))
+        for actor in actors():
+            os.kill(actor, signal.SIGSTOP)
+        child = sut.finish(SOON_S)
+
+    assert child.code == 3
+    assert re.search(r"no progress for 5 s with \d+ samples outstanding", child.error)
+    wait_for_no_actors()
 
 
 def lose_within(tmp_path: Path, nodes: Nodes, sut: Running, node: str) -> None:
