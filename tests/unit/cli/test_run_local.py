@@ -81,6 +81,7 @@ def extras(checkout: Path, line: str, cuda: str = "none", extra_ops: str = "") -
         ("run --identify-backend openvino --identify_precision int8", {"onnxruntime", "openvino", "nncf"}),
         ("run --channel shared --identify efficientnet-lite0", {"onnxruntime"}),
         ("run --channel redis", {"onnxruntime", "redis"}),
+        ("run --infer-place ray --cluster auto", {"onnxruntime", "ray"}),
         ("run --channel=rediss://me@host:6379/0", {"onnxruntime", "redis"}),
         ("run --channel unix:///run/redis.sock", {"onnxruntime", "redis"}),
         ("run --channel kafka://one:9092,two:9092", {"onnxruntime", "kafka"}),
