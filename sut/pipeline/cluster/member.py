@@ -98,6 +98,10 @@ def here() -> Where:
     return Where(ray.get_runtime_context().get_node_id(), socket.gethostname())
 
 
+class _Ended(SetupError):
+    """An actor has ended before it could do anything."""
+
+
 class Member:
     """An actor of class ``kind`` on the cluster, called ``name``, with these ``resources`` of its node.
 
@@ -130,10 +134,22 @@ class Member:
         return self.name if self.where is None else f"{self.name} on {self.where}"
 
     def start(self) -> None:
-        """Wait until it is placed, and have it load what it needs. Raises ``SutError`` in one line."""
+        """Wait until it is placed, and have it load what it needs. Raises ``SutError`` in one line.
+
+        For some seconds the cluster may not know that a node is gone, and place it there: then it is made again.
+        """
+        deadline = time.monotonic() + PLACED_S
         with self._lock:
-            self.where = self._answer(self._actor.where.remote(), PLACED_S)
-            self._begin(self)
+            while True:
+                try:
+                    self.where = self._answer(self._actor.where.remote(), PLACED_S)
+                    self._begin(self)
+                    break
+                except _Ended:
+                    if time.monotonic() > deadline:
+                        raise
+                time.sleep(_BEAT_S)
+                self._renew()
             self._made += 1
 
     def load(self, *arguments: Any) -> Any:
@@ -205,18 +221,17 @@ class Member:
         with self._lock:
             if self._made != made:
                 return
-            deadline = time.monotonic() + PLACED_S
-            while self._made == made:
-                self._let_go()
-                try:
-                    _check_there_is_room(self.name, self._resources)
-                    self._actor = self._new()
-                    self.start()
-                except SutError as error:
-                    # For some seconds the cluster may not know that a node is gone, and give it another actor.
-                    if time.monotonic() > deadline:
-                        self._lost(f"{self.on} is lost and cannot be made again: {one_line(error)}", error)
-                    time.sleep(_BEAT_S)
+            try:
+                self._renew()
+                self.start()
+            except SutError as error:
+                self._lost(f"{self.on} is lost and cannot be made again: {one_line(error)}", error)
+
+    def _renew(self) -> None:
+        """Another actor in its place. Raises ``SetupError`` where no node could have it."""
+        self._let_go()
+        _check_there_is_room(self.name, self._resources)
+        self._actor = self._new()
 
     def _new(self) -> Any:
         own = {_OWN[name]: amount for name, amount in self._resources.items() if name in _OWN}
@@ -237,7 +252,9 @@ class Member:
         try:
             return ray.get(reference, timeout=ANSWER_S)
         except RayActorError as error:
-            raise SetupError(f"{self.on} ended while it was made: {first_words(error)}") from error
+            # What cannot be imported there will not be the next time either.
+            kind = SetupError if "ModuleNotFoundError" in str(error) else _Ended
+            raise kind(f"{self.on} ended while it was made: {one_line(error)}") from error
         except RayTaskError as error:
             _raise_cause(error)
 
