@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -252,9 +253,12 @@ class Member:
         try:
             return ray.get(reference, timeout=ANSWER_S)
         except RayActorError as error:
-            # What cannot be imported there will not be the next time either.
-            kind = SetupError if "ModuleNotFoundError" in str(error) else _Ended
-            raise kind(f"{self.on} ended while it was made: {one_line(error)}") from error
+            if missing := re.search(r"No module named '[\w.]+'", str(error)):
+                raise SetupError(
+                    f"{self.on}: its node cannot import this project or what it needs ({missing[0]}): start Ray there "
+                    "with this version of it on PYTHONPATH"
+                ) from error
+            raise _Ended(f"{self.on} ended while it was made: {one_line(error)}") from error
         except RayTaskError as error:
             _raise_cause(error)
 
