@@ -134,7 +134,7 @@ fi
 
 # Backend, model and device come first: as options of run, as words of what takes them so.
 declare -A flag=([backend]='' [model]='' [device]='' [dataset]='' [preprocess]='' [precision]='' [config]='' [from]=''
-    [identify]='' [identify_backend]='' [identify_precision]='' [channel]='' [serve]='')
+    [identify]='' [identify_backend]='' [identify_precision]='' [channel]='' [serve]='' [cluster]='')
 declare -A setting=()
 for name in backend model device; do
     [[ $# -gt 0 && $1 != -* ]] || break
@@ -177,7 +177,7 @@ for file in "${flag[config]}" "${flag[from]}"; do
     [[ -f $file ]] || continue
     ! grep -q '^matrix[[:space:]]*:' -- "$file" 2>/dev/null || is_matrix=1
     for name in backend preprocess precision model device dataset identify identify_backend identify_precision channel \
-        serve; do
+        serve cluster; do
         [[ -n ${flag[$name]}${setting[$name]-} ]] || flag[$name]=$(values_of "$file" "$name")
     done
 done
@@ -222,6 +222,7 @@ case $command in
             add_extras model "${flag[identify]}"
             add_extras channel "$(channels_of "${flag[channel]}")"
             [[ $command != serve && ! ,${flag[serve]} =~ ,(grpc|http) ]] || extras+=(serve kserve)
+            [[ -z ${flag[cluster]} ]] || add_extras place ray
             add_extras score "${flag[dataset]}"
         fi
         ;;

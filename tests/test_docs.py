@@ -23,7 +23,7 @@ from tests.children import CHECKOUT
 
 PAGES = (
     *("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"),
-    *("docs/architecture.md", "docs/contract.md", "docs/results.md", "docs/submission.md"),
+    *("docs/architecture.md", "docs/contract.md", "docs/results.md", "docs/submission.md", "docs/ray.md"),
     *("docs/beyond-inference.md", "docs/channels.md", "docs/detection.md", "docs/studies.md", "docs/pipelines.md"),
     *("docs/triton.md",),
     *("docs/brokers.md", "docs/channels.md", "docs/detection.md", "docs/studies.md", "docs/pipelines.md"),
@@ -73,7 +73,9 @@ def commands_of(page: str) -> list[str]:
     return [line for block in blocks for line in block.splitlines() if "./run_local.sh" in line]
 
 
-@pytest.mark.parametrize("line", [*commands_of("docs/detection.md"), *commands_of("docs/beyond-inference.md")])
+@pytest.mark.parametrize(
+    "line", [*commands_of("docs/detection.md"), *commands_of("docs/beyond-inference.md"), *commands_of("docs/ray.md")]
+)
 def test_the_commands_of_a_walk_are_commands(line: str) -> None:
     words = shlex.split(line.partition("./run_local.sh ")[2])
     product()

@@ -48,6 +48,7 @@ _Options = dict[str, bool | int | float | str]
 _Threads = Annotated[int, Field(ge=1, le=_MOST_THREADS)]
 _Name = Annotated[str, AfterValidator(checked_name)]
 _Factor = Annotated[float, Field(ge=1, le=100)]
+_Resources = dict[str, Annotated[float, Field(gt=0, le=1e6)]]
 _Seconds = Annotated[float, Field(gt=0, le=_MOST_SECONDS)]
 
 TIMED_BOUNDARIES = ("pixels", "jpeg")
@@ -66,6 +67,9 @@ FAN_OUT = re.compile(r"(\d{1,9})(?:\.\.(\d{1,9}))?")
 """``RunConfig.fan_out``: the least crops of a frame, and the most where that is another number."""
 MOST_CROPS = 10_000
 
+OF_CLUSTER = ("infer_place", "cluster", "infer_resources", "preprocess_resources", "redo_lost")
+"""Settings of stages on Ray, but for ``preprocess_place``."""
+_CLUSTER = re.compile(r"auto|(?:ray://)?[\w.-]+:\d{1,5}")
 _CUDA = re.compile(r"^cuda(?::(\d+))?$")
 _MOST_PATH_BYTES = 4095
 _MOST_NAME_BYTES = 255
@@ -176,11 +180,26 @@ class RunConfig(BaseModel):
         0,
         only=_timed,
     )
-    preprocess_place: Literal["thread", "process"] = setting(
-        "Where these are: threads, or processes with the tensors in shared memory.", "thread", only=_timed
+    preprocess_place: Literal["thread", "process", "ray"] = setting(
+        "Where these are: threads, processes with the tensors in shared memory, or actors on a Ray cluster.",
+        "thread",
+        only=_timed,
     )
     preprocess_batch: Annotated[int, Field(ge=1, le=65536)] = setting(
         "Samples that each of them takes up at once; default 1.", 1, only=_timed
+    )
+    infer_place: Literal["thread", "ray"] = setting(
+        "Where the lanes infer: in this process, or each by an actor on a Ray cluster.", "thread"
+    )
+    cluster: str | None = setting("The Ray cluster with those actors: auto, HOST:PORT of its head, or ray://HOST:PORT.")
+    infer_resources: _Resources = setting(
+        "What each actor that infers takes of its node, by Ray's names.", {"CPU": 1.0}, flag=None
+    )
+    preprocess_resources: _Resources = setting(
+        "What each actor that preprocesses takes of its node, by Ray's names.", {"CPU": 1.0}, flag=None
+    )
+    redo_lost: bool = setting(
+        "Have other nodes do again what a lost node had to do, counted, instead of failing.", False, flag=None
     )
     identify: str | None = setting(
         "A second model, which says what is in the boxes of the first: a known model's name, or a file."
@@ -314,6 +333,13 @@ class RunConfig(BaseModel):
             raise ValueError(f"expected at most {MOST_CROPS:,} crops")
         return str(value)
 
+    @field_validator("cluster")
+    @classmethod
+    def _cluster(cls, value: str | None) -> str | None:
+        if value is not None and not _CLUSTER.fullmatch(value):
+            raise ValueError("expected auto, HOST:PORT or ray://HOST:PORT")
+        return value
+
     @field_validator("channel")
     @classmethod
     def _channel(cls, value: str) -> str:
@@ -388,6 +414,19 @@ class RunConfig(BaseModel):
     def shares_pictures(self) -> bool:
         """Whether processes of their own preprocess."""
         return self.stages_preprocessing and self.preprocess_place == "process"
+
+    @property
+    def prepares_on_ray(self) -> bool:
+        """Whether actors on a cluster preprocess."""
+        return self.stages_preprocessing and self.preprocess_place == "ray"
+
+    @property
+    def off_cluster(self) -> RunConfig:
+        """The same with all stages in this process or beside it."""
+        fields = type(self).model_fields
+        own = {name: fields[name].default for name in OF_CLUSTER}
+        prepares = {"preprocess_place": "thread"} if self.preprocess_place == "ray" else {}
+        return self.model_copy(update=own | prepares)
 
     @property
     def identifier(self) -> RunConfig:

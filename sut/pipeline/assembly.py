@@ -29,6 +29,7 @@ from sut.mlperf.official import BENCHMARKS
 from sut.models.base import ModelSpec
 from sut.models.preparation import Prepared, form_for, identified, spec_to_run
 from sut.models.registry import exported, find_for, for_file
+from sut.pipeline.cluster.settings import check_cluster
 from sut.pipeline.devices import Devices, Unit
 from sut.process.affinity import NOWHERE, Affinity
 from sut.process.cgroup import usable_cores
@@ -104,6 +105,10 @@ class Assembly:
 
     def load_backend(self) -> Loaded:
         """Load the model, once for each unit. Raises ``InputError`` where backend and recipe do not fit together."""
+        if self.config.infer_place == "ray":
+            raise InputError(
+                "--infer-place ray: what loads the model in this process alone has no use for it; leave it out"
+            )
         units, lanes = self.units, self.config.lane_count
         if self.config.serve != "none":
             from sut.pipeline.served import Behind  # which needs the extras of both sides
@@ -284,6 +289,7 @@ def assemble(
     """
     backend = load_backend(config.backend)
     preprocessor = load_preprocessor(config.preprocess, config.preprocess_options)
+    check_cluster(config)
     _check_device(config, backend)
     affinity = _affinity_of(config)
     _check_options(config, backend)
@@ -362,7 +368,7 @@ def _check_serve(config: RunConfig, backend: type[Backend]) -> None:
         )
     if config.boundary == "device":
         raise InputError("--serve: at the boundary device inputs are in the memory of one process; take tensor")
-    for name in ("identify", "slowdown"):
+    for name in ("identify", "slowdown", "cluster"):
         if getattr(config, name) != RunConfig.model_fields[name].default:
             raise InputError(f"--serve: {name} is for a system that is asked in its own process; leave one out")
     if config.preprocess_workers and config.preprocess_place != "thread":
@@ -477,6 +483,8 @@ def _check_device(config: RunConfig, backend: type[Backend]) -> None:
             f"--boundary device keeps the samples in the memory of one GPU, got --device {config.device}: name one "
             "device, or take --boundary tensor"
         )
+    if config.infer_place == "ray":  # of another machine, where it is asked again
+        return
     try:
         for word in config.devices:
             backend.check_device(word)

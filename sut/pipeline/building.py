@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from backends.base import Loaded, Runner
 from sut.pipeline.assembly import Assembly
@@ -21,6 +22,9 @@ from sut.pipeline.trays import Trays
 from sut.qsl.library import Library, Source
 from sut.qsl.picture_library import Frames, PictureLibrary
 
+if TYPE_CHECKING:
+    from sut.pipeline.cluster.preprocess import Preparing
+
 
 @dataclass(frozen=True, slots=True)
 class Builder:
@@ -35,6 +39,8 @@ class Builder:
     slowdown: Slowdown | None = None
     nvtx: Nvtx | None = None
     second: Identification | None = None
+    preparing: Preparing | None = None
+    """The actors that preprocess, where any do."""
     sources: list[Source] = field(default_factory=list)
     """All that were made, as the library made them."""
 
@@ -67,7 +73,8 @@ class Builder:
         trays = trays_for(before, infer, fill_up=self.parts.config.scenario != "Server")
         if before.place == "process":
             return self._in_processes(before, infer, trays, lanes)
-        channel = Channel(self.parts.spec.recipe, trays, infer.batch, infer.max_wait_ns)
+        by_reference = self.preparing is not None and self.parts.config.infer_place == "ray"
+        channel = Channel(self.parts.spec.recipe, trays, infer.batch, infer.max_wait_ns, by_reference)
         sources = [self._source(n) for n in range(before.workers)]
         cores = self.parts.affinity.preprocess
         return [Preprocess(before, sources, channel, self.shared, cores), Infer(lanes, channel, self.shared)]
@@ -91,7 +98,7 @@ class Builder:
         return RangedRunner(runner, self.nvtx) if self.nvtx is not None else runner
 
     def _source(self, lane: int) -> Source:
-        source = self.library.source(lane)
+        source = (self.preparing or self.library).source(lane)
         if self.nvtx is not None:
             source = RangedSource(source, self.nvtx)
         self.sources.append(source)

@@ -47,8 +47,12 @@ class Channel:
     otherwise it takes what is ready, once the first of it has waited ``max_wait_ns`` for more (Server).
     """
 
-    def __init__(self, recipe: Recipe, trays: Trays, batch: int, max_wait_ns: int = 0) -> None:
-        self.storage: NDArray[Any] = np.empty((trays.capacity, *recipe.sample_shape), recipe.dtype)
+    def __init__(
+        self, recipe: Recipe, trays: Trays, batch: int, max_wait_ns: int = 0, by_reference: bool = False
+    ) -> None:
+        """``by_reference``: its rows are not tensors but what tells where each is."""
+        shape, dtype = ((), object) if by_reference else (recipe.sample_shape, recipe.dtype)
+        self.storage: NDArray[Any] = np.empty((trays.capacity, *shape), dtype)
         self._trays = trays
         self._patience = Patience(batch, max_wait_ns)
         self._closed = False

@@ -254,19 +254,11 @@ def within(begin: int, end: int, parts_ns: Sequence[int]) -> list[int]:
     return stamps
 
 
-def stamping(stamps: list[int], clock: Clock) -> Mark:
-    """Appends to ``stamps`` the end of each stage that is marked, and the begin of the next."""
-
-    def mark(stage: str) -> None:
-        now = clock()
-        stamps.append(now)
-        stamps.append(now)
-
-    return mark
-
-
 class Stamping:
-    """The ``Mark`` of a lane's decoder, which may know better than now when a stage ended."""
+    """A ``Mark`` that appends to ``stamps`` the end of each stage and the begin of the next.
+
+    Who marks may know better than now when a stage ended.
+    """
 
     def __init__(self, stamps: list[int], clock: Clock) -> None:
         """``stamps`` has the begin of the first stage."""
@@ -293,7 +285,7 @@ def fill_stamped(
     source: Source, indices: Sequence[int], target: Target, stamps: list[int], clock: Clock
 ) -> list[Geometry]:
     """Fill the target. ``stamps`` has the begin; appended are the end of each stage and the begin of the next."""
-    geometries = source.fill(indices, target, stamping(stamps, clock))
+    geometries = source.fill(indices, target, Stamping(stamps, clock))
     if len(stamps) != 2 * len(source.stages) + 1:
         raise RuntimeError(f"{len(stamps) // 2} stages were marked, expected {', '.join(source.stages)}")
     stamps.pop()

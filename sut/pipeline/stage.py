@@ -34,7 +34,7 @@ class StageSettings:
     workers: int
     batch: int
     max_wait_ns: int = 0
-    place: Literal["caller", "thread", "process"] = "thread"
+    place: Literal["caller", "thread", "process", "ray"] = "thread"
 
 
 def stages_of(config: RunConfig, policy: BatchingPolicy, has_inputs: bool) -> tuple[StageSettings, ...]:

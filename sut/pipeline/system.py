@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from functools import partial
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from backends.base import Loaded
 from sut.config import RunConfig
@@ -32,7 +32,12 @@ from sut.pipeline.stage import entry, stages_of
 from sut.process.affinity import staying_on
 from sut.process.cpu import cpu_ns_of
 from sut.qsl.library import Library
+from sut.qsl.picture_library import PictureLibrary
 from sut.tasks.base import Payloads, Task
+
+if TYPE_CHECKING:
+    from sut.pipeline.cluster.preprocess import Preparing
+    from sut.pipeline.cluster.session import Cluster
 
 
 class SUT:
@@ -62,12 +67,15 @@ class SUT:
         self.parts = replace(parts, config=config)
         self._issued = 0
         self._deliver = complete
+        self.cluster = _cluster_of(config)
+        """The cluster that some of the stages are on."""
         self.failures = self._failures(tell)
         with ExitStack() as stack:
-            self.backend: Loaded = stack.enter_context(self.parts.load_backend())
+            self.backend: Loaded = stack.enter_context(self._loaded())
             self.parts.check_attested(self.backend.attest())
             self.library: Library = self._library(performance_samples, loaded)
             stack.callback(self.library.close)
+            self._preparing = self._prepared_on_ray(clock, stack)
             self.policy = BatchingPolicy.of(
                 config.scenario,
                 config.largest_batch,
@@ -99,9 +107,26 @@ class SUT:
     def _recorder(self, ledger: Ledger) -> Recorder:
         return Recorder(ledger)
 
+    def _loaded(self) -> Loaded:
+        """The model, in this process or on the cluster."""
+        if self.cluster is None or self.config.infer_place != "ray":
+            return self.parts.load_backend()
+        from sut.pipeline.cluster.infer import OnCluster  # which no other run need hold
+
+        return OnCluster(self.parts, self.cluster)
+
+    def _prepared_on_ray(self, clock: Clock, stack: ExitStack) -> Preparing | None:
+        """The actors that preprocess, where any do."""
+        if self.cluster is None or not self.config.prepares_on_ray or not self.backend.inputs:
+            return None
+        from sut.pipeline.cluster.preprocess import Preparing
+
+        assert isinstance(self.library, PictureLibrary)
+        return Preparing(self.parts, self.cluster, self.library, clock, stack)
+
     def _build(self, clock: Clock, stack: ExitStack) -> None:
         """Make the pipeline, and what its threads share."""
-        config, stages = self.config, self.library.stages
+        config, stages = self.config, (self._preparing or self.library).stages
         decoding = (*self.task.stages, *(self.second.stages if self.second is not None else ()))
         lane = lane_stages(self.backend.transfers, decoding, self.backend.details)
         before, with_batch = (stages, ("gather", *lane)) if self.staged else ((), (*stages, *lane))
@@ -120,7 +145,7 @@ class SUT:
             details=self.backend.details,
         )
         system = (self.parts, self.backend, self.library, self.policy, self._shared)
-        builder = Builder(*system, stack, slowdown, nvtx_for(config), self.second)
+        builder = Builder(*system, stack, slowdown, nvtx_for(config), self.second, self._preparing)
         self._sources = builder.sources
         self.lanes = builder.lanes()
         self.stages = builder.stages(self.stage_settings, self.lanes)
@@ -152,7 +177,14 @@ class SUT:
         for counts in (each.counts() for of in (self._sources, self.stages) for each in of):
             found.update(counts)
         of_second = self.second.notes() if self.second is not None else ()
+        if self.cluster is not None:
+            for counts in self.cluster.counted.values():
+                found.update(counts)
         return [*(f"{count:,} {what}" for what, count in found.items() if count), *self.task.notes(), *of_second]
+
+    def redone(self) -> list[str]:
+        """What was done more than once, since a node of the cluster was lost."""
+        return self.cluster.notes() if self.cluster is not None else []
 
     @property
     def processes(self) -> dict[str, int]:
@@ -163,7 +195,8 @@ class SUT:
 
     def cpu_s(self) -> float:
         """CPU time so far, in seconds, of this process and of those that work for it."""
-        return time.process_time() + sum(map(cpu_ns_of, self.processes.values())) / 1e9
+        on_cluster_ns = sum(self.cluster.cpu_ns.values()) if self.cluster is not None else 0
+        return time.process_time() + (sum(map(cpu_ns_of, self.processes.values())) + on_cluster_ns) / 1e9
 
     def ledger_shape(self, samples: int, traced: bool) -> LedgerShape:
         """The shape of a ledger for so many samples of this system, and for joining it with a trace or not."""
@@ -255,3 +288,11 @@ class SUT:
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+
+def _cluster_of(config: RunConfig) -> Cluster | None:
+    if config.cluster is None:
+        return None
+    from sut.pipeline.cluster.session import joined
+
+    return joined(config.cluster)

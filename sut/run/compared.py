@@ -153,7 +153,7 @@ def _compare_in_child(parts: Assembly, progress: Progress) -> None:
 def _compare(text: str, teller: Teller) -> None:
     orders = from_text(ComparisonOrders, text)
     one = {"device": orders.config.devices[0], "affinity": None, "lanes": 1, "threads": usable_cores()}
-    config = orders.config.model_copy(update=one)
+    config = orders.config.off_cluster.model_copy(update=one)
     parts = assemble(config, progress=teller.step, prepared=orders.prepared)
     with ExitStack() as stack:
         both = (_reference_of(parts), parts)

@@ -365,7 +365,7 @@ class Course:
                 first_error=sut.failures.first_error,
                 cpu_quota=quota,
                 quiet=quiet,
-                rules_broken=(*self._broken, *data_broken),
+                rules_broken=(*self._broken, *sut.redone(), *data_broken),
                 data_broken=bool(data_broken),
                 answers_sum=self._sum.sum if self._sum else None,
                 notes=(*self._late_notes, *sut.notes(), *data_notes),

@@ -327,7 +327,8 @@ class _Watch:
             hint = " (out of memory?)" if -code == signal.SIGKILL else ""
             self._fail(f"{process} was killed by {signal_name(-code)}{hint} {where}")
         elif code > 0 or outcome.finished is None:
-            self._fail(f"{process} ended by itself with exit code {code} {where}")
+            hint = " (Ray ends one whose node of the cluster is gone)" if self._config.cluster is not None else ""
+            self._fail(f"{process} ended by itself with exit code {code}{hint} {where}")
         elif self._lines.rest:
             self._fail(f"{process} ended in the middle of a word: {self._lines.rest[:80]!r}")
 

@@ -91,6 +91,8 @@ def key_of(parts: Assembly, samples_per_query: int) -> Key:
     }
     if config.stages_preprocessing and (config.preprocess_place, config.preprocess_batch) != ("thread", 1):
         key["workers"] = [config.preprocess_place, config.preprocess_batch]
+    if config.cluster is not None:
+        key["cluster"] = [config.infer_place, config.cluster, config.infer_resources, config.preprocess_resources]
     if parts.second is not None:
         how = [config.identify_workers, config.identify_batch, config.channel, config.fan_out]
         key["second"] = [_model(parts.second), how]

@@ -42,8 +42,10 @@ class Engine(SUT):
         """Raises ``InputError`` and ``SetupError`` as a run does."""
         if config.boundary == "device":
             raise InputError("--boundary device is in the memory of one process: serve tensor, pixels or jpeg")
-        if config.preprocess_workers and config.preprocess_place == "process":
-            raise InputError("--preprocess-place process has pictures of a data set; serve with thread")
+        if config.preprocess_workers and config.preprocess_place != "thread":
+            raise InputError(
+                f"--preprocess-place {config.preprocess_place} has pictures of a data set; serve with thread"
+            )
         self.wire: Wire = config.boundary
         self.meters, self._numbers = Meters(), count()
         self._lock = threading.Lock()

@@ -35,6 +35,7 @@ STAGES = {
     "preprocess": "decoding, resizing and normalising as far as they are inside the clock; a copy where they are not",
     "channel": "waiting, preprocessed, for a lane",
     "gather": "copying into the batch",
+    "carry": "pictures and tensors on their way to a node of the cluster and back",
     "h2d": "copying to the GPU",
     "infer": "the model itself",
     "d2h": "copying the model's numbers back",

@@ -30,7 +30,7 @@ WHERE_TOLD = (
     *("preprocess_workers", "preprocess_place", "preprocess_batch"),
     *("dataset", "dataset_path", "count", "performance_sample_count", "samples_per_query", "qps"),
     *("identify", "identify_backend", "identify_precision", "identify_options", "identify_workers", "identify_batch"),
-    *("channel", "fan_out"),
+    *("channel", "fan_out", "infer_place", "infer_resources", "preprocess_resources"),
 )
 """Other settings without which figures are of other work. A compare.json of before they were told does not say."""
 

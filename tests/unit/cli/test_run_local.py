@@ -85,6 +85,7 @@ def extras(checkout: Path, line: str, cuda: str = "none", extra_ops: str = "") -
         ("run --serve grpc", {"onnxruntime", "serve", "kserve"}),
         ("compare --vary serve=none,grpc", {"onnxruntime", "serve", "kserve"}),
         ("run --backend kserve --device grpc://host:8001", {"kserve"}),
+        ("run --infer-place ray --cluster auto", {"onnxruntime", "ray"}),
         ("run --channel=rediss://me@host:6379/0", {"onnxruntime", "redis"}),
         ("run --channel unix:///run/redis.sock", {"onnxruntime", "redis"}),
         ("run --channel kafka://one:9092,two:9092", {"onnxruntime", "kafka"}),

@@ -28,6 +28,8 @@ WORDS = {
     "affinity": "lanes=0",
     "preprocess_place": "process",
     "preprocess_batch": "2",
+    "infer_place": "ray",
+    "cluster": "auto",
 }
 OWN = {
     "boundary": {"--rounds"},

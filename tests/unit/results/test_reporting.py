@@ -34,7 +34,7 @@ def test_every_stage_has_words_and_a_colour() -> None:
     ours = {stage for name in names("preprocess") for stage in stages_of(name)}
     style = (Path(words.__file__).with_name("page.css")).read_text()
 
-    for stage in {*ours, "gather", *lane_stages(transfers=True)}:
+    for stage in {*ours, "carry", "gather", *lane_stages(transfers=True)}:
         assert stage in words.STAGES and f".st-{stage}" in style
 
 
