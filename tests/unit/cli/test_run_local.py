@@ -287,8 +287,8 @@ def test_help_names_every_command(checkout: Path) -> None:
     help_text = " ".join(word for words in start(checkout, "--help") for word in words)
 
     known = (
-        "run, doctor, accuracy, audit, boundary, breakdown, check-log, compare, dataset, export, kernels, parity, plan, "
-        "report, serve, show, study, submit, sweep, tune, verify, whatif"
+        "run, doctor, accuracy, audit, boundary, breakdown, check-log, compare, dataset, export, kernels, parity, "
+        "plan, report, serve, show, study, submit, sweep, tune, verify, whatif"
     )
     assert f"COMMAND is one of {known}: see" in help_text
     assert help_text.endswith("-P -m sut run --help")

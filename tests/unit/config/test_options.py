@@ -30,6 +30,7 @@ WORDS = {
     "preprocess_batch": "2",
     "infer_place": "ray",
     "cluster": "auto",
+    "serve": "grpc",
 }
 OWN = {
     "boundary": {"--rounds"},
