@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
@@ -141,6 +141,12 @@ class KServe(Backend):
     def traffic(self) -> Traffic:
         """What its runners have sent and received so far."""
         return sum((each.traffic for each in self._runners), Traffic())
+
+    def round_trip(self) -> str:
+        """Ask by a connection of its own: the one that there is may have been closed since."""
+        with closing(connect(self._endpoint)) as client:
+            told = client.server()
+        return f"{told.get('name', '')} {told.get('version', '')} at {self._endpoint.url}".lstrip()
 
     def attest(self) -> Attestation:
         """What the server says of itself and of the model; ``unknown`` for a precision that it does not tell."""

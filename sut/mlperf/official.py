@@ -18,6 +18,8 @@ QUERIES = MappingProxyType({"SingleStream": 64, "MultiStream": 662, "Server": 45
 MULTISTREAM_SAMPLES = 8
 """Samples in a query."""
 PERCENTILES = MappingProxyType({"SingleStream": 0.9, "MultiStream": 0.99, "Server": 0.99})
+NETWORK_SUT = "Network SUT"
+"""What the name of a system that is reached over a network must have in it."""
 EDGE = ("SingleStream", "MultiStream", "Offline")
 """The scenarios of a closed edge submission; ``datacenter,edge`` adds Server where a benchmark has it."""
 INFERRED = MappingProxyType({"MultiStream": ("SingleStream",), "Offline": ("SingleStream", "MultiStream")})

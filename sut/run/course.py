@@ -35,6 +35,7 @@ from sut.run.answers import check
 from sut.run.closed import end_where_broken, settings_broken
 from sut.run.events import Checked, Failure, Finished, Flushed, Loaded, Orders, Planned, Preprocessed
 from sut.run.identified import identified_by
+from sut.run.network import network_name
 from sut.run.overload import fitting_qps, stop_overload
 from sut.run.planning import Plan, Room, apply_calibration, make_plan, settings_before
 from sut.run.pulse import Phase, Pulse, never_raising
@@ -320,7 +321,10 @@ class Course:
 
         issue = self._sum.issuing(sut.issue) if self._sum else sut.issue
         calls = (issue, flush, sut.library.load, sut.library.unload)
-        return loadgen.Callbacks(*(never_raising(call, self._teller) for call in calls))
+        asked, flushed, load, unload = (never_raising(call, self._teller) for call in calls)
+        is_far = self._parts.backend.model_elsewhere
+        name = never_raising(lambda: network_name(sut), self._teller) if is_far else None
+        return loadgen.Callbacks(asked, flushed, load, unload, name)
 
     def _held_back(self, before: Periods) -> CpuQuota | None:
         """The quota of cores and what it did to the run; more than a little is told, and breaks a rule."""

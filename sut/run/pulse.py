@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, ParamSpec, TypeVar
 
 from sut.errors import ExitCode, RunError, SutError, one_line
 from sut.process.clock import Steps, look
 from sut.process.telling import Teller
 
 _BEAT_S = 0.5
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +74,12 @@ class Pulse:
         os._exit(ExitCode.INTERRUPTED)
 
 
-def never_raising(callback: Callable[..., None], teller: Teller) -> Callable[..., None]:
+def never_raising(callback: Callable[_P, _R], teller: Teller) -> Callable[_P, _R]:
     """An exception that reached LoadGen would crash the process a moment later, without a word."""
 
-    def guarded(*arguments: Sequence[int]) -> None:
+    def guarded(*arguments: _P.args, **named: _P.kwargs) -> _R:
         try:
-            callback(*arguments)
+            return callback(*arguments, **named)
         except BaseException as error:
             teller.give_up(in_the_run(error))
 
