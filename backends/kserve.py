@@ -30,7 +30,7 @@ from backends.kserve_client import (
     endpoint_of,
     is_url,
 )
-from backends.kserve_tensors import DATATYPES, spec_of, to_bytes, wire_of
+from backends.kserve_tensors import ANSWER, DATATYPES, spec_of, to_bytes, wire_of
 from plugins.errors import DeviceNotFound
 from plugins.options import option
 
@@ -153,6 +153,8 @@ class KServe(Backend):
         told = {key: str(value.get("string_value", "")) for key, value in self._config.get("parameters", {}).items()}
         name, version = str(self._server.get("name", "")), str(self._server.get("version", ""))
         facts = {f"server_{key}": value for key, value in told.items() if value and key != "precision"}
+        if self.outputs == (ANSWER,):
+            facts["answers"] = "ready"
         return Attestation(
             device=self._endpoint.url,
             device_name=f"{name} {version}".strip(),
