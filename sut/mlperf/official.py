@@ -22,6 +22,8 @@ NETWORK_SUT = "Network SUT"
 """What the name of a system that is reached over a network must have in it."""
 EDGE = ("SingleStream", "MultiStream", "Offline")
 """The scenarios of a closed edge submission; ``datacenter,edge`` adds Server where a benchmark has it."""
+DATACENTER = ("Offline", "Server")
+"""Those of the datacenter suite, which alone the network division has."""
 INFERRED = MappingProxyType({"MultiStream": ("SingleStream",), "Offline": ("SingleStream", "MultiStream")})
 """From which scenarios' results another's may be inferred, on the edge."""
 
@@ -88,6 +90,11 @@ class Benchmark:
     def scenarios(self) -> tuple[str, ...]:
         """All that it has, in MLPerf's order."""
         return EDGE if self.server_bound_ms is None else (*EDGE, "Server")
+
+    @property
+    def datacenter(self) -> tuple[str, ...]:
+        """Those of the datacenter suite; none where it is not in that."""
+        return () if self.server_bound_ms is None else DATACENTER
 
 
 BENCHMARKS: MappingProxyType[str, Benchmark] = MappingProxyType(

@@ -94,7 +94,9 @@ class Service:
         engine, config = self.engine, self.engine.config
         attested, model = engine.backend.attest(), engine.parts.model
         facts = {
+            "model": engine.parts.spec.name,
             "sha256": model.sha256 if model is not None else "",
+            "weights": model.weights if model is not None else "",
             "precision": attested.precision,
             "device": attested.device,
             "provider": attested.provider,

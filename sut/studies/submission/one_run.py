@@ -23,7 +23,8 @@ from sut.mlperf.finding import Finding as LogFinding
 from sut.mlperf.finding import Severity
 from sut.mlperf.judge_log import judge_log
 from sut.mlperf.logs import ACCURACY, DETAIL, OFFICIAL_SEEDS, SUMMARY, read_detail
-from sut.mlperf.rules import AUDIT, QUOTA, broken_rules, rule_name
+from sut.mlperf.rules import broken_rules
+from sut.mlperf.short import AUDIT, QUOTA, rule_name
 from sut.mlperf.verify_audit import AuditRule, Verified, verify_test01, verify_test04
 from sut.models.identity import Known
 from sut.models.preparation import Prepared
@@ -97,7 +98,7 @@ def _left_out(run: Run) -> list[str]:
     model = None if result.weights is None else Prepared(path, path, path, sha256=result.model_sha256, weights=weights)
     like = MODELS.get(result.model, MODELS[official.MODEL])
     spec = replace(like, name=result.model, loadgen_model=result.loadgen_model)
-    broken = broken_rules(config, spec, model, dataset, detail, result.audit)
+    broken = broken_rules(config, spec, model, dataset, detail, result.audit, result.attested)
     return [rule for rule in broken if rule not in result.rules_broken and rule_name(rule) not in names]
 
 
