@@ -185,6 +185,14 @@ SYSTEM_FREE_FIELDS = (
     *("hw_notes", "sw_notes", "system_type_detail"),
 )
 """Those that must be there, and may be empty."""
+IS_NETWORK = "is_network"
+"""The field of systems/SYSTEM.json that says "true" in the network division."""
+SYSTEM_NETWORK_FIELDS = (
+    *("network_type", "network_media", "network_rate", "network_protocol", "network_topology", "number_connections"),
+    *("nic_loadgen", "number_nic_loadgen", "net_software_stack_loadgen"),
+    *("nic_sut", "number_nic_sut", "net_software_stack_sut"),
+)
+"""Those that must say something there, too: fabric and protocol, and what is at both ends."""
 MEASUREMENTS = (
     *("input_data_types", "retraining"),
     *("starting_weights_filename", "weight_data_types", "weight_transformations"),

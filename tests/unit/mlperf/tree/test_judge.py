@@ -42,7 +42,7 @@ def test_a_whole_submission_has_no_finding(tmp_path: Path, make: Callable[[Path]
 
 
 def test_where_there_is_no_tree_it_says_so(tmp_path: Path) -> None:
-    for path, said in ((tmp_path, "holds neither closed nor open"), (tmp_path / "none", "cannot be read")):
+    for path, said in ((tmp_path, "holds neither closed nor open nor network"), (tmp_path / "none", "cannot be read")):
         with pytest.raises(ValueError, match=said):
             judge_tree(path)
 
