@@ -35,7 +35,8 @@ def broken_by_settings(config: RunConfig, benchmark: Benchmark) -> Iterator[str]
         yield f"MLPerf's {benchmark.name} is not in the datacenter suite, as the network division is"
     elif config.scenario not in benchmark.datacenter:
         yield f"MLPerf's network division has no scenario {config.scenario}"
-    if config.scenario == "Server" and config.max_batchsize != 1:
+    is_one = config.max_batchsize == 1 or (config.max_batchsize is None and config.rules == "network")  # see ``prior``
+    if config.scenario == "Server" and not is_one:
         yield f"queries may be batched on LoadGen's side: max_batchsize is {config.max_batchsize or 'auto'}, not 1"
     if config.scenario == "Server" and config.coalesce_queries:
         yield "queries are batched on LoadGen's side: coalesce_queries is on"

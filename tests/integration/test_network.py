@@ -15,6 +15,7 @@ from sut import __version__ as version
 from sut.mlperf.accuracy import read_accuracy_log
 from sut.mlperf.logs import ACCURACY, SUMMARY, read_detail
 from sut.mlperf.official import NETWORK_SUT
+from sut.results.collected import read_result
 from sut.results.schema import FILE
 from tests.children import python_started, run_sut
 from tests.unit.small_models import RECIPE_FILE, write_means
@@ -59,6 +60,7 @@ def test_loadgen_writes_down_who_has_answered(server: dict[str, str], protocols:
     assert detail.values["sut_name"] == name
     assert detail.values["get_sut_name_duration_ns"] > 0
     assert f"SUT name : {name}\n" in log.read_text()
+    assert {"infer", "infer/queue"} < {*read_result(log.with_name(FILE)).stages_ns}  # which agrees with itself
 
 
 def test_by_the_rules_all_that_a_server_here_breaks_is_named_before_the_run(

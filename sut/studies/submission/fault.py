@@ -19,6 +19,7 @@ REHEARSED = frozenset(
             "another model file",
             "a retired benchmark",
         ),
+        *("unseen weights", "a server here"),
         *(ACCURACY, SCORE),
     }
 )
