@@ -66,13 +66,16 @@ def test_loadgen_writes_down_who_has_answered(server: dict[str, str], protocols:
 def test_by_the_rules_all_that_a_server_here_breaks_is_named_before_the_run(
     server: dict[str, str], tmp_path: Path
 ) -> None:
-    by_network = run_sut(*to(server["grpc"]), "--rules", "network", "--scenario", "Server,SingleStream", cwd=tmp_path)
+    batch = ("--max-batchsize", "2")
+    by_network = run_sut(
+        *to(server["grpc"]), *batch, "--rules", "network", "--scenario", "Server,SingleStream", cwd=tmp_path
+    )
     by_closed = run_sut(*to(server["grpc"]), "--rules", "closed", cwd=tmp_path)
 
     assert (by_network.code, by_closed.code) == (1, 1)
     assert by_network.errors == [
         "model efficientnet-lite0 is not MLPerf's resnet50",
-        "Server: queries may be batched on LoadGen's side: max_batchsize is auto, not 1",
+        "Server: queries may be batched on LoadGen's side: max_batchsize is 2, not 1",
         f"the server is on this very machine: {server['grpc']}",
         "the model's weights are the server's own: nobody here has seen them",
         "answers are postprocessed on LoadGen's side: the server gives the model's outputs",

@@ -53,14 +53,15 @@ def test_offlines_one_query_may_be_cut() -> None:
     assert broken("Offline", max_batchsize=64) == []
 
 
+def test_where_no_batch_is_told_the_rules_see_to_it_that_there_is_none() -> None:
+    assert broken(max_batchsize=None) == []
+    [rule] = broken(max_batchsize=None, rules=None)
+    assert rule == "queries may be batched on LoadGen's side: max_batchsize is auto, not 1"
+
+
 BY_SETTINGS: list[tuple[dict[str, Any], str, str]] = [
     ({"scenario": "SingleStream"}, "MLPerf's network division has no scenario SingleStream", "another scenario"),
     ({"scenario": "MultiStream"}, "MLPerf's network division has no scenario MultiStream", "another scenario"),
-    (
-        {"max_batchsize": None},
-        "queries may be batched on LoadGen's side: max_batchsize is auto, not 1",
-        "client batching",
-    ),
     ({"max_batchsize": 2}, "queries may be batched on LoadGen's side: max_batchsize is 2, not 1", "client batching"),
     (
         {"coalesce_queries": True},
