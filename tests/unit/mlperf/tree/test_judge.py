@@ -307,6 +307,8 @@ OTHERS: list[tuple[TreeRule, Callable[[Path], Folder], Change, str, str]] = [
     (TreeRule.VALUE, trees.open_division, fields(f"{OPEN}/model_mapping.json", **{"own-net": "bert"}),
      f"{OPEN}/model_mapping.json", "own-net"),
     (TreeRule.SCENARIOS, trees.open_division, remove(f"{OPEN_RESULTS}/Offline"), OPEN_RESULTS, "folder"),
+    (TreeRule.NETWORK, trees.over_network, log(f"{trees.NETWORK_RESULTS}/Server/{RUN}", sut_name="PyFastSUT"),
+     f"{trees.NETWORK_RESULTS}/Server/{RUN}/{DETAIL}", "sut_name"),
     (TreeRule.EXTRA, trees.open_division, write(f"{OPEN_RESULTS}/Offline/TEST01/README.md", "1"),
      f"{OPEN_RESULTS}/Offline/TEST01", "name"),
     (TreeRule.MIN_DURATION, trees.open_division, set_to(OPEN_LOG, "min_duration_ms", 590000),
