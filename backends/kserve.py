@@ -128,7 +128,7 @@ class KServe(Backend):
         """Of the client's package."""
         from importlib.metadata import version
 
-        return f"tritonclient {version('tritonclient')}"
+        return version("tritonclient")
 
     def runner(self, place: str = "host") -> Runner:
         """One with a connection of its own."""

@@ -77,7 +77,7 @@ BEHIND_NETWORK = replace(
     name=f"{official.NETWORK_SUT}: a server at {URL}",
     settings={"backend": "kserve", "device": URL, "preprocess": "server", "boundary": "jpeg", "rules": "network"},
     told={
-        "backend": "kserve", "backend_version": "tritonclient 2.60.0", "device": URL, "device_name": "a server",
+        "backend": "kserve", "backend_version": "2.73.0", "device": URL, "device_name": "a server",
         "preprocess": "server",
         "boundary": "jpeg", "weights": None, "model_sha256": None, "loaded_sha256": {},
         "attested": {
@@ -214,7 +214,10 @@ def _fields(config: RunConfig, folder: Path, started: int, took_s: float, served
         "plan": {"scenario": config.scenario, "mode": config.mode, "lanes": 1, "trace": False},
         "config": config.model_dump(mode="json"),
         "system": {"cpu": "AMD EPYC", "cores": 2, "memory": "24684092 kB", "utc": _iso(time.time() + 1)},
-        "versions": {"loadgen-vision-sut": "0.1.0+g40f23a4", "python": "3.11.7", "onnxruntime": "1.31.1"},
+        "versions": {
+            "loadgen-vision-sut": "0.1.0+g40f23a4", "python": "3.11.7", "onnxruntime": "1.31.1",
+            "tritonclient": "2.73.0",
+        },
         "started": _iso(started), **served.told,
     }  # fmt: skip
 
