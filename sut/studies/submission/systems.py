@@ -17,7 +17,8 @@ from sut.version import NAME
 _NOTHING = "N/A"
 """Of an accelerator that is not there. Its number is the text "0": of a number MLPerf's checker says it is empty."""
 _UNTOLD = "not told"
-"""In a rehearsal, where a field must not be empty and nobody has told it."""
+_UNTOLD_COUNT = {"accelerators_per_node": "0"}
+"""In a rehearsal, where a field must not be empty and nobody has told it; some must be numbers."""
 
 
 def system_json(runs: Runs, about: About, relaxed: Sequence[str] | None) -> dict[str, str]:
@@ -27,7 +28,7 @@ def system_json(runs: Runs, about: About, relaxed: Sequence[str] | None) -> dict
     """
     found = _fields(runs, about)
     if relaxed is not None:
-        found |= {name: _UNTOLD for name in about.filled_fields if not found[name]}
+        found |= {name: _UNTOLD_COUNT.get(name, _UNTOLD) for name in about.filled_fields if not found[name]}
         notes = [f"{REHEARSAL}: {'; '.join(relaxed) or 'nothing relaxed'}", found["sw_notes"]]
         found["sw_notes"] = ". ".join(filter(None, notes))
     return found

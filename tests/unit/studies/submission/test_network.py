@@ -13,9 +13,11 @@ from sut.datasets.base import DataSet
 from sut.errors import InputError
 from sut.mlperf import official
 from sut.mlperf.logs import DETAIL, SUMMARY
+from sut.results.schema import FILE
 from sut.studies.submission.about import About
 from sut.studies.submission.checks import faults
 from sut.studies.submission.plan import plan
+from sut.studies.submission.rehearse import about_rehearsal
 from sut.studies.submission.runs import read_runs, scenarios_of
 from sut.studies.submission.submission import judge, make_tree, refusals
 from tests.unit.studies.submission.conftest import take_any_score
@@ -64,6 +66,20 @@ def test_runs_against_a_server_become_a_tree_that_the_judge_accepts(far: Path, t
     assert {system[name] for name in official.SYSTEM_NETWORK_FIELDS} == {"told"}
     assert len(runs.all()) == 8 and home / "calibration.md" in files
     assert f"SHA-256 {'ab' * 32}." in (home / "src/resnet50/README.md").read_text()
+
+
+@pytest.mark.usefixtures("short")
+def test_a_rehearsal_needs_nobody_to_tell_of_the_network(far: Path, tmp_path: Path) -> None:
+    told = about_rehearsal("network")
+    for result in far.rglob(FILE):
+        edit(result.parent, rules_broken=lambda old: [*old, f"the server is on this very machine: {URL}"])
+    runs = read_runs([far], told)
+
+    assert refusals(runs, told, is_rehearsal=True) == []
+    make_tree(runs, told, tmp_path / "tree", is_rehearsal=True, overwrite=False)
+
+    judged = judge(tmp_path / "tree")
+    assert (judged.accepted, judged.is_rehearsal, judged.findings) == (True, True, ())
 
 
 def log_of_a_system_here(folder: Path) -> None:
