@@ -134,7 +134,7 @@ fi
 
 # Backend, model and device come first: as options of run, as words of what takes them so.
 declare -A flag=([backend]='' [model]='' [device]='' [dataset]='' [preprocess]='' [precision]='' [config]='' [from]=''
-    [identify]='' [identify_backend]='' [identify_precision]='' [channel]='')
+    [identify]='' [identify_backend]='' [identify_precision]='' [channel]='' [serve]='')
 declare -A setting=()
 for name in backend model device; do
     [[ $# -gt 0 && $1 != -* ]] || break
@@ -176,7 +176,8 @@ done
 for file in "${flag[config]}" "${flag[from]}"; do
     [[ -f $file ]] || continue
     ! grep -q '^matrix[[:space:]]*:' -- "$file" 2>/dev/null || is_matrix=1
-    for name in backend preprocess precision model device dataset identify identify_backend identify_precision channel; do
+    for name in backend preprocess precision model device dataset identify identify_backend identify_precision channel \
+        serve; do
         [[ -n ${flag[$name]}${setting[$name]-} ]] || flag[$name]=$(values_of "$file" "$name")
     done
 done
@@ -207,6 +208,7 @@ case $command in
             add_extras precision int8 # for TensorRT, where somebody has installed it
         fi
         ;;
+    export) extras+=(kserve serve) ;;& # the messages that read what is written for Triton; what its Python model runs
     accuracy) [[ " ${arguments[*]}" != *" --annotations"* ]] || extras+=(detection) ;;
     check-log | kernels | show | verify) ;;
     *) # of submit only a rehearsal runs anything
@@ -219,6 +221,7 @@ case $command in
             add_extras precision "${flag[identify_precision]}"
             add_extras model "${flag[identify]}"
             add_extras channel "$(channels_of "${flag[channel]}")"
+            [[ $command != serve && ! ,${flag[serve]} =~ ,(grpc|http) ]] || extras+=(serve kserve)
             add_extras score "${flag[dataset]}"
         fi
         ;;

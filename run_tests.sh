@@ -2,7 +2,7 @@
 # Sets itself up, then runs every check: ./run_tests.sh [--all] [--core] [--fix] [pytest arguments]
 #
 #   ./run_tests.sh                             format, lint, types, shell scripts, the fast tests
-#   ./run_tests.sh --all                       the slow tests too
+#   ./run_tests.sh --all                       the slow tests too, with a Triton server in .venv-triton
 #   ./run_tests.sh --core                      without DALI, CuPy, NNCF and PyTorch: what needs them is skipped, and why is told
 #   ./run_tests.sh --fix                       first has ruff format the code and mend what it can
 #   ./run_tests.sh tests/unit -k ledger -x     with arguments for pytest; paths are relative to the checkout
@@ -48,6 +48,11 @@ while read -r _ _ _ extra step _; do
 done <"$ROOT/plugins/extras.txt"
 
 setup_env "${extras[@]}"
+if [[ -n $all ]]; then
+    # shellcheck source-path=SCRIPTDIR source=tools/triton_venv.sh
+    source "$ROOT/tools/triton_venv.sh"
+    setup_triton
+fi
 use_checkout
 cd -- "$ROOT"
 

@@ -202,6 +202,11 @@ class Loaded(Closing, ABC):
     def attest(self) -> Attestation:
         """Device, provider and precision as really executed."""
 
+    @property
+    def processes(self) -> Mapping[str, int]:
+        """Numbers of the processes that work for it, by name."""
+        return {}
+
     def traffic(self) -> Traffic | None:
         """What its runners have sent and received so far, where there is a server; None elsewhere."""
         return None

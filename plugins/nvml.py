@@ -59,8 +59,8 @@ class GpuFacts:
 class GpuState:
     """A GPU at one moment. Null is what it does not tell."""
 
-    # For whoever reads it from a file, or about it in docs/contract.md.
-    __pydantic_config__: ClassVar[Mapping[str, Any]] = {"extra": "forbid", "use_attribute_docstrings": True}
+    # For whoever reads it from a file.
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = {"extra": "forbid"}
 
     used_bytes: int | None
     """Of its memory, by all processes; without what the driver keeps for itself."""

@@ -16,6 +16,9 @@ settings.load_profile("any machine")
 os.environ["TZ"] = "UTC"  # of the logs that tests write
 time.tzset()
 
+# Tests run several at a time: threads of PyTorch's that spin while they wait take the cores from those they wait for.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 # What a test runner under nohup or in the background ignores, its children would ignore too.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -11,6 +11,7 @@ from tests.children import CHECKOUT
 FLOORS = (
     "sut.cli",
     "sut.studies",
+    "sut.export",
     "sut.serve",
     "sut.run",
     "sut.results",

@@ -25,6 +25,7 @@ PAGES = (
     *("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"),
     *("docs/architecture.md", "docs/contract.md", "docs/results.md", "docs/submission.md"),
     *("docs/beyond-inference.md", "docs/channels.md", "docs/detection.md", "docs/studies.md", "docs/pipelines.md"),
+    *("docs/triton.md",),
     *("docs/brokers.md", "docs/channels.md", "docs/detection.md", "docs/studies.md", "docs/pipelines.md"),
 )
 PATH = re.compile(r"`((?:\.ci|\.github|sut|backends|preprocess|kernels|plugins|docs|tests|tools|docker)/[\w./-]*)`")

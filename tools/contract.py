@@ -7,9 +7,13 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
+import itertools
 import json
 import re
 import sys
+import textwrap
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -39,9 +43,30 @@ class _Untitled(GenerateJsonSchema):
         return False
 
 
+class _Described(_Untitled):
+    """With what docstrings below fields say of them. No command needs that, so that none has pydantic look for it."""
+
+    def model_schema(self, schema: Any) -> dict[str, Any]:
+        return _with_docstrings(super().model_schema(schema), schema["cls"])
+
+    def dataclass_schema(self, schema: Any) -> dict[str, Any]:
+        return _with_docstrings(super().dataclass_schema(schema), schema["cls"])
+
+
+def _with_docstrings(schema: dict[str, Any], kind: type) -> dict[str, Any]:
+    [definition] = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
+    assert isinstance(definition, ast.ClassDef)
+    for field, below in itertools.pairwise(definition.body):
+        match field, below:
+            case ast.AnnAssign(target=ast.Name(name)), ast.Expr(ast.Constant(str(text))):
+                shown = name.removesuffix("_")  # a name that Python has already, as in a result's file
+                schema["properties"][shown]["description"] = inspect.cleandoc(text)
+    return schema
+
+
 def schema_text() -> str:
     """The JSON Schema of a result, its docstrings in the words of JSON."""
-    schema = {"$schema": GenerateJsonSchema.schema_dialect, **Result.model_json_schema(schema_generator=_Untitled)}
+    schema = {"$schema": GenerateJsonSchema.schema_dialect, **Result.model_json_schema(schema_generator=_Described)}
     return re.sub("|".join(_IN_JSON), lambda word: _IN_JSON[word[0]], json.dumps(schema, indent=1)) + "\n"
 
 

@@ -223,6 +223,10 @@ class RunConfig(BaseModel):
         "MultiStream's samples in a query.", only=Only("scenario", ("MultiStream",), "that is of MultiStream's queries")
     )
     performance_sample_count: int | None = setting("Samples that are loaded at a time.", ge=1, le=1_000_000_000)
+    serve: Literal["none", "grpc", "http"] = setting(
+        "Put the system behind sut serve, which the run starts on this host, and ask it over that.",
+        "none",
+    )
     slowdown: dict[str, _Factor] = setting(
         "Stages to stretch, and how many times as long each takes: what sut whatif runs; no result of the system.",
         {},
@@ -347,6 +351,11 @@ class RunConfig(BaseModel):
         return max(self.lanes or 1, self.units)
 
     @property
+    def requests_at_once(self) -> int:
+        """Lanes on LoadGen's side: the system's own, or two for each behind a server, one of them on its way."""
+        return self.lane_count * (2 if self.serve != "none" and self.scenario != "SingleStream" else 1)
+
+    @property
     def threads_per_lane(self) -> int:
         """Runtime threads of each lane: as set, else the usable cores shared among the lanes."""
         return self.threads or max(1, usable_cores() // self.lane_count)
@@ -373,8 +382,8 @@ class RunConfig(BaseModel):
 
     @property
     def stages_preprocessing(self) -> bool:
-        """Whether preprocessing has workers of its own, where there is any."""
-        return self.preprocess_workers > 0 and self.times_preprocessing
+        """Whether preprocessing has workers of its own, where there is any; behind a server those are the server's."""
+        return self.preprocess_workers > 0 and self.times_preprocessing and self.serve == "none"
 
     @property
     def shares_pictures(self) -> bool:

@@ -34,7 +34,7 @@ _MARK = "# Written by sut audit, which removes it when its runs are done."
 class Audit(BaseModel):
     """The audit.config that LoadGen obeyed: which of MLPerf's audits it is, if any, and what it sets."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     file: str
     """Where it was."""

@@ -112,6 +112,8 @@ def broken_before(
         found.append("int8 is not known to be calibrated on MLCommons' list (--rules closed)")
     if config.identify is not None:
         found.append(f"two models: what {spec.name} finds, {config.identify} identifies; MLPerf's benchmarks have one")
+    if config.serve != "none":
+        found.append("the system is behind a server on LoadGen's own host")
     if config.slowdown:
         stretched = ", ".join(f"{stage} x {factor:.4g}" for stage, factor in config.slowdown.items())
         found.append(f"slowdown stretches stages on purpose: {stretched}")

@@ -13,6 +13,7 @@ IN_SHORT = {
     "random weights": "random weights",
     "planted weights": "planted weights",
     "runs no model": "no model",
+    "behind a server on ": "a server beside LoadGen",
     "weights are the server's ": "unseen weights",
     "the model is on a server, ": "a server",
     "no network lies between": "no network",

@@ -153,7 +153,9 @@ def identified(
     )
 
 
-def check_unchanged(prepared: Prepared | None) -> None:
+def check_unchanged(
+    prepared: Prepared | None, since: str = "during the runs", remedy: str = "run all of it again"
+) -> None:
     """Read all files again. Raises ``RunError`` where one is not what it was when the model was identified."""
     files = {**prepared.sources, **prepared.loads} if prepared is not None else {}
     for path, expected in files.items():
@@ -162,9 +164,7 @@ def check_unchanged(prepared: Prepared | None) -> None:
         except OSError as error:
             found = f"cannot be read ({reason_of(error)})"
         if found != f"has the SHA-256 {expected}":
-            raise RunError(
-                f"the model changed during the runs: {path} {found}, expected {expected}; run all of it again"
-            )
+            raise RunError(f"the model changed {since}: {path} {found}, expected {expected}; {remedy}")
 
 
 def check_format(config: RunConfig, source: Path, backend: type[Backend]) -> None:

@@ -80,6 +80,8 @@ class Assembly:
     @property
     def units(self) -> tuple[Unit, ...]:
         """The devices that the lanes work on in turn, each with its cores."""
+        if self.config.serve != "none":
+            return (Unit(self.config.device),)  # a server, whatever it has
         devices, sets = self.config.devices, self.affinity.lanes or (None,)
         number = max(len(devices), len(sets))
         return tuple(Unit(devices[n % len(devices)], sets[n % len(sets)]) for n in range(number))
@@ -103,6 +105,11 @@ class Assembly:
     def load_backend(self) -> Loaded:
         """Load the model, once for each unit. Raises ``InputError`` where backend and recipe do not fit together."""
         units, lanes = self.units, self.config.lane_count
+        if self.config.serve != "none":
+            from sut.pipeline.served import Behind  # which needs the extras of both sides
+
+            spec = self.spec
+            return Behind(self.config, self.model, spec.name, spec.recipe.sample_shape, self.progress)
         if len(units) == 1 and units[0].cores is None:
             return self._load_on(units[0].device, lanes)
         return Devices(units, self._load_on, lanes)
@@ -158,7 +165,8 @@ class Assembly:
     def library(self, backend: Loaded, capacity: int | None, loaded: Callable[[int], None]) -> Library:
         """The sample library at the config's boundary, for ``capacity`` samples at a time (None: as MLPerf has it)."""
         at_a_time, recipe = min(capacity or self.performance_samples, self.dataset.count), self.spec.recipe
-        how = Loading(self.dataset, partial(self.preprocessor_for, recipe), at_a_time, usable_cores(), loaded)
+        make = partial(_forwarding if self._is_served_pictures else self.preprocessor_for, recipe)
+        how = Loading(self.dataset, make, at_a_time, usable_cores(), loaded)
         if not backend.inputs:
             return NothingLibrary(how)
         self._check_wire(backend)
@@ -173,9 +181,15 @@ class Assembly:
         shared = SharedPictures() if self.config.shares_pictures else None
         return PictureLibrary(how, self.config.boundary, shared, shows_frames=self.second is not None)
 
+    @property
+    def _is_served_pictures(self) -> bool:
+        """Whether the run's own server preprocesses."""
+        return self.config.serve != "none" and self.config.times_preprocessing
+
     def _check_wire(self, backend: Loaded) -> None:
         """Raise ``InputError`` where a server takes tensors and is to be sent pictures, or the other way round."""
-        forwards, takes_pictures = self.preprocessor.forwards(), backend.places[0] in SENT_PLACES
+        forwards = self.preprocessor.forwards() or self._is_served_pictures
+        takes_pictures = backend.places[0] in SENT_PLACES
         if forwards and not takes_pictures:
             raise InputError(
                 f"the server takes ready tensors (input {backend.inputs[0].name}): preprocess here, with --preprocess "
@@ -275,6 +289,7 @@ def assemble(
     _check_options(config, backend)
     _check_forwarding(config, backend, preprocessor)
     _check_identify(config, preprocessor)
+    _check_serve(config, backend)
     spec = _spec_of(config, backend, say)
     if config.data_format and config.data_format != spec.recipe.layout:
         raise InputError(
@@ -337,6 +352,23 @@ def _check_forwarding(config: RunConfig, backend: type[Backend], preprocessor: t
         raise InputError(f"preprocess_workers: --preprocess {config.preprocess} has nothing to do; leave them out")
 
 
+def _check_serve(config: RunConfig, backend: type[Backend]) -> None:
+    """Refuse what cannot be put behind a server that the run starts."""
+    if config.serve == "none":
+        return
+    if backend.model_elsewhere:
+        raise InputError(
+            f"--serve starts a server, and the backend {config.backend} asks one that is there: leave one out"
+        )
+    if config.boundary == "device":
+        raise InputError("--serve: at the boundary device inputs are in the memory of one process; take tensor")
+    for name in ("identify", "slowdown"):
+        if getattr(config, name) != RunConfig.model_fields[name].default:
+            raise InputError(f"--serve: {name} is for a system that is asked in its own process; leave one out")
+    if config.preprocess_workers and config.preprocess_place != "thread":
+        raise InputError("--serve: a server preprocesses in threads; take --preprocess-place thread")
+
+
 def _check_identify(config: RunConfig, preprocessor: type[Preprocessor]) -> None:
     """Refuse what a pipeline of two models cannot have, and settings of the second where there is none."""
     if config.identify is None:
@@ -362,6 +394,11 @@ def _check_identify(config: RunConfig, preprocessor: type[Preprocessor]) -> None
         _loaded(sut.channels.registry.load, "channel", settings_of(config.channel).channel)
     if config.fan_out is not None and config.mode == "accuracy":
         raise InputError("--fan-out makes crops that nobody has labelled: leave it out, or --accuracy")
+
+
+def _forwarding(recipe: Recipe, lane: int = 0) -> Preprocessor:
+    """What sends pictures to the run's own server."""
+    return load_preprocessor("server")(recipe)
 
 
 def load_backend(name: str) -> type[Backend]:

@@ -43,7 +43,7 @@ class Builder:
         one = self.backend.reads_host_arrays and len(self.backend.inputs) == 1 and self.policy.padded(1) == 1
         lend_to = self.backend.inputs[0].name if one else None
         place = self.parts.place_for(self.backend)
-        runners = [self.stack.enter_context(self._runner(place)) for _ in range(self.parts.config.lane_count)]
+        runners = [self.stack.enter_context(self._runner(place)) for _ in range(self.parts.config.requests_at_once)]
         units = self.parts.units
         several = len(units) > 1 or units[0].cores is not None
         return [

@@ -73,7 +73,7 @@ class SUT:
                 config.largest_batch,
                 int(config.max_wait_ms * 1e6),
                 self.backend.batch_sizes,
-                config.lane_count,
+                config.requests_at_once,
                 config.batching,
             )
             self.stage_settings = stages_of(config, self.policy, bool(self.backend.inputs))
@@ -158,6 +158,7 @@ class SUT:
     def processes(self) -> dict[str, int]:
         """Numbers of the processes that work for this one, by name."""
         found = {name: number for stage in self.stages for name, number in stage.processes.items()}
+        found |= self.backend.processes
         return found if self.second is None else {**found, **self.second.processes}
 
     def cpu_s(self) -> float:

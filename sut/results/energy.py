@@ -14,8 +14,8 @@ POWER_LOG = "power log "
 class Energy:
     """Joules per sample of the CPU, of all GPUs of a run, or of what an external meter stands before."""
 
-    # For whoever reads it from a file, or about it in docs/contract.md.
-    __pydantic_config__: ClassVar[Mapping[str, Any]] = {"extra": "forbid", "use_attribute_docstrings": True}
+    # For whoever reads it from a file.
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = {"extra": "forbid"}
 
     source: str
     """What measured it: ``rapl``, ``nvml``, ``nvml_power`` (integrated) or ``power_log``."""
@@ -32,7 +32,7 @@ class NotMeasured:
     """What stands for CPU or GPU where nothing could be read."""
 
     # Results of versions that had no meters yet have the joules here, as null.
-    __pydantic_config__: ClassVar[Mapping[str, Any]] = {"extra": "ignore", "use_attribute_docstrings": True}
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = {"extra": "ignore"}
 
     source: Literal["none"] = "none"
     """Nothing measured it."""

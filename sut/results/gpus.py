@@ -19,8 +19,8 @@ OTHERS_BYTES = 50 * 2**20
 class GpuUse:
     """A GPU that a run works on. Null is what NVML does not tell."""
 
-    # For whoever reads it from a file, or about it in docs/contract.md.
-    __pydantic_config__: ClassVar[Mapping[str, Any]] = {"extra": "forbid", "use_attribute_docstrings": True}
+    # For whoever reads it from a file.
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = {"extra": "forbid"}
 
     device: str
     """``cuda:0``, by CUDA's number."""

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-_TOLD: Mapping[str, Any] = {"extra": "forbid", "use_attribute_docstrings": True}
-"""For whoever reads it from a file, or about it in docs/contract.md."""
+_TOLD: Mapping[str, Any] = {"extra": "forbid"}
+"""For whoever reads it from a file."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,8 +37,8 @@ _CPU_TIMES = slice(11, 15)
 class Quiet:
     """What disturbed a process for a while: the first three are shares and decide, the rest says more."""
 
-    # For whoever reads it from a file, or about it in docs/contract.md.
-    __pydantic_config__: ClassVar[Mapping[str, Any]] = {"extra": "forbid", "use_attribute_docstrings": True}
+    # For whoever reads it from a file.
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = {"extra": "forbid"}
 
     others_share: float | None
     """Of the cores that it may run on, what others took."""

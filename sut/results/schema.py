@@ -34,8 +34,9 @@ CONFIGURED = ("backend", "device", "preprocess", "precision", "boundary", "scena
 
 
 class _Part(BaseModel):
-    # Docstrings below fields are their descriptions in docs/contract.md and docs/result.schema.json.
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    # Docstrings below fields are their descriptions in docs/contract.md and docs/result.schema.json. What checks values
+    # is built when one is read: most processes import this and read none.
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
 
 class Metric(_Part):

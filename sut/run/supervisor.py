@@ -120,6 +120,7 @@ class _Watch:
         self._seen = (-1, -1, -1)
         self._generated_s = 0.0
         self._resident: tuple[int, int] | None = None
+        self._cores = usable_cores()
 
     def watch(self) -> None:
         """Follow the child until it has closed its end of the pipe, or there is a reason to stop it."""
@@ -261,7 +262,7 @@ class _Watch:
         if outcome.notes or planned.overload:  # which is the cause, and told
             return
         load = os.getloadavg()[0]
-        if why := why_long(planned.plan, planned.min_query_count, done, elapsed, load, usable_cores()):
+        if why := why_long(planned.plan, planned.min_query_count, done, elapsed, load, self._cores):
             outcome.notes.append(why)
             self._observer.note(why)
 

@@ -55,7 +55,7 @@ def settle(
     trial = known.trial_of(found)
     budget_s = min(MOST_S, seconds)
     # Each candidate has workers of the second model, where it has any: they would all be at work at once.
-    may_try = len(found) > 1 and budget_s >= LEAST_S and _have_room(parts) and config.channel == "none"
+    may_try = len(found) > 1 and budget_s >= LEAST_S and _have_room(parts) and config.channel == config.serve == "none"
     if is_new := may_try and _may_tell_more(trial, budget_s, is_quiet, higher):
         begin()
         # In case that this process does not live to tell: a candidate may crash it. Once more, as it may be Ctrl-C.

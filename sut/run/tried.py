@@ -94,6 +94,8 @@ def key_of(parts: Assembly, samples_per_query: int) -> Key:
     if parts.second is not None:
         how = [config.identify_workers, config.identify_batch, config.channel, config.fan_out]
         key["second"] = [_model(parts.second), how]
+    if config.serve != "none":
+        key["serve"] = config.serve
     if config.slowdown:
         key["slowdown"] = dict(config.slowdown)
     if config.times_preprocessing:  # larger pictures take longer, whatever the settings

@@ -60,6 +60,22 @@ class Engine(SUT):
             raise InputError(f"{self.parts.spec.name} has {len(self.backend.inputs)} inputs, and one can be served")
         self.outputs = (ANSWER,) if answers else self.backend.outputs
 
+    @property
+    def facts(self) -> dict[str, str]:
+        """What runs, by its content and as the runtime itself reports it: parameters of the model's configuration."""
+        attested, model = self.backend.attest(), self.parts.model
+        return {
+            "model": self.parts.spec.name,
+            "sha256": (model.sha256 if model is not None else None) or "",
+            "weights": model.weights if model is not None else "",
+            "precision": attested.precision,
+            "device": attested.device,
+            "provider": attested.provider,
+            "backend_version": self.parts.backend.version(),
+            "preprocess": self.config.preprocess if self.config.times_preprocessing else "",
+            "recipe": self.parts.spec.recipe.name,
+        }
+
     def _library(self, samples: int | None, loaded: Callable[[int], None]) -> Library:
         make = partial(self.parts.preprocessor_for, self.parts.spec.recipe)
         self._requests = Requests(Loading(self.parts.dataset, make, 1, usable_cores()), self.wire)

@@ -71,8 +71,9 @@ class Grpc(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
         outcome = FAILED
         try:
             self._service.check_name(request.model_name, request.model_version)
-            answer = await self._service.infer(self._given(request), [each.name for each in request.outputs])
-            response = self._told(request, answer)
+            with self._service.admitted():
+                answer = await self._service.infer(self._given(request), [each.name for each in request.outputs])
+                response = self._told(request, answer)
             meters.sent.labels(PROTOCOL).inc(sum(map(len, response.raw_output_contents)))
             outcome = ANSWERED
             return response

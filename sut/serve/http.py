@@ -104,12 +104,13 @@ class Http:
         meters = self._service.meters
         outcome = FAILED
         try:
-            body = await self._body(scope, receive)
-            meters.received.labels(PROTOCOL).inc(len(body))
             self._service.check_name(name, version)
-            asked = parse(body, _header(scope, LENGTH), self._service.regions)
-            answer = await self._service.infer(asked.given, [*asked.outputs])
-            reply = self._told(asked, answer)
+            with self._service.admitted():  # before its body is held, too
+                body = await self._body(scope, receive)
+                meters.received.labels(PROTOCOL).inc(len(body))
+                asked = parse(body, _header(scope, LENGTH), self._service.regions)
+                answer = await self._service.infer(asked.given, [*asked.outputs])
+                reply = self._told(asked, answer)
             meters.sent.labels(PROTOCOL).inc(len(reply.body))
             outcome = ANSWERED
             return reply

@@ -51,6 +51,19 @@ class Request:
     left: int = 0
 
 
+def bodies(wire: Wire, rows: NDArray[Any]) -> list[Any]:
+    """The samples' bodies of a request that brings these rows; pixels come in RGB."""
+    if wire == "jpeg":
+        return list(rows.reshape(-1))
+    return [_bgr(each) for each in rows] if wire == "pixels" else list(rows)
+
+
+def _bgr(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    import cv2
+
+    return cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR).astype(np.uint8, copy=False)
+
+
 Held = dict[int, Sample]
 """Samples that are in flight, by their numbers."""
 

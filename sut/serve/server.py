@@ -6,7 +6,7 @@ import asyncio
 import resource
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +28,7 @@ _HEAD_S = 10.0
 _KEEP_ALIVE_S = 75
 """How long a connection may be idle after a request."""
 _BACKLOG = 4096
-_ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,15 +80,16 @@ def serve(
     connections: int,
     patience_s: float,
     ready: Callable[[Serving], None],
+    endings: Sequence[signal.Signals] = ENDINGS,
 ) -> None:
-    """Serve until a signal comes, then answer what was taken up, for so many seconds at most.
+    """Serve until one of these signals comes, then answer what was taken up, for so many seconds at most.
 
     ``service`` makes it within the event loop; ``ready`` is called once both front ends listen. Raises ``InputError``
     for an address or a certificate that cannot be had, ``RunError`` where requests were left without an answer.
     """
     _allow_files(connections)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(service, address, connections, patience_s, ready))
+        runner.run(_serve(service, address, connections, patience_s, ready, endings))
 
 
 async def _serve(
@@ -97,10 +98,11 @@ async def _serve(
     connections: int,
     patience_s: float,
     ready: Callable[[Serving], None],
+    endings: Sequence[signal.Signals],
 ) -> None:
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in _ENDINGS:
+    for number in endings:
         loop.add_signal_handler(number, ended.set)
     service = make()
     sock, remote = _listening(address), server_of(service)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,7 @@ from sut.errors import one_line
 from sut.serve.engine import Engine
 from sut.serve.refused import BUSY, INVALID, TOO_LATE, UNKNOWN, Broken, Refused
 from sut.serve.regions import Regions
-from sut.serve.samples import Request, Sample
+from sut.serve.samples import Request, Sample, bodies
 from sut.version import NAME
 
 VERSION = "1"
@@ -92,18 +93,6 @@ class Service:
     def config(self) -> dict[str, Any]:
         """The model's configuration, as Triton has it; ``parameters`` say what runs, by its content."""
         engine, config = self.engine, self.engine.config
-        attested, model = engine.backend.attest(), engine.parts.model
-        facts = {
-            "model": engine.parts.spec.name,
-            "sha256": model.sha256 if model is not None else "",
-            "weights": model.weights if model is not None else "",
-            "precision": attested.precision,
-            "device": attested.device,
-            "provider": attested.provider,
-            "backend_version": engine.parts.backend.version(),
-            "preprocess": config.preprocess if config.times_preprocessing else "",
-            "recipe": engine.parts.spec.recipe.name,
-        }
         return {
             "name": self.name,
             "platform": self.metadata["platform"],
@@ -111,7 +100,7 @@ class Service:
             "max_batch_size": engine.policy.max_batch,
             "input": [_configured(self._input)],
             "output": [_configured(each) for each in self._outputs.values()],
-            "parameters": {key: {"string_value": str(value)} for key, value in facts.items()},
+            "parameters": {key: {"string_value": value} for key, value in engine.facts.items()},
         }
 
     def check_name(self, name: str, version: str = "") -> None:
@@ -121,30 +110,37 @@ class Service:
         if version not in ("", VERSION):
             raise Refused(UNKNOWN, f"model '{name}' has no version '{version}'; its version is {VERSION}")
 
-    async def infer(self, given: Sequence[Given], wanted: Sequence[str]) -> Answer:
-        """Answer a request with the outputs of these names, or all of them.
-
-        Raises ``Refused`` for one that does not fit, beyond the cap, and while the server stops; ``Broken`` for one
-        that was taken up and failed.
-        """
-        unknown = next((name for name in wanted if name not in self._outputs), None)
-        if unknown is not None:
-            raise Refused(INVALID, f"there is no output '{unknown}'; there are {', '.join(self._outputs)}")
+    @contextmanager
+    def admitted(self) -> Iterator[None]:
+        """While a request is in flight. Raises ``Refused`` beyond the cap, and while the server stops."""
         if not self.ready:
             raise Refused(BUSY, "the server is stopping")
         if self._inflight >= self.limits.inflight:
             raise Refused(BUSY, f"{self.limits.inflight:,} requests are in flight, which is the cap; try again later")
-        samples = [Sample(body) for body in self._bodies(given)]
-        self._inflight += 1
-        self._idle.clear()
-        self.meters.inflight.set(self._inflight)
+        self._count(1)
         try:
-            await self._answered(samples)
+            yield
         finally:
-            self._inflight -= 1
-            self.meters.inflight.set(self._inflight)
-            if not self._inflight:
-                self._idle.set()
+            self._count(-1)
+
+    def _count(self, more: int) -> None:
+        self._inflight += more
+        self.meters.inflight.set(self._inflight)
+        if self._inflight:
+            self._idle.clear()
+        else:
+            self._idle.set()
+
+    async def infer(self, given: Sequence[Given], wanted: Sequence[str]) -> Answer:
+        """Answer a request that was admitted with the outputs of these names, or all of them.
+
+        Raises ``Refused`` for one that does not fit; ``Broken`` for one that was taken up and failed.
+        """
+        unknown = next((name for name in wanted if name not in self._outputs), None)
+        if unknown is not None:
+            raise Refused(INVALID, f"there is no output '{unknown}'; there are {', '.join(self._outputs)}")
+        samples = [Sample(body) for body in self._bodies(given)]
+        await self._answered(samples)
         outputs = {name: np.stack([each.outputs[name] for each in samples]) for name in wanted or self._outputs}
         last = max(samples, key=lambda each: each.computed_ns)
         spans = (last.taken_ns - last.came_ns, last.ready_ns - last.taken_ns, last.computed_ns - last.ready_ns)
@@ -187,9 +183,7 @@ class Service:
             array = one.raw if isinstance(one.raw, np.ndarray) else from_bytes(one.raw, one.datatype, one.shape)
         except ValueError as error:
             raise Refused(INVALID, f"input '{spec.name}': {one_line(error)}") from error
-        if self.engine.wire == "jpeg":
-            return list(array.reshape(-1))
-        return [_bgr(each) for each in array] if self.engine.wire == "pixels" else list(array)
+        return bodies(self.engine.wire, array)
 
     async def drained(self, patience_s: float) -> bool:
         """Take up nothing any more; whether all that was taken up is answered within so many seconds."""
@@ -205,12 +199,6 @@ class Service:
 def _settle(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
-
-
-def _bgr(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    import cv2
-
-    return cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR).astype(np.uint8, copy=False)
 
 
 def _told(spec: TensorSpec) -> dict[str, Any]:

@@ -74,7 +74,12 @@ _WORDS: TypeAdapter[Step | Failed | Bare] = vocabulary(Step | Failed | Bare)
 def has_loop(config: RunConfig) -> bool:
     """Whether there is a bare loop that does a run's work."""
     # The loop answers with the first model alone: of two the rest would count as the harness's cost.
-    return config.scenario != "Server" and not config.preprocess_workers and config.identify is None
+    return (
+        config.scenario != "Server"
+        and not config.preprocess_workers
+        and config.identify is None
+        and config.serve == "none"
+    )
 
 
 def run_bare(

@@ -1,34 +1,14 @@
-"""The check of all kernels: passes on the kernels as they are, and notices what it is there to notice."""
+"""The check of all kernels notices what it is there to notice; that they pass is in ``test_kernels_command.py``."""
 
 import numpy as np
 import pytest
 
 from kernels.device import Buffer
 from kernels.host import HostDevice
-from kernels.lab.check import STRIP_BYTES, check, check_resize, write_guarded
+from kernels.lab.check import STRIP_BYTES, check_resize, write_guarded
 from kernels.normalize import Output
 from kernels.placement import Place
 from preprocess.oracle import resize_fit
-
-
-@pytest.mark.slow
-def test_all_kernels_are_equal_to_their_truth(host: HostDevice) -> None:
-    rows = list(check(host, resize_fit))
-    assert [row for row in rows if not row.ok] == []
-    assert {row.largest_difference for row in rows} == {0.0}
-    kernels = {row.kernel for row in rows}
-    assert {
-        "matmul_tiled_f32",
-        "transpose_naive",
-        "nhwc_to_nchw_tiled",
-        "normalize_f32",
-        "resize fused",
-        "resize naive",
-    } <= kernels
-    assert {row.dtype for row in rows} == {"float32", "float16", "uint8", "int8"}
-    assert {row.layout for row in rows if row.kernel == "resize fused"} == {"NCHW", "NHWC"}
-    for case in ("linear, letterbox 640, centred", "linear, letterbox 640, top left", "linear, stretch 800"):
-        assert {row.dtype for row in rows if row.case == case} == {"float32", "float16", "uint8", "int8"}
 
 
 @pytest.mark.slow

@@ -59,7 +59,7 @@ def one_line(done: Done) -> str:
 
 
 @pytest.mark.slow
-def test_check_takes_the_host_form_where_there_is_no_gpu(sut: Run) -> None:
+def test_check_takes_the_host_form_where_there_is_no_gpu_and_all_kernels_are_equal_to_their_truth(sut: Run) -> None:
     done = sut("check", "--json")
 
     assert done.code == 0, done.err
@@ -70,9 +70,17 @@ def test_check_takes_the_host_form_where_there_is_no_gpu(sut: Run) -> None:
     printed = json.loads(done.out)
     assert (printed["schema"], printed["command"]) == (1, "kernels check")
     rows = printed["rows"]
-    assert all(row["ok"] and row["largest_difference"] == 0 for row in rows)
+    assert [row for row in rows if not row["ok"]] == []
+    assert {row["largest_difference"] for row in rows} == {0}
     assert {row["device"] for row in rows} == {"host"}
-    assert {"transpose_tiled", "normalize_f16", "resize fused", "resize naive"} <= {row["kernel"] for row in rows}
+    assert {
+        *("matmul_tiled_f32", "transpose_naive", "transpose_tiled", "nhwc_to_nchw_tiled"),
+        *("normalize_f32", "normalize_f16", "resize fused", "resize naive"),
+    } <= {row["kernel"] for row in rows}
+    assert {row["dtype"] for row in rows} == {"float32", "float16", "uint8", "int8"}
+    assert {row["layout"] for row in rows if row["kernel"] == "resize fused"} == {"NCHW", "NHWC"}
+    for case in ("linear, letterbox 640, centred", "linear, letterbox 640, top left", "linear, stretch 800"):
+        assert {row["dtype"] for row in rows if row["case"] == case} == {"float32", "float16", "uint8", "int8"}
 
 
 def test_a_wrong_kernel_is_named_and_ends_with_3(sut: Run, monkeypatch: pytest.MonkeyPatch) -> None:

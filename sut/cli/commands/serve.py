@@ -46,7 +46,7 @@ _LEFT_OUT = (
         "user_conf",
         "mlperf_conf",
     ),
-    *("cache", "cache_dir", "preprocessed_dir", "use_preprocessed_dataset"),
+    *("serve", "cache", "cache_dir", "preprocessed_dir", "use_preprocessed_dataset"),
 )
 
 

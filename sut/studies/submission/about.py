@@ -52,7 +52,7 @@ _Text = Annotated[str, BeforeValidator(_as_text)]
 class About(BaseModel):
     """The file's content. What is not told here is taken from the results."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     submitter: _Name
     """Name of the organisation, as its folder is called: letters, digits, ``_``, ``-`` and ``.``."""

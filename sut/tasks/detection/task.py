@@ -6,6 +6,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any, Literal, Self, assert_never
 
 import numpy as np
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from backends.base import TensorSpec
 from plugins.options import option
 from preprocess.base import Geometry, Mark, unmarked
-from sut.tasks.base import Payloads, Score, Spec, Task, Told
+from sut.tasks.base import Info, Payloads, Score, Spec, Task, Told
 from sut.tasks.detection.answers import ANSWER_WIDTH, VALUE
 from sut.tasks.detection.categories import Categories, categories_of
 from sut.tasks.detection.coco_map import MeanAP, check_pycocotools, score_boxes
@@ -31,6 +32,8 @@ _CLIPPED = "boxes reached beyond their picture and were clipped"
 _OUTSIDE = "of them lay outside altogether: is the recipe the model's?"
 _CORNERED = f"pictures had all boxes within {_IN_THE_CORNER} pixels of a corner: are they shares (task_options boxes)?"
 _EMPTY = "pictures were answered, none with a box: is the recipe the model's?"
+_RAW = ("yolo", "objectness")
+"""Kinds whose boxes are still to be suppressed."""
 _NEAR_NOTHING = 0.01
 """An mAP that trained weights do not have: YOLO11-N, the smallest, has 0.39."""
 
@@ -78,7 +81,9 @@ class Detection(Task):
         self._lock = threading.Lock()
         match form.kind:
             case "yolo" | "objectness":
-                self._best_boxes = _compiled()
+                nms = _suppression()
+                nms.kernel()
+                self._best_boxes: Callable[..., Found] = nms.best_boxes
                 self._find = self._suppressed
             case "nms":
                 self._find = self._in_rows
@@ -90,9 +95,21 @@ class Detection(Task):
     @classmethod
     def of(cls, spec: Spec, outputs: Sequence[TensorSpec]) -> Self:
         """The task for a model with these outputs, as ``form_of`` tells them."""
+        form, options = cls._read(spec, outputs)
+        return cls(form, spec, options)
+
+    @classmethod
+    def _read(cls, spec: Spec, outputs: Sequence[TensorSpec]) -> tuple[Form, DetectionOptions]:
         options: DetectionOptions = cls.read_options(spec.task_options)
-        wanted = None if options.outputs == "auto" else options.outputs
-        return cls(form_of(outputs, spec.classes, wanted), spec, options)
+        return form_of(outputs, spec.classes, None if options.outputs == "auto" else options.outputs), options
+
+    @classmethod
+    def check(cls, spec: Spec, info: Info) -> None:
+        """As of any task, but that suppression is not compiled: that takes seconds. Its package must be there."""
+        form, options = cls._read(spec, info.outputs)
+        categories_of(options.categories, spec.classes)
+        if form.kind in _RAW:
+            _suppression()
 
     @classmethod
     def recognises(cls, outputs: Sequence[TensorSpec]) -> bool:
@@ -120,10 +137,9 @@ class Detection(Task):
     @classmethod
     def outline(cls, spec: Spec, outputs: Sequence[TensorSpec]) -> str:
         """The kind of the outputs, and what is done with them."""
-        options: DetectionOptions = cls.read_options(spec.task_options)
-        form = form_of(outputs, spec.classes, None if options.outputs == "auto" else options.outputs)
+        form, options = cls._read(spec, outputs)
         how = f"categories {options.categories}, boxes in {options.boxes}, scores above {options.score_threshold:g}"
-        if form.kind in ("yolo", "objectness"):
+        if form.kind in _RAW:
             how += f", IoU at most {options.iou_threshold:g}"
         return f"detection by {form}, {spec.classes} classes, {how}"
 
@@ -303,14 +319,13 @@ class Detection(Task):
             counted[_CORNERED] += int((found.counts > 0).sum()) * in_the_corner
 
 
-def _compiled() -> Callable[..., Found]:
-    """``best_boxes``, with its code compiled."""
+def _suppression() -> ModuleType:
+    """The module of non-maximum suppression, whose code is compiled when it is asked for its kernel."""
     try:
         from sut.tasks.detection import nms
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError("non-maximum suppression needs Numba: pip install numba", name=error.name) from error
-    nms.kernel()
-    return nms.best_boxes
+    return nms
 
 
 def _boxes_in(truth: object) -> BoxTruth:

@@ -81,6 +81,10 @@ def extras(checkout: Path, line: str, cuda: str = "none", extra_ops: str = "") -
         ("run --identify-backend openvino --identify_precision int8", {"onnxruntime", "openvino", "nncf"}),
         ("run --channel shared --identify efficientnet-lite0", {"onnxruntime"}),
         ("run --channel redis", {"onnxruntime", "redis"}),
+        ("serve --backend openvino", {"openvino", "serve", "kserve"}),
+        ("run --serve grpc", {"onnxruntime", "serve", "kserve"}),
+        ("compare --vary serve=none,grpc", {"onnxruntime", "serve", "kserve"}),
+        ("run --backend kserve --device grpc://host:8001", {"kserve"}),
         ("run --channel=rediss://me@host:6379/0", {"onnxruntime", "redis"}),
         ("run --channel unix:///run/redis.sock", {"onnxruntime", "redis"}),
         ("run --channel kafka://one:9092,two:9092", {"onnxruntime", "kafka"}),
@@ -103,6 +107,7 @@ def extras(checkout: Path, line: str, cuda: str = "none", extra_ops: str = "") -
         ("compare --vary lanes=1,2", {"onnxruntime"}),
         ("compare --help", {"onnxruntime"}),
         ("study ladder", {"pytorch", "openvino", "numba", "dali", "nncf"}),
+        ("export triton --boundary jpeg --preprocess fused", {"onnxruntime", "numba", "kserve", "serve"}),
         ("dataset imagenet /data", {"imagenet"}),
         ("dataset sums /data", set()),
         ("doctor --json", {"onnxruntime"}),
@@ -281,9 +286,10 @@ def test_help_names_every_command(checkout: Path) -> None:
     help_text = " ".join(word for words in start(checkout, "--help") for word in words)
 
     known = (
-        "run, doctor, accuracy, audit, boundary, breakdown, check-log, compare, dataset, kernels, parity, plan, report"
+        "run, doctor, accuracy, audit, boundary, breakdown, check-log, compare, dataset, export, kernels, parity, plan, "
+        "report, serve, show, study, submit, sweep, tune, verify, whatif"
     )
-    assert f"COMMAND is one of {known}, show, study, submit, sweep, tune, verify, whatif: see" in help_text
+    assert f"COMMAND is one of {known}: see" in help_text
     assert help_text.endswith("-P -m sut run --help")
 
 

@@ -50,7 +50,7 @@ class Device(Loaded):
     reads_host_arrays: bool = False
     provider: str = "CUDA"
     places: tuple[str, ...] = ()
-    details: Mapping[str, str] = field(default_factory=dict)
+    told: Mapping[str, str] = field(default_factory=dict)
     closed: bool = False
 
     def __post_init__(self) -> None:
@@ -61,7 +61,7 @@ class Device(Loaded):
         return Made(self.name, place)
 
     def attest(self) -> Attestation:
-        return Attestation(self.name, self.model, self.provider, self.precision, self.details)
+        return Attestation(self.name, self.model, self.provider, self.precision, self.told)
 
     def close(self) -> None:
         self.closed = True
@@ -133,7 +133,7 @@ def test_what_was_loaded_before_one_that_fails_is_unloaded() -> None:
 
 
 def test_all_are_attested_and_what_differs_is_told_of_each() -> None:
-    both, made = loaded({"details": {"kernels": "x", "gpu": "here"}}, {"model": "B", "details": {"gpu": "there"}})
+    both, made = loaded({"told": {"kernels": "x", "gpu": "here"}}, {"model": "B", "told": {"gpu": "there"}})
 
     assert both.attest() == Attestation(
         "cuda:0,cuda:1",
@@ -148,7 +148,7 @@ def test_all_are_attested_and_what_differs_is_told_of_each() -> None:
     )
     both.close()
     assert all(each.closed for each in made)
-    alike, _ = loaded({"details": {"kernels": "x"}}, {"details": {"kernels": "x"}})
+    alike, _ = loaded({"told": {"kernels": "x"}}, {"told": {"kernels": "x"}})
     assert alike.attest() == Attestation("cuda:0,cuda:1", "A", "CUDA", "fp32", {"kernels": "x"})
 
 

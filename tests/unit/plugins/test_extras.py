@@ -39,6 +39,8 @@ def test_no_column_is_forgotten() -> None:
             "dataset",
             "score",
             "channel",
+            "serve",
+            "place",
             "gpu",
             "energy",
             "dev",

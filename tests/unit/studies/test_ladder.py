@@ -41,6 +41,7 @@ def test_the_ladders_that_come_along_have_the_papers_seven_rungs(path: Path, mon
     assert [rung.name for rung in found.rungs] == [
         *("one-by-one decode", "batched decode", "GPU decode", "faster runtime, overlap", "dynamic batching"),
         *("tuned", "compiled low precision"),
+        *(["behind a server"] if path.stem == "ladder" else []),
     ]
     assert (settings["model"], settings["weights"], found.pictures) == ("vit-b", "random", "medium")
     check_rungs(found, RunConfig(**settings, boundary="jpeg", scenario="Server"))

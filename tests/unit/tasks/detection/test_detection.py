@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import ml_dtypes
 import numpy as np
@@ -486,4 +486,17 @@ def test_without_numba_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatc
 
     with pytest.raises(ModuleNotFoundError, match=r"^non-maximum suppression needs Numba: pip install numba$"):
         Detection.of(spec_of(), written("yolo", [[]]).specs)
+    with pytest.raises(ModuleNotFoundError, match=r"^non-maximum suppression needs Numba: pip install numba$"):
+        check_fit(spec_of(), info(*written("yolo", [[]]).specs))
     assert Detection.of(spec_of(), written("nms", [[]]).specs).form.kind == "nms"
+
+
+def test_nothing_is_compiled_to_see_whether_a_file_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    def compiled() -> NoReturn:
+        raise AssertionError("compiled")
+
+    monkeypatch.setattr("sut.tasks.detection.nms.kernel", compiled)
+
+    check_fit(spec_of(), info(*written("yolo", [[]]).specs))
+    with pytest.raises(AssertionError, match="compiled"):
+        Detection.of(spec_of(), written("yolo", [[]]).specs)
