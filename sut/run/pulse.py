@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, ParamSpec, TypeVar
+from typing import Literal, TypeVar
 
 from sut.errors import ExitCode, RunError, SutError, one_line
 from sut.process.clock import Steps, look
 from sut.process.telling import Teller
 
 _BEAT_S = 0.5
-_P = ParamSpec("_P")
 _R = TypeVar("_R")
 
 
@@ -74,12 +73,12 @@ class Pulse:
         os._exit(ExitCode.INTERRUPTED)
 
 
-def never_raising(callback: Callable[_P, _R], teller: Teller) -> Callable[_P, _R]:
+def never_raising(callback: Callable[..., _R], teller: Teller) -> Callable[..., _R]:
     """An exception that reached LoadGen would crash the process a moment later, without a word."""
 
-    def guarded(*arguments: _P.args, **named: _P.kwargs) -> _R:
+    def guarded(*arguments: Sequence[int]) -> _R:
         try:
-            return callback(*arguments, **named)
+            return callback(*arguments)
         except BaseException as error:
             teller.give_up(in_the_run(error))
 

@@ -314,7 +314,7 @@ def test_every_name_in_short_is_that_of_a_rule() -> None:
     told += broken("Server", **server, backend_options={"shared_memory": True}, coalesce_queries=True)
     told += broken("SingleStream", **{**server, "preprocess": "server", "boundary": "pixels"})
     told += [*broken("Offline", **server, rules="closed"), *broken("Offline", rules="network")]
-    told += broken("Offline", **server, model="yolo-99", data=coco())
+    told += [*broken("Offline", **server, model="yolo-99", data=coco()), *broken("Offline", serve="grpc")]
 
     for part, words in IN_SHORT.items():
         assert words in in_short([rule for rule in told if part in rule]), part
