@@ -211,6 +211,13 @@ class Loaded(Closing, ABC):
         """What its runners have sent and received so far, where there is a server; None elsewhere."""
         return None
 
+    def round_trip(self) -> str | None:
+        """Who serves, and where, as a server says when it is asked now; None where there is none.
+
+        Raises what ``Runner.infer`` does where it does not answer.
+        """
+        return None
+
     def close(self) -> None:
         """Unload. Called once, after all runners were closed."""
 

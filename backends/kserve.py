@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
@@ -30,7 +30,7 @@ from backends.kserve_client import (
     endpoint_of,
     is_url,
 )
-from backends.kserve_tensors import DATATYPES, spec_of, to_bytes, wire_of
+from backends.kserve_tensors import ANSWER, DATATYPES, spec_of, to_bytes, wire_of
 from plugins.errors import DeviceNotFound
 from plugins.options import option
 
@@ -128,7 +128,7 @@ class KServe(Backend):
         """Of the client's package."""
         from importlib.metadata import version
 
-        return f"tritonclient {version('tritonclient')}"
+        return version("tritonclient")
 
     def runner(self, place: str = "host") -> Runner:
         """One with a connection of its own."""
@@ -142,11 +142,19 @@ class KServe(Backend):
         """What its runners have sent and received so far."""
         return sum((each.traffic for each in self._runners), Traffic())
 
+    def round_trip(self) -> str:
+        """Ask by a connection of its own: the one that there is may have been closed since."""
+        with closing(connect(self._endpoint)) as client:
+            told = client.server()
+        return f"{told.get('name', '')} {told.get('version', '')} at {self._endpoint.url}".lstrip()
+
     def attest(self) -> Attestation:
         """What the server says of itself and of the model; ``unknown`` for a precision that it does not tell."""
         told = {key: str(value.get("string_value", "")) for key, value in self._config.get("parameters", {}).items()}
         name, version = str(self._server.get("name", "")), str(self._server.get("version", ""))
         facts = {f"server_{key}": value for key, value in told.items() if value and key != "precision"}
+        if self.outputs == (ANSWER,):
+            facts["answers"] = "ready"
         return Attestation(
             device=self._endpoint.url,
             device_name=f"{name} {version}".strip(),

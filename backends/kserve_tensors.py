@@ -40,6 +40,9 @@ PICTURES = {
 }
 """Those inputs. Pixels are RGB; pictures of one request are of one size."""
 
+ANSWER = TensorSpec("answer", "float32", (None,), "N")
+"""The output that ``sut serve --answers`` has in the place of the model's: labels as LoadGen gets them."""
+
 _LENGTH = struct.Struct("<I")
 
 

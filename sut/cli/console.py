@@ -17,7 +17,7 @@ from rich.text import Text
 from sut.cli.emit import emit, grid, prose
 from sut.config import RunConfig
 from sut.errors import ExitCode, short
-from sut.mlperf.rules import in_short
+from sut.mlperf.short import in_short
 from sut.pipeline.assembly import Assembly
 from sut.process.streams import tell_error
 from sut.results.energy import POWER_LOG

@@ -112,8 +112,9 @@ class RunConfig(BaseModel):
             "precision", ("fp16", "bf16", "int8"), "it is what the labels of other precisions are compared with", "fold"
         ),
     )
-    rules: Literal["closed"] | None = setting(
-        "closed: official settings; what breaks MLPerf's rules is refused, what is finished and official is kept."
+    rules: Literal["closed", "network"] | None = setting(
+        "closed, or network where a server has the model: official settings; what breaks MLPerf's rules is refused, "
+        "what is finished and official is kept."
     )
     backend_options: _Options = setting("The backend's own settings, by name.", {}, flag=None)
     preprocess_options: _Options = setting("The preprocessor's own settings, by name.", {}, flag=None)

@@ -155,6 +155,9 @@ class Callbacks:
     flush: Callable[[], None]
     load: Callable[[Sequence[int]], None]
     unload: Callable[[Sequence[int]], None]
+    name: Callable[[], str] | None = None
+    """Of a system that is reached over a network, what it is called: asked before the first query and after the last,
+    each time by a round trip."""
 
 
 def run(
@@ -175,9 +178,20 @@ def run(
     logs.log_output.copy_summary_to_stdout = False
     logs.enable_trace = trace
     qsl = lg.ConstructQSL(samples, performance_samples, callbacks.load, callbacks.unload)
-    sut = lg.ConstructFastSUT(callbacks.issue, callbacks.flush)
+    sut, destroy = _constructed(callbacks)
     try:
         lg.StartTestWithLogSettings(sut, qsl, settings, logs, b"" if audit is None else os.fsencode(audit))
     finally:
-        lg.DestroyFastSUT(sut)
+        destroy(sut)
         lg.DestroyQSL(qsl)
+
+
+def _constructed(callbacks: Callbacks) -> tuple[Any, Callable[[Any], None]]:
+    """The system as LoadGen knows it, and what destroys that: only the one over a network can say its name."""
+    if callbacks.name is None:
+        return lg.ConstructFastSUT(callbacks.issue, callbacks.flush), lg.DestroyFastSUT
+
+    def issue(samples: Sequence[Any]) -> None:
+        callbacks.issue([each.id for each in samples], [each.index for each in samples])
+
+    return lg.ConstructQDL(issue, callbacks.flush, callbacks.name), lg.DestroyQDL

@@ -18,8 +18,12 @@ QUERIES = MappingProxyType({"SingleStream": 64, "MultiStream": 662, "Server": 45
 MULTISTREAM_SAMPLES = 8
 """Samples in a query."""
 PERCENTILES = MappingProxyType({"SingleStream": 0.9, "MultiStream": 0.99, "Server": 0.99})
+NETWORK_SUT = "Network SUT"
+"""What the name of a system that is reached over a network must have in it."""
 EDGE = ("SingleStream", "MultiStream", "Offline")
 """The scenarios of a closed edge submission; ``datacenter,edge`` adds Server where a benchmark has it."""
+DATACENTER = ("Offline", "Server")
+"""Those of the datacenter suite, which alone the network division has."""
 INFERRED = MappingProxyType({"MultiStream": ("SingleStream",), "Offline": ("SingleStream", "MultiStream")})
 """From which scenarios' results another's may be inferred, on the edge."""
 
@@ -86,6 +90,11 @@ class Benchmark:
     def scenarios(self) -> tuple[str, ...]:
         """All that it has, in MLPerf's order."""
         return EDGE if self.server_bound_ms is None else (*EDGE, "Server")
+
+    @property
+    def datacenter(self) -> tuple[str, ...]:
+        """Those of the datacenter suite; none where it is not in that."""
+        return () if self.server_bound_ms is None else DATACENTER
 
 
 BENCHMARKS: MappingProxyType[str, Benchmark] = MappingProxyType(
@@ -176,6 +185,14 @@ SYSTEM_FREE_FIELDS = (
     *("hw_notes", "sw_notes", "system_type_detail"),
 )
 """Those that must be there, and may be empty."""
+IS_NETWORK = "is_network"
+"""The field of systems/SYSTEM.json that says "true" in the network division."""
+SYSTEM_NETWORK_FIELDS = (
+    *("network_type", "network_media", "network_rate", "network_protocol", "network_topology", "number_connections"),
+    *("nic_loadgen", "number_nic_loadgen", "net_software_stack_loadgen"),
+    *("nic_sut", "number_nic_sut", "net_software_stack_sut"),
+)
+"""Those that must say something there, too: fabric and protocol, and what is at both ends."""
 MEASUREMENTS = (
     *("input_data_types", "retraining"),
     *("starting_weights_filename", "weight_data_types", "weight_transformations"),

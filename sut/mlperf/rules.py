@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from backends.registry import BACKENDS, load
@@ -12,48 +12,10 @@ from sut.datasets.base import DataSet
 from sut.mlperf import official
 from sut.mlperf.audit import Audit
 from sut.mlperf.logs import Detail
+from sut.mlperf.network import broken_by_server, broken_by_settings
 from sut.mlperf.official import Benchmark
 from sut.models.base import ModelSpec
 from sut.models.preparation import Prepared
-
-AUDIT = "an audit"
-"""What breaks a rule in any other run, and is what an audit's run is for."""
-QUOTA = "a quota"
-"""What breaks a rule of ours, and none of MLPerf's: the system has as many cores as its quota gives it."""
-IN_SHORT = {
-    "answers depend on the batch: ": "batch-dependent answers",
-    "random weights": "random weights",
-    "planted weights": "planted weights",
-    "runs no model": "no model",
-    "behind a server on ": "a server beside LoadGen",
-    "weights are the server's ": "unseen weights",
-    "the run did not come to its end": "no end",
-    "slowdown stretches stages": "stretched stages",
-    "LoadGen left no log ": "no log",
-    "is a search, not a result": "a search",
-    "at the boundary device ": "boundary device",
-    "is not this project's own": "a plug-in",
-    "min_duration ": "short run",
-    " pictures, not ": "few pictures",
-    " of a longer list, not ": "part of a list",
-    " pictures, more than ": "more pictures",
-    " is not MLPerf's ": "another model",
-    " is retired: ": "a retired benchmark",
-    " has no scenario ": "another scenario",
-    "not MLPerf's file": "another model file",
-    "Server latency bound ": "relaxed bound",
-    "the list of data set ": "another list",
-    "int8 is not known ": "own calibration",
-    "a quarter of the calibrated one": "low rate",
-    " samples < ": "few samples",
-    " queries < ": "few queries",
-    "performance_sample_count ": "few samples loaded",
-    "an audit (": AUDIT,
-    " cores held the run back ": QUOTA,
-}
-"""Rules by what is in them, in a few words, the most telling first."""
-_COLUMNS = 80
-_UNSEEN = "the model's weights are the server's own: nobody here has seen them"
 
 
 def is_official_model(spec: ModelSpec, model: Prepared | None) -> bool:
@@ -127,17 +89,26 @@ def foretold(settings: Any, dataset: DataSet) -> Detail:
 
 
 def broken_before(
-    config: RunConfig, spec: ModelSpec, model: Prepared | None, dataset: DataSet, told: Detail, audit: Audit | None
+    config: RunConfig,
+    spec: ModelSpec,
+    model: Prepared | None,
+    dataset: DataSet,
+    told: Detail,
+    audit: Audit | None,
+    attested: Mapping[str, Any] | None = None,
 ) -> list[str]:
     """What keeps a run from being one by the rules of round v6.1, each with the figure found and the one required.
 
-    As far as config, parts and settings tell it: ``told`` is the run's log, or what is ``foretold`` of it. What one of
-    MLPerf's audits sets for itself breaks nothing.
+    As far as config, parts and settings tell it: ``told`` is the run's log, or what is ``foretold`` of it, ``attested``
+    what a server says of itself, None where it was not asked. What one of MLPerf's audits sets for itself breaks
+    nothing. Where a server has the model, the rules are those of the network division.
     """
     benchmark = official.benchmark_of(spec.name, spec.loadgen_model)
     found = _not_official(config, spec, benchmark, model)
-    # With it, every list but MLCommons' was refused, and every file that was quantised already.
-    if (config.precision == "int8" or (model is not None and model.quantised)) and config.rules != "closed":
+    found += _of_network(config, spec, benchmark, model, attested)
+    # With it, every list but MLCommons' was refused, and every file that was quantised already; but a server's.
+    quantised = config.precision == "int8" or (model is not None and model.quantised)
+    if quantised and (config.rules is None or model is None):
         found.append("int8 is not known to be calibrated on MLCommons' list (--rules closed)")
     if config.identify is not None:
         found.append(f"two models: what {spec.name} finds, {config.identify} identifies; MLPerf's benchmarks have one")
@@ -168,12 +139,13 @@ def broken_rules(
     dataset: DataSet,
     detail: Detail,
     audit: Audit | None = None,
+    attested: Mapping[str, Any] = {},
 ) -> list[str]:
     """``broken_before`` of a run's log, and what only that tells; ``audit`` is what was obeyed.
 
     What only the run's own process sees, such as parity, is not among them.
     """
-    found = broken_before(config, spec, model, dataset, detail, audit)
+    found = broken_before(config, spec, model, dataset, detail, audit, attested)
     if audit is not None and audit.test is not None:
         found.append(audit_rule(audit))
     if config.mode == "accuracy":
@@ -190,36 +162,6 @@ def audit_rule(audit: Audit) -> str:
     return f"an audit ({audit.test or audit.file}) is no result"
 
 
-def rule_name(rule: str) -> str | None:
-    """What a broken rule is, in a few words; None of one that has no such name.
-
-    >>> rule_name("min_duration 3 s < 600 s")
-    'short run'
-    """
-    return next((words for part, words in IN_SHORT.items() if part in rule), None)
-
-
-def in_short(broken: Sequence[str]) -> str:
-    """Of rules that are broken how many they are and, as far as a line has room, which; first those without a name of a
-    few words, by their beginning where that fits.
-
-    >>> in_short(["random weights", "min_duration 3 s < 600 s"])
-    'not official: 2 rules broken (random weights, short run), see rules_broken'
-    """
-    named = {rule: [words for part, words in IN_SHORT.items() if part in rule] for rule in broken}
-    words = [rule.partition(":")[0] for rule, found in named.items() if not found]
-    words += [each for each in IN_SHORT.values() if any(each in found for found in named.values())]
-    count = f"{len(broken)} rule{'s' if len(broken) > 1 else ''}"
-    words.sort(key=lambda each: len(_in_short(count, [each, "..."])) > _COLUMNS)
-    lines = [_in_short(count, words)]
-    lines += [_in_short(count, [*words[:kept], "..."]) for kept in range(len(words) - 1, -1, -1)]
-    return next(line for line in lines if len(line) <= _COLUMNS)
-
-
-def _in_short(count: str, words: Sequence[str]) -> str:
-    return f"not official: {count} broken ({', '.join(words)}), see rules_broken"
-
-
 def _not_official(config: RunConfig, spec: ModelSpec, benchmark: Benchmark, model: Prepared | None) -> list[str]:
     """What is not MLPerf's, or not this project's, of the parts that ran."""
     found: list[str] = []
@@ -228,8 +170,8 @@ def _not_official(config: RunConfig, spec: ModelSpec, benchmark: Benchmark, mode
     if benchmark.retired:
         found.append(f"MLPerf's {benchmark.name} is retired: no round takes it any more")
     if model is None:
-        seen = f"the {config.backend} backend runs no model"
-        found.append(_UNSEEN if load(config.backend).model_elsewhere else seen)
+        if not is_far(config, model):
+            found.append(f"the {config.backend} backend runs no model")
     elif model.weights in ("random", "planted"):
         found.append(f"{model.weights} weights")
     elif spec.name == benchmark.name and not is_official_model(spec, model):
@@ -240,6 +182,31 @@ def _not_official(config: RunConfig, spec: ModelSpec, benchmark: Benchmark, mode
         if name not in ours:
             found.append(f"the {kind} {name} is not this project's own")
     return found
+
+
+def is_far(config: RunConfig, model: Prepared | None) -> bool:
+    """Whether a server has the model, so that no file of it is here."""
+    return model is None and load(config.backend).model_elsewhere
+
+
+def _of_network(
+    config: RunConfig,
+    spec: ModelSpec,
+    benchmark: Benchmark,
+    model: Prepared | None,
+    attested: Mapping[str, Any] | None,
+) -> Iterator[str]:
+    """What is of the network division, and what of it is broken."""
+    if not is_far(config, model):
+        if config.rules == "network":
+            yield f"the backend {config.backend} is on LoadGen's own machine: no network lies between"
+        return
+    if config.rules == "closed":
+        yield "the model is on a server, which is of the network division: --rules network"
+        return
+    yield from broken_by_settings(config, benchmark)
+    if attested is not None:
+        yield from broken_by_server(config, spec, benchmark, attested)
 
 
 def _performance(

@@ -120,7 +120,7 @@ def prepare(
         whole = (
             dataset if config.count is None else open_dataset(*files, None, True, spec.labels_end, layout, spec.dataset)
         )
-        closed = config.rules == "closed"
+        closed = config.rules is not None
         calibration = calibrate_on(dataset, whole, recipe, config.calibration_list, closed=closed)
     file = convert(onnx, form, calibration, say, progress, exact_behind=find_task(spec.task).exact_behind)
     notes = (f"calibrated on {calibration.source}", *calibration.notes) if calibration else ()
@@ -189,8 +189,8 @@ def _check_quantised(config: RunConfig, source: Path, operator: str) -> None:
     what = f"model {source} is quantised already (it has a node {operator})"
     if config.calibration_list is not None:
         raise InputError(f"{what}, so --calibration-list has no effect: leave it out, or bring the float32 model")
-    if config.rules == "closed":
+    if config.rules is not None:
         raise InputError(
-            f"{what}, and --rules closed asks which pictures have calibrated it: bring the float32 model and "
+            f"{what}, and --rules {config.rules} asks which pictures have calibrated it: bring the float32 model and "
             "--calibration-list"
         )

@@ -56,10 +56,11 @@ def prior(config: RunConfig, cores: int, model_bytes: int | None) -> Choice:
     Where one query follows the other, all cores work on it, in one lane. Offline has work for all at any time: a lane
     per core, as threads that share a batch wait for each other; fewer for a large model, whose weights they would all
     drag through the caches at once. Without a model, or on another device than the CPU, cores are not what is shared.
-    Of several devices, or core sets, each has as many lanes as it would have alone.
+    Of several devices, or core sets, each has as many lanes as it would have alone. By the rules of the network
+    division Server's queries go to the server one by one.
     """
     size = (model_bytes or 0) * _WEIGHTS_ARE.get(config.precision, 1)
-    units, lanes, batch = config.units, 1, _BATCH
+    units, lanes, batch = config.units, 1, 1 if config.rules == "network" and config.scenario == "Server" else _BATCH
     if config.scenario == "Offline" and _shares_cores(config, model_bytes):
         is_large = size >= _LARGE_BYTES
         batch = _BATCH_OF_MUCH_WORK if is_large or config.precision == "fp32" else _BATCH

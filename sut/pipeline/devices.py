@@ -104,6 +104,11 @@ class Devices(Loaded):
         found = [each for each in (loaded.traffic() for loaded in self._loaded) if each is not None]
         return sum(found, Traffic()) if found else None
 
+    def round_trip(self) -> str | None:
+        """All of them, one after the other."""
+        told = [each for each in (loaded.round_trip() for loaded in self._loaded) if each is not None]
+        return ", ".join(told) if told else None
+
     def close(self) -> None:
         """Unload all."""
         self._stack.close()

@@ -35,6 +35,7 @@ from sut.run.answers import check
 from sut.run.closed import end_where_broken, settings_broken
 from sut.run.events import Checked, Failure, Finished, Flushed, Loaded, Orders, Planned, Preprocessed
 from sut.run.identified import identified_by
+from sut.run.network import network_name, on_this_machine, weights_told
 from sut.run.overload import fitting_qps, stop_overload
 from sut.run.planning import Plan, Room, apply_calibration, make_plan, settings_before
 from sut.run.pulse import Phase, Pulse, never_raising
@@ -159,6 +160,9 @@ class Course:
         sums, details = model.loaded_sha256 if model else {}, attested.details
         self._tell(Loaded(sums, asdict(attested), attested.device_name, version, sut.output))
         self._notes += [f"{key}: {details[key]}" for key in _TOLD if key in details]
+        self._attested = asdict(attested)
+        self._broken += on_this_machine(self._config, self._parts)
+        self._notes += weights_told(self._config, self._parts, self._attested)
         if attested.precision == "unknown":
             self._notes.append(f"in which precision {attested.device_name} executes the model, it does not tell")
         if model is not None and model.quantised and (work := details.get("multiply_accumulates")):
@@ -236,8 +240,8 @@ class Course:
         return overload
 
     def _end_where_broken(self, sut: SUT) -> None:
-        """Of a run by ``--rules closed``: all is known now that can be before LoadGen asks."""
-        told = settings_broken(self._config, self._parts, self._settings, self._audit)
+        """Of a run by ``--rules``: all is known now that can be before LoadGen asks."""
+        told = settings_broken(self._config, self._parts, self._settings, self._audit, self._attested)
         end_where_broken(self._config, [*told, *self._broken, *sut.library.rules_broken()])
 
     def _is_open(self, key: str) -> bool:
@@ -320,7 +324,10 @@ class Course:
 
         issue = self._sum.issuing(sut.issue) if self._sum else sut.issue
         calls = (issue, flush, sut.library.load, sut.library.unload)
-        return loadgen.Callbacks(*(never_raising(call, self._teller) for call in calls))
+        asked, flushed, load, unload = (never_raising(call, self._teller) for call in calls)
+        is_far = self._parts.backend.model_elsewhere
+        name = never_raising(lambda: network_name(sut), self._teller) if is_far else None
+        return loadgen.Callbacks(asked, flushed, load, unload, name)
 
     def _held_back(self, before: Periods) -> CpuQuota | None:
         """The quota of cores and what it did to the run; more than a little is told, and breaks a rule."""

@@ -14,7 +14,8 @@ from sut.mlperf.audit import Audit
 from sut.mlperf.check_log import check_log
 from sut.mlperf.finding import Severity
 from sut.mlperf.logs import ACCURACY, OFFICIAL_SEEDS, read_detail, read_summary
-from sut.mlperf.rules import QUOTA, audit_rule, rule_name
+from sut.mlperf.rules import audit_rule
+from sut.mlperf.short import QUOTA, rule_name
 from sut.pipeline.assembly import Assembly
 from sut.results.collected import read_result
 from sut.results.machine import differs, system_facts
@@ -37,10 +38,10 @@ def staying(
 ) -> dict[int, Result]:
     """The results of runs that stay as they are, by the run's number; ``say`` is told of each.
 
-    ``audits`` are what the runs obey, ``folders`` where they lie. Those by ``--rules closed`` stay where they are
+    ``audits`` are what the runs obey, ``folders`` where they lie. Those by ``--rules`` stay where they are
     official; others stay where ``unofficial`` ones will do.
     """
-    if not (unofficial or configs[0].rules == "closed") or configs[0].overwrite:
+    if not (unofficial or configs[0].rules is not None) or configs[0].overwrite:
         return {}
     found = {}
     for at, (config, audit, folder) in enumerate(zip(configs, audits, folders, strict=True)):

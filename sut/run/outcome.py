@@ -77,7 +77,8 @@ def make_result(parts: Assembly, agreement: Agreement | None, outcome: Outcome, 
     failed_samples, samples = outcome.counter(Counter.FAILED), outcome.counter(Counter.DONE)
     reasons = _reasons(config, outcome, found, failed_samples)
     audit = outcome.plan.audit if outcome.plan else None
-    broken = broken_rules(config, parts.spec, parts.model, parts.dataset, found.detail, audit)
+    attested = outcome.loaded.attested if outcome.loaded else {}
+    broken = broken_rules(config, parts.spec, parts.model, parts.dataset, found.detail, audit, attested)
     if told := outcome.finished or outcome.plan:
         broken += told.rules_broken
     data_broken = outcome.finished is not None and outcome.finished.data_broken

@@ -73,11 +73,11 @@ def forecast(configs: Sequence[RunConfig], rules: str) -> str | None:
     """How long runs take in all, by the durations that are asked for, before anything is known of the model.
 
     ``rules`` is the model whose rules LoadGen is told. None where there is nothing to add to the plan that each run
-    tells: of one run whose length the user has set, of accuracy, and of a search. By ``--rules closed`` all are told.
+    tells: of one run whose length the user has set, of accuracy, and of a search. By ``--rules`` all are told.
     """
     if not configs:
         return None
-    if configs[0].rules == "closed":
+    if configs[0].rules is not None:
         return _closed_forecast(configs, rules)
     timed = [config for config in configs if config.mode == "performance"]
     durations_s = [_min_duration_s(config, rules) for config in timed]
@@ -129,7 +129,7 @@ def apply_flags(settings: Settings, config: RunConfig, conf: Conf | None, model:
     scenario = config.scenario
     if config.time_s is not None:
         settings.min_duration_ms = round(config.time_s * 1000)
-        if config.rules != "closed" and (conf is None or not conf.sets(model, scenario, "min_query_count")):
+        if config.rules is None and (conf is None or not conf.sets(model, scenario, "min_query_count")):
             settings.min_query_count = EARLY_STOPPING_QUERIES[scenario]
     if config.performance_sample_count is not None:
         settings.performance_sample_count_override = config.performance_sample_count
@@ -358,8 +358,8 @@ def _cut_short(
 
 def _why_untraced(config: RunConfig, samples: int, seconds: float, free_bytes: int) -> str:
     """Why LoadGen's per-sample trace stays off; empty where it is on."""
-    if config.rules == "closed":
-        return "a run by the rules of the closed division is not traced"
+    if config.rules is not None:
+        return f"a run by the rules of the {config.rules} division is not traced"
     if config.mode == "find_peak":
         return "a search of many runs is not traced"
     if samples > MAX_TRACED_SAMPLES:

@@ -6,13 +6,14 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 from sut.errors import ExitCode, RunError, SutError, one_line
 from sut.process.clock import Steps, look
 from sut.process.telling import Teller
 
 _BEAT_S = 0.5
+_R = TypeVar("_R")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +73,12 @@ class Pulse:
         os._exit(ExitCode.INTERRUPTED)
 
 
-def never_raising(callback: Callable[..., None], teller: Teller) -> Callable[..., None]:
+def never_raising(callback: Callable[..., _R], teller: Teller) -> Callable[..., _R]:
     """An exception that reached LoadGen would crash the process a moment later, without a word."""
 
-    def guarded(*arguments: Sequence[int]) -> None:
+    def guarded(*arguments: Sequence[int]) -> _R:
         try:
-            callback(*arguments)
+            return callback(*arguments)
         except BaseException as error:
             teller.give_up(in_the_run(error))
 

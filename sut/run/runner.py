@@ -153,7 +153,7 @@ def run_experiment(
 ) -> Ran:
     """Run each config; they differ in scenario and mode only, and share a directory.
 
-    One that ``keeps`` runs by ``--rules closed`` that are finished leaves them as they are, and ``unofficial`` ones
+    One that ``keeps`` runs by ``--rules`` that are finished leaves them as they are, and ``unofficial`` ones
     where these will do. A command of more than one experiment gives them one ``rest``. Raises ``InputError`` or
     ``SetupError`` before anything was run.
     """

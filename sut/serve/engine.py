@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from backends.kserve_tensors import PICTURES, Wire
+from backends.kserve_tensors import ANSWER, PICTURES, Wire
 from preprocess.base import unmarked
 from preprocess.parts.decode import decode
 from sut.config import RunConfig
@@ -24,7 +24,7 @@ from sut.process.cgroup import usable_cores
 from sut.qsl.library import Library, Loading, Rows
 from sut.run.timing import Pace, calibrate
 from sut.serve.metrics import Meters
-from sut.serve.samples import Outputs, Refusals, Request, Requests, Sample, clock
+from sut.serve.samples import Answers, Outputs, Refusals, Request, Requests, Sample, clock
 from sut.tasks.base import Payloads
 
 _REHEARSED = 16
@@ -38,8 +38,10 @@ class Engine(SUT):
     ``ask_for`` takes a request; its ``done`` is called when all of it is answered. ``warm`` is called once before.
     """
 
-    def __init__(self, config: RunConfig, parts: Assembly) -> None:
-        """Raises ``InputError`` and ``SetupError`` as a run does."""
+    def __init__(self, config: RunConfig, parts: Assembly, answers: bool = False) -> None:
+        """With ``answers`` it gives those that LoadGen gets. Raises ``InputError`` and ``SetupError`` as a run does."""
+        if answers and parts.spec.task != "classification":
+            raise InputError(f"--answers are labels, and {parts.spec.name} has none (its task is {parts.spec.task})")
         if config.boundary == "device":
             raise InputError("--boundary device is in the memory of one process: serve tensor, pixels or jpeg")
         if config.preprocess_workers and config.preprocess_place != "thread":
@@ -47,6 +49,7 @@ class Engine(SUT):
                 f"--preprocess-place {config.preprocess_place} has pictures of a data set; serve with thread"
             )
         self.wire: Wire = config.boundary
+        self._answers = answers
         self.meters, self._numbers = Meters(), count()
         self._lock = threading.Lock()
         super().__init__(config, complete=self._answered, clock=clock, assembly=parts)
@@ -57,14 +60,16 @@ class Engine(SUT):
             self.inputs = (PICTURES[self.wire],)
         if len(self.backend.inputs) != 1 or self.backend.inputs[0].sample_shape != recipe.sample_shape:
             raise InputError(f"{self.parts.spec.name} has {len(self.backend.inputs)} inputs, and one can be served")
-        self.outputs = self.backend.outputs
+        self.outputs = (ANSWER,) if answers else self.backend.outputs
 
     @property
     def facts(self) -> dict[str, str]:
         """What runs, by its content and as the runtime itself reports it: parameters of the model's configuration."""
         attested, model = self.backend.attest(), self.parts.model
         return {
+            "model": self.parts.spec.name,
             "sha256": (model.sha256 if model is not None else None) or "",
+            "weights": model.weights if model is not None else "",
             "precision": attested.precision,
             "device": attested.device,
             "provider": attested.provider,
@@ -84,6 +89,8 @@ class Engine(SUT):
     def _decoder(self) -> Decoder:
         held = self._requests.held
         self.failures = Refusals(held)
+        if self._answers:
+            return Answers(held, self.task)
         wanted = self.config.outputs
         return Outputs(held, [each.name for each in self.backend.outputs if not wanted or each.name in wanted])
 

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from backends.kserve_tensors import Wire
+from backends.kserve_tensors import ANSWER, Wire
 from preprocess.base import BadPicture, Geometry, Mark, Preprocessor, Target, unmarked
 from preprocess.parts.decode import MOST_BYTES, check
 from sut.errors import one_line
 from sut.pipeline.lane import Failures
 from sut.qsl.library import Library, Loading, Rows, Source
-from sut.tasks.base import Payloads
+from sut.tasks.base import Payloads, Task
 
 clock = time.monotonic_ns
 
@@ -249,6 +249,30 @@ class Outputs:
             sample.computed_ns = now
             sample.outputs = {name: values[row] for name, values in kept.items()}
         return [b""] * n
+
+
+class Answers:
+    """The decoder of a server that answers as LoadGen is answered: what the task makes of the model's outputs."""
+
+    def __init__(self, held: Held, task: Task) -> None:
+        self._held, self._task, self.stages = held, task, task.stages
+
+    def decode(
+        self,
+        outputs: Mapping[str, Any],
+        indices: Sequence[int],
+        geometries: Sequence[Geometry],
+        rows: int,
+        mark: Mark = unmarked,
+    ) -> Payloads:
+        """Keep each sample's answer with it. Raises what the task's ``decode`` does."""
+        now = clock()
+        answers = self._task.decode(outputs, indices, geometries, rows, mark)
+        for index, answer in zip(indices, answers, strict=True):
+            sample = self._held[index]
+            sample.computed_ns = now
+            sample.outputs = {ANSWER.name: np.asarray(answer)}
+        return [b""] * len(indices)
 
 
 class Refusals(Failures):

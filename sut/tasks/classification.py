@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from backends.base import TensorSpec
+from backends.kserve_tensors import ANSWER as READY
 from preprocess.base import Geometry, Mark, unmarked
 from sut.tasks.agreement import LabelTally, best_of
 from sut.tasks.base import FLOATS, INTEGERS, Info, Payloads, Score, Spec, Task, Told
@@ -68,23 +69,29 @@ class Classification(Task):
         self.classes = classes
         self.label_offset = label_offset
         self._lowest = max(0, -label_offset)
+        self._indices: Callable[[NDArray[Any], int], NDArray[Any]]
         self._indices = self._labels if self.answers_labels else self._best
+        if self.output == READY:
+            self._range = (label_offset, classes + label_offset)
+            self.label_offset, self._indices = 0, self._ready
 
     @property
     def answers_labels(self) -> bool:
-        """Whether the model computes the labels itself, so that no score is seen."""
-        return self.output.dtype not in FLOATS
+        """Whether the model computes the labels itself, or a server, so that no score is seen."""
+        return self.output.dtype not in FLOATS or self.output == READY
 
     @classmethod
     def of(cls, spec: Spec, outputs: Sequence[TensorSpec]) -> Self:
         """The task for a model with these outputs.
 
-        Takes the scores of shape (n, classes), else those of shape (n, dynamic), else the integer output of shape (n,)
-        or (n, 1). Raises ``ValueError`` if there is none, and where several fit equally well.
+        Takes the answers of a server that gives them ready, else the scores of shape (n, classes), else those of shape
+        (n, dynamic), else the integer output of shape (n,) or (n, 1). Raises ``ValueError`` if there is none, and where
+        several fit equally well.
         """
         cls.read_options(spec.task_options)
         classes, floats = spec.classes, scores_among(outputs)
         by_rank = (
+            [spec for spec in outputs if spec == READY],
             [spec for spec in floats if spec.shape[1] == classes],
             [spec for spec in floats if spec.shape[1] is None],
             labels_among(outputs),
@@ -183,7 +190,7 @@ class Classification(Task):
         got = values.shape[0] if values.ndim else 0
         if got != rows:
             raise ValueError(f"output {name!r} returned {got} rows for a batch of {rows}")
-        labels = self._indices(values, len(indices)).astype(ANSWER)
+        labels: NDArray[np.float32] = self._indices(values, len(indices)).astype(ANSWER)
         if self.label_offset:
             labels += self.label_offset
         return labels
@@ -251,6 +258,21 @@ class Classification(Task):
         if not finite.all():
             raise self._not_finite(int(finite.argmin()))
         return best
+
+    def _ready(self, values: NDArray[Any], n: int) -> NDArray[Any]:
+        """Labels with the offset in them."""
+        if values.dtype != ANSWER or values.ndim != 1:
+            raise ValueError(
+                f"output {self.output.name!r} has shape {values.shape} and dtype {values.dtype}; expected float32 (n,)"
+            )
+        labels, (lowest, end) = values[:n], self._range
+        wrong = ~((labels >= lowest) & (labels < end) & (labels == np.floor(labels)))
+        if wrong.any():
+            row = int(wrong.argmax())
+            raise ValueError(
+                f"output {self.output.name!r} has {labels[row]:g} in row {row}; expected a label, {lowest} to {end - 1}"
+            )
+        return labels
 
     def _not_finite(self, row: int) -> ValueError:
         return ValueError(f"output {self.output.name!r} has scores that are not finite (NaN or inf) in row {row}")

@@ -462,6 +462,17 @@ class OneOfTwoHangs(OneOfTwoDies):
         return {"scores": scores}
 
 
+class Unnamed(Plain):
+    """On a server that is gone when LoadGen asks for its name."""
+
+    name = "unnamed"
+    model_elsewhere = True
+
+    def round_trip(self) -> str:
+        reach()
+        raise ConnectionError("connection refused")
+
+
 class CloseRaises(Plain):
     name = "close-raises"
 

@@ -75,6 +75,15 @@ def test_a_sample_that_raises_fails_a_run_that_loadgen_calls_valid(
     assert result["samples"] > failed
 
 
+def test_a_server_that_does_not_say_its_name_fails_the_run(sut: Sut) -> None:
+    done = run(sut, "unnamed", "--scenario", "Offline", *FASTER_THAN_OFFLINE)
+
+    assert (done.code, sut.reached()) == (3, True)
+    told = "the server does not say its name: ConnectionError: connection refused"
+    assert done.error == f"Offline performance: {told}"
+    assert done.result["valid"] is False and done.result["samples"] == 0
+
+
 def sut_names(*, white: bool) -> list[str]:
     names = [f"white picture {number}" for number in range(8, 12)]
     return names if white else [f"grey picture {number}" for number in range(8)] + names

@@ -26,7 +26,8 @@ HELP = """Serve the pipeline to clients of the open inference protocol (KServe's
 Example: ./run_local.sh serve --boundary jpeg --lanes 2
 
 --boundary says what a request brings: the model's input (tensor, the default), decoded pixels, or a picture file's
-bytes (jpeg), which is then preprocessed here. The answer is the model's own outputs. Takes the options of sut run that
+bytes (jpeg), which is then preprocessed here. The answer is the model's own outputs; with --answers the labels that a
+run gives LoadGen, which MLPerf's network division asks for. Takes the options of sut run that
 describe the system; batches are filled as in Server, with --max-batchsize and --max-wait, and within --max-latency
 where that is set. /v2/health/ready says whether requests are taken, /metrics what was done, in Prometheus' form.
 
@@ -69,6 +70,7 @@ def serve(
     grace: Annotated[float, typer.Option(min=0.0, help="Seconds to answer what is in flight at the end.")] = 10.0,
     certificate: Annotated[Path | None, typer.Option(help="For TLS: a PEM file, with --key.")] = None,
     key: Annotated[Path | None, typer.Option(help="Its private key.")] = None,
+    answers: Annotated[bool, typer.Option("--answers", help="Answer with labels, as LoadGen is answered.")] = False,
     shared_memory: Annotated[bool, typer.Option(help="Let clients on this host name memory of theirs.")] = False,
 ) -> None:
     """See HELP."""
@@ -83,7 +85,7 @@ def serve(
     parts = assemble(config, Console(options.as_json).note)
     address = Address(host, http_port, grpc_port, certificate, key)
     limits = Limits(max_inflight, int(max_request_mb * 1e6), timeout)
-    with Engine(config, parts) as engine:
+    with Engine(config, parts, answers) as engine:
         engine.warm(config.max_latency_s)
         name = called or parts.spec.name
 

@@ -28,7 +28,7 @@ from sut.process.streams import tell, tell_error
 from sut.results.schema import Result
 from sut.results.wording import figure, verdict
 from sut.studies.audits import Audited
-from sut.studies.submission.about import About, read_about
+from sut.studies.submission.about import DIVISIONS, About, read_about
 from sut.studies.submission.checks import warnings
 from sut.studies.submission.plan import Step
 from sut.studies.submission.plan import plan as steps_to
@@ -98,7 +98,7 @@ def submit(
     ] = None,
     rehearse: Annotated[bool, typer.Option("--rehearse", help="Short runs, and the same tree from them.")] = False,
     division: Annotated[
-        str | None, typer.Option(help="closed or open, of a rehearsal without --about; closed by default.")
+        str | None, typer.Option(help="closed, open or network, of a rehearsal without --about; closed by default.")
     ] = None,
     plan: Annotated[bool, typer.Option("--plan", help="What to run, how long it takes, what is done.")] = False,
     check: Annotated[Path | None, typer.Option(metavar="DIR", help="Judge a tree, whoever made it.")] = None,
@@ -227,14 +227,16 @@ def _told(about: Path | None, division: str | None, scenario: str | None) -> Abo
     """What is told of the submission, with the scenarios that the command line names."""
     if about is not None and division is not None:
         raise InputError(f"{about} tells the division; leave --division out")
-    if division not in (None, "closed", "open"):
-        raise InputError(f"--division is closed or open, got '{division}'")
+    if division not in (None, *DIVISIONS):
+        raise InputError(f"--division is {' or '.join(DIVISIONS)}, got '{division}'")
     told = read_about(about) if about is not None else about_rehearsal(division or "closed")
     if scenario is None:
         return told
-    if told.division == "closed":
+    if told.is_closed:
         wanted = ", ".join(scenarios_to_run(told, official.BENCHMARKS[official.MODEL]))
-        raise InputError(f"the closed division asks for {wanted}; leave --scenario out, or choose the open division")
+        raise InputError(
+            f"the {told.division} division asks for {wanted}; leave --scenario out, or choose the open division"
+        )
     return told.model_copy(update={"scenarios": parse_scenarios(scenario)})
 
 
@@ -244,7 +246,9 @@ def _configs(given: Options, told: About, paths: Sequence[Path], rehearse: bool,
     chosen = settings.keys() | {name for name in _FILES if getattr(given, name)}
     if rehearse and not chosen & {*_DATA, *_FILES}:
         settings["dataset"] = "demo"
-    if not rehearse and told.division == "closed" and not chosen & {"model", "profile", *_FILES}:
+    if rehearse and told.division == "network":
+        settings.setdefault("max_batchsize", 1)  # what --rules network takes care of
+    if not rehearse and told.is_closed and not chosen & {"model", "profile", *_FILES}:
         settings["model"] = official.MODEL
     if paths:
         settings["output"] = paths[0]

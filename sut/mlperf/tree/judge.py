@@ -18,7 +18,7 @@ from sut.mlperf.tree.layout import DIVISIONS, Kind, Tree, read_tree
 from sut.mlperf.tree.place import Place
 from sut.mlperf.tree.results import Log, judge_files, judge_performance
 from sut.mlperf.tree.rules import TreeRule
-from sut.mlperf.tree.systems import DATACENTER_EDGE, judge_system
+from sut.mlperf.tree.systems import DATACENTER_EDGE, System, judge_system
 
 REHEARSAL = "REHEARSAL, not a submission"
 """What a tree that was made to rehearse says of itself, in every README.md and in ``sw_notes``."""
@@ -30,7 +30,7 @@ _FREE = ("calibration.md", "README.md", "LICENSE", "documentation")
 
 
 def judge_tree(root: Path) -> list[Finding]:
-    """What is wrong or odd with the tree below ``root``, the folder that holds ``closed`` or ``open``.
+    """What is wrong or odd with the tree below ``root``, the folder that holds ``closed``, ``open`` or ``network``.
 
     Findings name files from ``root``, and come in the order of their paths. Raises ``ValueError`` where there is no
     tree.
@@ -54,7 +54,7 @@ def judge_tree(root: Path) -> list[Finding]:
 def _judge_submitter(tree: Tree, division: str, submitter: str) -> Iterator[Log]:
     home = f"{division}/{submitter}"
     tree.only(home, ("results", "src", "systems", *((_MAPPING,) if division == "open" else ()), *_FREE))
-    if division == "closed":
+    if division != "open":
         tree.text(f"{home}/calibration.md")
     mapping = _mapping(tree, f"{home}/{_MAPPING}") if division == "open" else {}
     results, systems = f"{home}/results", f"{home}/systems"
@@ -69,15 +69,16 @@ def _judge_submitter(tree: Tree, division: str, submitter: str) -> Iterator[Log]
     if described:
         tree.only(systems, [f"{name}.json" for name in names])
     for name in names:
-        kind = judge_system(tree, f"{systems}/{name}.json", division, submitter) if described else None
-        yield from _judge_results(tree, division, f"{results}/{name}", kind, mapping)
+        path = f"{systems}/{name}.json"
+        system = judge_system(tree, path, division, submitter) if described else System.unknown(division)
+        yield from _judge_results(tree, division, f"{results}/{name}", system, mapping)
     for model in sorted({model for name in names for model in tree.names(f"{results}/{name}", Kind.FOLDER)}):
         if tree.kind(f"{home}/src") is Kind.FOLDER:
             path = f"{home}/src/{model}/README.md"
             tree.said.append((path, "text", tree.text(path) or ""))
 
 
-def _judge_results(tree: Tree, division: str, folder: str, kind: str | None, mapping: dict[str, str]) -> Iterator[Log]:
+def _judge_results(tree: Tree, division: str, folder: str, system: System, mapping: dict[str, str]) -> Iterator[Log]:
     models = tree.names(folder, Kind.FOLDER)
     if not models:
         tree.add(TreeRule.MISSING, folder, "folder", None, "a model's folder")
@@ -85,8 +86,8 @@ def _judge_results(tree: Tree, division: str, folder: str, kind: str | None, map
     for model in models:
         path = f"{folder}/{model}"
         benchmark = _benchmark(tree, division, path, mapping)
-        for scenario in _scenarios(tree, path, division, kind, benchmark):
-            yield from _judge_scenario(tree, Place(division, folder, kind, path, benchmark, scenario))
+        for scenario in _scenarios(tree, path, division, system.kind, benchmark):
+            yield from _judge_scenario(tree, Place(division, folder, system, path, benchmark, scenario))
 
 
 def _benchmark(tree: Tree, division: str, path: str, mapping: dict[str, str]) -> Benchmark:
@@ -99,8 +100,11 @@ def _benchmark(tree: Tree, division: str, path: str, mapping: dict[str, str]) ->
     found += [each for each in known if each.judged_as == mapping.get(name)]
     if not found and name not in mapping:  # what it is mapped to is told already
         tree.add(TreeRule.MODEL, path, "name", name, _KNOWN + f", or one of {_MAPPING}" * (division == "open"))
-    if found and found[0].retired and division == "closed":
+    if found and found[0].retired and division != "open":
         tree.add(TreeRule.MODEL, path, "name", f"{name}, which is retired", _KNOWN)
+    elif found and division == "network" and not found[0].datacenter:
+        suite = " or ".join(each.name for each in known if each.datacenter and not each.retired)
+        tree.add(TreeRule.MODEL, path, "name", f"{name}, which is in no datacenter", suite)
     return found[0] if found else _alike(tree, path)
 
 
@@ -125,8 +129,11 @@ def _scenarios(tree: Tree, path: str, division: str, kind: str | None, benchmark
         if not known:
             tree.add(TreeRule.SCENARIOS, path, "folder", "none", "one or more of " + ", ".join(legal))
         return known
-    wanted = legal if kind in DATACENTER_EDGE else official.EDGE
-    if kind is not None and {*known} != {*wanted}:
+    if division == "network":
+        wanted = benchmark.datacenter or tuple(known)
+    else:
+        wanted = legal if kind in DATACENTER_EDGE else official.EDGE
+    if (kind is not None or division == "network") and {*known} != {*wanted}:
         tree.add(TreeRule.SCENARIOS, path, "folder", ", ".join(known) or "none", ", ".join(wanted))
     return known
 
@@ -162,7 +169,7 @@ def _judge_same(tree: Tree, logs: list[Log]) -> None:
     began = "power_begin"
     for field, keys in (
         ("file", [(log.digest,) for log in own]),
-        (began, [(log.place.system, str(log.detail.values[began])) for log in own]),
+        (began, [(log.place.results, str(log.detail.values[began])) for log in own]),
     ):
         together = sorted(zip(keys, own, strict=True), key=lambda pair: (pair[0], pair[1].path))
         for (key, log), (other_key, other) in pairwise(together):

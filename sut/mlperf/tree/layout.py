@@ -17,7 +17,7 @@ from sut.mlperf.finding import Finding, Rule
 from sut.mlperf.tree.rules import TreeRule
 from sut.text import printable, shortened
 
-DIVISIONS = ("closed", "open")
+DIVISIONS = ("closed", "open", "network")
 MOST_ENTRIES = 200_000
 """Files and folders; a round of all submitters has some 50,000."""
 MOST_BYTES = 50 * 2**20
@@ -135,7 +135,7 @@ class Tree:
 def read_tree(root: Path) -> Tree:
     """The tree below ``root``: what its divisions hold.
 
-    Raises ``ValueError`` where it is no folder that can be read, has neither division, or more than ``MOST_ENTRIES``.
+    Raises ``ValueError`` where it is no folder that can be read, has no division, or more than ``MOST_ENTRIES``.
     """
     tree, shown = Tree(root), printable(str(root))
     try:

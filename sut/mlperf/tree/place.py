@@ -6,15 +6,16 @@ from dataclasses import dataclass
 
 from sut.mlperf import official
 from sut.mlperf.official import Benchmark
+from sut.mlperf.tree.systems import System
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A scenario's folder. ``kind``: its system's type, None where that is not told; ``model`` its model's folder."""
+    """A scenario's folder. ``system``: what its file says; ``model`` its model's folder."""
 
     division: str
-    system: str
-    kind: str | None
+    results: str
+    system: System
     model: str
     benchmark: Benchmark
     scenario: str
@@ -26,10 +27,11 @@ class Place:
 
     @property
     def closed(self) -> bool:
-        """Whether the closed division's rules hold."""
-        return self.division == "closed"
+        """Whether the closed division's rules hold: in the network division, too."""
+        return self.division != "open"
 
     def may_infer(self, scenario: str) -> bool:
         """Whether this result may be inferred from another scenario's; on the edge."""
-        edge = self.kind is None or "edge" in self.kind
+        kind = self.system.kind
+        edge = self.division != "network" and (kind is None or "edge" in kind)
         return edge and scenario in official.INFERRED.get(self.scenario, ())

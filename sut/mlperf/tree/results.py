@@ -108,6 +108,7 @@ def judge_run(tree: Tree, place: Place, role: str, folder: str) -> Log | None:
         got, more = detail.values.get(lacking[0]), f", and {len(lacking) - 1} more" * (len(lacking) > 1)
         tree.add(TreeRule.ENTRY, path, lacking[0], got, f"what LoadGen writes there{more}")
         return None
+    _judge_name(tree, place, path, str(detail.values["sut_name"]))
     log = Log(place, role, path, detail, hashlib.sha256(content).hexdigest(), inferred=False)
     if log.scenario != place.scenario:
         log = replace(log, inferred=place.may_infer(log.scenario))
@@ -119,6 +120,15 @@ def judge_run(tree: Tree, place: Place, role: str, folder: str) -> Log | None:
     for broken in [*_role(detail, role, place.benchmark), *measured]:
         tree.add(broken[0], path, *broken[1:])
     return log
+
+
+def _judge_name(tree: Tree, place: Place, path: str, name: str) -> None:
+    """Judges what LoadGen calls the system."""
+    says_so = official.NETWORK_SUT in name
+    if place.system.is_network and not says_so:
+        tree.add(TreeRule.NETWORK, path, "sut_name", name, f"a name with '{official.NETWORK_SUT}' in it")
+    elif place.division == "closed" and says_so:
+        tree.add(TreeRule.NETWORK, path, "sut_name", name, "that of a system without a network before it")
 
 
 def _role(detail: Detail, role: str, benchmark: Benchmark) -> Iterator[Broken]:

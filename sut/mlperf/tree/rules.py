@@ -26,6 +26,7 @@ class TreeRule(Rule):
     NAMES = "it names another submitter or division than its folder", _INVALID
     MODEL = "neither a known model nor mapped to one", _INVALID
     SCENARIOS = "the scenarios are not those of its system's type", _INVALID
+    NETWORK = "the log does not name what is reached over a network, or names what is not", _INVALID
     REHEARSAL = "it says of itself that it is a rehearsal", _INVALID
 
     ENTRY = "the log lacks what LoadGen writes into each", _INVALID

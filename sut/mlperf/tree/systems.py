@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from sut.mlperf import official
@@ -11,19 +12,33 @@ from sut.mlperf.tree.rules import TreeRule
 
 DATACENTER_EDGE = ("datacenter,edge", "edge,datacenter")
 TYPES = ("edge", "datacenter", *DATACENTER_EDGE)
+_TYPES = {"open": TYPES, "closed": ("edge", *DATACENTER_EDGE), "network": ("datacenter",)}
 _MOST_DIGITS = 9
 
 
-def judge_system(tree: Tree, path: str, division: str, submitter: str) -> str | None:
-    """Judges a system's file. Returns its type, None where it has none that is known."""
+@dataclass(frozen=True, slots=True)
+class System:
+    """What a system's file says: its type, None where it has none that is known; whether a network is before it."""
+
+    kind: str | None
+    is_network: bool
+
+    @classmethod
+    def unknown(cls, division: str) -> System:
+        """One that has no file."""
+        return cls(None, division == "network")
+
+
+def judge_system(tree: Tree, path: str, division: str, submitter: str) -> System:
+    """Judges a system's file."""
     fields = tree.json(path)
     if fields is None:
-        return None
+        return System.unknown(division)
     check_fields(tree, path, fields, official.SYSTEM_FIELDS, official.SYSTEM_FREE_FIELDS)
     for name, wanted in (("division", division), ("submitter", submitter)):
         if says_something(got := fields.get(name)) and got != wanted:
             tree.add(TreeRule.NAMES, path, name, got, wanted)
-    types = TYPES if division == "open" else ("edge", *DATACENTER_EDGE)
+    types = _TYPES[division]
     for name, allowed in (("status", official.STATUSES), ("system_type", types)):
         if says_something(got := fields.get(name)) and got not in allowed:
             tree.add(TreeRule.VALUE, path, name, got, " or ".join(allowed))
@@ -34,7 +49,21 @@ def judge_system(tree: Tree, path: str, division: str, submitter: str) -> str | 
             )
     tree.said.append((path, "sw_notes", str(fields.get("sw_notes"))))
     kind = fields.get("system_type")
-    return kind if kind in TYPES else None
+    return System(kind if kind in TYPES else None, _judge_network(tree, path, division, fields))
+
+
+def _judge_network(tree: Tree, path: str, division: str, fields: dict[str, Any]) -> bool:
+    """Judges what is told of the network. Returns whether there is one: in its division there is, in closed none."""
+    name, said = official.IS_NETWORK, fields.get(official.IS_NETWORK)
+    says_so = isinstance(said, str) and said.lower() == "true"
+    if division == "network" and not says_so:
+        tree.add(TreeRule.VALUE if says_something(said) else TreeRule.FIELD, path, name, said, '"true"')
+    if division == "closed" and says_so:
+        tree.add(TreeRule.VALUE, path, name, said, "nothing: what a network is before is of the division network")
+    is_network = says_so or division == "network"
+    if is_network:
+        check_fields(tree, path, fields, official.SYSTEM_NETWORK_FIELDS)
+    return is_network
 
 
 def check_fields(

@@ -321,7 +321,8 @@ def _rules(result: Result, config: RunConfig, spec: ModelSpec, folder: Path, nam
     path = Path(next(iter(result.loaded_sha256), spec.name))
     known: Known = "trained" if weights == "trained" else "planted" if weights == "planted" else "random"
     model = None if weights is None else Prepared(path, path, path, sha256=result.model_sha256, weights=known)
-    for rule in broken_rules(config, spec, model, photos, read_detail(folder), result.audit):
+    detail = read_detail(folder)
+    for rule in broken_rules(config, spec, model, photos, detail, result.audit, result.attested):
         if rule not in result.rules_broken:
             yield Finding(name, "rules_broken", told("; ".join(result.rules_broken)), rule)
 

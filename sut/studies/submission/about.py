@@ -26,7 +26,8 @@ from sut.text import printable, shortened
 OWN_FIELDS = ("submitter", "division", "system_type", "status")
 """Fields of systems/SYSTEM.json that are told as such, not below ``fields``."""
 FILLED_FIELDS = tuple(name for name in official.SYSTEM_FIELDS if name not in OWN_FIELDS)
-"""Those below ``fields`` that must not be empty."""
+"""Those below ``fields`` that must not be empty; in the network division others, too."""
+DIVISIONS = ("closed", "open", "network")
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 _WANTED = "a name of letters, digits, '_', '-' and '.', 100 at the most, not beginning with '-' or '.'"
@@ -55,12 +56,13 @@ class About(BaseModel):
 
     submitter: _Name
     """Name of the organisation, as its folder is called: letters, digits, ``_``, ``-`` and ``.``."""
-    division: Literal["closed", "open"]
-    """``closed``: MLPerf's model and rules; ``open``: any model, no accuracy floor, no audits."""
+    division: Literal["closed", "open", "network"]
+    """``closed``: MLPerf's model and rules; ``open``: any model, no accuracy floor, no audits; ``network``: as
+    ``closed``, of a system behind a network."""
     system: _Name
     """Name of the system, as its folder and file are called."""
-    system_type: Literal["edge", "datacenter,edge"] = "edge"
-    """Closed: ``datacenter,edge`` adds Server."""
+    system_type: Literal["edge", "datacenter,edge", "datacenter"] = "edge"
+    """Closed: ``datacenter,edge`` adds Server. Network: ``datacenter``, which need not be told."""
     status: Literal["available", "preview", "rdi"] = "available"
     """Whether the system can be bought."""
     scenarios: tuple[Scenario, ...] = ()
@@ -97,18 +99,42 @@ class About(BaseModel):
         for name in value:
             if name in OWN_FIELDS:
                 raise ValueError(f"{name} is told beside 'fields', not in it")
-            if name not in (known := (*FILLED_FIELDS, *official.SYSTEM_FREE_FIELDS)):
+            known = (*FILLED_FIELDS, *official.SYSTEM_FREE_FIELDS, *official.SYSTEM_NETWORK_FIELDS)
+            if name not in known:
                 raise ValueError(f"unknown field '{printable(name)}'; {suggest(name, known)}")
         return value
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether the rules of the closed division hold: in the network division, too."""
+        return self.division != "open"
+
+    @property
+    def filled_fields(self) -> tuple[str, ...]:
+        """Those below ``fields`` that must not be empty."""
+        return (*FILLED_FIELDS, *(official.SYSTEM_NETWORK_FIELDS if self.division == "network" else ()))
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_network(cls, told: Any) -> Any:
+        """The network division has one type."""
+        is_network = isinstance(told, dict) and told.get("division") == "network"
+        return {"system_type": "datacenter", **told} if is_network else told
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        if (self.division == "network") != (self.system_type == "datacenter"):
+            wanted = "datacenter" if self.division == "network" else "edge or datacenter,edge"
+            raise ValueError(f"system_type: division {self.division} has {wanted}, got '{self.system_type}'")
+        others = [name for name in self.fields if name in official.SYSTEM_NETWORK_FIELDS]
+        if others and self.division != "network":
+            raise ValueError(f"fields.{others[0]}: that is of division network; leave it out")
         if self.inferred and self.system_type != "edge":
             raise ValueError("inferred: results are inferred on the edge only; leave it out, or make system_type edge")
         if self.scenarios and (others := sorted({*self.inferred, *self.inferred.values()} - {*self.scenarios})):
             raise ValueError(f"inferred: {others[0]} is not among scenarios; expected those only")
-        if self.model is not None and self.division == "closed":
-            raise ValueError("model: in the closed division it is the result's own; leave it out")
+        if self.model is not None and self.is_closed:
+            raise ValueError(f"model: in the {self.division} division it is the result's own; leave it out")
         return self
 
 

@@ -22,7 +22,7 @@ from sut.version import NAME
 _MODEL = ("model", "model_sha256", "recipe", "loaded_sha256")
 """Who the model is: the first that differs is told, since the rest follows from it."""
 _RUNTIME = ("backend_version", "device_name")
-_ATTESTED = ("provider", "precision")
+_ATTESTED = ("provider", "precision", "model")
 _OWN = frozenset({*NOT_HASHED, "model", "model_name", "recipe", "rules", "time_s", "qps"})
 """Settings that are told of otherwise, or that each run may have for itself."""
 
@@ -75,7 +75,7 @@ def _found(runs: Runs, about: About, rehearsal: bool) -> Iterator[Fault]:
     yield from _missing(runs, about, rehearsal)
     doubled = dict(_doubled(runs))
     for run in runs.all():
-        yield from run_faults(run, about.division == "closed")
+        yield from run_faults(run, about.division)
         if run.name in doubled:  # of another run's log nothing more is told
             got = f"the log of {doubled[run.name]}"
             hint = "a log of its own; what is inferred from another scenario is named in 'inferred', and not run"
@@ -92,7 +92,7 @@ def _found(runs: Runs, about: About, rehearsal: bool) -> Iterator[Fault]:
 def _missing(runs: Runs, about: About, rehearsal: bool) -> Iterator[Fault]:
     asked = scenarios_of(about, runs.benchmark)
     closed = scenarios_of(about.model_copy(update={"scenarios": ()}), runs.benchmark)
-    if about.division == "closed" and set(asked) != set(closed):
+    if about.is_closed and set(asked) != set(closed):
         yield Fault.of("scenarios", about.system_type, ", ".join(asked), ", ".join(closed))
     for scenario in dict.fromkeys((*(asked or runs.entries), *about.inferred.values())):
         there = runs.entries[scenario].runs if scenario in runs.entries else {}
@@ -107,7 +107,7 @@ def _remedy(runs: Runs, about: About, rehearsal: bool, scenario: str, role: str)
     except (IndexError, InputError):  # of another version
         return ""
     command = command_of(asked_of(config, about, rehearsal, runs.home), scenario, role, runs.home, rehearsal)
-    asked = about.division == "closed" or scenario in about.scenarios
+    asked = about.is_closed or scenario in about.scenarios
     return f"; make it: {command}" + ("" if asked else "; or leave it out: name the others in 'scenarios'")
 
 

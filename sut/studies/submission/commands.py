@@ -37,8 +37,8 @@ def asked_of(config: RunConfig, about: About, rehearsal: bool, home: Path | None
     asked: dict[str, Any] = {"time_s": None, "count": None}
     if config.dataset == DEMO:
         asked["dataset"] = None
-    if about.division == "closed":
-        asked["rules"] = "closed"
+    if about.is_closed:
+        asked["rules"] = about.division
         if not config.is_file and config.model not in official.BENCHMARKS:
             asked["model"] = benchmark_asked(config).name
     return config.model_copy(update=asked)

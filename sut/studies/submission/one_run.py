@@ -23,7 +23,8 @@ from sut.mlperf.finding import Finding as LogFinding
 from sut.mlperf.finding import Severity
 from sut.mlperf.judge_log import judge_log
 from sut.mlperf.logs import ACCURACY, DETAIL, OFFICIAL_SEEDS, SUMMARY, read_detail
-from sut.mlperf.rules import AUDIT, QUOTA, broken_rules, rule_name
+from sut.mlperf.rules import broken_rules
+from sut.mlperf.short import AUDIT, QUOTA, rule_name
 from sut.mlperf.verify_audit import AuditRule, Verified, verify_test01, verify_test04
 from sut.models.identity import Known
 from sut.models.preparation import Prepared
@@ -43,11 +44,13 @@ _SHOWN = 5
 """Answers of an audit that differ, at the most."""
 
 
-def run_faults(run: Run, is_closed: bool) -> Iterator[Fault]:
+def run_faults(run: Run, division: str) -> Iterator[Fault]:
     """What is wrong with a run by itself, its logs apart."""
+    is_closed = division != "open"
     yield from _verdict(run)
     left_out = _left_out(run)
     yield from _rules(run, left_out, is_closed)
+    yield from _name(run, division)
     if is_step(run.result.clock_change_ns):
         changed = f"{(run.result.clock_change_ns or 0) / 1e6:,.4g} ms"
         yield Fault.of(run.name, "clock_change_ns", f"a clock that was set by {changed}", "one that nobody sets")
@@ -76,6 +79,21 @@ def _rules(run: Run, left_out: Sequence[str], is_closed: bool) -> Iterator[Fault
             yield Fault(f"{run.name}, rules_broken: {printable(rule)}{hint}", name)
 
 
+def _name(run: Run, division: str) -> Iterator[Fault]:
+    """That LoadGen's log is of a system behind a network where the division is that, and of none where it is closed."""
+    try:
+        name = str(read_detail(run.folder).values.get("sut_name"))
+    except ValueError:
+        return  # which is told of its logs
+    if division == "network" and official.NETWORK_SUT not in name:
+        wanted = f"a name with '{official.NETWORK_SUT}' in it: run it against a server, by --backend kserve"
+        yield Fault.of(f"{run.name}/{DETAIL}", "sut_name", told(name), wanted)
+    elif division == "closed" and official.NETWORK_SUT in name:
+        yield Fault.of(
+            f"{run.name}/{DETAIL}", "sut_name", told(name), "a system without a network; or division network"
+        )
+
+
 def _left_out(run: Run) -> list[str]:
     """Rules that are broken by config, data set and log, and that the result does not tell.
 
@@ -97,7 +115,7 @@ def _left_out(run: Run) -> list[str]:
     model = None if result.weights is None else Prepared(path, path, path, sha256=result.model_sha256, weights=weights)
     like = MODELS.get(result.model, MODELS[official.MODEL])
     spec = replace(like, name=result.model, loadgen_model=result.loadgen_model)
-    broken = broken_rules(config, spec, model, dataset, detail, result.audit)
+    broken = broken_rules(config, spec, model, dataset, detail, result.audit, result.attested)
     return [rule for rule in broken if rule not in result.rules_broken and rule_name(rule) not in names]
 
 

@@ -125,7 +125,7 @@ class _Planner:
 
     def faults(self, run: Run) -> list[str]:
         """What keeps a run that is there from counting."""
-        found = [*run_faults(run, self.about.division == "closed"), *log_faults(run)]
+        found = [*run_faults(run, self.about.division), *log_faults(run)]
         if role_of(run.result) in official.AUDITS:
             others = [each for each in self.runs if each.result.scenario == run.result.scenario]
             found += audit_faults(run, {role_of(each.result) or "": each for each in others})

@@ -66,7 +66,7 @@ def run_rehearsal(configs: Sequence[RunConfig], about: About, console: Reporter)
         console.note(_ONCE_MORE)
         again = [config.model_copy(update={"overwrite": False}) for config in (*timed, *scored)]
         ran = run_experiment(again, console, _COMMAND, keeps=True, unofficial=True, rest=rest)
-    if ran.code != ExitCode.OK or about.division == "open":
+    if ran.code != ExitCode.OK or not about.is_closed:
         return Rehearsed(ran.home, (), ran.code)
     scenarios = [config.scenario for config in configs]
     audit_all = partial(audit, ran.home, console, _COMMAND, scenarios=scenarios, rehearse=True, keeps=True, rest=rest)

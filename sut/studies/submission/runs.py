@@ -85,13 +85,20 @@ def benchmark_asked(config: RunConfig) -> Benchmark:
 
 def roles_of(about: About, benchmark: Benchmark) -> tuple[str, ...]:
     """The runs that each scenario needs."""
-    return (*ROLES[:2], *benchmark.audits) if about.division == "closed" else ROLES[:2]
+    return (*ROLES[:2], *benchmark.audits) if about.is_closed else ROLES[:2]
 
 
 def scenarios_of(about: About, benchmark: Benchmark) -> tuple[str, ...]:
-    """The scenarios that are asked for; none in the open division where that are all that were run."""
+    """The scenarios that are asked for; none in the open division where that are all that were run.
+
+    Raises ``InputError`` for a benchmark that the network division does not have.
+    """
     if about.scenarios or about.division == "open":
         return about.scenarios
+    if about.division == "network":
+        if not benchmark.datacenter:
+            raise InputError(f"{benchmark.name} is not in MLPerf's datacenter suite, as the network division is")
+        return benchmark.datacenter
     return benchmark.scenarios if about.system_type == "datacenter,edge" else official.EDGE
 
 

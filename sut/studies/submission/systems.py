@@ -10,14 +10,15 @@ from plugins.extras import TABLE
 from sut.mlperf import official
 from sut.mlperf.tree.judge import REHEARSAL
 from sut.results.schema import Result
-from sut.studies.submission.about import FILLED_FIELDS, About
+from sut.studies.submission.about import About
 from sut.studies.submission.runs import Runs
 from sut.version import NAME
 
 _NOTHING = "N/A"
 """Of an accelerator that is not there. Its number is the text "0": of a number MLPerf's checker says it is empty."""
 _UNTOLD = "not told"
-"""In a rehearsal, where a field must not be empty and nobody has told it."""
+_UNTOLD_COUNT = {"accelerators_per_node": "0"}
+"""In a rehearsal, where a field must not be empty and nobody has told it; some must be numbers."""
 
 
 def system_json(runs: Runs, about: About, relaxed: Sequence[str] | None) -> dict[str, str]:
@@ -27,7 +28,7 @@ def system_json(runs: Runs, about: About, relaxed: Sequence[str] | None) -> dict
     """
     found = _fields(runs, about)
     if relaxed is not None:
-        found |= {name: _UNTOLD for name in FILLED_FIELDS if not found[name]}
+        found |= {name: _UNTOLD_COUNT.get(name, _UNTOLD) for name in about.filled_fields if not found[name]}
         notes = [f"{REHEARSAL}: {'; '.join(relaxed) or 'nothing relaxed'}", found["sw_notes"]]
         found["sw_notes"] = ". ".join(filter(None, notes))
     return found
@@ -36,18 +37,21 @@ def system_json(runs: Runs, about: About, relaxed: Sequence[str] | None) -> dict
 def missing_fields(runs: Runs, about: About) -> list[str]:
     """The fields that must not be empty, that no program can know, and that the user has not told."""
     found = _fields(runs, about)
-    return [name for name in FILLED_FIELDS if not found[name].strip()]
+    return [name for name in about.filled_fields if not found[name].strip()]
 
 
 def _fields(runs: Runs, about: About) -> dict[str, str]:
     results = [run.result for entry in runs.entries.values() for run in entry.runs.values()]
+    if about.division == "network":  # they know LoadGen's machine, and not the server's
+        results = []
     known = {**_host(results[0].system), **_accelerators(results[0]), **_software(results[0])} if results else {}
     return {
         "division": about.division,
         "submitter": about.submitter,
         "system_type": about.system_type,
         "status": about.status,
-        **dict.fromkeys((*FILLED_FIELDS, *official.SYSTEM_FREE_FIELDS), ""),
+        **({official.IS_NETWORK: "true"} if about.division == "network" else {}),
+        **dict.fromkeys((*about.filled_fields, *official.SYSTEM_FREE_FIELDS), ""),
         "system_name": about.system,
         "number_of_nodes": "1",
         **known,

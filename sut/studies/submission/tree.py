@@ -151,7 +151,7 @@ def _contents(
             **_logs(accuracy.folder, f"{place}/accuracy"),
         }
         _add_answers(files, logs, accuracy.folder, f"{place}/accuracy", benchmark.metric)
-        for audit in benchmark.audits if about.division == "closed" else ():
+        for audit in benchmark.audits if about.is_closed else ():
             folder = _run(runs, entry, audit).folder
             files |= _logs(folder, f"{place}/{audit}/performance/run_1")
             files[f"{place}/{audit}/verify_performance.txt"] = _bytes(folder / "verify_performance.txt")
@@ -172,7 +172,7 @@ def _shared(runs: Runs, about: About, model: str, relaxed: Sequence[str] | None,
     ran = dict.fromkeys(entry.inferred_from or entry.scenario for entry in runs.entries.values())
     source = f"src/{model}/README.md"
     found = {source: text(source, f"How {model} was run", source_section(result, [*ran], about, model))}
-    if about.division == "closed":
+    if about.is_closed:
         found["calibration.md"] = text("calibration.md", "Calibration", calibration_section(result))
     elif not re.fullmatch(runs.benchmark.folders, model):
         found["model_mapping.json"] = _json(_mapping(home / "model_mapping.json") | {model: runs.benchmark.judged_as})

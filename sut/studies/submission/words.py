@@ -169,7 +169,7 @@ def _figures(entry: Entry) -> str:
 def _commands(result: Result, about: About, scenarios: str, more: str = "") -> str:
     data = "" if result.config.get("dataset_path") is None else " --dataset-path $DATA_DIR"
     run = f"./run_local.sh run --config settings.yaml{data}{more} --scenario {scenarios}"
-    audit = ["./run_local.sh audit FOLDER  # the one that these runs name"] if about.division == "closed" else []
+    audit = ["./run_local.sh audit FOLDER  # the one that these runs name"] if about.is_closed else []
     return "\n".join([run, f"{run} --accuracy", *audit])
 
 
@@ -188,7 +188,8 @@ def _model(result: Result) -> str:
         source = "made by this project from published weights when it is first used"
     else:
         source = "brought by the submitter, who tells where to get it"
-    return f"{file}, {source}; SHA-256 {result.model_sha256}."
+    sha256 = result.model_sha256 or result.attested.get("details", {}).get("server_sha256")
+    return f"{file}, {source}; SHA-256 {sha256}."
 
 
 def _data(result: Result) -> str:

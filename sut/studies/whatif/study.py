@@ -86,7 +86,8 @@ def check_config(configs: Sequence[RunConfig]) -> RunConfig:
         raise InputError("sut whatif stretches stages by itself; leave the setting slowdown out")
     check_one_model(configs[0], "sut whatif stretches the stages of")
     if configs[0].rules:
-        raise InputError("--rules closed refuses stretched stages, and sut whatif stretches them; leave it out")
+        asked = f"--rules {configs[0].rules}"
+        raise InputError(f"{asked} refuses stretched stages, and sut whatif stretches them; leave it out")
     return configs[0]
 
 

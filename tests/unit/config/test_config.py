@@ -47,7 +47,7 @@ from tests.children import CHECKOUT, run_python
         ({"scenario": "offline"}, "scenario"),
         ({"precision": "fp64"}, "precision"),
         ({"fold": "perhaps"}, "fold: Input should be a valid boolean"),
-        ({"rules": "open"}, "rules: Input should be 'closed', got 'open'"),
+        ({"rules": "open"}, "rules: Input should be 'closed' or 'network', got 'open'"),
         ({"batching": "lifo"}, "batching: Input should be 'deadline' or 'fifo', got 'lifo'"),
         ({"calibration_list": 3}, "calibration_list"),
         ({"boundary": "gpu"}, "boundary: Input should be 'device', 'tensor', 'pixels' or 'jpeg'"),

@@ -15,7 +15,8 @@ from sut.datasets.imagenet import picture_names, validation_labels
 from sut.mlperf import loadgen, official, rules
 from sut.mlperf.audit import Audit
 from sut.mlperf.logs import Detail
-from sut.mlperf.rules import broken_before, broken_rules, explain_invalid, foretold, in_short, unexplained
+from sut.mlperf.rules import broken_before, broken_rules, explain_invalid, foretold, unexplained
+from sut.mlperf.short import IN_SHORT, in_short
 from sut.models.base import ModelSpec
 from sut.models.preparation import Prepared
 from sut.models.registry import find
@@ -309,7 +310,13 @@ def test_every_name_in_short_is_that_of_a_rule() -> None:
     told += broken("Offline", file=replace(TRAINED, weights="planted"))
     told += broken("Offline", slowdown={"infer": 2.0})
 
-    for part, words in rules.IN_SHORT.items():
+    server = {"file": None, "backend": "kserve", "device": "http://127.0.0.1:8000", "boundary": "jpeg"}
+    told += broken("Server", **server, backend_options={"shared_memory": True}, coalesce_queries=True)
+    told += broken("SingleStream", **{**server, "preprocess": "server", "boundary": "pixels"})
+    told += [*broken("Offline", **server, rules="closed"), *broken("Offline", rules="network")]
+    told += [*broken("Offline", **server, model="yolo-99", data=coco()), *broken("Offline", serve="grpc")]
+
+    for part, words in IN_SHORT.items():
         assert words in in_short([rule for rule in told if part in rule]), part
 
 

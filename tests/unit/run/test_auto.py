@@ -55,6 +55,16 @@ def test_the_prior(scenario: str, cores: int, megabytes: int | None, expected: C
     assert prior(config, cores, None if megabytes is None else megabytes * MB) == expected
 
 
+def test_by_the_rules_of_the_network_division_servers_queries_go_one_by_one() -> None:
+    asked = {"rules": "network", "backend": "kserve", "device": "grpc://192.0.2.7:8001"}
+
+    found = {
+        scenario: prior(make_config({"scenario": scenario, **asked}), 2, None) for scenario in ("Server", "Offline")
+    }
+
+    assert {scenario: choice.max_batchsize for scenario, choice in found.items()} == {"Server": 1, "Offline": 8}
+
+
 @pytest.mark.parametrize("scenario", SCENARIOS)
 @pytest.mark.parametrize("cores", [1, 2, 6, 64])
 @pytest.mark.parametrize("asked", [{}, {"lanes": 3}, {"threads": 2}, {"max_batchsize": 5}, {"lanes": 1, "threads": 1}])

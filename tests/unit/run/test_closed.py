@@ -171,3 +171,5 @@ def test_what_is_found_before_loadgen_starts_ends_a_closed_run_with_all_of_it_on
         end_where_broken(closed, [parity, "another", parity])
     end_where_broken(closed, [])
     end_where_broken(RunConfig(), [parity])
+    with pytest.raises(InputError, match=r"^--rules network: LoadGen was not started, because of another$"):
+        end_where_broken(RunConfig.model_validate({"rules": "network"}), ["another"])

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from backends.base import TensorSpec
+from backends.kserve_tensors import ANSWER
 from sut.models.base import ModelSpec
 from sut.models.registry import MODELS
 from sut.tasks.classification import Classification
@@ -189,6 +190,25 @@ def test_outputs_that_are_refused(spec: TensorSpec, outputs: dict[str, Any], n: 
 def test_a_label_that_the_offset_makes_negative_is_refused(dtype: Any) -> None:
     with pytest.raises(ValueError, match=r"label 0 in row 2; expected 1 to 4 \(label_offset is -1\)"):
         task(LABELS, label_offset=-1).decode({"labels": np.array([1, 4, 0], dtype)}, range(3), [], 3)
+
+
+def test_answers_that_a_server_gives_ready_are_handed_on_as_they_are() -> None:
+    ready = task(ANSWER, classes=5, label_offset=-1)
+    given = np.array([-1, 0, 3, 99], np.float32)
+
+    found = ready.decode({"answer": given}, [0, 1, 2], [], rows=4)
+
+    assert (found.tobytes(), found.dtype, ready.answers_labels) == (given[:3].tobytes(), np.float32, True)
+    assert not np.shares_memory(found, given)
+    assert Classification.of(spec_of(), [SCORES, ANSWER]).output == ANSWER
+
+
+@pytest.mark.parametrize("value", [4, -2, 0.5, np.nan, np.inf])
+def test_what_is_no_label_is_no_answer_of_a_server(value: float) -> None:
+    ready = task(ANSWER, classes=5, label_offset=-1)
+
+    with pytest.raises(ValueError, match=f"has {value:g} in row 1; expected a label, -1 to 3"):
+        ready.decode({"answer": np.array([0, value], np.float32)}, [0, 1], [], rows=2)
 
 
 @pytest.mark.parametrize("rows", [2, 4, 6])

@@ -42,7 +42,7 @@ def test_a_whole_submission_has_no_finding(tmp_path: Path, make: Callable[[Path]
 
 
 def test_where_there_is_no_tree_it_says_so(tmp_path: Path) -> None:
-    for path, said in ((tmp_path, "holds neither closed nor open"), (tmp_path / "none", "cannot be read")):
+    for path, said in ((tmp_path, "holds neither closed nor open nor network"), (tmp_path / "none", "cannot be read")):
         with pytest.raises(ValueError, match=said):
             judge_tree(path)
 
@@ -307,6 +307,8 @@ OTHERS: list[tuple[TreeRule, Callable[[Path], Folder], Change, str, str]] = [
     (TreeRule.VALUE, trees.open_division, fields(f"{OPEN}/model_mapping.json", **{"own-net": "bert"}),
      f"{OPEN}/model_mapping.json", "own-net"),
     (TreeRule.SCENARIOS, trees.open_division, remove(f"{OPEN_RESULTS}/Offline"), OPEN_RESULTS, "folder"),
+    (TreeRule.NETWORK, trees.over_network, log(f"{trees.NETWORK_RESULTS}/Server/{RUN}", sut_name="PyFastSUT"),
+     f"{trees.NETWORK_RESULTS}/Server/{RUN}/{DETAIL}", "sut_name"),
     (TreeRule.EXTRA, trees.open_division, write(f"{OPEN_RESULTS}/Offline/TEST01/README.md", "1"),
      f"{OPEN_RESULTS}/Offline/TEST01", "name"),
     (TreeRule.MIN_DURATION, trees.open_division, set_to(OPEN_LOG, "min_duration_ms", 590000),

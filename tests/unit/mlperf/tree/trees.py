@@ -149,6 +149,41 @@ def open_division(root: Path) -> Folder:
     return tree
 
 
+NETWORK = f"network/{SUBMITTER}"
+NETWORK_RESULTS = f"{NETWORK}/results/{SYSTEM}/{MODEL}"
+NETWORK_FIELDS = {
+    "is_network": "true",
+    "network_type": "Ethernet",
+    "network_media": "copper",
+    "network_rate": "25 Gb/s",
+    "network_protocol": "gRPC over HTTP/2, TCP, IPv4",
+    "network_topology": "one switch",
+    "number_connections": "8",
+    "nic_loadgen": "a card",
+    "number_nic_loadgen": "1",
+    "net_software_stack_loadgen": "Linux",
+    "nic_sut": "a card",
+    "number_nic_sut": "1",
+    "net_software_stack_sut": "Linux",
+}
+
+
+def over_network(root: Path) -> Folder:
+    """A whole submission of the network division."""
+    tree = Folder(root)
+    system(tree, NETWORK, "network", "datacenter", MODEL)
+    tree.set(f"{NETWORK}/systems/{SYSTEM}.json", **NETWORK_FIELDS)
+    tree.write(f"{NETWORK}/calibration.md", "Nothing was calibrated.\n")
+    for number, name in enumerate(("Offline", "Server")):
+        scenario(tree, f"{NETWORK_RESULTS}/{name}", name, number, ROLES, named)
+    return tree
+
+
+def named(entries: dict[str, Any]) -> dict[str, Any]:
+    """The log of a system behind a network."""
+    return entries | {"sut_name": "Network SUT: a server at grpc://192.0.2.7:8001"}
+
+
 YOLO = RESULTS.replace(MODEL, "yolo-99")
 
 

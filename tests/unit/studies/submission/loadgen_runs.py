@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,12 @@ class Served:
     answers: tuple[bytes, ...]
     score: Score
     weights: str
+    scenarios: tuple[str, ...] = official.EDGE
+    name: str | None = None
+    """Behind a network, what LoadGen is told that it is called."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    told: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of its results that are others than those of a model that is here."""
 
     @property
     def benchmark(self) -> official.Benchmark:
@@ -64,18 +70,40 @@ YOLO = Served(
     "unknown",
 )
 """Of every fourth picture no box."""
+URL = "grpc://192.0.2.7:8001"
+BEHIND_NETWORK = replace(
+    RESNET50,
+    scenarios=official.DATACENTER,
+    name=f"{official.NETWORK_SUT}: a server at {URL}",
+    settings={"backend": "kserve", "device": URL, "preprocess": "server", "boundary": "jpeg", "rules": "network"},
+    told={
+        "backend": "kserve", "backend_version": "2.73.0", "device": URL, "device_name": "a server",
+        "preprocess": "server",
+        "boundary": "jpeg", "weights": None, "model_sha256": None, "loaded_sha256": {},
+        "attested": {
+            "provider": "a server", "precision": "fp32", "device_name": "a server", "model": "resnet50 1",
+            "details": {
+                "wire": "jpeg", "answers": "ready", "server_model": "resnet50", "server_sha256": "ab" * 32,
+                "server_weights": "trained",
+            },
+        },
+    },
+)  # fmt: skip
 _MIN_MS = 250
 _QUERY_S = 0.0002
+_PATIENCE_NS = 2_000_000_000
+"""Server's bound: of the machine's speed nothing is asked."""
 
 
 def write_runs(root: Path, served: Served = RESNET50) -> Path:
-    """A HOME below ``root``, with a sound run for each scenario of the edge and each role."""
+    """A HOME below ``root``, with a sound run for each of its scenarios and each role."""
     data = root / "data"
     data.mkdir()
     (data / "val_map.txt").write_text("".join(f"{number}.jpeg {number % 10}\n" for number in range(PICTURES)))
-    config = make_config({"model": served.spec.name, "dataset_path": data, "output": root / "output"})
+    named = {"model": served.spec.name, "dataset_path": data, "output": root / "output"}
+    config = make_config({**named, **served.settings})
     home = result_home(config, served.spec)
-    for scenario in official.EDGE:
+    for scenario in served.scenarios:
         for role in ("performance", "accuracy", *served.benchmark.audits):
             _write_run(home / scenario / role, config, scenario, role, served)
         _verify(home / scenario, served)
@@ -97,6 +125,8 @@ def _verify(folder: Path, served: Served) -> None:
 def ask_little(patch: pytest.MonkeyPatch, model: str, **others: Any) -> None:
     """A benchmark of the few pictures and samples that runs here have."""
     little = {"pictures": PICTURES, "performance_samples": PICTURES, "offline_samples": 500, **others}
+    if official.BENCHMARKS[model].server_bound_ms is not None:
+        little["server_bound_ms"] = _PATIENCE_NS / 1e6
     patch.setattr(official, "MIN_DURATION_S", 0.25)
     patch.setattr(official, "BENCHMARKS", official.BENCHMARKS | {model: replace(official.BENCHMARKS[model], **little)})
 
@@ -136,7 +166,8 @@ def _ask(folder: Path, scenario: str, mode: str, audit: Path | None, served: Ser
     settings = loadgen.settings_for(served.spec.loadgen_model, scenario, mode, [])
     settings.min_duration_ms = _MIN_MS
     settings.single_stream_expected_latency_ns = settings.multi_stream_expected_latency_ns = int(_QUERY_S * 5e8)
-    settings.offline_expected_qps = 2000
+    settings.offline_expected_qps = settings.server_target_qps = 2000
+    settings.server_target_latency_ns = _PATIENCE_NS
     if scenario == "Offline":
         settings.min_query_count = 1
 
@@ -147,8 +178,10 @@ def _ask(folder: Path, scenario: str, mode: str, audit: Path | None, served: Ser
     def nothing(indices: Sequence[int] = ()) -> None:
         pass
 
+    name = served.name
+    callbacks = loadgen.Callbacks(issue, nothing, nothing, nothing, None if name is None else lambda: name)
     begin = time.monotonic()
-    loadgen.run(loadgen.Callbacks(issue, nothing, nothing, nothing), settings, PICTURES, PICTURES, folder, audit, False)
+    loadgen.run(callbacks, settings, PICTURES, PICTURES, folder, audit, False)
     return time.monotonic() - begin
 
 
@@ -181,8 +214,11 @@ def _fields(config: RunConfig, folder: Path, started: int, took_s: float, served
         "plan": {"scenario": config.scenario, "mode": config.mode, "lanes": 1, "trace": False},
         "config": config.model_dump(mode="json"),
         "system": {"cpu": "AMD EPYC", "cores": 2, "memory": "24684092 kB", "utc": _iso(time.time() + 1)},
-        "versions": {"loadgen-vision-sut": "0.1.0+g40f23a4", "python": "3.11.7", "onnxruntime": "1.31.1"},
-        "started": _iso(started),
+        "versions": {
+            "loadgen-vision-sut": "0.1.0+g40f23a4", "python": "3.11.7", "onnxruntime": "1.31.1",
+            "tritonclient": "2.73.0",
+        },
+        "started": _iso(started), **served.told,
     }  # fmt: skip
 
 

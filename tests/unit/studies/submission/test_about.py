@@ -7,12 +7,14 @@ from pathlib import Path
 import pytest
 
 from sut.errors import InputError
+from sut.mlperf import official
 from sut.studies.submission.about import read_about
 from sut.studies.submission.systems import missing_fields
 from tests.children import CHECKOUT
 from tests.unit.studies.submission.finished_runs import finished
 
 GOOD = "submitter: Org\ndivision: open\nsystem: box\n"
+NETWORK = GOOD.replace("open", "network")
 
 
 def written(folder: Path, text: str) -> Path:
@@ -25,6 +27,16 @@ def test_the_template_loads_and_leaves_no_field_untold(tmp_path: Path) -> None:
     told = read_about(CHECKOUT / "docs" / "examples" / "submission.yaml")
 
     assert missing_fields(finished(tmp_path), told) == []
+
+
+def test_the_network_division_has_a_type_of_its_own_and_fields_that_no_program_knows(tmp_path: Path) -> None:
+    told = read_about(written(tmp_path, f"{NETWORK}fields: {{nic_sut: a card}}\n"))
+
+    assert (told.system_type, told.is_closed) == ("datacenter", True)
+    missing = missing_fields(finished(tmp_path), told)
+    assert {*official.SYSTEM_NETWORK_FIELDS} - {*missing} == {"nic_sut"}
+    # LoadGen's machine is known, and the server is another.
+    assert {"host_processor_model_name", "framework", "accelerators_per_node"} < {*missing}
 
 
 @pytest.mark.parametrize("field", ["submitter", "system", "model"])
@@ -52,7 +64,14 @@ def test_a_name_of_digits_needs_no_quotes(tmp_path: Path) -> None:
         ("", "submitter: it is missing; division: it is missing; system: it is missing"),
         ("submitter: Org\nsubmitter: Org\n", "the key 'submitter' stands twice"),
         ("- Org\n", "got list"),
-        (GOOD.replace("open", "network"), "division: Input should be 'closed' or 'open', got 'network'"),
+        (GOOD.replace("open", "half"), "division: Input should be 'closed', 'open' or 'network', got 'half'"),
+        (f"{NETWORK}system_type: edge\n", "system_type: division network has datacenter, got 'edge'"),
+        (f"{GOOD}system_type: datacenter\n", "division open has edge or datacenter,edge, got 'datacenter'"),
+        (f"{GOOD}fields: {{nic_sut: a card}}\n", "fields.nic_sut: that is of division network; leave it out"),
+        (f"{NETWORK}fields: {{is_network: 'true'}}\n", "unknown field 'is_network'"),
+        (f"{NETWORK}fields: {{nic_stu: a card}}\n", "unknown field 'nic_stu'; did you mean nic_sut?"),
+        (f"{NETWORK}inferred: {{Offline: SingleStream}}\n", "on the edge only"),
+        (f"{NETWORK}model: my\n", "in the network division it is the result's own"),
         (f"{GOOD}systen: a\n", "systen: no such field; did you mean system?"),
         (f"{GOOD}scenarios: [Offline, Offline]\n", "scenarios: expected each scenario once"),
         (f"{GOOD}scenarios: [offline]\n", "got 'offline'"),

@@ -15,7 +15,7 @@ from sut.mlperf import official, verify_audit
 from sut.mlperf.doubts import Doubt
 from sut.mlperf.finding import Finding as LogFinding
 from sut.mlperf.logs import ACCURACY, DETAIL, SUMMARY
-from sut.mlperf.rules import IN_SHORT
+from sut.mlperf.short import IN_SHORT
 from sut.models.registry import MODELS
 from sut.results.collected import read_result
 from sut.results.schema import FILE
