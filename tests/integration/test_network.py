@@ -18,6 +18,8 @@ from sut.mlperf.official import NETWORK_SUT
 from sut.results.collected import read_result
 from sut.results.schema import FILE
 from tests.children import python_started, run_sut
+from tests.integration.support import Sut
+from tests.integration.test_closed import World
 from tests.unit.small_models import RECIPE_FILE, write_means
 
 SERVE = ("-m", "sut", "serve", "--http-port", "0", "--grpc-port", "0", "--json")
@@ -119,3 +121,29 @@ def test_a_server_that_answers_with_labels_leaves_nothing_to_compute(tmp_path: P
     ]
     answers = [read_accuracy_log(each.with_name(ACCURACY)).answers for each in (far, near)]
     assert answers[0] == answers[1] and len({*answers[0].values()}) > 1
+
+
+ELSEWHERE = """
+import sut.process.addresses as addresses
+addresses.is_loopback = addresses.is_here = lambda host: False
+"""
+
+
+def test_a_run_by_the_rules_breaks_none_on_the_servers_word(sut: Sut) -> None:
+    """As if the server were on another machine, and MLPerf's figures small."""
+    world = World(sut)
+    site = sut.packages / "sitecustomize.py"
+    site.write_text(site.read_text() + ELSEWHERE)
+    model = ("--model", world.model, "--model-name", "resnet50", "--dataset-path", world.pictures)
+    ports = ("--http-port", "0", "--grpc-port", "0", "--json")
+    with sut.started(*model, *ports, "--boundary", "jpeg", "--answers", command="serve") as running:
+        assert running.process.stdout is not None
+        [urls] = json.loads(running.process.stdout.readline())["rows"]
+        asked = world.arguments(*to(urls["grpc"]), "--rules", "network", "--scenario", "Offline", "--qps", "9000")
+        done = sut.run(*asked)
+
+    assert done.code == 0, done.err
+    result = done.result
+    assert (result["rules_broken"], result["rules_compliant"]) == ([], True)
+    sha256 = hashlib.sha256(world.model.read_bytes()).hexdigest()
+    assert f"the model has MLPerf's weights by the server's word: SHA-256 {sha256}" in result["notes"]
