@@ -89,6 +89,8 @@ def from_bytes(raw: bytes | memoryview, datatype: str, shape: Sequence[int]) -> 
 
 def _elements(raw: bytes | memoryview, count: int) -> NDArray[Any]:
     """So many elements of BYTES. Raises ``ValueError`` where there are fewer or more."""
+    if count * _LENGTH.size > len(raw):  # before room is made for as many as somebody says
+        raise ValueError(f"{len(raw):,} bytes are too few for {count:,} elements of BYTES")
     found = np.empty(count, object)
     at = 0
     for position in range(count):
