@@ -67,6 +67,12 @@ def tensor(protocol: str, rows: NDArray[Any], datatype: str = "FP32", name: str 
     return made
 
 
+def curled(url: str, body: bytes, *options: str) -> Any:
+    """What curl gets for a body."""
+    line = ["curl", "--silent", "--data-binary", "@-", *options, url]
+    return json.loads(subprocess.run(line, input=body, capture_output=True, check=True, timeout=60).stdout)
+
+
 def pictures(protocol: str, bodies: Sequence[bytes]) -> Any:
     return tensor(protocol, np.array(bodies, object).reshape(-1, 1), "BYTES", "jpeg")
 
@@ -135,15 +141,8 @@ def test_curl_gets_an_answer(tensors: Server, truth: NDArray[np.float32]) -> Non
     given = {"name": "images", "shape": ROWS[:1].shape, "datatype": "FP32", "data": ROWS[:1].ravel().tolist()}
     url = f"{tensors.http}/v2/models/small/versions/1/infer"
 
-    done = subprocess.run(
-        ["curl", "--silent", "--fail", "--data", "@-", url],
-        input=json.dumps({"inputs": [given]}).encode(),
-        capture_output=True,
-        check=True,
-        timeout=60,
-    )
+    [output] = curled(url, json.dumps({"inputs": [given]}).encode())["outputs"]
 
-    [output] = json.loads(done.stdout)["outputs"]
     np.testing.assert_allclose(output["data"], truth[0], rtol=1e-4, atol=1e-5)
 
 
@@ -241,17 +240,9 @@ def test_what_is_compressed_is_refused(tensors: Server, protocol: str) -> None:
 
 
 def test_a_body_that_unfolds_is_not_unfolded(tensors: Server) -> None:
-    body = gzip.compress(bytes(50_000_000))
-    done = subprocess.run(
-        ["curl", "--silent", "--header", "Content-Encoding: gzip", "--data-binary", "@-"]
-        + [f"{tensors.http}/v2/models/small/infer"],
-        input=body,
-        capture_output=True,
-        check=True,
-        timeout=60,
-    )
+    url, body = f"{tensors.http}/v2/models/small/infer", gzip.compress(bytes(50_000_000))
 
-    assert "compressed bodies are not read" in json.loads(done.stdout)["error"]
+    assert "compressed bodies are not read" in curled(url, body, "--header", "Content-Encoding: gzip")["error"]
 
 
 @pytest.mark.parametrize("protocol", CLIENTS)
@@ -300,13 +291,6 @@ def test_an_output_whose_place_is_not_told_is_refused_before_it_is_computed(
     given = {"name": "images", "shape": ROWS.shape, "datatype": "FP32", "data": ROWS.ravel().tolist()}
     wanted = {"name": "scores", "parameters": {"shared_memory_region": "mine", **how}}
 
-    done = subprocess.run(
-        ["curl", "--silent", "--data", "@-", f"{tensors.http}/v2/models/small/infer"],
-        input=json.dumps({"inputs": [given], "outputs": [wanted]}).encode(),
-        capture_output=True,
-        check=True,
-        timeout=60,
-    )
-
-    assert "the request cannot be read" in json.loads(done.stdout)["error"]
+    body = json.dumps({"inputs": [given], "outputs": [wanted]}).encode()
+    assert "the request cannot be read" in curled(f"{tensors.http}/v2/models/small/infer", body)["error"]
     assert tensors.metrics()["sut_samples_total"] == samples
