@@ -40,6 +40,9 @@ PICTURES = {
 }
 """Those inputs. Pixels are RGB; pictures of one request are of one size."""
 
+UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError)
+"""What reading JSON of somebody else may raise."""
+
 _LENGTH = struct.Struct("<I")
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from backends.kserve_tensors import DATATYPES, DTYPES, to_bytes
+from backends.kserve_tensors import DATATYPES, DTYPES, UNREADABLE, to_bytes
 from sut.serve.metrics import ANSWERED, FAILED, REFUSED
 from sut.serve.refused import BUSY, INVALID, TOO_LARGE, TOO_SLOW, UNKNOWN, Refused, Unanswered
 from sut.serve.regions import Regions
@@ -20,8 +20,6 @@ from sut.serve.service import Answer, Given, Service
 PROTOCOL = "http"
 LENGTH = b"inference-header-content-length"
 """The header that says how much of a body is JSON; tensors are behind it."""
-_UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError)
-"""What reading JSON of a stranger may raise."""
 BODY_S = 30.0
 """How long the body of a request may take to come."""
 
@@ -55,6 +53,8 @@ class Http:
             reply = await self._reply(scope, receive)
         except Unanswered as error:
             reply = _json({"error": str(error)}, error.status)
+        except asyncio.CancelledError:  # at the end, and of nothing but this request
+            reply = _json({"error": "the server has stopped"}, BUSY)
         headers = [(b"content-type", reply.kind), (b"content-length", str(len(reply.body)).encode())]
         if self._is_crowded:
             headers.append((b"connection", b"close"))
@@ -215,7 +215,7 @@ def parse(body: bytes, json_length: str, regions: Regions | None) -> Asked:
         outputs = {str(each["name"]): _wanted(each.get("parameters") or {}) for each in content.get("outputs") or ()}
         binary = bool((content.get("parameters") or {}).get("binary_data_output", False))
         identity = str(content.get("id", ""))
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise Refused(INVALID, f"the request cannot be read: {type(error).__name__}: {error}") from error
     if at != len(tail):
         raise Refused(INVALID, f"{len(tail):,} bytes are behind the JSON, and the inputs tell of {at:,}")
@@ -281,7 +281,7 @@ def _shared(regions: Regions, method: str, rest: Sequence[str], body: bytes) -> 
             case "POST", "unregister":
                 regions.unregister()
                 return _json({})
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise Refused(INVALID, f"the request cannot be read: {type(error).__name__}: {error}") from error
     raise Refused(UNKNOWN, "there is nothing there; regions are registered, unregistered, and asked for their status")
 
