@@ -70,9 +70,9 @@ def serve_line(*options: str | Path) -> list[str | Path]:
 
 
 @contextmanager
-def served(folder: Path, *options: str | Path, wrapper: Sequence[str] = ()) -> Iterator[Server]:
-    """A server that has begun to listen; whatever is left of it afterwards is killed."""
-    with started([*wrapper, *serve_line(*options)], folder, variables()) as running:
+def served(folder: Path, *options: str | Path, line: Sequence[str | Path] = ()) -> Iterator[Server]:
+    """A server that has begun to listen; whatever is left of it afterwards is killed. ``line``: its whole command."""
+    with started(line or serve_line(*options), folder, variables()) as running:
         stdout = running.process.stdout
         assert stdout is not None
         assert select.select([stdout], [], [], LIMIT_S)[0], "says nothing"
