@@ -90,7 +90,6 @@ class KServe(Backend):
             )
         version = options.version or self._versions[0]
         self._call = Call(name, version, tuple(each.name for each in self.outputs))
-        self.wire = wire_of(self.inputs[0]) if len(self.inputs) == 1 else "tensor"
         self.places = {"jpeg": ("files",), "pixels": ("pixels",), "tensor": ("host",)}[self.wire]
         self.reads_host_arrays = not options.shared_memory
         self._shares = options.shared_memory
@@ -100,7 +99,9 @@ class KServe(Backend):
 
     def _understand(self, told: Mapping[str, Any], sample_shape: tuple[int, ...] | None) -> None:
         """Take from the metadata what is needed of it. Raises one of ``UNREADABLE`` for what is none."""
-        self.inputs = tuple(_spec(each, sample_shape) for each in told["inputs"])
+        inputs = [_spec(each) for each in told["inputs"]]
+        self.wire = wire_of(inputs[0]) if len(inputs) == 1 else "tensor"
+        self.inputs = tuple(_spec(each, sample_shape if self.wire == "tensor" else None) for each in told["inputs"])
         self.outputs = tuple(_spec(each) for each in told["outputs"])
         self._versions = [str(each) for each in told.get("versions") or ("",)]
         self._platform = str(told.get("platform", ""))

@@ -13,7 +13,7 @@ from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc import service_pb2_grpc
 
 from backends.kserve_client import Call, Endpoint, Late, Rejected, Reply, Shared, Tensor, Unreachable
-from backends.kserve_tensors import from_bytes
+from backends.kserve_tensors import from_bytes, from_contents
 
 _INFER = "/inference.GRPCInferenceService/ModelInfer"
 _RAW_INPUT = bytes([pb.ModelInferRequest.RAW_INPUT_CONTENTS_FIELD_NUMBER << 3 | 2])
@@ -100,10 +100,14 @@ class GrpcClient:
         return self._read(response)
 
     def _read(self, response: Any) -> Reply:
-        raw = response.raw_output_contents
+        raw = list(response.raw_output_contents)
         outputs: dict[str, NDArray[Any]] = {}
         try:
-            for told, body in zip(response.outputs, raw, strict=True):
+            if not raw:
+                outputs = {
+                    each.name: from_contents(each.contents, each.datatype, each.shape) for each in response.outputs
+                }
+            for told, body in zip(response.outputs if raw else (), raw, strict=True):
                 outputs[told.name] = from_bytes(body, told.datatype, tuple(told.shape))
         except ValueError as error:
             raise Rejected(f"{self._endpoint.url}: an answer that cannot be read: {error}") from error

@@ -40,6 +40,18 @@ PICTURES = {
 }
 """Those inputs. Pixels are RGB; pictures of one request are of one size."""
 
+_CONTENTS = {
+    "BOOL": "bool_contents",
+    **dict.fromkeys(("INT8", "INT16", "INT32"), "int_contents"),
+    "INT64": "int64_contents",
+    **dict.fromkeys(("UINT8", "UINT16", "UINT32"), "uint_contents"),
+    "UINT64": "uint64_contents",
+    "FP32": "fp32_contents",
+    "FP64": "fp64_contents",
+    "BYTES": "bytes_contents",
+}
+"""Where a tensor's elements are that is not sent as bytes."""
+
 UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError)
 """What reading JSON of somebody else may raise."""
 
@@ -88,6 +100,16 @@ def from_bytes(raw: bytes | memoryview, datatype: str, shape: Sequence[int]) -> 
     if len(raw) != count * dtype.itemsize:
         raise ValueError(f"got {len(raw):,} bytes for {datatype} {list(shape)}, expected {count * dtype.itemsize:,}")
     return np.frombuffer(raw, dtype).reshape(shape)
+
+
+def from_contents(contents: Any, datatype: str, shape: Sequence[int]) -> NDArray[Any]:
+    """The array of a message of gRPC that has its elements one by one. Raises ``ValueError`` as ``from_bytes``."""
+    if datatype not in _CONTENTS:
+        raise ValueError(f"a tensor of {datatype} is sent as raw contents only")
+    try:
+        return np.array(list(getattr(contents, _CONTENTS[datatype])), DTYPES[datatype]).reshape(tuple(shape))
+    except OverflowError as error:
+        raise ValueError(str(error)) from error
 
 
 def _elements(raw: bytes | memoryview, count: int) -> NDArray[Any]:

@@ -41,6 +41,8 @@ class Fake:
     is_ready: bool = True
     shape: Sequence[int] = (-1, *SHAPE)
     datatype: str = "FP32"
+    classes: int = 2
+    """Width of its output, as it tells it."""
     extensions: Sequence[str] = ("response_times",)
     metadata: Any = None
     """In the place of the model's own, over HTTP."""
@@ -51,6 +53,8 @@ class Fake:
     spoilt: Callable[[Outputs], Outputs] = lambda outputs: outputs
     fault: Callable[[socket.socket], None] | None = None
     """Over HTTP what is done to the connection in the place of an answer."""
+    lists: bool = False
+    """Over gRPC: whether elements are sent one by one, not as bytes."""
     late_s: float = 0.0
     asked: int = 0
     """Requests that came."""
@@ -59,7 +63,7 @@ class Fake:
 
     def told(self) -> Any:
         inputs = [{"name": "images", "datatype": self.datatype, "shape": list(self.shape)}]
-        outputs = [{"name": "scores", "datatype": "FP32", "shape": [-1, 2]}]
+        outputs = [{"name": "scores", "datatype": "FP32", "shape": [-1, self.classes]}]
         own = {"name": MODEL, "versions": list(self.versions), "platform": "fake"}
         return self.metadata or {**own, "inputs": inputs, "outputs": outputs}
 
@@ -177,8 +181,11 @@ class _Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[
     def ModelInfer(self, request: Any, context: Any) -> Any:
         response = pb.ModelInferResponse(model_name=MODEL, model_version=self._fake.answering)
         for name, values in self._fake.answer(request.raw_input_contents[0]).items():
-            response.outputs.add(name=name, datatype=_DATATYPES[values.dtype.name], shape=values.shape)
-            response.raw_output_contents.append(values.tobytes())
+            told = response.outputs.add(name=name, datatype=_DATATYPES[values.dtype.name], shape=values.shape)
+            if self._fake.lists:
+                told.contents.fp32_contents.extend(values.ravel().tolist())
+            else:
+                response.raw_output_contents.append(values.tobytes())
         for name, value in self._fake.times.items():
             response.parameters[name].int64_param = value
         return response

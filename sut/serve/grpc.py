@@ -2,31 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import grpc
-import numpy as np
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc import service_pb2_grpc
 
-from backends.kserve_tensors import DATATYPES, DTYPES, to_bytes
+from backends.kserve_tensors import DATATYPES, from_contents, to_bytes
 from sut.serve.metrics import ANSWERED, FAILED, REFUSED
 from sut.serve.refused import GRPC, INVALID, Refused, Unanswered
 from sut.serve.service import VERSION, Answer, Given, Service
 
 PROTOCOL = "grpc"
-_CONTENTS = {
-    "BOOL": "bool_contents",
-    **dict.fromkeys(("INT8", "INT16", "INT32"), "int_contents"),
-    "INT64": "int64_contents",
-    **dict.fromkeys(("UINT8", "UINT16", "UINT32"), "uint_contents"),
-    "UINT64": "uint64_contents",
-    "FP32": "fp32_contents",
-    "FP64": "fp64_contents",
-    "BYTES": "bytes_contents",
-}
-"""Where a tensor's elements are that is not sent as bytes."""
 
 
 class Grpc(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]  # generated, without types
@@ -177,12 +164,9 @@ def _place(told: Any) -> tuple[str, int, int]:
 
 def _listed(told: Any) -> Given:
     """An input whose elements are in the message one by one."""
-    if told.datatype not in _CONTENTS:
-        raise Refused(INVALID, f"input '{told.name}' is {told.datatype}, which is sent as raw contents only")
-    values: Sequence[Any] = getattr(told.contents, _CONTENTS[told.datatype])
     try:
-        array = np.array(list(values), DTYPES[told.datatype]).reshape(tuple(told.shape))
-    except (ValueError, OverflowError) as error:
+        array = from_contents(told.contents, told.datatype, told.shape)
+    except ValueError as error:
         raise Refused(INVALID, f"input '{told.name}' {list(told.shape)}: {error}") from error
     return Given(told.name, told.datatype, told.shape, array)
 

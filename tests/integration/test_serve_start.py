@@ -14,7 +14,6 @@ import tritonclient.grpc as tc_grpc
 from tests.children import Finished, run, variables
 from tests.serving import SIMULATED, serve_line, served
 
-
 _LOOPBACK = {"0100007F", "0000000000000000FFFF00000100007F"}
 """127.0.0.1 as the kernel has it, and as an address of IPv6."""
 

@@ -59,6 +59,22 @@ def test_metadata_decides_and_rows_get_their_answers(protocol: str) -> None:
         assert (told.provider, told.model, told.precision) == ("fake 7", "small 1", "unknown")
 
 
+@pytest.mark.parametrize(
+    ("datatype", "shape", "place"),
+    [("UINT8", (-1, -1, -1, 3), "pixels"), ("BYTES", (-1, 1), "files"), ("FP32", (-1, 3, -1, -1), "host")],
+)
+def test_what_crosses_is_what_the_metadata_leaves_open(datatype: str, shape: tuple[int, ...], place: str) -> None:
+    with over_http(Fake(datatype=datatype, shape=shape)) as url, loaded(url) as backend:
+        closed = tuple({-1: None}.get(axis, axis) for axis in shape[1:])
+        assert backend.places == (place,)
+        assert backend.inputs[0].shape[1:] == (SHAPE if place == "host" else closed)
+
+
+def test_elements_that_come_one_by_one_are_read_too() -> None:
+    with running("grpc", Fake(lists=True)) as (_, runner):
+        np.testing.assert_allclose(infer(runner), scores(ROWS), rtol=1e-5)
+
+
 REFUSED = {
     "no rows": lambda outputs: {"scores": outputs["scores"][:0]},
     "a row less": lambda outputs: {"scores": outputs["scores"][:1]},
