@@ -12,6 +12,8 @@ import pytest
 from backends.base import ModelFile, Traffic
 from backends.kserve import KServe
 from sut.config import SCENARIOS
+from sut.results.consistency import contradictions
+from sut.results.schema import Result
 from tests.children import Finished, python_started, results, run_sut
 from tests.fake_kserve import MODEL, SERVERS, Fake
 from tests.integration.test_serve_start import certificate
@@ -108,6 +110,8 @@ def closes(result: dict[str, Any]) -> None:
     details = [stages.pop(f"infer/{name}") for name in ("queue", "preprocess", "compute")]
     assert sum(stages.values()) == pytest.approx(result["latency_ns"]["mean"], abs=1000)
     assert 0 < sum(details) <= stages["infer"]
+    assert not {name for name in result["cost_ns"] if name.startswith("infer/")}
+    assert list(contradictions(Result.model_validate(result))) == []
 
 
 def sums(server: Server, protocol: str) -> Traffic:
