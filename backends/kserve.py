@@ -8,6 +8,8 @@ it preprocesses itself, as its file or its pixels (then the preprocessor is ``se
 from __future__ import annotations
 
 import secrets
+import ssl
+import time
 from collections.abc import Mapping
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
@@ -23,14 +25,16 @@ from backends.kserve_client import (
     Call,
     Client,
     Endpoint,
+    Late,
     Rejected,
+    Reply,
     Shared,
     Tensor,
     Unreachable,
     endpoint_of,
     is_url,
 )
-from backends.kserve_tensors import ANSWER, DATATYPES, spec_of, to_bytes, wire_of
+from backends.kserve_tensors import ANSWER, DATATYPES, UNREADABLE, spec_of, to_bytes, wire_of
 from plugins.errors import DeviceNotFound
 from plugins.options import option
 
@@ -38,7 +42,7 @@ _MOST_ROWS = 1024
 _TIMES = {"queue_ns": "queue", "preprocess_ns": "preprocess", "compute_ns": "compute"}
 """What ``sut serve`` tells with each answer, and the parts of ``infer`` that it becomes."""
 _TELLS_TIMES = "response_times"
-_CONFIGURES = ("model_configuration", "model_repository")
+_IS_IT_ONE = "is it a server of the open inference protocol?"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,21 +76,39 @@ class KServe(Backend):
         except Unreachable as error:
             raise DeviceNotFound(f"no server answers: {error}; is it started, and its address right?") from error
         except Rejected as error:
-            raise ValueError(f"not understood: {error}; is it a server of the open inference protocol?") from error
-        self.inputs = tuple(_spec(each, model.sample_shape) for each in told["inputs"])
-        self.outputs = tuple(_spec(each) for each in told["outputs"])
-        self.wire = wire_of(self.inputs[0]) if len(self.inputs) == 1 else "tensor"
-        self.places = {"jpeg": ("files",), "pixels": ("pixels",), "tensor": ("host",)}[self.wire]
-        version = options.version or str((told.get("versions") or [""])[0])
+            raise ValueError(f"not understood: {error}; {_IS_IT_ONE}") from error
+        try:
+            self._understand(told, model.sample_shape)
+        except UNREADABLE as error:
+            raise ValueError(
+                f"{endpoint.url}: {type(error).__name__} in its metadata: {error}; {_IS_IT_ONE}"
+            ) from error
+        if not options.version and len(self._versions) > 1:
+            versions = ", ".join(self._versions)
+            raise ValueError(
+                f"{endpoint.url} has versions {versions} of {name}; name one: --set backend_options.version=..."
+            )
+        version = options.version or self._versions[0]
         self._call = Call(name, version, tuple(each.name for each in self.outputs))
-        self._platform = str(told.get("platform", ""))
-        self.batch_sizes = self._sizes()
+        self.places = {"jpeg": ("files",), "pixels": ("pixels",), "tensor": ("host",)}[self.wire]
         self.reads_host_arrays = not options.shared_memory
         self._shares = options.shared_memory
-        self.details = tuple(_TIMES.values()) if _TELLS_TIMES in self._server.get("extensions", ()) else ()
         self._runners: list[KServeRunner] = []
         if self._shares and self.wire != "tensor":
             raise ValueError("shared_memory is for tensors of one size; pictures that the server preprocesses are sent")
+
+    def _understand(self, told: Mapping[str, Any], sample_shape: tuple[int, ...] | None) -> None:
+        """Take from the metadata what is needed of it. Raises one of ``UNREADABLE`` for what is none."""
+        inputs = [_spec(each) for each in told["inputs"]]
+        self.wire = wire_of(inputs[0]) if len(inputs) == 1 else "tensor"
+        self.inputs = tuple(_spec(each, sample_shape if self.wire == "tensor" else None) for each in told["inputs"])
+        self.outputs = tuple(_spec(each) for each in told["outputs"])
+        self._versions = [str(each) for each in told.get("versions") or ("",)]
+        self._platform = str(told.get("platform", ""))
+        self.batch_sizes = self._sizes()
+        parameters = self._config.get("parameters") or {}
+        self._facts = {key: str(value.get("string_value", "")) for key, value in parameters.items()}
+        self.details = tuple(_TIMES.values()) if _TELLS_TIMES in (self._server.get("extensions") or ()) else ()
 
     @classmethod
     def load(cls, model: ModelFile, device: str, lanes: int, threads: int, options: Mapping[str, Any] = {}) -> Self:
@@ -95,6 +117,8 @@ class KServe(Backend):
         certificate = Path(chosen.certificate).expanduser() if chosen.certificate else None
         if certificate is not None and not certificate.is_file():
             raise ValueError(f"{certificate}: no such file; the option certificate takes a PEM file")
+        if certificate is not None:
+            _check_certificate(certificate)
         endpoint = endpoint_of(device, chosen.timeout_s, certificate)
         with ExitStack() as stack:
             client = connect(endpoint)
@@ -132,9 +156,8 @@ class KServe(Backend):
 
     def runner(self, place: str = "host") -> Runner:
         """One with a connection of its own."""
-        made = KServeRunner(
-            connect(self._endpoint), self._call, self.inputs, self.places[0], self.details, self._shares
-        )
+        specs = (self.inputs, self.outputs)
+        made = KServeRunner(connect(self._endpoint), self._call, specs, self.places[0], self.details, self._shares)
         self._runners.append(made)
         return made
 
@@ -150,7 +173,7 @@ class KServe(Backend):
 
     def attest(self) -> Attestation:
         """What the server says of itself and of the model; ``unknown`` for a precision that it does not tell."""
-        told = {key: str(value.get("string_value", "")) for key, value in self._config.get("parameters", {}).items()}
+        told = self._facts
         name, version = str(self._server.get("name", "")), str(self._server.get("version", ""))
         facts = {f"server_{key}": value for key, value in told.items() if value and key != "precision"}
         if self.outputs == (ANSWER,):
@@ -173,7 +196,7 @@ class KServe(Backend):
         try:
             return self._client.config(name, version)
         except Rejected as error:
-            if error.unknown or "model_configuration" not in self._server.get("extensions", ()):
+            if error.unknown or "model_configuration" not in (self._server.get("extensions") or ()):
                 return {}
             raise
 
@@ -187,7 +210,7 @@ class KServe(Backend):
 
 
 def _model(client: Client, name: str, version: str, endpoint: Endpoint) -> Mapping[str, Any]:
-    """The metadata of a model that is loaded, and of which it is clear what version is meant."""
+    """The metadata of a model that is loaded."""
     try:
         told = client.model(name, version)
     except Rejected as error:
@@ -197,11 +220,14 @@ def _model(client: Client, name: str, version: str, endpoint: Endpoint) -> Mappi
         ) from error
     if not client.is_ready(name, version):
         raise DeviceNotFound(f"{endpoint.url} has the model {name}, but it is not ready; has the server loaded it?")
-    if not version and len(versions := list(told.get("versions") or ())) > 1:
-        raise ValueError(
-            f"{endpoint.url} has versions {', '.join(versions)} of {name}; name one: --set backend_options.version=..."
-        )
     return told
+
+
+def _check_certificate(file: Path) -> None:
+    try:
+        ssl.create_default_context(cafile=file)
+    except OSError as error:
+        raise ValueError(f"{file}: {error}; the option certificate takes a PEM file") from error
 
 
 def _spec(told: Mapping[str, Any], sample_shape: tuple[int, ...] | None = None) -> TensorSpec:
@@ -226,12 +252,16 @@ class KServeRunner(Runner):
         self,
         client: Client,
         call: Call,
-        inputs: tuple[TensorSpec, ...],
+        specs: tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]],
         place: str,
         details: tuple[str, ...],
         shares: bool,
     ) -> None:
-        self._client, self._call, self._inputs, self._place = client, call, inputs, place
+        """``specs`` of inputs and outputs."""
+        self._client, self._call, self._place = client, call, place
+        self._inputs, self._outputs = specs
+        self._late: tuple[float, str] = (0.0, "")
+        """Until when a server that was late is not asked again, in s of the monotonic clock, and what it was."""
         self.details_ns = (0,) * len(details)
         self._times = tuple(key for key, detail in _TIMES.items() if detail in details)
         self._buffers: dict[str, NDArray[Any]] = {}
@@ -274,35 +304,55 @@ class KServeRunner(Runner):
         pictures = list(buffer)
         batches = [pictures] if len({each.shape for each in pictures}) == 1 else [[each] for each in pictures]
         found = []
-        spent = np.zeros(len(self._times), np.int64)
+        spent = [0] * len(self._times)
         for batch in batches:
             rows = batch[0][np.newaxis] if len(batch) == 1 else np.stack(batch)
             found.append(self._ask([Tensor(spec.name, "UINT8", rows.shape, rows)], len(batch)))
-            spent += np.array(self.details_ns, np.int64)
-        self.details_ns = tuple(spent.tolist())
+            spent = [sum(each) for each in zip(spent, self.details_ns, strict=True)]
+        self.details_ns = tuple(spent)
         if len(found) == 1:
             return found[0]
         return {name: np.concatenate([each[name] for each in found]) for name in self._call.outputs}
 
     def _ask(self, tensors: list[Tensor], rows: int) -> Mapping[str, Any]:
-        reply = self._client.infer(self._call, tensors)
+        reply = self._in_time(tensors)
         if reply.version != self._call.version and self._call.version and reply.version:
             raise Rejected(f"version {reply.version} of {self._call.model} answered, expected {self._call.version}")
-        for name in self._call.outputs:
-            if name not in reply.outputs:
-                raise Rejected(f"an answer without the output '{name}'")
-            if len(reply.outputs[name]) != rows:
-                raise Rejected(f"output '{name}' has {len(reply.outputs[name])} rows for a batch of {rows}")
+        for spec in self._outputs:
+            _check_output(spec, reply.outputs.get(spec.name), rows)
         sent = sum(_size(each.body) for each in tensors)
         self.traffic += Traffic(1, sent, reply.received_bytes)
         self.details_ns = tuple(reply.times_ns.get(key, 0) for key in self._times)
         return reply.outputs
+
+    def _in_time(self, tensors: list[Tensor]) -> Reply:
+        """An answer. A server that gave none in time is left alone for as long: else each batch would wait for it."""
+        began, (until, what) = time.monotonic(), self._late
+        if began < until:
+            raise Late(f"{what}, and was not asked again")
+        try:
+            return self._client.infer(self._call, tensors)
+        except Late as error:
+            now = time.monotonic()
+            self._late = (now + now - began, str(error))
+            raise
 
     def close(self) -> None:
         """End the connection, and give the memory back."""
         if self._memory is not None:
             self._memory.close()
         self._client.close()
+
+
+def _check_output(spec: TensorSpec, found: NDArray[Any] | None, rows: int) -> None:
+    """Raise ``Rejected`` for what is not what the metadata promised, for a batch of so many rows."""
+    if found is None:
+        raise Rejected(f"an answer without the output '{spec.name}'")
+    shape = (rows, *spec.shape[1:])
+    fits = len(shape) == found.ndim and all(a in (None, b) for a, b in zip(shape, found.shape, strict=True))
+    if not fits or found.dtype.name != spec.dtype:
+        told = f"{spec.dtype} {[-1 if axis is None else axis for axis in shape]}"
+        raise Rejected(f"output '{spec.name}' is {found.dtype.name} {list(found.shape)}, expected {told}")
 
 
 def _size(body: NDArray[Any] | bytes | Shared) -> int:

@@ -18,6 +18,10 @@ class Unreachable(ConnectionError):
     """No server there, or one that does not answer, or not in time, or that nobody can trust."""
 
 
+class Late(Unreachable):
+    """No answer in time."""
+
+
 class Rejected(RuntimeError):
     """A server's own no, with its reason; ``unknown`` where it has nothing of that name."""
 
@@ -65,7 +69,8 @@ def endpoint_of(url: str, timeout_s: float, certificate: Path | None) -> Endpoin
         host, port = parts.hostname, parts.port
     except ValueError as error:
         raise ValueError(f"device '{url}': {error}; {expected}") from error
-    if parts.scheme not in SCHEMES or not host or not port or parts.path.strip("/") or parts.query or parts.username:
+    more = parts.path.strip("/") or parts.query or parts.fragment or parts.username
+    if parts.scheme not in SCHEMES or not host or not port or more:
         raise ValueError(f"device '{url}' is no address of a server; {expected}")
     return Endpoint(parts.scheme, host, port, timeout_s, certificate)
 

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc import service_pb2_grpc
 
-from backends.kserve_client import Call, Endpoint, Rejected, Reply, Shared, Tensor, Unreachable
-from backends.kserve_tensors import from_bytes
+from backends.kserve_client import Call, Endpoint, Late, Rejected, Reply, Shared, Tensor, Unreachable
+from backends.kserve_tensors import from_bytes, from_contents
 
 _INFER = "/inference.GRPCInferenceService/ModelInfer"
 _RAW_INPUT = bytes([pb.ModelInferRequest.RAW_INPUT_CONTENTS_FIELD_NUMBER << 3 | 2])
@@ -25,7 +25,9 @@ _OPTIONS = (
     ("grpc.use_local_subchannel_pool", 1),  # else all channels of a process share one connection
     ("grpc.enable_http_proxy", 0),
 )
-_AWAY = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED)
+_AWAY = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+_MOST_HEADS = 1024
+"""Beginnings of requests that are kept: pictures may each be of a size of their own."""
 
 
 class GrpcClient:
@@ -49,6 +51,8 @@ class GrpcClient:
             return call(request, timeout=self._endpoint.timeout_s)
         except grpc.RpcError as error:
             code, told = error.code(), " ".join(str(error.details()).split())
+            if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+                raise Late(f"{self._endpoint.url}: no answer within {self._endpoint.timeout_s:g} s") from error
             if code in _AWAY:
                 raise Unreachable(f"{self._endpoint.url}: {code.name}: {told}") from error
             unknown = code in (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.UNIMPLEMENTED)
@@ -84,6 +88,8 @@ class GrpcClient:
             *((each.name, each.shape, each.body if isinstance(each.body, Shared) else None) for each in tensors),
         )
         if (head := self._heads.get(key)) is None:
+            if len(self._heads) >= _MOST_HEADS:
+                self._heads.clear()
             head = self._heads[key] = _head(call, tensors)
         parts: list[bytes | memoryview] = [head]
         for each in tensors:
@@ -94,10 +100,14 @@ class GrpcClient:
         return self._read(response)
 
     def _read(self, response: Any) -> Reply:
-        raw = response.raw_output_contents
+        raw = list(response.raw_output_contents)
         outputs: dict[str, NDArray[Any]] = {}
         try:
-            for told, body in zip(response.outputs, raw, strict=True):
+            if not raw:
+                outputs = {
+                    each.name: from_contents(each.contents, each.datatype, each.shape) for each in response.outputs
+                }
+            for told, body in zip(response.outputs if raw else (), raw, strict=True):
                 outputs[told.name] = from_bytes(body, told.datatype, tuple(told.shape))
         except ValueError as error:
             raise Rejected(f"{self._endpoint.url}: an answer that cannot be read: {error}") from error

@@ -6,21 +6,27 @@ used by several in turn.
 
 from __future__ import annotations
 
+import io
 import json
+import select
+import socket
 import ssl
 import time
 from collections.abc import Mapping, Sequence
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 from numpy.typing import NDArray
 
-from backends.kserve_client import Call, Endpoint, Rejected, Reply, Shared, Tensor, Unreachable
-from backends.kserve_tensors import DTYPES, from_bytes
+from backends.kserve_client import Call, Endpoint, Late, Rejected, Reply, Shared, Tensor, Unreachable
+from backends.kserve_tensors import DTYPES, UNREADABLE, from_bytes
 
 _LENGTH = "Inference-Header-Content-Length"
 _PIECE = 1 << 20
+_MOST_BYTES = 1 << 30
+"""Of an answer."""
 
 
 class HttpClient:
@@ -60,7 +66,7 @@ class HttpClient:
         raw, length = self._asked("POST", f"{_path(call.model, call.version)}/infer", body, headers)
         try:
             return _read(raw, length)
-        except (ValueError, KeyError, TypeError) as error:
+        except UNREADABLE as error:
             told = f"{type(error).__name__}: {error}"
             raise Rejected(f"{self._endpoint.url}: an answer that cannot be read: {told}") from error
 
@@ -81,8 +87,8 @@ class HttpClient:
         raw, _ = self._asked(method, path)
         try:
             found = json.loads(raw)
-        except ValueError as error:
-            raise Rejected(f"{self._endpoint.url}{path}: got {raw[:60]!r}, expected JSON") from error
+        except UNREADABLE as error:
+            raise Rejected(f"{self._endpoint.url}{path}: got {bytes(raw[:60])!r}, expected JSON") from error
         if not isinstance(found, dict):
             raise Rejected(f"{self._endpoint.url}{path}: got JSON of {type(found).__name__}, expected an object")
         return found
@@ -92,16 +98,19 @@ class HttpClient:
     ) -> tuple[bytearray, str | None]:
         """A whole answer in time, and how much of it is JSON. Raises ``Unreachable`` or ``Rejected``."""
         until = time.monotonic() + self._endpoint.timeout_s
-        connection = self._connection
+        connection = self._ready()
         try:
-            self._allow(until)
             connection.request(method, path, body, dict(headers))
-            self._allow(until)
+            assert connection.sock is not None
+            connection.response_class = _Timed(connection.sock, until).response  # type: ignore[assignment]
             response = connection.getresponse()
-            raw = self._whole(response, until)
+            raw = _whole(response)
+        except TimeoutError as error:
+            connection.close()
+            raise Late(f"{self._endpoint.url}: no answer within {self._endpoint.timeout_s:g} s") from error
         except (OSError, HTTPException) as error:
             connection.close()
-            reason = "no answer in time" if isinstance(error, TimeoutError) else str(error) or type(error).__name__
+            reason = " ".join(str(error)[:200].split()) or type(error).__name__
             raise Unreachable(f"{self._endpoint.url}: {reason}") from error
         if response.status != 200:
             raise Rejected(
@@ -109,26 +118,64 @@ class HttpClient:
             )
         return raw, response.headers.get(_LENGTH)
 
-    def _allow(self, until: float) -> None:
-        """Let the next step take until then. Raises ``TimeoutError`` where that has passed."""
-        left = until - time.monotonic()
+    def _ready(self) -> HTTPConnection:
+        """The connection, with its time for a step. One that the server has ended meanwhile is made anew.
+
+        That is seen before anything is sent on it: a request that was sent is not repeated.
+        """
+        connection = self._connection
+        connection.timeout = self._endpoint.timeout_s
+        if connection.sock is not None:
+            ending = select.poll()
+            ending.register(connection.sock, select.POLLIN)
+            if ending.poll(0):
+                connection.close()
+            else:
+                connection.sock.settimeout(self._endpoint.timeout_s)
+        return connection
+
+
+class _Timed(io.RawIOBase):
+    """What a socket receives until a moment, in however small pieces it comes. Then raises ``TimeoutError``."""
+
+    def __init__(self, sock: socket.socket, until: float) -> None:
+        self._sock, self._until = sock, until
+        self._raw = sock.makefile("rb", buffering=0)
+
+    def response(self, sock: socket.socket, **how: Any) -> HTTPResponse:
+        """One that is read from here."""
+        return HTTPResponse(self, **how)  # type: ignore[arg-type]  # which asks it for a file alone
+
+    def makefile(self, mode: str) -> io.BufferedReader:
+        """The file that a response reads."""
+        return io.BufferedReader(self)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        left = self._until - time.monotonic()
         if left <= 0:
             raise TimeoutError
-        self._connection.timeout = left
-        if self._connection.sock is not None:
-            self._connection.sock.settimeout(left)
+        self._sock.settimeout(left)
+        return self._raw.readinto(buffer)
 
-    def _whole(self, response: HTTPResponse, until: float) -> bytearray:
-        """The body. Raises ``HTTPException`` for a part of one."""
-        raw = bytearray()
-        while piece := response.read1(_PIECE):
-            raw += piece
-            if self._connection.sock is not None:
-                self._allow(until)
-        if response.length:
-            raise HTTPException(f"the answer ended {response.length:,} bytes early")
-        response.close()  # ``read1`` leaves that open, and the connection is for the next request
-        return raw
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+def _whole(response: HTTPResponse) -> bytearray:
+    """The body. Raises ``HTTPException`` for a part of one, and for one that has no end."""
+    raw = bytearray()
+    while piece := response.read1(_PIECE):
+        raw += piece
+        if len(raw) > _MOST_BYTES:
+            raise HTTPException(f"the answer has {_MOST_BYTES:,} bytes and more")
+    if response.length:
+        raise HTTPException(f"the answer ended {response.length:,} bytes early")
+    response.close()  # ``read1`` leaves that open, and the connection is for the next request
+    return raw
 
 
 def _connection(endpoint: Endpoint) -> HTTPConnection:
@@ -139,7 +186,7 @@ def _connection(endpoint: Endpoint) -> HTTPConnection:
 
 
 def _path(model: str, version: str) -> str:
-    return f"/v2/models/{model}" + (f"/versions/{version}" if version else "")
+    return f"/v2/models/{quote(model, safe='')}" + (f"/versions/{quote(version, safe='')}" if version else "")
 
 
 def _told(tensor: Tensor) -> dict[str, Any]:
@@ -153,9 +200,11 @@ def _told(tensor: Tensor) -> dict[str, Any]:
 
 
 def _read(raw: bytearray, length: str | None) -> Reply:
-    """An answer. Raises ``ValueError``, ``KeyError`` or ``TypeError`` for what is none."""
-    json_bytes = int(length) if length is not None else len(raw)
-    told, at = json.loads(raw[:json_bytes]), json_bytes
+    """An answer. Raises one of ``UNREADABLE`` for what is none."""
+    at = json_bytes = int(length) if length is not None else len(raw)
+    if not 0 <= at <= len(raw):
+        raise ValueError(f"{at:,} bytes of JSON are told, and the answer has {len(raw):,}")
+    told = json.loads(raw[:json_bytes])
     outputs: dict[str, NDArray[Any]] = {}
     view = memoryview(raw)
     for each in told["outputs"]:
@@ -164,9 +213,10 @@ def _read(raw: bytearray, length: str | None) -> Reply:
         if size is None:
             outputs[name] = np.array(each["data"], DTYPES[datatype]).reshape(shape)
             continue
-        body = view[at : at + size]
-        outputs[name] = from_bytes(bytes(body), datatype, shape)
+        outputs[name] = from_bytes(bytes(view[at : at + size]), datatype, shape)
         at += size
+    if at != len(raw):
+        raise ValueError(f"{len(raw) - json_bytes:,} bytes are behind the JSON, and it tells of {at - json_bytes:,}")
     times = {name: value for name, value in (told.get("parameters") or {}).items() if isinstance(value, int)}
     return Reply(str(told.get("model_version", "")), outputs, times, len(raw) - json_bytes)
 
@@ -175,5 +225,5 @@ def _reason(raw: bytearray) -> str:
     """What a server says of an error: the text in its JSON, or what there is."""
     try:
         return " ".join(str(json.loads(raw)["error"]).split())
-    except (ValueError, KeyError, TypeError):
+    except UNREADABLE:
         return repr(bytes(raw[:100]).decode("utf-8", "replace"))

@@ -43,6 +43,21 @@ PICTURES = {
 ANSWER = TensorSpec("answer", "float32", (None,), "N")
 """The output that ``sut serve --answers`` has in the place of the model's: labels as LoadGen gets them."""
 
+_CONTENTS = {
+    "BOOL": "bool_contents",
+    **dict.fromkeys(("INT8", "INT16", "INT32"), "int_contents"),
+    "INT64": "int64_contents",
+    **dict.fromkeys(("UINT8", "UINT16", "UINT32"), "uint_contents"),
+    "UINT64": "uint64_contents",
+    "FP32": "fp32_contents",
+    "FP64": "fp64_contents",
+    "BYTES": "bytes_contents",
+}
+"""Where a tensor's elements are that is not sent as bytes."""
+
+UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError)
+"""What reading JSON of somebody else may raise."""
+
 _LENGTH = struct.Struct("<I")
 
 
@@ -90,8 +105,20 @@ def from_bytes(raw: bytes | memoryview, datatype: str, shape: Sequence[int]) -> 
     return np.frombuffer(raw, dtype).reshape(shape)
 
 
+def from_contents(contents: Any, datatype: str, shape: Sequence[int]) -> NDArray[Any]:
+    """The array of a message of gRPC that has its elements one by one. Raises ``ValueError`` as ``from_bytes``."""
+    if datatype not in _CONTENTS:
+        raise ValueError(f"a tensor of {datatype} is sent as raw contents only")
+    try:
+        return np.array(list(getattr(contents, _CONTENTS[datatype])), DTYPES[datatype]).reshape(tuple(shape))
+    except OverflowError as error:
+        raise ValueError(str(error)) from error
+
+
 def _elements(raw: bytes | memoryview, count: int) -> NDArray[Any]:
     """So many elements of BYTES. Raises ``ValueError`` where there are fewer or more."""
+    if count * _LENGTH.size > len(raw):  # before room is made for as many as somebody says
+        raise ValueError(f"{len(raw):,} bytes are too few for {count:,} elements of BYTES")
     found = np.empty(count, object)
     at = 0
     for position in range(count):

@@ -192,7 +192,7 @@ class Assembly:
         return self.config.serve != "none" and self.config.times_preprocessing
 
     def _check_wire(self, backend: Loaded) -> None:
-        """Raise ``InputError`` where a server takes tensors and is to be sent pictures, or the other way round."""
+        """Raise ``InputError`` where a server takes something else than it is to be sent: a picture, or this tensor."""
         forwards = self.preprocessor.forwards() or self._is_served_pictures
         takes_pictures = backend.places[0] in SENT_PLACES
         if forwards and not takes_pictures:
@@ -204,6 +204,14 @@ class Assembly:
             raise InputError(
                 f"the server takes pictures (input {backend.inputs[0].name}), which it preprocesses itself: add "
                 "--preprocess server --boundary jpeg"
+            )
+        got, recipe = backend.inputs[0], self.spec.recipe
+        is_it = len(backend.inputs) == 1 and (got.dtype, got.shape[1:]) == (recipe.dtype, recipe.sample_shape)
+        if self.backend.model_elsewhere and not takes_pictures and not is_it:
+            told = ", ".join(f"{each.name} {each.dtype} {list(each.shape[1:])}" for each in backend.inputs)
+            raise InputError(
+                f"the server takes {told} for a sample, and the recipe {recipe.name} makes {recipe.dtype} "
+                f"{list(recipe.sample_shape)}: choose --model or --recipe, and --fold for pixels as they are"
             )
 
     def place_for(self, backend: Loaded) -> str:

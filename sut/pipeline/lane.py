@@ -242,14 +242,15 @@ class Lane:
 def within(begin: int, end: int, parts_ns: Sequence[int]) -> list[int]:
     """Begin and end of parts that follow each other in the middle of a stage: how long each took is all that is known.
 
-    What is told of another machine may be more than there was: it is cut.
+    What is told of another machine may be more than there was, or less than nothing: it is cut.
 
-    >>> within(100, 200, (20, 40))
-    [120, 140, 140, 180]
+    >>> within(100, 200, (20, 40)), within(100, 200, (-20, 400))
+    ([120, 140, 140, 180], [100, 100, 100, 200])
     """
-    at = begin + max(0, end - begin - sum(parts_ns)) // 2
+    parts = [max(0, part) for part in parts_ns]
+    at = begin + max(0, end - begin - sum(parts)) // 2
     stamps = []
-    for part in parts_ns:
+    for part in parts:
         stamps += [at, at := min(at + part, end)]
     return stamps
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from sut.mlperf import official
 from sut.mlperf.metrics import METRICS, PERCENTILES, rounded
 from sut.process.clock import is_step
 from sut.results.schema import CONFIGURED, Result
-from sut.results.stages import is_detail
+from sut.results.stages import whole_stages
 from sut.text import shortened
 
 _NEARLY = 0.99
@@ -78,7 +78,7 @@ def _latencies(result: Result) -> Iterator[str]:
     mean = latency.get("mean")
     if mean is not None and ordered and not ordered[0] <= mean <= ordered[-1]:
         yield f"the mean of latency_ns is {mean}, outside min and max"
-    stages = [times["mean"] for times in _stages(result).values() if "mean" in times]
+    stages = [times["mean"] for times in whole_stages(result.stages_ns).values() if "mean" in times]
     # In MultiStream latency_ns is per query, and the stages are per sample; without a residual they do not add up.
     whole = "residual" in result.stages_ns and result.scenario != "MultiStream"
     if mean is not None and whole and abs(sum(stages) - mean) > 1 + len(stages) / 2:
@@ -89,14 +89,9 @@ def _latencies(result: Result) -> Iterator[str]:
         yield f"the metric is {value:.10g}, but {bounds[0]:.10g} to {bounds[1]:.10g} by its other figures"
 
 
-def _stages(result: Result) -> dict[str, Mapping[str, int]]:
-    """Those that add up to the latency."""
-    return {name: times for name, times in result.stages_ns.items() if not is_detail(name, result.stages_ns)}
-
-
 def _tails(result: Result) -> Iterator[str]:
     """The means over samples around p50 and from p99 up, whose stages add up to latencies that are known."""
-    stages, latency = _stages(result), result.latency_ns
+    stages, latency = whole_stages(result.stages_ns), result.latency_ns
     if "residual" not in stages or result.scenario == "MultiStream" or result.recorded_samples != result.samples:
         return
     for name, ends in (("middle", ("min", "p80")), ("tail", ("p99", "max"))):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -12,12 +12,15 @@ from sut.mlperf.check_log import Record
 from sut.mlperf.logs import Int64Array, Trace
 from sut.pipeline.ledger import STAMPS, Counter, Ledger
 
+Times = TypeVar("Times")
+
 
 @dataclass(frozen=True, slots=True)
 class Stages:
     """A ledger read back: per-sample arrays in ns, samples in the order of issue.
 
-    ``per_sample`` maps each stage to int64 (n,); with ``residual`` they add up to ``latency_ns``.
+    ``per_sample`` maps each stage to int64 (n,); with ``residual`` they add up to ``latency_ns``, details of
+    others left out.
     ``cost_ns`` is the mean busy time per sample (batch time divided by its size).
     """
 
@@ -44,6 +47,11 @@ def is_detail(name: str, stages: Container[str]) -> bool:
     """
     parent, slash, _ = name.partition("/")
     return bool(slash) and parent in stages
+
+
+def whole_stages(stages: Mapping[str, Times]) -> dict[str, Times]:
+    """The stages that add up: all but details of others."""
+    return {name: times for name, times in stages.items() if not is_detail(name, stages)}
 
 
 def answered(ledger: Ledger) -> Int64Array:
@@ -110,8 +118,7 @@ def join(ledger: Ledger, trace: Trace | None) -> Stages:
         latency: Int64Array = end - issued
     else:
         latency = trace.latency_ns[who]
-        whole = (values for name, values in stages.items() if not is_detail(name, stages))
-        stages["residual"] = latency - sum(whole, np.zeros(len(who), np.int64))
+        stages["residual"] = latency - sum(whole_stages(stages).values(), np.zeros(len(who), np.int64))
     own = ledger.shape.before if len(who) else ()
     cost = (_cost_before(ledger.before[who], own) if own else {}) | _cost(ledger, names)
     return Stages(latency, stages, cost, batch_sizes(ledger))
@@ -165,7 +172,7 @@ def _cost(ledger: Ledger, names: Sequence[str]) -> dict[str, float]:
     if samples == 0:
         return {}
     spans = rows[:, STAMPS + 1 :: 2] - rows[:, STAMPS::2]
-    return {name: float(spans[:, i].sum()) / samples for i, name in enumerate(names)}
+    return {name: float(spans[:, i].sum()) / samples for i, name in enumerate(names) if not is_detail(name, names)}
 
 
 def record_of(

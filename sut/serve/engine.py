@@ -134,6 +134,13 @@ class Engine(SUT):
                 self._requests.held[number] = sample
             self.issue(numbers, numbers)
 
+    def give_up(self) -> None:
+        """Compute nothing any more of what is in flight: the end is near, and nobody waits."""
+        with self._lock:
+            for sample in self._requests.held.values():
+                if sample.request is not None:
+                    sample.request.is_given_up = True
+
     def _answered(self, ids: Sequence[int], payloads: Payloads | None) -> int:
         """A lane has answered a batch."""
         done: list[Request] = []

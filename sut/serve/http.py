@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from backends.kserve_tensors import DATATYPES, DTYPES, to_bytes
+from backends.kserve_tensors import DATATYPES, DTYPES, UNREADABLE, to_bytes
 from sut.serve.metrics import ANSWERED, FAILED, REFUSED
-from sut.serve.refused import INVALID, TOO_LARGE, TOO_SLOW, UNKNOWN, Refused, Unanswered
+from sut.serve.refused import BUSY, INVALID, TOO_LARGE, TOO_SLOW, UNKNOWN, Refused, Unanswered
 from sut.serve.regions import Regions
 from sut.serve.service import Answer, Given, Service
 
 PROTOCOL = "http"
 LENGTH = b"inference-header-content-length"
 """The header that says how much of a body is JSON; tensors are behind it."""
-_BODY_S = 30.0
+BODY_S = 30.0
 """How long the body of a request may take to come."""
 
 Message = MutableMapping[str, Any]
@@ -41,22 +41,31 @@ class Reply:
 class Http:
     """The application."""
 
-    def __init__(self, service: Service) -> None:
-        self._service = service
+    def __init__(self, service: Service, most_connections: int) -> None:
+        """While more than ``most_connections`` are open, those that ask are refused and closed."""
+        self._service, self._most_connections = service, most_connections
+        self.connections: Collection[object] = ()
+        """Those that are open, once the server is there."""
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """Answer one request."""
-        if scope["type"] != "http":
-            return
         try:
             reply = await self._reply(scope, receive)
         except Unanswered as error:
             reply = _json({"error": str(error)}, error.status)
+        except asyncio.CancelledError:  # at the end, and of nothing but this request
+            reply = _json({"error": "the server has stopped"}, BUSY)
         headers = [(b"content-type", reply.kind), (b"content-length", str(len(reply.body)).encode())]
+        if self._is_crowded:
+            headers.append((b"connection", b"close"))
         if reply.json_bytes is not None:
             headers.append((LENGTH, str(reply.json_bytes).encode()))
         await send({"type": "http.response.start", "status": reply.status, "headers": headers})
         await send({"type": "http.response.body", "body": reply.body})
+
+    @property
+    def _is_crowded(self) -> bool:
+        return len(self.connections) > self._most_connections
 
     async def _reply(self, scope: MutableMapping[str, Any], receive: Receive) -> Reply:
         service, method = self._service, scope["method"]
@@ -105,13 +114,16 @@ class Http:
         outcome = FAILED
         try:
             self._service.check_name(name, version)
+            if self._is_crowded:
+                raise Refused(BUSY, f"{self._most_connections:,} connections are open, which is the cap; close some")
             with self._service.admitted():  # before its body is held, too
                 body = await self._body(scope, receive)
-                meters.received.labels(PROTOCOL).inc(len(body))
                 asked = parse(body, _header(scope, LENGTH), self._service.regions)
+                meters.received.labels(PROTOCOL).inc(asked.tensor_bytes)
                 answer = await self._service.infer(asked.given, [*asked.outputs])
                 reply = self._told(asked, answer)
-            meters.sent.labels(PROTOCOL).inc(len(reply.body))
+            if reply.json_bytes is not None:
+                meters.sent.labels(PROTOCOL).inc(len(reply.body) - reply.json_bytes)
             outcome = ANSWERED
             return reply
         except Refused:
@@ -126,9 +138,9 @@ class Http:
         if _header(scope, b"content-encoding") not in ("", "identity"):
             raise Refused(INVALID, "compressed bodies are not read; send them as they are")
         told = _header(scope, b"content-length")
-        parts, size = [], int(told) if told.isdigit() else 0
+        parts, came, size = [], 0, int(told or 0)  # the parser has seen to it that this is a number
         try:
-            async with asyncio.timeout(_BODY_S):
+            async with asyncio.timeout(BODY_S):
                 while size <= most:
                     message = await receive()
                     if message["type"] == "http.disconnect":
@@ -136,9 +148,10 @@ class Http:
                     parts.append(message.get("body", b""))
                     if not message.get("more_body"):
                         return parts[0] if len(parts) == 1 else b"".join(parts)
-                    size = max(size, sum(map(len, parts)))
+                    came += len(parts[-1])
+                    size = max(size, came)
         except TimeoutError:
-            raise Refused(TOO_SLOW, f"the request did not come within {_BODY_S:g} s") from None
+            raise Refused(TOO_SLOW, f"the request did not come within {BODY_S:g} s") from None
         raise Refused(TOO_LARGE, f"the request has {size:,} bytes or more, expected {most:,} at the most")
 
     def _told(self, asked: Asked, answer: Answer) -> Reply:
@@ -151,8 +164,8 @@ class Http:
                 "datatype": DATATYPES[values.dtype.name],
                 "shape": list(values.shape),
             }
-            if (region := how.get("shared_memory_region")) is not None:
-                told["parameters"] = _put(self._service.regions, region, how, values)
+            if "shared_memory_region" in how:
+                told["parameters"] = _put(self._service.regions, how, values)
             elif how.get("binary_data", asked.binary):
                 tail.append(to_bytes(values))
                 told["parameters"] = {"binary_data_size": len(tail[-1])}
@@ -174,20 +187,24 @@ class Http:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A request that was read: its inputs, and how each output is wanted; ``binary`` holds where that is not said."""
+    """A request that was read: its inputs, and how each output is wanted; ``binary`` holds where that is not said.
+
+    ``tensor_bytes`` came behind the JSON.
+    """
 
     given: list[Given]
     outputs: dict[str, dict[str, Any]]
     id: str
     binary: bool
+    tensor_bytes: int
 
 
 def parse(body: bytes, json_length: str, regions: Regions | None) -> Asked:
     """Read a request. Raises ``Refused`` for what is none."""
-    length = int(json_length) if json_length.isdigit() else len(body)
-    if length > len(body):
-        raise Refused(INVALID, f"Inference-Header-Content-Length says {length:,}, and the body has {len(body):,} bytes")
     try:
+        length = int(json_length or len(body))
+        if not 0 <= length <= len(body):
+            raise ValueError(f"Inference-Header-Content-Length says {length:,}, the body has {len(body):,} bytes")
         content = json.loads(body[:length])
         tail = memoryview(body)[length:]
         given, at = [], 0
@@ -195,14 +212,26 @@ def parse(body: bytes, json_length: str, regions: Regions | None) -> Asked:
             one, size = _given(each, tail[at:], regions)
             given.append(one)
             at += size
-        outputs = {str(each["name"]): dict(each.get("parameters") or {}) for each in content.get("outputs") or ()}
+        outputs = {str(each["name"]): _wanted(each.get("parameters") or {}) for each in content.get("outputs") or ()}
         binary = bool((content.get("parameters") or {}).get("binary_data_output", False))
         identity = str(content.get("id", ""))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise Refused(INVALID, f"the request cannot be read: {type(error).__name__}: {error}") from error
     if at != len(tail):
         raise Refused(INVALID, f"{len(tail):,} bytes are behind the JSON, and the inputs tell of {at:,}")
-    return Asked(given, outputs, identity, binary)
+    return Asked(given, outputs, identity, binary, at)
+
+
+def _wanted(how: dict[str, Any]) -> dict[str, Any]:
+    """How an output is wanted."""
+    if how.get("shared_memory_region") is None:
+        return {"binary_data": bool(how["binary_data"])} if "binary_data" in how else {}
+    name, offset = str(how["shared_memory_region"]), int(how.get("shared_memory_offset", 0))
+    return {
+        "shared_memory_region": name,
+        "shared_memory_byte_size": int(how["shared_memory_byte_size"]),
+        "shared_memory_offset": offset,
+    }
 
 
 def _given(told: dict[str, Any], tail: memoryview, regions: Regions | None) -> tuple[Given, int]:
@@ -227,12 +256,12 @@ def _given(told: dict[str, Any], tail: memoryview, regions: Regions | None) -> t
     return Given(name, datatype, shape, np.array(told["data"], DTYPES[datatype]).reshape(shape)), 0
 
 
-def _put(regions: Regions | None, region: object, how: dict[str, Any], values: NDArray[Any]) -> dict[str, Any]:
+def _put(regions: Regions | None, how: dict[str, Any], values: NDArray[Any]) -> dict[str, Any]:
     if regions is None:
         raise Refused(INVALID, "this server shares no memory; start it with --shared-memory")
-    offset, size = int(how.get("shared_memory_offset", 0)), int(how["shared_memory_byte_size"])
-    regions.write(str(region), offset, size, to_bytes(values))
-    return {"shared_memory_region": region, "shared_memory_byte_size": size, "shared_memory_offset": offset}
+    place = how["shared_memory_region"], how["shared_memory_offset"], how["shared_memory_byte_size"]
+    regions.write(*place, to_bytes(values))
+    return how
 
 
 def _shared(regions: Regions, method: str, rest: Sequence[str], body: bytes) -> Reply:
@@ -252,7 +281,7 @@ def _shared(regions: Regions, method: str, rest: Sequence[str], body: bytes) -> 
             case "POST", "unregister":
                 regions.unregister()
                 return _json({})
-    except (ValueError, KeyError, TypeError) as error:
+    except UNREADABLE as error:
         raise Refused(INVALID, f"the request cannot be read: {type(error).__name__}: {error}") from error
     raise Refused(UNKNOWN, "there is nothing there; regions are registered, unregistered, and asked for their status")
 

@@ -25,8 +25,8 @@ class Meters:
         )
         self.samples = Counter("sut_samples", "Samples that lanes have answered.", registry=registry)
         self.padded = Counter("sut_padded_samples", "Rows that batches were padded by.", registry=registry)
-        self.received = Counter("sut_received_bytes", "Bytes of requests.", ["protocol"], registry=registry)
-        self.sent = Counter("sut_sent_bytes", "Bytes of answers.", ["protocol"], registry=registry)
+        self.received = Counter("sut_received_bytes", "Bytes of tensors that came.", ["protocol"], registry=registry)
+        self.sent = Counter("sut_sent_bytes", "Bytes of tensors that were sent.", ["protocol"], registry=registry)
         self.inflight = Gauge("sut_inflight_requests", "Requests that wait for their answer.", registry=registry)
         self.batches = Histogram("sut_batch_samples", "Samples in a batch.", buckets=_SIZES, registry=registry)
         self._seconds = Histogram(

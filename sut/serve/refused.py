@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from sut.errors import cut
+
 INVALID = 400
 UNKNOWN = 404
 TOO_SLOW = 408
@@ -22,10 +24,10 @@ GRPC = {
 
 
 class Unanswered(Exception):
-    """A request that gets no answer; ``status`` is HTTP's."""
+    """A request that gets no answer; ``status`` is HTTP's. The text may have a stranger's words in it: it is cut."""
 
     def __init__(self, status: int, text: str) -> None:
-        super().__init__(text)
+        super().__init__(cut(text))
         self.status = status
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sut.errors import reason_of
-from sut.serve.refused import INVALID, UNKNOWN, Refused
+from sut.serve.refused import INVALID, TOO_LARGE, UNKNOWN, Refused
 
 _FOLDER = Path("/dev/shm")
 _KEY = re.compile(r"/?[\w.-]{1,200}")
@@ -33,7 +33,9 @@ class Regions:
     would end this process.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, most_bytes: int) -> None:
+        """``most_bytes``: of one tensor; a region may have any size, as it may be empty inside."""
+        self._most_bytes = most_bytes
         self._regions: dict[str, Region] = {}
 
     def register(self, name: str, key: str, offset: int, size: int) -> None:
@@ -73,6 +75,8 @@ class Regions:
     def read(self, name: str, offset: int, size: int) -> bytes:
         """Bytes of a region. Raises ``Refused`` where it does not have so many."""
         region = self._within(name, offset, size)
+        if size > self._most_bytes:
+            raise Refused(TOO_LARGE, f"a tensor has {size:,} bytes, expected {self._most_bytes:,} at the most")
         found = os.pread(region.file, size, region.offset + offset)
         if len(found) != size:
             raise Refused(
@@ -85,8 +89,13 @@ class Regions:
         region = self._within(name, offset, size)
         if len(raw) > size:
             raise Refused(INVALID, f"an output has {len(raw):,} bytes, and {size:,} were left for it in '{name}'")
-        if os.pwrite(region.file, raw, region.offset + offset) != len(raw):
-            raise Refused(INVALID, f"shared memory region '{name}' could not be written")
+        at = region.offset + offset
+        if at + len(raw) > os.fstat(region.file).st_size:
+            raise Refused(INVALID, f"shared memory region '{name}' has become shorter")
+        try:
+            os.pwrite(region.file, raw, at)
+        except OSError as error:  # there is no memory left
+            raise Refused(INVALID, f"shared memory region '{name}' cannot be written: {reason_of(error)}") from error
 
     def _within(self, name: str, offset: int, size: int) -> Region:
         region = self._regions.get(name)

@@ -44,11 +44,19 @@ class Sample:
 
 @dataclass(slots=True, eq=False)
 class Request:
-    """Samples that are answered together; ``done`` is called once, by a lane's thread, when the last of them is."""
+    """Samples that are answered together; ``done`` is called once, by a lane's thread, when the last of them is.
+
+    It must not raise. Of one that is given up, since nobody waits any more, nothing is computed that can be left.
+    """
 
     samples: list[Sample]
     done: Callable[[Request], None]
     left: int = 0
+    is_given_up: bool = False
+
+
+class GivenUp(RuntimeError):
+    """Nobody waits for a batch."""
 
 
 def bodies(wire: Wire, rows: NDArray[Any]) -> list[Any]:
@@ -95,7 +103,10 @@ class Requests(Library):
 
 
 def _taken(held: Held, indices: Sequence[int]) -> list[Sample]:
+    """A batch's samples. Raises ``GivenUp`` where nobody waits for any of them."""
     samples, now = [held[index] for index in indices], clock()
+    if all(sample.request is not None and sample.request.is_given_up for sample in samples):
+        raise GivenUp("nobody waits for the answer any more")
     for sample in samples:
         sample.taken_ns = now
         sample.batch = len(indices)

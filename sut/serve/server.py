@@ -20,11 +20,17 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from plugins.files import read_file
 from sut.errors import InputError, RunError, reason_of
 from sut.serve.grpc import server_of
-from sut.serve.http import Http
+from sut.serve.http import BODY_S, Http
 from sut.serve.service import Service
 
 _HEAD_S = 10.0
-"""How long a connection may take over the head of its first request."""
+"""How long a connection may take over the head of a request."""
+_HEAD_BYTES = 1 << 16
+"""How long that may be: the parser itself knows no end."""
+_MESSAGE_S = BODY_S + 5.0
+"""How long a body may take when its request was refused already."""
+_UNREAD_MS = 60_000
+"""How long a client may leave an answer unread."""
 _KEEP_ALIVE_S = 75
 """How long a connection may be idle after a request."""
 _BACKLOG = 4096
@@ -51,19 +57,53 @@ class Serving:
 
 
 class _Guarded(HttpToolsProtocol):
-    """Ends connections whose first request does not come, or comes a byte at a time."""
+    """Ends connections whose first request does not come, and those of a request that comes too slowly or has no end.
+
+    Between requests the parser's keep-alive is in charge, which the first byte of anything ends.
+    """
+
+    _patience: asyncio.TimerHandle | None = None
+    _head_bytes = 0
+    _is_in_head = True
+    _has_ended = False
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        self._patience = self.loop.call_later(_HEAD_S, transport.abort)
+        self._allow(_HEAD_S)
+
+    def data_received(self, data: bytes) -> None:
+        if self._patience is None and (self.cycle is None or self.cycle.response_complete):
+            self._allow(_HEAD_S)
+        self._has_ended = False
+        super().data_received(data)
+        is_more_of_head = self._is_in_head and not self._has_ended
+        self._head_bytes = self._head_bytes + len(data) if is_more_of_head else 0
+        if self._head_bytes > _HEAD_BYTES:
+            self.transport.abort()
+
+    def on_message_begin(self) -> None:
+        self._allow(_HEAD_S)
+        super().on_message_begin()
 
     def on_headers_complete(self) -> None:
-        self._patience.cancel()
+        self._is_in_head = False
+        self._allow(_MESSAGE_S)
         super().on_headers_complete()
 
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        self._is_in_head = self._has_ended = True
+        self._allow(None)
+
     def connection_lost(self, exc: Exception | None) -> None:
-        self._patience.cancel()
+        self._allow(None)
         super().connection_lost(exc)
+
+    def _allow(self, seconds: float | None) -> None:
+        """Let what comes next take so long at the most, or for ever."""
+        if self._patience is not None:
+            self._patience.cancel()
+        self._patience = None if seconds is None else self.loop.call_later(seconds, self.transport.abort)
 
 
 class _Uvicorn(uvicorn.Server):
@@ -105,8 +145,10 @@ async def _serve(
     for number in endings:
         loop.add_signal_handler(number, ended.set)
     service = make()
+    http = Http(service, connections)
+    local = _Uvicorn(_uvicorn_config(http, address, patience_s))
     sock, remote = _listening(address), server_of(service)
-    local = _Uvicorn(_uvicorn_config(service, address, connections, patience_s))
+    http.connections = local.server_state.connections
     port = _grpc_port(remote, address)
     await remote.start()
     serving = asyncio.create_task(local.serve(sockets=[sock]))
@@ -120,6 +162,8 @@ async def _serve(
         drained = await _drained(service, patience_s, ended)
     finally:
         local.should_exit, local.force_exit = True, not drained
+        if not drained:
+            service.engine.give_up()
         await remote.stop(1.0 if drained else 0.0)
         await serving
         if service.regions is not None:
@@ -137,29 +181,37 @@ async def _drained(service: Service, patience_s: float, again: asyncio.Event) ->
     return draining.done() and draining.result()
 
 
-def _uvicorn_config(service: Service, address: Address, connections: int, patience_s: float) -> uvicorn.Config:
-    return uvicorn.Config(
-        Http(service),
+def _uvicorn_config(http: Http, address: Address, patience_s: float) -> uvicorn.Config:
+    made = uvicorn.Config(
+        http,
         http=_Guarded,
         ws="none",
         lifespan="off",
         log_config=None,
+        log_level="error",  # else each request that is none leaves a line
         access_log=False,
+        proxy_headers=False,
         server_header=False,
         date_header=False,
         backlog=_BACKLOG,
-        limit_concurrency=connections,
         timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=max(1, round(patience_s)),
         ssl_certfile=address.certificate,
         ssl_keyfile=address.key,
     )
+    try:
+        made.load()
+    except OSError as error:
+        raise InputError(f"{address.certificate} with {address.key}: {reason_of(error)}; expected PEM files") from error
+    return made
 
 
 def _listening(address: Address) -> socket.socket:
     try:
         family = socket.getaddrinfo(address.host, None)[0][0]
-        return socket.create_server((address.host, address.http_port), family=family, backlog=_BACKLOG)
+        made = socket.create_server((address.host, address.http_port), family=family, backlog=_BACKLOG)
+        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNREAD_MS)  # all connections have it from here
+        return made
     except OSError as error:
         raise InputError(
             f"cannot listen on {address.host} port {address.http_port}: {reason_of(error)}; "

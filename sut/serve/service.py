@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,8 @@ VERSION = "1"
 EXTENSIONS = ("binary_tensor_data", "model_configuration", "response_times")
 """The last is this project's: an answer tells in ``parameters`` what it took on the server, see ``TIMES``."""
 SHARED_MEMORY = "system_shared_memory"
+_MOST_ROWS = 1024
+"""Of a request, unless a batch has more: others wait behind it, and a row costs memory beside its bytes."""
 TIMES = ("queue_ns", "preprocess_ns", "compute_ns")
 """Parameters of an answer: ns of its last sample: until taken up, until the model had it, until computed."""
 
@@ -62,13 +64,14 @@ class Service:
     def __init__(self, engine: Engine, name: str, limits: Limits, shares_memory: bool) -> None:
         """Requests call the model ``name``; with ``shares_memory`` clients may name regions of this host's."""
         self.engine, self.name, self.limits, self.meters = engine, name, limits, engine.meters
-        self.regions = Regions() if shares_memory else None
+        self.regions = Regions(limits.request_bytes) if shares_memory else None
         self.ready = True
         self._inflight = 0
         self._idle = asyncio.Event()
         self._idle.set()
         [self._input] = engine.inputs
         self._outputs = {each.name: each for each in engine.outputs}
+        self._most_rows = max(_MOST_ROWS, engine.policy.max_batch)
 
     @property
     def server(self) -> dict[str, Any]:
@@ -151,7 +154,8 @@ class Service:
         future: asyncio.Future[None] = loop.create_future()
 
         def done(request: Request) -> None:
-            loop.call_soon_threadsafe(_settle, future)
+            with suppress(RuntimeError):  # the loop is closed: the server did not wait for this one
+                loop.call_soon_threadsafe(self._settle, future)
 
         request = Request(samples, done)
         self.engine.ask_for(request)
@@ -160,10 +164,20 @@ class Service:
                 await future
         except TimeoutError:
             raise Broken(TOO_LATE, f"no answer within {self.limits.answer_s:g} s") from None
+        finally:
+            if future.cancelled():  # it is in flight all the same, until the pipeline has let go of it
+                request.is_given_up = True
+                self._count(1)
         if (failed := next((each for each in samples if each.error is not None), None)) is not None:
             where = f" (row {samples.index(failed)})" if len(samples) > 1 else ""
             kind = Refused if failed.is_bad else Broken
             raise kind(INVALID if failed.is_bad else 500, f"{failed.error}{where}")
+
+    def _settle(self, future: asyncio.Future[None]) -> None:
+        if future.cancelled():
+            self._count(-1)
+        else:
+            future.set_result(None)
 
     def _bodies(self, given: Sequence[Given]) -> list[Any]:
         """The samples of a request, whose inputs must be those that the metadata tells."""
@@ -174,11 +188,14 @@ class Service:
         [one] = given
         datatype = DATATYPES[spec.dtype]
         fits = len(one.shape) == len(spec.shape) and all(
-            want in (None, got) for want, got in zip(spec.shape, one.shape, strict=True)
+            got > 0 and want in (None, got) for want, got in zip(spec.shape, one.shape, strict=True)
         )
-        if one.datatype != datatype or not fits or 0 in one.shape:
+        if one.datatype != datatype or not fits:
             told = f"{datatype} {[-1 if axis is None else axis for axis in spec.shape]}"
             raise Refused(INVALID, f"input '{spec.name}' is {one.datatype} {list(one.shape)}, expected {told}")
+        if one.shape[0] > self._most_rows:
+            told = f"input '{spec.name}' has {one.shape[0]:,} rows, expected {self._most_rows:,} at the most"
+            raise Refused(INVALID, told)
         try:
             array = one.raw if isinstance(one.raw, np.ndarray) else from_bytes(one.raw, one.datatype, one.shape)
         except ValueError as error:
@@ -194,11 +211,6 @@ class Service:
         except TimeoutError:
             return False
         return True
-
-
-def _settle(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
 
 
 def _told(spec: TensorSpec) -> dict[str, Any]:

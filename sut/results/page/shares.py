@@ -10,6 +10,7 @@ from sut.results.page.figures import Number, finite
 from sut.results.page.runs import Run
 from sut.results.prices import Pipeline, pipeline
 from sut.results.schema import Result
+from sut.results.stages import whole_stages
 
 MODEL = "infer"
 PERCENTILES = {"middle": "p50", "tail": "p99"}
@@ -57,7 +58,7 @@ def slowest(result: Result) -> int:
 
 
 def _of_stages(result: Result, key: str) -> Split:
-    return Split(key, _numbers({name: times.get(key) for name, times in result.stages_ns.items()}))
+    return Split(key, _numbers({name: times.get(key) for name, times in whole_stages(result.stages_ns).items()}))
 
 
 def _numbers(values: Mapping[str, int | None]) -> dict[str, float]:
