@@ -214,6 +214,7 @@ def started(cwd: Path, url: str, *options: str) -> Any:
     return python_started(*line, cwd=cwd)
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_leaves_the_server_as_it_was(tmp_path: Path) -> None:
     with sleeping(tmp_path, 0.1) as server:
         with started(tmp_path, server.grpc) as running:
