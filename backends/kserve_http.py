@@ -98,11 +98,11 @@ class HttpClient:
     ) -> tuple[bytearray, str | None]:
         """A whole answer in time, and how much of it is JSON. Raises ``Unreachable`` or ``Rejected``."""
         until = time.monotonic() + self._endpoint.timeout_s
-        connection = self._ready()
+        connection = self._connection
         try:
+            sock = self._reach(until)
             connection.request(method, path, body, dict(headers))
-            assert connection.sock is not None
-            connection.response_class = _Timed(connection.sock, until).response  # type: ignore[assignment]
+            connection.response_class = _Timed(sock, until).response  # type: ignore[assignment]
             response = connection.getresponse()
             raw = _whole(response)
         except TimeoutError as error:
@@ -118,21 +118,31 @@ class HttpClient:
             )
         return raw, response.headers.get(_LENGTH)
 
-    def _ready(self) -> HTTPConnection:
-        """The connection, with its time for a step. One that the server has ended meanwhile is made anew.
+    def _reach(self, until: float) -> socket.socket:
+        """The connection's socket, which may send until then. One that the server has ended meanwhile is made anew.
 
         That is seen before anything is sent on it: a request that was sent is not repeated.
         """
         connection = self._connection
-        connection.timeout = self._endpoint.timeout_s
         if connection.sock is not None:
             ending = select.poll()
             ending.register(connection.sock, select.POLLIN)
             if ending.poll(0):
                 connection.close()
-            else:
-                connection.sock.settimeout(self._endpoint.timeout_s)
-        return connection
+        if connection.sock is None:
+            connection.timeout = _left(until)
+            connection.connect()
+        found: socket.socket = connection.sock
+        found.settimeout(_left(until))
+        return found
+
+
+def _left(until: float) -> float:
+    """Seconds. Raises ``TimeoutError`` where there are none."""
+    left = until - time.monotonic()
+    if left <= 0:
+        raise TimeoutError
+    return left
 
 
 class _Timed(io.RawIOBase):
@@ -154,10 +164,7 @@ class _Timed(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int | None:
-        left = self._until - time.monotonic()
-        if left <= 0:
-            raise TimeoutError
-        self._sock.settimeout(left)
+        self._sock.settimeout(_left(self._until))
         return self._raw.readinto(buffer)
 
     def close(self) -> None:

@@ -59,7 +59,11 @@ class Engine(SUT):
         else:
             self.inputs = (PICTURES[self.wire],)
         if len(self.backend.inputs) != 1 or self.backend.inputs[0].sample_shape != recipe.sample_shape:
-            raise InputError(f"{self.parts.spec.name} has {len(self.backend.inputs)} inputs, and one can be served")
+            inputs = ", ".join(f"{each.name} {list(each.shape[1:])}" for each in self.backend.inputs) or "nothing"
+            raise InputError(
+                f"{config.backend} takes {inputs} for a sample of {self.parts.spec.name}, and what is served is one "
+                f"tensor {list(recipe.sample_shape)}: choose another --backend or --model"
+            )
         self.outputs = (ANSWER,) if answers else self.backend.outputs
 
     @property

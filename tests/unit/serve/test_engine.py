@@ -208,7 +208,7 @@ def test_more_requests_than_a_ledger_has_room_for() -> None:
     [
         ({"boundary": "device"}, "serve tensor, pixels or jpeg"),
         ({"boundary": "jpeg", "preprocess_workers": 1, "preprocess_place": "process"}, "serve with thread"),
-        ({"boundary": "tensor", "backend": "null", "backend_options": {}}, "0 inputs, and one can be served"),
+        ({"boundary": "tensor", "backend": "null", "backend_options": {}}, "null takes nothing for a sample"),
     ],
 )
 def test_what_cannot_be_served(settings: dict[str, Any], told: str) -> None:
