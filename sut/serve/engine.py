@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from backends.base import TensorSpec
 from backends.kserve_tensors import ANSWER, PICTURES, Wire
 from preprocess.base import unmarked
 from preprocess.parts.decode import decode
@@ -64,7 +65,14 @@ class Engine(SUT):
                 f"{config.backend} takes {inputs} for a sample of {self.parts.spec.name}, and what is served is one "
                 f"tensor {list(recipe.sample_shape)}: choose another --backend or --model"
             )
-        self.outputs = (ANSWER,) if answers else self.backend.outputs
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """What an answer has: the model's outputs, or those of them that ``--outputs`` names."""
+        if self._answers:
+            return (ANSWER,)
+        wanted = self.config.outputs
+        return tuple(each for each in self.backend.outputs if not wanted or each.name in wanted)
 
     @property
     def facts(self) -> dict[str, str]:
@@ -95,8 +103,7 @@ class Engine(SUT):
         self.failures = Refusals(held)
         if self._answers:
             return Answers(held, self.task)
-        wanted = self.config.outputs
-        return Outputs(held, [each.name for each in self.backend.outputs if not wanted or each.name in wanted])
+        return Outputs(held, [each.name for each in self.outputs])
 
     def _recorder(self, ledger: Ledger) -> Recorder:
         return _Metered(ledger, self.meters)
