@@ -23,7 +23,8 @@ from tests.integration.test_closed import World
 from tests.unit.small_models import RECIPE_FILE, write_means
 
 SERVE = ("-m", "sut", "serve", "--http-port", "0", "--grpc-port", "0", "--json")
-QUICK = ("--scenario", "Offline", "--qps", "200", "--time", "0.3")
+QUICK = ("--scenario", "Offline", "--qps", "1000", "--time", "0.3")
+"""A rate that the server's device, which takes 1 ms for a sample, cannot be faster than."""
 
 
 @contextmanager
