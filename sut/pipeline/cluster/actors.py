@@ -24,8 +24,8 @@ from plugins.errors import DeviceNotFound
 from plugins.files import sha256_of, utf8_path
 from preprocess.base import Geometry, Recipe
 from sut.errors import SetupError, one_line
-from sut.pipeline.assembly import load_backend, load_preprocessor
 from sut.pipeline.cluster.member import Where, here, telling
+from sut.pipeline.loading import load_backend, load_preprocessor
 from sut.qsl.library import Rows
 from sut.version import source_sha256
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from sut.errors import ExitCode, RunError, SutError, one_line
-from sut.pipeline.assembly import Assembly, assemble, load_preprocessor
+from sut.pipeline.assembly import Assembly, assemble
+from sut.pipeline.loading import load_preprocessor
 from sut.results.samples import FILE as SAMPLES
 from sut.results.samples import Samples
 from sut.results.schema import FILE

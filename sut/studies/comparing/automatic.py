@@ -14,7 +14,7 @@ from sut.config import RunConfig
 from sut.errors import SutError, one_line
 from sut.models.preparation import check_format
 from sut.models.registry import find_for
-from sut.pipeline.assembly import load_backend, load_preprocessor
+from sut.pipeline.loading import load_backend, load_preprocessor
 from sut.studies.comparing.matrix import Cell, cells_of
 
 T = TypeVar("T")

@@ -14,7 +14,7 @@ import preprocess.registry
 from sut.config import RunConfig, expanded
 from sut.errors import InputError, SetupError, SutError
 from sut.models.registry import for_file
-from sut.pipeline.assembly import load_backend, load_preprocessor
+from sut.pipeline.loading import load_backend, load_preprocessor
 from sut.run.planning import EARLY_STOPPING_QUERIES, OVERHEAD_S, check_effect
 from sut.studies.bare import has_loop
 from sut.studies.comparing.automatic import Available, available, cells_to_try, like, put_off

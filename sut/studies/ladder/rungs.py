@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from plugins.packages import CHECKOUT
 from sut.config import RunConfig, read_config_file
 from sut.errors import InputError, SetupError
-from sut.pipeline.assembly import load_backend, load_preprocessor
+from sut.pipeline.loading import load_backend, load_preprocessor
 from sut.studies.comparing.matrix import APART, NOT_COMPARED, OTHER_WORK
 from sut.studies.driving.loads import MOST_OUTSTANDING
 from sut.studies.tuning.space import points_of, with_settings

@@ -16,8 +16,9 @@ from preprocess.fused import Fused
 from sut.config import RunConfig
 from sut.datasets.mosaics import SIZES
 from sut.errors import InputError, SutError, one_line
-from sut.pipeline.assembly import assemble, load_backend
+from sut.pipeline.assembly import assemble
 from sut.pipeline.identify.settings import check_one_model
+from sut.pipeline.loading import load_backend
 from sut.pipeline.slowdown import check_as_it_is
 from sut.results.parity import preprocessed_levels
 from sut.results.statistics import difference

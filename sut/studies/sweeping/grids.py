@@ -12,8 +12,8 @@ from typing import Any
 
 from sut.config import RunConfig, expanded
 from sut.errors import InputError, SetupError
-from sut.pipeline.assembly import load_backend
 from sut.pipeline.choice import prior
+from sut.pipeline.loading import load_backend
 from sut.process.cgroup import usable_cores
 from sut.studies.driving.loads import Bursts, FromFile, OpenLoad, Poisson
 from sut.studies.generated import generated_pictures

@@ -9,8 +9,9 @@ from typing import Any
 
 from sut.config import RunConfig
 from sut.errors import InputError
-from sut.pipeline.assembly import Assembly, assemble, load_backend
+from sut.pipeline.assembly import Assembly, assemble
 from sut.pipeline.identify.settings import check_one_model
+from sut.pipeline.loading import load_backend
 from sut.pipeline.slowdown import check_as_it_is
 from sut.process.cgroup import bytes_told, memory_limit
 from sut.process.streams import tell

@@ -15,7 +15,7 @@ from sut.config.strict_yaml import load_yaml
 from sut.config.words import assign
 from sut.errors import InputError, one_line
 from sut.models.registry import with_folder
-from sut.pipeline.assembly import load_backend
+from sut.pipeline.loading import load_backend
 from sut.text import shortened
 
 BACKEND_OPTIONS = "backend_options."

@@ -15,7 +15,8 @@ from sut.mlperf import official
 from sut.mlperf.audit import Audit
 from sut.models.preparation import Prepared
 from sut.models.registry import find
-from sut.pipeline.assembly import Assembly, load_backend, load_preprocessor
+from sut.pipeline.assembly import Assembly
+from sut.pipeline.loading import load_backend, load_preprocessor
 from sut.run.closed import end_where_broken, refuse
 from tests.unit.mlperf.test_rules import FEW, IMAGENET, OTHER, TRAINED
 

@@ -17,7 +17,8 @@ import pytest
 from sut.cli.console import BriefConsole
 from sut.config import make_config
 from sut.errors import InputError, RunError, SetupError
-from sut.pipeline.assembly import assemble, load_backend
+from sut.pipeline.assembly import assemble
+from sut.pipeline.loading import load_backend
 from sut.results.energy import Energy
 from sut.results.samples import Samples
 from sut.run.timing import Pace
