@@ -54,6 +54,11 @@ def whole_stages(stages: Mapping[str, Times]) -> dict[str, Times]:
     return {name: times for name, times in stages.items() if not is_detail(name, stages)}
 
 
+def inference(stages: Mapping[str, Times]) -> Times | None:
+    """What the model itself takes: of a server, or an actor, what it tells, without the way there and back."""
+    return stages.get("infer/compute", stages.get("infer"))
+
+
 def answered(ledger: Ledger) -> Int64Array:
     """Numbers of the recorded samples that were answered, ascending."""
     recorded = min(int(ledger.counters[Counter.ISSUED]), ledger.shape.samples)

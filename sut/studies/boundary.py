@@ -13,6 +13,7 @@ from sut.errors import ExitCode, InputError, worst
 from sut.pipeline.identify.settings import check_one_model
 from sut.results.prices import limiting_stage, pipeline_of, price_ns, step_cost_of, step_ns, step_of, time_ns
 from sut.results.schema import Result, used
+from sut.results.stages import whole_stages
 from sut.results.statistics import Difference
 from sut.results.wording import milliseconds
 from sut.run.auto import fixed
@@ -177,4 +178,4 @@ def ledger(result: Result) -> list[tuple[str, float]]:
     """
     if result.scenario == "Offline":
         return list(result.cost_ns.items())
-    return [(name, stats["mean"]) for name, stats in result.stages_ns.items() if stats["mean"] >= 0]
+    return [(name, stats["mean"]) for name, stats in whole_stages(result.stages_ns).items() if stats["mean"] >= 0]

@@ -15,6 +15,7 @@ from sut.errors import ExitCode, RunError
 from sut.pipeline.assembly import Assembly, assemble
 from sut.process.cgroup import usable_cores
 from sut.results.samples import Samples
+from sut.results.stages import inference
 from sut.run.energy.metering import opened
 from sut.studies.beyond_inference.lab import Found, Lab, Part, not_planted, preprocessing_on_gpu, several_devices
 from sut.studies.beyond_inference.predicates import LARGE, SIZES, SMALL
@@ -23,7 +24,7 @@ from sut.studies.breakdown.alone import IN_TURN, INFER
 from sut.studies.breakdown.bottleneck import END_TO_END
 from sut.studies.breakdown.cells import FIFTH, FULL, LOADED, ZERO, Cell, Plan, drives, outstanding, settled
 from sut.studies.breakdown.pictures import Pictures
-from sut.studies.breakdown.split import INFERENCE, shares
+from sut.studies.breakdown.split import shares
 from sut.studies.claims import UntestableError, Value
 from sut.studies.driving.drive import drive
 from sut.studies.driving.driven import Drive, Driven, Ready, Relative
@@ -58,7 +59,9 @@ def _latency(lab: Lab, number: int, pictures: str, way: str = "cpu") -> Found:
     loads, parity = _loads(lab, pictures, way, number)
     zero = loads[ZERO]
     # Of each request, and their median: of large pictures a round has a few, too few for those around a percentile.
-    tax = 1 - zero.stages_ns[INFERENCE] / zero.latency_ns
+    inferred = inference(zero.stages_ns)
+    assert inferred is not None
+    tax = 1 - inferred / zero.latency_ns
     figures: dict[str, list[Value]] = {
         "latency_ns": [float(np.median(zero.latency_ns))],
         "tax": [float(np.median(tax))],

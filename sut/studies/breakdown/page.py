@@ -9,6 +9,7 @@ from sut.results.page.figures import Number, number
 from sut.results.page.stage_bars import Stacked, css_of, stage_bars
 from sut.results.page.study import Figure, Study
 from sut.results.page.tables import Column, Shown, Table, figures
+from sut.results.stages import whole_stages
 
 _AT = {"p50": "samples around the median (45th to 55th percentile)", "p99": "the slowest hundredth"}
 _TAX = "tax: what of the latency is not inference; unexplained: by no stage. p99: means over the slowest hundredth."
@@ -38,7 +39,7 @@ def study_of(content: Mapping[str, Any], key: str) -> Study:
 def _bars(pictures: str, rows: Rows, key: str) -> list[Figure]:
     drawn = []
     for at, words in _AT.items():
-        if some := [(row, row["at"][at]["stages_ns"]) for row in rows if row["at"][at]]:
+        if some := [(row, whole_stages(row["at"][at]["stages_ns"])) for row in rows if row["at"][at]]:
             bars = [
                 Stacked(f"{row['preprocess']}, {row['load']}", {name: ns / 1e6 for name, ns in stages.items()})
                 for row, stages in some

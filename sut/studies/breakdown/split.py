@@ -10,10 +10,10 @@ import numpy as np
 from sut.mlperf.logs import Int64Array
 from sut.results.samples import Samples
 from sut.results.schema import conditional
+from sut.results.stages import inference
 
 WAITING = ("issue_delay", "queue", "channel")
 """The stages in which nobody works on a sample."""
-INFERENCE = "infer"
 RESIDUAL = "residual"
 MOST_RESIDUAL = {"p50": 0.02, "p99": 0.05}
 """Of the latency, what the stages may leave unexplained: around the median, and in the slowest hundredth."""
@@ -47,7 +47,7 @@ def _cut(samples: Samples, which: Int64Array) -> dict[str, Any]:
         "samples": len(which),
         "latency_ns": latency,
         "stages_ns": stages,
-        "tax": 1 - stages[INFERENCE] / latency if INFERENCE in stages else None,
+        "tax": None if (inferred := inference(stages)) is None else 1 - inferred / latency,
         "residual_share": None if unexplained is None else float(np.abs(unexplained[which]).mean()) / latency,
     }
 

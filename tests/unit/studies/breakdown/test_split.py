@@ -42,6 +42,13 @@ def test_the_middle_is_by_latency_and_not_by_each_stage() -> None:
     assert found["p50"]["residual_share"] is None and closes(found) is None
 
 
+def test_of_a_server_the_way_there_and_back_is_no_inference() -> None:
+    stages = {"decode": 100, "infer": 100, "infer/queue": 20, "infer/compute": 60}
+    mean = cuts(samples(**{name: np.full(4, each) for name, each in stages.items()}))["mean"]
+
+    assert mean is not None and mean["tax"] == pytest.approx(0.7)
+
+
 def test_a_hundred_samples_have_a_tail_and_fewer_have_none() -> None:
     with_tail, without = (samples(infer=np.arange(1, count + 1)) for count in (100, 99))
 
