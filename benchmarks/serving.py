@@ -5,8 +5,8 @@ python benchmarks/serving.py [--parts round,rate,connections,scale] [--pairs 7] 
 round: a tensor of 602 kB to sut serve and back at zero load, beside tritonclient's own smallest loop. rate: the same
 model in LoadGen's process and behind a server, many requests in flight: samples/s, and CPU time a sample of client and
 server together. connections: 4,000 at once, with a cap and without. scale: one to eight servers whose devices only take
-time, and a driver with nothing behind it. Exit code: 0 measured, whatever came out; 1 wrong usage; 3 a side could not
-be run.
+time, then devices so fast that the machine is what limits. Exit code: 0 measured, whatever came out; 1 wrong usage; 3 a
+side could not be run.
 """
 
 from __future__ import annotations
@@ -43,13 +43,17 @@ DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "scale.md"
 SUT = [sys.executable, "-P", "-m", "sut"]
 MODEL = "efficientnet-lite0"
 IDLE = ["--backend", "simulated", "--set", "backend_options.a_ms=0", "--set", "backend_options.b_ms=0"]
-SYSTEM = ["--lanes", "2", "--threads", "1", "--max-batchsize", "4"]
+BATCH = ["--max-batchsize", "4"]
+PIPELINE = ["--lanes", "2", "--threads", "1", *BATCH]
 PARTS = ("round", "rate", "connections", "scale")
 LIMIT_S = 120.0
 ROUNDS = 100
 CONNECTIONS, CAP = 4000, 1000
-PLANTED_MS = 10.0
-"""What a sample takes on each of the servers that are counted up: one does 100 a second."""
+JPEG = ["--boundary", "jpeg"]
+PREPROCESSING = ("decode", "resize", "normalize")
+MOST_SERVERS = {10.0: 8, 2.0: 4, 0.0: 1}
+"""How many servers there are whose devices take so many ms a sample: one of 10 ms does 100 a second."""
+ASKED_AT_ONCE = ((10.0, 1), (10.0, 2), (10.0, 4), (10.0, 8), (2.0, 4), (0.0, 1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +91,18 @@ def server(*options: str) -> Iterator[Server]:
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(LIMIT_S)
+
+
+def asked_of(servers: Sequence[Server], *options: str) -> tuple[dict[str, Any], float]:
+    """The row of a run that asks these by gRPC, and the CPU time in ms that a sample took them."""
+
+    def spent() -> tuple[float, float]:
+        return sum(each.cpu_s for each in servers), sum(each.metric("sut_samples_total") for each in servers)
+
+    before = spent()
+    row = ran("--backend", "kserve", "--device", ",".join(each.grpc for each in servers), *options)
+    cpu_s, samples = (after - earlier for after, earlier in zip(spent(), before, strict=True))
+    return row, 1e3 * cpu_s / samples
 
 
 def ran(*options: str) -> dict[str, Any]:
@@ -154,25 +170,24 @@ def _median_us(ask: Ask) -> float:
 
 def rates(pairs: int) -> list[str]:
     """In process against behind a server."""
-    asked = {"float32 tensors": ([], [], 0.6), "uint8 tensors": (["--fold"], ["--fold"], 0.8)}
-    jpeg = ["--boundary", "jpeg"]
-    asked["JPEG"] = (jpeg, [*jpeg, "--preprocess", "server"], 0.8)
+    wires = {
+        "float32 tensors": ([], [], 0.6),
+        "uint8 tensors": (["--fold"], ["--fold"], 0.8),
+        "JPEG": (JPEG, [*JPEG, "--preprocess", "server"], 0.8),
+    }
     figures, shares = [], []
-    for name, (system, client, floor) in asked.items():
+    for name, (system, client, floor) in wires.items():
         rate = Figure(f"{name}: samples/s behind the server", "samples/s", Target("ratio", "at least", floor))
         cpu = Figure(f"{name}: CPU time a sample", "ms", Target("ratio", "at most", 1 / floor))
         parts: list[tuple[float, float]] = []
-        with server(*SYSTEM, *system) as one:
+        with server(*PIPELINE, *system) as one:
             for pair in range(pairs):
                 for side in ("bare", "ours") if pair % 2 else ("ours", "bare"):
                     if side == "bare":
-                        row = ran(*SYSTEM, *system)
+                        row = ran(*PIPELINE, *system)
                         spent = 0.0
                     else:
-                        before = one.cpu_s, one.metric("sut_samples_total")
-                        row = ran("--backend", "kserve", "--device", one.grpc, "--lanes", "4", *SYSTEM[4:], *client)
-                        after = one.cpu_s, one.metric("sut_samples_total")
-                        spent = 1e3 * (after[0] - before[0]) / (after[1] - before[1])
+                        row, spent = asked_of([one], "--lanes", "4", *BATCH, *client)
                         parts.append((1e3 * row["cpu_seconds_per_sample"], spent))
                     getattr(rate, side).append(row["samples_per_second"])
                     getattr(cpu, side).append(1e3 * row["cpu_seconds_per_sample"] + spent)
@@ -240,45 +255,32 @@ async def _asked_at_once(url: str) -> Counter[str]:
     return Counter(await asyncio.gather(*tasks))
 
 
-def scaling(pairs: int) -> list[str]:
-    """One to eight servers, each with a device that only takes time, by turns; and a driver that waits for nothing."""
-    jpeg = ["--boundary", "jpeg"]
-    planted = [
-        "--backend",
-        "simulated",
-        "--set",
-        "backend_options.a_ms=0",
-        "--set",
-        f"backend_options.b_ms={PLANTED_MS}",
-    ]
-    light = [
-        "--preprocess",
-        "simulated",
-        *(f"--set=preprocess_options.{name}_ms=0" for name in ("decode", "resize", "normalize")),
-    ]
-    client = ["--backend", "kserve", *jpeg, "--preprocess", "server", "--max-batchsize", "4"]
-    found: dict[tuple[str, int], list[float]] = {}
-    cpu: dict[tuple[str, int], list[float]] = {}
+def scaling(rounds: int) -> list[str]:
+    """One to eight servers with devices that only take time, by turns; then devices that take less, and none."""
+    light = ["--preprocess", "simulated", *(f"--set=preprocess_options.{stage}_ms=0" for stage in PREPROCESSING)]
+    serving = [*light, *JPEG, *PIPELINE, "--backend", "simulated", "--set", "backend_options.a_ms=0"]
+    client = [*JPEG, "--preprocess", "server", *BATCH]
+    found: dict[tuple[float, int], list[tuple[float, float, float]]] = {}
     with ExitStack() as stack:
-        some = [stack.enter_context(server(*planted, *light, *jpeg, "--max-batchsize", "4")) for _ in range(8)]
-        idle = stack.enter_context(server(*IDLE, *light, *jpeg, "--max-batchsize", "4"))
-        for _ in range(pairs):
-            for key, devices in (*((("planted", n), some[:n]) for n in (1, 2, 4, 8)), (("idle", 1), [idle])):
-                before = sum(each.cpu_s for each in devices)
-                row = ran(
-                    *client, "--device", ",".join(each.grpc for each in devices), "--lanes", str(2 * len(devices))
-                )
-                spent = (sum(each.cpu_s for each in devices) - before) / max(1, row["samples"])
-                found.setdefault(key, []).append(row["samples_per_second"])
-                cpu.setdefault(key, []).append(1e3 * (row["cpu_seconds_per_sample"] + spent))
-    one = statistics.median(found["planted", 1])
+        some = {
+            ms: [stack.enter_context(server(*serving, "--set", f"backend_options.b_ms={ms}")) for _ in range(number)]
+            for ms, number in MOST_SERVERS.items()
+        }
+        for _ in range(rounds):
+            for ms, number in ASKED_AT_ONCE:
+                row, spent = asked_of(some[ms][:number], "--lanes", str(2 * number), *client)
+                figures = row["samples_per_second"], 1e3 * row["cpu_seconds_per_sample"], spent
+                found.setdefault((ms, number), []).append(figures)
     rows = []
-    for (kind, number), values in found.items():
-        rate = statistics.median(values)
-        share = f"{rate / (number * one):.0%}" if kind == "planted" else "-"
-        what = f"{number} x {PLANTED_MS:g} ms a sample" if kind == "planted" else "1 that waits for nothing"
-        rows.append([what, spread(values), share, spread(cpu[kind, number])])
-    return table(("servers", "samples/s", "of so many times one", "CPU ms a sample, client and servers"), rows)
+    for (ms, number), measured_at in found.items():
+        rates, *cpu = zip(*measured_at, strict=True)
+        planted = number * 1e3 / ms if ms else None
+        share = f"{statistics.median(rates) / planted:.0%}" if planted else "-"
+        busy = statistics.median(rate * (mine + theirs) / 1e3 for rate, mine, theirs in measured_at)
+        told = f"{number} x {ms:g} ms a sample" if ms else "1 that waits for nothing"
+        rows.append([told, spread(rates), share, *map(spread, cpu), f"{busy:.1f}"])
+    head = ("servers", "samples/s", "of what was planted", "client's CPU ms a sample", "servers'", "cores busy")
+    return table(head, rows)
 
 
 def main() -> int:
@@ -291,7 +293,7 @@ def main() -> int:
     parts: Sequence[str] = given.parts.split(",")
     if unknown := set(parts).difference(PARTS):
         parser.error(f"unknown part {unknown.pop()}; there are {', '.join(PARTS)}")
-    told = {
+    told: dict[str, tuple[str, Callable[[], list[str]]]] = {
         "round": ("A request's way", lambda: round_trips(given.pairs)),
         "rate": ("Many in flight", lambda: rates(given.pairs)),
         "connections": ("4,000 connections", connections),
