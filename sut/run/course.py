@@ -6,6 +6,7 @@ import gc
 import mmap
 import os
 import shutil
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,7 +36,7 @@ from sut.run.answers import check
 from sut.run.closed import end_where_broken, settings_broken
 from sut.run.events import Checked, Failure, Finished, Flushed, Loaded, Orders, Planned, Preprocessed
 from sut.run.identified import identified_by
-from sut.run.network import network_name, on_this_machine, weights_told
+from sut.run.network import end_when_gone, network_name, on_this_machine, weights_told
 from sut.run.overload import fitting_qps, stop_overload
 from sut.run.planning import Plan, Room, apply_calibration, make_plan, settings_before
 from sut.run.pulse import Phase, Pulse, never_raising
@@ -137,12 +138,17 @@ class Course:
         self._lap("choose")
 
     def _load(self) -> SUT:
+        def failed(message: str) -> None:
+            self._tell(Failure(message))
+            if self._parts.backend.model_elsewhere:
+                threading.Thread(target=end_when_gone, args=(sut,), name="servers", daemon=True).start()
+
         self._tell(Phase("load"))
         try:
             sut = SUT(
                 self._config,
                 loaded=self._pulse.loaded,
-                tell=lambda message: self._tell(Failure(message)),
+                tell=failed,
                 performance_samples=self._at_a_time,
                 assembly=self._parts,
                 complete=self._sum.complete if self._sum else loadgen.complete,

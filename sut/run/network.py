@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 from sut.config import RunConfig
 from sut.errors import RunError, one_line
@@ -14,6 +15,8 @@ from sut.pipeline.assembly import Assembly
 from sut.pipeline.system import SUT
 from sut.process.addresses import is_here, is_loopback
 
+_LOOK_S = 1.0
+
 
 def network_name(sut: SUT) -> str:
     """Its name by MLPerf's rules, once its servers have answered. Raises ``RunError`` where one does not."""
@@ -22,6 +25,16 @@ def network_name(sut: SUT) -> str:
     except Exception as error:
         raise RunError(f"the server does not say its name: {type(error).__name__}: {one_line(error)}") from error
     return f"{NETWORK_SUT}: {told or sut.config.backend}"
+
+
+def end_when_gone(sut: SUT) -> NoReturn:
+    """Of a run that has failed: ask its servers each second who they are. Raises ``RunError`` once one does not answer.
+
+    LoadGen would ask on for as long as it was to.
+    """
+    while True:
+        network_name(sut)
+        time.sleep(_LOOK_S)
 
 
 def weights_told(config: RunConfig, parts: Assembly, attested: Mapping[str, Any]) -> list[str]:

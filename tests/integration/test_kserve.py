@@ -208,8 +208,8 @@ def test_a_server_that_dies_or_hangs_in_the_run_fails_it_by_name(
 
 
 def started(cwd: Path, url: str, *options: str) -> Any:
-    """A run that goes on for some seconds."""
-    how = ("--scenario", "SingleStream", "--time", "6", "--preprocess", "simulated", *options)
+    """A run that would go on for longer than a test waits."""
+    how = ("--scenario", "SingleStream", "--time", "600", "--preprocess", "simulated", *options)
     line = ("-m", "sut", "run", "--output", cwd / "output", "--backend", "kserve", "--device", url, *how)
     return python_started(*line, cwd=cwd)
 
