@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 from typer.exceptions import TyperException
 
+from plugins.errors import DeviceNotFound
 from sut.cli.commands import COMMANDS
 from sut.errors import ExitCode, SutError, broken_import, one_line
 from sut.process.signals import Noted
@@ -125,6 +126,8 @@ def _failed(error: Exception | SystemExit, arguments: list[str], debug: bool) ->
         if not any(word in text for word in _REMEDIES):
             text += "; ./run_local.sh sets up what is needed"
         return _explain(error, text, ExitCode.SETUP, debug)
+    if isinstance(error, DeviceNotFound):
+        return _explain(error, one_line(error), ExitCode.SETUP, debug)
     if isinstance(error, SystemExit):
         raise error
     hint = "; --debug shows where" if _has_debug(arguments) else ""

@@ -69,7 +69,8 @@ MOST_CROPS = 10_000
 
 OF_CLUSTER = ("infer_place", "cluster", "infer_resources", "preprocess_resources", "redo_lost")
 """Settings of stages on Ray, but for ``preprocess_place``."""
-_CLUSTER = re.compile(r"auto|(?:ray://)?[\w.-]+:\d{1,5}")
+CLUSTER = re.compile(r"auto|(?:ray://)?[\w.-]+:\d{1,5}")
+"""``RunConfig.cluster``."""
 _CUDA = re.compile(r"^cuda(?::(\d+))?$")
 _MOST_PATH_BYTES = 4095
 _MOST_NAME_BYTES = 255
@@ -337,7 +338,7 @@ class RunConfig(BaseModel):
     @field_validator("cluster")
     @classmethod
     def _cluster(cls, value: str | None) -> str | None:
-        if value is not None and not _CLUSTER.fullmatch(value):
+        if value is not None and not CLUSTER.fullmatch(value):
             raise ValueError("expected auto, HOST:PORT or ray://HOST:PORT")
         return value
 

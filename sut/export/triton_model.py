@@ -56,7 +56,7 @@ class TritonPythonModel:
             self._send([pb_utils.get_input_tensor_by_name(each, self._input).as_numpy() for each in requests])
             return [self._response(told) for told in json.loads(self._received(BATCH_S))]
         except (OSError, pb_utils.TritonModelException) as error:
-            told = f"{self._ended(error)}; load the model again"
+            told = f"{self._ended(error)}; load the model again, or start the server again"
             return [_failed(told, pb_utils.TritonError.UNAVAILABLE) for _ in requests]
 
     def finalize(self) -> None:

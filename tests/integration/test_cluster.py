@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tests.children import Running, python_started, results, run_sut
+from tests.children import CHECKOUT, Running, python_started, results, run_sut
 from tests.clusters import Nodes, actors, ray_nodes
 from tests.core import needs
 from tests.distributions import write_distribution
@@ -79,11 +79,12 @@ def places(result: dict[str, Any]) -> list[str]:
     return re.findall(r"on node (\w+)", told)
 
 
-def test_labels_are_right_in_all_scenarios_and_stages_add_up(tmp_path: Path, nodes: Nodes) -> None:
+def test_labels_are_right_in_all_scenarios_over_two_nodes_and_stages_add_up(tmp_path: Path, nodes: Nodes) -> None:
     child = run_sut(
-        *(*OF_RAY, "--cluster", nodes.address, *PREPARING, *SMALL, "--max-batchsize", "3"),
-        *("--accuracy", "--scenario", "all"),
+        *("--config", CHECKOUT / "configs/ray.yaml", "--accuracy", "--max-batchsize", "3"),
+        *("--set", "preprocess_resources={node_b: 1}", "--set", "infer_resources={node_c: 1}"),
         cwd=tmp_path,
+        RAY_ADDRESS=nodes.address,
     )
 
     assert (child.code, child.left) == (0, []), child.err

@@ -16,7 +16,7 @@ from sut.cli.console import Console
 from sut.cli.emit import emit
 from sut.cli.options import configs_of
 from sut.cli.parameters import OF_LOADGEN, like_run
-from sut.config import RUN_FILES
+from sut.config import RUN_FILES, RunConfig
 from sut.export.triton import Exported, export
 
 HELP = "Files by which another server runs a model, or the whole pipeline."
@@ -68,7 +68,7 @@ def triton(
     row = asdict(written) | {
         "folder": str(written.folder),
         "start": _start(written),
-        "drive": _drive(written, config.model, config.fold),
+        "drive": _drive(written, config),
     }
     emit("export triton", [row], _shown(written, row), options.as_json)
 
@@ -79,10 +79,13 @@ def _start(written: Exported) -> str:
     return shlex.join([server, "--model-repository", str(written.folder.parent.absolute()), *addresses])
 
 
-def _drive(written: Exported, model: str, fold: bool) -> str:
+def _drive(written: Exported, config: RunConfig) -> str:
     sent = () if written.boundary == "tensor" else ("--preprocess", "server")
     where = ("--device", "grpc://127.0.0.1:8001", "--boundary", written.boundary)
-    return shlex.join(["./run_local.sh", "kserve", model, *where, *sent, *(["--fold"] if fold else [])])
+    known = {"--model-name": config.model_name, "--recipe": config.recipe, "--precision": config.precision}
+    given = [word for name, value in known.items() if value not in (None, "fp32") for word in (name, value)]
+    fold = ["--fold"] if config.fold else []
+    return shlex.join(["./run_local.sh", "kserve", config.model, *where, *sent, *given, *fold])
 
 
 def _shown(written: Exported, row: Mapping[str, Any]) -> Iterator[str]:

@@ -152,7 +152,7 @@ class _ByValue(Runner):
     def _ask(self, method: str, *arguments: Any) -> Mapping[str, Any]:
         member = self._member
         outputs, taken_ns, cpu_ns = member.ask(method, *arguments)
-        member.cluster.cpu_ns[member.name] = cpu_ns
+        member.cluster.cpu_ns[member.process] = cpu_ns
         self.details_ns = (taken_ns,)
         found: Mapping[str, Any] = outputs
         return found

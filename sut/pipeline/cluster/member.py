@@ -15,7 +15,7 @@ from ray.exceptions import GetTimeoutError, ObjectLostError, RayActorError, RayE
 
 from preprocess.base import BadPicture
 from sut.errors import ExitCode, RunError, SetupError, SutError, error_of, one_line
-from sut.pipeline.cluster.session import Beat, Cluster, nodes
+from sut.pipeline.cluster.session import Beat, Cluster, Process, nodes
 from sut.pipeline.shared import Remote
 from sut.process.telling import code_of
 
@@ -133,6 +133,11 @@ class Member:
     def on(self) -> str:
         """Name and node, for messages."""
         return self.name if self.where is None else f"{self.name} on {self.where}"
+
+    @property
+    def process(self) -> Process:
+        """What tells the process that it is now from those that it was before."""
+        return self.name, self._made
 
     def start(self) -> None:
         """Wait until it is placed, and have it load what it needs. Raises ``SutError`` in one line.

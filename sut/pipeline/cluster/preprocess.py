@@ -51,7 +51,7 @@ class _ByActor(Source):
         else:
             self._fetch(buffer, references, pictures)
         self._mark(mark, made, began)
-        member.cluster.cpu_ns[member.name], member.cluster.counted[member.name] = made.cpu_ns, made.counts
+        member.cluster.cpu_ns[member.process], member.cluster.counted[member.process] = made.cpu_ns, made.counts
         geometries: list[Geometry] = made.geometries
         return geometries
 

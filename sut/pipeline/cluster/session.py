@@ -18,6 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from sut.config import CLUSTER
 from sut.errors import RunError, SetupError, one_line, reason_of
 from sut.process.signals import ENDING
 from sut.text import Progress
@@ -30,6 +31,9 @@ _LOOK_S = 0.5
 _MISSES = 2
 _INSTALL = "pip install 'ray>=2.60,<3'"
 
+Process = tuple[str, int]
+"""An actor's name, and how often it was made again."""
+
 
 class Cluster:
     """The cluster that this process is joined to, and what became of the work on it."""
@@ -38,10 +42,10 @@ class Cluster:
         self.address = address
         self.redone: Counter[str] = Counter()
         """Batches that were asked again since their node was lost, by the name of the actor."""
-        self.cpu_ns: dict[str, int] = {}
-        """CPU time of each actor's process, in ns, when it answered the last time."""
-        self.counted: dict[str, Mapping[str, int]] = {}
-        """``Preprocessor.counts`` of each actor."""
+        self.cpu_ns: dict[Process, int] = {}
+        """CPU time of each actor's process, in ns, when it answered the last time; of those that were lost, too."""
+        self.counted: dict[Process, Mapping[str, int]] = {}
+        """``Preprocessor.counts`` of each."""
         self._lock = threading.Lock()
         self._is_lost = False
 
@@ -86,8 +90,10 @@ def joined(address: str) -> Cluster:
 
 
 def _found() -> str:
-    """Where Ray says that this machine's cluster is."""
-    if address := os.environ.get("RAY_ADDRESS"):
+    """Where Ray says that this machine's cluster is. Raises ``SetupError`` where it says none, or what is none."""
+    if (address := os.environ.get("RAY_ADDRESS", "auto")) not in ("", "auto"):
+        if not CLUSTER.fullmatch(address):
+            raise SetupError(f"RAY_ADDRESS is {address!r}, expected auto, HOST:PORT or ray://HOST:PORT")
         return address
     told = Path(os.environ.get("RAY_TMPDIR") or "/tmp", "ray", "ray_current_cluster")
     with suppress(OSError):

@@ -126,7 +126,7 @@ def test_a_process_that_is_killed_fails_requests_with_what_to_do(home: Path) -> 
     for answer in [each for answers in found for each in answers]:
         assert answer.error.code == "unavailable"
         assert answer.error.message.startswith("the pipeline's process has ended, exit code -9 (")
-        assert answer.error.message.endswith("; load the model again")
+        assert answer.error.message.endswith("; load the model again, or start the server again")
 
 
 def test_a_process_that_hangs_is_ended(home: Path) -> None:
@@ -137,7 +137,8 @@ def test_a_process_that_hangs_is_ended(home: Path) -> None:
         [answer] = model.execute([request(FILES[0])])
 
     assert answer.error.message == (
-        "the pipeline's process has ended, exit code -9 (no answer within 0.5 s); load the model again"
+        "the pipeline's process has ended, exit code -9 (no answer within 0.5 s); "
+        "load the model again, or start the server again"
     )
 
 

@@ -266,7 +266,7 @@ def test_unknown_names_are_refused_before_anything_runs() -> None:
         find_cells({}, alone, ASKED, lambda text: None)
 
 
-@pytest.mark.parametrize("name", ["backends", "preprocessors"])
+@pytest.mark.parametrize("name", ["backends", "preprocessors", "serving-tax"])
 def test_the_shipped_matrices_are_for_compare_and_not_for_run(name: str) -> None:
     path = Path(compare.__file__).parents[3] / "configs" / f"{name}.yaml"
     with pytest.raises(InputError, match="it has a matrix, which sut compare takes"):

@@ -6,10 +6,12 @@ import hashlib
 import pickle
 import socket
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from backends.base import TensorSpec
 from preprocess.base import BadPicture
 from sut.config import make_config
 from sut.errors import InputError, RunError, SetupError
@@ -19,6 +21,7 @@ from tests.core import module_needs
 module_needs("ray")
 
 from sut.pipeline.cluster.actors import _files  # noqa: E402
+from sut.pipeline.cluster.infer import _ByValue  # noqa: E402
 from sut.pipeline.cluster.member import Raised, words  # noqa: E402
 from sut.pipeline.cluster.session import Cluster, _why, joined  # noqa: E402
 
@@ -68,6 +71,24 @@ def test_an_address_at_which_nobody_is_is_told_at_once(scheme: str) -> None:
 
 def test_without_a_cluster_on_this_machine_auto_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+
+    with pytest.raises(SetupError, match="no Ray cluster runs on this machine: start one"):
+        joined("auto")
+
+
+@pytest.mark.parametrize("address", ["local", "127.0.0.1", "http://127.0.0.1:80", "[::1]:6379"])
+def test_what_ray_is_told_and_is_no_address_is_refused(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", address)
+
+    with pytest.raises(SetupError) as caught:
+        joined("auto")
+
+    assert str(caught.value) == f"RAY_ADDRESS is {address!r}, expected auto, HOST:PORT or ray://HOST:PORT"
+
+
+def test_ray_that_is_told_to_look_by_itself_says_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
 
     with pytest.raises(SetupError, match="no Ray cluster runs on this machine: start one"):
@@ -133,6 +154,18 @@ def test_what_was_done_again_is_told_by_actor() -> None:
     cluster.redone.update({"infer-0": 2, "preprocess-1": 1})
 
     assert cluster.notes() == ["batches done again since a node of the cluster was lost: 3 (infer-0 2, preprocess-1 1)"]
+
+
+def test_the_cpu_time_of_an_actor_that_was_lost_counts_beside_that_of_the_next() -> None:
+    cluster = Cluster("a:1")
+    member: Any = SimpleNamespace(cluster=cluster, process=("infer-0", 1), ask=lambda *told: ({}, 1, 900))
+    runner = _ByValue(member, [TensorSpec("images", "float32", (None, 1))])
+    runner.infer(runner.slot(1))
+
+    member.process, member.ask = ("infer-0", 2), lambda *told: ({}, 1, 50)
+    runner.infer(runner.slot(1))
+
+    assert sum(cluster.cpu_ns.values()) == 950
 
 
 def test_resources_in_words() -> None:
