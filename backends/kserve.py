@@ -49,10 +49,15 @@ class ServerOptions:
     """How a server is asked."""
 
     model: str | None = option(None, "what the server calls the model; default the name of --model")
-    version: str | None = option(None, "which version of it; needed where the server has several")
+    version: str | int | None = option(None, "which version of it; needed where the server has several")
     timeout_s: float = option(30.0, "seconds that a request may take", least=0.01, most=3600, unit="seconds")
     certificate: str | None = option(None, "PEM file of who signs for the server, in the place of the system's")
     shared_memory: bool = option(False, "put inputs into memory that a server on this host maps")
+
+    @property
+    def which(self) -> str:
+        """The version as the protocol names it, which a command line may have read as a number; empty: none named."""
+        return "" if self.version is None else str(self.version)
 
 
 class KServe(Backend):
@@ -71,8 +76,8 @@ class KServe(Backend):
         name = options.model or model.name
         try:
             self._server = client.server()
-            told = _model(client, name, options.version or "", endpoint)
-            self._config = self._configured(name, options.version or "")
+            told = _model(client, name, options.which, endpoint)
+            self._config = self._configured(name, options.which)
         except Unreachable as error:
             raise DeviceNotFound(f"no server answers: {error}; is it started, and its address right?") from error
         except Rejected as error:
@@ -83,12 +88,12 @@ class KServe(Backend):
             raise ValueError(
                 f"{endpoint.url}: {type(error).__name__} in its metadata: {error}; {_IS_IT_ONE}"
             ) from error
-        if not options.version and len(self._versions) > 1:
+        if not options.which and len(self._versions) > 1:
             versions = ", ".join(self._versions)
             raise ValueError(
                 f"{endpoint.url} has versions {versions} of {name}; name one: --set backend_options.version=..."
             )
-        version = options.version or self._versions[0]
+        version = options.which or self._versions[0]
         self._call = Call(name, version, tuple(each.name for each in self.outputs))
         self.places = {"jpeg": ("files",), "pixels": ("pixels",), "tensor": ("host",)}[self.wire]
         self.reads_host_arrays = not options.shared_memory

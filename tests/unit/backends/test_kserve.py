@@ -114,6 +114,14 @@ def test_a_server_that_has_become_another_is_found_out(protocol: str) -> None:
             backend.check_unchanged()
 
 
+@pytest.mark.parametrize("version", [1, "1"])
+def test_of_several_versions_one_is_named_as_the_command_line_reads_it(version: int | str) -> None:
+    with running("grpc", Fake(versions=("1", "2")), version=version) as (backend, runner):
+        infer(runner)
+
+        assert backend.attest().model == "small 1"
+
+
 @pytest.mark.parametrize("protocol", SERVERS)
 def test_a_server_that_has_got_a_second_version_is_the_same(protocol: str) -> None:
     fake = Fake()
