@@ -72,7 +72,7 @@ class Engine(SUT):
         """What an answer has: the model's outputs, or those of them that ``--outputs`` names."""
         if self._answers:
             return (ANSWER,)
-        wanted = self.config.outputs
+        wanted = self.config.outputs if self.parts.has_model else None
         return tuple(each for each in self.backend.outputs if not wanted or each.name in wanted)
 
     @property
