@@ -218,6 +218,9 @@ class Loaded(Closing, ABC):
         """
         return None
 
+    def check_unchanged(self) -> None:
+        """Raise ``RuntimeError`` where what runs is not what was loaded: a server may have become another meanwhile."""
+
     def close(self) -> None:
         """Unload. Called once, after all runners were closed."""
 

@@ -7,13 +7,10 @@ it preprocesses itself, as its file or its pixels (then the preprocessor is ``se
 
 from __future__ import annotations
 
-import secrets
-import ssl
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack, closing, suppress
-from dataclasses import dataclass
-from multiprocessing.shared_memory import SharedMemory
+from contextlib import ExitStack, closing
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -31,9 +28,11 @@ from backends.kserve_client import (
     Shared,
     Tensor,
     Unreachable,
+    check_certificate,
     endpoint_of,
     is_url,
 )
+from backends.kserve_memory import Memory
 from backends.kserve_tensors import ANSWER, DATATYPES, UNREADABLE, spec_of, to_bytes, wire_of
 from plugins.errors import DeviceNotFound
 from plugins.options import option
@@ -50,10 +49,15 @@ class ServerOptions:
     """How a server is asked."""
 
     model: str | None = option(None, "what the server calls the model; default the name of --model")
-    version: str | None = option(None, "which version of it; needed where the server has several")
+    version: str | int | None = option(None, "which version of it; needed where the server has several")
     timeout_s: float = option(30.0, "seconds that a request may take", least=0.01, most=3600, unit="seconds")
     certificate: str | None = option(None, "PEM file of who signs for the server, in the place of the system's")
     shared_memory: bool = option(False, "put inputs into memory that a server on this host maps")
+
+    @property
+    def which(self) -> str:
+        """The version as the protocol names it, which a command line may have read as a number; empty: none named."""
+        return "" if self.version is None else str(self.version)
 
 
 class KServe(Backend):
@@ -68,11 +72,12 @@ class KServe(Backend):
     def __init__(self, endpoint: Endpoint, client: Client, model: ModelFile, options: ServerOptions) -> None:
         """Raises ``DeviceNotFound`` where no server answers, ``ValueError`` for a model that it does not have."""
         self._endpoint, self._client = endpoint, client
+        self._model_file, self._options = model, options
         name = options.model or model.name
         try:
             self._server = client.server()
-            told = _model(client, name, options.version or "", endpoint)
-            self._config = self._configured(name, options.version or "")
+            told = _model(client, name, options.which, endpoint)
+            self._config = self._configured(name, options.which)
         except Unreachable as error:
             raise DeviceNotFound(f"no server answers: {error}; is it started, and its address right?") from error
         except Rejected as error:
@@ -83,12 +88,12 @@ class KServe(Backend):
             raise ValueError(
                 f"{endpoint.url}: {type(error).__name__} in its metadata: {error}; {_IS_IT_ONE}"
             ) from error
-        if not options.version and len(self._versions) > 1:
+        if not options.which and len(self._versions) > 1:
             versions = ", ".join(self._versions)
             raise ValueError(
                 f"{endpoint.url} has versions {versions} of {name}; name one: --set backend_options.version=..."
             )
-        version = options.version or self._versions[0]
+        version = options.which or self._versions[0]
         self._call = Call(name, version, tuple(each.name for each in self.outputs))
         self.places = {"jpeg": ("files",), "pixels": ("pixels",), "tensor": ("host",)}[self.wire]
         self.reads_host_arrays = not options.shared_memory
@@ -118,7 +123,7 @@ class KServe(Backend):
         if certificate is not None and not certificate.is_file():
             raise ValueError(f"{certificate}: no such file; the option certificate takes a PEM file")
         if certificate is not None:
-            _check_certificate(certificate)
+            check_certificate(certificate)
         endpoint = endpoint_of(device, chosen.timeout_s, certificate)
         with ExitStack() as stack:
             client = connect(endpoint)
@@ -170,6 +175,14 @@ class KServe(Backend):
         with closing(connect(self._endpoint)) as client:
             told = client.server()
         return f"{told.get('name', '')} {told.get('version', '')} at {self._endpoint.url}".lstrip()
+
+    def check_unchanged(self) -> None:
+        """Ask anew: connections are made anew where a server ended them, and another may be at its address by now."""
+        with closing(connect(self._endpoint)) as client:
+            options = replace(self._options, version=self._call.version)
+            was, now = self.attest(), type(self)(self._endpoint, client, self._model_file, options).attest()
+        if was != now:
+            raise Rejected(f"{self._endpoint.url} is another than at the begin: {_told_apart(was, now)}; run it again")
 
     def attest(self) -> Attestation:
         """What the server says of itself and of the model; ``unknown`` for a precision that it does not tell."""
@@ -223,11 +236,12 @@ def _model(client: Client, name: str, version: str, endpoint: Endpoint) -> Mappi
     return told
 
 
-def _check_certificate(file: Path) -> None:
-    try:
-        ssl.create_default_context(cafile=file)
-    except OSError as error:
-        raise ValueError(f"{file}: {error}; the option certificate takes a PEM file") from error
+def _told_apart(was: Attestation, now: Attestation) -> str:
+    """The first thing that two servers tell differently."""
+    before, after = ({**asdict(each), **each.details} for each in (was, now))
+    names = (name for name in (*before, *after) if name != "details")
+    name = next(name for name in names if before.get(name) != after.get(name))
+    return f"{name} was {before.get(name) or 'not told'}, is {after.get(name) or 'not told'}"
 
 
 def _spec(told: Mapping[str, Any], sample_shape: tuple[int, ...] | None = None) -> TensorSpec:
@@ -266,7 +280,7 @@ class KServeRunner(Runner):
         self._times = tuple(key for key, detail in _TIMES.items() if detail in details)
         self._buffers: dict[str, NDArray[Any]] = {}
         self._rows = 0
-        self._memory = _Memory(client) if shares else None
+        self._memory = Memory(client) if shares else None
         self.traffic = Traffic()
 
     def slot(self, n: int) -> Slot:
@@ -360,39 +374,3 @@ def _size(body: NDArray[Any] | bytes | Shared) -> int:
     if isinstance(body, Shared):
         return 0
     return len(body) if isinstance(body, bytes) else body.nbytes
-
-
-class _Memory:
-    """Regions of one runner that the server maps, too: one for each input, as large as its largest batch."""
-
-    def __init__(self, client: Client) -> None:
-        self._client = client
-        self._held: dict[str, tuple[str, SharedMemory]] = {}
-
-    def array(self, name: str, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
-        """A new region for an input, in the place of a smaller one."""
-        self._forget(name)
-        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-        memory, region = SharedMemory(create=True, size=size), f"sut-{secrets.token_hex(8)}"
-        self._held[name] = (region, memory)
-        self._client.share(region, f"/{memory.name}", size)
-        return np.ndarray(shape, dtype, memory.buf)
-
-    def region(self, name: str) -> str:
-        """What the server calls the one of an input."""
-        return self._held[name][0]
-
-    def _forget(self, name: str) -> None:
-        if name not in self._held:
-            return
-        region, memory = self._held.pop(name)
-        with suppress(Unreachable, Rejected):
-            self._client.unshare(region)
-        memory.unlink()
-        with suppress(BufferError):  # somebody still has the rows: the mapping ends with them
-            memory.close()
-
-    def close(self) -> None:
-        """Give all of them back."""
-        for name in [*self._held]:
-            self._forget(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -141,3 +142,11 @@ class Client(Protocol):
 
     def close(self) -> None:
         """End the connection."""
+
+
+def check_certificate(file: Path) -> None:
+    """Raise ``ValueError`` for a file that is none."""
+    try:
+        ssl.create_default_context(cafile=file)
+    except OSError as error:
+        raise ValueError(f"{file}: {error}; the option certificate takes a PEM file") from error

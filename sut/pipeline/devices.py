@@ -109,6 +109,11 @@ class Devices(Loaded):
         told = [each for each in (loaded.round_trip() for loaded in self._loaded) if each is not None]
         return ", ".join(told) if told else None
 
+    def check_unchanged(self) -> None:
+        """All of them, one after the other."""
+        for loaded in self._loaded:
+            loaded.check_unchanged()
+
     def close(self) -> None:
         """Unload all."""
         self._stack.close()

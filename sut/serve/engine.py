@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from backends.base import TensorSpec
+from backends.base import Loaded, TensorSpec
 from backends.kserve_tensors import ANSWER, PICTURES, Wire
+from plugins.errors import DeviceNotFound
 from preprocess.base import unmarked
 from preprocess.parts.decode import decode
 from sut.config import RunConfig
-from sut.errors import InputError
+from sut.errors import InputError, SetupError, one_line
 from sut.pipeline.assembly import Assembly
 from sut.pipeline.lane import Decoder, Failures, Recorder
 from sut.pipeline.ledger import Ledger
@@ -71,7 +72,7 @@ class Engine(SUT):
         """What an answer has: the model's outputs, or those of them that ``--outputs`` names."""
         if self._answers:
             return (ANSWER,)
-        wanted = self.config.outputs
+        wanted = self.config.outputs if self.parts.has_model else None
         return tuple(each for each in self.backend.outputs if not wanted or each.name in wanted)
 
     @property
@@ -94,6 +95,15 @@ class Engine(SUT):
         make = partial(self.parts.preprocessor_for, self.parts.spec.recipe)
         self._requests = Requests(Loading(self.parts.dataset, make, 1, usable_cores()), self.wire)
         return self._requests
+
+    def _loaded(self) -> Loaded:
+        """See ``SUT``; here no process of a run tells what the errors of backends mean."""
+        try:
+            return super()._loaded()
+        except DeviceNotFound as error:
+            raise SetupError(one_line(error)) from error
+        except ValueError as error:
+            raise InputError(one_line(error)) from error
 
     def _failures(self, tell: Callable[[str], None]) -> Failures:
         return Refusals({})

@@ -55,6 +55,23 @@ def test_an_address_that_is_not_ours_is_named(tmp_path: Path, host: str) -> None
     assert f"cannot listen on {host}" in done.error
 
 
+@pytest.mark.parametrize(
+    ("options", "code", "told"),
+    [
+        (("--backend", "kserve", "--device", "grpc://127.0.0.1:1"), 2, "no server answers: grpc://127.0.0.1:1"),
+        (("--max-request-mb", "5000"), 1, "--max-request-mb"),  # more than a message of gRPC may have
+        (("--max-request-mb", "inf"), 1, "--max-request-mb"),
+    ],
+)
+def test_what_cannot_be_served_is_told_by_its_code(
+    tmp_path: Path, options: tuple[str, ...], code: int, told: str
+) -> None:
+    done = refused(tmp_path, *options)
+
+    assert done.code == code and done.out == ""
+    assert told in done.error
+
+
 @pytest.mark.slow
 def test_tls_needs_two_files_that_are_what_they_should_be(tmp_path: Path) -> None:
     pem, key = certificate(tmp_path)

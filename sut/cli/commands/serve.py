@@ -65,7 +65,7 @@ def serve(
     called: Annotated[str | None, typer.Option("--served-name", help="What clients call the model.")] = None,
     max_inflight: Annotated[int, typer.Option(min=1, help="Requests in flight at most; others are refused.")] = 4096,
     max_connections: Annotated[int, typer.Option(min=1, help="Connections of HTTP at most.")] = 8192,
-    max_request_mb: Annotated[float, typer.Option(min=0.001, help="Size of a request at most.")] = 64.0,
+    max_request_mb: Annotated[float, typer.Option(min=0.001, max=2000.0, help="Size of a request at most.")] = 64.0,
     timeout: Annotated[float, typer.Option(min=0.01, help="Seconds that a request waits at most.")] = 60.0,
     grace: Annotated[float, typer.Option(min=0.0, help="Seconds to answer what is in flight at the end.")] = 10.0,
     certificate: Annotated[Path | None, typer.Option(help="For TLS: a PEM file, with --key.")] = None,

@@ -104,6 +104,34 @@ def test_an_answer_of_another_version_is_none(protocol: str) -> None:
 
 
 @pytest.mark.parametrize("protocol", SERVERS)
+def test_a_server_that_has_become_another_is_found_out(protocol: str) -> None:
+    fake = Fake(config={"parameters": {"sha256": {"string_value": "ab"}}})
+    with running(protocol, fake) as (backend, _):
+        backend.check_unchanged()
+        fake.config = {"parameters": {"sha256": {"string_value": "cd"}}}
+
+        with pytest.raises(Rejected, match="another than at the begin: model was small 1 ab, is small 1 cd"):
+            backend.check_unchanged()
+
+
+@pytest.mark.parametrize("version", [1, "1"])
+def test_of_several_versions_one_is_named_as_the_command_line_reads_it(version: int | str) -> None:
+    with running("grpc", Fake(versions=("1", "2")), version=version) as (backend, runner):
+        infer(runner)
+
+        assert backend.attest().model == "small 1"
+
+
+@pytest.mark.parametrize("protocol", SERVERS)
+def test_a_server_that_has_got_a_second_version_is_the_same(protocol: str) -> None:
+    fake = Fake()
+    with running(protocol, fake) as (backend, _):
+        fake.versions = ("1", "2")
+
+        backend.check_unchanged()
+
+
+@pytest.mark.parametrize("protocol", SERVERS)
 @pytest.mark.parametrize("value", [-5, 2**62])
 def test_times_that_cannot_be_are_handed_on_as_they_are(protocol: str, value: int) -> None:
     with running(protocol, Fake(times={"queue_ns": value})) as (_, runner):

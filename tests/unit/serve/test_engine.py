@@ -214,3 +214,8 @@ def test_more_requests_than_a_ledger_has_room_for() -> None:
 def test_what_cannot_be_served(settings: dict[str, Any], told: str) -> None:
     with pytest.raises(InputError, match=told), engine(**settings):
         pass
+
+
+def test_outputs_are_chosen_of_a_model_alone_as_in_a_run() -> None:
+    with engine("tensor", outputs=["nothing"]) as made:
+        assert [each.name for each in made.outputs] == ["label"]
