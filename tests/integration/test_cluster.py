@@ -16,11 +16,12 @@ from typing import Any
 
 import pytest
 
+from tests.brokers import free_port
 from tests.children import CHECKOUT, Running, python_started, results, run_sut
 from tests.clusters import Nodes, actors, ray_nodes
 from tests.core import needs
 from tests.distributions import write_distribution
-from tests.integration.test_truth import right_in_all_scenarios
+from tests.integration.test_truth import labels_in, right_in_all_scenarios, right_labels
 
 pytestmark = [pytest.mark.slow, needs("ray")]
 
@@ -95,6 +96,32 @@ def test_labels_are_right_in_all_scenarios_over_two_nodes_and_stages_add_up(tmp_
         if result["scenario"] != "MultiStream":  # whose latency is a query's
             assert sum(means.values()) == pytest.approx(result["latency_ns"]["mean"], rel=0.001, abs=100)
         assert result["attested"]["provider"] == "CPUExecutionProvider"
+
+
+def test_over_rays_client_server_labels_are_right_and_its_end_fails_the_run(tmp_path: Path, nodes: Nodes) -> None:
+    port = free_port()
+    where = ("--mode", "legacy", "--host", "127.0.0.1", "--port", str(port), "--address", nodes.address)
+    through = (*OF_RAY, *SMALL, "--cluster", f"ray://127.0.0.1:{port}")
+    own = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # as the nodes have it
+    with python_started("-m", "ray.util.client.server", *where, cwd=tmp_path, **own) as server:
+        server.wait_until(lambda: is_listening(port))
+        child = run_sut(*through, *PREPARING, "--scenario", "Offline", "--accuracy", cwd=tmp_path)
+        assert (child.code, child.left) == (0, []), child.err
+        [result] = results(tmp_path).values()
+        assert labels_in(result["directory"]) == right_labels()
+
+        long = ("-m", "sut", "run", "--output", tmp_path / "long", *through, *LONG)
+        with python_started(*long, cwd=tmp_path) as sut:
+            sut.wait_until(lambda: [*(tmp_path / "long").rglob("mlperf_log_detail.txt")])
+            server.signal(signal.SIGKILL)
+            child = sut.finish(SOON_S)
+    assert child.code == 3
+    wait_for_no_actors()
+
+
+def is_listening(port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
 
 
 def test_an_actor_is_where_its_resources_are(tmp_path: Path, nodes: Nodes) -> None:
