@@ -19,6 +19,7 @@ from tests.fake_kserve import MODEL, SERVERS, Fake
 from tests.integration.test_serve_start import certificate
 from tests.integration.test_truth import labels_in, right_labels
 from tests.serving import SIMULATED, Server, served, small_model
+from tests.unit.small_models import CLASSES, SIZE
 
 JPEG = ("--preprocess", "server", "--boundary", "jpeg")
 WIRES = {
@@ -212,6 +213,25 @@ def started(cwd: Path, url: str, *options: str) -> Any:
     how = ("--scenario", "SingleStream", "--time", "600", "--preprocess", "simulated", *options)
     line = ("-m", "sut", "run", "--output", cwd / "output", "--backend", "kserve", "--device", url, *how)
     return python_started(*line, cwd=cwd)
+
+
+def test_a_server_that_became_another_in_the_run_fails_it(tmp_path: Path) -> None:
+    def config(sha256: str) -> dict[str, Any]:
+        return {"max_batch_size": 8, "parameters": {"sha256": {"string_value": sha256}}}
+
+    *model, _, _ = small_model(tmp_path)
+    fake = Fake(shape=(-1, 3, SIZE, SIZE), classes=CLASSES, config=config("11"))
+    line = ("-m", "sut", "run", "--output", tmp_path / "output", *model, "--backend", "kserve", "--time", "2")
+    with (
+        SERVERS["grpc"](fake) as url,
+        python_started(*line, "--device", url, "--scenario", "SingleStream", cwd=tmp_path) as running,
+    ):
+        running.wait_until(lambda: [*tmp_path.rglob("*detail.txt")])
+        fake.config = config("22")
+        done = running.finish(LIMIT_S)
+
+    assert done.code == 3
+    assert "is another than at the begin: model was small 1 11, is small 1 22" in done.error
 
 
 @pytest.mark.slow
