@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -74,6 +75,7 @@ def serve(
     shared_memory: Annotated[bool, typer.Option(help="Let clients on this host name memory of theirs.")] = False,
 ) -> None:
     """See HELP."""
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # read at the import; of a taken port it has a line of its own
     from sut.serve.engine import Engine
     from sut.serve.server import Address, serve
     from sut.serve.service import Limits, Service
