@@ -30,11 +30,11 @@ def network_name(sut: SUT) -> str:
 def end_when_gone(sut: SUT) -> NoReturn:
     """Of a run that has failed: ask its servers each second who they are. Raises ``RunError`` once one does not answer.
 
-    LoadGen would ask on for as long as it was to.
+    LoadGen would ask on for as long as it was to. The failure that began it is counted meanwhile.
     """
     while True:
-        network_name(sut)
         time.sleep(_LOOK_S)
+        network_name(sut)
 
 
 def weights_told(config: RunConfig, parts: Assembly, attested: Mapping[str, Any]) -> list[str]:
