@@ -195,9 +195,9 @@ def test_a_server_that_dies_or_hangs_in_the_run_fails_it_by_name(
     with sleeping(tmp_path, 0.1) as server:
         url = getattr(server, protocol)
         with started(tmp_path, url, "--set", "backend_options.timeout_s=2") as running:
-            running.wait_until(
-                lambda: server.metrics()["sut_samples_total"] > 0 and list(tmp_path.rglob("*detail.txt"))
-            )
+            running.wait_until(lambda: [*tmp_path.rglob("*detail.txt")])
+            before = server.metrics()["sut_samples_total"]
+            running.wait_until(lambda: server.metrics()["sut_samples_total"] > before)  # LoadGen asks
             server.running.signal(which)
             done = running.finish(LIMIT_S)
 
