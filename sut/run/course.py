@@ -363,7 +363,7 @@ class Course:
         if self._parts.model is not None and len(self._parts.model.loads) > 1:
             check_unchanged(self._parts.model)  # runtimes map weights in files of their own, and read them all along
         traffic = self._traffic(sut)
-        sut.backend.check_unchanged()
+        never_raising(sut.backend.check_unchanged, self._teller)()
         sut.close()
         identified = identified_by(sut.second) if sut.second is not None else None
         if sut.second is not None and self._config.keep_samples:

@@ -215,10 +215,19 @@ def started(cwd: Path, url: str, *options: str) -> Any:
     return python_started(*line, cwd=cwd)
 
 
-def test_a_server_that_became_another_in_the_run_fails_it(tmp_path: Path) -> None:
-    def config(sha256: str) -> dict[str, Any]:
-        return {"max_batch_size": 8, "parameters": {"sha256": {"string_value": sha256}}}
+def config(sha256: str) -> dict[str, Any]:
+    """Of a fake server's model."""
+    return {"max_batch_size": 8, "parameters": {"sha256": {"string_value": sha256}}}
 
+
+@pytest.mark.parametrize(
+    ("becomes", "told"),
+    [
+        ({"config": config("22")}, "is another than at the begin: model was small 1 11, is small 1 22"),
+        ({"is_ready": False}, "it is not ready"),
+    ],
+)
+def test_a_server_that_became_another_in_the_run_fails_it(tmp_path: Path, becomes: dict[str, Any], told: str) -> None:
     *model, _, _ = small_model(tmp_path)
     fake = Fake(shape=(-1, 3, SIZE, SIZE), classes=CLASSES, config=config("11"))
     line = ("-m", "sut", "run", "--output", tmp_path / "output", *model, "--backend", "kserve", "--time", "2")
@@ -227,11 +236,14 @@ def test_a_server_that_became_another_in_the_run_fails_it(tmp_path: Path) -> Non
         python_started(*line, "--device", url, "--scenario", "SingleStream", cwd=tmp_path) as running,
     ):
         running.wait_until(lambda: [*tmp_path.rglob("*detail.txt")])
-        fake.config = config("22")
+        asked = fake.asked
+        running.wait_until(lambda: fake.asked >= asked + 20)
+        for name, value in becomes.items():
+            setattr(fake, name, value)
         done = running.finish(LIMIT_S)
 
     assert done.code == 3
-    assert "is another than at the begin: model was small 1 11, is small 1 22" in done.error
+    assert told in done.error
 
 
 @pytest.mark.slow
