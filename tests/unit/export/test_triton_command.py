@@ -18,20 +18,8 @@ def test_what_the_model_is_known_by_is_in_the_line_that_drives_it(tmp_path: Path
     known = ("--model-name", "mine", "--recipe", recipe, "--precision", "int8")
 
     child = run_python(
-        *(
-            "-m",
-            "sut",
-            "export",
-            "triton",
-            "--json",
-            "--output",
-            "models",
-            "--boundary",
-            "jpeg",
-            "--model",
-            model,
-            *known,
-        ),
+        *("-m", "sut", "export", "triton", "--json", "--output", "models"),
+        *("--boundary", "jpeg", "--model", model, *known),
         cwd=tmp_path,
     )
 
