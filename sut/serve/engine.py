@@ -13,11 +13,10 @@ from numpy.typing import NDArray
 
 from backends.base import Loaded, TensorSpec
 from backends.kserve_tensors import ANSWER, PICTURES, Wire
-from plugins.errors import DeviceNotFound
 from preprocess.base import unmarked
 from preprocess.parts.decode import decode
 from sut.config import RunConfig
-from sut.errors import InputError, SetupError, one_line
+from sut.errors import InputError, one_line
 from sut.pipeline.assembly import Assembly
 from sut.pipeline.lane import Decoder, Failures, Recorder
 from sut.pipeline.ledger import Ledger
@@ -97,11 +96,9 @@ class Engine(SUT):
         return self._requests
 
     def _loaded(self) -> Loaded:
-        """See ``SUT``; here no process of a run tells what the errors of backends mean."""
+        """See ``SUT``; here no process of a run tells that a ``ValueError`` of a backend is wrong usage."""
         try:
             return super()._loaded()
-        except DeviceNotFound as error:
-            raise SetupError(one_line(error)) from error
         except ValueError as error:
             raise InputError(one_line(error)) from error
 
