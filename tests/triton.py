@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
 
+from tests import shared_memory
 from tests.brokers import free_port, missing
 from tests.children import CHECKOUT, Running, inherited, started
 
@@ -19,7 +20,6 @@ SERVER = CHECKOUT / ".venv-triton/bin/tritonserver"
 START_S = 120.0
 """Against hangs only, as the next: a start takes three seconds."""
 LIFE_S = 900
-_SHARED = Path("/dev/shm")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +56,9 @@ def triton_server(repository: Path, folder: Path) -> Iterator[Triton]:
             yield triton
             running.signal(signal.SIGTERM)
             assert running.finish(60).left == []
-            assert [*_SHARED.glob(f"{region}*")] == []
+            assert [*shared_memory.FOLDER.glob(f"{region}*")] == []
         finally:
-            for path in _SHARED.glob(f"{region}*"):
+            for path in shared_memory.FOLDER.glob(f"{region}*"):
                 path.unlink()
 
 

@@ -14,6 +14,7 @@ from backends.kserve import KServe
 from sut.config import SCENARIOS
 from sut.results.consistency import contradictions
 from sut.results.schema import Result
+from tests import shared_memory
 from tests.children import Finished, python_started, results, run_sut
 from tests.fake_kserve import MODEL, SERVERS, Fake
 from tests.integration.test_serve_start import certificate
@@ -156,7 +157,7 @@ def test_the_ledger_closes_and_traffic_is_the_runs_own(
 
 def test_tensors_in_shared_memory_are_not_sent(tmp_path: Path, small: tuple[Server, Any]) -> None:
     server, how = small
-    before, there = sums(server, "grpc"), set(Path("/dev/shm").iterdir())
+    before, there = sums(server, "grpc"), shared_memory.files()
     done = run(
         *(tmp_path, server.grpc, *how, "--set", "backend_options.shared_memory=true"),
         *("--scenario", "Offline", "--time", "0.5"),
@@ -167,7 +168,7 @@ def test_tensors_in_shared_memory_are_not_sent(tmp_path: Path, small: tuple[Serv
     assert traffic["sent_bytes"] == 0 < traffic["received_bytes"]
     assert sums(server, "grpc").sent_bytes == before.sent_bytes
     assert server.json("/v2/systemsharedmemory/status") == []
-    assert not {each for each in set(Path("/dev/shm").iterdir()) - there if each.name.startswith("psm_")}
+    assert not shared_memory.left_since(there)
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import shared_memory
 from tests.children import CHECKOUT, Finished, Running, python_started, results, run_sut
 from tests.distributions import write_distribution
 from tests.integration.test_truth import right_in_all_scenarios
@@ -134,16 +135,12 @@ def run(tmp_path: Path, plugins: Path, *arguments: str) -> Finished:
     )
 
 
-def shared_files() -> set[str]:
-    return {path.name for path in Path("/dev/shm").iterdir()}
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("boundary", "batch"), [("jpeg", "1"), pytest.param("jpeg", "3", marks=pytest.mark.slow), ("pixels", "1")]
 )
 def test_labels_are_right_in_all_scenarios(tmp_path: Path, boundary: str, batch: str) -> None:
-    before = shared_files()
+    before = shared_memory.files()
 
     child = run_sut(
         *(*PROCESSES, "--boundary", boundary, "--preprocess-batch", batch, "--lanes", "2", "--max-batchsize", "3"),
@@ -151,7 +148,7 @@ def test_labels_are_right_in_all_scenarios(tmp_path: Path, boundary: str, batch:
         cwd=tmp_path,
     )
 
-    assert (child.code, child.left, shared_files()) == (0, [], before), child.err
+    assert (child.code, child.left, shared_memory.left_since(before)) == (0, [], set()), child.err
     for result in right_in_all_scenarios(tmp_path):
         assert result["failed_samples"] == 0
         stages = {stage: times["mean"] for stage, times in result["stages_ns"].items()}
@@ -279,14 +276,14 @@ def test_where_there_is_no_memory_to_share_it_is_said(tmp_path: Path, plugins: P
 def test_nothing_is_left_of_a_run_that_is_ended(
     tmp_path: Path, plugins: Path, which: signal.Signals, code: int
 ) -> None:
-    before = shared_files()
+    before = shared_memory.files()
     with running(tmp_path, plugins, "--preprocess", "reaching", *LONG) as sut:
         sut.wait_until((tmp_path / "reached").exists)
         assert len(workers(sut)) == 2
         sut.signal(which)
         child = sut.finish(SOON_S)
 
-    assert (child.code, child.left, shared_files()) == (code, [], before)
+    assert (child.code, child.left, shared_memory.left_since(before)) == (code, [], set())
 
 
 def test_nothing_is_left_where_the_runs_process_is_killed(tmp_path: Path, plugins: Path) -> None:
