@@ -5,22 +5,27 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.children import CHECKOUT, python_started
+from tests.children import CHECKOUT, Running, python_started
 
 EXAMPLE = CHECKOUT / "docs" / "examples" / "ray_nodes.py"
 
 
 @dataclass(frozen=True, slots=True)
 class Nodes:
-    """Its head's address, and the process that each node lives by."""
+    """Its processes, its head's address, and the process that each node lives by."""
 
-    process: int
+    running: Running
     address: str
     raylets: dict[str, int]
+
+    def actors(self) -> list[int]:
+        """Processes of the actors of this project that live, on whichever node."""
+        names = ("ray::Infer", "ray::Prepare")
+        return [pid for pid, line in self.running.processes().items() if line.startswith(names)]
 
     def lose(self, node: str) -> None:
         """End a node with all its actors, as a machine does that fails."""
@@ -30,7 +35,8 @@ class Nodes:
 
     def lose_head(self) -> None:
         """End what knows all nodes, and no node."""
-        [head] = [pid for pid in children(self.process) if Path(f"/proc/{pid}/comm").read_text() == "gcs_server\n"]
+        own = children(self.running.process.pid)
+        [head] = [pid for pid in own if Path(f"/proc/{pid}/comm").read_text() == "gcs_server\n"]
         os.kill(head, signal.SIGKILL)
 
 
@@ -43,9 +49,7 @@ def ray_nodes(folder: Path, number: int, plugins: Path | None = None) -> Iterato
     with python_started("-c", start, cwd=folder, plugins=plugins) as running:
         running.wait_until(lambda: lines.exists() and lines.read_text().count("\n") > number)
         *nodes, address = lines.read_text().split("\n")[:-1]
-        yield Nodes(
-            running.process.pid, address, {name: int(pid) for name, _, pid in (line.partition(" ") for line in nodes)}
-        )
+        yield Nodes(running, address, {name: int(pid) for name, _, pid in (line.partition(" ") for line in nodes)})
         running.signal(signal.SIGTERM)
         running.finish(60)
 
@@ -53,14 +57,3 @@ def ray_nodes(folder: Path, number: int, plugins: Path | None = None) -> Iterato
 def children(pid: int) -> list[int]:
     """Processes that a process has started itself."""
     return [*map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
-
-
-def actors() -> list[int]:
-    """Processes of the actors of this project that live, on whichever node."""
-    found = []
-    for entry in Path("/proc").glob("[0-9]*/cmdline"):
-        with suppress(OSError):  # ended meanwhile
-            name = entry.read_text(errors="replace").partition("\0")[0]
-            if name.startswith(("ray::Infer", "ray::Prepare")):
-                found.append(int(entry.parent.name))
-    return found

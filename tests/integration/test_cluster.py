@@ -18,7 +18,7 @@ import pytest
 
 from tests.brokers import free_port
 from tests.children import CHECKOUT, Running, python_started, results, run_sut
-from tests.clusters import Nodes, actors, ray_nodes
+from tests.clusters import Nodes, ray_nodes
 from tests.core import needs
 from tests.distributions import write_distribution
 from tests.integration.test_truth import labels_in, right_in_all_scenarios, right_labels
@@ -116,7 +116,7 @@ def test_over_rays_client_server_labels_are_right_and_its_end_fails_the_run(tmp_
             server.signal(signal.SIGKILL)
             child = sut.finish(SOON_S)
     assert child.code == 3
-    wait_for_no_actors()
+    wait_for_no_actors(nodes)
 
 
 def is_listening(port: int) -> bool:
@@ -202,17 +202,17 @@ def test_what_answers_and_is_no_cluster_is_waited_for_within_bounds(tmp_path: Pa
 def test_no_actor_is_left_of_a_run_that_is_ended(tmp_path: Path, nodes: Nodes, which: signal.Signals) -> None:
     with running(tmp_path, nodes, *LONG, *SMALL) as sut:
         sut.wait_until(lambda: has_begun(tmp_path))
-        assert len(actors()) == 2
+        assert len(nodes.actors()) == 2
         sut.signal(which)
         child = sut.finish(SOON_S)
 
     assert (child.code, child.left) == (130 if which == signal.SIGINT else -which, [])
-    wait_for_no_actors()
+    wait_for_no_actors(nodes)
 
 
-def wait_for_no_actors() -> None:
+def wait_for_no_actors(nodes: Nodes) -> None:
     deadline = time.monotonic() + SOON_S
-    while left := actors():
+    while left := nodes.actors():
         assert time.monotonic() < deadline, left
         time.sleep(0.1)
 
@@ -220,13 +220,13 @@ def wait_for_no_actors() -> None:
 def test_an_actor_that_hangs_fails_the_run(tmp_path: Path, nodes: Nodes) -> None:
     with running(tmp_path, nodes, *LONG, "--watchdog", "5", *SMALL) as sut:
         sut.wait_until(lambda: has_begun(tmp_path))
-        for actor in actors():
+        for actor in nodes.actors():
             os.kill(actor, signal.SIGSTOP)
         child = sut.finish(SOON_S)
 
     assert child.code == 3
     assert re.search(r"no progress for 5 s with \d+ samples outstanding", child.error)
-    wait_for_no_actors()
+    wait_for_no_actors(nodes)
 
 
 def lose_within(tmp_path: Path, nodes: Nodes, sut: Running, node: str) -> None:
@@ -244,7 +244,7 @@ def test_a_lost_node_fails_the_run_with_the_actors_name(tmp_path: Path, nodes: N
     assert re.search(r"infer-[01] on node \w{8} \(\S+\) is lost: Actor\w+Error", child.error)
     [result] = results(tmp_path).values()
     assert result["valid"] is False and result["samples"] > 0
-    wait_for_no_actors()
+    wait_for_no_actors(nodes)
 
 
 def test_what_a_lost_node_had_to_do_is_done_again_and_counted(tmp_path: Path, nodes: Nodes) -> None:
