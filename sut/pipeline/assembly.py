@@ -96,7 +96,17 @@ class Assembly:
         return next(found, _PERFORMANCE_SAMPLES)
 
     def load_backend(self) -> Loaded:
-        """Load the model, once for each unit. Raises ``InputError`` where backend and recipe do not fit together."""
+        """Load the model, once for each unit.
+
+        Raises ``InputError`` where backend and recipe do not fit together, and for what a backend refuses by a
+        ``ValueError``.
+        """
+        try:
+            return self._load()
+        except ValueError as error:
+            raise InputError(one_line(error)) from error
+
+    def _load(self) -> Loaded:
         if self.config.infer_place == "ray":
             raise InputError(
                 "--infer-place ray: what loads the model in this process alone has no use for it; leave it out"

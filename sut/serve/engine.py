@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from backends.base import Loaded, TensorSpec
+from backends.base import TensorSpec
 from backends.kserve_tensors import ANSWER, PICTURES, Wire
 from preprocess.base import unmarked
 from preprocess.parts.decode import decode
 from sut.config import RunConfig
-from sut.errors import InputError, one_line
+from sut.errors import InputError
 from sut.pipeline.assembly import Assembly
 from sut.pipeline.lane import Decoder, Failures, Recorder
 from sut.pipeline.ledger import Ledger
@@ -94,13 +94,6 @@ class Engine(SUT):
         make = partial(self.parts.preprocessor_for, self.parts.spec.recipe)
         self._requests = Requests(Loading(self.parts.dataset, make, 1, usable_cores()), self.wire)
         return self._requests
-
-    def _loaded(self) -> Loaded:
-        """See ``SUT``; here no process of a run tells that a ``ValueError`` of a backend is wrong usage."""
-        try:
-            return super()._loaded()
-        except ValueError as error:
-            raise InputError(one_line(error)) from error
 
     def _failures(self, tell: Callable[[str], None]) -> Failures:
         return Refusals({})

@@ -188,6 +188,8 @@ def test_a_pipeline_pads_for_a_model_of_one_batch_size(tmp_path: Path, cache: Pa
         ),
         ("python", {"affinity": "lanes=0"}, "affinity is of runs"),
         ("python", {"serve": "grpc"}, "serve is of runs"),
+        ("onnxruntime", {"backend_options": {"tf32": True}}, "the options of onnxruntime (tf32) are for a GPU"),
+        ("python", {"backend_options": {"tf32": True}}, "the options of onnxruntime (tf32) are for a GPU"),
         ("onnxruntime", {"model": "no/model.tflite"}, "model no/model.tflite does not exist, expected a .tflite file"),
     ],
 )
